@@ -1,0 +1,54 @@
+"""What a person drew on an image, and where nobody drew anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.errors import InputError
+from biounet.volume import Grid
+
+UNLABELLED = -1
+"""The value of a voxel that nobody labelled, everywhere in memory."""
+
+Kind = Literal["instances", "classes", "scribbles"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Labels of one image on the image's own grid.
+
+    Attributes
+    ----------
+    labels
+        int32, shape ``(y, x)`` or ``(z, y, x)``: `UNLABELLED` where nobody labelled, 0 background, and from 1 on object
+        ids (kind ``"instances"``) or classes (kinds ``"classes"`` and ``"scribbles"``).
+    kind
+        What the positive values mean.
+    grid
+        Grid of `labels`.
+    source
+        The file it was read from.
+    """
+
+    labels: NDArray[np.int32]
+    kind: Kind
+    grid: Grid
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != np.int32:
+            raise InputError(f"labels are int32 in memory, not {self.labels.dtype}", path=self.source)
+        if self.labels.shape != self.grid.shape:
+            raise InputError(f"labels {self.labels.shape} do not lie on grid {self.grid.shape}", path=self.source)
+        if self.labels.size and self.labels.min() < UNLABELLED:
+            raise InputError(f"label {self.labels.min()} is below {UNLABELLED} (unlabelled)", path=self.source)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """True where somebody labelled, shape of `labels`."""
+        return np.asarray(self.labels != UNLABELLED)

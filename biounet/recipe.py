@@ -1,0 +1,300 @@
+"""A recipe says what a model is: one frozen settings class per stage, read from TOML.
+
+An unknown key is an error that names the nearest known one, so that a misspelt setting is never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from biounet.annotation import UNLABELLED, Kind
+from biounet.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """Frozen and strict base: a change is a new value, a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """What the images and annotations hold.
+
+    Attributes
+    ----------
+    kind
+        What an annotation file holds: ``instances``, ``classes`` or ``scribbles``.
+    dims
+        2 for images, 3 for volumes.
+    channels
+        Names of the channels that the network sees, in order.
+    classes
+        Names of the classes 1, 2, … of ``classes`` and ``scribbles``; class 0 is background and has no name here.
+    unlabelled
+        Value on disk of voxels that nobody labelled.
+    palette
+        For colour-coded annotations: ``"#RRGGBB"`` to the name of a class, ``"background"`` or ``"unlabelled"``.
+    pixel_size_um
+        Working grid in µm per pixel. None works on the pixels of the images as they are.
+    validation
+        Share of the training images that is held out when no validation folder is given.
+    """
+
+    kind: Kind = "instances"
+    dims: Literal[2, 3] = 2
+    channels: tuple[str, ...] = ("intensity",)
+    classes: tuple[str, ...] = ()
+    unlabelled: int = UNLABELLED
+    palette: dict[str, str] = Field(default_factory=dict)
+    pixel_size_um: float | None = Field(default=None, gt=0)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> DataSettings:
+        if self.kind == "instances" and self.classes:
+            raise ValueError("annotations of kind 'instances' have no classes")
+        if self.kind == "classes" and not self.classes:
+            raise ValueError("annotations of kind 'classes' need the names of the classes")
+        known = {*self.classes, "background", "unlabelled"}
+        for colour, name in self.palette.items():
+            if name not in known:
+                raise ValueError(f"palette: {colour} is called '{name}', which is none of {sorted(known)}")
+        return self
+
+
+class NormaliseSettings(Settings):
+    """How intensities are brought to one scale; statistics are taken over the whole image, never over a tile.
+
+    Attributes
+    ----------
+    low, high
+        Percentiles that become 0 and 1.
+    per_channel
+        Whether each channel has its own percentiles. Colours keep their relation when it is false.
+    """
+
+    low: float = Field(default=1.0, ge=0, lt=50)
+    high: float = Field(default=99.8, gt=50, le=100)
+    per_channel: bool = True
+
+
+class NetworkSettings(Settings):
+    """Shape of the U-Net.
+
+    Attributes
+    ----------
+    widths
+        Channels of each level, finest first.
+    convolutions
+        Convolutions of each encoder and decoder level.
+    half_resolution
+        Whether the body works on pixels folded 2 by 2 into channels: a quarter of the cost, full-resolution output.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    convolutions: int = Field(default=2, ge=1, le=4)
+    half_resolution: bool = True
+
+
+class TargetSettings(Settings):
+    """What the network learns from instances.
+
+    Attributes
+    ----------
+    border_weight, border_sigma
+        ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015).
+        `border_sigma` is in `unit`.
+    contour
+        Width of the contour that is drawn inside each object, in `unit`.
+    unit
+        ``px``, or ``um`` where all training images are calibrated.
+    """
+
+    border_weight: float = Field(default=10.0, ge=0)
+    border_sigma: float = Field(default=5.0, gt=0)
+    contour: float = Field(default=1.0, gt=0)
+    unit: Literal["px", "um"] = "px"
+
+
+class LossSettings(Settings):
+    """Weights of the terms of the loss.
+
+    Attributes
+    ----------
+    cross_entropy, dice
+        Of the foreground or of the classes.
+    contour, distance
+        Of the other two heads for instances.
+    boundary
+        Of the masked, spacing-aware boundary loss of Kervadec et al. 2019; 0 leaves it out.
+    """
+
+    cross_entropy: float = Field(default=1.0, ge=0)
+    dice: float = Field(default=1.0, ge=0)
+    contour: float = Field(default=1.0, ge=0)
+    distance: float = Field(default=2.0, ge=0)
+    boundary: float = Field(default=0.0, ge=0)
+
+
+class AugmentSettings(Settings):
+    """How far training patches are changed; each is the largest change drawn.
+
+    Attributes
+    ----------
+    rotate
+        Degrees. Flips and quarter turns are always drawn.
+    scale
+        Factor: objects appear between ``1/scale`` and ``scale`` times their size.
+    brightness, contrast, gamma, noise, blur
+        Of the normalised intensities (blur: sigma in pixels).
+    invert
+        Chance that dark and bright are exchanged.
+    """
+
+    rotate: float = Field(default=180.0, ge=0, le=180)
+    scale: float = Field(default=1.5, ge=1)
+    brightness: float = Field(default=0.1, ge=0)
+    contrast: float = Field(default=0.3, ge=0, lt=1)
+    gamma: float = Field(default=0.5, ge=0)
+    noise: float = Field(default=0.05, ge=0)
+    blur: float = Field(default=1.0, ge=0)
+    invert: float = Field(default=0.0, ge=0, le=1)
+
+
+class TrainSettings(Settings):
+    """The training run.
+
+    Attributes
+    ----------
+    minutes, epochs
+        Budget; whichever is given. The learning rate falls to zero over it along a cosine.
+    patch
+        Edge of a training patch in voxels.
+    batch
+        Patches per step.
+    steps_per_epoch
+        Steps between two validations.
+    rate, weight_decay
+        Of AdamW.
+    average
+        Decay of the running average of the weights that becomes the model (EMA).
+    seed
+        Of everything that is drawn.
+    """
+
+    minutes: float | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0)
+    patch: int = Field(default=256, ge=16)
+    batch: int = Field(default=8, ge=1)
+    steps_per_epoch: int = Field(default=100, ge=1)
+    rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    average: float = Field(default=0.995, ge=0, lt=1)
+    seed: int = 0
+
+
+class LabelSettings(Settings):
+    """How probabilities become objects. Tuned on validation voxels after training and stored in the card.
+
+    Attributes
+    ----------
+    foreground
+        Probability from which a voxel belongs to an object.
+    contour
+        How much the contour lowers the surface on which voxels climb to the middle of their object.
+    join
+        Two summits are one object when the saddle between them is at least this share of the lower summit.
+    summit
+        An object whose highest point on the distance surface is lower than this is dropped.
+    min_size
+        Smallest object: µm² (µm³) on calibrated images when `min_size_unit` says so, else voxels.
+    fill_holes
+        Whether holes inside an object belong to it.
+    """
+
+    foreground: float = Field(default=0.5, gt=0, lt=1)
+    contour: float = Field(default=0.0, ge=0)
+    join: float = Field(default=0.8, ge=0, le=1)
+    summit: float = Field(default=0.1, ge=0, le=1)
+    min_size: float = Field(default=10.0, ge=0)
+    min_size_unit: Literal["px", "um"] = "px"
+    fill_holes: bool = True
+
+
+class Recipe(Settings):
+    """Everything that makes a model, apart from the data."""
+
+    name: str = "model"
+    purpose: str = ""
+    data: DataSettings = DataSettings()
+    normalise: NormaliseSettings = NormaliseSettings()
+    network: NetworkSettings = NetworkSettings()
+    targets: TargetSettings = TargetSettings()
+    loss: LossSettings = LossSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+    label: LabelSettings = LabelSettings()
+
+    def replace(self, section: str, **changes: Any) -> Recipe:  # noqa: ANN401
+        """Return the recipe with some settings of one section changed, validated again."""
+        data = self.model_dump()
+        data[section] = {**data[section], **changes}
+        return parse_recipe(data)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, is not TOML, or holds a key or value that no recipe has.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError("no such recipe", path=path) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"not a TOML recipe: {error}", path=path) from error
+    return parse_recipe(data, path)
+
+
+def parse_recipe(data: Mapping[str, Any], path: str | Path | None = None) -> Recipe:
+    """Make a recipe of nested mappings, as TOML gives them.
+
+    Raises
+    ------
+    SettingsError
+        Naming the first wrong key, its value, and for an unknown key the nearest known one.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _as_settings_error(error, path) from None
+
+
+def _as_settings_error(error: ValidationError, path: str | Path | None) -> SettingsError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        cause = first["msg"].removeprefix("Value error, ")
+        return SettingsError(f"{where} = {first['input']!r}: {cause}" if where else cause, path=path)
+    known = _keys_of(first["loc"][:-1])
+    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+    return SettingsError(f"unknown setting '{where}'", path=path, hint=hint)
+
+
+def _keys_of(section: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in section:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
