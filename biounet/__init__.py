@@ -1,3 +1,39 @@
 """Segment biomedical images with sparse annotations: cells and tumours, 2D and 3D, counted and measured."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from biounet.api import Result, Segmenter, load, train
+    from biounet.errors import BiounetError
+    from biounet.evaluate import evaluate_folders as evaluate
+    from biounet.files import read_volume
+
+_HOMES = {
+    "BiounetError": "biounet.errors",
+    "Result": "biounet.api",
+    "Segmenter": "biounet.api",
+    "evaluate": "biounet.evaluate:evaluate_folders",
+    "load": "biounet.api",
+    "read_volume": "biounet.files",
+    "train": "biounet.api",
+}
+__all__ = ["BiounetError", "Result", "Segmenter", "evaluate", "load", "read_volume", "train"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    # Importing torch takes seconds; a name is loaded when it is first used.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'biounet' has no attribute '{name}'")
+    module, _, renamed = _HOMES[name].partition(":")
+    value = getattr(import_module(module), renamed or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -147,8 +147,10 @@ class AugmentSettings(Settings):
 
     Attributes
     ----------
+    free
+        Share of the patches that are turned and scaled freely; the others are mirrored and turned by quarters only.
     rotate
-        Degrees. Flips and quarter turns are always drawn.
+        Degrees.
     scale
         Factor: objects appear between ``1/scale`` and ``scale`` times their size.
     brightness, contrast, gamma, noise, blur
@@ -157,7 +159,8 @@ class AugmentSettings(Settings):
         Chance that dark and bright are exchanged.
     """
 
-    rotate: float = Field(default=180.0, ge=0, le=180)
+    free: float = Field(default=0.7, ge=0, le=1)
+    rotate: float = Field(default=45.0, ge=0, le=180)
     scale: float = Field(default=1.5, ge=1)
     brightness: float = Field(default=0.1, ge=0)
     contrast: float = Field(default=0.3, ge=0, lt=1)

@@ -1,0 +1,34 @@
+"""Run biounet over a folder of images and time it.
+
+    biounet_run.py predict --model nuclei --images nuclei2d/val/images --out OUT
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import harness
+
+
+def predict(model: str, images: Path, out: Path) -> None:
+    """Segment every image of a folder with a built-in or trained model."""
+    import torch
+
+    import biounet
+
+    torch.set_num_threads(harness.THREADS)
+    network = biounet.load(model)
+
+    def process(path: Path, folder: Path, clock: harness.Clock) -> None:
+        with clock("segment"):
+            result = network.segment(path)
+        with clock("save"):
+            result.save(folder)
+
+    harness.measure("biounet", process, images, out)
+
+
+if __name__ == "__main__":
+    options = vars(harness.parser("biounet", trains=False).parse_args())
+    options.pop("command")
+    predict(**options)

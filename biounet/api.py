@@ -1,0 +1,222 @@
+"""The public door: what the command line does, in the same words, for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.batch import write_outputs
+from biounet.errors import InputError, ModelError, SettingsError
+from biounet.files import ReadOptions, find_pairs, read_volume
+from biounet.model import Card, Model, load_model, save_model
+from biounet.predict import Predictor, make_predictor
+from biounet.recipe import Recipe, read_recipe
+from biounet.resources import builtin_models, find_recipe
+from biounet.segment import Segmentation, SegmentOptions, segment
+from biounet.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from biounet.train import Run
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class Result(Segmentation):
+    """What was found in one image, to look at and to keep."""
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """Return the image with the outlines of the objects, RGB, shape ``(y, x, 3)``."""
+        from biounet.report import draw_overlay
+
+        return draw_overlay(self.volume.array, self.labels)
+
+    def show(self) -> None:
+        """Open the overlay in the picture viewer of the desktop."""
+        from PIL import Image
+
+        Image.fromarray(self.overlay()).show()
+
+    def save(self, folder: PathLike, name: str | None = None) -> list[Path]:
+        """Write label image, table and overlay; return their paths.
+
+        Parameters
+        ----------
+        folder
+            Where to; it is made when it is not there.
+        name
+            Begin of the file names; the name of the source when it has one.
+        """
+        source = self.volume.source
+        if name is None and source is None:
+            raise SettingsError("an image that was not read from a file needs a name", hint="result.save(folder, name)")
+        return write_outputs(self, Path(folder), name or Path(source or "").name.split(".")[0])
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A model, ready to segment.
+
+    Attributes
+    ----------
+    model
+        Network and card.
+    device
+        ``auto``, ``cpu`` or ``cuda[:n]``.
+    """
+
+    model: Model
+    device: str = "auto"
+
+    @property
+    def card(self) -> Card:
+        """What the model is and what it was made of."""
+        return self.model.card
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The network, ready on the device."""
+        return make_predictor(self.model.network, self.device, softmax=self.card.recipe.data.kind != "instances")
+
+    def segment(
+        self,
+        image: PathLike | NDArray[Any],
+        *,
+        spacing: Sequence[float] | None = None,
+        axes: str | None = None,
+        channel: int | str | None = None,
+        options: SegmentOptions | None = None,
+    ) -> Result:
+        """Segment one image.
+
+        Parameters
+        ----------
+        image
+            A file, or an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y).
+        spacing
+            Pixel size in µm along ``(y, x)`` or ``(z, y, x)``, where the file does not say it or is wrong.
+        axes
+            Axes of the file, such as ``"CYX"``, where it does not say them.
+        channel
+            Which channel to use, by number from 0 or by name.
+        options
+            Blocks, diameter, thresholds.
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used with this model.
+        """
+        dims = self.card.recipe.data.dims
+        size = tuple(float(s) for s in spacing) if spacing is not None else None
+        if isinstance(image, np.ndarray):
+            volume = volume_of_array(image, dims, size)
+        else:
+            volume = read_volume(Path(image), ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims))
+        found = segment(volume, self.predictor, self.card, options)
+        return Result(**vars(found))
+
+    def save(self, path: PathLike) -> None:
+        """Write the model as one safetensors file."""
+        save_model(self.model, path)
+
+
+def volume_of_array(array: NDArray[Any], dims: int, spacing: tuple[float, ...] | None = None) -> Volume:
+    """Make a volume of an array ``([c,] [z,] y, x)``."""
+    if array.ndim not in (dims, dims + 1) or not array.size:
+        raise InputError(f"an array of shape {array.shape} is not a {dims}D image with or without channels")
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise InputError(f"an array of {array.dtype} is not an image of real numbers")
+    if not np.isfinite(array).all():
+        raise InputError(f"{int((~np.isfinite(array)).sum())} pixels are NaN or infinite")
+    full = array if array.ndim == dims + 1 else array[None]
+    unit = "um" if spacing is not None else None
+    return Volume(full, Grid(full.shape[1:], spacing, unit))  # type: ignore[arg-type]
+
+
+def load(name: PathLike, device: str = "auto") -> Segmenter:
+    """Load a model.
+
+    Parameters
+    ----------
+    name
+        Name of a built-in model, such as ``"nuclei"``, or path of a ``.safetensors`` file.
+    device
+        ``auto``, ``cpu`` or ``cuda[:n]``.
+
+    Raises
+    ------
+    MachineError
+        If there is no such file or device.
+    ModelError
+        If the file cannot be used.
+    """
+    known = builtin_models()
+    path = known.get(str(name), Path(name))
+    if not path.is_file() and path.suffix != ".safetensors" and len(path.parts) == 1:
+        raise ModelError(f"no model is called '{name}'", hint=f"built in: {', '.join(known) or 'none'}; or give a path")
+    return Segmenter(load_model(path), device)
+
+
+def train(
+    recipe: PathLike | Recipe,
+    images: PathLike,
+    labels: PathLike | None = None,
+    *,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    start: PathLike | None = None,
+    validation: tuple[PathLike, PathLike] | None = None,
+    run: Run | None = None,
+) -> Segmenter:
+    """Train a model on annotated images.
+
+    Parameters
+    ----------
+    recipe
+        A recipe, its path, or the name of a built-in one.
+    images, labels
+        Two folders with the same file stems; or a folder with sibling files, or a CSV, in `images` alone.
+    minutes, epochs
+        Budget, instead of the recipe's.
+    start
+        Model to continue from: a path or a built-in name.
+    validation
+        Images and labels that thresholds are tuned on. None holds out a share of the training images.
+    run
+        Device, checkpoint, progress.
+
+    Raises
+    ------
+    InputError
+        Naming the image or annotation that cannot be used.
+    SettingsError
+        If the recipe cannot be used.
+    """
+    from biounet.dataset import fingerprint, hold_out, load_cases  # MONAI is slow to import
+    from biounet.train import Run
+    from biounet.train import train as learn
+
+    run = run or Run()
+    plan = recipe if isinstance(recipe, Recipe) else read_recipe(find_recipe(recipe))
+    if minutes is not None or epochs is not None:
+        plan = plan.replace("train", minutes=minutes, epochs=epochs)
+    begin = load(start, run.device).model if start is not None else None
+    if begin is not None:
+        plan = plan.model_copy(update={"normalise": begin.card.recipe.normalise})
+    pairs = find_pairs(images, labels)
+    if validation is not None:
+        held = find_pairs(*validation)
+    else:
+        pairs, held = hold_out(pairs, plan.data.validation, plan.train.seed)
+    model = learn(list(load_cases(pairs, plan)), list(load_cases(held, plan)), plan, run, begin)
+    card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
+    return Segmenter(Model(model.network, card), run.device)
+
+

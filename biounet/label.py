@@ -1,0 +1,233 @@
+"""Probabilities of a block to the objects of a block, such that the result does not depend on the blocks.
+
+Every foreground voxel points to its highest neighbour (8 in an image, 26 in a volume) on the predicted surface, and the
+pointers are followed to a summit. A voxel's pointer depends on its neighbours alone, so a block needs one ring of
+voxels around its core, however large the cells: a path that leaves the core ends at a voxel of the ring, an *exit*,
+and `biounet.stitch` finds in the neighbouring block where it goes on. Voxels that share a summit are a *basin*; where
+two basins touch, the highest pass between them, the *saddle*, tells `stitch` whether they are one cell.
+
+All maps are uint16, 0..65535 for 0..1, and all arithmetic is on integers, so that sums and comparisons are exact in
+any order. Ties go to the lower voxel in scan order. Heights are compared as they are: a step along z counts as much as
+one along x, since a steepest slope in µm would not change which voxels are summits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from biounet import ascent
+from biounet.blocks import Block
+from biounet.recipe import LabelSettings
+
+Map = npt.NDArray[np.uint16]
+Ints = npt.NDArray[np.int64]
+
+ONE = 65535
+"""The integer that stands for 1.0 in a map."""
+
+SHAPE_RADIUS = 24
+"""Voxels at which the surface made of the foreground's shape is cut off, so that it stays local."""
+
+SMOOTHINGS = 2
+"""Passes of a 1-2-1 filter over that surface; each lets it depend on one voxel more."""
+
+
+@dataclass(frozen=True)
+class BlockObjects:
+    """The basins of one block. Voxels are named by their place in the whole image, in scan order.
+
+    Attributes
+    ----------
+    block
+        Where the basins lie.
+    runs
+        (r, 2) int32: begin and end, in the core in scan order, of each run of foreground voxels along x.
+    labels
+        (v,) int32: basin 0..n-1 of each foreground voxel, run after run.
+    root
+        (n,) int64: the voxel at which the paths of each basin end.
+    leaves
+        (n,) bool: whether that voxel lies in the ring, so that the path goes on in another block.
+    height
+        (n,) int64: the surface at the root.
+    count, foreground
+        (n,) int64: voxels of each basin in the core, and the sum of their foreground probability.
+    first
+        (n,) int64: the first voxel of each basin in the core; undefined where `count` is 0.
+    edges
+        (e, 2) int64: pairs of basins that touch. Each touching pair of voxels is counted in the block whose core
+        holds the one that comes first in scan order.
+    saddle
+        (e,) int64: highest pass of each pair, the largest minimum of two touching voxels.
+    gates
+        (g, 2) int64: voxels of the core beside another core, and the basin of each.
+    """
+
+    block: Block
+    runs: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    root: Ints
+    leaves: npt.NDArray[np.bool_]
+    height: Ints
+    count: Ints
+    foreground: Ints
+    first: Ints
+    edges: Ints
+    saddle: Ints
+    gates: Ints
+
+
+def reach(has_distance: bool) -> int:
+    """Return how many voxels around its core a block must bring, as far as the image goes."""
+    return 1 if has_distance else 1 + SHAPE_RADIUS + SMOOTHINGS
+
+
+def label_block(
+    foreground: Map, contour: Map | None, distance: Map | None, settings: LabelSettings, *, block: Block
+) -> BlockObjects:
+    """Find the basins of one block.
+
+    Parameters
+    ----------
+    foreground, contour, distance
+        Maps ``([z,] y, x)`` of the core and `reach` voxels around it, ``block.grown(reach(...))``. Without a contour
+        nothing is lowered. Without a distance the shape of the foreground takes its place: the distance to the
+        background, cut off at `SHAPE_RADIUS` voxels.
+    settings
+        `foreground` and `contour` are used here, the rest by `stitch`.
+    block
+        Where the core lies.
+    """
+    threshold = max(math.ceil(settings.foreground * ONE), 1)
+    weight = round(settings.contour * 256)
+    if distance is None:
+        surface = _shape_surface(foreground >= threshold)
+        keep = _part(block, reach(has_distance=False))
+        foreground, surface = foreground[keep], surface[keep]
+        contour = None if contour is None else contour[keep]
+    else:
+        surface = distance
+    if contour is None or weight == 0:
+        contour, weight = foreground, 0
+    return _basins(block, foreground, contour, surface, threshold, weight)
+
+
+def label_components(mask: npt.NDArray[np.bool_], *, block: Block) -> BlockObjects:
+    """Find the connected components of a mask in one block, as basins that always join.
+
+    Parameters
+    ----------
+    mask
+        Of the core and 1 voxel around it, ``block.grown(1)``. Voxels that touch at a corner are connected.
+    block
+        Where the core lies.
+    """
+    flat = mask.astype(np.uint16) * np.uint16(ONE)
+    return _basins(block, flat, flat, flat, 1, 0)
+
+
+def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = None) -> npt.NDArray[np.uint8]:
+    """Turn the probabilities of classes into a label image.
+
+    Parameters
+    ----------
+    probabilities
+        ``(k, [z,] y, x)``. Without thresholds: channel 0 is the background and the most probable class wins, the
+        lower one of a tie.
+    thresholds
+        One for each channel, which then is a region: a voxel gets the number 1..k of the last region that it belongs
+        to. Regions that contain each other are therefore listed from the outermost to the innermost.
+
+    Returns
+    -------
+    ``([z,] y, x)`` with 0 for background.
+    """
+    if thresholds is None:
+        return np.argmax(probabilities, axis=0).astype(np.uint8)
+    classes = np.zeros(probabilities.shape[1:], np.uint8)
+    for number, (region, threshold) in enumerate(zip(probabilities, thresholds, strict=True), start=1):
+        classes[region >= max(math.ceil(threshold * ONE), 1)] = number
+    return classes
+
+
+def _shape_surface(mask: npt.NDArray[np.bool_]) -> Map:
+    """Return the distance to the background, cut off and smoothed in integers: the same in every block, to the bit."""
+    from scipy import ndimage
+
+    if mask.all():
+        return np.full(mask.shape, ONE, np.uint16)
+    distance = np.minimum(ndimage.distance_transform_edt(mask), SHAPE_RADIUS)
+    surface = np.rint(distance * (ONE / SHAPE_RADIUS)).astype(np.int32)
+    for _ in range(SMOOTHINGS):
+        for axis in range(surface.ndim):
+            ndimage.correlate1d(surface, [1, 2, 1], axis=axis, output=surface, mode="nearest")
+            surface >>= 2
+    return surface.astype(np.uint16)
+
+
+def _part(block: Block, margin: int) -> tuple[slice, ...]:
+    """Return where the core and a ring of 1 lie in an array that holds the core and `margin` voxels around it."""
+    wide, ring = block.grown(margin), block.grown(1)
+    return tuple(slice(r.start - w.start, r.stop - w.start) for r, w in zip(ring, wide, strict=True))
+
+
+def _basins(block: Block, foreground: Map, contour: Map, distance: Map, threshold: int, weight: int) -> BlockObjects:
+    region = block.grown(1)
+    expected = tuple(part.stop - part.start for part in region)
+    if {foreground.shape, distance.shape, contour.shape} != {expected}:
+        raise ValueError(f"maps of {foreground.shape} voxels, but the block and its ring have {expected}")
+    inside, frame = _frame(block)
+    maps = [np.ascontiguousarray(values.reshape(inside)) for values in (foreground, distance, contour)]
+    cuts = np.uint16(threshold), np.int32(weight)
+    runs, labels, root, leaves, height, sums, edges, gates = ascent.find_basins(*maps, cuts, _steps(*frame[:2]), frame)
+    return BlockObjects(
+        block=block,
+        runs=runs,
+        labels=labels,
+        root=root,
+        leaves=leaves,
+        height=height,
+        count=sums[0],
+        foreground=sums[1],
+        first=sums[2],
+        edges=edges[:, :2],
+        saddle=edges[:, 2],
+        gates=gates,
+    )
+
+
+Place = tuple[int, int, int]
+
+
+def _frame(block: Block) -> tuple[Place, tuple[Place, Place, Place, Place, Place]]:
+    """Return the shape of the maps, and where the core lies in the padded array and in the image: all (z, y, x).
+
+    An image is a volume of one slice that has no ring above and below.
+    """
+    flat = len(block.shape) == 2
+
+    def volume(values: Iterable[int], of_image: int) -> Place:
+        z, y, x = (of_image, *values) if flat else tuple(values)
+        return z, y, x
+
+    ring = block.grown(1)
+    inside = volume((part.stop - part.start for part in ring), 1)
+    padded = volume((part.stop - part.start + 2 for part in block.core), 1)
+    margin = volume((1 for _ in block.core), 0)
+    origin = volume((1 - part.start + around.start for part, around in zip(block.core, ring, strict=True)), 0)
+    start = volume((part.start for part in block.core), 0)
+    return inside, (padded, margin, origin, start, volume(block.shape, 1))
+
+
+def _steps(padded: Place, margin: Place) -> npt.NDArray[np.int32]:
+    """Return the steps in the flat padded array to all neighbours and to the voxel itself, in scan order."""
+    _, height, width = padded
+    slices = range(-margin[0], margin[0] + 1)
+    return np.array(
+        [(z * height + y) * width + x for z in slices for y in (-1, 0, 1) for x in (-1, 0, 1)], dtype=np.int32
+    )

@@ -1,0 +1,176 @@
+"""A model is a network and a card; together they are one safetensors file, with the card in its metadata.
+
+The card carries everything that is needed to use the network and to judge whether it fits an image: nothing that makes
+a result lies beside the file, and reading the file runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+
+from biounet.errors import MachineError, ModelError
+from biounet.files import atomic_path
+from biounet.network import UNet
+from biounet.recipe import LabelSettings, Recipe, Settings
+
+_KEY = "biounet"
+FORMAT = 1
+HEADS = {"instances": ("foreground", "contour", "distance")}
+
+
+class Card(Settings):
+    """What a model is and what it was made of.
+
+    Attributes
+    ----------
+    format
+        Version of the file's layout.
+    recipe
+        The recipe that it was trained with; its ``label`` section holds the thresholds tuned after training.
+    inputs, outputs
+        Names of the channels of the image and of the network's output.
+    object_size_px
+        Median diameter of a training object, of a circle or ball of the same size, in pixels of the working grid.
+    pixel_size_um
+        Median pixel size of the training images in µm, None where they were not calibrated.
+    lengths
+        Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
+    data
+        How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled.
+    fingerprint
+        SHA-256 over the names and contents of the training files.
+    validation
+        Figures on the validation voxels after tuning.
+    history
+        One mapping per epoch.
+    versions
+        Of biounet, torch and Python.
+    notes
+        Remarks for the user.
+    """
+
+    format: int = FORMAT
+    recipe: Recipe
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    object_size_px: float | None = None
+    pixel_size_um: float | None = None
+    lengths: str = "px"
+    data: dict[str, float] = Field(default_factory=dict)
+    fingerprint: str = ""
+    validation: dict[str, float] = Field(default_factory=dict)
+    history: tuple[dict[str, float], ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> LabelSettings:
+        """How probabilities of this model become objects."""
+        return self.recipe.label
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network and its card."""
+
+    network: UNet
+    card: Card
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file that `save_model` writes for this model."""
+        return hashlib.sha256(_as_bytes(self)).hexdigest()
+
+
+def outputs_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the network's output channels."""
+    if recipe.data.kind == "instances":
+        return HEADS["instances"]
+    return ("background", *(name for name in recipe.data.classes if name != "background"))
+
+
+def new_network(recipe: Recipe) -> UNet:
+    """Return the network that a recipe describes, with weights not yet initialised by a seed."""
+    return UNet(recipe.data.dims, len(recipe.data.channels), len(outputs_of(recipe)), recipe.network)
+
+
+def save_model(model: Model, path: str | Path) -> None:
+    """Write a model as one file, whole or not at all.
+
+    Raises
+    ------
+    MachineError
+        If the folder cannot be written to.
+    """
+    with atomic_path(Path(path)) as part:
+        part.write_bytes(_as_bytes(model))
+
+
+def _as_bytes(model: Model) -> bytes:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    return to_safetensors(tensors, metadata={_KEY: model.card.model_dump_json()})
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model.
+
+    Raises
+    ------
+    MachineError
+        If there is no such file.
+    ModelError
+        If it is damaged, was not written by biounet, or comes from a later version.
+    """
+    card = read_card(path)
+    network = new_network(card.recipe)
+    try:
+        with safe_open(path, framework="pt") as file:
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"the weights do not fit the card: {_first_line(error)}", path=path) from error
+    network.eval()
+    return Model(network, card)
+
+
+def read_card(path: str | Path) -> Card:
+    """Read only the card of a model; errors as in `load_model`."""
+    if not Path(path).is_file():
+        raise MachineError("no such model file", path=path, hint="'biounet models' lists the built-in ones")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
+    if _KEY not in metadata:
+        raise ModelError("a safetensors file, but not a biounet model", path=path)
+    return _parse_card(metadata[_KEY], path)
+
+
+def _parse_card(text: str, path: str | Path) -> Card:
+    try:
+        raw = json.loads(text)
+        version = raw.get("format")
+        if version != FORMAT:
+            raise ModelError(f"model format {version}, this version reads {FORMAT}", path=path, hint="update biounet")
+        return Card.model_validate(raw)
+    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+        raise ModelError(f"its card cannot be read: {_first_line(error)}", path=path) from error
+
+
+def weights_of(model: Model) -> dict[str, torch.Tensor]:
+    """Return a copy of the weights and running statistics, by name."""
+    return {name: value.detach().clone() for name, value in model.network.state_dict().items()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,138 @@
+"""A block of image becomes a block of probabilities."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from biounet.errors import MachineError
+from biounet.network import Level, UNet
+
+FULL = 65535
+"""Probability 1 on the integer scale of the maps."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network made ready for one device: batch norm folded, in the number type that is fastest there.
+
+    Attributes
+    ----------
+    network
+        The frozen network.
+    device
+        Where it runs.
+    dtype
+        bfloat16 where the hardware multiplies it natively, else float32.
+    softmax
+        Whether the output channels exclude each other.
+    """
+
+    network: UNet
+    device: torch.device
+    dtype: torch.dtype
+    softmax: bool
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.uint16]:
+        """Predict a block.
+
+        Parameters
+        ----------
+        image
+            Normalised, shape ``(c, [z,] y, x)``, each axis a multiple of the network's stride.
+
+        Returns
+        -------
+        Probabilities ``0 … 65535``, shape ``(k, [z,] y, x)``. Integers, so that everything computed from them is exact
+        in whatever order blocks arrive.
+        """
+        layout = torch.channels_last if image.ndim == 3 else torch.channels_last_3d
+        tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
+        tensor = tensor.to(device=self.device, dtype=self.dtype).to(memory_format=layout)
+        with torch.inference_mode():
+            logits = self.network(tensor)[0].float()
+            return _quantise(logits, self.softmax)
+
+
+def make_predictor(network: UNet, device: str = "auto", *, softmax: bool = False) -> Predictor:
+    """Make a copy of a network ready for prediction.
+
+    Raises
+    ------
+    MachineError
+        If the device does not exist here.
+    """
+    place = pick_device(device)
+    dtype = torch.bfloat16 if has_fast_bfloat16(place) else torch.float32
+    layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
+    ready = fold_norms(network).to(device=place, dtype=dtype).to(memory_format=layout)
+    # The head makes the surface that voxels climb: in bfloat16 that would be stairs.
+    ready.head = _InFloat32(ready.head.float())
+    return Predictor(ready, place, dtype, softmax)
+
+
+def fold_norms(network: UNet) -> UNet:
+    """Return a copy for prediction in which each batch norm is part of the convolution before it."""
+    folded = copy.deepcopy(network).eval()
+    for level in [*folded.encoder, *folded.decoder]:
+        layers = list(level.children())
+        fused = [fuse_conv_bn_eval(conv, norm) for conv, norm in zip(layers[::3], layers[1::3], strict=True)]
+        _replace(level, [layer for conv in fused for layer in (conv, nn.ReLU(inplace=True))])
+    return folded.requires_grad_(False)
+
+
+def _replace(level: Level, layers: list[nn.Module]) -> None:
+    for name in list(level._modules):
+        del level._modules[name]
+    for layer in layers:
+        level.append(layer)
+
+
+class _InFloat32(nn.Module):
+    """A layer that computes in float32 whatever it is given."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.float())
+
+
+def _quantise(logits: Tensor, softmax: bool) -> NDArray[Any]:
+    probability = logits.softmax(0) if softmax else logits.sigmoid()
+    return probability.mul_(FULL).round_().to(torch.int32).cpu().numpy().astype(np.uint16)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu`` or ``cuda[:n]`` means here.
+
+    Raises
+    ------
+    MachineError
+        If it was named and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise MachineError(f"device '{name}' cannot be used", hint="try --device cpu") from error
+    return device
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 natively; where it only emulates, float32 is faster."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

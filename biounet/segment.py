@@ -1,0 +1,247 @@
+"""The chain for one image, read as the table of contents: normalise, predict, label, stitch, measure."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.blocks import Block, lattice, run_blocks
+from biounet.errors import InputError, ModelError
+from biounet.label import BlockObjects, label_block, label_classes, reach
+from biounet.measure import Columns, measure_classes, measure_columns
+from biounet.model import Card
+from biounet.normalise import normalise, rescale, resize, zoom_to
+from biounet.predict import FULL, Predictor
+from biounet.recipe import LabelSettings
+from biounet.stitch import Objects, label_objects, stitch
+from biounet.volume import Volume
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Maps = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How an image is worked through; only `diameter` and `label` can change the result.
+
+    Attributes
+    ----------
+    block
+        Edge of a block in voxels of the working grid. A block of the size of the image costs least time, smaller ones
+        less memory.
+    executor
+        Where blocks run; None: in this thread.
+    diameter
+        Typical diameter of the objects in pixels of the image. The image is resampled so that they appear as large as
+        the objects that the model was trained on.
+    label
+        Thresholds instead of those on the model's card.
+    """
+
+    block: int = 2048
+    executor: Executor | None = None
+    diameter: float | None = None
+    label: LabelSettings | None = None
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in one image.
+
+    Attributes
+    ----------
+    labels
+        On the source grid, integers: objects 1..N, or classes.
+    count
+        Number of objects; None for a model of classes, which counts none.
+    columns
+        The table: one row per object, or per class.
+    volume
+        The image.
+    notes
+        Remarks that a user should see.
+    seconds
+        Time that each stage took.
+    """
+
+    labels: NDArray[Any]
+    count: int | None
+    columns: Columns
+    volume: Volume
+    notes: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The table as a pandas DataFrame; units are in the names of the columns."""
+        import pandas as pd  # slow to import
+
+        return pd.DataFrame(self.columns)
+
+
+def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOptions | None = None) -> Segmentation:
+    """Segment one image.
+
+    Parameters
+    ----------
+    volume
+        The image.
+    predictor, card
+        The model.
+    options
+        Blocks, and what the user knows better than the card.
+
+    Raises
+    ------
+    InputError
+        If the image does not fit the model: other channels, other dimensions, an unknown pixel size where the model
+        needs one.
+    """
+    options = options or SegmentOptions()
+    check_fit(volume, card)
+    settings = options.label or card.label
+    clock = _Clock()
+    image = rescale(normalise(volume.array, card.recipe.normalise), zoom_for(volume, card, options.diameter))
+    clock.lap("normalise")
+    if card.recipe.data.kind == "classes":
+        labels = _label_classes(image, volume.grid.shape, predictor, options)
+        clock.lap("predict_and_label")
+        columns, count = measure_classes(labels, card.outputs[1:], volume.grid), None
+    else:
+        objects = _find_objects(image, volume, predictor, card, settings, options)
+        clock.lap("predict_and_label")
+        labels, count = objects.labels, len(objects.count)
+        columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
+    clock.lap("measure")
+    return Segmentation(labels, count, columns, volume, volume.notes, clock.laps)
+
+
+def check_fit(volume: Volume, card: Card) -> None:
+    """Refuse an image that the model was not made for."""
+    if volume.grid.dims != card.recipe.data.dims:
+        cause = f"a {volume.grid.dims}D image, but the model '{card.recipe.name}' is for {card.recipe.data.dims}D"
+        raise InputError(cause, path=volume.source, hint="choose a plane, or another model")
+    if volume.channels != len(card.inputs):
+        expected = f"{len(card.inputs)} ({', '.join(card.inputs)})"
+        cause = f"{volume.channels} channels, the model '{card.recipe.name}' expects {expected}"
+        raise InputError(cause, path=volume.source, hint="choose one with --channel")
+
+
+def zoom_for(volume: Volume, card: Card, diameter: float | None) -> float:
+    """Return the factor from the image's grid to the grid that the model works on."""
+    if diameter is None:
+        return zoom_to(volume.grid, card.recipe.data.pixel_size_um)
+    if card.object_size_px is None:
+        raise ModelError(f"the card of '{card.recipe.name}' has no object size to bring a diameter of {diameter} to")
+    return card.object_size_px / diameter
+
+
+def _find_objects(
+    image: NDArray[np.float32],
+    volume: Volume,
+    predictor: Predictor,
+    card: Card,
+    settings: LabelSettings,
+    options: SegmentOptions,
+) -> Objects:
+    shape = volume.grid.shape
+    area = float(np.prod(volume.grid.spacing)) if volume.grid.spacing is not None else None
+    parts = card.recipe.data.kind == "instances"
+    if image.shape[1:] != shape:
+        maps = resize_maps(predict_image(image, predictor, options), shape)
+        return label_objects(*_surfaces(maps, parts), settings, voxel_um=area)
+    margin = reach(has_distance=parts)
+    padded = pad_to_stride(image, predictor.network.stride)
+
+    def work(block: Block) -> BlockObjects:
+        maps = predict_block(padded, block, margin, predictor)
+        return label_block(*_surfaces(maps, parts), settings, block=block)
+
+    blocks = lattice(shape, options.block, predictor.network.reach + margin, predictor.network.stride)
+    return stitch(list(run_blocks(work, blocks, options.executor)), shape, settings, voxel_um=area)
+
+
+def _surfaces(maps: Maps, parts: bool) -> tuple[Maps, Maps | None, Maps | None]:
+    """Return foreground, contour and distance; a model of scribbles knows only what is not background."""
+    return (maps[0], maps[1], maps[2]) if parts else (FULL - maps[0], None, None)
+
+
+def _label_classes(
+    image: NDArray[np.float32], shape: tuple[int, ...], predictor: Predictor, options: SegmentOptions
+) -> NDArray[np.uint8]:
+    maps = predict_image(image, predictor, options)
+    return label_classes(resize_maps(maps, shape))
+
+
+def predict_image(image: NDArray[np.float32], predictor: Predictor, options: SegmentOptions | None = None) -> Maps:
+    """Predict a whole image, block by block.
+
+    Parameters
+    ----------
+    image
+        Normalised, on the working grid, shape ``(c, [z,] y, x)``.
+
+    Returns
+    -------
+    Probabilities ``0 … 65535``, shape ``(k, [z,] y, x)``.
+    """
+    options = options or SegmentOptions()
+    network, shape = predictor.network, image.shape[1:]
+    padded = pad_to_stride(image, network.stride)
+    blocks = lattice(shape, options.block, network.reach, network.stride)
+    results = run_blocks(lambda block: predict_block(padded, block, 0, predictor), blocks, options.executor)
+    if len(blocks) == 1:
+        return next(results)
+    maps: Maps | None = None
+    for block, part in zip(blocks, results, strict=True):
+        maps = np.empty((len(part), *shape), np.uint16) if maps is None else maps
+        maps[(slice(None), *block.core)] = part
+    return maps  # type: ignore[return-value]
+
+
+def predict_block(padded: NDArray[np.float32], block: Block, margin: int, predictor: Predictor) -> Maps:
+    """Predict the core of a block and `margin` voxels around it.
+
+    Parameters
+    ----------
+    padded
+        The image from `pad_to_stride`.
+    block
+        Of a lattice whose halo is at least the network's reach plus `margin`.
+    """
+    stride = predictor.network.stride
+    outer = tuple(
+        slice(part.start, min(-(-part.stop // stride) * stride, size))
+        for part, size in zip(block.outer, padded.shape[1:], strict=True)
+    )
+    maps = predictor(padded[(slice(None), *outer)])
+    return maps[(slice(None), *block.within_outer(block.grown(margin)))]
+
+
+def pad_to_stride(image: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+    """Mirror the image at the end of each axis up to a multiple of the network's stride."""
+    missing = [(0, -size % stride) for size in image.shape[1:]]
+    return np.pad(image, [(0, 0), *missing], mode="symmetric") if any(after for _, after in missing) else image
+
+
+def resize_maps(maps: Maps, shape: tuple[int, ...]) -> Maps:
+    """Bring probabilities to another grid, linearly."""
+    return maps if maps.shape[1:] == shape else np.rint(resize(maps, shape)).astype(np.uint16)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self.last
+        self.last = now

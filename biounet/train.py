@@ -1,0 +1,328 @@
+"""Training: annotated images in, a model out. The loop reads from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import biounet
+from biounet.dataset import Case, Patches, Steps, fit_patch
+from biounet.errors import InputError, ModelError, TrainingError
+from biounet.files import atomic_path
+from biounet.loss import recipe_loss
+from biounet.model import Card, Model, new_network, outputs_of
+from biounet.network import UNet, initialise
+from biounet.predict import has_fast_bfloat16, pick_device
+from biounet.recipe import Recipe
+from biounet.tune import Figures, tune, validate
+
+_TIMED = (5, 30)  # steps between which the speed is measured that a budget in minutes is turned into steps with
+_DEFAULT_MINUTES = 10.0
+_CLIP = 5.0  # largest norm of the gradient
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known at the end of a step.
+
+    Attributes
+    ----------
+    step, steps
+        Steps done and planned; `steps` is 0 as long as nothing is planned.
+    seconds, left
+        Time spent, and an estimate of the time left.
+    loss
+        Mean over the epoch so far.
+    figures
+        Of the last validation.
+    """
+
+    step: int
+    steps: int
+    seconds: float
+    left: float
+    loss: float
+    figures: Figures = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how a training runs; nothing here changes what is learned.
+
+    Attributes
+    ----------
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
+    workers
+        Processes that make patches; None: none on a CPU, whose cores are busy, else up to eight.
+    checkpoint
+        File that the state is written to after each epoch, and read from when `resume` is true.
+    resume
+        Continue from `checkpoint` if it exists.
+    report
+        Called after each step.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    checkpoint: Path | None = None
+    resume: bool = False
+    report: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass
+class _State:
+    """Everything that an unbroken run would have at this step."""
+
+    network: UNet
+    average: UNet
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run | None = None, start: Model | None = None
+) -> Model:
+    """Train a model.
+
+    Parameters
+    ----------
+    cases
+        Annotated images that patches are drawn from.
+    validation
+        Annotated images that thresholds are tuned on; empty leaves them as the recipe has them.
+    recipe
+        What to train. A budget of neither minutes nor epochs is 10 minutes.
+    run
+        Device, checkpoint and progress.
+    start
+        A model to continue from instead of random weights: its network and normalisation replace the recipe's.
+
+    Returns
+    -------
+    The model with the running average of the weights, thresholds tuned, and a card that says what it was made of.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite; it names the images of the batch.
+    InputError
+        If there is nothing to learn from.
+    """
+    run = run or Run()
+    if not cases:
+        raise InputError("no annotated image to train on")
+    device = pick_device(run.device)
+    recipe = _with_start(recipe, start)
+    recipe = fit_patch(recipe, cases, new_network(recipe).stride)
+    state = _begin(recipe, start, device)
+    if run.resume and run.checkpoint is not None and run.checkpoint.exists():
+        _restore(state, run.checkpoint, recipe)
+    _learn(state, cases, validation, recipe, run)
+    state.average.eval()
+    label, figures = tune(state.average, validation, recipe, run.device)
+    return Model(state.average.cpu(), _card(recipe.replace("label", **label.model_dump()), cases, state, figures))
+
+
+def _learn(
+    state: _State, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run
+) -> None:
+    """Take all steps that are left."""
+    device = next(state.network.parameters()).device
+    settings = recipe.train
+    clock = _Clock(state.seconds)
+    if settings.minutes is None and settings.epochs is not None:
+        state.steps = settings.epochs * settings.steps_per_epoch
+    for image, target, numbers in _batches(cases, recipe, state.step, run, device):
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.rate * _schedule(state.step, state.steps)
+        loss = _take_step(state, image.to(device), target.to(device), recipe)
+        if not math.isfinite(loss):
+            names = ", ".join(sorted({Path(cases[int(n)].name).name for n in numbers}))
+            raise TrainingError(f"the loss is {loss} at step {state.step}, in a batch of {names}", hint="lower train.rate")
+        state.step += 1
+        done_in_epoch = (state.step - 1) % settings.steps_per_epoch + 1
+        state.loss += (loss - state.loss) / done_in_epoch
+        state.seconds = clock.seconds(state.step)
+        if not state.steps and state.step == _TIMED[1]:
+            state.steps = _plan(clock, recipe)
+        last = state.step == state.steps
+        if done_in_epoch == settings.steps_per_epoch or last:
+            _end_epoch(state, validation, recipe, run)
+        figures = state.history[-1] if state.history else {}
+        run.report(Progress(state.step, state.steps, state.seconds, clock.left(state), state.loss, figures))
+        if last:
+            return
+
+
+def _take_step(state: _State, image: Tensor, target: Tensor, recipe: Recipe) -> float:
+    layout = torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=has_fast_bfloat16(image.device)):
+        logits = state.network(image.to(memory_format=layout))
+    loss = recipe_loss(logits, target, recipe)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(state.network.parameters(), _CLIP)
+    state.optimizer.step()
+    _follow(state.average, state.network, min(recipe.train.average, (1 + state.step) / (10 + state.step)))
+    return float(loss)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the running average towards the network; statistics of batch norm are taken as they are."""
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
+        mine.copy_(theirs)
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to zero; as long as the number of steps is unknown, the warm-up goes on."""
+    warm = max(1, min(100, steps // 10)) if steps else 100
+    return min(1.0, (step + 1) / warm) * (0.5 * (1 + math.cos(math.pi * step / steps)) if steps else 1.0)
+
+
+def _end_epoch(state: _State, validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
+    state.average.eval()
+    figures = validate(state.average, validation, recipe, run.device)
+    epoch = math.ceil(state.step / recipe.train.steps_per_epoch)
+    state.history.append({"epoch": epoch, "step": state.step, "loss": state.loss, **figures})
+    state.loss = 0.0
+    if run.checkpoint is not None:
+        _keep(state, run.checkpoint, recipe)
+
+
+class _Clock:
+    """Seconds of training, over interruptions."""
+
+    def __init__(self, before: float) -> None:
+        self.before = before
+        self.began = time.perf_counter()
+        self.marks: dict[int, float] = {}
+
+    def seconds(self, step: int) -> float:
+        now = self.before + time.perf_counter() - self.began
+        if step in _TIMED:
+            self.marks[step] = now
+        return now
+
+    def per_step(self) -> float:
+        return (self.marks[_TIMED[1]] - self.marks[_TIMED[0]]) / (_TIMED[1] - _TIMED[0])
+
+    def left(self, state: _State) -> float:
+        return state.seconds / state.step * (state.steps - state.step) if state.steps else math.inf
+
+
+def _plan(clock: _Clock, recipe: Recipe) -> int:
+    """Turn minutes into steps, once, so that an interrupted run can end with the weights of an unbroken one."""
+    seconds = 60 * (recipe.train.minutes or _DEFAULT_MINUTES)
+    reserve = 0.06 * seconds  # validations between the epochs
+    return max(_TIMED[1] + 1, int((seconds - reserve) / clock.per_step()))
+
+
+def _batches(
+    cases: Sequence[Case], recipe: Recipe, first: int, run: Run, device: torch.device
+) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    workers = run.workers
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    steps = Steps(first, 2**40, recipe.train.batch)
+    return DataLoader(
+        Patches(cases, recipe), batch_sampler=steps, num_workers=workers, pin_memory=device.type == "cuda"
+    )
+
+
+def _with_start(recipe: Recipe, start: Model | None) -> Recipe:
+    """Take from the model that training starts from what its weights depend on."""
+    if start is None:
+        return recipe
+    if outputs_of(recipe) != outputs_of(start.card.recipe) or recipe.data.dims != start.card.recipe.data.dims:
+        raise ModelError(
+            f"the model predicts {', '.join(start.card.outputs)}, the recipe asks for {', '.join(outputs_of(recipe))}",
+            hint="train without --from",
+        )
+    known = start.card.recipe
+    return recipe.model_copy(update={"network": known.network, "normalise": known.normalise})
+
+
+def _begin(recipe: Recipe, start: Model | None, device: torch.device) -> _State:
+    network = new_network(recipe)
+    initialise(network, recipe.train.seed)
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
+    layout = torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d
+    network = network.to(device).to(memory_format=layout).train()
+    average = copy.deepcopy(network).requires_grad_(False)
+    settings = recipe.train
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    return _State(network, average, optimizer)
+
+
+def _keep(state: _State, path: Path, recipe: Recipe) -> None:
+    kept = {
+        "recipe": recipe.model_dump_json(),
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "progress": {"step": state.step, "steps": state.steps, "seconds": state.seconds},
+        "history": state.history,
+    }
+    with atomic_path(path) as part:
+        torch.save(kept, part)
+
+
+def _restore(state: _State, path: Path, recipe: Recipe) -> None:
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError("not a readable checkpoint", path=path, hint="remove it, or train without --resume") from error
+    if kept["recipe"] != recipe.model_dump_json():
+        raise ModelError("this checkpoint was made with other settings", path=path, hint="train without --resume")
+    state.network.load_state_dict(kept["network"])
+    state.average.load_state_dict(kept["average"])
+    state.optimizer.load_state_dict(kept["optimizer"])
+    state.step, state.steps, state.seconds = (kept["progress"][key] for key in ("step", "steps", "seconds"))
+    state.history = kept["history"]
+
+
+def _card(recipe: Recipe, cases: Sequence[Case], state: _State, figures: Figures) -> Card:
+    voxels = sum(case.labels.size for case in cases)
+    labelled = sum(case.labelled for case in cases)
+    sizes = _object_sizes(cases) if recipe.data.kind == "instances" else np.empty(0)
+    spacings = [np.mean(case.grid.spacing[-2:]) for case in cases if case.grid.spacing and case.grid.unit == "um"]
+    calibrated = len(spacings) == len(cases)
+    return Card(
+        recipe=recipe,
+        inputs=recipe.data.channels,
+        outputs=outputs_of(recipe),
+        object_size_px=float(np.median(sizes)) if len(sizes) else None,
+        pixel_size_um=float(np.median(spacings)) if calibrated else None,
+        lengths=recipe.targets.unit,
+        data={"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels},
+        validation=figures,
+        history=tuple(state.history),
+        versions={"biounet": biounet.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    )
+
+
+def _object_sizes(cases: Sequence[Case]) -> np.ndarray:
+    """Diameters of circles, or balls, of the size of each object, in voxels."""
+    counts = np.concatenate([np.bincount(case.labels[case.labels > 0]) for case in cases])
+    counts = counts[counts > 0].astype(float)
+    dims = cases[0].labels.ndim
+    return 2 * np.sqrt(counts / np.pi) if dims == 2 else 2 * np.cbrt(counts * 3 / (4 * np.pi))
