@@ -5,6 +5,7 @@ around it, 0 where there is no foreground. A neighbour is a fixed step in the fl
 share every loop. ``parent`` holds, for each foreground voxel, 1 + the voxel it points to, and once its path is known,
 -1 - the number of its basin.
 """
+
 # Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.label` passes.
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001, ANN201, PLR0913
@@ -13,20 +14,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-
-@numba.njit(cache=True, nogil=True)
-def raise_surface(foreground, distance, contour, cuts, origin, surface):
-    """Fill `surface` (z, y, x) with distance - weight/256 * contour, at least 1, where there is foreground."""
-    threshold, weight = cuts
-    oz, oy, ox = origin
-    depth, height, width = foreground.shape
-    for z in range(depth):
-        for y in range(height):
-            inside, up, down = foreground[z, y], distance[z, y], contour[z, y]
-            row = surface[z + oz, y + oy, ox : ox + width]
-            for x in range(width):
-                level = np.int32(up[x]) - ((weight * np.int32(down[x])) >> np.int32(8))
-                row[x] = np.uint16(max(level, np.int32(1))) if inside[x] >= threshold else np.uint16(0)
+from biounet import surfaces
 
 
 @numba.njit(cache=True, nogil=True)
@@ -41,7 +29,7 @@ def find_runs(volume, margin):
     length = width - 2 * mx
     changes = np.zeros(length // 8 * 8 + 8, np.uint8)
     words = changes.view(np.uint64)
-    runs = np.empty((1024, 2), np.int32)
+    runs = np.empty((1024, 2), np.int64)
     n = 0
     for row in range(depth * height):
         z, y = row // height, row % height
@@ -53,7 +41,7 @@ def find_runs(volume, margin):
             changes[x] = (line[x] != 0) != (line[x - 1] != 0)
         changes[length] = line[length - 1] != 0
         if n + length // 2 + 1 > len(runs):
-            runs = np.concatenate((runs, np.empty((len(runs) + length, 2), np.int32)))
+            runs = np.concatenate((runs, np.empty((len(runs) + length, 2), np.int64)))
         side, start = 0, row * width + mx
         for word in range(len(words)):
             if words[word] == 0:
@@ -277,15 +265,16 @@ def place(voxels, padded, margin, start, image):
 
 
 @numba.njit(cache=True, nogil=True)
-def find_basins(foreground, distance, contour, cuts, steps, frame):
+def find_basins(foreground, height, threshold, steps, frame):
     """Find the basins of one block: everything above, in order.
 
     Parameters
     ----------
-    foreground, distance, contour
-        Maps (z, y, x) of the core and the part of its ring that lies in the image.
-    cuts
-        Threshold of the foreground, and weight of the contour in units of 1/256.
+    foreground, height
+        Probability of the foreground and the surface (z, y, x), of the core and the part of its ring that lies in the
+        image.
+    threshold
+        Probability from which a voxel is foreground.
     steps
         From a voxel to each neighbour, itself included, in scan order.
     frame
@@ -298,8 +287,7 @@ def find_basins(foreground, distance, contour, cuts, steps, frame):
     (g, 2) gates: see `biounet.label.BlockObjects`.
     """
     padded, margin, origin, start, image = frame
-    surface = np.zeros(padded, np.uint16)
-    raise_surface(foreground, distance, contour, cuts, origin, surface)
+    surface = surfaces.mask_surface(height, foreground, threshold, origin, padded)
     flat, parent = surface.ravel(), np.zeros(surface.size, np.int32)
     runs, ring = find_runs(surface, margin), find_ring(surface, margin)
     parent[ring] = ring + 1
@@ -308,7 +296,7 @@ def find_basins(foreground, distance, contour, cuts, steps, frame):
     labels, sums = measure(foreground, origin, padded, runs, parent, len(ends))
     edges = find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(ends))
     gates = find_gates(frame, runs, parent)
-    leaves, height, roots = np.zeros(len(ends), np.bool_), flat[ends].astype(np.int64), ends.astype(np.int64)
+    leaves, summits, roots = np.zeros(len(ends), np.bool_), flat[ends].astype(np.int64), ends.astype(np.int64)
     leaves[-1 - parent[ring]] = True
     place(roots, padded, margin, start, image)
     place(sums[2], padded, margin, start, image)
@@ -316,4 +304,4 @@ def find_basins(foreground, distance, contour, cuts, steps, frame):
     lengths = runs[:, 1] - runs[:, 0]
     place(runs[:, 0], padded, margin, (0, 0, 0), (0, padded[1] - 2, padded[2] - 2))
     runs[:, 1] = runs[:, 0] + lengths
-    return runs, labels, roots, leaves, height, sums, edges, gates
+    return runs, labels, roots, leaves, summits, sums, edges, gates

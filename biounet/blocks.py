@@ -19,7 +19,7 @@ Region = tuple[slice, ...]
 Result = TypeVar("Result")
 
 IN_FLIGHT = 16
-"""Blocks handed to an executor before the first result is taken: enough to keep it busy, few enough to fit in memory."""
+"""Blocks handed to an executor before a result is taken: enough to keep it busy, few enough to fit in memory."""
 
 
 @dataclass(frozen=True)

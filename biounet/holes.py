@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from biounet.ascent import find_runs
 
-_OUTSIDE = 0
+_OPEN = 0
 
 
 def fill_holes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Fill the holes of a label image in place.
 
-    Works on runs of background along x rather than on voxels, so that its cost is little more than one reading.
+    Every row of a hole lies between two voxels of one object. Few rows of background do, so that the cost is little
+    more than one reading of the image.
 
     Parameters
     ----------
@@ -30,121 +31,85 @@ def fill_holes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], np
 
     Returns
     -------
-    (h,) the object and (h,) the number of voxels of each hole that was filled.
+    (r,) the object and (r,) the number of voxels of each filled row of a hole.
     """
-    volume = labels.reshape((1, *labels.shape) if labels.ndim == 2 else labels.shape)
-    ends = np.array([labels.ndim == 3, True, True])
-    runs, first_of_row = _gaps(volume.shape, find_runs(volume, (0, 0, 0)))
-    root = _connect(volume.shape, ends, runs, first_of_row)
-    inner = np.flatnonzero(root != _OUTSIDE)
-    if not inner.size:
+    if not labels.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    owner = _owners(volume, runs, inner, root)
-    return _fill(volume, runs, inner, root, owner)
+    volume = labels.reshape((1, *labels.shape) if labels.ndim == 2 else labels.shape)
+    flat = volume.reshape(-1)
+    gaps = _gaps(flat, find_runs(volume, (0, 0, 0)), volume.shape[2])
+    _, height, width = volume.shape
+    steps = (-width, width) if labels.ndim == 2 else (-width, width, -width * height, width * height)
+    hole = _connect(flat, gaps, volume.shape, np.array(steps)) != _OPEN
+    owner: npt.NDArray[np.int64] = _fill(flat, gaps[hole])
+    return owner, gaps[hole, 1] - gaps[hole, 0]
 
 
 @numba.njit(cache=True, nogil=True)
-def _gaps(shape, objects):
-    """Return begin and end (r, 2) of each run between those of `objects`, and the first of each row.
-
-    Run number 0 is none of the image: it stands for the outside.
-    """
-    depth, height, width = shape
-    rows = depth * height
-    gaps = np.zeros((len(objects) + rows + 1, 2), np.int64)
-    first_of_row = np.empty(rows + 1, np.int64)
-    n, k = 1, 0
-    for row in range(rows):
-        first_of_row[row] = n
-        begin, end = row * width, (row + 1) * width
-        while k < len(objects) and objects[k, 0] < end:
-            if objects[k, 0] > begin:
-                gaps[n, 0], gaps[n, 1] = begin, objects[k, 0]
-                n += 1
-            begin = np.int64(objects[k, 1])
-            k += 1
-        if begin < end:
+def _gaps(flat, runs, width):
+    """Return begin and end (g, 2) of background between two voxels of one object in a row; number 0 is no gap."""
+    gaps = np.zeros((len(runs) + 1, 2), np.int64)
+    n = 1
+    for r in range(len(runs) - 1):
+        begin, end = runs[r, 1], runs[r + 1, 0]
+        if flat[begin - 1] == flat[end] and (begin - 1) // width == end // width:
             gaps[n, 0], gaps[n, 1] = begin, end
             n += 1
-    first_of_row[rows] = n
-    return gaps[:n].copy(), first_of_row
+    return gaps[:n].copy()
 
 
 @numba.njit(cache=True, nogil=True)
-def _find(parent, item):
-    while parent[item] != item:
-        parent[item] = parent[parent[item]]
-        item = parent[item]
+def _connect(flat, gaps, shape, steps):
+    """Return the component of each gap: `_OPEN` where it leads to the edge, to another object, or to no gap."""
+    depth, height, width = shape
+    root = np.arange(len(gaps))
+    for gap in range(1, len(gaps)):
+        begin, end = gaps[gap]
+        row = begin // width
+        z, y = row // height, row % height
+        if y in (0, height - 1) or (len(steps) == 4 and z in (0, depth - 1)):
+            _unite(root, gap, _OPEN)
+            continue
+        owner = flat[begin - 1]
+        for step in steps:
+            voxel = begin
+            while voxel < end:
+                label = flat[voxel + step]
+                if label == 0:
+                    other = np.searchsorted(gaps[1:, 1], voxel + step, side="right") + 1
+                    known = other < len(gaps) and gaps[other, 0] <= voxel + step
+                    same = known and flat[gaps[other, 0] - 1] == owner
+                    _unite(root, gap, other if same else _OPEN)
+                    # The rest of the other gap tells nothing new.
+                    voxel = max(voxel + 1, gaps[other, 1] - step) if known else voxel + 1
+                    continue
+                if label != owner:
+                    _unite(root, gap, _OPEN)
+                voxel += 1
+    for gap in range(len(gaps)):
+        root[gap] = _find(root, gap)
+    return root
+
+
+@numba.njit(cache=True, nogil=True)
+def _find(root, item):
+    while root[item] != item:
+        root[item] = root[root[item]]
+        item = root[item]
     return item
 
 
 @numba.njit(cache=True, nogil=True)
-def _unite(parent, a, b):
-    a, b = _find(parent, a), _find(parent, b)
-    parent[max(a, b)] = min(a, b)
+def _unite(root, a, b):
+    a, b = _find(root, a), _find(root, b)
+    root[max(a, b)] = min(a, b)
 
 
 @numba.njit(cache=True, nogil=True)
-def _connect(shape, ends, runs, first_of_row):
-    """Return the component of each run, 0 where it is open at an edge of the image along the axes in `ends`."""
-    depth, height, width = shape
-    parent = np.arange(len(runs))
-    for row in range(depth * height):
-        z, y = row // height, row % height
-        open_row = (ends[0] and (z == 0 or z == depth - 1)) or y == 0 or y == height - 1
-        for run in range(first_of_row[row], first_of_row[row + 1]):
-            if open_row or runs[run, 0] == row * width or runs[run, 1] == (row + 1) * width:
-                _unite(parent, run, _OUTSIDE)
-        if y > 0:
-            _connect_rows(runs, first_of_row, parent, row - 1, row, width)
-        if z > 0:
-            _connect_rows(runs, first_of_row, parent, row - height, row, width)
-    for run in range(len(runs)):
-        parent[run] = _find(parent, run)
-    return parent
-
-
-@numba.njit(cache=True, nogil=True)
-def _connect_rows(runs, first_of_row, parent, above, row, width):
-    """Unite the runs of two rows that face each other."""
-    a, b = first_of_row[above], first_of_row[row]
-    shift = (row - above) * width
-    while a < first_of_row[above + 1] and b < first_of_row[row + 1]:
-        if runs[a, 0] + shift < runs[b, 1] and runs[b, 0] < runs[a, 1] + shift:
-            _unite(parent, a, b)
-        if runs[a, 1] + shift < runs[b, 1]:
-            a += 1
-        else:
-            b += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _owners(volume, runs, inner, root):
-    """Return the only object that touches each component, -1 where there are several."""
-    depth, height, width = volume.shape
-    flat = volume.ravel()
-    owner = np.zeros(len(runs), np.int64)
-    for run in inner:
-        begin, end = runs[run]
-        hole = root[run]
-        for step in (-1, 1, -width, width, -width * height, width * height):
-            if depth == 1 and abs(step) == width * height:
-                continue
-            for voxel in range(begin, end):
-                label = flat[voxel + step]
-                if label != 0 and label != owner[hole]:
-                    owner[hole] = label if owner[hole] == 0 else -1
+def _fill(flat, gaps):
+    owner = np.empty(len(gaps), np.int64)
+    for gap in range(len(gaps)):
+        begin, end = gaps[gap]
+        owner[gap] = flat[begin - 1]
+        flat[begin:end] = owner[gap]
     return owner
-
-
-@numba.njit(cache=True, nogil=True)
-def _fill(volume, runs, inner, root, owner):
-    flat = volume.reshape(-1)
-    filled = np.zeros(len(runs), np.int64)
-    for run in inner:
-        label = owner[root[run]]
-        if label > 0:
-            flat[runs[run, 0] : runs[run, 1]] = label
-            filled[root[run]] += runs[run, 1] - runs[run, 0]
-    holes = np.flatnonzero(filled)
-    return owner[holes], filled[holes]

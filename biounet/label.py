@@ -1,8 +1,8 @@
 """Probabilities of a block to the objects of a block, such that the result does not depend on the blocks.
 
 Every foreground voxel points to its highest neighbour (8 in an image, 26 in a volume) on the predicted surface, and the
-pointers are followed to a summit. A voxel's pointer depends on its neighbours alone, so a block needs one ring of
-voxels around its core, however large the cells: a path that leaves the core ends at a voxel of the ring, an *exit*,
+pointers are followed to a summit. A voxel's pointer depends on its neighbours alone, so a block needs no more than a
+ring around its core, however large the cells: a path that leaves the core ends at a voxel of the ring, an *exit*,
 and `biounet.stitch` finds in the neighbouring block where it goes on. Voxels that share a summit are a *basin*; where
 two basins touch, the highest pass between them, the *saddle*, tells `stitch` whether they are one cell.
 
@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from biounet import ascent
-from biounet.blocks import Block
+from biounet import ascent, surfaces
+from biounet.blocks import Block, Region
 from biounet.recipe import LabelSettings
 
 Map = npt.NDArray[np.uint16]
@@ -33,9 +34,6 @@ ONE = 65535
 SHAPE_RADIUS = 24
 """Voxels at which the surface made of the foreground's shape is cut off, so that it stays local."""
 
-SMOOTHINGS = 2
-"""Passes of a 1-2-1 filter over that surface; each lets it depend on one voxel more."""
-
 
 @dataclass(frozen=True)
 class BlockObjects:
@@ -46,7 +44,7 @@ class BlockObjects:
     block
         Where the basins lie.
     runs
-        (r, 2) int32: begin and end, in the core in scan order, of each run of foreground voxels along x.
+        (r, 2) int64: begin and end, in the core in scan order, of each run of foreground voxels along x.
     labels
         (v,) int32: basin 0..n-1 of each foreground voxel, run after run.
     root
@@ -69,7 +67,7 @@ class BlockObjects:
     """
 
     block: Block
-    runs: npt.NDArray[np.int32]
+    runs: Ints
     labels: npt.NDArray[np.int32]
     root: Ints
     leaves: npt.NDArray[np.bool_]
@@ -84,13 +82,14 @@ class BlockObjects:
 
 def reach(has_distance: bool) -> int:
     """Return how many voxels around its core a block must bring, as far as the image goes."""
-    return 1 if has_distance else 1 + SHAPE_RADIUS + SMOOTHINGS
+    ring, smoothing = 1, 1
+    return ring + smoothing + (0 if has_distance else SHAPE_RADIUS)
 
 
 def label_block(
     foreground: Map, contour: Map | None, distance: Map | None, settings: LabelSettings, *, block: Block
 ) -> BlockObjects:
-    """Find the basins of one block.
+    """Find the basins of one block on the surface distance - contour, smoothed by one voxel.
 
     Parameters
     ----------
@@ -102,19 +101,70 @@ def label_block(
         `foreground` and `contour` are used here, the rest by `stitch`.
     block
         Where the core lies.
+
+    Raises
+    ------
+    ValueError
+        If a map has another shape than the block and its surroundings.
     """
-    threshold = max(math.ceil(settings.foreground * ONE), 1)
-    weight = round(settings.contour * 256)
+    margin = reach(has_distance=distance is not None)
+    wide, ring = block.grown(margin), block.grown(1)
+    for values in (foreground, contour, distance):
+        _check_shape(values, wide)
+    threshold = _threshold(settings.foreground)
     if distance is None:
-        surface = _shape_surface(foreground >= threshold)
-        keep = _part(block, reach(has_distance=False))
-        foreground, surface = foreground[keep], surface[keep]
-        contour = None if contour is None else contour[keep]
-    else:
-        surface = distance
-    if contour is None or weight == 0:
-        contour, weight = foreground, 0
-    return _basins(block, foreground, contour, surface, threshold, weight)
+        distance = _shape_distance(foreground >= threshold)
+    weight = 0 if contour is None else round(settings.contour * 256)
+    lowering = distance if contour is None or weight == 0 else contour
+    volume = (1, *distance.shape) if distance.ndim == 2 else distance.shape
+    surface = surfaces.smooth(
+        np.ascontiguousarray(distance).reshape(volume), np.ascontiguousarray(lowering).reshape(volume), np.int32(weight)
+    )
+    keep = tuple(slice(r.start - w.start, r.stop - w.start) for r, w in zip(ring, wide, strict=True))
+    return label_surface(foreground[keep], surface.reshape(distance.shape)[keep], threshold, block=block)
+
+
+def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block) -> BlockObjects:
+    """Find the basins of one block on a given surface.
+
+    Parameters
+    ----------
+    foreground, surface
+        Maps ``([z,] y, x)`` of the core and 1 voxel around it, ``block.grown(1)``.
+    threshold
+        Value of `foreground`, above 0, from which a voxel belongs to a basin.
+    block
+        Where the core lies.
+
+    Raises
+    ------
+    ValueError
+        If a map has another shape than the block and its ring.
+    """
+    for values in (foreground, surface):
+        _check_shape(values, block.grown(1))
+    inside, frame = _frame(block)
+    runs, labels, root, leaves, height, sums, edges, gates = ascent.find_basins(
+        np.ascontiguousarray(foreground).reshape(inside),
+        np.ascontiguousarray(surface).reshape(inside),
+        np.uint16(threshold),
+        _steps(*frame[:2]),
+        frame,
+    )
+    return BlockObjects(
+        block=block,
+        runs=runs,
+        labels=labels,
+        root=root,
+        leaves=leaves,
+        height=height,
+        count=sums[0],
+        foreground=sums[1],
+        first=sums[2],
+        edges=edges[:, :2],
+        saddle=edges[:, 2],
+        gates=gates,
+    )
 
 
 def label_components(mask: npt.NDArray[np.bool_], *, block: Block) -> BlockObjects:
@@ -127,8 +177,7 @@ def label_components(mask: npt.NDArray[np.bool_], *, block: Block) -> BlockObjec
     block
         Where the core lies.
     """
-    flat = mask.astype(np.uint16) * np.uint16(ONE)
-    return _basins(block, flat, flat, flat, 1, 0)
+    return label_surface(mask.astype(np.uint16) * np.uint16(ONE), np.full(mask.shape, ONE, np.uint16), ONE, block=block)
 
 
 def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = None) -> npt.NDArray[np.uint8]:
@@ -148,57 +197,34 @@ def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = Non
     ``([z,] y, x)`` with 0 for background.
     """
     if thresholds is None:
-        return np.argmax(probabilities, axis=0).astype(np.uint8)
+        winner: npt.NDArray[np.uint8] = np.argmax(probabilities, axis=0).astype(np.uint8)
+        return winner
     classes = np.zeros(probabilities.shape[1:], np.uint8)
     for number, (region, threshold) in enumerate(zip(probabilities, thresholds, strict=True), start=1):
-        classes[region >= max(math.ceil(threshold * ONE), 1)] = number
+        classes[region >= _threshold(threshold)] = number
     return classes
 
 
-def _shape_surface(mask: npt.NDArray[np.bool_]) -> Map:
-    """Return the distance to the background, cut off and smoothed in integers: the same in every block, to the bit."""
+def _threshold(probability: float) -> int:
+    """Return the lowest value of a map that is at least a probability, and above 0."""
+    return max(math.ceil(probability * ONE), 1)
+
+
+def _check_shape(values: npt.NDArray[Any] | None, region: Region) -> None:
+    expected = tuple(part.stop - part.start for part in region)
+    if values is not None and values.shape != expected:
+        raise ValueError(f"a map of {values.shape} voxels, but the block and its ring have {expected}")
+
+
+def _shape_distance(mask: npt.NDArray[np.bool_]) -> Map:
+    """Return the distance to the background, cut off at `SHAPE_RADIUS`: the same in every block, to the bit."""
     from scipy import ndimage
 
     if mask.all():
         return np.full(mask.shape, ONE, np.uint16)
     distance = np.minimum(ndimage.distance_transform_edt(mask), SHAPE_RADIUS)
-    surface = np.rint(distance * (ONE / SHAPE_RADIUS)).astype(np.int32)
-    for _ in range(SMOOTHINGS):
-        for axis in range(surface.ndim):
-            ndimage.correlate1d(surface, [1, 2, 1], axis=axis, output=surface, mode="nearest")
-            surface >>= 2
-    return surface.astype(np.uint16)
-
-
-def _part(block: Block, margin: int) -> tuple[slice, ...]:
-    """Return where the core and a ring of 1 lie in an array that holds the core and `margin` voxels around it."""
-    wide, ring = block.grown(margin), block.grown(1)
-    return tuple(slice(r.start - w.start, r.stop - w.start) for r, w in zip(ring, wide, strict=True))
-
-
-def _basins(block: Block, foreground: Map, contour: Map, distance: Map, threshold: int, weight: int) -> BlockObjects:
-    region = block.grown(1)
-    expected = tuple(part.stop - part.start for part in region)
-    if {foreground.shape, distance.shape, contour.shape} != {expected}:
-        raise ValueError(f"maps of {foreground.shape} voxels, but the block and its ring have {expected}")
-    inside, frame = _frame(block)
-    maps = [np.ascontiguousarray(values.reshape(inside)) for values in (foreground, distance, contour)]
-    cuts = np.uint16(threshold), np.int32(weight)
-    runs, labels, root, leaves, height, sums, edges, gates = ascent.find_basins(*maps, cuts, _steps(*frame[:2]), frame)
-    return BlockObjects(
-        block=block,
-        runs=runs,
-        labels=labels,
-        root=root,
-        leaves=leaves,
-        height=height,
-        count=sums[0],
-        foreground=sums[1],
-        first=sums[2],
-        edges=edges[:, :2],
-        saddle=edges[:, 2],
-        gates=gates,
-    )
+    surface: Map = np.rint(distance * (ONE / SHAPE_RADIUS)).astype(np.uint16)
+    return surface
 
 
 Place = tuple[int, int, int]

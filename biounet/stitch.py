@@ -45,12 +45,9 @@ class Objects:
 
 @dataclass(frozen=True)
 class _Graph:
-    """Basins of the whole image in scan order of their summits, and the edges between them by falling saddle."""
+    """Basins of the whole image in scan order of their summits: the table of `_tally`, and edges by falling saddle."""
 
-    height: Ints
-    count: Ints
-    foreground: Ints
-    first: Ints
+    table: Ints
     edges: Ints
     saddle: Ints
 
@@ -104,17 +101,18 @@ def stitch(
     smallest = _smallest(settings, voxel_um)
     lowest = math.ceil(settings.summit * ONE)
     graph, basin_of_local = _graph(blocks)
-    part = join(graph.height, graph.edges, graph.saddle, settings.join, lowest)
-    label, table = _number(graph, part, lowest, smallest)
+    part = join(graph.table[0], graph.edges, graph.saddle, settings.join, lowest)
+    label, table = _number(_tally(part, graph.table, part.size), lowest, smallest)
+    height, found, foreground, _ = table
     labels = np.zeros(shape, np.int32)
     for block, basins in zip(blocks, basin_of_local, strict=True):
         core = labels[block.block.core]
         _paint(core[None] if core.ndim == 2 else core, block.runs, block.labels, label[part[basins]])
-    count = table.count.copy()
+    count = found.copy()
     if settings.fill_holes:
         owner, filled = fill_holes(labels)
         np.add.at(count, owner - 1, filled)
-    return Objects(labels, count, table.foreground / (ONE * table.count), table.height / ONE)
+    return Objects(labels, count, foreground / (ONE * found), height / ONE)
 
 
 def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
@@ -131,25 +129,17 @@ def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
 
 def _graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:
     """Make the graph of the image, and for each block the basin of the image that each of its own belongs to."""
-    sizes = [block.root.size for block in blocks]
-    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+    offsets = np.cumsum([0, *(block.root.size for block in blocks)])
     summit = _summits(blocks, offsets)
     root = _chain(block.root for block in blocks)
     own = np.flatnonzero(summit == np.arange(summit.size))
     own = own[np.argsort(root[own])]
-    rank = np.empty(summit.size, np.int64)
-    rank[own] = np.arange(own.size)
-    basin = rank[summit]
-    count = _chain(block.count for block in blocks)
-    total, foreground = np.zeros((2, own.size), np.int64)
-    np.add.at(total, basin, count)
-    np.add.at(foreground, basin, _chain(block.foreground for block in blocks))
-    first = root[own]
-    here = count > 0
-    np.minimum.at(first, basin[here], _chain(block.first for block in blocks)[here])
-    edges, saddle = _edges(blocks, offsets, basin)
-    graph = _Graph(_chain(block.height for block in blocks)[own], total, foreground, first, edges, saddle)
-    return graph, np.split(basin, offsets[1:-1]) if blocks else []
+    basin = np.empty(summit.size, np.int64)
+    basin[own] = np.arange(own.size)
+    basin = basin[summit]
+    columns = (_chain(getattr(b, name) for b in blocks) for name in ("height", "count", "foreground", "first"))
+    table = _tally(basin, np.stack(tuple(columns)), own.size)
+    return _Graph(table, *_edges(blocks, offsets, basin)), np.split(basin, offsets[1:-1]) if blocks else []
 
 
 def _summits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
@@ -158,11 +148,13 @@ def _summits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
     leaves = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(block.leaves for block in blocks)]))
     if not leaves.size:
         return summit
-    gates = np.concatenate([block.gates + (0, offset) for block, offset in zip(blocks, offsets[:-1], strict=True)])
+    gates = np.concatenate(
+        [block.gates + np.array((0, offset)) for block, offset in zip(blocks, offsets[:-1], strict=True)]
+    )
     gates = gates[np.argsort(gates[:, 0])]
     exits = _chain(block.root for block in blocks)[leaves]
     entry = np.searchsorted(gates[:, 0], exits)
-    if not np.array_equal(gates[np.minimum(entry, len(gates) - 1), 0] if len(gates) else None, exits):
+    if (entry == len(gates)).any() or not np.array_equal(gates[entry, 0], exits):
         raise ValueError("blocks that overlap hold different maps: one lacks a foreground voxel of the other")
     summit[leaves] = gates[entry, 1]
     # Each pass doubles the length of path that is followed; a path visits each basin of a block at most once.
@@ -193,20 +185,29 @@ def _chain(arrays: Iterable[Ints]) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *arrays])
 
 
-def _number(graph: _Graph, part: Ints, lowest: int, smallest: int) -> tuple[npt.NDArray[np.int32], _Graph]:
+@numba.njit(cache=True, nogil=True)
+def _tally(group, rows, groups):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Add up the columns of `rows`, (4, n): highest height, sum of count and of foreground, first voxel of a group."""
+    table = np.zeros((4, groups), np.int64)
+    table[3] = np.iinfo(np.int64).max
+    for n in range(len(group)):
+        height, count, foreground, first = rows[:, n]
+        # A basin of the ring has no voxels here, and no first one.
+        if count > 0:
+            table[0, group[n]] = max(table[0, group[n]], height)
+            table[1, group[n]] += count
+            table[2, group[n]] += foreground
+            table[3, group[n]] = min(table[3, group[n]], first)
+    return table
+
+
+def _number(table: Ints, lowest: int, smallest: int) -> tuple[npt.NDArray[np.int32], Ints]:
     """Return the label of each part, 0 for dropped ones, and the table of the parts that have one."""
-    total, foreground, height = np.zeros((3, part.size), np.int64)
-    first = graph.first.copy()
-    np.add.at(total, part, graph.count)
-    np.add.at(foreground, part, graph.foreground)
-    np.maximum.at(height, part, graph.height)
-    np.minimum.at(first, part, graph.first)
-    kept = np.flatnonzero((total >= max(smallest, 1)) & (height >= lowest))
-    kept = kept[np.argsort(first[kept])]
-    label = np.zeros(part.size, np.int32)
+    kept = np.flatnonzero((table[1] >= max(smallest, 1)) & (table[0] >= lowest))
+    kept = kept[np.argsort(table[3, kept])]
+    label = np.zeros(table.shape[1], np.int32)
     label[kept] = np.arange(1, kept.size + 1)
-    table = _Graph(height[kept], total[kept], foreground[kept], first[kept], graph.edges[:0], graph.saddle[:0])
-    return label, table
+    return label, table[:, kept]
 
 
 @numba.njit(cache=True, nogil=True)

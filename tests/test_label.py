@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from biounet.blocks import lattice
-from biounet.label import ONE, label_block, label_classes, label_components, reach
+from biounet.label import ONE, label_block, label_classes, label_components, label_surface, reach
 from biounet.recipe import LabelSettings
 from biounet.stitch import stitch
 
@@ -33,7 +33,7 @@ def maps(dims):
 
 def test_two_hills_and_the_saddle_between_them():
     height = np.array([[0, 3, 9, 4, 2, 5, 7, 1]], np.uint16)
-    found = label_block(np.where(height > 0, ONE, 0).astype(np.uint16), None, height, SETTINGS, block=whole((1, 8)))
+    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole((1, 8)))
     left, right = np.argsort(found.root)
     assert dense(found).tolist() == [[-1, left, left, left, right, right, right, right]]
     assert found.root[[left, right]].tolist() == [2, 6]
@@ -48,31 +48,31 @@ def test_a_path_that_leaves_the_core_ends_at_the_ring():
     height = np.array([[1, 2, 3, 4, 5, 6]], np.uint16)
     full = np.full_like(height, ONE)
     left, right = lattice((1, 6), (1, 3))
-    found = label_block(full[left.grown(1)], None, height[left.grown(1)], SETTINGS, block=left)
+    found = label_surface(full[left.grown(1)], height[left.grown(1)], ONE, block=left)
     assert found.root.tolist() == [3]
     assert found.leaves.tolist() == [True]
     assert found.gates.tolist() == [[2, 0]]
-    found = label_block(full[right.grown(1)], None, height[right.grown(1)], SETTINGS, block=right)
+    found = label_surface(full[right.grown(1)], height[right.grown(1)], ONE, block=right)
     assert found.root[~found.leaves].tolist() == [5]
     assert found.gates[:, 0].tolist() == [3]
 
 
-def test_the_contour_lowers_the_surface_but_not_below_the_foreground():
-    distance = np.array([[100, 100, 100]], np.uint16)
-    contour = np.array([[0, 60, 200]], np.uint16)
-    full = np.full_like(distance, ONE)
-    found = label_block(full, contour, distance, SETTINGS.model_copy(update={"contour": 0.5}), block=whole((1, 3)))
-    assert found.height.tolist() == [100]
-    # The last voxel climbs 1 -> 70 -> 100: were it below 1 it would be background.
-    assert found.count.tolist() == [3]
+def test_the_surface_is_the_distance_less_the_contour_smoothed():
+    distance = np.array([[0, 0, 0, 160, 160, 160, 0]], np.uint16)
+    contour = np.array([[0, 0, 0, 0, 160, 0, 160]], np.uint16)
+    foreground = np.full_like(distance, ONE)
+    rule = SETTINGS.model_copy(update={"contour": 0.5})
+    found = label_block(foreground, contour, distance, rule, block=whole(distance.shape))
+    # Lowered: 0 0 0 160 80 160 0; smoothed: 1 1 40 100 120 100 40, since foreground is never below 1.
+    assert found.height.max() == 120
+    assert found.root[found.height.argmax()] == 4
+    assert 1 in found.height
 
 
 @settings(deadline=None, max_examples=50)
 @given(maps(2) | maps(3))
 def test_every_voxel_climbs_without_a_step_down(height):
-    found = label_block(
-        np.where(height > 0, ONE, 0).astype(np.uint16), None, height, SETTINGS, block=whole(height.shape)
-    )
+    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole(height.shape))
     basins = dense(found)
     assert np.array_equal(basins >= 0, height > 0)
     assert not found.leaves.any()
@@ -86,9 +86,7 @@ def test_every_voxel_climbs_without_a_step_down(height):
 @settings(deadline=None, max_examples=50)
 @given(maps(2) | maps(3))
 def test_saddles_are_the_highest_passes(height):
-    found = label_block(
-        np.where(height > 0, ONE, 0).astype(np.uint16), None, height, SETTINGS, block=whole(height.shape)
-    )
+    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole(height.shape))
     basins = dense(found)
     expected = {}
     for place in np.ndindex(height.shape):
@@ -108,7 +106,7 @@ def test_saddles_are_the_highest_passes(height):
 @pytest.mark.parametrize("value", [1, ONE])
 def test_a_constant_map_is_one_basin_graph(shape, value):
     height = np.full(shape, value, np.uint16)
-    found = label_block(np.full(shape, ONE, np.uint16), None, height, SETTINGS, block=whole(shape))
+    found = label_surface(np.full(shape, ONE, np.uint16), height, ONE, block=whole(shape))
     assert found.count.sum() == height.size
     assert set(found.height.tolist()) == {value}
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 from biounet.blocks import lattice
 from biounet.errors import SettingsError
 from biounet.holes import fill_holes
-from biounet.label import ONE, label_block
+from biounet.label import ONE, label_block, label_surface, reach
 from biounet.recipe import LabelSettings
 from biounet.stitch import label_objects, stitch
 
@@ -29,7 +29,8 @@ def random_maps(draw):
 def in_blocks(maps, rule, size, order=None):
     shape = maps[0].shape
     parts = [
-        label_block(*(values[block.grown(1)] for values in maps), rule, block=block) for block in lattice(shape, size)
+        label_block(*(values[block.grown(reach(has_distance=True))] for values in maps), rule, block=block)
+        for block in lattice(shape, size)
     ]
     return stitch(parts if order is None else [parts[i] for i in order(len(parts))], shape, rule)
 
@@ -75,8 +76,12 @@ def test_turning_the_maps_turns_the_labels(seed, shape, which):
         return np.ascontiguousarray(np.swapaxes(flipped, 0, 1))
 
     rule = LabelSettings(min_size=0, summit=0, join=0.9)
-    here = turn(label_objects(foreground, None, distance, rule).labels)
-    there = label_objects(turn(foreground), None, turn(distance), rule).labels
+
+    def label(inside, surface):
+        block = lattice(surface.shape, max(surface.shape))[0]
+        return stitch([label_surface(inside, surface, ONE // 2, block=block)], surface.shape, rule).labels
+
+    here, there = turn(label(foreground, distance)), label(turn(foreground), turn(distance))
     pairs = np.unique(np.stack((here.ravel(), there.ravel())), axis=1)
     assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
 
@@ -96,7 +101,8 @@ def test_a_deep_saddle_parts_and_a_shallow_one_joins(join, expected):
     # The saddle is the voxel of height 300, half of the lower summit; it climbs to its higher neighbour, 900.
     distance = np.array([[0, 300, 900, 300, 400, 600, 0]], np.uint16)
     foreground = np.where(distance > 0, ONE, 0).astype(np.uint16)
-    found = label_objects(foreground, None, distance, PLAIN.model_copy(update={"join": join}))
+    part = label_surface(foreground, distance, ONE, block=lattice((1, 7), 7)[0])
+    found = stitch([part], (1, 7), PLAIN.model_copy(update={"join": join}))
     assert found.labels.tolist() == [expected]
 
 
@@ -104,7 +110,8 @@ def test_a_low_summit_goes_to_its_nearest_neighbour_and_alone_it_is_dropped():
     distance = np.array([[900, 200, 300, 0, 300, 0, 800]], np.uint16) * np.uint16(70)
     foreground = np.where(distance > 0, ONE, 0).astype(np.uint16)
     rule = PLAIN.model_copy(update={"join": 1.0, "summit": 0.5})
-    assert label_objects(foreground, None, distance, rule).labels.tolist() == [[1, 1, 1, 0, 0, 0, 2]]
+    part = label_surface(foreground, distance, ONE, block=lattice((1, 7), 7)[0])
+    assert stitch([part], (1, 7), rule).labels.tolist() == [[1, 1, 1, 0, 0, 0, 2]]
 
 
 def test_the_smallest_object_in_voxels_and_in_micrometres():
@@ -126,16 +133,15 @@ def test_more_objects_than_uint16_holds():
 @pytest.mark.parametrize("right_foreground", [np.full((1, 3), ONE, np.uint16), np.array([[ONE, 0, 0]], np.uint16)])
 def test_maps_that_differ_between_blocks_are_an_error(right_foreground):
     """Each block sees the other one's first voxel higher than its own: one path round and round."""
-    rule = PLAIN
     left, right = lattice((1, 4), (1, 2))
     full = np.full((1, 3), ONE, np.uint16)
     rising = np.array([[1, 2, 3]], np.uint16)
     parts = [
-        label_block(full, None, rising, rule, block=left),
-        label_block(right_foreground, None, rising[:, ::-1], rule, block=right),
+        label_surface(full, rising, ONE, block=left),
+        label_surface(right_foreground, rising[:, ::-1], ONE, block=right),
     ]
     with pytest.raises(ValueError, match="different maps"):
-        stitch(parts, (1, 4), rule)
+        stitch(parts, (1, 4), PLAIN)
 
 
 def test_an_image_without_voxels_has_no_objects():
@@ -173,7 +179,7 @@ def test_only_a_hole_of_one_object_is_filled():
     labels = picture(HOLES)
     owner, filled = fill_holes(labels)
     assert labels.tolist() == picture(FILLED).tolist()
-    assert (owner.tolist(), filled.tolist()) == ([1], [4])
+    assert (owner.tolist(), filled.tolist()) == ([1, 1], [2, 2])
 
 
 def test_a_cavity_is_filled_and_a_tunnel_is_not():

@@ -42,6 +42,11 @@ class Clock:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Book seconds under another name than the block that they were measured in."""
+        self.seconds[source] -= seconds
+        self.seconds[target] = self.seconds.get(target, 0.0) + seconds
+
 
 Process = Callable[[Path, Path, Clock], None]
 """Image path, output folder, clock -> label file and table on disk."""
@@ -71,13 +76,10 @@ def read_pairs(data: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return images, labels
 
 
-def is_trained(out: Path, minutes: float, **settings: object) -> bool:
-    """Return whether `out` holds a finished training of at least `minutes` with the same settings."""
+def is_trained(out: Path, minutes: float) -> bool:
+    """Return whether `out` holds a finished training of at least `minutes`."""
     record = out / "training.json"
-    if not record.exists():
-        return False
-    found = json.loads(record.read_text())
-    return found["minutes"] >= minutes and all(found.get(key) == value for key, value in settings.items())
+    return record.exists() and json.loads(record.read_text())["minutes"] >= minutes
 
 
 def write_json(path: Path, record: dict[str, object]) -> None:
@@ -86,6 +88,12 @@ def write_json(path: Path, record: dict[str, object]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")
     partial.replace(path)
+
+
+def shape_of(path: Path) -> tuple[int, ...]:
+    """Return the shape of a TIFF without reading its pixels."""
+    with tifffile.TiffFile(path) as file:
+        return file.series[0].shape
 
 
 def write_labels(labels: np.ndarray, out: Path, stem: str) -> None:
@@ -129,9 +137,9 @@ def measure(tool: str, process: Process, images: Path, out: Path) -> None:
     """
     paths = sorted(images.glob("*.tif"))
     startup = time.perf_counter() - START
-    shapes = [tifffile.TiffFile(path).series[0].shape for path in paths]
+    shapes = [shape_of(path) for path in paths]
     with tempfile.TemporaryDirectory() as folder:
-        for path in {shape: path for shape, path in zip(shapes, paths, strict=True)}.values():
+        for path in dict(zip(shapes, paths, strict=True)).values():
             process(path, Path(folder), Clock())
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock()

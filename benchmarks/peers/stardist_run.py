@@ -1,7 +1,7 @@
 """Train and run StarDist 2D as its documentation and its example notebook do.
 
-    stardist_run.py train   --data nuclei2d/train --minutes 20 --out MODEL
-    stardist_run.py predict --model MODEL --images nuclei2d/val/images --out OUT
+stardist_run.py train   --data nuclei2d/train --minutes 20 --out MODEL
+stardist_run.py predict --model MODEL --images nuclei2d/val/images --out OUT
 """
 
 from __future__ import annotations

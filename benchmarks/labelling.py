@@ -1,0 +1,172 @@
+"""Labelling against scikit-image's watershed, on the same maps, in one thread: megapixels per second and AP.
+
+    python benchmarks/labelling.py [MAPS]
+
+MAPS is a folder of .npz files with ``foreground``, ``contour``, ``distance`` (uint16) and ``truth`` (int). Without it,
+maps are made from the labels of ``../shared/data/nuclei2d/val``: true distances, blurred, with smooth noise.
+"""
+
+import os
+
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from scipy import ndimage
+from skimage.measure import label as components
+from skimage.measure import regionprops_table
+from skimage.morphology import h_maxima
+from skimage.segmentation import find_boundaries, relabel_sequential, watershed
+
+from biounet import ascent, surfaces
+from biounet.blocks import lattice
+from biounet.label import ONE, _frame, _steps
+from biounet.recipe import LabelSettings
+from biounet.stitch import label_objects
+
+LABELS = Path(__file__).parents[2] / "shared/data/nuclei2d/val/labels"
+IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
+ROUNDS = 5
+
+
+def read_maps(folder):
+    for path in sorted(Path(folder).glob("*.npz")):
+        with np.load(path) as file:
+            yield (file["foreground"], file["contour"], file["distance"]), file["truth"].astype(np.int64)
+
+
+def make_maps(truth, random):
+    """Return foreground, contour and distance as a network might predict them."""
+
+    def noise(sigma):
+        smooth = ndimage.gaussian_filter(random.standard_normal(truth.shape), sigma)
+        return smooth / smooth.std()
+
+    distance = np.zeros(truth.shape)
+    for number, box in enumerate(ndimage.find_objects(truth), start=1):
+        if box is not None:
+            cell = np.pad(truth[box] == number, 1)
+            depth = ndimage.distance_transform_edt(cell)[1:-1, 1:-1]
+            distance[box] += depth / depth.max()
+    foreground = ndimage.gaussian_filter((truth > 0).astype(float), 1) + 0.1 * noise(2)
+    contour = 1.5 * ndimage.gaussian_filter(find_boundaries(truth, mode="inner").astype(float), 1) + 0.1 * noise(2)
+    distance = ndimage.gaussian_filter(distance, 1.5) + 0.15 * noise(3) * (truth > 0) + 0.03 * noise(1)
+    return tuple(np.rint(np.clip(m, 0, 1) * ONE).astype(np.uint16) for m in (foreground, contour, distance))
+
+
+def synthetic_maps():
+    random = np.random.default_rng(0)
+    for path in sorted(LABELS.iterdir()):
+        truth = tifffile.imread(path).astype(np.int64)
+        yield make_maps(truth, random), truth
+
+
+def seeds_and_watershed(maps, threshold, weight=0.0, height=None):
+    """Return the bare watershed: no smallest size, no holes, ids with gaps."""
+    foreground, contour, distance = maps
+    surface = distance.astype(np.int32)
+    if weight:
+        surface = surface - (weight * contour).astype(np.int32)
+    peaks = surface > threshold * ONE if height is None else h_maxima(distance, int(height * ONE)) > 0
+    inside = foreground >= 0.5 * ONE
+    return watershed(-surface, components(peaks & inside, connectivity=2), mask=inside)
+
+
+def same_with_skimage(maps, min_size, **choice):
+    """Return what `label_objects` returns: holes filled, small objects gone, ids 1..N, mean probability of each."""
+    labels = seeds_and_watershed(maps, **choice)
+    sizes = np.bincount(labels.ravel())
+    labels[sizes[labels] < min_size] = 0
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            filled = ndimage.binary_fill_holes(labels[box] == number)
+            labels[box][filled & (labels[box] == 0)] = number
+    labels = relabel_sequential(labels)[0]
+    regionprops_table(labels, maps[0], properties=("label", "area", "mean_intensity"))
+    return labels
+
+
+def matches(truth, found):
+    """Return true positives, and true positives + false positives + false negatives, at each of `IOUS`."""
+    pairs = truth.ravel() * (int(found.max()) + 1) + found.ravel()
+    table = np.bincount(pairs, minlength=(int(truth.max()) + 1) * (int(found.max()) + 1))
+    table = table.reshape(int(truth.max()) + 1, -1)
+    in_truth, in_found = table.sum(1), table.sum(0)
+    union = in_truth[1:, None] + in_found[None, 1:] - table[1:, 1:]
+    best = (table[1:, 1:] / np.maximum(union, 1)).max(axis=1, initial=0)
+    hits = np.array([(best > iou).sum() for iou in IOUS])
+    return np.stack((hits, (in_truth[1:] > 0).sum() + (in_found[1:] > 0).sum() - hits))
+
+
+def mean_ap(data, function):
+    hits, every = sum(matches(truth, function(maps)) for maps, truth in data)
+    return (hits / np.maximum(every, 1)).mean()
+
+
+def nanoseconds(data, functions):
+    """Return the least time of each function per pixel; they take turns, so that all see the same machine."""
+    pixels = sum(truth.size for _, truth in data)
+    times = np.zeros((ROUNDS + 1, len(functions)))
+    for turn, (n, function) in product(range(ROUNDS + 1), enumerate(functions)):
+        start = time.perf_counter()
+        for maps, _ in data:
+            function(maps)
+        times[turn, n] = time.perf_counter() - start
+    return times[1:].min(axis=0) / pixels * 1e9
+
+
+def ascent_alone(maps):
+    """The part that stands in for the flooding: pointers to the highest neighbour, followed to the summits."""
+    foreground, _, distance = maps
+    block = lattice(foreground.shape, max(foreground.shape))[0]
+    inside, frame = _frame(block)
+    surface = surfaces.mask_surface(
+        distance.reshape(inside), foreground.reshape(inside), np.uint16(ONE // 2), frame[2], frame[0]
+    )
+    parent = np.zeros(surface.size, np.int32)
+    runs = ascent.find_runs(surface, frame[1])
+    ascent.climb(surface.ravel(), runs, _steps(*frame[:2]), frame[0][2], parent)
+    ascent.follow(parent, runs, np.zeros(0, np.int32))
+
+
+def best_of(data, functions):
+    scores = {name: mean_ap(data, function) for name, function in functions.items()}
+    name = max(scores, key=lambda key: scores[key])
+    return name, scores[name], functions[name]
+
+
+def main():
+    data = list(read_maps(sys.argv[1]) if len(sys.argv) > 1 else synthetic_maps())
+    floods = {
+        f"seeds > {t}, contour {w}": lambda m, t=t, w=w: seeds_and_watershed(m, t, w)
+        for t, w in product((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (0.0, 0.5, 0.8))
+    }
+    floods |= {f"h-maxima {h}": lambda m, h=h: seeds_and_watershed(m, 0, 0, h) for h in (0.1, 0.2)}
+    floods = {n: (lambda m, f=f: np.where(np.bincount(r := f(m).ravel())[r] < 10, 0, r)) for n, f in floods.items()}
+    climbs = {
+        f"join {j}, contour {w}": lambda m, s=LabelSettings(join=j, contour=w): label_objects(*m, s).labels.ravel()
+        for j, w in product((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85), (0.0, 0.4, 0.8))
+    }
+    for title, functions in (("watershed", floods), ("biounet", climbs)):
+        name, score, _ = best_of(data, functions)
+        print(f"{title:10} mean AP {score:.4f} at its best of {len(functions)} settings ({name})")
+    timed = {
+        "biounet, maps to objects": lambda m: label_objects(*m, LabelSettings()),
+        "biounet, ascent alone": ascent_alone,
+        "watershed alone": lambda m: seeds_and_watershed(m, 0.5),
+        "h-maxima and watershed": lambda m: seeds_and_watershed(m, 0, 0, 0.1),
+        "scikit-image, the same objects": lambda m: same_with_skimage(m, 10, threshold=0.5),
+    }
+    costs = nanoseconds(data, list(timed.values()))
+    for name, cost in zip(timed, costs, strict=True):
+        print(f"{name:32} {1e3 / cost:7.1f} Mpx/s   {cost / costs[0]:5.1f} x the time of biounet's objects")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Annotation -> targets and weights: what the network learns at each voxel, and at which voxels it is known.
+
+Unlabelled space may hide anything: a neighbour, or the rest of an object. A target has weight 0 wherever something
+hidden there could change it; elsewhere it is what a complete annotation would give. The edge of the image hides
+nothing that matters, because the network meets it again when it predicts: cells cut by it are taken as they appear.
+"""
+# Compiled functions carry no annotations: numba infers its types from the arrays that `edge_distance` passes.
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001, ANN202
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.annotation import UNLABELLED, Annotation
+from biounet.border_weight import border_weight, steps_of, two_nearest
+from biounet.errors import InputError
+from biounet.recipe import TargetSettings
+
+_TOLERANCE = 1 + 1e-5  # of squared lengths in float32
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a model of instances learns; every array is float32 and has the shape of the annotation.
+
+    Attributes
+    ----------
+    foreground
+        1 in objects, else 0.
+    contour
+        1 in the voxels of an object along its edge, else 0.
+    distance
+        Distance to the edge of the object, divided by the largest in the object: 1 in its middle, 0 in background.
+    weight
+        Of `foreground`: 0 where unlabelled, else 1 and the U-Net boundary weight.
+    contour_weight, distance_weight
+        1 where `contour` and `distance` are known, else 0.
+    """
+
+    foreground: NDArray[np.float32]
+    contour: NDArray[np.float32]
+    distance: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    contour_weight: NDArray[np.float32]
+    distance_weight: NDArray[np.float32]
+
+
+def make_targets(annotation: Annotation, settings: TargetSettings, steps: tuple[float, ...] | None = None) -> Targets:
+    """Return targets and weights of an annotation of kind ``instances``.
+
+    Objects are taken to be connected, across faces, edges or corners of voxels: one that meets no unlabelled voxel is
+    complete.
+
+    Parameters
+    ----------
+    annotation
+        Labels of shape ``([z,] y, x)``.
+    settings
+        Width of the contour, and height and width of the boundary weight.
+    steps
+        Length of a voxel along each axis in the unit of `settings`; None for 1, that is lengths in voxels.
+
+    Raises
+    ------
+    InputError
+        If the annotation holds classes or scribbles, or if `steps` does not fit it.
+    """
+    if annotation.kind != "instances":
+        raise InputError(f"targets of instances need instances, not {annotation.kind}", path=annotation.source)
+    steps = steps_of(annotation.labels.ndim, steps)
+    window = _labelled_window(annotation.labelled)
+    made = _targets_of(np.ascontiguousarray(annotation.labels[window]), settings, steps)
+    if made.weight.shape == annotation.labels.shape:
+        return made
+    whole = {f.name: np.zeros(annotation.labels.shape, np.float32) for f in fields(Targets)}
+    for name, array in whole.items():
+        array[window] = getattr(made, name)
+    return Targets(**whole)
+
+
+def make_class_targets(annotation: Annotation) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the class of each voxel, 0 where unlabelled, and its weight: 1 where labelled, else 0."""
+    labelled = annotation.labelled
+    return np.where(labelled, annotation.labels, np.int32(0)), labelled.astype(np.float32)
+
+
+def edge_distance(labels: NDArray[np.integer], steps: tuple[float, ...] | None = None) -> NDArray[np.float32]:
+    """Return the distance of each voxel of an object to the nearest voxel that is not of this object.
+
+    Exact, for all objects at once (Felzenszwalb and Huttenlocher 2012, along each run of one label). The edge of the
+    image is no edge of an object.
+
+    Parameters
+    ----------
+    labels
+        Object ids from 1 on; every other value is no object; shape ``([z,] y, x)``.
+    steps
+        Length of a voxel along each axis; None for 1.
+
+    Returns
+    -------
+    Distance between voxel centres in the unit of `steps`, shape of `labels`: 0 outside objects, infinite in an object
+    that fills the image.
+    """
+    steps = steps_of(labels.ndim, steps)
+    shape = labels.shape
+    table = np.ascontiguousarray(labels, dtype=np.int32).reshape(shape[0], -1)
+    squares = np.empty(table.shape, np.float32)
+    _distance_in_columns(table, squares, np.float32(steps[0]))
+    for axis in range(1, len(shape)):
+        lines = -1, shape[axis], math.prod(shape[axis + 1 :])
+        _distance_in_lines(table.reshape(lines), squares.reshape(lines), steps[axis] ** 2)
+    return np.sqrt(squares, out=squares).reshape(shape)
+
+
+def _labelled_window(labelled: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Return the bounding box of what is labelled and one voxel more, so that unlabelled space is seen to go on."""
+    window = []
+    for axis in range(labelled.ndim):
+        others = tuple(other for other in range(labelled.ndim) if other != axis)
+        places = np.flatnonzero(labelled.any(axis=others))
+        # Nothing labelled: any one voxel is as good as the whole.
+        first, last = (places[0], places[-1]) if places.size else (0, 0)
+        window.append(slice(max(0, int(first) - 1), int(last) + 2))
+    return tuple(window)
+
+
+def _targets_of(labels: NDArray[np.int32], settings: TargetSettings, steps: tuple[float, ...]) -> Targets:
+    labelled = labels != UNLABELLED
+    contour, contour_known = _contour(labels, settings.contour, steps)
+    distance, distance_known = _distance(labels, steps)
+    weight = border_weight(labels, settings.border_weight, settings.border_sigma, steps)
+    weight += 1
+    weight *= labelled
+    return Targets(
+        foreground=(labels > 0).astype(np.float32),
+        contour=contour.astype(np.float32),
+        distance=distance,
+        weight=weight,
+        contour_weight=contour_known.astype(np.float32),
+        distance_weight=distance_known.astype(np.float32),
+    )
+
+
+def _contour(
+    labels: NDArray[np.int32], width: float, steps: tuple[float, ...]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which voxels are contour and where this is known.
+
+    Contour are the voxels of an object whose centre is within `width` of the centre of a voxel labelled as something
+    else, and those that face one, so that the contour is nowhere thinner than a voxel. Near unlabelled space a voxel is
+    contour if an edge that was drawn makes it so, and unknown else.
+    """
+    objects, labelled = labels > 0, labels != UNLABELLED
+    square = width**2 * _TOLERANCE
+    # Background takes part as a label of its own.
+    contour = _faces_other(labels) | (two_nearest(labels + 1, width, steps)[1] <= square)
+    contour &= objects
+    if labelled.all():
+        return contour, labelled
+    hidden = _near(~labelled, corners=False) | (two_nearest(~labelled, width, steps)[0] <= square)
+    return contour, labelled & (contour | ~(objects & hidden))
+
+
+def _distance(labels: NDArray[np.int32], steps: tuple[float, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the normalised distance and where it is known.
+
+    It is known in background and in every object of which no voxel meets an unlabelled one, even at a corner: what is
+    nearest to a voxel and not of its object always meets the object, so that nothing hidden can be nearer. Any other
+    object may go on in unlabelled space, where its largest distance may lie, and is unknown as a whole; so is one
+    without an edge in the image.
+    """
+    unlabelled = labels == UNLABELLED
+    distance = edge_distance(labels, steps)
+    ids = _compact(labels)
+    largest = np.zeros(int(ids.max(initial=0)) + 1, np.float32)
+    _largest_of_each(ids.ravel(), distance.ravel(), largest)
+    if unlabelled.any():
+        largest[ids[_near(unlabelled, corners=True)]] = np.inf
+    largest[0] = 1
+    scale = np.divide(1, largest, out=np.zeros_like(largest), where=largest > 0)
+    known = np.isfinite(largest)[ids] & ~unlabelled
+    distance[~known] = 0
+    distance *= scale[ids]
+    return distance, known
+
+
+def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return labels that can number a table: 0 for no object, ids not much larger than the number of voxels."""
+    ids = np.maximum(labels, 0)
+    if ids.max(initial=0) <= ids.size:
+        return ids
+    values, numbers = np.unique(ids, return_inverse=True)
+    numbers += values[0] > 0
+    return np.asarray(numbers.reshape(ids.shape), dtype=np.int32)
+
+
+def _faces_other(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which voxels share a face with a voxel labelled as something else."""
+    found = np.zeros(labels.shape, bool)
+    for before, after in _neighbours(labels.ndim):
+        ours, theirs = labels[before], labels[after]
+        differs = (ours != theirs) & (ours != UNLABELLED) & (theirs != UNLABELLED)
+        found[before] |= differs
+        found[after] |= differs
+    return found
+
+
+def _near(mask: NDArray[np.bool_], corners: bool) -> NDArray[np.bool_]:
+    """Return `mask` and the voxels that share a face with it, or at least a corner."""
+    found = mask.copy()
+    for before, after in _neighbours(mask.ndim):
+        source = found.copy() if corners else mask
+        found[before] |= source[after]
+        found[after] |= source[before]
+    return found
+
+
+def _neighbours(dims: int) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Return for each axis two indices: of the voxels that have a next one, and of those next ones."""
+    rest = (slice(None),)
+    return [((*rest * axis, slice(None, -1)), (*rest * axis, slice(1, None))) for axis in range(dims)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_of_each(ids, values, largest):
+    for i in range(ids.size):
+        largest[ids[i]] = max(largest[ids[i]], values[i])
+
+
+@numba.njit(cache=True, nogil=True)
+def _distance_in_columns(labels, squares, step):
+    """Set the squared distance to the nearest voxel of another label along the first axis, 0 outside objects."""
+    height, width = labels.shape
+    run = np.full(width, np.inf, np.float32)
+    for y in range(height):
+        for x in range(width):
+            if y > 0:
+                run[x] = run[x] + step if labels[y, x] == labels[y - 1, x] else step
+            squares[y, x] = run[x]
+    run[:] = np.inf
+    for y in range(height - 1, -1, -1):
+        for x in range(width):
+            if y < height - 1:
+                run[x] = run[x] + step if labels[y, x] == labels[y + 1, x] else step
+            nearest = min(squares[y, x], run[x])
+            squares[y, x] = nearest * nearest if labels[y, x] > 0 else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _distance_in_lines(labels, squares, square):
+    """Lower the squared distances by what lies along the middle axis; `square` is the squared voxel length on it."""
+    depth, length, width = labels.shape
+    values = np.empty(length, np.float32)
+    sites, heights, starts = np.empty(length + 2), np.empty(length + 2), np.empty(length + 2)
+    for z in range(depth):
+        for x in range(width):
+            end = 0
+            while end < length:
+                begin, label = end, labels[z, end, x]
+                while end < length and labels[z, end, x] == label:
+                    values[end] = squares[z, end, x]
+                    end += 1
+                if label > 0:
+                    _envelope(values, begin, end, square, (sites, heights, starts))
+                    for y in range(begin, end):
+                        squares[z, y, x] = values[y]
+
+
+@numba.njit(cache=True, nogil=True)
+def _envelope(values, begin, end, square, buffers):
+    """Replace the values of a run by the lower envelope of parabolas on them and on 0 at the voxels beside the run."""
+    sites, heights, starts = buffers
+    length = values.size
+    n = 0
+    for site in range(max(begin - 1, 0), min(end + 1, length)):
+        height = np.float64(values[site]) if begin <= site < end else 0.0
+        if height == np.inf:
+            continue
+        start = -np.inf
+        while n > 0:
+            last = sites[n - 1]
+            start = (height - heights[n - 1]) / (2 * square * (site - last)) + 0.5 * (site + last)
+            if start > starts[n - 1]:
+                break
+            n -= 1
+            start = -np.inf
+        sites[n], heights[n], starts[n] = site, height, start
+        n += 1
+    k = 0
+    for site in range(begin, end):
+        while k + 1 < n and starts[k + 1] <= site:
+            k += 1
+        values[site] = heights[k] + square * (site - sites[k]) ** 2 if n > 0 else np.inf
