@@ -8,7 +8,7 @@ share every loop. ``parent`` holds, for each foreground voxel, 1 + the voxel it 
 
 # Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.label` passes.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN201, PLR0913
+# ruff: noqa: ANN001, ANN201
 from __future__ import annotations
 
 import numba
@@ -58,8 +58,8 @@ def find_runs(volume, margin):
 def climb(surface, runs, steps, width, parent):
     """Let each voxel of `runs` point to its highest neighbour, itself included; of equal ones to the first.
 
-    A whole row is compared with one neighbour at a time, which compiles to vector instructions. A voxel whose highest
-    neighbour came earlier points to where that one points, so that `follow` finds short paths.
+    A whole row is compared with three neighbours at a time, which compiles to vector instructions. A voxel whose
+    highest neighbour came earlier points to where that one points, so that `follow` finds short paths.
     """
     best = np.empty(width, np.uint16)
     step_of = np.empty(width, np.uint16)
@@ -71,12 +71,17 @@ def climb(surface, runs, steps, width, parent):
             last += 1
         length = runs[last, 1] - begin
         best[:length] = 0
-        for k in range(len(steps)):
-            neighbours = surface[begin + steps[k] : begin + steps[k] + length]
+        for k in range(0, len(steps), 3):
+            line = surface[begin + steps[k] : begin + steps[k] + length + 2]
             number = np.uint16(k)
             for x in range(length):
-                step_of[x] = number if neighbours[x] > best[x] else step_of[x]
-                best[x] = max(best[x], neighbours[x])
+                high, step = best[x], step_of[x]
+                step = number if line[x] > high else step
+                high = max(high, line[x])
+                step = number + np.uint16(1) if line[x + 1] > high else step
+                high = max(high, line[x + 1])
+                step = number + np.uint16(2) if line[x + 2] > high else step
+                best[x], step_of[x] = max(high, line[x + 2]), step
         for r in range(run, last + 1):
             for voxel in range(runs[r, 0], runs[r, 1]):
                 target = voxel + steps[step_of[voxel - begin]]
@@ -193,65 +198,53 @@ def find_gates(frame, runs, parent):
 
 
 @numba.njit(cache=True, nogil=True)
-def find_edges(surface, runs, steps, width, parent, basins):
+def find_edges(surface, runs, steps, parent, basins):
     """Return (e, 3): pairs of basins that touch, lower number first, and their saddle.
 
-    `steps` leads to the neighbours that come later in scan order. A pair is kept at hand with its highest saddle until
-    another one needs its slot, so that few pairs are listed twice.
+    `steps` leads to the neighbours that come later in scan order. Voxels met one after the other mostly part the same
+    two basins: such a pair is put into a table only when another one comes, and listed only when the table has to make
+    room, so that few pairs are listed twice.
     """
     slots = 1024
     while slots < 4 * basins:
         slots *= 2
-    recent = np.full((slots, 3), -1, np.int64)
+    table = np.full((slots, 3), -1, np.int64)
     edges = np.empty((1024, 3), np.int64)
-    differs = np.zeros(width // 8 * 8 + 8, np.uint8)
-    n = 0
-    run = 0
-    while run < len(runs):
-        begin, row = runs[run, 0], runs[run, 0] // width
-        while run < len(runs) and runs[run, 0] // width == row:
-            end = runs[run, 1]
-            run += 1
-        while n + len(steps) * (end - begin) > len(edges):
-            edges = np.concatenate((edges, np.empty_like(edges)))
-        for step in steps:
-            mark_borders(parent, begin, end - begin, step, differs)
-            n = add_borders(surface, parent, begin, step, differs, recent, edges, n)
-    return np.concatenate((edges[:n], recent[recent[:, 0] >= 0]))
+    n, low, high, saddle = 0, -1, -1, np.int64(-1)
+    for begin, end in runs:
+        for voxel in range(begin, end):
+            here = parent[voxel]
+            for step in steps:
+                there = parent[voxel + step]
+                if there == here or there == 0:
+                    continue
+                a, b = -1 - max(here, there), -1 - min(here, there)
+                height = np.int64(min(surface[voxel], surface[voxel + step]))
+                if a == low and b == high:
+                    saddle = max(saddle, height)
+                    continue
+                if n == len(edges):
+                    edges = np.concatenate((edges, np.empty_like(edges)))
+                n += put_edge(table, edges, n, low, high, saddle)
+                low, high, saddle = a, b, height
+    if n == len(edges):
+        edges = np.concatenate((edges, np.empty_like(edges)))
+    n += put_edge(table, edges, n, low, high, saddle)
+    return np.concatenate((edges[:n], table[table[:, 0] >= 0]))
 
 
 @numba.njit(cache=True, nogil=True)
-def mark_borders(parent, begin, length, step, differs):
-    """Set `differs` where voxel and neighbour are of two basins; by vector instructions, as in `climb`."""
-    here = parent[begin : begin + length]
-    there = parent[begin + step : begin + step + length]
-    for x in range(length):
-        differs[x] = (here[x] != there[x]) & (here[x] != 0) & (there[x] != 0)
-    differs[length:] = 0
-
-
-@numba.njit(cache=True, nogil=True)
-def add_borders(surface, parent, begin, step, differs, recent, edges, n):
-    """Add the pairs of one row and one step to `recent`, and what that displaces to `edges`; return its new length."""
-    words = differs.view(np.uint64)
-    for word in range(len(words)):
-        if words[word] == 0:
-            continue
-        for voxel in range(begin + 8 * word, begin + 8 * word + 8):
-            if not differs[voxel - begin]:
-                continue
-            a, b = -1 - parent[voxel], -1 - parent[voxel + step]
-            low, high = min(a, b), max(a, b)
-            saddle = min(surface[voxel], surface[voxel + step])
-            slot = (low * 31 + high) & (len(recent) - 1)
-            if recent[slot, 0] != low or recent[slot, 1] != high:
-                if recent[slot, 0] >= 0:
-                    edges[n] = recent[slot]
-                    n += 1
-                recent[slot, 0], recent[slot, 1], recent[slot, 2] = low, high, saddle
-            elif recent[slot, 2] < saddle:
-                recent[slot, 2] = saddle
-    return n
+def put_edge(table, edges, n, low, high, saddle):
+    """Put a pair into `table`; return 1 if that moved another one to ``edges[n]``, else 0."""
+    slot = (low * 31 + high) & (len(table) - 1)
+    if table[slot, 0] == low and table[slot, 1] == high:
+        table[slot, 2] = max(table[slot, 2], saddle)
+        return 0
+    moved = table[slot, 0] >= 0
+    if moved:
+        edges[n] = table[slot]
+    table[slot, 0], table[slot, 1], table[slot, 2] = low, high, saddle
+    return 1 if moved else 0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -294,7 +287,7 @@ def find_basins(foreground, height, threshold, steps, frame):
     climb(flat, runs, steps, padded[2], parent)
     ends = follow(parent, runs, ring)
     labels, sums = measure(foreground, origin, padded, runs, parent, len(ends))
-    edges = find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(ends))
+    edges = find_edges(flat, runs, steps[len(steps) // 2 + 1 :], parent, len(ends))
     gates = find_gates(frame, runs, parent)
     leaves, summits, roots = np.zeros(len(ends), np.bool_), flat[ends].astype(np.int64), ends.astype(np.int64)
     leaves[-1 - parent[ring]] = True

@@ -26,7 +26,7 @@ _CHECK_EVERY = 8  # offsets between two looks whether farther ones can still mat
 
 
 def border_weight(
-    labels: NDArray[np.integer],
+    labels: NDArray[np.int32],
     w0: float,
     sigma: float,
     steps: tuple[float, ...] | None = None,
@@ -76,7 +76,7 @@ def border_weight(
 
 
 def two_nearest(
-    labels: NDArray[np.integer | np.bool_], reach: float, steps: tuple[float, ...] | None = None
+    labels: NDArray[np.int32 | np.bool_], reach: float, steps: tuple[float, ...] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the squared distances of each voxel to the two nearest distinct labels from 1 on.
 
@@ -99,7 +99,7 @@ def two_nearest(
     """
     steps = steps_of(labels.ndim, steps)
     shape = labels.shape
-    table = np.ascontiguousarray(labels, dtype=np.int32).reshape(shape[0], -1)
+    table = labels.astype(np.int32, order="C", casting="safe", copy=False).reshape(shape[0], -1)
     first, second = np.empty(table.size, np.float32), np.empty(table.size, np.float32)
     nearest = np.empty(table.size, np.int32)
     in_columns = first.reshape(table.shape), nearest.reshape(table.shape), second.reshape(table.shape)

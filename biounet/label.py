@@ -114,12 +114,12 @@ def label_block(
     threshold = _threshold(settings.foreground)
     if distance is None:
         distance = _shape_distance(foreground >= threshold)
-    weight = 0 if contour is None else round(settings.contour * 256)
-    lowering = distance if contour is None or weight == 0 else contour
     volume = (1, *distance.shape) if distance.ndim == 2 else distance.shape
-    surface = surfaces.smooth(
-        np.ascontiguousarray(distance).reshape(volume), np.ascontiguousarray(lowering).reshape(volume), np.int32(weight)
-    )
+    surface = np.ascontiguousarray(distance).reshape(volume)
+    weight = round(settings.contour * 256)
+    if contour is not None and weight > 0:
+        surface = surfaces.lower(surface, np.ascontiguousarray(contour).reshape(volume), np.int32(weight))
+    surface = surfaces.smooth(surface)
     keep = tuple(slice(r.start - w.start, r.stop - w.start) for r, w in zip(ring, wide, strict=True))
     return label_surface(foreground[keep], surface.reshape(distance.shape)[keep], threshold, block=block)
 
@@ -144,6 +144,8 @@ def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block
     for values in (foreground, surface):
         _check_shape(values, block.grown(1))
     inside, frame = _frame(block)
+    if math.prod(frame[0]) > np.iinfo(np.int32).max:
+        raise ValueError(f"a block of {inside} voxels is too large for 32-bit places; use a lattice of smaller ones")
     runs, labels, root, leaves, height, sums, edges, gates = ascent.find_basins(
         np.ascontiguousarray(foreground).reshape(inside),
         np.ascontiguousarray(surface).reshape(inside),

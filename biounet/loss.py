@@ -67,20 +67,20 @@ def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return torch.where(exists.sum() > 0, 1 - score, score.detach() * 0)
 
 
-def boundary(probability: Tensor, signed_distance: Tensor, weight: Tensor) -> Tensor:
+def boundary(logits: Tensor, signed_distance: Tensor, weight: Tensor) -> Tensor:
     """Boundary loss of Kervadec et al. 2019: the mean of probability times signed distance to the true outline.
 
     Parameters
     ----------
-    probability
+    logits
         Of one region, any shape.
     signed_distance
         Distance to the outline of the region, negative inside, in the unit of the voxel spacing; same shape.
     weight
         0 where the voxel, or its distance, is unknown.
     """
-    exists = (weight > 0).to(probability.dtype)
-    return weighted_mean(existing(probability, weight) * existing(signed_distance, weight), exists)
+    exists = (weight > 0).to(logits.dtype)
+    return weighted_mean(_probability(logits, weight) * existing(signed_distance, weight), exists)
 
 
 def instance_loss(logits: Tensor, target: Tensor, settings: LossSettings) -> Tensor:

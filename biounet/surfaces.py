@@ -10,31 +10,50 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
-def smooth(distance, contour, weight):
-    """Return distance - weight/256 * contour (z, y, x), not below 0, after one 1-2-1 filter along each axis.
-
-    Values beyond the edge are those at the edge. The filter takes away the summits of single voxels, which are most of
-    the summits of a predicted surface; fewer basins make everything after this faster.
-    """
-    depth, height, width = distance.shape
+def lower(distance, contour, weight):
+    """Return distance - weight/256 * contour (z, y, x), not below 0."""
     out = np.empty_like(distance)
+    for z in range(distance.shape[0]):
+        for y in range(distance.shape[1]):
+            up, down, line = distance[z, y], contour[z, y], out[z, y]
+            for x in range(distance.shape[2]):
+                level = np.int32(up[x]) - ((weight * np.int32(down[x])) >> np.int32(8))
+                line[x] = max(level, np.int32(0))
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def smooth(surface):
+    """Return the surface (z, y, x) after one 1-2-1 filter along each axis; beyond the edge it goes on as at the edge.
+
+    The filter takes away the summits of single voxels, which are most of the summits of a predicted surface; fewer
+    basins make everything after this faster.
+    """
+    depth, height, width = surface.shape
+    out = np.empty_like(surface)
     total = np.empty(width + 2, np.int32)
-    shift = np.int32(6 if depth > 1 else 4)
-    for row in range(depth * height):
-        z, y = row // height, row % height
-        total[:] = 0
-        for dz in range(-1, 2) if depth > 1 else range(1):
-            for dy in range(-1, 2):
-                share = np.int32((2 - abs(dz)) * (2 - abs(dy)) if depth > 1 else 2 - abs(dy))
-                there = min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1)
-                up, down = distance[there], contour[there]
+    shift = np.int32(4 if depth == 1 else 6)
+    for z in range(depth):
+        # An image has one slice, which is not filtered along z.
+        shares = (1, 0, 0) if depth == 1 else (2, 1, 1)
+        slices = (z, max(z - 1, 0), min(z + 1, depth - 1))
+        for y in range(height):
+            total[:] = 0
+            for near, share in zip(slices, shares):  # noqa: B905 (numba knows no strict)
+                if share == 0:
+                    continue
+                above, here, below = (
+                    surface[near, max(y - 1, 0)],
+                    surface[near, y],
+                    surface[near, min(y + 1, height - 1)],
+                )
                 for x in range(width):
-                    level = np.int32(up[x]) - ((weight * np.int32(down[x])) >> np.int32(8))
-                    total[x + 1] += share * max(level, np.int32(0))
-        total[0], total[width + 1] = total[1], total[width]
-        line = out[z, y]
-        for x in range(width):
-            line[x] = (total[x] + np.int32(2) * total[x + 1] + total[x + 2]) >> shift
+                    column = np.int32(above[x]) + np.int32(2) * np.int32(here[x]) + np.int32(below[x])
+                    total[x + 1] += np.int32(share) * column
+            total[0], total[width + 1] = total[1], total[width]
+            line = out[z, y]
+            for x in range(width):
+                line[x] = (total[x] + np.int32(2) * total[x + 1] + total[x + 2]) >> shift
     return out
 
 

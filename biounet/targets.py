@@ -75,7 +75,7 @@ def make_targets(annotation: Annotation, settings: TargetSettings, steps: tuple[
         raise InputError(f"targets of instances need instances, not {annotation.kind}", path=annotation.source)
     steps = steps_of(annotation.labels.ndim, steps)
     window = _labelled_window(annotation.labelled)
-    made = _targets_of(np.ascontiguousarray(annotation.labels[window]), settings, steps)
+    made = _targets_of(_compact(annotation.labels[window]), settings, steps)
     if made.weight.shape == annotation.labels.shape:
         return made
     whole = {f.name: np.zeros(annotation.labels.shape, np.float32) for f in fields(Targets)}
@@ -90,7 +90,7 @@ def make_class_targets(annotation: Annotation) -> tuple[NDArray[np.int32], NDArr
     return np.where(labelled, annotation.labels, np.int32(0)), labelled.astype(np.float32)
 
 
-def edge_distance(labels: NDArray[np.integer], steps: tuple[float, ...] | None = None) -> NDArray[np.float32]:
+def edge_distance(labels: NDArray[np.int32], steps: tuple[float, ...] | None = None) -> NDArray[np.float32]:
     """Return the distance of each voxel of an object to the nearest voxel that is not of this object.
 
     Exact, for all objects at once (Felzenszwalb and Huttenlocher 2012, along each run of one label). The edge of the
@@ -110,7 +110,7 @@ def edge_distance(labels: NDArray[np.integer], steps: tuple[float, ...] | None =
     """
     steps = steps_of(labels.ndim, steps)
     shape = labels.shape
-    table = np.ascontiguousarray(labels, dtype=np.int32).reshape(shape[0], -1)
+    table = labels.astype(np.int32, order="C", casting="safe", copy=False).reshape(shape[0], -1)
     squares = np.empty(table.shape, np.float32)
     _distance_in_columns(table, squares, np.float32(steps[0]))
     for axis in range(1, len(shape)):
@@ -129,6 +129,14 @@ def _labelled_window(labelled: NDArray[np.bool_]) -> tuple[slice, ...]:
         first, last = (places[0], places[-1]) if places.size else (0, 0)
         window.append(slice(max(0, int(first) - 1), int(last) + 2))
     return tuple(window)
+
+
+def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return labels whose ids are small enough to number a table."""
+    if labels.max() <= labels.size:
+        return np.ascontiguousarray(labels)
+    _, numbers = np.unique(np.append(labels.ravel(), (UNLABELLED, 0)), return_inverse=True)
+    return (numbers[:-2] + UNLABELLED).reshape(labels.shape).astype(np.int32)
 
 
 def _targets_of(labels: NDArray[np.int32], settings: TargetSettings, steps: tuple[float, ...]) -> Targets:
@@ -178,7 +186,7 @@ def _distance(labels: NDArray[np.int32], steps: tuple[float, ...]) -> tuple[NDAr
     """
     unlabelled = labels == UNLABELLED
     distance = edge_distance(labels, steps)
-    ids = _compact(labels)
+    ids = np.maximum(labels, 0)
     largest = np.zeros(int(ids.max(initial=0)) + 1, np.float32)
     _largest_of_each(ids.ravel(), distance.ravel(), largest)
     if unlabelled.any():
@@ -189,16 +197,6 @@ def _distance(labels: NDArray[np.int32], steps: tuple[float, ...]) -> tuple[NDAr
     distance[~known] = 0
     distance *= scale[ids]
     return distance, known
-
-
-def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return labels that can number a table: 0 for no object, ids not much larger than the number of voxels."""
-    ids = np.maximum(labels, 0)
-    if ids.max(initial=0) <= ids.size:
-        return ids
-    values, numbers = np.unique(ids, return_inverse=True)
-    numbers += values[0] > 0
-    return np.asarray(numbers.reshape(ids.shape), dtype=np.int32)
 
 
 def _faces_other(labels: NDArray[np.int32]) -> NDArray[np.bool_]:

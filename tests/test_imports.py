@@ -14,19 +14,19 @@ ORDER = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
     "files", "normalise", "prepare", "shape", "border_weight", "targets", "dataset",
     "network", "loss", "model",
-    "blocks", "predict", "ascent", "holes", "label", "stitch", "measure", "segment", "batch",
+    "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "measure", "segment", "batch",
     "overlay", "report", "evaluate", "tune", "train", "check", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
     "files", "normalise", "shape", "border_weight",
-    "blocks", "ascent", "holes", "label", "stitch", "measure", "overlay", "report", "evaluate", "check",
+    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "measure", "overlay", "report", "evaluate", "check",
 ]
 # fmt: on
 HEAVY = {"torch", "monai"}
 
-SEGMENTING = ["predict", "ascent", "holes", "label", "stitch", "measure", "segment"]
+SEGMENTING = ["predict", "surfaces", "ascent", "holes", "label", "stitch", "measure", "segment"]
 TRAINING = {"train", "tune", "targets", "dataset", "loss", "prepare"}
 
 SLOW_TO_START = {"pandas", "skimage", "scipy", "matplotlib", "monai", "pyarrow", "PIL"}

@@ -11,7 +11,9 @@ diameter of the training images, which is what ``CellposeModel`` does when no di
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import harness
@@ -21,27 +23,25 @@ NUCLEUS_DIAMETER = 17.0
 GREY = [0, 0]
 BATCH = 8
 EPOCHS = 400
-BATCHES_TO_PACE = 8
+BATCHES_TO_PACE = 5
 
 
 class TimeIsUpError(Exception):
     """The training has used its minutes."""
 
 
-def load_cellpose():
-    """Return the modules (dynamics, models, train), with torch limited to the threads of this run."""
+def prepare() -> None:
+    """Limit torch to the threads of this run, and let the tool report its progress."""
     import torch
 
     torch.set_num_threads(harness.THREADS)
-    from cellpose import dynamics, models, train
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return dynamics, models, train
 
 
-def flows_of(labels: list[np.ndarray], dynamics, out: Path) -> list[np.ndarray]:
+def flows_of(labels: list[np.ndarray], out: Path) -> list[np.ndarray]:
     """Return label, mask and flow (4, y, x) of each label image, kept in `out` for the next attempt."""
     import torch
+    from cellpose import dynamics
 
     out.mkdir(parents=True, exist_ok=True)
     cache = out / "flows.npz"
@@ -73,75 +73,112 @@ def run_until(seconds: float, step, net) -> float:
     return time.monotonic() - begin[0]
 
 
-def images_per_second(new_net, train_seg) -> float:
-    """Measure the pace of training on a throw-away network."""
-    net, begins = new_net(), []
-    net.register_forward_pre_hook(lambda *_: begins.append(time.monotonic()))
-    train_seg(net, 1, BATCHES_TO_PACE * BATCH, "pace")
-    # From the second batch on: the first pays for set-up.
-    return BATCH * (len(begins) - 2) / (begins[-1] - begins[1])
+@dataclass(frozen=True)
+class Trainer:
+    """Training images with their flows, and where the model goes."""
 
+    images: list[np.ndarray]
+    flows: list[np.ndarray]
+    out: Path
 
-def train(data: Path, minutes: float, out: Path, *, size_model: bool) -> None:
-    """Train with the tool's own optimiser and schedule, fitted into the time.
+    @property
+    def weights(self) -> Path:
+        """Where the network is kept."""
+        return self.out / "models" / "nuclei"
 
-    Its schedule is written in epochs: a warm-up over 10, then constant, then halved 10 times over the last 100.
-    An epoch over all images would leave room for a few dozen, most of them warm-up and none of them decay. So an
-    epoch here is as many images as let `EPOCHS` of them fill the time, which favours the tool.
-    """
-    if harness.is_trained(out, minutes) and (not size_model or (out / "models" / "nuclei_size.npy").exists()):
-        print(f"{out} is trained already")
-        return
-    dynamics, models, training = load_cellpose()
-    images, labels = harness.read_pairs(data)
-    flows = flows_of(labels, dynamics, out)
+    def new_net(self, pretrained: Path | None = None):
+        """Return a network to train, from scratch or from a file."""
+        from cellpose import models
 
-    def new_net():
-        # mkldnn layouts are for prediction only.
-        return models.CellposeModel(gpu=False, pretrained_model=False, diam_mean=NUCLEUS_DIAMETER, mkldnn=False).net
+        # The layouts of mkldnn=True are for prediction only.
+        weights = str(pretrained) if pretrained else False
+        return models.CellposeModel(gpu=False, pretrained_model=weights, diam_mean=NUCLEUS_DIAMETER, mkldnn=False).net
 
-    def train_seg(net, epochs: int, per_epoch: int, name: str) -> None:
-        training.train_seg(
+    def fit(self, net, epochs: int, images_per_epoch: int, name: str) -> None:
+        """Train `net` with the optimiser, rates and augmentation that are the tool's defaults."""
+        from cellpose import train
+
+        train.train_seg(
             net,
-            train_data=list(images),
-            train_labels=flows,
+            train_data=list(self.images),
+            train_labels=self.flows,
             channels=GREY,
             batch_size=BATCH,
             n_epochs=epochs,
-            nimg_per_epoch=per_epoch,
-            save_path=out,
+            nimg_per_epoch=images_per_epoch,
+            save_path=self.out,
             model_name=name,
         )
 
-    net = new_net()
-    if not harness.is_trained(out, minutes):
+    def images_per_second(self) -> float:
+        """Measure the pace of training on a throw-away network."""
+        net, begins = self.new_net(), []
+        net.register_forward_pre_hook(lambda *_: begins.append(time.monotonic()))
+        self.fit(net, 1, BATCHES_TO_PACE * BATCH, "pace")
+        # From the second batch on: the first pays for set-up.
+        return BATCH * (len(begins) - 2) / (begins[-1] - begins[1])
+
+    def fit_for(self, minutes: float) -> dict[str, object]:
+        """Train for a time, save the weights, and return what was done.
+
+        The tool's schedule is written in epochs: a warm-up over 10, then constant, then halved 10 times over the
+        last 100. An epoch over all images would leave room for a few dozen, most of them warm-up and none of them
+        decay. So an epoch here is as many images as let `EPOCHS` of them fill the time, which favours the tool.
+        """
         # A little slack: running into the time limit would cut off the end of the decay.
-        budget = 0.97 * 60 * minutes * images_per_second(new_net, train_seg)
+        budget = 0.97 * 60 * minutes * self.images_per_second()
         per_epoch = max(1, round(budget / EPOCHS / BATCH)) * BATCH
         epochs = max(1, min(EPOCHS, int(budget / per_epoch)))
-        spent = run_until(60 * minutes, lambda: train_seg(net, epochs, per_epoch, "nuclei"), net)
-        net.save_model(out / "models" / "nuclei")
-        record = {"tool": "cellpose", "minutes": minutes, "spent_minutes": spent / 60}
-        harness.write_json(out / "training.json", record | {"epochs": epochs, "images_per_epoch": per_epoch})
-        print(record)
-    if size_model:
-        net = models.CellposeModel(gpu=False, pretrained_model=str(out / "models" / "nuclei"), mkldnn=False).net
-        training.train_size(
+        net = self.new_net()
+        spent = run_until(60 * minutes, lambda: self.fit(net, epochs, per_epoch, self.weights.name), net)
+        net.save_model(self.weights)
+        return {"minutes": minutes, "spent_minutes": spent / 60, "epochs": epochs, "images_per_epoch": per_epoch}
+
+    def fit_size(self) -> None:
+        """Train the model of diameters: a linear regression on the styles of one pass over the images."""
+        from cellpose import train
+
+        net = self.new_net(self.weights)
+        train.train_size(
             net,
-            str(out / "models" / "nuclei"),
-            train_data=list(images),
-            train_labels=flows,
+            str(self.weights),
+            train_data=list(self.images),
+            train_labels=self.flows,
             channels=GREY,
             batch_size=BATCH,
             n_epochs=1,
         )
 
 
+def train(data: Path, minutes: float, out: Path, *, size_model: bool) -> None:
+    """Train what is not trained yet; the size model comes on top of the minutes."""
+    diameters = out / "models" / "nuclei_size.npy"
+    has_network = harness.is_trained(out, minutes)
+    if has_network and (not size_model or diameters.exists()):
+        print(f"{out} is trained already")
+        return
+    prepare()
+    images, labels = harness.read_pairs(data)
+    trainer = Trainer(images, flows_of(labels, out), out)
+    if not has_network:
+        diameters.unlink(missing_ok=True)
+        record = trainer.fit_for(minutes)
+        harness.write_json(out / "training.json", {"tool": "cellpose", **record})
+        print(record)
+    if size_model:
+        trainer.fit_size()
+
+
 def predict(model: str, images: Path, out: Path, *, size_model: bool) -> None:
     """Segment every image of a folder with the trained weights, everything else at its default."""
-    _, models, _ = load_cellpose()
+    from cellpose import models
+
+    prepare()
     logging.disable(logging.INFO)
     weights = str(Path(model) / "models" / "nuclei")
+    if not Path(weights).exists():
+        # The tool would try to download another model in its place.
+        sys.exit(f"{weights} is not there: train first")
     network = models.CellposeModel(gpu=False, pretrained_model=weights)
     size = models.SizeModel(network, pretrained_size=f"{weights}_size.npy") if size_model else None
 

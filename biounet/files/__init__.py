@@ -1,0 +1,26 @@
+"""The only code that knows file formats."""
+
+from biounet.files.atomic import atomic_path, write_text
+from biounet.files.find import FoundImage, Pair, Unpaired, find_images, find_pairs, match_pairs
+from biounet.files.masks import read_annotation, read_labels
+from biounet.files.read import Description, ReadOptions, describe, read_volume
+from biounet.files.write import write_labels, write_picture
+
+__all__ = [
+    "Description",
+    "FoundImage",
+    "Pair",
+    "ReadOptions",
+    "Unpaired",
+    "atomic_path",
+    "describe",
+    "find_images",
+    "find_pairs",
+    "match_pairs",
+    "read_annotation",
+    "read_labels",
+    "read_volume",
+    "write_labels",
+    "write_picture",
+    "write_text",
+]
