@@ -18,7 +18,7 @@ from biounet.annotation import UNLABELLED, Annotation
 from biounet.errors import InputError, SettingsError
 from biounet.files import Pair, ReadOptions, read_annotation
 from biounet.normalise import normalise, rescale, rescale_labels, zoom_to
-from biounet.prepare import IMAGE, SHIFT, TARGET, VOLUME, LoadVolumed, augmentation, seed_all, without_unknown
+from biounet.prepare import IMAGE, SHIFT, TARGET, LoadVolumed, augmentation, seed_all, without_unknown
 from biounet.recipe import Recipe
 from biounet.targets import make_class_targets, make_targets
 from biounet.volume import Grid, Volume
@@ -42,6 +42,8 @@ class Case:
         The annotation, int32, shape ``([z,] y, x)``.
     centres
         Flat indices of the labelled voxels; None where every voxel is labelled.
+    foreground
+        Flat indices of the voxels of objects and classes.
     grid
         Grid of the image in its file.
     """
@@ -50,7 +52,8 @@ class Case:
     image: Tensor
     target: Tensor
     labels: NDArray[np.int32]
-    centres: NDArray[np.int64] | None
+    centres: NDArray[np.int32] | None
+    foreground: NDArray[np.int32]
     grid: Grid
 
     @property
@@ -75,7 +78,7 @@ def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | Non
     options = options or ReadOptions(dims=recipe.data.dims)
     load = LoadVolumed(IMAGE, options)
     for pair in pairs:
-        volume = load({IMAGE: pair.image})[f"{IMAGE}_meta_dict"][VOLUME]
+        volume = load({IMAGE: pair.image})[f"{IMAGE}_volume"]
         yield make_case(volume, read_annotation(pair.label, recipe.data, volume.grid), recipe)
 
 
@@ -97,7 +100,8 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
         image=torch.from_numpy(image).clamp(-_LIMIT, _LIMIT).half(),
         target=torch.from_numpy(target),
         labels=labels,
-        centres=None if dense else np.flatnonzero(labels.ravel() != UNLABELLED),
+        centres=None if dense else np.flatnonzero(labels != UNLABELLED).astype(np.int32),
+        foreground=np.flatnonzero(labels > 0).astype(np.int32),
         grid=volume.grid,
     )
 
@@ -129,7 +133,8 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     Parameters
     ----------
     cases
-        Where patches are drawn: a case with the square root of its labelled voxels, a centre near a labelled voxel.
+        Where patches are drawn: a case with the square root of its labelled voxels; half of the centres near a voxel
+        of an object, half near any labelled voxel.
     recipe
         Augmentation, patch and seed.
     """
@@ -171,13 +176,14 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
 
     def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[int, ...]:
         shape = case.labels.shape
-        if case.centres is None:
+        near = case.foreground if draw.random() < 0.5 and case.foreground.size else case.centres
+        if near is None:
             return tuple(int(draw.integers(size)) for size in shape)
-        labelled = np.unravel_index(int(draw.choice(case.centres)), shape)
-        reach = self.patch[0] // 4
+        voxel = np.unravel_index(near[draw.integers(near.size)], shape)
+        reach = self.patch[0] // 3
         return tuple(
             int(np.clip(at + draw.integers(-reach, reach + 1), 0, size - 1))
-            for at, size in zip(labelled, shape, strict=True)
+            for at, size in zip(voxel, shape, strict=True)
         )
 
 

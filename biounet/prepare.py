@@ -16,7 +16,6 @@ from monai.data import ImageReader
 from monai.transforms import (
     AffineGrid,
     Compose,
-    LoadImaged,
     MapTransform,
     RandAdjustContrastd,
     RandGaussianNoised,
@@ -34,7 +33,6 @@ from biounet.recipe import AugmentSettings
 from biounet.volume import Volume
 
 IMAGE, TARGET, SHIFT = "image", "target", "shift"
-VOLUME = "volume"
 
 
 class VolumeReader(ImageReader):  # type: ignore[misc]
@@ -61,15 +59,31 @@ class VolumeReader(ImageReader):  # type: ignore[misc]
         return read_volume(Path(data), self.options)  # type: ignore[arg-type]
 
     def get_data(self, img: Volume) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Return array ``(c, [z,] y, x)`` and metadata; the volume itself is in ``metadata["volume"]``."""
-        return img.array, {"spatial_shape": img.grid.shape, "original_channel_dim": 0, VOLUME: img}
+        """Return array ``(c, [z,] y, x)`` and metadata: the spatial shape, and pixel sizes where they are known."""
+        meta: dict[str, Any] = {"spatial_shape": np.array(img.grid.shape), "original_channel_dim": 0}
+        if img.grid.spacing is not None:
+            meta |= {"spacing": np.array(img.grid.spacing), "unit": img.grid.unit}
+        return img.array, meta
 
 
-class LoadVolumed(LoadImaged):  # type: ignore[misc]
-    """MONAI's dictionary loader with our readers: ``(c, [z,] y, x)``, and the `Volume` in ``<key>_meta_dict``."""
+class LoadVolumed(MapTransform):  # type: ignore[misc]
+    """Load images with our readers: the array ``(c, [z,] y, x)`` at its key, and the `Volume` at ``<key>_volume``.
+
+    Unlike MONAI's ``LoadImaged`` with `VolumeReader`, it keeps the number type of the file, and what the file says
+    about its grid in one piece.
+    """
 
     def __init__(self, keys: Sequence[str] | str, options: ReadOptions | None = None) -> None:
-        super().__init__(keys, reader=VolumeReader(options), image_only=False)
+        super().__init__(keys)
+        self.reader = VolumeReader(options)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data with paths replaced by arrays."""
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            volume = self.reader.read(loaded[key])
+            loaded[key], loaded[f"{key}_volume"] = volume.array, volume
+        return loaded
 
 
 class RandSimilarityd(Randomizable, MapTransform):

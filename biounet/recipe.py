@@ -97,7 +97,7 @@ class NetworkSettings(Settings):
         Whether the body works on pixels folded 2 by 2 into channels: a quarter of the cost, full-resolution output.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    widths: tuple[int, ...] = (32, 64, 96, 128, 128)
     convolutions: int = Field(default=2, ge=1, le=4)
     half_resolution: bool = True
 
@@ -193,10 +193,10 @@ class TrainSettings(Settings):
 
     minutes: float | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, gt=0)
-    patch: int = Field(default=256, ge=16)
+    patch: int = Field(default=128, ge=16)
     batch: int = Field(default=8, ge=1)
-    steps_per_epoch: int = Field(default=100, ge=1)
-    rate: float = Field(default=2e-3, gt=0)
+    steps_per_epoch: int = Field(default=250, ge=1)
+    rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     average: float = Field(default=0.995, ge=0, lt=1)
     seed: int = 0

@@ -180,7 +180,7 @@ def _take_step(state: _State, image: Tensor, target: Tensor, recipe: Recipe) -> 
     nn.utils.clip_grad_norm_(state.network.parameters(), _CLIP)
     state.optimizer.step()
     _follow(state.average, state.network, min(recipe.train.average, (1 + state.step) / (10 + state.step)))
-    return float(loss)
+    return loss.item()
 
 
 @torch.no_grad()

@@ -52,7 +52,9 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
 
-    recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None)
+    recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None, average=0.998)
+    # A model for everybody's images has to see more sizes than the images that it learns from, and dark nuclei too.
+    recipe = recipe.replace("augment", scale=1.7, invert=0.1)
     purpose = "nuclei in fluorescence images, tiny to large, sparse to crowded; dark on bright too"
     recipe = recipe.model_copy(update={"name": "nuclei", "purpose": purpose})
     pairs = [pair for name in SETS for pair in find_pairs(*(options.data / name / "train" / part for part in PARTS))]

@@ -1,7 +1,7 @@
 """The only code that knows file formats."""
 
 from biounet.files.atomic import atomic_path, write_text
-from biounet.files.find import FoundImage, Pair, Unpaired, find_images, find_pairs, match_pairs
+from biounet.files.find import FoundImage, Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
 from biounet.files.masks import read_annotation, read_labels
 from biounet.files.read import Description, ReadOptions, describe, read_volume
 from biounet.files.write import write_labels, write_picture
@@ -16,6 +16,7 @@ __all__ = [
     "describe",
     "find_images",
     "find_pairs",
+    "list_images",
     "match_pairs",
     "read_annotation",
     "read_labels",

@@ -1,0 +1,170 @@
+"""What would be read of a data set, and everything that is wrong with it, before any training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biounet.annotation import Annotation
+from biounet.errors import BiounetError
+from biounet.files import ReadOptions, list_images, match_pairs, read_annotation, read_volume
+from biounet.recipe import Recipe
+from biounet.volume import Volume
+
+Folders = tuple[str | Path, str | Path | None]
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """How one image and its annotation are understood.
+
+    Attributes
+    ----------
+    image
+        Path.
+    shape
+        ``(c, [z,] y, x)``.
+    dtype
+        Of the pixels.
+    spacing_um
+        Pixel size in µm, None where unknown.
+    objects
+        Number of objects, or of classes that occur; None without annotation.
+    labelled
+        Share of the pixels that are labelled; None without annotation.
+    notes
+        Remarks.
+    """
+
+    image: str
+    shape: tuple[int, ...]
+    dtype: str
+    spacing_um: tuple[float, ...] | None
+    objects: int | None
+    labelled: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All images that can be read, and all problems."""
+
+    rows: tuple[CheckedImage, ...]
+    problems: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"images": [asdict(row) for row in self.rows], "problems": list(self.problems)}
+
+    def as_table(self) -> list[tuple[str, ...]]:
+        """Return rows of text, the header first."""
+        table = [("image", "shape", "type", "pixel size", "objects", "labelled", "notes")]
+        for row in self.rows:
+            spacing = " x ".join(f"{s:.4g}" for s in row.spacing_um) + " µm" if row.spacing_um else "unknown"
+            objects = "" if row.objects is None else str(row.objects)
+            share = "" if row.labelled is None else f"{row.labelled:.1%}"
+            notes = "; ".join(note for note in row.notes if "pixel size" not in note)
+            table.append((row.image, " x ".join(map(str, row.shape)), row.dtype, spacing, objects, share, notes))
+        return table
+
+
+def check_data(
+    images: str | Path,
+    labels: str | Path | None,
+    recipe: Recipe,
+    options: ReadOptions | None = None,
+    validation: Folders | None = None,
+) -> CheckReport:
+    """Read a whole data set and list everything that is wrong with it at once.
+
+    Parameters
+    ----------
+    images, labels
+        As for training. A folder of images without any annotation is checked as images to segment.
+    recipe
+        Says what annotations hold and which channels are expected.
+    options
+        How images are read.
+    validation
+        Images and labels of a validation set: an image in both sets is a problem.
+    """
+    options = options or ReadOptions(dims=recipe.data.dims)
+    rows: list[CheckedImage] = []
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for folders in [(images, labels), *([validation] if validation else [])]:
+        hashes: dict[str, str] = {}
+        for pair in _pairs(folders, problems):
+            volume = _check_one(pair, recipe, options, rows, problems)
+            if volume is None:
+                continue
+            digest = hashlib.sha256(volume.array.tobytes()).hexdigest()
+            if digest in seen:
+                problems.append(f"{pair[0]}: the same image as {seen[digest]}, in training and in validation")
+            if digest in hashes:
+                problems.append(f"{pair[0]}: the same image as {hashes[digest]}")
+            hashes.setdefault(digest, str(pair[0]))
+        seen |= hashes
+    return CheckReport(tuple(rows), tuple(problems))
+
+
+def _pairs(folders: Folders, problems: list[str]) -> Iterator[tuple[Path, Path | None]]:
+    images, labels = folders
+    try:
+        pairs, alone = match_pairs(images, labels)
+        if not pairs and labels is None and Path(images).is_dir():
+            yield from ((path, None) for path in list_images(Path(images)))
+            return
+    except BiounetError as error:
+        problems.append(str(error))
+        return
+    problems += alone.problems
+    yield from ((pair.image, pair.label) for pair in pairs)
+
+
+def _check_one(
+    pair: tuple[Path, Path | None],
+    recipe: Recipe,
+    options: ReadOptions,
+    rows: list[CheckedImage],
+    problems: list[str],
+) -> Volume | None:
+    image, label = pair
+    try:
+        volume = read_volume(image, options)
+    except BiounetError as error:
+        problems.append(str(error))
+        return None
+    expected = len(recipe.data.channels)
+    if volume.channels != expected:
+        problems.append(f"{image}: {volume.channels} channels, the recipe expects {expected} (hint: --channel)")
+    try:
+        annotation = read_annotation(label, recipe.data, volume.grid) if label is not None else None
+    except BiounetError as error:
+        problems.append(str(error))
+        annotation = None
+    rows.append(_describe(volume, annotation))
+    return volume
+
+
+def _describe(volume: Volume, annotation: Annotation | None) -> CheckedImage:
+    objects = labelled = None
+    if annotation is not None:
+        values = np.unique(annotation.labels)
+        objects, labelled = int((values > 0).sum()), float(annotation.labelled.mean())
+    return CheckedImage(
+        image=str(volume.source),
+        shape=volume.array.shape,
+        dtype=str(volume.array.dtype),
+        spacing_um=volume.grid.spacing,
+        objects=objects,
+        labelled=labelled,
+        notes=volume.notes,
+    )
+
+
