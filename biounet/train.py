@@ -161,11 +161,11 @@ def _learn(
         state.seconds = clock.seconds(state.step)
         if not state.steps and state.step == _TIMED[1]:
             state.steps = _plan(clock, recipe)
-        last = state.step == state.steps
+        last, mean = state.step == state.steps, state.loss
         if done_in_epoch == settings.steps_per_epoch or last:
             _end_epoch(state, validation, recipe, run)
         figures = state.history[-1] if state.history else {}
-        run.report(Progress(state.step, state.steps, state.seconds, clock.left(state), state.loss, figures))
+        run.report(Progress(state.step, state.steps, state.seconds, clock.left(state), mean, figures))
         if last:
             return
 

@@ -1,10 +1,10 @@
-"""What a format module gives: the array as stored, and what the file says about its axes."""
+"""What a format module gives: the array as stored, and what the file says about its axes and pixel size."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,31 +16,10 @@ from biounet.errors import BiounetError, InputError
 LIMIT = 16 * 2**30
 """Bytes that one image may take in memory: a damaged header can ask for any number."""
 
+_DENSEST = 100_000  # no codec packs more bytes into one: deflate reaches 1 032, zstd about 32 000
+
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_UM = {
-    "": 1.0,
-    "m": 1e6,
-    "cm": 1e4,
-    "centimeter": 1e4,
-    "mm": 1e3,
-    "millimeter": 1e3,
-    "um": 1.0,
-    "µm": 1.0,
-    "μm": 1.0,
-    "\\u00b5m": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "micrometre": 1.0,
-    "nm": 1e-3,
-    "nanometer": 1e-3,
-    "pm": 1e-6,
-    "å": 1e-4,
-    "inch": 25400.0,
-    "in": 25400.0,
-}
 
 
 @dataclass(frozen=True)
@@ -50,15 +29,23 @@ class RawImage:
     Attributes
     ----------
     axes
-        One letter for each axis: X Y Z, C channel, S colour sample, T time; Q or I where the file does not say.
+        One letter for each axis: X Y Z, C channel, S sample of a pixel, T time; Q or I where the file does not say.
     shape, dtype
         Of the array.
     load
         Reads the array, in native byte order.
+    axes_from
+        Where `axes` is known from.
     spacing_um
         Pixel size in µm of the axes for which the file states one.
+    spacing_from
+        Where `spacing_um` is known from; empty where there is none.
     channels
         Names of the channels, where the file has them.
+    colours
+        Palette, shape ``(n, 3)``, to which the values of the array are indices; None where they are intensities.
+    alpha
+        Which samples of axis S are transparency and no intensity.
     notes
         Remarks for the user.
     """
@@ -67,22 +54,37 @@ class RawImage:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     load: Callable[[], NDArray[Any]]
-    spacing_um: dict[str, float] = field(default_factory=dict)
+    axes_from: str
+    spacing_um: Mapping[str, float] = field(default_factory=dict)
+    spacing_from: str = ""
     channels: tuple[str, ...] = ()
+    colours: NDArray[np.uint8] | None = None
+    alpha: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def micrometres(unit: str) -> float | None:
-    """Return how many µm a unit of length is; None where the word is no unit of length, such as ``pixel``."""
-    return _UM.get(unit.strip().lower())
+def in_colour(raw: RawImage) -> RawImage:
+    """Look the values of an image with a palette up in it: what people see. Other images stay as they are."""
+    colours = raw.colours
+    if colours is None:
+        return raw
+
+    def load() -> NDArray[Any]:
+        return colours[raw.load()]
+
+    return replace(
+        raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=np.dtype(np.uint8), load=load, colours=None
+    )
 
 
-def refuse_size(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, limit: int = LIMIT) -> None:
-    """Refuse, before any memory is taken, an image that declares more than the limit."""
-    needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+def refuse_size(raw: RawImage, path: Path, limit: int = LIMIT) -> None:
+    """Refuse, before any memory is taken, an image that declares more than the limit or than its file can hold."""
+    needed, stored = int(np.prod(raw.shape, dtype=object)) * raw.dtype.itemsize, path.stat().st_size
+    what = f"declares {' x '.join(map(str, raw.shape))} {raw.dtype}, {needed / 2**30:.3g} GiB"
     if needed > limit:
-        cause = f"declares {' x '.join(map(str, shape))} {dtype}, {needed / 2**30:.1f} GiB; the limit is"
-        raise InputError(f"{cause} {limit / 2**30:.0f} GiB", path=path)
+        raise InputError(f"{what}; the limit is {limit / 2**30:.3g} GiB", path=path)
+    if needed > _DENSEST * max(stored, 1):
+        raise InputError(f"{what}, in a file of {stored} bytes", path=path, hint="the file is damaged")
 
 
 def own_errors(read: Callable[P, R]) -> Callable[P, R]:
@@ -103,7 +105,8 @@ def own_errors(read: Callable[P, R]) -> Callable[P, R]:
             raise InputError("does not fit in memory", path=path) from error
         # Damaged files raise more than twenty kinds of exceptions out of the libraries, TypeError among them.
         except Exception as error:  # noqa: BLE001
-            raise InputError(f"cannot be read: {_words(error)}", path=path) from error
+            hint = "the file is damaged, or stored in a way that is not supported"
+            raise InputError(f"cannot be read: {_words(error)}", path=path, hint=hint) from error
 
     return guarded
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
-import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPageSeries
 
 from biounet.errors import InputError
-from biounet.files.raw import RawImage, micrometres, own_errors, refuse_size
+from biounet.files.calibration import calibration
+from biounet.files.raw import RawImage, own_errors
 
-_PRINTER_DPI = {72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 220, 240, 300, 360, 400, 600, 720, 1200, 2400}
-_LARGEST_UM = 1000.0  # no microscope has larger pixels
-_NO_PIXEL_SIZE = "pixel size unknown"
+_GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE, PHOTOMETRIC.MASK)
+_COLOUR = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
+_TURNED_TO_RGB = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.JPEG2000, COMPRESSION.WEBP, COMPRESSION.APERIO_JP2000_YCBC)
+_ALPHA = (1, 2)  # kinds of extra samples that are transparency
+_SAYS = {"ome": "OME-XML", "imagej": "ImageJ tags", "shaped": "description"}
 
 
 @own_errors
@@ -29,38 +32,43 @@ def read_tiff(path: Path) -> RawImage:
     Raises
     ------
     InputError
-        If the file is no TIFF, is truncated, or holds several images.
+        If the file is no TIFF, is truncated, holds several images, or only a part of one.
     """
-    with _strict(path), tifffile.TiffFile(path, _multifile=False) as tif:
+    with _strict(path), TiffFile(path, _multifile=False) as tif:
+        said = calibration(tif)
+        if said.elsewhere:
+            cause = f"a part of an image of several files: {', '.join(said.elsewhere[:3])}"
+            raise InputError(cause, path=path, hint="save it as one file, in Fiji with Bio-Formats")
         level = _only_series(tif, path).levels[0]
-        _check_complete(tif, level, path)
-        refuse_size(level.shape, np.dtype(level.dtype), path)
-        spacing, channels = _calibration(tif)
-        colours = _palette(level)
-        axes, shape = level.axes, tuple(level.shape)
-        notes = () if {"X", "Y"} <= spacing.keys() else (_NO_PIXEL_SIZE,)
-    dtype = np.dtype(level.dtype)
-    if colours is not None:
-        axes, shape, dtype = axes + "S", (*shape, 3), np.dtype(np.uint8)
-    return RawImage(axes, shape, dtype, lambda: load_tiff(path, colours), spacing, channels, notes)
+        notes = (*said.notes, *_damaged_description(tif), *_check_complete(tif, level, path))
+        axes, alpha, remark = _samples(level, path)
+        colours = _palette(tif, level)
+        remarks = (remark,) if remark else ()
+        return RawImage(
+            axes=axes,
+            shape=tuple(level.shape),
+            dtype=np.dtype(level.dtype).newbyteorder("="),
+            load=lambda: load_tiff(path),
+            axes_from=_SAYS.get(level.kind, "TIFF tags"),
+            spacing_um=said.spacing_um,
+            spacing_from=said.origin,
+            channels=said.channels,
+            colours=colours,
+            alpha=alpha,
+            notes=(*notes, *remarks),
+        )
 
 
 @own_errors
-def load_tiff(path: Path, colours: NDArray[np.uint8] | None = None) -> NDArray[Any]:
-    """Read the array, in native byte order.
-
-    Parameters
-    ----------
-    colours
-        Palette ``(n, 3)`` to look values up in.
-    """
-    with _strict(path), tifffile.TiffFile(path, _multifile=False) as tif:
+def load_tiff(path: Path) -> NDArray[Any]:
+    """Read the array, in native byte order."""
+    with _strict(path), TiffFile(path, _multifile=False) as tif:
         level = _only_series(tif, path).levels[0]
+        # One thread: files are read side by side already, and _Watch hears the thread that reads.
         array = np.asarray(level.asarray(maxworkers=1))
         if array.shape != tuple(level.shape):
             raise InputError(f"truncated: {level.shape} declared, {array.shape} readable", path=path)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array if colours is None else colours[array]
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 @contextmanager
@@ -68,127 +76,98 @@ def _strict(path: Path) -> Iterator[None]:
     """Turn what tifffile only logs about damage and missing planes into an error."""
     watch = _Watch()
     logger = logging.getLogger("tifffile")
-    level, propagate = logger.level, logger.propagate
     logger.addHandler(watch)
-    logger.propagate = False
     try:
         yield
     finally:
         logger.removeHandler(watch)
-        logger.setLevel(level)
-        logger.propagate = propagate
     if watch.problems:
         raise InputError(f"damaged: {watch.problems[0]}", path=path)
 
 
 class _Watch(logging.Handler):
+    """Keeps the problems of the thread that made it: other threads read other files."""
+
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.problems: list[str] = []
+        self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if record.levelno >= logging.ERROR or "missing" in text.lower():
-            self.problems.append(text.splitlines()[0].removeprefix("<tifffile.").strip())
+        ours = record.thread == self._thread
+        if ours and (record.levelno >= logging.ERROR or "missing" in text.lower()):
+            self.problems.append(text.splitlines()[0].rpartition("> ")[2].strip())
 
 
-def _only_series(tif: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
-    series = [s for s in tif.series if s.kind != "thumbnail" and s.name.lower() not in ("label", "macro", "thumbnail")]
+def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
+    extras = ("label", "macro", "thumbnail")
+    series = [s for s in tif.series if s.kind != "thumbnail" and s.name.lower() not in extras]
     if not series:
         raise InputError("a TIFF without an image", path=path)
-    if len(series) > 1:
-        shapes = ", ".join(" x ".join(map(str, s.shape)) for s in series[:4])
-        raise InputError(f"holds {len(series)} images ({shapes})", path=path, hint="save each as a file of its own")
-    return series[0]
+    # A smaller copy of the image in front of or behind it, as some microscopes add
+    full = [s for s in series if not s.keyframe.is_reduced] or series
+    if len(full) > 1:
+        shapes = ", ".join(" x ".join(map(str, s.shape)) for s in full[:4])
+        raise InputError(f"holds {len(full)} images ({shapes})", path=path, hint="save each as a file of its own")
+    return full[0]
 
 
-def _check_complete(tif: tifffile.TiffFile, level: tifffile.TiffPageSeries, path: Path) -> None:
+def _check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[str, ...]:
+    """Compare what the headers declare with the bytes that are there; return remarks."""
     size = tif.filehandle.size
+    declared = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
+    planes = int(np.prod(level.shape, dtype=object)) // max(1, int(np.prod(level.keyframe.shape, dtype=object)))
+    if isinstance(declared, int) and planes < declared:
+        raise InputError(f"truncated: {declared} planes declared, {planes} readable", path=path)
     if level.dataoffset is not None:
         needed = level.dataoffset + int(np.prod(level.shape, dtype=object)) * np.dtype(level.dtype).itemsize
         if needed > size:
             raise InputError(f"truncated: needs {needed} bytes, has {size}", path=path)
+        return ()
+    absent = 0
     for number, page in enumerate(level.pages):
         if page is None:
             raise InputError(f"plane {number} of {len(level.pages)} is missing", path=path)
-        ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if not ends or min(page.databytecounts, default=0) == 0 and level.dataoffset is None:
+        needed = max((o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
+        if needed > size:
+            raise InputError(f"truncated: plane {number} needs {needed} bytes, the file has {size}", path=path)
+        if not any(page.databytecounts):
             raise InputError(f"plane {number} of {len(level.pages)} has no pixels", path=path)
-        if level.dataoffset is None and max(ends) > size:
-            raise InputError(f"truncated: plane {number} needs {max(ends)} bytes, the file has {size}", path=path)
+        absent += sum(count == 0 for count in page.databytecounts)
+    return (f"{absent} tiles are absent and read as 0",) if absent else ()
 
 
-def _palette(level: tifffile.TiffPageSeries) -> NDArray[np.uint8] | None:
+def _samples(level: TiffPageSeries, path: Path) -> tuple[str, tuple[int, ...], str]:
+    """Return the axes, which samples of a pixel are transparency, and a remark."""
     page = level.keyframe
-    if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
+    kind = page.photometric
+    stored_as_rgb = kind != PHOTOMETRIC.YCBCR or page.compression in _TURNED_TO_RGB
+    if kind not in (*_GREY, *_COLOUR) or not stored_as_rgb:
+        name = getattr(kind, "name", str(kind))
+        raise InputError(f"colours stored as {name} are not supported", path=path, hint="save it as RGB")
+    axes = level.axes
+    if "S" not in axes:
+        return axes, (), ""
+    separate = page.planarconfig == PLANARCONFIG.SEPARATE
+    if kind in _GREY and separate:
+        return axes.replace("S", "Q"), (), ""  # some programs store a stack of planes this way
+    first_extra = 3 if kind in _COLOUR else 1
+    extras = page.extrasamples or (1,) * (level.shape[axes.index("S")] - 3 if kind in _COLOUR else 0)
+    alpha = tuple(first_extra + n for n, extra in enumerate(extras) if int(extra) in _ALPHA)
+    return axes, alpha, "planes stored one by one are read as red, green and blue" if separate else ""
+
+
+def _palette(tif: TiffFile, level: TiffPageSeries) -> NDArray[np.uint8] | None:
+    """Return the colours of an indexed picture. In microscopy files values are intensities and colours are display."""
+    page = level.keyframe
+    if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None or tif.is_imagej or tif.is_ome:
         return None
     colours = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
     grey = (colours == colours[:, :1]).all()
     return None if grey else np.ascontiguousarray(colours)
 
 
-def _calibration(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return pixel sizes in µm by axis, and names of channels, from the most explicit source that the file has."""
-    if tif.is_ome and tif.ome_metadata:
-        return _from_ome(tif.ome_metadata)
-    if tif.is_imagej and tif.imagej_metadata is not None:
-        return _from_imagej(tif), ()
-    return _from_resolution(tif), ()
-
-
-def _from_ome(xml: str) -> tuple[dict[str, float], tuple[str, ...]]:
-    try:
-        root = ElementTree.fromstring(xml)  # noqa: S314 - expat refuses entity bombs and outside entities
-    except ElementTree.ParseError:
-        return {}, ()
-    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
-    if pixels is None:
-        return {}, ()
-    spacing = {}
-    for axis in "XYZ":
-        unit = micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        _keep(spacing, axis, pixels.get(f"PhysicalSize{axis}"), unit)
-    channels = [e for e in pixels if e.tag.rpartition("}")[2] == "Channel"]
-    return spacing, tuple(e.get("Name") or f"channel_{n}" for n, e in enumerate(channels))
-
-
-def _from_imagej(tif: tifffile.TiffFile) -> dict[str, float]:
-    metadata: dict[str, Any] = tif.imagej_metadata or {}
-    spacing: dict[str, float] = {}
-    unit = micrometres(str(metadata.get("unit") or "pixel"))
-    if unit is None:
-        return spacing
-    _keep(spacing, "Z", metadata.get("spacing"), unit)
-    for axis, tag in (("X", "XResolution"), ("Y", "YResolution")):
-        _keep(spacing, axis, _per_pixel(tif, tag), unit)
-    return spacing
-
-
-def _from_resolution(tif: tifffile.TiffFile) -> dict[str, float]:
-    tags = tif.pages.first.tags
-    unit = {2: 25400.0, 3: 1e4}.get(int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2)
-    spacing: dict[str, float] = {}
-    for axis, tag in (("X", "XResolution"), ("Y", "YResolution")):
-        size = _per_pixel(tif, tag)
-        if unit is None or size is None or round(25400 / (size * unit)) in _PRINTER_DPI or size * unit > 20:
-            return {}  # the resolution of a printer or a screen, not of a microscope
-        _keep(spacing, axis, size, unit)
-    return spacing
-
-
-def _per_pixel(tif: tifffile.TiffFile, name: str) -> float | None:
-    """Return the length of a pixel in the file's unit, from a resolution tag in pixels per unit."""
-    tag = tif.pages.first.tags.get(name)
-    if tag is None:
-        return None
-    pixels, units = (tag.value, 1) if np.isscalar(tag.value) else tag.value
-    return units / pixels if pixels else None
-
-
-def _keep(spacing: dict[str, float], axis: str, value: Any, unit: float | None) -> None:  # noqa: ANN401
-    try:
-        size = float(value) * (unit or math.nan)
-    except (TypeError, ValueError):
-        return
-    if math.isfinite(size) and 0 < size <= _LARGEST_UM:
-        spacing[axis] = size
+def _damaged_description(tif: TiffFile) -> tuple[str, ...]:
+    text = tif.pages.first.description
+    return ("OME-XML is damaged and ignored",) if not tif.is_ome and "<OME" in text[:2000] else ()

@@ -1,0 +1,49 @@
+"""What several test files use: small fields of cells with truth, and the folder of real data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def discs(shape: tuple[int, int], count: int, seed: int, radius: tuple[int, int] = (4, 8)) -> tuple[np.ndarray, np.ndarray]:
+    """Bright, noisy discs that do not overlap: image uint16 (y, x), labels int32 (y, x)."""
+    draw = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.int32)
+    rows, columns = np.indices(shape)
+    number = 0
+    for _ in range(50 * count):
+        r, y, x = draw.integers(*radius), draw.integers(shape[0]), draw.integers(shape[1])
+        disc = (rows - y) ** 2 + (columns - x) ** 2 <= r**2
+        if number < count and not labels[disc].any():
+            number += 1
+            labels[disc] = number
+    light = draw.uniform(0.7, 1.3, number + 1)[labels] * (labels > 0)
+    image = 200 + 1000 * light + draw.normal(0, 40, shape)
+    return image.clip(0).astype(np.uint16), labels
+
+
+@pytest.fixture(scope="session")
+def cell_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with images/ and labels/ of six fields of 96x96 with about 12 discs each, pixel size 0.5 µm."""
+    folder = tmp_path_factory.mktemp("cells")
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for number in range(6):
+        image, labels = discs((96, 96), 12, number)
+        calibration = {"imagej": True, "resolution": (2.0, 2.0), "metadata": {"unit": "um", "axes": "YX"}}
+        tifffile.imwrite(folder / "images" / f"field{number}.tif", image, **calibration)
+        tifffile.imwrite(folder / "labels" / f"field{number}.tif", labels.astype(np.uint16), **calibration)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real images; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real images are not at {SHARED}")
+    return SHARED
