@@ -109,8 +109,8 @@ def count_links(labels, n):
 
     Returns
     -------
-    (n, 3): links along y in sixths, along x in sixths, and diagonal links in halves. Two or three straight neighbours
-    share the length of two half links.
+    (n, 3): half links along y, along x, and diagonal. Of three straight neighbours, the two that lie opposite each
+    other are on the outline.
     """
     height, width = labels.shape
     links = np.zeros((n, 3), np.int64)
@@ -130,13 +130,13 @@ def count_links(labels, n):
             straight = along_y + along_x
             k = label - 1
             if straight in (2, 3) and diagonal <= 2:
-                links[k, 0] += 6 * along_y // straight
-                links[k, 1] += 6 * along_x // straight
+                links[k, 0] += along_y if straight == 2 else along_y // 2 * 2
+                links[k, 1] += along_x if straight == 2 else along_x // 2 * 2
             elif (straight, diagonal) == (0, 2) or (straight, diagonal) == (1, 3):
                 links[k, 2] += 2
             elif straight == 1 and diagonal in (1, 2):
-                links[k, 0] += 3 * along_y
-                links[k, 1] += 3 * along_x
+                links[k, 0] += along_y
+                links[k, 1] += along_x
                 links[k, 2] += 1
     return links
 

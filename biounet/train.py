@@ -185,10 +185,10 @@ def _take_step(state: _State, image: Tensor, target: Tensor, recipe: Recipe) -> 
 
 @torch.no_grad()
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the running average towards the network; statistics of batch norm are taken as they are."""
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-    for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
-        mine.copy_(theirs)
+    """Move the running average of weights, and of the statistics of batch norm that go with them, to the network."""
+    mine, theirs = average.state_dict(keep_vars=True), network.state_dict(keep_vars=True)
+    real = [name for name, value in theirs.items() if value.is_floating_point()]
+    torch._foreach_lerp_([mine[name] for name in real], [theirs[name] for name in real], 1 - decay)
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from biounet.api import Segmenter
+from biounet.dataset import load_cases
+from biounet.files import find_pairs
+from biounet.recipe import parse_recipe
+from biounet.train import train
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -47,3 +53,16 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real images are not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def segmenter(cell_folder: Path) -> Segmenter:
+    """A small model that has learned to find discs."""
+    recipe = parse_recipe(
+        {
+            "network": {"widths": [8, 12, 16]},
+            "train": {"patch": 64, "batch": 4, "epochs": 4, "steps_per_epoch": 60, "rate": 1e-2, "average": 0.9},
+        }
+    )
+    cases = list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), recipe))
+    return Segmenter(train(cases[:5], cases[5:], recipe))

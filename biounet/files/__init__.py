@@ -1,9 +1,10 @@
 """The only code that knows file formats."""
 
 from biounet.files.atomic import atomic_path, write_text
+from biounet.files.axes import ReadOptions
 from biounet.files.find import FoundImage, Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
 from biounet.files.masks import read_annotation, read_labels
-from biounet.files.read import Description, ReadOptions, describe, read_volume
+from biounet.files.read import Description, describe, read_volume
 from biounet.files.write import write_labels, write_picture
 
 __all__ = [

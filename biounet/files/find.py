@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import glob
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from biounet.errors import InputError
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-_OUTPUTS = ("_labels", "_overlay")
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg")
+_OUTPUTS = ("_overlay",)
 _MASKS = ("_masks", "_mask", "_labels", "_label")
+_IMAGE_FOLDERS = {"images", "image", "img", "imgs"}
+_MASK_FOLDERS = {"masks", "mask", "labels", "label", "annotations"}
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,42 @@ def _of_one(given: str) -> list[FoundImage]:
         return [FoundImage(file, file.relative_to(path)) for file in list_images(path)]
     if path.exists():
         return [FoundImage(path, Path(path.name))]
-    matches = sorted((Path(m) for m in glob.glob(given, recursive=True)), key=natural) if glob.has_magic(given) else []
-    images = [m for m in matches if m.is_file() and is_image(m) and not _is_result(m)]
-    if not images:
+    if not glob.has_magic(given):
         raise InputError("no such file, folder or pattern", path=given)
-    return [FoundImage(image, Path(image.name)) for image in images]
+    root = _fixed_part(path)
+    # Path.glob takes no absolute pattern, and people type them.
+    matches = sorted((Path(match) for match in glob.glob(given, recursive=True)), key=natural)  # noqa: PTH207
+    images = [match for match in matches if match.is_file() and is_image(match) and not is_result(match)]
+    if not images:
+        raise InputError("no image matches this pattern", path=given, hint=f"looked for {', '.join(SUFFIXES)}")
+    return [FoundImage(image, image.relative_to(root)) for image in images]
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """Return the folder of a pattern above its first wildcard."""
+    folder = pattern
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    return folder
 
 
 def list_images(folder: Path) -> list[Path]:
     """Return the images in a folder and below, without results, annotations and hidden files, in natural order."""
-    inside = (file for file in folder.rglob("*") if file.is_file() and is_image(file))
-    visible = (f for f in inside if not any(part.startswith(".") for part in f.relative_to(folder).parts))
-    return sorted((f for f in visible if not _is_result(f)), key=natural)
+    return sorted((file for file in _walk(folder) if not is_result(file)), key=natural)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Give the visible files with the suffix of an image, through links to folders, each folder once."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link to a folder above would lead round for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = (Path(root, name) for name in names if not name.startswith("."))
+        yield from (file for file in files if is_image(file) and file.is_file())
 
 
 def is_image(path: Path) -> bool:
@@ -96,8 +123,9 @@ def find_pairs(images: str | Path, labels: str | Path | None = None) -> list[Pai
     Parameters
     ----------
     images
-        A folder; or, without `labels`, a folder in which ``x.tif`` has a sibling such as ``x_masks.tif``, or a CSV with
-        the columns ``image`` and ``label``, whose paths are relative to the CSV.
+        A folder; or, without `labels`, a folder in which ``x.tif`` has a sibling such as ``x_masks.tif`` or
+        ``images/x.tif`` a partner such as ``masks/x.png``, or a CSV with the columns ``image`` and ``label``, whose
+        paths are relative to the CSV.
     labels
         A folder whose files have the names of the images, with any suffix, and ``_masks`` or the like if they want.
 
@@ -124,12 +152,15 @@ def match_pairs(images: str | Path, labels: str | Path | None = None) -> tuple[l
             raise InputError("no such folder", path=folder)
     if images.is_file():
         return _from_csv(images)
-    if labels is None:
-        every = [f for f in images.rglob("*") if f.is_file() and is_image(f) and not f.name.startswith(".")]
-        masks = [f for f in every if f.stem.endswith(_MASKS)]
-        return _match(list_images(images), images, masks, images)
-    annotated = [f for f in Path(labels).rglob("*") if f.is_file() and is_image(f) and not f.name.startswith(".")]
-    return _match(list_images(images), images, annotated, Path(labels))
+    if labels is None or images.samefile(labels):
+        every = [file for file in _walk(images) if not stem_of(file).endswith(_OUTPUTS)]
+        masks = [file for file in every if _is_mask(file, images)]
+        return _match(sorted(set(every) - set(masks), key=natural), images, masks, images)
+    labels = Path(labels)
+    annotated = list(_walk(labels))
+    inside = labels.resolve().is_relative_to(images.resolve())  # such as img/ and img/masks/
+    apart = {file.resolve() for file in annotated} if inside else set()
+    return _match([f for f in list_images(images) if f.resolve() not in apart], images, annotated, labels)
 
 
 def _match(
@@ -156,13 +187,27 @@ def _match(
 
 
 def _key(path: Path, root: Path, drop: tuple[str, ...] = ()) -> str:
-    stem = path.stem.removesuffix(".ome")
+    stem = stem_of(path)
     ending = next((end for end in drop if stem.endswith(end)), "")
-    return (path.relative_to(root).parent / stem.removesuffix(ending)).as_posix()
+    place = path.relative_to(root).parent.parts
+    parts = [part for part in place if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
+    return "/".join([*parts, stem.removesuffix(ending)])
 
 
-def _is_result(path: Path) -> bool:
-    return path.stem.removesuffix(".ome").endswith((*_OUTPUTS, *_MASKS))
+def is_result(path: Path) -> bool:
+    """Whether the name is one of biounet's own outputs or of an annotation."""
+    return stem_of(path).endswith((*_OUTPUTS, *_MASKS))
+
+
+def _is_mask(path: Path, root: Path) -> bool:
+    folders = {part.lower() for part in path.relative_to(root).parent.parts}
+    return stem_of(path).endswith(_MASKS) or bool(folders & _MASK_FOLDERS)
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of an image without its suffix, ``a.ome.tif`` being ``a``."""
+    stem = path.name.removesuffix(path.suffix)
+    return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
 
 
 def _from_csv(path: Path) -> tuple[list[Pair], Unpaired]:
@@ -173,6 +218,9 @@ def _from_csv(path: Path) -> tuple[list[Pair], Unpaired]:
         raise InputError(f"not a CSV table: {error}", path=path) from error
     if not rows or not {"image", "label"} <= rows[0].keys():
         raise InputError("expected a CSV with the columns image and label", path=path)
+    incomplete = next((n for n, row in enumerate(rows, 2) if not (row["image"] and row["label"])), None)
+    if incomplete is not None:
+        raise InputError(f"line {incomplete} lacks an image or a label", path=path)
     pairs = [Pair(path.parent / row["image"], path.parent / row["label"]) for row in rows]
     problems = [f"{file} does not exist" for p in pairs for file in (p.image, p.label) if not file.is_file()]
     return [p for p in pairs if p.image.is_file() and p.label.is_file()], Unpaired(tuple(problems))

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED, Annotation
-from biounet.errors import InputError
-from biounet.files.picture import read_picture
+from biounet.errors import InputError, SettingsError
+from biounet.files.raw import RawImage, in_colour
 from biounet.files.read import open_raw
 from biounet.recipe import DataSettings
 from biounet.volume import Grid
 
 _LARGEST = np.iinfo(np.int32).max
 _POINT = 4  # pixels: a label image whose objects are all this small or smaller marks points
+_SHOWN = 5  # values that a message lists
 
 
 def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = None) -> Annotation:
@@ -36,17 +37,25 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
     ------
     InputError
         If it has another shape, or values that the recipe does not know, or nothing is labelled.
+    SettingsError
+        If the recipe does not name the strokes of scribbles.
     """
     path = Path(path)
+    if data.kind == "scribbles" and not data.classes:
+        raise SettingsError(
+            "data.classes: the strokes of scribbles need names", hint="for example ['background', 'cell']"
+        )
     labels = _from_colours(path, data) if data.palette else _from_values(path, data)
     if grid is not None and labels.shape != grid.shape:
         cause = f"is {_shape(labels.shape)}, its image {_shape(grid.shape)}"
-        raise InputError(cause, path=path, hint="an annotation has the pixels of its image")
+        hint = "an annotation has the pixels of its image"
+        hint = "the axes are exchanged" if labels.shape == grid.shape[::-1] else hint
+        raise InputError(cause, path=path, hint=hint)
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=path)
     if data.kind == "instances":
         _refuse_points(labels, path)
-    return Annotation(np.ascontiguousarray(labels), data.kind, grid or Grid(labels.shape), path)
+    return Annotation(labels, data.kind, grid or Grid(labels.shape), path)
 
 
 def read_labels(path: str | Path) -> NDArray[np.int32]:
@@ -59,44 +68,46 @@ def read_labels(path: str | Path) -> NDArray[np.int32]:
     """
     path = Path(path)
     values = _integers(path)
-    if values.min(initial=0) < -_LARGEST - 1 or values.max(initial=0) > _LARGEST:
+    if values.min() < -_LARGEST - 1 or values.max() > _LARGEST:
         raise InputError(f"label {values.max()} does not fit in 32 bits", path=path)
     return np.ascontiguousarray(values.astype(np.int32))
 
 
 def _from_values(path: Path, data: DataSettings) -> NDArray[np.int32]:
-    values = _integers(path).astype(np.int64)
+    values = _integers(path)
+    unlabelled = values == data.unlabelled
     if data.kind == "scribbles":
-        unlabelled = (values == 0) | (values == data.unlabelled)
-    else:
-        unlabelled = values == data.unlabelled
-    known = values[~unlabelled]
-    if known.size and known.min() < 0:
-        raise InputError(f"value {known.min()} is negative", path=path, hint="declare it as data.unlabelled")
-    if known.size and known.max() > _LARGEST:
-        raise InputError(f"object id {known.max()} does not fit in 32 bits", path=path)
-    labels = np.where(unlabelled, UNLABELLED, values)
-    if data.kind != "instances":
-        _refuse_unknown(labels, data, path)
-        labels = _background_first(labels, data)
-    return labels.astype(np.int32)
+        unlabelled |= values == 0
+    lowest = int(values.min(where=~unlabelled, initial=0))
+    largest = int(values.max(where=~unlabelled, initial=0))
+    if lowest < 0:
+        raise InputError(f"value {lowest} is negative", path=path, hint="declare it as data.unlabelled")
+    if largest > _LARGEST:
+        hint = "if it means unlabelled, declare it as data.unlabelled"
+        raise InputError(f"object id {largest} does not fit in 32 bits", path=path, hint=hint)
+    if data.kind != "instances" and largest > len(data.classes):
+        raise _unknown_values(values[~unlabelled & (values > len(data.classes))], data, path)
+    labels = values.astype(np.int32)
+    labels[unlabelled] = UNLABELLED
+    return labels if data.kind == "instances" else _background_first(labels, data)
 
 
-def _refuse_unknown(labels: NDArray[np.int64], data: DataSettings, path: Path) -> None:
-    values, counts = np.unique(labels[labels > len(data.classes)], return_counts=True)
-    if not values.size:
-        return
-    shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:5], counts[:5], strict=True))
-    hint = f"the classes are {', '.join(f'{n} {name}' for n, name in enumerate(data.classes, 1))}"
-    if values.size > 5:
+def _unknown_values(strange: NDArray[Any], data: DataSettings, path: Path) -> InputError:
+    values, counts = np.unique(strange, return_counts=True)
+    shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:_SHOWN], counts[:_SHOWN], strict=True))
+    names = "0 unlabelled" if data.kind == "scribbles" else "0 background"
+    hint = f"the classes are {names}, {', '.join(f'{n} {name}' for n, name in enumerate(data.classes, 1))}"
+    if values.size > _SHOWN:
         hint = f"{values.size} values look like object ids: is this kind = 'instances'?"
-    raise InputError(f"holds values that no class has: {shown}", path=path, hint=hint)
+    elif values[-1] in (255, 65535):
+        hint += f"; if {values[-1]} means unlabelled, declare it as data.unlabelled"
+    return InputError(f"holds values that no class has: {shown}", path=path, hint=hint)
 
 
-def _background_first(labels: NDArray[np.int64], data: DataSettings) -> NDArray[np.int64]:
+def _background_first(labels: NDArray[np.int32], data: DataSettings) -> NDArray[np.int32]:
     if "background" not in data.classes:
         return labels
-    table = np.arange(-1, len(data.classes) + 1)
+    table = np.arange(-1, len(data.classes) + 1, dtype=np.int32)  # of the values from -1 (unlabelled) on
     own = data.classes.index("background") + 1
     table[own + 1] = 0
     table[own + 2 :] -= 1
@@ -104,48 +115,66 @@ def _background_first(labels: NDArray[np.int64], data: DataSettings) -> NDArray[
 
 
 def _from_colours(path: Path, data: DataSettings) -> NDArray[np.int32]:
-    raw = open_raw(path)
-    picture = raw.load()
-    if picture.ndim != 3 or picture.shape[-1] not in (3, 4):
-        raise InputError("the recipe has a palette, but this is no colour picture", path=path)
-    codes = _code(picture[..., 0], picture[..., 1], picture[..., 2])
+    codes = _colour_codes(in_colour(open_raw(path)), path)
     names = [name for name in data.classes if name != "background"]
     meaning = {"unlabelled": UNLABELLED, "background": 0, **{name: n for n, name in enumerate(names, 1)}}
-    labels = np.full(codes.shape, UNLABELLED - 1, np.int32)
+    unknown = UNLABELLED - 1
+    labels = np.full(codes.shape, unknown, np.int32)
     for colour, name in data.palette.items():
         labels[codes == int(colour.lstrip("#"), 16)] = meaning[name]
-    strange, counts = np.unique(codes[labels == UNLABELLED - 1], return_counts=True)
+    strange, counts = np.unique(codes[labels == unknown], return_counts=True)
     if strange.size:
-        order = np.argsort(-counts)[:5]
+        order = np.argsort(-counts, kind="stable")[:_SHOWN]
         shown = ", ".join(f"#{strange[n]:06X} ({counts[n]} pixels)" for n in order)
-        hint = "a palette needs exact colours; JPEG changes them" if strange.size > 5 else "add it to data.palette"
-        raise InputError(f"holds {strange.size} colours that the palette lacks: {shown}", path=path, hint=hint)
+        hint = "a palette needs exact colours; JPEG, smoothing and resizing change them"
+        hint = "add them to data.palette" if strange.size <= _SHOWN else hint
+        raise InputError(f"{strange.size} colours that the palette lacks: {shown}", path=path, hint=hint)
     return labels
 
 
-def _code(red: NDArray[Any], green: NDArray[Any], blue: NDArray[Any]) -> NDArray[np.int64]:
-    return red.astype(np.int64) << 16 | green.astype(np.int64) << 8 | blue.astype(np.int64)
+def _colour_codes(raw: RawImage, path: Path) -> NDArray[np.int32]:
+    """Return ``0xRRGGBB`` of each pixel. A picture that happens to be all grey may be stored without colours."""
+    if raw.dtype != np.uint8 or raw.axes not in ("YXS", "YX"):
+        raise InputError(
+            f"the recipe has a palette, but this is no colour picture of 8 bits ({raw.axes} {raw.dtype})", path=path
+        )
+    picture = raw.load()
+    samples = picture.shape[2] - len(raw.alpha) if picture.ndim == 3 else 1
+    bands = [picture[..., n] if picture.ndim == 3 else picture for n in ((0, 1, 2) if samples >= 3 else (0, 0, 0))]
+    red, green, blue = (band.astype(np.int32) for band in bands)
+    return red << 16 | green << 8 | blue
 
 
 def _integers(path: Path) -> NDArray[Any]:
+    """Return the numbers of a label image, shape ``([z,] y, x)``: its palette is display."""
     raw = open_raw(path)
-    if raw.dtype == np.uint8 and raw.axes.endswith("S") and path.suffix.lower() == ".png":
-        raw = read_picture(path, palette_as_colours=False)
+    if raw.dtype.kind not in "biuf":
+        raise InputError(f"labels of type {raw.dtype} are not supported", path=path)
     values = raw.load()
-    values = values.squeeze() if values.ndim > 2 and values.size else values
-    if "S" in raw.axes and raw.shape[raw.axes.index("S")] > 1:
+    if raw.alpha:
+        at = raw.axes.index("S")
+        values = values[(slice(None),) * at + (slice(0, min(raw.alpha)),)]
+    gone = tuple(n for n, letter in enumerate(raw.axes) if values.shape[n] == 1 and letter not in "YX")
+    values, axes = values.squeeze(gone), "".join(letter for n, letter in enumerate(raw.axes) if n not in gone)
+    if axes.startswith("S") or axes.endswith("S"):
         raise InputError("a colour picture, not a label image", path=path, hint="declare its colours in data.palette")
-    if values.ndim not in (2, 3):
-        raise InputError(f"a label image has 2 or 3 axes, not shape {raw.shape}", path=path)
+    if axes not in ("YX", "ZYX", "QYX", "IYX"):
+        raise InputError(f"a label image has axes YX or ZYX, not {raw.axes} of shape {_shape(raw.shape)}", path=path)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or (values != np.floor(values)).any():
             raise InputError("labels are whole numbers, this file holds fractions", path=path)
+        if np.abs(values).max() > 2.0**53:
+            raise InputError(f"label {values.max():g} is no object id", path=path)
         values = values.astype(np.int64)
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
 def _refuse_points(labels: NDArray[np.int32], path: Path) -> None:
-    sizes = np.unique(labels[labels > 0], return_counts=True)[1]
+    objects = labels[labels > 0]
+    # To count by id takes an entry for each id, to sort takes longer: 4 against 90 ms for 1.3 million pixels.
+    dense = objects.size > 0 and objects.max() <= labels.size
+    counts = np.bincount(objects) if dense else np.unique(objects, return_counts=True)[1]
+    sizes = counts[counts > 0]
     if len(sizes) >= 3 and sizes.max() <= _POINT:
         cause = f"{len(sizes)} objects of at most {_POINT} pixels: points are not outlines"
         raise InputError(cause, path=path, hint="outline the objects, or paint scribbles")

@@ -1,7 +1,8 @@
-"""PNG and JPEG."""
+"""PNG and JPEG. Neither holds a pixel size: what they call resolution is that of a screen or a printer."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,49 +10,114 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.errors import InputError
-from biounet.files.raw import RawImage, own_errors, refuse_size
+from biounet.files.raw import RawImage, own_errors
 
-_MODES: dict[str, tuple[str, tuple[int, ...], type[np.generic]]] = {
-    "1": ("YX", (), np.uint8),
-    "L": ("YX", (), np.uint8),
-    "I;16": ("YX", (), np.uint16),
-    "I;16B": ("YX", (), np.uint16),
-    "I": ("YX", (), np.int32),
-    "F": ("YX", (), np.float32),
-    "RGB": ("YXS", (3,), np.uint8),
-    "RGBA": ("YXS", (4,), np.uint8),
-}
+_NOTES = ("pixel size unknown",)
+_PNG_PALETTE = 3
+_PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type: grey, RGB, grey + alpha, RGB + alpha
+_PNG_ALPHA = {4: (1,), 6: (3,)}
+_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers that state the size
+_SCAN, _END = 0xDA, b"\xff\xd9"
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without content
 
 
 @own_errors
-def read_picture(path: Path, *, palette_as_colours: bool = True) -> RawImage:
-    """Read what a PNG or JPEG says about its image.
-
-    Parameters
-    ----------
-    palette_as_colours
-        Whether a picture with a palette gives colours; label images give the numbers.
-    """
-    from PIL import Image
-
-    with Image.open(path) as image:
-        mode = image.mode
-        if mode in ("P", "LA", "CMYK", "YCbCr"):
-            mode = "L" if mode == "LA" or (mode == "P" and not palette_as_colours) else "RGB"
-        if mode not in _MODES:
-            raise InputError(f"pixels of type {image.mode} are not supported", path=path)
-        axes, more, dtype = _MODES[mode]
-        shape = (image.height, image.width, *more)
-    refuse_size(shape, np.dtype(dtype), path)
-    notes = ("pixel size unknown",)
-    return RawImage(axes, shape, np.dtype(dtype), lambda: load_picture(path, mode, dtype), notes=notes)
+def read_png(path: Path) -> RawImage:
+    """Read what a PNG says about its image; palettes are kept apart from the numbers that are stored."""
+    with path.open("rb") as file:
+        width, height, bits, kind = struct.unpack(">IIBB", file.read(26)[16:])
+    if kind == _PNG_PALETTE:
+        return _indexed_png(path, height, width)
+    samples = _PNG_SAMPLES[kind]
+    return RawImage(
+        axes="YXS" if samples > 1 else "YX",
+        shape=(height, width, samples) if samples > 1 else (height, width),
+        dtype=np.dtype(np.uint16 if bits == 16 else np.uint8),
+        load=lambda: load_png(path, samples, bits),
+        axes_from="PNG",
+        alpha=_PNG_ALPHA.get(kind, ()),
+        notes=_NOTES,
+    )
 
 
 @own_errors
-def load_picture(path: Path, mode: str, dtype: type[np.generic]) -> NDArray[Any]:
+def load_png(path: Path, samples: int, bits: int) -> NDArray[Any]:
     """Read the pixels."""
+    from imagecodecs import png_decode
+
+    array = np.asarray(png_decode(path.read_bytes()))
+    if array.ndim == 3:
+        array = array[..., :samples]  # libpng adds alpha where one colour is declared to be transparent
+        array = array[..., 0] if samples == 1 else array
+    # libpng spreads grey of 1, 2 and 4 bits over 0 to 255: divided again, labels stay what they were.
+    return array // (255 // (2**bits - 1)) if samples == 1 and bits < 8 else array
+
+
+def _indexed_png(path: Path, height: int, width: int) -> RawImage:
+    from PIL import Image  # the one reader that gives the indices
+
+    with Image.open(path) as image:
+        colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    full = np.zeros((256, 3), np.uint8)
+    full[: len(colours)] = colours
+    return RawImage(
+        axes="YX",
+        shape=(height, width),
+        dtype=np.dtype(np.uint8),
+        load=lambda: load_indices(path),
+        axes_from="PNG",
+        colours=full,
+        notes=_NOTES,
+    )
+
+
+@own_errors
+def load_indices(path: Path) -> NDArray[np.uint8]:
+    """Read the numbers of an indexed PNG."""
     from PIL import Image
 
     with Image.open(path) as image:
-        same = image if image.mode in (mode, "P" if mode == "L" else mode) else image.convert(mode)
-        return np.asarray(same).astype(dtype)
+        return np.array(image, np.uint8)
+
+
+@own_errors
+def read_jpeg(path: Path) -> RawImage:
+    """Read what a JPEG says about its image."""
+    bits, height, width, samples = _jpeg_frame(path.read_bytes(), path)
+    if samples not in (1, 3):
+        raise InputError(f"{samples} colours (CMYK) are not supported", path=path, hint="save it as RGB")
+    return RawImage(
+        axes="YXS" if samples > 1 else "YX",
+        shape=(height, width, samples) if samples > 1 else (height, width),
+        dtype=np.dtype(np.uint8 if bits == 8 else np.uint16),
+        load=lambda: load_jpeg(path),
+        axes_from="JPEG",
+        notes=_NOTES,
+    )
+
+
+@own_errors
+def load_jpeg(path: Path) -> NDArray[Any]:
+    """Read the pixels."""
+    from imagecodecs import jpeg_decode
+
+    return np.asarray(jpeg_decode(path.read_bytes()))
+
+
+def _jpeg_frame(data: bytes, path: Path) -> tuple[int, int, int, int]:
+    """Return bits, height, width and samples, and refuse a truncated file: the decoder would fill it up with grey."""
+    frame, at = None, 2
+    while at + 9 < len(data):
+        if data[at] != 0xFF or data[at + 1] in _ALONE or data[at + 1] == 0xFF:
+            at += 2 if data[at] == 0xFF and data[at + 1] != 0xFF else 1
+            continue
+        marker = data[at + 1]
+        if marker in _FRAME:
+            frame = struct.unpack(">BHHB", data[at + 4 : at + 10])
+        if marker == _SCAN:
+            break
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if frame is None or data.rfind(_END) < at:
+        raise InputError("truncated: the end of the JPEG is missing", path=path)
+    bits, height, width, samples = frame
+    return bits, height, width, samples

@@ -70,11 +70,9 @@ def in_colour(raw: RawImage) -> RawImage:
         return raw
 
     def load() -> NDArray[Any]:
-        return colours[raw.load()]
+        return np.asarray(colours[raw.load()])
 
-    return replace(
-        raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=np.dtype(np.uint8), load=load, colours=None
-    )
+    return replace(raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=np.dtype(np.uint8), load=load, colours=None)
 
 
 def refuse_size(raw: RawImage, path: Path, limit: int = LIMIT) -> None:
@@ -104,7 +102,7 @@ def own_errors(read: Callable[P, R]) -> Callable[P, R]:
         except MemoryError as error:
             raise InputError("does not fit in memory", path=path) from error
         # Damaged files raise more than twenty kinds of exceptions out of the libraries, TypeError among them.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             hint = "the file is damaged, or stored in a way that is not supported"
             raise InputError(f"cannot be read: {_words(error)}", path=path, hint=hint) from error
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPageSeries
 
@@ -20,7 +19,8 @@ from biounet.files.raw import RawImage, own_errors
 
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE, PHOTOMETRIC.MASK)
 _COLOUR = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
-_TURNED_TO_RGB = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.JPEG2000, COMPRESSION.WEBP, COMPRESSION.APERIO_JP2000_YCBC)
+# Codecs that give RGB where the file stores YCbCr
+_TURNED_TO_RGB = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_YCBC)
 _ALPHA = (1, 2)  # kinds of extra samples that are transparency
 _SAYS = {"ome": "OME-XML", "imagej": "ImageJ tags", "shaped": "description"}
 

@@ -1,0 +1,172 @@
+"""Axes of files to ``(c, [z,] y, x)``; where a file leaves a choice, the user makes it and not this module."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from biounet.errors import InputError, SettingsError
+from biounet.files.raw import LIMIT, RawImage
+
+_KNOWN = "TZCYXS"
+_WHAT = {"T": "times", "Z": "planes"}
+_FEW = 4  # pages without a name that are more likely channels than planes
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user knows better than the file.
+
+    Attributes
+    ----------
+    axes
+        One letter for each axis of the file, such as ``"ZCYX"``; axes of length 1 may be left out.
+    spacing
+        Pixel size in µm, ``(y, x)`` or ``(z, y, x)``.
+    channel
+        The one channel to use, by number from 0 or by its name in OME-XML; None: all.
+    dims
+        2 or 3 spatial axes.
+    plane
+        Number from 0 of the plane, time or page to use of an image that has one axis more than `dims` and channels.
+    limit
+        Bytes that one image may take in memory.
+
+    Raises
+    ------
+    SettingsError
+        If a value cannot be one for any file.
+    """
+
+    axes: str | None = None
+    spacing: tuple[float, ...] | None = None
+    channel: int | str | None = None
+    dims: Literal[2, 3] | int = 2
+    plane: int | None = None
+    limit: int = LIMIT
+
+    def __post_init__(self) -> None:
+        if self.dims not in (2, 3):
+            raise SettingsError(f"an image has 2 or 3 dimensions, not {self.dims}")
+        if self.axes is not None:
+            given = self.axes.upper()
+            if len(set(given)) != len(given) or not {"Y", "X"} <= set(given) <= set(_KNOWN):
+                cause = f"axes {self.axes!r}: Y and X, and those of {', '.join('TZCS')} that there are, once each"
+                raise SettingsError(cause, hint="for example ZCYX")
+        if self.spacing is not None:
+            if len(self.spacing) != self.dims:
+                raise SettingsError(f"spacing {self.spacing}: one number for each of {'ZYX'[-self.dims :]}, in µm")
+            if not all(math.isfinite(size) and size > 0 for size in self.spacing):
+                raise SettingsError(f"spacing {self.spacing}: positive numbers of µm")
+
+
+def arrange(
+    array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Bring the axes to ``(c, [z,] y, x)`` and drop what the options leave out, as a view; return it with remarks.
+
+    Raises
+    ------
+    InputError
+        If more than one image could be meant.
+    """
+    axes = named_axes(raw, options.axes, path)
+    notes: tuple[str, ...] = ()
+    if raw.alpha and axes[raw.axes.index("S")] == "S":
+        array, notes = _without_alpha(array, raw), ("the alpha channel is left out",)
+    keep = "ZYX"[-options.dims :]
+    array, axes = _drop_single(array, axes, keep)
+    if "S" in axes and "C" in axes:
+        raise InputError(f"both colours and channels (axes {axes})", path=path, hint="save the channels in grey")
+    axes = axes.replace("S", "C")
+    array, axes = _pick_plane(array, axes, raw, path, options)
+    if options.dims == 3 and "Z" not in axes:
+        raise InputError(f"an image, not a volume ({_seen(raw)})", path=path)
+    if "C" not in axes:
+        array, axes = array[None], "C" + axes
+    array = array.transpose([axes.index(letter) for letter in "C" + keep])
+    return _pick_channel(array, raw, path, options), notes
+
+
+def named_axes(raw: RawImage, given: str | None, path: Path) -> str:
+    """Return one letter for each axis of the array: the given ones, or those of the file."""
+    if given is None:
+        return raw.axes
+    given = given.upper()
+    if len(given) == len(raw.shape):
+        return given
+    if len(given) == sum(length > 1 for length in raw.shape):
+        letters = iter(given)
+        return "".join(next(letters) if length > 1 else "?" for length in raw.shape)
+    raise InputError(f"axes {given} do not fit the shape {_shape(raw)}", path=path)
+
+
+def _without_alpha(array: NDArray[Any], raw: RawImage) -> NDArray[Any]:
+    at = raw.axes.index("S")
+    first = min(raw.alpha)  # slicing gives a view, and alpha comes last in all formats
+    return array[(slice(None),) * at + (slice(0, first),)]
+
+
+def _drop_single(array: NDArray[Any], axes: str, keep: str) -> tuple[NDArray[Any], str]:
+    sizes = zip(axes, array.shape, strict=True)
+    gone = tuple(n for n, (letter, length) in enumerate(sizes) if length == 1 and letter not in keep)
+    return array.squeeze(gone), "".join(letter for n, letter in enumerate(axes) if n not in gone)
+
+
+def _pick_plane(
+    array: NDArray[Any], axes: str, raw: RawImage, path: Path, options: ReadOptions
+) -> tuple[NDArray[Any], str]:
+    keep = "ZYX"[-options.dims :] + "C"
+    left = [letter for letter in axes if letter not in keep]
+    if not left:
+        return array, axes
+    if len(left) > 1:
+        cause = f"more than one image along {' and '.join(left)} ({_seen(raw)})"
+        raise InputError(cause, path=path, hint="save the images you want as files of their own")
+    at = axes.index(left[0])
+    length = array.shape[at]
+    needs_z = options.dims == 3 and "Z" not in axes
+    if options.plane is None or needs_z:
+        raise _ambiguous(left[0], length, needs_z, raw, path)
+    if not 0 <= options.plane < length:
+        raise InputError(f"no plane {options.plane}: there are {length}, from 0 to {length - 1}", path=path)
+    return array[(slice(None),) * at + (options.plane,)], axes.replace(left[0], "")
+
+
+def _ambiguous(letter: str, length: int, needs_z: bool, raw: RawImage, path: Path) -> InputError:
+    if letter in _WHAT:
+        hint = "it has no axis Z: name the axes with --axes if that is wrong" if needs_z else "choose one with --plane"
+        return InputError(f"{length} {_WHAT[letter]} ({_seen(raw)})", path=path, hint=hint)
+    guess = "Z" if needs_z or length > _FEW else "C"
+    others = ", ".join(raw.axes.replace(letter, other) for other in "ZCT" if other != guess)
+    hint = f"probably --axes {raw.axes.replace(letter, guess)}; it could be {others}"
+    hint += "" if needs_z else "; --plane chooses one"
+    cause = f"{length} pages, and the file does not say whether they are planes, channels or times ({_seen(raw)})"
+    return InputError(cause, path=path, hint=hint)
+
+
+def _pick_channel(array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions) -> NDArray[Any]:
+    if options.channel is None:
+        return array
+    names = list(raw.channels) if len(raw.channels) == array.shape[0] else []
+    number = options.channel
+    if isinstance(number, str):
+        if number not in names:
+            known = ", ".join(names) or "the channels of this file have no names: give a number from 0"
+            raise InputError(f"no channel is called '{number}'", path=path, hint=known)
+        number = names.index(number)
+    if not 0 <= number < array.shape[0]:
+        raise InputError(f"no channel {number}: there are {array.shape[0]}, counted from 0", path=path)
+    return array[number : number + 1]
+
+
+def _seen(raw: RawImage) -> str:
+    return f"axes {raw.axes}, shape {_shape(raw)}"
+
+
+def _shape(raw: RawImage) -> str:
+    return " x ".join(map(str, raw.shape))

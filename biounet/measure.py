@@ -1,0 +1,294 @@
+"""Labels to a table: one row per object or per class, the unit in every column name.
+
+Names, and what they stand for, are those of `skimage.measure.regionprops` where it has them. Columns with a physical
+unit are in µm and appear on calibrated grids only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet import shape
+from biounet.errors import InputError
+from biounet.volume import Grid
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = dict[str, NDArray[Any]]
+"""A table: arrays of one length by the names of their columns."""
+
+_UM_PER_UNIT = {"um": 1.0, "mm": 1000.0}
+_MANY_ROWS = 20_000  # of numbers: from here on pyarrow, which takes 0.1 s to import, is faster than Python
+
+
+def measure_columns(
+    labels: NDArray[np.integer[Any]],
+    intensities: NDArray[Any],
+    grid: Grid,
+    confidence: NDArray[np.floating[Any]] | None,
+    channel_names: Sequence[str],
+) -> Columns:
+    """Measure the objects of an image or a volume.
+
+    Parameters
+    ----------
+    labels
+        ``([z,] y, x)``: 0 is background, objects are 1..N without gaps.
+    intensities
+        ``(c, [z,] y, x)``, as the file stores them.
+    grid
+        Where the voxels are.
+    confidence
+        (N,) how sure each object is, or None, which leaves the column out.
+    channel_names
+        One for each channel of `intensities`.
+
+    Returns
+    -------
+    One row per object, in the order of the labels: ``label``, ``centroid_<axis>_px``, ``intensity_mean_<channel>``,
+    ``intensity_max_<channel>``, ``intensity_sum_<channel>``, ``touches_border`` (whether a voxel lies at the edge of
+    the image), ``confidence``; of an image also ``area_px``, ``perimeter_px``, ``axis_major_length_px``,
+    ``axis_minor_length_px``, ``eccentricity`` and ``solidity``, of a volume ``volume_px``. On a calibrated grid each
+    place, length, area and volume has a second column in µm, µm² or µm³, and the eccentricity is that in µm.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not fit each other, or the labels are not 1..N without gaps.
+    """
+    _check_fit(labels, intensities, grid, channel_names)
+    volume = np.ascontiguousarray(labels, np.int32).reshape((1, *grid.shape)[-3:])
+    runs = shape.object_runs(volume)
+    sums = _sum_coordinates(runs, volume)
+    columns: Columns = {"label": np.arange(1, len(sums.size) + 1)}
+    columns |= _centroids(sums, grid)
+    if grid.dims == 2:
+        columns |= _with_unit("area", sums.size, grid)
+        columns |= _perimeters(shape.count_links(volume[0], len(sums.size)), grid)
+        columns |= _ellipses(sums, grid)
+        columns["solidity"] = sums.size / shape.convex_areas(runs, grid.shape[1], sums.low[:, 1], sums.high[:, 1])
+    else:
+        columns |= _with_unit("volume", sums.size, grid)
+    for name, channel in zip(channel_names, intensities, strict=True):
+        columns |= _intensities(name, channel, runs, sums.size)
+    at_border = (sums.low == 0) | (sums.high == np.array(volume.shape) - 1)
+    columns["touches_border"] = at_border[:, 3 - grid.dims :].any(axis=1)
+    return columns if confidence is None else columns | _confidence(confidence, len(sums.size))
+
+
+def measure_objects(
+    labels: NDArray[np.integer[Any]],
+    intensities: NDArray[Any],
+    grid: Grid,
+    confidence: NDArray[np.floating[Any]] | None = None,
+    channel_names: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Measure objects as `measure_columns` does, into a pandas DataFrame.
+
+    Channels without names are called ``0``, ``1``, …
+    """
+    import pandas as pd  # slow to import
+
+    names = [str(i) for i in range(len(intensities))] if channel_names is None else channel_names
+    return pd.DataFrame(measure_columns(labels, intensities, grid, confidence, names))
+
+
+def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str], grid: Grid) -> Columns:
+    """Measure the classes of an image or a volume.
+
+    Parameters
+    ----------
+    labels
+        ``([z,] y, x)``: 0 is background, classes are 1..K.
+    class_names
+        The K classes without the background.
+    grid
+        Where the voxels are.
+
+    Returns
+    -------
+    One row per class, also where nothing has it: ``class``, ``label``, ``area_px`` (``volume_px`` of a volume),
+    ``area_um2`` (``volume_um3``) on a calibrated grid, and ``fraction`` of all voxels.
+
+    Raises
+    ------
+    InputError
+        If there are other labels.
+    """
+    if labels.shape != grid.shape:
+        raise InputError(f"labels {labels.shape} do not lie on a grid {grid.shape}")
+    lowest, highest, n = int(labels.min()), int(labels.max()), len(class_names)
+    if lowest < 0 or highest > n:
+        raise InputError(f"labels {lowest}..{highest}, but there are {n} classes")
+    # Plane by plane, since bincount makes a copy of 8 bytes per voxel.
+    count = np.sum([np.bincount(plane.ravel(), minlength=n + 1) for plane in labels], axis=0)[1:]
+    columns: Columns = {"class": np.array(class_names, object), "label": np.arange(1, n + 1)}
+    columns |= _with_unit("area" if grid.dims == 2 else "volume", count, grid)
+    columns["fraction"] = count / labels.size
+    return columns
+
+
+def columns_to_csv(columns: Columns) -> str:
+    r"""Write a table as CSV with a header and lines that end in ``\n``.
+
+    Floats are written with as many digits as it takes to read the same number, truth values as 0 and 1, None and
+    floats that are not a number as an empty cell. Strings are quoted where they must be.
+    """
+    header = ",".join(_quote(name) for name in columns) + "\n"
+    rows = len(next(iter(columns.values()), ()))
+    if rows >= _MANY_ROWS and all(column.dtype.kind in "biuf" for column in columns.values()):
+        return header + _rows_by_pyarrow(columns)
+    cells = [_cells(column) for column in columns.values()]
+    if len(cells) == 1:
+        cells = [[cell or '""' for cell in cells[0]]]  # an empty line would not be a row
+    lines = map(",".join, zip(*cells, strict=True))
+    return header + "".join(f"{line}\n" for line in lines)
+
+
+class _Sums(NamedTuple):
+    """What `biounet.shape.sum_coordinates` returns."""
+
+    size: NDArray[np.int64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    origin: NDArray[np.int64]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+
+
+def _check_fit(labels: NDArray[Any], intensities: NDArray[Any], grid: Grid, channel_names: Sequence[str]) -> None:
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"labels must be integers, not {labels.dtype}")
+    if labels.shape != grid.shape or intensities.shape[1:] != grid.shape:
+        cause = f"labels {labels.shape} and intensities {intensities.shape} do not lie on a grid {grid.shape}"
+        raise InputError(cause)
+    if len(channel_names) != len(intensities) or len(set(channel_names)) != len(channel_names):
+        raise InputError(f"{len(intensities)} channels need as many different names, not {list(channel_names)}")
+    if labels.min() < 0 or labels.max() > labels.size:
+        raise InputError(f"labels must be 1..N without gaps, but they are {labels.min()}..{labels.max()}")
+
+
+def _sum_coordinates(runs: NDArray[np.int64], volume: NDArray[np.int32]) -> _Sums:
+    sums = _Sums(*shape.sum_coordinates(runs, volume.shape, int(runs[:, 2].max(initial=0))))
+    if (sums.size == 0).any():
+        missing = int(np.argmin(sums.size)) + 1
+        raise InputError(f"labels must be 1..{len(sums.size)} without gaps, but {missing} is missing")
+    return sums
+
+
+def _steps_um(grid: Grid) -> NDArray[np.float64] | None:
+    if grid.unit is None:
+        return None
+    return np.array(grid.steps) * _UM_PER_UNIT[grid.unit]
+
+
+def _centroids(sums: _Sums, grid: Grid) -> Columns:
+    axes, steps = "zyx"[3 - grid.dims :], _steps_um(grid)
+    centroid = (sums.origin + sums.first / sums.size[:, None])[:, 3 - grid.dims :]
+    columns: Columns = {f"centroid_{axis}_px": centroid[:, i] for i, axis in enumerate(axes)}
+    if steps is not None:
+        columns |= {f"centroid_{axis}_um": centroid[:, i] * steps[i] for i, axis in enumerate(axes)}
+    return columns
+
+
+def _with_unit(name: str, size: NDArray[np.int64], grid: Grid) -> Columns:
+    steps = _steps_um(grid)
+    if steps is None:
+        return {f"{name}_px": size}
+    return {f"{name}_px": size, f"{name}_um{grid.dims}": size * math.prod(steps)}
+
+
+def _perimeters(links: NDArray[np.int64], grid: Grid) -> Columns:
+    """Return the length of outlines whose links were counted by `biounet.shape.count_links`."""
+    steps = _steps_um(grid)
+    columns: Columns = {"perimeter_px": links @ [1 / 2, 1 / 2, math.sqrt(2) / 2]}
+    if steps is not None:
+        columns["perimeter_um"] = links @ [steps[0] / 2, steps[1] / 2, math.hypot(*steps) / 2]
+    return columns
+
+
+def _ellipses(sums: _Sums, grid: Grid) -> Columns:
+    """Return axes and eccentricity of the ellipses that have the second moments of the objects."""
+    n, sy, sx = (part.astype(np.float64) for part in (sums.size, sums.first[:, 1], sums.first[:, 2]))
+    products = np.stack([sy * sy, sy * sx, sx * sx])
+    # n²-fold, so that the difference is exact, and 0 for a line, until n times a sum passes 2**53.
+    covariance = (n * sums.second.T - products) / (n * n)
+    major, minor = _axes(covariance, np.ones(2))
+    columns: Columns = {"axis_major_length_px": major, "axis_minor_length_px": minor}
+    steps = _steps_um(grid)
+    if steps is not None:
+        major, minor = _axes(covariance, steps)
+        columns |= {"axis_major_length_um": major, "axis_minor_length_um": minor}
+    longest = np.where(major > 0, major, 1)
+    columns["eccentricity"] = np.sqrt((longest - minor) * (longest + minor)) / longest * (major > 0)
+    return columns
+
+
+def _axes(covariance: NDArray[np.float64], steps: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return 4 times the root of the eigenvalues of covariances (3, n): yy, yx, xx, scaled by the steps along y, x."""
+    yy, yx, xx = covariance * np.array([steps[0] ** 2, steps[0] * steps[1], steps[1] ** 2])[:, None]
+    middle, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    return 4 * np.sqrt(middle + half), 4 * np.sqrt(np.maximum(middle - half, 0))
+
+
+def _intensities(name: str, channel: NDArray[Any], runs: NDArray[np.int64], size: NDArray[np.int64]) -> Columns:
+    values = _readable(channel).reshape(-1)
+    kind = np.int64 if values.dtype.kind in "iu" else np.float64
+    total, peak = np.zeros(len(size), kind), np.zeros(len(size), kind)
+    shape.sum_intensity(values, runs, total, peak)
+    return {f"intensity_mean_{name}": total / size, f"intensity_max_{name}": peak, f"intensity_sum_{name}": total}
+
+
+def _readable(channel: NDArray[Any]) -> NDArray[Any]:
+    """Return a contiguous channel of a type that compiled functions know and whose sums fit into 64 bits."""
+    kind, width = channel.dtype.kind, channel.dtype.itemsize
+    if kind == "b":
+        return np.ascontiguousarray(channel).view(np.uint8)
+    if kind in "iu" and width == 8:
+        peak = max(abs(int(channel.min())), abs(int(channel.max())))
+        return np.ascontiguousarray(channel, np.int64 if peak * channel.size < 2**63 else np.float64)
+    if kind == "f" and width not in (4, 8):
+        return np.ascontiguousarray(channel, np.float32 if width == 2 else np.float64)
+    return np.ascontiguousarray(channel, channel.dtype.newbyteorder("="))
+
+
+def _confidence(confidence: NDArray[np.floating[Any]], n: int) -> Columns:
+    if len(confidence) != n:
+        raise InputError(f"{n} objects, but the confidence of {len(confidence)}")
+    return {"confidence": np.asarray(confidence)}
+
+
+def _cells(column: NDArray[Any]) -> list[str]:
+    kind = column.dtype.kind
+    if kind in "iu":
+        return [str(value) for value in column.tolist()]
+    if kind == "b":
+        return ["1" if value else "0" for value in column.tolist()]
+    if kind == "f":
+        # A float32 keeps its type, since as a Python float it would take 17 digits instead of 8.
+        values = column.tolist() if column.dtype == np.float64 else column
+        return [str(value) if value == value else "" for value in values]
+    return ["" if value is None else _quote(str(value)) for value in column.tolist()]
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+
+
+def _rows_by_pyarrow(columns: Columns) -> str:
+    import pyarrow as pa  # slow to import
+    from pyarrow import csv
+
+    arrays = [
+        pa.array(column.view(np.uint8) if column.dtype == np.bool_ else column, from_pandas=True)
+        for column in columns.values()
+    ]
+    buffer = pa.BufferOutputStream()
+    csv.write_csv(pa.table(arrays, names=list(columns)), buffer, csv.WriteOptions(include_header=False))
+    return str(buffer.getvalue().to_pybytes().decode())

@@ -1,0 +1,120 @@
+"""What the users of biounet do, from the shell to the files, with the built-in model and the samples."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import biounet
+from biounet.evaluate import score_instances
+from biounet.resources import sample_folder
+
+
+def shell(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run biounet as a process of its own."""
+    command = [sys.executable, "-W", "error", "-c", "from biounet.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """A folder with images/ and labels/ of the samples, as the README assumes."""
+    for name in ("images", "labels"):
+        shutil.copytree(sample_folder() / name, tmp_path / name)
+    return tmp_path
+
+
+def test_lab_scientist_counts_a_folder_of_images(samples):
+    done = shell(samples, "segment", "images", "-o", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = json.loads((sample_folder() / "expected.json").read_text())
+    counts = rows_of(samples / "out" / "counts.csv")
+    assert {row["image"] for row in counts} == set(expected)
+    for row in counts:
+        truth = expected[row["image"]]
+        assert abs(int(row["count"]) - truth["count"]) <= truth["tolerance"], row["image"]
+        cells = rows_of(samples / "out" / row["image"].replace(".tif", "_objects.csv"))
+        assert len(cells) == int(row["count"])
+        assert {"label", "area_um2", "centroid_y_um", "confidence"} <= cells[0].keys()
+    with tifffile.TiffFile(samples / "out" / "nuclei_labels.tif") as tif:
+        assert tif.is_imagej
+        assert tif.imagej_metadata["unit"] == "um"
+    page = (samples / "out" / "report.html").read_text()
+    assert all(row["image"] in page for row in counts)
+
+
+def test_lab_scientist_teaches_the_model_with_one_outlined_window(samples):
+    """The window is worth something: on the field that it was drawn in, outlines get no worse in a few steps."""
+    ids = tifffile.imread(samples / "labels" / "crowded.tif").astype(np.int32)
+    drawn = np.full_like(ids, -1)
+    drawn[60:190, 60:190] = ids[60:190, 60:190]
+    (samples / "mine").mkdir()
+    tifffile.imwrite(samples / "mine" / "crowded.tif", drawn)
+    (samples / "few").mkdir()
+    shutil.copy(samples / "images" / "crowded.tif", samples / "few")
+    recipe = samples / "mine.toml"
+    recipe.write_text("[train]\nsteps_per_epoch = 10\nrate = 3e-4\nbatch = 2\n")
+    assert shell(samples, "check", "few", "mine").returncode == 0
+    options = ["--images", "few", "--labels", "mine", "--from", "nuclei", "--epochs", "2", "-o", "m.safetensors"]
+    done = shell(samples, "train", str(recipe), *options)
+    assert done.returncode == 0, done.stderr
+    image = samples / "images" / "crowded.tif"
+    before, after = (biounet.load(name).segment(image) for name in ("nuclei", samples / "m.safetensors"))
+    assert biounet.load(samples / "m.safetensors").card.data["share"] < 0.5
+    f1 = [score_instances([ids], [found.labels]).as_figures()["f1_50"] for found in (before, after)]
+    assert f1[1] > f1[0] - 0.05
+    assert f1[1] > 0.7
+
+
+def test_batch_operator_can_believe_the_exit_code(samples):
+    (samples / "images" / "broken.tif").write_bytes((samples / "images" / "dim.tif").read_bytes()[:3000])
+    first = shell(samples, "segment", "images", "-o", "out", "--json", "--jobs", "2")
+    assert first.returncode == 3
+    assert len(first.stderr.splitlines()) == 1
+    assert first.stderr.startswith("ERROR broken.tif: ")
+    rows = {row["image"]: row for row in map(json.loads, first.stdout.splitlines())}
+    assert len(rows) == 5
+    assert rows["broken.tif"]["count"] is None
+    assert not list((samples / "out").glob("broken*"))
+    results = {p.name: p.read_bytes() for p in (samples / "out").glob("*_*")}
+    again = shell(samples, "segment", "images", "-o", "out", "--quiet", "--jobs", "1")
+    assert again.returncode == 3
+    assert results == {p.name: p.read_bytes() for p in (samples / "out").glob("*_*")}
+
+
+def test_the_demo_runs_in_an_empty_folder(tmp_path):
+    done = shell(tmp_path, "demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [p.name for p in tmp_path.iterdir()] == ["biounet-out"]
+    assert "crowded.tif" in done.stdout
+
+
+def test_land_cover_is_trained_and_measured_by_the_same_code(tmp_path, shared_data):
+    """Colour-coded classes in, areas per class out; ten steps on two tiles, to see that the chain holds."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for path in sorted((shared_data / "landcover" / "tile1" / name).iterdir())[:3]:
+            shutil.copy(path, tmp_path / name)
+    options = ["--images", "images", "--labels", "masks", "--epochs", "1", "-o", "m.safetensors"]
+    recipe = tmp_path / "small.toml"
+    text = (Path(biounet.__file__).parent.parent / "pipelines" / "land_cover.toml").read_text()
+    recipe.write_text(text.replace("[train]", "[train]\nsteps_per_epoch = 10"))
+    done = shell(tmp_path, "train", str(recipe), *options)
+    assert done.returncode == 0, done.stderr
+    done = shell(tmp_path, "segment", "images", "-m", "m.safetensors", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    for row in rows_of(tmp_path / "out" / "counts.csv"):
+        assert row["count"] == ""
+        areas = rows_of(tmp_path / "out" / f"{Path(row['image']).stem}_objects.csv")
+        assert sum(float(line["fraction"]) for line in areas) <= 1 + 1e-9
