@@ -214,6 +214,14 @@ def test_pieces_of_one_object_share_a_row():
     assert (found["area_px"], found["centroid_x_px"], found["solidity"]) == (2, 2, 2 / 5)
 
 
+def test_every_pixel_an_object():
+    labels = np.arange(1, 1201, dtype=np.int32).reshape(3, 400)
+    columns = table(labels, image=labels[None])
+    assert columns["intensity_sum_a"].tolist() == columns["label"].tolist() == list(range(1, 1201))
+    assert set(columns["solidity"]) == set(columns["area_px"]) == {1}
+    assert set(columns["perimeter_px"]) == {0}
+
+
 def test_neighbours_do_not_share_an_outline():
     alone = table(picture("111. 111. 111."))
     beside = table(picture("1112 1112 1112"))
@@ -315,16 +323,16 @@ def test_volumes(labels):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.array([[1, 3]]), "2 is missing"),
-        (np.array([[1, -1]]), "-1..1"),
-        (np.array([[1, 2**32]]), "1..4294967296"),
-        (np.array([[0.5, 1.0]]), "integers"),
-        (np.array([[1, 2, 3]]), "grid"),
+        (np.array([[1, 3, 3]]), "2 is missing"),
+        (np.array([[1, -1, 0]]), "-1..1"),
+        (np.array([[1, 2**32, 0]]), "0..4294967296"),
+        (np.array([[0.5, 1.0, 0]]), "integers"),
+        (np.array([[1, 2]]), "grid"),
     ],
 )
 def test_labels_that_cannot_be_measured_are_refused(labels, words):
     with pytest.raises(InputError, match=words):
-        measure_columns(labels, pixels((1, 2), 1), Grid((1, 2)), None, ["a"])
+        measure_columns(labels, pixels((1, 3), 1), Grid((1, 3)), None, ["a"])
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "b", "c"]])

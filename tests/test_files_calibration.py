@@ -1,0 +1,128 @@
+"""Pixel sizes: read where a file states one that can be believed, and otherwise unknown, never 1."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from biounet.files import ReadOptions, describe, read_volume
+
+GREY = np.arange(12, dtype=np.uint16).reshape(3, 4)
+VOLUME = np.stack([GREY, GREY + 1])
+DPI = "pixel size unknown ({} dpi is the resolution of a screen or printer)"
+
+
+def write(path, array=GREY, **how):
+    tifffile.imwrite(path, array, **how)
+    return path
+
+
+def imagej(unit, per_unit, **metadata):
+    return {"imagej": True, "resolution": (per_unit, per_unit), "metadata": {"unit": unit, **metadata}}
+
+
+def tag(per_unit, unit):
+    return {"resolution": (per_unit, per_unit), "resolutionunit": unit, "metadata": None}
+
+
+def ome(size, unit="µm"):
+    sizes = {f"PhysicalSize{axis}{end}": value for axis in "XY" for end, value in (("", size), ("Unit", unit))}
+    return {"ome": True, "metadata": {"axes": "YX", **sizes}}
+
+
+KNOWN = {
+    "ImageJ um": (imagej("um", (40, 13)), 0.325, "ImageJ tags"),
+    "ImageJ micron": (imagej("micron", 4), 0.25, "ImageJ tags"),
+    "ImageJ escaped µm": (imagej("\\u00B5m", 4), 0.25, "ImageJ tags"),
+    "ImageJ nm": (imagej("nm", (1, 250)), 0.25, "ImageJ tags"),
+    "ImageJ mm": (imagej("mm", 1000), 1.0, "ImageJ tags"),
+    "ImageJ inch": (imagej("inch", 25400), 1.0, "ImageJ tags"),
+    "OME µm": (ome(0.325), 0.325, "OME-XML"),
+    "OME nm": (ome(325, "nm"), 0.325, "OME-XML"),
+    "OME mm": (ome(0.000325, "mm"), 0.325, "OME-XML"),
+    "OME inch": (ome(0.0001, "in"), 2.54, "OME-XML"),
+    "OME Å": (ome(3250, "Å"), 0.325, "OME-XML"),
+    "tag, per cm": (tag((200000, 13), 3), 0.65, "resolution tag"),
+    "tag, per inch": (tag(50800, 2), 0.5, "resolution tag"),
+}
+UNKNOWN = {
+    "nothing": ({}, "pixel size unknown"),
+    "no unit": (tag(5, 1), "pixel size unknown"),
+    "72 dpi": (tag(72, 2), DPI.format(72)),
+    "300 dpi": (tag(300, 2), DPI.format(300)),
+    "96 dpi in cm": (tag((9600, 254), 3), DPI.format(96)),
+    "odd dpi": (tag(117, 2), DPI.format(117)),
+    "ImageJ 72 dpi": (imagej("inch", 72), DPI.format(72)),
+    "ImageJ pixel": (imagej("pixel", 1), "pixel size unknown"),
+    "ImageJ strange": (imagej("furlong", 1), "pixel size unknown"),
+    "zero": (tag((0, 1), 3), "pixel size unknown"),
+    "infinite": (tag((1, 0), 3), "pixel size unknown"),
+    "OME 0": (ome(0), "pixel size unknown"),
+    "OME NaN": (ome("NaN"), "pixel size unknown"),
+    "OME infinite": (ome("inf"), "pixel size unknown"),
+    "OME comma": (ome("0,325"), "pixel size unknown"),
+    "OME 2 mm": (ome(2, "mm"), "pixel size unknown"),
+    "OME pixel": (ome(1, "pixel"), "pixel size unknown"),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN.values(), ids=KNOWN.keys())
+def test_a_stated_pixel_size_is_read_to_the_last_digit(tmp_path, case):
+    how, size, origin = case
+    path = write(tmp_path / "x.tif", **how)
+    volume = read_volume(path)
+    assert (volume.grid.spacing, volume.grid.unit) == ((size, size), "um")
+    assert describe(path).spacing_from == origin
+    assert not [note for note in volume.notes if "pixel" in note and "constant" not in note]
+
+
+@pytest.mark.parametrize("case", UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_what_is_no_pixel_size_is_unknown_and_said(tmp_path, case):
+    how, note = case
+    path = write(tmp_path / "x.tif", **how)
+    volume = read_volume(path)
+    assert (volume.grid.spacing, volume.grid.unit) == (None, None)
+    assert note in volume.notes
+    assert describe(path).spacing_from == ""
+
+
+def test_the_user_knows_better(tmp_path):
+    for how in (imagej("um", 4), tag(72, 2)):
+        path = write(tmp_path / "x.tif", **how)
+        options = ReadOptions(spacing=(0.5, 0.6))
+        assert read_volume(path, options).grid.spacing == (0.5, 0.6)
+        assert not [note for note in read_volume(path, options).notes if "pixel" in note]
+        assert describe(path, options).spacing_from == "given"
+
+
+def test_x_and_y_may_differ_and_keep_their_places(tmp_path):
+    path = write(tmp_path / "x.tif", imagej=True, resolution=(2, 4), metadata={"unit": "um"})
+    volume = read_volume(path)
+    assert volume.grid.spacing == (0.25, 0.5)  # y, x
+    assert "pixels are not square: x 0.5 µm, y 0.25 µm" in volume.notes
+
+
+@pytest.mark.parametrize("z", [2.5, -2.5])
+def test_planes_have_a_distance_whichever_way_they_were_taken(tmp_path, z):
+    path = write(tmp_path / "x.tif", VOLUME, **imagej("um", 4, axes="ZYX", spacing=z))
+    assert read_volume(path, ReadOptions(dims=3)).grid.spacing == (2.5, 0.25, 0.25)
+    assert read_volume(path, ReadOptions(plane=0)).grid.spacing == (0.25, 0.25)
+
+
+def test_a_volume_without_a_distance_of_planes_is_not_calibrated(tmp_path):
+    path = write(tmp_path / "x.tif", VOLUME, **imagej("um", 4, axes="ZYX"))
+    volume = read_volume(path, ReadOptions(dims=3))
+    assert volume.grid.spacing is None
+    assert "pixel size unknown: the distance of the planes is missing" in volume.notes
+
+
+def test_damaged_ome_xml_is_ignored_and_said(tmp_path):
+    path = write(tmp_path / "x.tif", description='<?xml version="1.0"?><OME><Image', metadata=None)
+    assert "OME-XML is damaged and ignored" in read_volume(path).notes
+
+
+def test_a_description_names_what_is_known_and_from_where(tmp_path):
+    channels = {"axes": "CYX", "Channel": {"Name": ["DAPI", "actin"]}}
+    seen = describe(write(tmp_path / "x.ome.tif", VOLUME, ome=True, metadata=channels))
+    assert (seen.axes, seen.axes_from, seen.names, seen.dtype) == ("CYX", "OME-XML", ("DAPI", "actin"), "uint16")
+    assert describe(write(tmp_path / "y.tif")).axes_from == "description"
+    assert describe(tmp_path / "y.tif", ReadOptions(axes="xy")).axes_from == "given"
