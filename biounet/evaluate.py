@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,134 +14,16 @@ from numpy.typing import NDArray
 from biounet.annotation import UNLABELLED
 from biounet.errors import InputError
 from biounet.files import read_annotation, read_labels
-from biounet.files.find import is_image, stem_of
+from biounet.files.find import is_image, natural, stem_of
 from biounet.matching import THRESHOLDS, Tally, tally
 from biounet.recipe import DataSettings
+from biounet.scores import ClassEvaluation, Evaluation, mean, ratio
+
+__all__ = ["ClassEvaluation", "Evaluation", "evaluate_folders", "score_classes", "score_instances"]
 
 _RESULT = "_labels"
 _MASKS = ("_masks", "_mask", "_labels", "_label")
 _SHOWN = 10  # names that a message lists
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Agreement of objects with the truth, pooled over images unless it says otherwise.
-
-    NaN where a figure is not defined, such as any of them where there is no object at all.
-
-    Attributes
-    ----------
-    thresholds
-        IoU from which on a pair is a match, 0.5, 0.55, … 0.9.
-    ap
-        TP / (TP + FP + FN) at each threshold. This is what StarDist and the 2018 Data Science Bowl call average
-        precision; it is not the area under a precision-recall curve of COCO.
-    ap_per_image
-        The same, of each image, then averaged over images that have any object.
-    f1
-        2 TP / (2 TP + FP + FN) at each threshold.
-    pq, sq, rq
-        Panoptic, segmentation and recognition quality at 0.5, ``pq = sq * rq`` (Kirillov et al. 2019).
-    splits, merges
-        True objects found as several, and predicted objects that are several (see `biounet.matching.tally`).
-    count_mae, count_bias
-        Mean absolute and mean signed (predicted - true) difference of the counts of an image.
-    count_error
-        ``|predicted - true| / true`` of the sums over all images.
-    truth_counts, predicted_counts
-        Objects of each image.
-    """
-
-    thresholds: tuple[float, ...]
-    ap: tuple[float, ...]
-    ap_per_image: tuple[float, ...]
-    f1: tuple[float, ...]
-    pq: float
-    sq: float
-    rq: float
-    splits: int
-    merges: int
-    count_mae: float
-    count_bias: float
-    count_error: float
-    truth_counts: tuple[int, ...]
-    predicted_counts: tuple[int, ...]
-
-    def as_figures(self) -> dict[str, float]:
-        """Return the main figures by name, those that are not defined left out; ``ap`` is the mean over thresholds."""
-        at = dict(zip(self.thresholds, self.ap, strict=True))
-        figures = {
-            "ap": _mean(self.ap),
-            "ap50": at[0.5],
-            "ap75": at[0.75],
-            "ap90": at[0.9],
-            "f1_50": self.f1[0],
-            "pq": self.pq,
-            "count_mae": self.count_mae,
-            "count_error": self.count_error,
-        }
-        return _defined(figures)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all figures for JSON, None where not defined."""
-        return {name: _for_json(value) for name, value in asdict(self).items()}
-
-    def as_table(self) -> list[tuple[str, ...]]:
-        """Return the figures as rows of text."""
-        rows = zip(self.thresholds, self.ap, self.ap_per_image, self.f1, strict=True)
-        table = [("IoU", "AP", "AP per image", "F1")]
-        table += [(f"{t:.2f}", _text(ap), _text(each), _text(f1)) for t, ap, each, f1 in rows]
-        table.append(("mean", _text(_mean(self.ap)), _text(_mean(self.ap_per_image)), _text(_mean(self.f1))))
-        single = {
-            "images": str(len(self.truth_counts)),
-            "objects": f"{sum(self.predicted_counts)} of {sum(self.truth_counts)}",
-            "count MAE": _text(self.count_mae),
-            "count bias": _text(self.count_bias),
-            "count error": _text(self.count_error),
-            "PQ": _text(self.pq),
-            "SQ": _text(self.sq),
-            "RQ": _text(self.rq),
-            "splits": str(self.splits),
-            "merges": str(self.merges),
-        }
-        return table + [(name, value, "", "") for name, value in single.items()]
-
-
-@dataclass(frozen=True)
-class ClassEvaluation:
-    """Agreement of classes with the truth, pooled over the labelled voxels of all images.
-
-    Attributes
-    ----------
-    classes
-        Names of the classes 1, 2, …; background is none.
-    dice, iou
-        Of each class; NaN where neither truth nor prediction has it.
-    images
-        Number of images.
-    """
-
-    classes: tuple[str, ...]
-    dice: tuple[float, ...]
-    iou: tuple[float, ...]
-    images: int
-
-    def as_figures(self) -> dict[str, float]:
-        """Return the figures by name, those that are not defined left out; ``dice`` is the mean over classes."""
-        figures = {"dice": _mean(self.dice), "iou": _mean(self.iou)}
-        figures |= {f"dice_{name}": value for name, value in zip(self.classes, self.dice, strict=True)}
-        figures |= {f"iou_{name}": value for name, value in zip(self.classes, self.iou, strict=True)}
-        return _defined(figures)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all figures for JSON, None where not defined."""
-        return {name: _for_json(value) for name, value in asdict(self).items()}
-
-    def as_table(self) -> list[tuple[str, ...]]:
-        """Return the figures as rows of text."""
-        rows = zip(self.classes, self.dice, self.iou, strict=True)
-        table = [("class", "Dice", "IoU"), *((name, _text(dice), _text(iou)) for name, dice, iou in rows)]
-        return [*table, ("mean", _text(_mean(self.dice)), _text(_mean(self.iou)))]
 
 
 def score_instances(truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> Evaluation:
@@ -193,7 +75,8 @@ def evaluate_folders(predicted: Path, truth: Path, data: DataSettings) -> Evalua
     predicted
         Folder of results: ``<name>_labels.tif``, in folders below as well. Results without an annotation are left out.
     truth
-        Folder of annotations: the same names and folders, with any suffix, and ``_masks`` or the like if they want.
+        Folder of annotations: the same names, with any suffix, and ``_masks`` or the like if they want, in the same
+        folders or, where a name occurs once, in any. Images beside their ``_masks`` are left out.
     data
         What the annotations hold.
 
@@ -211,14 +94,14 @@ def evaluate_folders(predicted: Path, truth: Path, data: DataSettings) -> Evalua
 
 def _both(
     truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]
-) -> Iterable[tuple[NDArray[Any], NDArray[Any]]]:
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     if len(truths) != len(predicted):
         raise InputError(f"{len(predicted)} predicted images, but {len(truths)} true ones")
-    return zip(truths, predicted, strict=True)
+    yield from zip(truths, predicted, strict=True)
 
 
 def _pool(tallies: Sequence[Tally]) -> Evaluation:
-    each = [_precision(t) for t in tallies if t.truth + t.predicted]
+    each = [_precision(t) for t in tallies]  # NaN without objects, which the mean leaves out
     true, found = (np.array([getattr(t, name) for t in tallies], np.int64) for name in ("truth", "predicted"))
     total = _sum(tallies)
     hits, misses, extra = total.matched[0], total.truth - total.matched[0], total.spurious[0]
@@ -227,16 +110,16 @@ def _pool(tallies: Sequence[Tally]) -> Evaluation:
     return Evaluation(
         thresholds=THRESHOLDS,
         ap=_precision(total),
-        ap_per_image=tuple(_mean(column) for column in zip(*each, strict=True)) or (math.nan,) * len(THRESHOLDS),
+        ap_per_image=tuple(mean(column) for column in zip(*each, strict=True)) or (math.nan,) * len(THRESHOLDS),
         f1=f1,
-        pq=_ratio(total.iou, hits + (misses + extra) / 2),
-        sq=_ratio(total.iou, hits),
+        pq=ratio(total.iou, hits + (misses + extra) / 2),
+        sq=ratio(total.iou, hits),
         rq=f1[0],
         splits=total.splits,
         merges=total.merges,
-        count_mae=_mean(np.abs(difference)),
-        count_bias=_mean(difference),
-        count_error=_ratio(abs(int(difference.sum())), int(true.sum())),
+        count_mae=mean(np.abs(difference)),
+        count_bias=mean(difference),
+        count_error=ratio(abs(int(difference.sum())), int(true.sum())),
         truth_counts=tuple(true.tolist()),
         predicted_counts=tuple(found.tolist()),
     )
@@ -252,18 +135,18 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
         predicted=sum(t.predicted for t in tallies),
         matched=matched,
         spurious=spurious,
-        iou=sum(t.iou for t in tallies),
+        iou=math.fsum(t.iou for t in tallies),
         splits=sum(t.splits for t in tallies),
         merges=sum(t.merges for t in tallies),
     )
 
 
 def _precision(t: Tally) -> tuple[float, ...]:
-    return tuple(_ratio(hits, t.truth + extra) for hits, extra in zip(t.matched, t.spurious, strict=True))
+    return tuple(ratio(hits, t.truth + extra) for hits, extra in zip(t.matched, t.spurious, strict=True))
 
 
 def _f1(t: Tally) -> tuple[float, ...]:
-    return tuple(_ratio(2 * hits, hits + t.truth + extra) for hits, extra in zip(t.matched, t.spurious, strict=True))
+    return tuple(ratio(2 * hits, hits + t.truth + extra) for hits, extra in zip(t.matched, t.spurious, strict=True))
 
 
 def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
@@ -282,38 +165,53 @@ def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> ND
 def _class_figures(tables: Sequence[NDArray[np.int64]], names: Sequence[str]) -> ClassEvaluation:
     table = np.sum([np.zeros((len(names) + 1,) * 2, np.int64), *tables], axis=0)
     shared, true, found = np.diag(table)[1:], table.sum(axis=1)[1:], table.sum(axis=0)[1:]
-    dice = tuple(_ratio(2 * s, t + f) for s, t, f in zip(shared, true, found, strict=True))
-    iou = tuple(_ratio(s, t + f - s) for s, t, f in zip(shared, true, found, strict=True))
+    dice = tuple(ratio(2 * s, t + f) for s, t, f in zip(shared, true, found, strict=True))
+    iou = tuple(ratio(s, t + f - s) for s, t, f in zip(shared, true, found, strict=True))
     return ClassEvaluation(tuple(names), dice, iou, len(tables))
 
 
 def _pair_results(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
+    """Return the annotation and the result of each annotated image, in natural order."""
     for folder in (predicted, truth):
         if not folder.is_dir():
             raise InputError("no such folder", path=folder)
     results = {_key(path, predicted): path for path in sorted(predicted.rglob(f"*{_RESULT}.tif"))}
-    annotations = _annotations(truth)
-    missing = [key for key in annotations if key not in results]
-    if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        cause = f"no result {_RESULT}.tif for {len(missing)} of {len(annotations)} annotations: "
-        raise InputError(f"{cause}{', '.join(missing[:_SHOWN])}{more}", path=predicted)
+    annotations = _annotations(truth, predicted)
     if not annotations:
         raise InputError("no annotation found", path=truth)
-    return [(annotations[key], results[key]) for key in annotations]
+    by_name = _unique_names(results)
+    if len(_unique_names(annotations)) < len(annotations):
+        by_name = {}  # names alone do not tell these annotations apart
+    found = {key: results.get(key) or by_name.get(Path(key).name) for key in annotations}
+    missing = [key for key, result in found.items() if result is None]
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        cause = f"no result for {len(missing)} of {len(annotations)} annotations: {', '.join(missing[:_SHOWN])}{more}"
+        raise InputError(cause, path=predicted, hint=f"a result is called <image>{_RESULT}.tif")
+    return [(annotations[key], result) for key, result in found.items() if result is not None]
 
 
-def _annotations(folder: Path) -> dict[str, Path]:
-    """Return the annotations of a folder and below by name; ``a_masks.tif`` is preferred to its image ``a.tif``."""
-    found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if is_image(p) and p.is_file() and not p.name.startswith(".")):
-        key = _key(path, folder)
-        rival = found.get(key)
-        if rival is not None and _is_mask(rival) == _is_mask(path):
-            raise InputError(f"{path} and {rival} are both annotations of one image")
-        if rival is None or _is_mask(path):
-            found[key] = path
-    return found
+def _annotations(truth: Path, predicted: Path) -> dict[str, Path]:
+    """Return the annotations of a folder and below by name; where ``a_masks.tif`` lies beside its image, only masks."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    inside = predicted != truth and predicted.resolve().is_relative_to(truth.resolve())
+    for path in sorted((file for file in truth.rglob("*") if is_image(file) and file.is_file()), key=natural):
+        hidden = any(part.startswith(".") for part in path.relative_to(truth).parts)
+        if not hidden and not (inside and path.is_relative_to(predicted)):
+            groups[_key(path, truth)].append(path)
+    if any(len(group) > 1 for group in groups.values()):
+        groups = {key: [path for path in group if _is_mask(path)] for key, group in groups.items()}
+    for group in groups.values():
+        if len(group) > 1:
+            raise InputError(f"{group[1]} is an annotation of the same image", path=group[0])
+    return {key: group[0] for key, group in groups.items() if group}
+
+
+def _unique_names(paths: dict[str, Path]) -> dict[str, Path]:
+    names: dict[str, list[Path]] = defaultdict(list)
+    for key, path in paths.items():
+        names[Path(key).name].append(path)
+    return {name: found[0] for name, found in names.items() if len(found) == 1}
 
 
 def _is_mask(path: Path) -> bool:
@@ -331,27 +229,3 @@ def _read_pair(truth: Path, predicted: Path, data: DataSettings) -> tuple[NDArra
     if true.shape != found.shape:
         raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)
     return true, found
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else math.nan
-
-
-def _mean(values: Sequence[float] | NDArray[Any]) -> float:
-    """Return the mean of the values that are defined; NaN when none is."""
-    defined = [float(value) for value in values if not math.isnan(value)]
-    return math.fsum(defined) / len(defined) if defined else math.nan
-
-
-def _defined(figures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if not math.isnan(value)}
-
-
-def _for_json(value: Any) -> Any:  # noqa: ANN401 - any field of a record
-    if isinstance(value, tuple):
-        return [_for_json(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _text(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"

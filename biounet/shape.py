@@ -56,7 +56,8 @@ def sum_coordinates(runs, shape, n):
         row, length = begin // width, end - begin
         z, y, x = row // height, row % height, begin % width
         if size[k] == 0:
-            origin[k] = low[k] = high[k] = (z, y, x)
+            for axis, index in enumerate((z, y, x)):  # a whole row at once would take seconds to compile
+                origin[k, axis] = low[k, axis] = high[k, axis] = index
         size[k] += length
         low[k, 1], low[k, 2] = min(low[k, 1], y), min(low[k, 2], x)
         high[k, 0], high[k, 1], high[k, 2] = z, max(high[k, 1], y), max(high[k, 2], x + length - 1)

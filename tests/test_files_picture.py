@@ -51,9 +51,7 @@ def test_few_bits_keep_their_values(tmp_path, bits):
     stored = imagecodecs.png_encode(values)
     header = b"IHDR" + stored[16:24] + bytes([bits, 0, 0, 0, 0])
     chunks = [header, b"IDAT" + imagecodecs.zlib_encode(rows), b"IEND"]
-    data = b"".join(
-        len(c[4:]).to_bytes(4, "big") + c + imagecodecs.zlib_crc32(c).to_bytes(4, "big") for c in chunks
-    )
+    data = b"".join(len(c[4:]).to_bytes(4, "big") + c + imagecodecs.zlib_crc32(c).to_bytes(4, "big") for c in chunks)
     (tmp_path / "x.png").write_bytes(stored[:8] + data)
     np.testing.assert_array_equal(read_volume(tmp_path / "x.png").array[0], values)
     np.testing.assert_array_equal(read_labels(tmp_path / "x.png"), values)
@@ -61,7 +59,7 @@ def test_few_bits_keep_their_values(tmp_path, bits):
 
 @pytest.mark.parametrize("bits", [1, 8])
 def test_a_palette_gives_colours_to_images_and_numbers_to_labels(tmp_path, bits):
-    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P") if False else Image.new("P", (2, 2))
+    image = Image.new("P", (2, 2))
     image.putdata([0, 1, 1, 0])
     image.putpalette([10, 20, 30, 200, 100, 0])
     path = pil(tmp_path / "x.png", image, bits=bits)

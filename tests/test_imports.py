@@ -12,16 +12,17 @@ PACKAGE = ROOT / "biounet"
 # fmt: off
 ORDER = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
-    "files", "normalise", "prepare", "shape", "border_weight", "targets", "dataset",
+    "files", "normalise", "prepare", "border_weight", "targets", "dataset",
     "network", "loss", "model",
-    "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "measure", "segment", "batch",
-    "overlay", "report", "evaluate", "tune", "train", "check", "cli",
+    "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
+    "segment", "matching", "scores", "evaluate", "overlay", "report", "batch", "tune", "train", "history", "check", "api", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
-    "files", "normalise", "shape", "border_weight",
-    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "measure", "overlay", "report", "evaluate", "check",
+    "files", "normalise", "border_weight",
+    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
+    "matching", "scores", "evaluate", "overlay", "report", "check",
 ]
 # fmt: on
 HEAVY = {"torch", "monai"}

@@ -320,6 +320,17 @@ def test_volumes(labels):
     np.testing.assert_array_equal(ours["touches_border"], touches)
 
 
+def test_a_volume_that_touches_the_border_in_one_slice():
+    inside = np.zeros((5, 4, 4), np.int32)
+    inside[1:4, 1, 1] = 1
+    assert not table(inside)["touches_border"].item()
+    for y, x in ((1, 2), (2, 1)):
+        touching = inside.copy()
+        touching[2, y : 2 * y, x : 2 * x] = 1
+        assert table(touching)["touches_border"].item()
+        assert table(touching[:, ::-1, ::-1])["touches_border"].item()
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [

@@ -26,9 +26,10 @@ import numpy as np
 import tifffile
 from harness import THREADS
 
+from biounet.evaluate import Evaluation, score_instances
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -103,31 +104,11 @@ def run(tool: Tool, images: Path, out: Path) -> tuple[dict[str, float], float]:
     return json.loads((out / "measured.json").read_text()), wall
 
 
-def overlaps(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Return the IoU of each overlapping pair of objects, and the number of objects in each label image.
-
-    At a threshold of one half or more a pair that reaches it is the only match of both objects.
-    """
-    pairs, area = np.unique(np.stack([truth.ravel(), found.ravel()]), axis=1, return_counts=True)
-    truth_area, found_area = np.bincount(truth.ravel()), np.bincount(found.ravel())
-    both = (pairs > 0).all(axis=0)
-    (of_truth, of_found), shared = pairs[:, both], area[both]
-    iou = shared / (truth_area[of_truth] + found_area[of_found] - shared)
-    return iou, np.count_nonzero(truth_area[1:]), np.count_nonzero(found_area[1:])
-
-
-def accuracy(out: Path, truth: Path) -> tuple[float, float, float]:
-    """Return AP at .5, mean AP of .5 to .9 (pooled over images: TP / (TP + FP + FN)) and the count's mean error."""
-    ious, of_truth, of_found = [], [], []
-    for path in sorted(truth.glob("*.tif")):
-        labels = tifffile.imread(out / f"{path.stem}_labels.tif")
-        iou, expected, count = overlaps(tifffile.imread(path).astype(np.int64), labels.astype(np.int64))
-        ious.append(iou)
-        of_truth.append(expected)
-        of_found.append(count)
-    hits = np.array([np.count_nonzero(np.concatenate(ious) >= threshold) for threshold in THRESHOLDS])
-    precision = hits / (sum(of_truth) + sum(of_found) - hits)
-    return precision[0], precision.mean(), np.abs(np.subtract(of_truth, of_found)).mean()
+def accuracy(out: Path, truth: Path) -> Evaluation:
+    """Compare the label files of a run with the truth, objects pooled over images."""
+    paths = sorted(truth.glob("*.tif"))
+    found = [tifffile.imread(out / f"{path.stem}_labels.tif").astype(np.int32) for path in paths]
+    return score_instances([tifffile.imread(path).astype(np.int32) for path in paths], found)
 
 
 def folder_of(work: Path, images: Images, index: int) -> Path:
@@ -145,9 +126,10 @@ def table(tools: list[Tool], sets: list[Images], outcomes: dict[tuple[int, str],
         first = outcomes[0, images.name]
         for index, tool in enumerate(tools):
             outcome = outcomes[index, images.name]
-            half, mean, error = accuracy(folder_of(work, images, index), images.truth)
+            score = accuracy(folder_of(work, images, index), images.truth)
             rows.append(
-                f"| {images.name} | {tool.name} | {tool.minutes} | {half:.3f} | {mean:.3f} | {error:.2f} "
+                f"| {images.name} | {tool.name} | {tool.minutes} "
+                f"| {score.ap[0]:.3f} | {np.mean(score.ap):.3f} | {score.count_mae:.2f} "
                 f"| {outcome.megapixels_per_s:.3g} | {outcome.without_table:.3g} "
                 f"| {first.megapixels_per_s / outcome.megapixels_per_s:.1f} "
                 f"| {first.without_table / outcome.without_table:.1f} | {outcome.peak_memory_gb:.1f} "

@@ -127,7 +127,8 @@ def find_pairs(images: str | Path, labels: str | Path | None = None) -> list[Pai
         ``images/x.tif`` a partner such as ``masks/x.png``, or a CSV with the columns ``image`` and ``label``, whose
         paths are relative to the CSV.
     labels
-        A folder whose files have the names of the images, with any suffix, and ``_masks`` or the like if they want.
+        A folder whose files have the names of the images, with any suffix, and ``_masks`` or the like if they want; or
+        one file, when `images` is one.
 
     Raises
     ------
@@ -151,7 +152,8 @@ def match_pairs(images: str | Path, labels: str | Path | None = None) -> tuple[l
         if not folder.exists():
             raise InputError("no such folder", path=folder)
     if images.is_file():
-        return _from_csv(images)
+        both = labels is not None and Path(labels).is_file()
+        return ([Pair(images, Path(str(labels)))], Unpaired(())) if both else _from_csv(images)
     if labels is None or images.samefile(labels):
         every = [file for file in _walk(images) if not stem_of(file).endswith(_OUTPUTS)]
         masks = [file for file in every if _is_mask(file, images)]
@@ -172,7 +174,7 @@ def _match(
         key = _key(label, label_root, drop=_MASKS)
         if key in by_key:
             problems.append(f"{label} and {by_key[key]} are both annotations of one image")
-        by_key[key] = label
+        by_key.setdefault(key, label)
     pairs: dict[str, Pair] = {}
     for image in images:
         key = _key(image, image_root)

@@ -91,13 +91,14 @@ def _write_ome(part: Path, labels: NDArray[Any], grid: Grid) -> None:
 
 
 def _per_unit(spacing: tuple[float, ...]) -> Resolution:
-    """Return pixels per unit along x and y as ratios from which the very same spacing is read back."""
+    """Return pixels per unit along x and y."""
     x, y = (_ratio(size) for size in (spacing[-1], spacing[-2]))
     return (x.denominator, x.numerator), (y.denominator, y.numerator)
 
 
 def _ratio(size: float) -> Fraction:
-    exact = Fraction(repr(float(size)))  # 0.325 is 13/40 for people, and something near it for the processor
+    """Return the nearest ratio of numbers of 32 bits: the size itself where it came from such a ratio, or 0.325."""
+    exact = Fraction(float(size))
     if exact < 1:
         return exact.limit_denominator(_MOST)
     return 1 / (1 / exact).limit_denominator(_MOST)

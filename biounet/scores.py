@@ -1,0 +1,161 @@
+"""The figures of a comparison, as records that print and serialise themselves.
+
+A figure that is not defined, such as the Dice of a class that nobody has, is NaN in a record, None in JSON and absent
+among the main figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Agreement of objects with the truth, pooled over images unless it says otherwise.
+
+    An image without any object, true or predicted, adds nothing to AP, F1 and PQ. On sparse truth only labelled voxels
+    count, and a predicted object that lies more than half in unlabelled voxels counts where it matches a true one.
+
+    Attributes
+    ----------
+    thresholds
+        IoU from which on a pair is a match, 0.5, 0.55, … 0.9.
+    ap
+        TP / (TP + FP + FN) at each threshold. This is what StarDist and the 2018 Data Science Bowl call average
+        precision; it is not the area under a precision-recall curve of COCO.
+    ap_per_image
+        The same, of each image, then averaged over images that have any object.
+    f1
+        2 TP / (2 TP + FP + FN) at each threshold.
+    pq, sq, rq
+        Panoptic, segmentation and recognition quality at 0.5, ``pq = sq * rq`` (Kirillov et al. 2019).
+    splits, merges
+        True objects found as several, and predicted objects that are several (see `biounet.matching.tally`).
+    count_mae, count_bias
+        Mean absolute and mean signed (predicted - true) difference of the counts of an image.
+    count_error
+        ``|predicted - true| / true`` of the sums over all images.
+    truth_counts, predicted_counts
+        Objects of each image.
+    """
+
+    thresholds: tuple[float, ...]
+    ap: tuple[float, ...]
+    ap_per_image: tuple[float, ...]
+    f1: tuple[float, ...]
+    pq: float
+    sq: float
+    rq: float
+    splits: int
+    merges: int
+    count_mae: float
+    count_bias: float
+    count_error: float
+    truth_counts: tuple[int, ...]
+    predicted_counts: tuple[int, ...]
+
+    def as_figures(self) -> dict[str, float]:
+        """Return the main figures by name, those that are not defined left out; ``ap`` is the mean over thresholds."""
+        at = dict(zip(self.thresholds, self.ap, strict=True))
+        figures = {
+            "ap": mean(self.ap),
+            "ap50": at[0.5],
+            "ap75": at[0.75],
+            "ap90": at[0.9],
+            "f1_50": self.f1[0],
+            "pq": self.pq,
+            "count_mae": self.count_mae,
+            "count_error": self.count_error,
+        }
+        return _defined(figures)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all figures for JSON, None where not defined."""
+        return {name: _for_json(value) for name, value in asdict(self).items()}
+
+    def as_table(self) -> list[tuple[str, ...]]:
+        """Return the figures as rows of text."""
+        rows = zip(self.thresholds, self.ap, self.ap_per_image, self.f1, strict=True)
+        table: list[tuple[str, ...]] = [("IoU", "AP", "AP per image", "F1")]
+        table += [(f"{t:.2f}", _text(ap), _text(each), _text(f1)) for t, ap, each, f1 in rows]
+        table.append(("mean", _text(mean(self.ap)), _text(mean(self.ap_per_image)), _text(mean(self.f1))))
+        single = {
+            "images": str(len(self.truth_counts)),
+            "objects": f"{sum(self.predicted_counts)} of {sum(self.truth_counts)}",
+            "count MAE": _text(self.count_mae),
+            "count bias": _text(self.count_bias),
+            "count error": _text(self.count_error),
+            "PQ": _text(self.pq),
+            "SQ": _text(self.sq),
+            "RQ": _text(self.rq),
+            "splits": str(self.splits),
+            "merges": str(self.merges),
+        }
+        return table + [(name, value, "", "") for name, value in single.items()]
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """Agreement of classes with the truth, pooled over the labelled voxels of all images.
+
+    Attributes
+    ----------
+    classes
+        Names of the classes 1, 2, …; background is none.
+    dice, iou
+        Of each class; NaN where neither truth nor prediction has it.
+    images
+        Number of images.
+    """
+
+    classes: tuple[str, ...]
+    dice: tuple[float, ...]
+    iou: tuple[float, ...]
+    images: int
+
+    def as_figures(self) -> dict[str, float]:
+        """Return the figures by name, those that are not defined left out; ``dice`` is the mean over classes."""
+        figures = {"dice": mean(self.dice), "iou": mean(self.iou)}
+        figures |= {f"dice_{name}": value for name, value in zip(self.classes, self.dice, strict=True)}
+        figures |= {f"iou_{name}": value for name, value in zip(self.classes, self.iou, strict=True)}
+        return _defined(figures)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all figures for JSON, None where not defined."""
+        return {name: _for_json(value) for name, value in asdict(self).items()}
+
+    def as_table(self) -> list[tuple[str, ...]]:
+        """Return the figures as rows of text."""
+        rows = zip(self.classes, self.dice, self.iou, strict=True)
+        table = [("class", "Dice", "IoU"), *((name, _text(dice), _text(iou)) for name, dice, iou in rows)]
+        return [*table, ("mean", _text(mean(self.dice)), _text(mean(self.iou)))]
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return ``part / whole``; NaN where there is nothing to divide by."""
+    return float(part / whole) if whole else math.nan
+
+
+def mean(values: Sequence[float] | NDArray[Any]) -> float:
+    """Return the mean of the values that are defined; NaN when none is."""
+    defined = [float(value) for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def _defined(figures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def _for_json(value: Any) -> Any:  # noqa: ANN401 - any field of a record
+    if isinstance(value, tuple):
+        return [_for_json(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

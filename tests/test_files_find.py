@@ -1,0 +1,141 @@
+"""Finding images and pairing them with annotations: nothing is left out in silence."""
+
+from pathlib import Path
+
+import pytest
+
+from biounet.errors import InputError
+from biounet.files import find_images, find_pairs, match_pairs
+
+
+@pytest.fixture
+def make(tmp_path):
+    def touch(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return touch
+
+
+def relatives(found):
+    return [image.relative.as_posix() for image in found]
+
+
+def stems(pairs, root):
+    return [tuple(path.relative_to(root).as_posix() for path in (pair.image, pair.label)) for pair in pairs]
+
+
+def test_folders_are_searched_in_natural_order_and_keep_their_tree(make):
+    root = make("a10.tif", "a2.TIF", "b/x.png", "b/c/y.jpg", "notes.txt", ".hidden.tif", ".git/x.tif")
+    assert relatives(find_images([root])) == ["a2.TIF", "a10.tif", "b/c/y.jpg", "b/x.png"]
+
+
+def test_outputs_and_annotations_are_no_images_unless_named(make):
+    root = make("a.tif", "a_labels.tif", "a_overlay.png", "a_masks.tif", "a_mask.png", "b_labels.ome.tif")
+    assert relatives(find_images([root])) == ["a.tif"]
+    assert relatives(find_images([f"{root}/*"])) == ["a.tif"]
+    assert relatives(find_images([root / "a_masks.tif"])) == ["a_masks.tif"]
+
+
+def test_patterns_keep_the_tree_below_their_fixed_part(make, monkeypatch):
+    root = make("p/1/x.tif", "p/2/x.tif", "p/2/y.png")
+    assert relatives(find_images([f"{root}/p/*/x.tif"])) == ["1/x.tif", "2/x.tif"]
+    assert relatives(find_images([f"{root}/**/*.tif"])) == ["p/1/x.tif", "p/2/x.tif"]
+    monkeypatch.chdir(root)
+    assert relatives(find_images(["*/2/*"])) == ["p/2/x.tif", "p/2/y.png"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern(make):
+    root = make("a[1].tif", "a1.tif", "b*.tif")
+    assert relatives(find_images([root / "a[1].tif", root / "b*.tif"])) == ["a[1].tif", "b*.tif"]
+
+
+def test_each_image_once(make):
+    root = make("a.tif", "b.tif")
+    assert relatives(find_images([root / "b.tif", root, f"{root}/*.tif"])) == ["b.tif", "a.tif"]
+
+
+def test_links_to_folders_are_followed_but_not_round(make, tmp_path):
+    make("data/a.tif", "far/b.tif")
+    (tmp_path / "data/far").symlink_to(tmp_path / "far")
+    (tmp_path / "data/round").symlink_to(tmp_path / "data")
+    (tmp_path / "data/broken.tif").symlink_to(tmp_path / "nowhere")
+    assert relatives(find_images([tmp_path / "data"])) == ["a.tif", "far/b.tif"]
+
+
+@pytest.mark.parametrize("given", ["missing.tif", "missing/", "*.tif", ""])
+def test_nothing_found(make, given):
+    root = make("only_labels.tif", "notes.txt")
+    with pytest.raises(InputError):
+        find_images([root / given])
+
+
+def test_two_folders_with_the_same_stems(make):
+    root = make("i/a.tif", "i/b.ome.tif", "i/s/c.jpg", "l/a.png", "l/b_masks.tif", "l/s/c_label.tif")
+    assert stems(find_pairs(root / "i", root / "l"), root) == [
+        ("i/a.tif", "l/a.png"),
+        ("i/b.ome.tif", "l/b_masks.tif"),
+        ("i/s/c.jpg", "l/s/c_label.tif"),
+    ]
+
+
+def test_siblings(make):
+    root = make("a.tif", "a_masks.tif", "b.tif", "b_labels.png", "c.png", "c_mask.tif", "a_overlay.png")
+    expected = [("a.tif", "a_masks.tif"), ("b.tif", "b_labels.png"), ("c.png", "c_mask.tif")]
+    assert stems(find_pairs(root), root) == expected
+    assert stems(find_pairs(root, root), root) == expected
+
+
+def test_sibling_folders(make):
+    root = make("t1/images/a.jpg", "t1/masks/a.png", "t2/images/a.jpg", "t2/masks/a.png")
+    pairs = [(f"t{n}/images/a.jpg", f"t{n}/masks/a.png") for n in (1, 2)]
+    assert stems(find_pairs(root), root) == pairs
+    inside = make("img/x.tif", "img/ann/x.tif") / "img"
+    assert stems(find_pairs(inside, inside / "ann"), inside) == [("x.tif", "ann/x.tif")]
+
+
+def test_one_image_and_one_annotation(make):
+    root = make("a.tif", "drawn.png")
+    assert stems(find_pairs(root / "a.tif", root / "drawn.png"), root) == [("a.tif", "drawn.png")]
+
+
+def test_a_table(make):
+    root = make("raw/a.tif", "b.tif", "ann/a.png", "ann/b.png")
+    table = root / "pairs.csv"
+    table.write_text("\ufeffimage,label,who\nraw/a.tif,ann/a.png,x\nb.tif,ann/b.png,y\n", encoding="utf-8")
+    assert stems(find_pairs(table), root) == [("raw/a.tif", "ann/a.png"), ("b.tif", "ann/b.png")]
+    table.write_text("image,label\nraw/a.tif,ann/nowhere.png\nghost.tif,ann/b.png\n")
+    with pytest.raises(InputError, match=r"nowhere\.png does not exist; .*ghost\.tif does not exist"):
+        find_pairs(table)
+
+
+@pytest.mark.parametrize("text", ["", "picture,mask\na,b\n", "image,label\na.tif\n", "image,label\n,b.tif\n"])
+def test_a_table_that_is_none(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(InputError):
+        find_pairs(tmp_path / "x.csv")
+
+
+def test_everything_without_a_partner_is_listed_at_once(make):
+    root = make("i/a.tif", "i/b.tif", "i/c.tif", "i/c.png", "l/a.tif", "l/a_masks.tif", "l/z.tif", "l/c.tif")
+    pairs, alone = match_pairs(root / "i", root / "l")
+    assert stems(pairs, root) == [("i/a.tif", "l/a.tif"), ("i/c.png", "l/c.tif")]
+    said = [" ".join(Path(word).name for word in problem.split()) for problem in alone.problems]
+    assert said == [
+        "a_masks.tif and a.tif are both annotations of one image",
+        "b.tif has no annotation",
+        "c.tif and c.png have one name",
+        "z.tif has no image",
+    ]
+    with pytest.raises(InputError) as caught:
+        find_pairs(root / "i", root / "l")
+    assert all(name in str(caught.value) for name in ("b.tif", "z.tif", "c.png"))
+
+
+def test_no_pair_at_all(make):
+    root = make("a/x.txt")
+    for images, labels in ((root / "a", None), (root / "none", root), (root / "a", root / "none")):
+        with pytest.raises(InputError):
+            find_pairs(images, labels)
