@@ -1,7 +1,7 @@
 """Accuracy on nuclei2d: python benchmarks/accuracy.py ARM [--minutes 10].
 
-Arms: ``dense`` (all labels), ``windows`` (one 64x64 window labelled per image), ``few`` (150 outlined nuclei in all, from
-random weights), ``fine-tuned`` (the same 150, from a model trained on nuclei2d-u2os alone, which ``u2os`` trains),
+Arms: ``dense`` (all labels), ``windows`` (one 64x64 window labelled per image), ``few`` (150 outlined nuclei in all,
+from random weights), ``fine-tuned`` (the same 150, from a model trained on nuclei2d-u2os alone, which ``u2os`` trains),
 ``builtin`` (no training). Training sees ``nuclei2d/train`` only, and thresholds are tuned on images held out of it;
 ``nuclei2d/val`` is scored once, at the end. Prints one row of a Markdown table and keeps model and row in --work.
 """

@@ -164,7 +164,7 @@ def load(name: PathLike, device: str = "auto") -> Segmenter:
     return Segmenter(load_model(path), device)
 
 
-def train(
+def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     recipe: PathLike | Recipe,
     images: PathLike,
     labels: PathLike | None = None,
@@ -218,5 +218,3 @@ def train(
     model = learn(list(load_cases(pairs, plan)), list(load_cases(held, plan)), plan, run, begin)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
     return Segmenter(Model(model.network, card), run.device)
-
-

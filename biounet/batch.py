@@ -21,7 +21,7 @@ import torch
 
 import biounet
 from biounet.errors import BiounetError, InputError, MachineError
-from biounet.files import FoundImage, ReadOptions, read_volume, write_labels, write_picture, write_text
+from biounet.files import FoundImage, ReadOptions, read_volume, stem_of, write_labels, write_picture, write_text
 from biounet.measure import columns_to_csv
 from biounet.model import Model
 from biounet.predict import Predictor, make_predictor
@@ -196,15 +196,6 @@ def exit_code(rows: Sequence[Row]) -> int:
     """Return 0 when all went well, 3 when some inputs failed, 4 when all did."""
     failed = sum(row.status == "failed" for row in rows)
     return 0 if not failed else 4 if failed == len(rows) else 3
-
-
-def stem_of(path: Path) -> str:
-    """Return the name of an image without its suffix, ``a.ome.tif`` being ``a``."""
-    name = path.name
-    for suffix in (".ome.tiff", ".ome.tif", ".nii.gz"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem
 
 
 def _run_record(rows: Sequence[Row], model: Model, options: BatchOptions, started: float) -> dict[str, Any]:

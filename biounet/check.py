@@ -63,7 +63,7 @@ class CheckReport:
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
-        table = [("image", "shape", "type", "pixel size", "objects", "labelled", "notes")]
+        table: list[tuple[str, ...]] = [("image", "shape", "type", "pixel size", "objects", "labelled", "notes")]
         for row in self.rows:
             spacing = " x ".join(f"{s:.4g}" for s in row.spacing_um) + " µm" if row.spacing_um else "unknown"
             objects = "" if row.objects is None else str(row.objects)
@@ -166,5 +166,3 @@ def _describe(volume: Volume, annotation: Annotation | None) -> CheckedImage:
         labelled=labelled,
         notes=volume.notes,
     )
-
-

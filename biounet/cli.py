@@ -35,7 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Inputs = Annotated[list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGE...", show_default=False)]
+Inputs = Annotated[
+    list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGE...", show_default=False)
+]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name or path of a model.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
@@ -136,8 +138,9 @@ def train(
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     with _progress(quiet or json_lines) as report:
         run = Run(device=device, workers=workers, checkpoint=checkpoint, resume=resume, report=report)
-        budget = {"minutes": minutes, "epochs": epochs}
-        segmenter = api.train(recipe, images, labels, **budget, start=start, validation=validation, run=run)
+        segmenter = api.train(
+            recipe, images, labels, minutes=minutes, epochs=epochs, start=start, validation=validation, run=run
+        )
     segmenter.save(out)
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)

@@ -140,7 +140,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     """
 
     def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
-        set_track_meta(False)  # noqa: FBT003 - MONAI's way to get plain tensors
+        set_track_meta(False)
         self.cases = cases
         self.recipe = recipe
         self.patch = (recipe.train.patch,) * recipe.data.dims
@@ -202,7 +202,7 @@ class Steps(Sampler[list[int]]):
 
 
 def fit_patch(recipe: Recipe, cases: Sequence[Case], stride: int) -> Recipe:
-    """Shrink the patch to what is labelled, with more patches a batch, so that little work is spent on unlabelled voxels.
+    """Shrink the patch to what is labelled, with more patches a batch: little work is spent on unlabelled voxels.
 
     The patch becomes the smallest multiple of the stride that holds the median extent of the labelled voxels and half
     as much again; never more than the recipe says, never less than 4 strides.

@@ -2,7 +2,7 @@
 
 Whatever logit or label stands at such a voxel, each loss here is the same to the last bit, and the gradient of the
 logit is exactly 0; where every weight is 0 the loss is 0. To get there, a voxel is replaced *before* the activation
-(``torch.where``), never multiplied by 0 after it: 0 · NaN is NaN, and a zeroed logit still counts as a probability of ½.
+(``torch.where``), never multiplied by 0 after it: 0 · NaN is NaN, and a logit of 0 still counts as a probability of ½.
 """
 
 from __future__ import annotations
@@ -106,15 +106,13 @@ def instance_loss(logits: Tensor, target: Tensor, settings: LossSettings) -> Ten
 
 
 def class_loss(logits: Tensor, classes: Tensor, weight: Tensor, settings: LossSettings) -> Tensor:
-    """Loss of a model of classes: weighted cross entropy plus the mean Dice loss of the classes that are not background.
+    """Loss of a model of classes: weighted cross entropy plus the mean Dice loss of all classes but background.
 
     Shapes as in `cross_entropy`; channel 0 of `logits` is background.
     """
     logits = existing(logits.float(), weight[:, None].expand_as(logits))
     probability = logits.softmax(1)
-    misses = [
-        dice(probability[:, k], (classes == k).to(probability.dtype), weight) for k in range(1, logits.shape[1])
-    ]
+    misses = [dice(probability[:, k], (classes == k).to(probability.dtype), weight) for k in range(1, logits.shape[1])]
     overlap = torch.stack(misses).mean() if misses else logits.sum() * 0
     return settings.cross_entropy * cross_entropy(logits, classes, weight) + settings.dice * overlap
 

@@ -6,6 +6,8 @@ output depends on its neighbourhood alone and tiling stays invisible; and it fol
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,9 @@ class Rise(nn.Module):
         self.repeat = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
-        return self.repeat(self.project(coarse)) + skip
+        """Return the sum, on the grid of `skip`."""
+        rise: Tensor = self.repeat(self.project(coarse))
+        return rise + skip
 
 
 class UNet(nn.Module):
@@ -75,7 +79,7 @@ class UNet(nn.Module):
             for before, width in zip((inputs * folded, *widths), widths, strict=False)
         )
         self.pool = _POOL[dims](2)
-        self.rises = nn.ModuleList(Rise(dims, coarse, fine) for fine, coarse in zip(widths, widths[1:], strict=False))
+        self.rises = nn.ModuleList(Rise(dims, coarse, fine) for fine, coarse in pairwise(widths))
         self.decoder = nn.ModuleList(Level(dims, width, width, settings.convolutions) for width in widths[:-1])
         self.head = _CONVOLUTION[dims](widths[0], outputs * folded, 1)
         self.stride = self.fold * 2 ** (len(widths) - 1)
@@ -90,9 +94,7 @@ class UNet(nn.Module):
             skips.append(x)
             x = self.pool(x)
         x = self.encoder[-1](x)
-        for level, rise, skip in zip(
-            reversed(self.decoder), reversed(self.rises), reversed(skips), strict=True
-        ):
+        for level, rise, skip in zip(reversed(self.decoder), reversed(self.rises), reversed(skips), strict=True):
             x = level(rise(x, skip))
         return unfold_voxels(self.head(x), self.fold)
 

@@ -72,7 +72,8 @@ def make_predictor(network: UNet, device: str = "auto", *, softmax: bool = False
     place = pick_device(device)
     dtype = torch.bfloat16 if has_fast_bfloat16(place) else torch.float32
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
-    ready = fold_norms(network).to(device=place, dtype=dtype).to(memory_format=layout)
+    ready = fold_norms(network).to(device=place, dtype=dtype)
+    ready = ready.to(memory_format=layout)  # type: ignore[call-overload]
     # The head makes the surface that voxels climb: in bfloat16 that would be stairs.
     ready.head = _InFloat32(ready.head.float())
     return Predictor(ready, place, dtype, softmax)
@@ -103,7 +104,8 @@ class _InFloat32(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.float())
+        result: Tensor = self.layer(x.float())
+        return result
 
 
 def _quantise(logits: Tensor, softmax: bool) -> NDArray[Any]:
@@ -132,7 +134,7 @@ def pick_device(name: str) -> torch.device:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 natively; where it only emulates, float32 is faster."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -86,7 +86,7 @@ class LoadVolumed(MapTransform):  # type: ignore[misc]
         return loaded
 
 
-class RandSimilarityd(Randomizable, MapTransform):
+class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
     """Turn, mirror and scale image and target about the centre of the patch, and cut the patch out.
 
     One factor for all axes, drawn evenly in its logarithm, keeps the shape of cells; MONAI's own ``RandAffined`` draws
@@ -128,7 +128,7 @@ class RandSimilarityd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return image and target, both of the shape of the patch.
 
-        ``data["shift"]`` is the way from the middle of the window to the centre of the patch, in voxels along each axis.
+        ``data["shift"]`` is the way from the middle of the window to the centre of the patch, in voxels.
         """
         self.randomize()
         dims = len(self.patch)
@@ -140,7 +140,7 @@ class RandSimilarityd(Randomizable, MapTransform):
         return {**data, **{key: sample(data[key], grid, padding_mode=padding[key]) for key in padding}}
 
 
-class RandInvertd(Randomizable, MapTransform):
+class RandInvertd(Randomizable, MapTransform):  # type: ignore[misc]
     """Exchange dark and bright, so that stained and unstained objects look alike."""
 
     def __init__(self, prob: float) -> None:

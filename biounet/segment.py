@@ -111,7 +111,7 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     image = rescale(normalise(volume.array, card.recipe.normalise), zoom_for(volume, card, options.diameter))
     clock.lap("normalise")
     if card.recipe.data.kind == "classes":
-        labels = _label_classes(image, volume.grid.shape, predictor, options)
+        labels: NDArray[Any] = _label_classes(image, volume.grid.shape, predictor, options)
         clock.lap("predict_and_label")
         columns, count = measure_classes(labels, card.outputs[1:], volume.grid), None
     else:

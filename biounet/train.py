@@ -96,7 +96,11 @@ class _State:
 
 
 def train(
-    cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run | None = None, start: Model | None = None
+    cases: Sequence[Case],
+    validation: Sequence[Case],
+    recipe: Recipe,
+    run: Run | None = None,
+    start: Model | None = None,
 ) -> Model:
     """Train a model.
 
@@ -139,9 +143,7 @@ def train(
     return Model(state.average.cpu(), _card(recipe.replace("label", **label.model_dump()), cases, state, figures))
 
 
-def _learn(
-    state: _State, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run
-) -> None:
+def _learn(state: _State, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
     """Take all steps that are left."""
     device = next(state.network.parameters()).device
     settings = recipe.train
@@ -154,7 +156,9 @@ def _learn(
         loss = _take_step(state, image.to(device), target.to(device), recipe)
         if not math.isfinite(loss):
             names = ", ".join(sorted({Path(cases[int(n)].name).name for n in numbers}))
-            raise TrainingError(f"the loss is {loss} at step {state.step}, in a batch of {names}", hint="lower train.rate")
+            raise TrainingError(
+                f"the loss is {loss} at step {state.step}, in a batch of {names}", hint="lower train.rate"
+            )
         state.step += 1
         done_in_epoch = (state.step - 1) % settings.steps_per_epoch + 1
         state.loss += (loss - state.loss) / done_in_epoch
@@ -176,7 +180,7 @@ def _take_step(state: _State, image: Tensor, target: Tensor, recipe: Recipe) -> 
         logits = state.network(image.to(memory_format=layout))
     loss = recipe_loss(logits, target, recipe)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), _CLIP)
     state.optimizer.step()
     _follow(state.average, state.network, min(recipe.train.average, (1 + state.step) / (10 + state.step)))
@@ -266,7 +270,8 @@ def _begin(recipe: Recipe, start: Model | None, device: torch.device) -> _State:
     if start is not None:
         network.load_state_dict(start.network.state_dict())
     layout = torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d
-    network = network.to(device).to(memory_format=layout).train()
+    network = network.to(device)
+    network = network.to(memory_format=layout).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False)
     settings = recipe.train
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)

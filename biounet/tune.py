@@ -106,5 +106,3 @@ def _figures(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settin
         return {}
     names = [name for name in recipe.data.classes if name != "background"]
     return score_classes(labels, [label_classes(m) for m in maps], names).as_figures()
-
-

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
-def discs(shape: tuple[int, int], count: int, seed: int, radius: tuple[int, int] = (4, 8)) -> tuple[np.ndarray, np.ndarray]:
+def discs(
+    shape: tuple[int, int], count: int, seed: int, radius: tuple[int, int] = (4, 8)
+) -> tuple[np.ndarray, np.ndarray]:
     """Bright, noisy discs that do not overlap: image uint16 (y, x), labels int32 (y, x)."""
     draw = np.random.default_rng(seed)
     labels = np.zeros(shape, np.int32)

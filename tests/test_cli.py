@@ -84,7 +84,7 @@ def test_train_check_evaluate(biounet, cell_folder, tmp_path):
     code, out, _ = biounet("check", images, labels)
     assert (code, "6 images read, 0 problems" in out) == (0, True)
     recipe = tmp_path / "mine.toml"
-    recipe.write_text('[network]\nwidths = [8, 12]\n[train]\npatch = 32\nbatch = 2\nsteps_per_epoch = 3\n')
+    recipe.write_text("[network]\nwidths = [8, 12]\n[train]\npatch = 32\nbatch = 2\nsteps_per_epoch = 3\n")
     code, _, err = biounet(
         "train", recipe, "--images", images, "--labels", labels, "-o", "m.safetensors", "--epochs", 2
     )

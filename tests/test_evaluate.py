@@ -46,8 +46,8 @@ def reference(truth, predicted, threshold):
     best = (0, 0)
     for order in permutations([*range(len(found)), *[None] * len(true)], len(true)):
         hits = [b for a, b in enumerate(order) if b is not None and iou[a][b] >= threshold]
-        best = max(best, (len(hits), sum(excused[b] for b in hits)))
-    hits, excused_hits = best
+        best = max(best, (len(hits), -sum(excused[b] for b in hits)))  # an excused one is better left over
+    hits, excused_hits = best[0], -best[1]
     return hits, len(found) - sum(excused) - (hits - excused_hits), len(true) - hits
 
 
@@ -148,6 +148,12 @@ class TestSparseTruth:
         result = score(picture("11111111?????????"), picture("...11111111111111"))
         assert result.ap == (1, 1, 1, 0, 0, 0, 0, 0, 0)
         assert result.f1 == result.ap
+
+    @pytest.mark.parametrize("ids", [(1, 2), (2, 1)])
+    def test_of_two_halves_the_excused_one_is_left_over(self, ids):
+        judged, excused = ids
+        found = np.array([[judged, excused, excused, excused]], np.int32)
+        assert score(picture("44??"), found).ap[0] == 1
 
     def test_nothing_labelled_counts_nothing(self):
         result = score(picture("????"), picture("11.2"))

@@ -15,7 +15,8 @@ ORDER = [
     "files", "normalise", "prepare", "border_weight", "targets", "dataset",
     "network", "loss", "model",
     "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
-    "segment", "matching", "scores", "evaluate", "overlay", "report", "batch", "tune", "train", "history", "check", "api", "cli",
+    "segment", "matching", "scores", "evaluate", "overlay", "report", "batch",
+    "tune", "train", "history", "check", "api", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [

@@ -95,9 +95,7 @@ def test_the_loss_of_a_padded_patch_is_the_loss_of_the_patch(seed):
 def test_binary_cross_entropy_is_that_of_torch_where_all_weights_are_one():
     logits, target = _batch(1)
     ours = loss.binary_cross_entropy(logits, target[:, :3], torch.ones_like(logits))
-    torch.testing.assert_close(
-        ours, torch.nn.functional.binary_cross_entropy_with_logits(logits, target[:, :3])
-    )
+    torch.testing.assert_close(ours, torch.nn.functional.binary_cross_entropy_with_logits(logits, target[:, :3]))
 
 
 def test_weights_weigh():

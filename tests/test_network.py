@@ -43,7 +43,9 @@ def test_folding_voxels_into_channels_loses_nothing(dims):
 def test_folding_is_pixel_unshuffle():
     image = torch.randn(1, 2, 8, 6)
     assert torch.equal(fold_voxels(image, 2), torch.nn.functional.pixel_unshuffle(image, 2))
-    assert torch.equal(unfold_voxels(fold_voxels(image, 2), 2), torch.nn.functional.pixel_shuffle(fold_voxels(image, 2), 2))
+    assert torch.equal(
+        unfold_voxels(fold_voxels(image, 2), 2), torch.nn.functional.pixel_shuffle(fold_voxels(image, 2), 2)
+    )
 
 
 @pytest.mark.parametrize("half", [True, False])

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from biounet.annotation import UNLABELLED
-from biounet.dataset import Patches, Steps, fit_patch, hold_out, load_cases, make_case, targets_of
-from biounet.annotation import Annotation
+from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import volume_of_array
+from biounet.dataset import Patches, Steps, fit_patch, hold_out, load_cases, make_case, targets_of
 from biounet.errors import InputError, ModelError, TrainingError
 from biounet.files import Pair, find_pairs
 from biounet.model import Model, load_model, save_model

@@ -2,7 +2,7 @@
 
 from biounet.files.atomic import atomic_path, write_text
 from biounet.files.axes import ReadOptions
-from biounet.files.find import FoundImage, Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
+from biounet.files.find import FoundImage, Pair, Unpaired, find_images, find_pairs, list_images, match_pairs, stem_of
 from biounet.files.masks import read_annotation, read_labels
 from biounet.files.read import Description, describe, read_volume
 from biounet.files.write import write_labels, write_picture
@@ -22,6 +22,7 @@ __all__ = [
     "read_annotation",
     "read_labels",
     "read_volume",
+    "stem_of",
     "write_labels",
     "write_picture",
     "write_text",
