@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from torch.utils.data import Dataset, Sampler
 from biounet.annotation import UNLABELLED, Annotation
 from biounet.errors import InputError, SettingsError
 from biounet.files import Pair, ReadOptions, read_annotation
+from biounet.loss import boundary_regions
 from biounet.normalise import normalise, rescale, rescale_labels, zoom_to
 from biounet.prepare import IMAGE, SHIFT, TARGET, LoadVolumed, augmentation, seed_all, without_unknown
 from biounet.recipe import Recipe
-from biounet.targets import make_class_targets, make_targets
+from biounet.targets import make_class_targets, make_targets, signed_distance
 from biounet.volume import Grid, Volume
 
 _LIMIT = 1e4  # of normalised intensities: beyond it a hot pixel would be infinite in float16
@@ -64,7 +66,7 @@ class Case:
 
 def weights_in(recipe: Recipe) -> int:
     """Return how many of the last channels of a target are weights."""
-    return 3 if recipe.data.kind == "instances" else 1
+    return (3 if recipe.data.kind == "instances" else 1) + boundary_regions(recipe)
 
 
 def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | None = None) -> Iterator[Case]:
@@ -107,15 +109,28 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
 
 
 def targets_of(annotation: Annotation, recipe: Recipe, steps: tuple[float, ...]) -> NDArray[np.float16]:
-    """Return values and weights as one array, float16, shape ``(k, [z,] y, x)``, weights last."""
+    """Return what `biounet.loss.recipe_loss` compares with, float16, shape ``(k, [z,] y, x)``: weights come last."""
+    values, weights = _values_and_weights(annotation, recipe, steps)
+    regions = range(1, boundary_regions(recipe) + 1)
+    away = [signed_distance(_region(annotation, number), annotation.labelled, steps) for number in regions]
+    parts = [*values, *(distance for distance, _ in away), *weights, *(known for _, known in away)]
+    return np.stack(parts).astype(np.float16)
+
+
+def _region(annotation: Annotation, number: int) -> NDArray[np.bool_]:
+    return annotation.labels > 0 if annotation.kind == "instances" else annotation.labels == number
+
+
+def _values_and_weights(
+    annotation: Annotation, recipe: Recipe, steps: tuple[float, ...]
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     if recipe.data.kind == "instances":
         made = make_targets(annotation, recipe.targets, steps)
-        parts = (made.foreground, made.contour, made.distance, made.weight, made.contour_weight, made.distance_weight)
-        return np.stack(parts).astype(np.float16)
+        values = [made.foreground, made.contour, made.distance]
+        return values, [made.weight, made.contour_weight, made.distance_weight]
     classes, weight = make_class_targets(annotation)
     count = len([name for name in recipe.data.classes if name != "background"]) + 1
-    one_hot = [(classes == k) & (weight > 0) for k in range(count)]
-    return np.stack([*one_hot, weight]).astype(np.float16)
+    return [(classes == k) & (weight > 0) for k in range(count)], [weight]
 
 
 def _steps(grid: Grid, zoom: float, recipe: Recipe) -> tuple[float, ...]:

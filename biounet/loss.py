@@ -67,20 +67,20 @@ def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return torch.where(exists.sum() > 0, 1 - score, score.detach() * 0)
 
 
-def boundary(logits: Tensor, signed_distance: Tensor, weight: Tensor) -> Tensor:
+def boundary(probability: Tensor, signed_distance: Tensor, weight: Tensor) -> Tensor:
     """Boundary loss of Kervadec et al. 2019: the mean of probability times signed distance to the true outline.
 
     Parameters
     ----------
-    logits
-        Of one region, any shape.
+    probability
+        Of one region, any shape, from logits that went through `existing`.
     signed_distance
         Distance to the outline of the region, negative inside, in the unit of the voxel spacing; same shape.
     weight
         0 where the voxel, or its distance, is unknown.
     """
-    exists = (weight > 0).to(logits.dtype)
-    return weighted_mean(_probability(logits, weight) * existing(signed_distance, weight), exists)
+    exists = (weight > 0).to(probability.dtype)
+    return weighted_mean(existing(probability, weight) * existing(signed_distance, weight), exists)
 
 
 def instance_loss(logits: Tensor, target: Tensor, settings: LossSettings) -> Tensor:
@@ -129,8 +129,28 @@ def recipe_loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
     logits
         Shape ``(b, k, …)``.
     target
-        For instances as in `instance_loss`; for classes ``(b, k + 1, …)``: one channel for each class, then the weight.
+        Shape ``(b, n, …)``: values, signed distances, weights, weights of the signed distances. Values and weights are
+        `TARGETS` for instances; for classes there is one value for each class, and one weight. Signed distances, one for
+        each of `boundary_regions`, are there only where the recipe asks for the boundary loss.
     """
-    if recipe.data.kind == "instances":
-        return instance_loss(logits, target, recipe.loss)
-    return class_loss(logits, target[:, :-1].argmax(1), target[:, -1].float(), recipe.loss)
+    instances, regions = recipe.data.kind == "instances", boundary_regions(recipe)
+    weights = 3 if instances else 1
+    sizes = [target.shape[1] - weights - 2 * regions, regions, weights, regions]
+    values, away, weight, away_weight = target.float().split(sizes, 1)
+    if instances:
+        loss = instance_loss(logits, torch.cat([values, weight], 1), recipe.loss)
+    else:
+        loss = class_loss(logits, values.argmax(1), weight[:, 0], recipe.loss)
+    for region in range(regions):
+        one = away_weight[:, region]
+        logit = existing(logits.float(), one[:, None].expand_as(logits))
+        probability = logit[:, 0].sigmoid() if instances else logit.softmax(1)[:, region + 1]
+        loss = loss + recipe.loss.boundary / regions * boundary(probability, away[:, region], one)
+    return loss
+
+
+def boundary_regions(recipe: Recipe) -> int:
+    """Return how many outlines the boundary loss looks at: the foreground's, or one for each class; 0 without it."""
+    if recipe.loss.boundary == 0:
+        return 0
+    return 1 if recipe.data.kind == "instances" else len([c for c in recipe.data.classes if c != "background"])

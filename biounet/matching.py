@@ -64,8 +64,8 @@ class Overlaps:
 
         Objects of one label image do not overlap, so pairs above 0.5 are unique (Kirillov et al. 2019, Panoptic
         Segmentation, section 4.1). Two pairs of one object at exactly 0.5 are only possible where two objects are the
-        two halves of a third: then one matches that is not excused, so that the other is no false positive if it is; else
-        the one of lower id, which makes no difference to any figure. No assignment has more matches.
+        two halves of a third. Then one that is not excused matches, because the other is no false positive if it is;
+        else the one of lower id, which makes no difference to any figure. No assignment has more matches.
         """
         candidates = np.flatnonzero(self.iou >= THRESHOLDS[0])
         candidates = candidates[np.argsort(self.excused[self.predicted_of[candidates]], kind="stable")]

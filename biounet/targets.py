@@ -90,6 +90,42 @@ def make_class_targets(annotation: Annotation) -> tuple[NDArray[np.int32], NDArr
     return np.where(labelled, annotation.labels, np.int32(0)), labelled.astype(np.float32)
 
 
+def signed_distance(
+    region: NDArray[np.bool_], labelled: NDArray[np.bool_], steps: tuple[float, ...] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the distance to the outline of a region, negative inside, and where it is known.
+
+    As Kervadec et al. 2019 define it: the distance to the region outside, and inside minus the distance to the voxels
+    around it plus one step, so that the innermost border is 0. A voxel is known when nothing unlabelled is nearer than
+    the outline; without an outline none is.
+
+    Parameters
+    ----------
+    region, labelled
+        Masks of shape ``([z,] y, x)``.
+    steps
+        Length of a voxel along each axis; None for 1.
+
+    Returns
+    -------
+    Distances in the unit of `steps`, 0 where unknown, and weights 1 or 0.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    steps = steps_of(region.ndim, steps)
+    inside, outside = region & labelled, ~region & labelled
+    if not (inside.any() and outside.any()):
+        return np.zeros(region.shape, np.float32), np.zeros(region.shape, np.float32)
+    to_region = distance_transform_edt(~inside, sampling=steps)
+    to_rest = distance_transform_edt(~outside, sampling=steps)
+    distance = np.where(inside, -to_rest, to_region)
+    known = labelled.copy()
+    if not labelled.all():
+        known &= distance_transform_edt(labelled, sampling=steps) >= np.abs(distance)
+    distance = np.where(inside, np.minimum(distance + min(steps), 0), distance)
+    return np.where(known, distance, 0).astype(np.float32), known.astype(np.float32)
+
+
 def edge_distance(labels: NDArray[np.int32], steps: tuple[float, ...] | None = None) -> NDArray[np.float32]:
     """Return the distance of each voxel of an object to the nearest voxel that is not of this object.
 

@@ -29,6 +29,7 @@ from biounet.tune import Figures, tune, validate
 
 _TIMED = (5, 30)  # steps between which the speed is measured that a budget in minutes is turned into steps with
 _DEFAULT_MINUTES = 10.0
+SPLIT_BY_SHAPE = "learned from strokes: objects that touch are split by the shape of the foreground alone"
 _CLIP = 5.0  # largest norm of the gradient
 
 
@@ -321,6 +322,7 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: _State, figures: Figures
         data={"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels},
         validation=figures,
         history=tuple(state.history),
+        notes=(SPLIT_BY_SHAPE,) if recipe.data.kind == "scribbles" else (),
         versions={"biounet": biounet.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 

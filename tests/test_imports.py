@@ -12,8 +12,7 @@ PACKAGE = ROOT / "biounet"
 # fmt: off
 ORDER = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
-    "files", "normalise", "prepare", "border_weight", "targets", "dataset",
-    "network", "loss", "model",
+    "files", "normalise", "prepare", "border_weight", "targets", "network", "loss", "dataset", "model",
     "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
     "segment", "matching", "scores", "evaluate", "overlay", "report", "batch",
     "tune", "train", "history", "check", "api", "cli",

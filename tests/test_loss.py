@@ -32,8 +32,12 @@ def _classes(logits: Tensor, target: Tensor) -> Tensor:
     return loss.class_loss(logits, target[:, 0].mul(3).long(), target[:, 3], INSTANCES)
 
 
+WITH_BOUNDARY = parse_recipe({"loss": {"boundary": 0.5}})
+
+
 def _boundary(logits: Tensor, target: Tensor) -> Tensor:
-    return loss.boundary(logits[:, 0], target[:, 0] - 0.5, target[:, 3])
+    away = target[:, :1] - 0.5, target[:, 3:4]
+    return loss.recipe_loss(logits, torch.cat([target[:, :3], away[0], target[:, 3:], away[1]], 1), WITH_BOUNDARY)
 
 
 LOSSES = {"instances": _instance, "classes": _classes, "boundary": _boundary}
@@ -42,7 +46,7 @@ WEIGHTS_OF_HEAD = (3, 4, 5)
 
 def _unlabelled(name: str, target: Tensor) -> Tensor:
     """Where no head of the loss has a weight, (b, …)."""
-    used = WEIGHTS_OF_HEAD if name == "instances" else (3,)
+    used = (3,) if name == "classes" else WEIGHTS_OF_HEAD
     return (target[:, used] == 0).all(1)
 
 
@@ -121,8 +125,8 @@ def test_dice_of_a_perfect_and_of_a_wrong_prediction():
 def test_boundary_loss_counts_distance_outside_and_rewards_inside():
     distance = torch.tensor([2.0, 1.0, -1.0])
     everywhere = torch.ones(3)
-    assert loss.boundary(torch.tensor([50.0, -50.0, -50.0]), distance, everywhere) == pytest.approx(2 / 3)
-    assert loss.boundary(torch.tensor([-50.0, -50.0, 50.0]), distance, everywhere) == pytest.approx(-1 / 3)
+    assert loss.boundary(torch.tensor([1.0, 0.0, 0.0]), distance, everywhere) == pytest.approx(2 / 3)
+    assert loss.boundary(torch.tensor([0.0, 0.0, 1.0]), distance, everywhere) == pytest.approx(-1 / 3)
 
 
 def test_a_better_prediction_costs_less():

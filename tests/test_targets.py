@@ -11,7 +11,7 @@ from biounet.annotation import Annotation
 from biounet.border_weight import border_weight, two_nearest
 from biounet.errors import InputError
 from biounet.recipe import TargetSettings
-from biounet.targets import edge_distance, make_class_targets, make_targets
+from biounet.targets import edge_distance, make_class_targets, make_targets, signed_distance
 from biounet.volume import Grid
 
 FIELDS = ("foreground", "contour", "distance", "weight", "contour_weight", "distance_weight")
@@ -375,3 +375,18 @@ def test_what_cannot_be_a_target_is_refused():
         targets(picture("1."), steps=(1.0, 1.0, 1.0))
     with pytest.raises(InputError, match="2 positive voxel lengths"):
         border_weight(picture("1."), 10, 5, steps=(1.0, 0.0))
+
+
+def test_signed_distance_is_kervadecs():
+    region = np.array([[0, 0, 1, 1, 1, 0, 0]], bool)
+    distance, known = signed_distance(region, np.ones_like(region))
+    assert distance.tolist() == [[2, 1, 0, -1, 0, 1, 2]]
+    assert known.all()
+    assert signed_distance(region, np.ones_like(region), (1.0, 2.0))[0].tolist() == [[4, 2, -1, -3, -1, 2, 4]]
+
+
+def test_signed_distance_is_unknown_where_an_outline_may_be_hidden():
+    region = np.array([[0, 0, 1, 1, 1, 0, 0, 0, 0]], bool)
+    labelled = np.array([[1, 1, 1, 1, 1, 1, 1, 0, 0]], bool)
+    assert signed_distance(region, labelled)[1].tolist() == [[1, 1, 1, 1, 1, 1, 0, 0, 0]]
+    assert not signed_distance(region, region)[1].any()
