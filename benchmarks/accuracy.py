@@ -20,11 +20,11 @@ import numpy as np
 from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import Segmenter, load
 from biounet.dataset import Case, hold_out, make_case
-from biounet.evaluate import score_instances
+from biounet.evaluation import score_instances
 from biounet.files import Pair, find_pairs, read_annotation, read_volume
 from biounet.recipe import DataSettings, Recipe, read_recipe
 from biounet.resources import find_recipe
-from biounet.train import Progress, Run, train
+from biounet.training import Progress, Run, train
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 WINDOW, NUCLEI, PER_IMAGE = 64, 150, 10

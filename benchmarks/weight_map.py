@@ -17,8 +17,9 @@ from scipy import ndimage
 
 from biounet.annotation import Annotation
 from biounet.border_weight import border_weight
+from biounet.distances import edge_distance
 from biounet.recipe import TargetSettings
-from biounet.targets import edge_distance, make_targets
+from biounet.targets import make_targets
 from biounet.volume import Grid
 
 W0, SIGMA = 10.0, 5.0

@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from biounet.api import Result, Segmenter, load, train
     from biounet.errors import BiounetError
-    from biounet.evaluate import evaluate_folders as evaluate
+    from biounet.evaluation import evaluate_folders as evaluate
     from biounet.files import read_volume
 
 _HOMES = {
     "BiounetError": "biounet.errors",
     "Result": "biounet.api",
     "Segmenter": "biounet.api",
-    "evaluate": "biounet.evaluate:evaluate_folders",
+    "evaluate": "biounet.evaluation:evaluate_folders",
     "load": "biounet.api",
     "read_volume": "biounet.files",
     "train": "biounet.api",

@@ -22,7 +22,7 @@ from biounet.segment import Segmentation, SegmentOptions, segment
 from biounet.volume import Grid, Volume
 
 if TYPE_CHECKING:
-    from biounet.train import Run
+    from biounet.training import Run
 
 PathLike = str | Path
 
@@ -200,8 +200,8 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
         If the recipe cannot be used.
     """
     from biounet.dataset import fingerprint, hold_out, load_cases  # MONAI is slow to import
-    from biounet.train import Run
-    from biounet.train import train as learn
+    from biounet.training import Run
+    from biounet.training import train as learn
 
     run = run or Run()
     plan = recipe if isinstance(recipe, Recipe) else read_recipe(find_recipe(recipe))

@@ -28,6 +28,8 @@ from biounet.predict import Predictor, make_predictor
 from biounet.report import ReportRow, draw_overlay, write_report
 from biounet.segment import Segmentation, SegmentOptions, segment
 
+_CLASS_FILL = 0.35  # opacity of the colours of classes in overlays
+
 Status = Literal["ok", "empty", "flagged", "failed"]
 
 
@@ -169,7 +171,8 @@ def write_outputs(found: Segmentation, folder: Path, stem: str, *, overlay: bool
     table, picture, labels = (folder / f"{stem}{end}" for end in ("_objects.csv", "_overlay.png", "_labels.tif"))
     write_text(table, columns_to_csv(found.columns))
     if overlay:
-        write_picture(picture, draw_overlay(found.volume.array, found.labels))
+        fill = _CLASS_FILL if found.count is None else 0.0
+        write_picture(picture, draw_overlay(found.volume.array, found.labels, fill=fill))
     write_labels(labels, found.labels, found.volume.grid)
     return [table, picture, labels] if overlay else [table, labels]
 

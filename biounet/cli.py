@@ -24,7 +24,7 @@ from biounet.errors import BiounetError, SettingsError
 if TYPE_CHECKING:
     from biounet.batch import Row
     from biounet.files import ReadOptions
-    from biounet.train import Progress
+    from biounet.training import Progress
 
 app = typer.Typer(
     name="biounet",
@@ -132,7 +132,7 @@ def train(
     """Train a model on annotated images."""
     from biounet import api
     from biounet.history import write_history
-    from biounet.train import Run
+    from biounet.training import Run
 
     validation = (val_images, val_labels or val_images) if val_images else None
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
@@ -159,7 +159,7 @@ def evaluate(
     json_lines: Json = False,
 ) -> None:
     """Compare results with annotations."""
-    from biounet.evaluate import evaluate_folders
+    from biounet.evaluation import evaluate_folders
     from biounet.recipe import read_recipe
     from biounet.resources import find_recipe
 

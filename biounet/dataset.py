@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from biounet.annotation import UNLABELLED, Annotation
+from biounet.distances import signed_distance
 from biounet.errors import InputError, SettingsError
 from biounet.files import Pair, ReadOptions, read_annotation
 from biounet.loss import boundary_regions
 from biounet.normalise import normalise, rescale, rescale_labels, zoom_to
 from biounet.prepare import IMAGE, SHIFT, TARGET, LoadVolumed, augmentation, seed_all, without_unknown
 from biounet.recipe import Recipe
-from biounet.targets import make_class_targets, make_targets, signed_distance
+from biounet.targets import make_class_targets, make_targets
 from biounet.volume import Grid, Volume
 
 _LIMIT = 1e4  # of normalised intensities: beyond it a hot pixel would be infinite in float16

@@ -130,13 +130,13 @@ def recipe_loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
         Shape ``(b, k, …)``.
     target
         Shape ``(b, n, …)``: values, signed distances, weights, weights of the signed distances. Values and weights are
-        `TARGETS` for instances; for classes there is one value for each class, and one weight. Signed distances, one for
-        each of `boundary_regions`, are there only where the recipe asks for the boundary loss.
+        `TARGETS` for instances; for classes there is one value for each class, and one weight. Signed distances, one
+        for each of `boundary_regions`, are there only where the recipe asks for the boundary loss.
     """
     instances, regions = recipe.data.kind == "instances", boundary_regions(recipe)
     weights = 3 if instances else 1
     sizes = [target.shape[1] - weights - 2 * regions, regions, weights, regions]
-    values, away, weight, away_weight = target.float().split(sizes, 1)
+    values, away, weight, away_weight = torch.split(target.float(), sizes, 1)
     if instances:
         loss = instance_loss(logits, torch.cat([values, weight], 1), recipe.loss)
     else:

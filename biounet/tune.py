@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED
 from biounet.dataset import Case
-from biounet.evaluate import Evaluation, score_classes, score_instances
+from biounet.evaluation import Evaluation, score_classes, score_instances
 from biounet.label import label_classes
 from biounet.network import UNet
 from biounet.predict import make_predictor
@@ -23,7 +22,15 @@ Figures = dict[str, float]
 Maps = NDArray[np.uint16]
 
 _VOXELS_PER_EPOCH = 3_000_000  # of validation between epochs, so that it stays a small part of the run
-_TOLERANCE = 1.05  # settings whose count error is within this factor of the best are told apart by F1
+_TOLERANCE = 1.1  # settings whose count error is within this factor of the best are told apart by F1
+_ROUNDS = 2
+_CHOICES: dict[str, tuple[float, ...]] = {
+    "join": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95),
+    "contour": (0.0, 0.4, 0.8),
+    "summit": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+    "min_size": (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
+}
+_OUTLINES = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,12 @@ def tune(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "au
     maps = predict_cases(network, cases, recipe, device)
     settings = recipe.label
     if recipe.data.kind == "instances":
-        for _ in range(2):
-            settings = _best(cases, maps, _separations(settings))
-            settings = _best(cases, maps, _outlines(settings))
+        # One setting after the other: a grid of all together takes minutes and is no better.
+        for _ in range(_ROUNDS):
+            for name, values in _CHOICES.items():
+                if name != "min_size" or settings.min_size_unit == "px":
+                    settings = _best(cases, maps, settings, name, values)
+            settings = _best(cases, maps, settings, "foreground", _OUTLINES)
     return settings, _figures(cases, maps, recipe, settings)
 
 
@@ -69,26 +79,16 @@ def predict_cases(network: UNet, cases: Sequence[Case], recipe: Recipe, device: 
     return [predict_image(case.image.float().numpy(), predictor) for case in cases]
 
 
-def _separations(settings: LabelSettings) -> list[LabelSettings]:
-    joins, summits, sizes = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95), (0.1, 0.2, 0.3, 0.4), (0.0, 0.5, 1.0)
-    contours = sorted({0.0, 0.5, settings.contour})
-    own = max(settings.min_size, 1.0)
-    return [
-        settings.model_copy(update={"join": j, "summit": s, "contour": c, "min_size": own * 2 * m})
-        for j, s, c, m in product(joins, summits, contours, sizes)
-    ]
-
-
-def _outlines(settings: LabelSettings) -> list[LabelSettings]:
-    return [settings.model_copy(update={"foreground": t}) for t in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)]
-
-
-def _best(cases: Sequence[Case], maps: Sequence[Maps], options: Sequence[LabelSettings]) -> LabelSettings:
+def _best(
+    cases: Sequence[Case], maps: Sequence[Maps], settings: LabelSettings, name: str, values: Sequence[float]
+) -> LabelSettings:
+    """Return the settings with the best of some values: for the count, but for the outline only for F1."""
     trials = []
-    for settings in options:
-        found = evaluate_instances(cases, maps, settings)
-        trials.append(_Trial(settings, found.count_mae, float(np.mean(found.f1))))
-    limit = min(trial.count_error for trial in trials) * _TOLERANCE
+    for value in sorted({*values, getattr(settings, name)}):
+        option = settings.model_copy(update={name: value})
+        found = evaluate_instances(cases, maps, option)
+        trials.append(_Trial(option, found.count_mae, float(np.mean(found.f1))))
+    limit = np.inf if name == "foreground" else min(trial.count_error for trial in trials) * _TOLERANCE
     return max((t for t in trials if t.count_error <= limit), key=lambda t: t.f1).settings
 
 

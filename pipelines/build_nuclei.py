@@ -19,7 +19,7 @@ from biounet.files import find_pairs
 from biounet.model import Model, save_model
 from biounet.recipe import Recipe, read_recipe
 from biounet.synthetic import draw_settings, make_field
-from biounet.train import Progress, Run, train
+from biounet.training import Progress, Run, train
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
 HERE = Path(__file__).parent

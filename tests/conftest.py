@@ -10,7 +10,7 @@ from biounet.api import Segmenter
 from biounet.dataset import load_cases
 from biounet.files import find_pairs
 from biounet.recipe import parse_recipe
-from biounet.train import train
+from biounet.training import train
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

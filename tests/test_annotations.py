@@ -8,7 +8,7 @@ import biounet
 from biounet.recipe import parse_recipe
 from conftest import discs
 
-TRAIN = {"patch": 64, "batch": 4, "epochs": 3, "steps_per_epoch": 40, "rate": 1e-2, "average": 0.9}
+TRAIN = {"patch": 64, "batch": 4, "epochs": 3, "steps_per_epoch": 60, "rate": 1e-2, "average": 0.9}
 SMALL = {"network": {"widths": [8, 12, 16]}, "train": TRAIN}
 
 

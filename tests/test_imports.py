@@ -12,23 +12,23 @@ PACKAGE = ROOT / "biounet"
 # fmt: off
 ORDER = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
-    "files", "normalise", "prepare", "border_weight", "targets", "network", "loss", "dataset", "model",
+    "files", "normalise", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset", "model",
     "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
-    "segment", "matching", "scores", "evaluate", "overlay", "report", "batch",
-    "tune", "train", "history", "check", "api", "cli",
+    "segment", "matching", "scores", "evaluation", "overlay", "report", "batch",
+    "tune", "checkpoint", "training", "history", "check", "api", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
     "files", "normalise", "border_weight",
     "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
-    "matching", "scores", "evaluate", "overlay", "report", "check",
+    "matching", "scores", "evaluation", "overlay", "report", "check",
 ]
 # fmt: on
 HEAVY = {"torch", "monai"}
 
 SEGMENTING = ["predict", "surfaces", "ascent", "holes", "label", "stitch", "measure", "segment"]
-TRAINING = {"train", "tune", "targets", "dataset", "loss", "prepare"}
+TRAINING = {"training", "tune", "targets", "dataset", "loss", "prepare"}
 
 SLOW_TO_START = {"pandas", "skimage", "scipy", "matplotlib", "monai", "pyarrow", "PIL"}
 LOADS_CODE = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -13,11 +13,11 @@ from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import volume_of_array
 from biounet.batch import segment_batch
 from biounet.dataset import make_case
-from biounet.evaluate import score_instances
+from biounet.evaluation import score_instances
 from biounet.files import find_images, read_volume, write_labels
 from biounet.recipe import parse_recipe
 from biounet.segment import SegmentOptions
-from biounet.train import Run, train
+from biounet.training import Run, train
 from biounet.volume import Grid
 from conftest import discs
 

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 import biounet
-from biounet.evaluate import score_instances
+from biounet.evaluation import score_instances
 from biounet.resources import sample_folder
 
 

@@ -9,9 +9,10 @@ from scipy import ndimage
 
 from biounet.annotation import Annotation
 from biounet.border_weight import border_weight, two_nearest
+from biounet.distances import edge_distance, signed_distance
 from biounet.errors import InputError
 from biounet.recipe import TargetSettings
-from biounet.targets import edge_distance, make_class_targets, make_targets, signed_distance
+from biounet.targets import make_class_targets, make_targets
 from biounet.volume import Grid
 
 FIELDS = ("foreground", "contour", "distance", "weight", "contour_weight", "distance_weight")

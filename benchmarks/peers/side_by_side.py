@@ -26,7 +26,7 @@ import numpy as np
 import tifffile
 from harness import THREADS
 
-from biounet.evaluate import Evaluation, score_instances
+from biounet.evaluation import Evaluation, score_instances
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

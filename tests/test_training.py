@@ -15,7 +15,7 @@ from biounet.errors import InputError, ModelError, TrainingError
 from biounet.files import Pair, find_pairs
 from biounet.model import Model, load_model, save_model
 from biounet.recipe import Recipe, parse_recipe
-from biounet.train import Progress, Run, train
+from biounet.training import Progress, Run, train
 from biounet.volume import Grid
 from conftest import discs
 

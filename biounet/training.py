@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import platform
@@ -17,12 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import biounet
+from biounet.checkpoint import State, begin, keep, restore
 from biounet.dataset import Case, Patches, Steps, fit_patch
 from biounet.errors import InputError, ModelError, TrainingError
-from biounet.files import atomic_path
 from biounet.loss import recipe_loss
 from biounet.model import Card, Model, new_network, outputs_of
-from biounet.network import UNet, initialise
 from biounet.predict import has_fast_bfloat16, pick_device
 from biounet.recipe import Recipe
 from biounet.tune import Figures, tune, validate
@@ -82,20 +80,6 @@ class Run:
     report: Callable[[Progress], None] = lambda progress: None
 
 
-@dataclass
-class _State:
-    """Everything that an unbroken run would have at this step."""
-
-    network: UNet
-    average: UNet
-    optimizer: torch.optim.AdamW
-    step: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    loss: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 def train(
     cases: Sequence[Case],
     validation: Sequence[Case],
@@ -135,16 +119,16 @@ def train(
     device = pick_device(run.device)
     recipe = _with_start(recipe, start)
     recipe = fit_patch(recipe, cases, new_network(recipe).stride)
-    state = _begin(recipe, start, device)
+    state = begin(recipe, start, device)
     if run.resume and run.checkpoint is not None and run.checkpoint.exists():
-        _restore(state, run.checkpoint, recipe)
+        restore(state, run.checkpoint, recipe)
     _learn(state, cases, validation, recipe, run)
     state.average.eval()
     label, figures = tune(state.average, validation, recipe, run.device)
     return Model(state.average.cpu(), _card(recipe.replace("label", **label.model_dump()), cases, state, figures))
 
 
-def _learn(state: _State, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
+def _learn(state: State, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
     """Take all steps that are left."""
     device = next(state.network.parameters()).device
     settings = recipe.train
@@ -175,7 +159,7 @@ def _learn(state: _State, cases: Sequence[Case], validation: Sequence[Case], rec
             return
 
 
-def _take_step(state: _State, image: Tensor, target: Tensor, recipe: Recipe) -> float:
+def _take_step(state: State, image: Tensor, target: Tensor, recipe: Recipe) -> float:
     layout = torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d
     with torch.autocast(image.device.type, torch.bfloat16, enabled=has_fast_bfloat16(image.device)):
         logits = state.network(image.to(memory_format=layout))
@@ -202,14 +186,14 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / warm) * (0.5 * (1 + math.cos(math.pi * step / steps)) if steps else 1.0)
 
 
-def _end_epoch(state: _State, validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
+def _end_epoch(state: State, validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
     state.average.eval()
     figures = validate(state.average, validation, recipe, run.device)
     epoch = math.ceil(state.step / recipe.train.steps_per_epoch)
     state.history.append({"epoch": epoch, "step": state.step, "loss": state.loss, **figures})
     state.loss = 0.0
     if run.checkpoint is not None:
-        _keep(state, run.checkpoint, recipe)
+        keep(state, run.checkpoint, recipe)
 
 
 class _Clock:
@@ -229,7 +213,7 @@ class _Clock:
     def per_step(self) -> float:
         return (self.marks[_TIMED[1]] - self.marks[_TIMED[0]]) / (_TIMED[1] - _TIMED[0])
 
-    def left(self, state: _State) -> float:
+    def left(self, state: State) -> float:
         return state.seconds / state.step * (state.steps - state.step) if state.steps else math.inf
 
 
@@ -265,48 +249,7 @@ def _with_start(recipe: Recipe, start: Model | None) -> Recipe:
     return recipe.model_copy(update={"network": known.network, "normalise": known.normalise})
 
 
-def _begin(recipe: Recipe, start: Model | None, device: torch.device) -> _State:
-    network = new_network(recipe)
-    initialise(network, recipe.train.seed)
-    if start is not None:
-        network.load_state_dict(start.network.state_dict())
-    layout = torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d
-    network = network.to(device)
-    network = network.to(memory_format=layout).train()  # type: ignore[call-overload]
-    average = copy.deepcopy(network).requires_grad_(False)
-    settings = recipe.train
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
-    return _State(network, average, optimizer)
-
-
-def _keep(state: _State, path: Path, recipe: Recipe) -> None:
-    kept = {
-        "recipe": recipe.model_dump_json(),
-        "network": state.network.state_dict(),
-        "average": state.average.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "progress": {"step": state.step, "steps": state.steps, "seconds": state.seconds},
-        "history": state.history,
-    }
-    with atomic_path(path) as part:
-        torch.save(kept, part)
-
-
-def _restore(state: _State, path: Path, recipe: Recipe) -> None:
-    try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError("not a readable checkpoint", path=path, hint="remove it, or train without --resume") from error
-    if kept["recipe"] != recipe.model_dump_json():
-        raise ModelError("this checkpoint was made with other settings", path=path, hint="train without --resume")
-    state.network.load_state_dict(kept["network"])
-    state.average.load_state_dict(kept["average"])
-    state.optimizer.load_state_dict(kept["optimizer"])
-    state.step, state.steps, state.seconds = (kept["progress"][key] for key in ("step", "steps", "seconds"))
-    state.history = kept["history"]
-
-
-def _card(recipe: Recipe, cases: Sequence[Case], state: _State, figures: Figures) -> Card:
+def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures) -> Card:
     voxels = sum(case.labels.size for case in cases)
     labelled = sum(case.labelled for case in cases)
     sizes = _object_sizes(cases) if recipe.data.kind == "instances" else np.empty(0)

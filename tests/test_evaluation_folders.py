@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from biounet.errors import InputError
-from biounet.evaluate import evaluate_folders
+from biounet.evaluation import evaluate_folders
 from biounet.recipe import DataSettings
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from biounet.annotation import UNLABELLED
 from biounet.errors import InputError
-from biounet.evaluate import score_classes, score_instances
+from biounet.evaluation import score_classes, score_instances
 from biounet.matching import THRESHOLDS, match, tally
 
 

@@ -1,0 +1,95 @@
+"""The state of a training: begun, written to disk, and found again after an interruption."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from biounet.errors import ModelError
+from biounet.files import atomic_path
+from biounet.model import Model, new_network
+from biounet.network import UNet, initialise
+from biounet.recipe import Recipe
+
+
+@dataclass
+class State:
+    """Everything that an unbroken run would have at this step.
+
+    Attributes
+    ----------
+    network, average
+        The network that is trained, and the one of its running averages.
+    optimizer
+        With its moments.
+    step, steps
+        Steps done, and planned; 0 planned as long as the budget in minutes has not been turned into steps.
+    seconds
+        Time spent.
+    loss
+        Mean over the epoch so far.
+    history
+        One mapping for each epoch.
+    """
+
+    network: UNet
+    average: UNet
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def begin(recipe: Recipe, start: Model | None, device: torch.device) -> State:
+    """Return the state before the first step: random weights from the recipe's seed, or those of a model."""
+    network = new_network(recipe)
+    initialise(network, recipe.train.seed)
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
+    layout = torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d
+    network = network.to(device)
+    network = network.to(memory_format=layout).train()  # type: ignore[call-overload]
+    average = copy.deepcopy(network).requires_grad_(False)
+    settings = recipe.train
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    return State(network, average, optimizer)
+
+
+def keep(state: State, path: Path, recipe: Recipe) -> None:
+    """Write the state as a checkpoint, whole or not at all."""
+    kept = {
+        "recipe": recipe.model_dump_json(),
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "progress": {"step": state.step, "steps": state.steps, "seconds": state.seconds},
+        "history": state.history,
+    }
+    with atomic_path(path) as part:
+        torch.save(kept, part)
+
+
+def restore(state: State, path: Path, recipe: Recipe) -> None:
+    """Bring a state to that of a checkpoint.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged, or was made with another recipe.
+    """
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError("not a readable checkpoint", path=path, hint="remove it, or train without --resume") from error
+    if kept["recipe"] != recipe.model_dump_json():
+        raise ModelError("this checkpoint was made with other settings", path=path, hint="train without --resume")
+    state.network.load_state_dict(kept["network"])
+    state.average.load_state_dict(kept["average"])
+    state.optimizer.load_state_dict(kept["optimizer"])
+    state.step, state.steps, state.seconds = (kept["progress"][key] for key in ("step", "steps", "seconds"))
+    state.history = kept["history"]
