@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,17 @@ from biounet.stitch import label_objects
 
 Figures = dict[str, float]
 Maps = NDArray[np.uint16]
+Choices = dict[str, tuple[float, ...]]
 
 _VOXELS_PER_EPOCH = 3_000_000  # of validation between epochs, so that it stays a small part of the run
-_TOLERANCE = 1.1  # settings whose count error is within this factor of the best are told apart by F1
-_ROUNDS = 2
-_CHOICES: dict[str, tuple[float, ...]] = {
+_TOLERANCE = 1.05  # settings whose count error is within this factor of the best are told apart by F1
+_SEPARATE: Choices = {
     "join": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95),
-    "contour": (0.0, 0.4, 0.8),
     "summit": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
-    "min_size": (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
+    "contour": (0.0, 0.4, 0.8),
 }
-_OUTLINES = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+_DROP: Choices = {"min_size": (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0)}
+_OUTLINE: Choices = {"foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)}
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,11 @@ def tune(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "au
     maps = predict_cases(network, cases, recipe, device)
     settings = recipe.label
     if recipe.data.kind == "instances":
-        # One setting after the other: a grid of all together takes minutes and is no better.
-        for _ in range(_ROUNDS):
-            for name, values in _CHOICES.items():
-                if name != "min_size" or settings.min_size_unit == "px":
-                    settings = _best(cases, maps, settings, name, values)
-            settings = _best(cases, maps, settings, "foreground", _OUTLINES)
+        settings = _best(cases, maps, settings, _OUTLINE, counting=False)
+        settings = _best(cases, maps, settings, _SEPARATE)
+        if settings.min_size_unit == "px":
+            settings = _best(cases, maps, settings, _DROP)
+        settings = _best(cases, maps, settings, _OUTLINE, counting=False)
     return settings, _figures(cases, maps, recipe, settings)
 
 
@@ -80,15 +80,15 @@ def predict_cases(network: UNet, cases: Sequence[Case], recipe: Recipe, device: 
 
 
 def _best(
-    cases: Sequence[Case], maps: Sequence[Maps], settings: LabelSettings, name: str, values: Sequence[float]
+    cases: Sequence[Case], maps: Sequence[Maps], settings: LabelSettings, choices: Choices, *, counting: bool = True
 ) -> LabelSettings:
-    """Return the settings with the best of some values: for the count, but for the outline only for F1."""
+    """Return the settings with the best combination of choices: for the count and then F1, or for F1 alone."""
     trials = []
-    for value in sorted({*values, getattr(settings, name)}):
-        option = settings.model_copy(update={name: value})
+    for values in product(*(sorted({*values, getattr(settings, name)}) for name, values in choices.items())):
+        option = settings.model_copy(update=dict(zip(choices, values, strict=True)))
         found = evaluate_instances(cases, maps, option)
         trials.append(_Trial(option, found.count_mae, float(np.mean(found.f1))))
-    limit = np.inf if name == "foreground" else min(trial.count_error for trial in trials) * _TOLERANCE
+    limit = min(trial.count_error for trial in trials) * _TOLERANCE if counting else np.inf
     return max((t for t in trials if t.count_error <= limit), key=lambda t: t.f1).settings
 
 
