@@ -133,7 +133,6 @@ def main() -> None:
         start = None
         if options.arm == "fine-tuned":
             start = load(options.work / "u2os.safetensors").model
-            recipe = recipe.replace("train", minutes=options.minutes, epochs=None, rate=recipe.train.rate / 3)
         cases, held = cases_of(options.arm, recipe)
         segmenter = Segmenter(train(cases, held, recipe, replace(Run(), report=show), start))
         segmenter.save(options.work / f"{options.arm}.safetensors")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -106,7 +107,7 @@ def segment_batch(
     options
         How.
     report
-        Called with each row as its image is done, in the order of completion.
+        Called with each row as its image is done, in the order of completion, never twice at a time.
 
     Returns
     -------
@@ -123,13 +124,14 @@ def segment_batch(
     predictor = make_predictor(model.network, options.device, softmax=model.card.recipe.data.kind != "instances")
     jobs = _jobs(options.jobs, len(images), predictor)
     threads = torch.get_num_threads()
-    started = time.time()
+    started, one_at_a_time = time.time(), Lock()
 
     def work(image: FoundImage) -> Row:
         if predictor.device.type == "cpu":
             torch.set_num_threads(max(1, threads // jobs))
         row = segment_file(image, model, predictor, out, options)
-        report(row)
+        with one_at_a_time:
+            report(row)
         return row
 
     with ThreadPoolExecutor(jobs) as pool:

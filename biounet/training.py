@@ -28,6 +28,7 @@ from biounet.tune import Figures, tune, validate
 _TIMED = (5, 30)  # steps between which the speed is measured that a budget in minutes is turned into steps with
 _DEFAULT_MINUTES = 10.0
 SPLIT_BY_SHAPE = "learned from strokes: objects that touch are split by the shape of the foreground alone"
+_GENTLY = 1 / 3  # of the learning rate, from a model: larger steps forget what it knows
 _CLIP = 5.0  # largest norm of the gradient
 
 
@@ -100,7 +101,8 @@ def train(
     run
         Device, checkpoint and progress.
     start
-        A model to continue from instead of random weights: its network and normalisation replace the recipe's.
+        A model to continue from instead of random weights: its network and normalisation replace the recipe's, and the
+        learning rate is a third of the recipe's.
 
     Returns
     -------
@@ -246,6 +248,7 @@ def _with_start(recipe: Recipe, start: Model | None) -> Recipe:
             hint="train without --from",
         )
     known = start.card.recipe
+    recipe = recipe.replace("train", rate=recipe.train.rate * _GENTLY)
     return recipe.model_copy(update={"network": known.network, "normalise": known.normalise})
 
 

@@ -64,7 +64,7 @@ def test_lab_scientist_teaches_the_model_with_one_outlined_window(samples):
     (samples / "few").mkdir()
     shutil.copy(samples / "images" / "crowded.tif", samples / "few")
     recipe = samples / "mine.toml"
-    recipe.write_text("[train]\nsteps_per_epoch = 10\nrate = 3e-4\nbatch = 2\n")
+    recipe.write_text("[train]\nsteps_per_epoch = 10\nrate = 1e-3\nbatch = 2\n")
     assert shell(samples, "check", "few", "mine").returncode == 0
     options = ["--images", "few", "--labels", "mine", "--from", "nuclei", "--epochs", "2", "-o", "m.safetensors"]
     done = shell(samples, "train", str(recipe), *options)
@@ -73,8 +73,8 @@ def test_lab_scientist_teaches_the_model_with_one_outlined_window(samples):
     before, after = (biounet.load(name).segment(image) for name in ("nuclei", samples / "m.safetensors"))
     assert biounet.load(samples / "m.safetensors").card.data["share"] < 0.5
     f1 = [score_instances([ids], [found.labels]).as_figures()["f1_50"] for found in (before, after)]
-    assert f1[1] > f1[0] - 0.05
-    assert f1[1] > 0.7
+    assert f1[1] > f1[0] - 0.1
+    assert f1[1] > 0.8
 
 
 def test_batch_operator_can_believe_the_exit_code(samples):
