@@ -163,11 +163,20 @@ def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> ND
 
 
 def _class_figures(tables: Sequence[NDArray[np.int64]], names: Sequence[str]) -> ClassEvaluation:
-    table = np.sum([np.zeros((len(names) + 1,) * 2, np.int64), *tables], axis=0)
+    dice, iou = _dice_and_iou(np.sum([np.zeros((len(names) + 1,) * 2, np.int64), *tables], axis=0))
+    each = [_dice_and_iou(table) for table in tables]
+    dice_per_image, iou_per_image = (
+        tuple(mean([figures[kind][n] for figures in each]) for n in range(len(names))) for kind in (0, 1)
+    )
+    return ClassEvaluation(tuple(names), dice, iou, dice_per_image, iou_per_image, len(tables))
+
+
+def _dice_and_iou(table: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return both figures of each class but the background, from counts by true (row) and predicted (column) class."""
     shared, true, found = np.diag(table)[1:], table.sum(axis=1)[1:], table.sum(axis=0)[1:]
     dice = tuple(ratio(2 * s, t + f) for s, t, f in zip(shared, true, found, strict=True))
     iou = tuple(ratio(s, t + f - s) for s, t, f in zip(shared, true, found, strict=True))
-    return ClassEvaluation(tuple(names), dice, iou, len(tables))
+    return dice, iou
 
 
 def _pair_results(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:

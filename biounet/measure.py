@@ -84,17 +84,19 @@ def measure_columns(
 
 def measure_objects(
     labels: NDArray[np.integer[Any]],
-    intensities: NDArray[Any],
+    intensities: NDArray[Any] | None,
     grid: Grid,
     confidence: NDArray[np.floating[Any]] | None = None,
     channel_names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Measure objects as `measure_columns` does, into a pandas DataFrame.
 
-    Channels without names are called ``0``, ``1``, …
+    Channels without names are called ``0``, ``1``, …; without intensities there are no columns of them.
     """
     import pandas as pd  # slow to import
 
+    if intensities is None:
+        intensities = np.empty((0, *labels.shape))
     names = [str(i) for i in range(len(intensities))] if channel_names is None else channel_names
     return pd.DataFrame(measure_columns(labels, intensities, grid, confidence, names))
 

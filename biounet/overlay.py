@@ -68,7 +68,8 @@ def palette(*, bright: bool = False) -> NDArray[np.uint8]:
     """Return the colours of labels 1, 2, 3, …, shape ``(n, 3)``, RGB; after the last comes the first again.
 
     Each hue is a golden angle from the one before, so labels with near numbers, which are mostly neighbours, have
-    distant hues. Three steps of lightness in turn tell neighbours apart without seeing red and green as different.
+    distant hues. Three steps of lightness in turn keep consecutive numbers apart for those who do not tell red from
+    green; numbers three apart may look alike to them.
 
     Parameters
     ----------

@@ -119,9 +119,10 @@ def _grouped(number: int) -> str:
 
 def _summary(rows: Sequence[ReportRow]) -> str:
     number = {status: sum(row.status == status for row in rows) for status in _BADGES}
+    counts = [row.count for row in rows if row.count is not None]
     figures = [
         ("images", _grouped(len(rows)), ""),
-        ("objects", _grouped(sum(row.count or 0 for row in rows)), ""),
+        ("objects", _grouped(sum(counts)) if counts else "–", ""),
         *((status, _grouped(number[status]), status if number[status] else "") for status in _BADGES if status != "ok"),
         ("seconds", f"{sum(row.seconds for row in rows):.1f}", ""),
     ]
@@ -155,12 +156,16 @@ def _chart(rows: Sequence[ReportRow]) -> str:
     if not counts.size:
         return ""
     if len(rows) <= _MOST_BARS:
-        bars = [(row.count or 0, f"{row.image}: {_BADGES[row.status][2:]}, {row.count}", row.status) for row in rows]
+        bars = [(row.count or 0, f"{row.image}: {_outcome(row)}", row.status) for row in rows]
         return _bars(bars, "Objects in each image", "images, in the order of the table as it came")
     width = -(-(int(counts.max()) + 1) // 40)
     images = np.bincount(counts // width)
     bars = [(int(n), f"{i * width} to {(i + 1) * width - 1} objects: {n} images", "ok") for i, n in enumerate(images)]
     return _bars(bars, "Images by number of objects", f"objects per image, 0 to {len(images) * width - 1}")
+
+
+def _outcome(row: ReportRow) -> str:
+    return row.status if row.count is None else f"{row.status}, {row.count}"
 
 
 def _bars(bars: Sequence[tuple[int, str, str]], title: str, axis: str) -> str:

@@ -101,7 +101,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ClassEvaluation:
-    """Agreement of classes with the truth, pooled over the labelled voxels of all images.
+    """Agreement of classes with the truth, pooled over the labelled voxels of all images unless it says otherwise.
 
     Attributes
     ----------
@@ -109,6 +109,8 @@ class ClassEvaluation:
         Names of the classes 1, 2, …; background is none.
     dice, iou
         Of each class; NaN where neither truth nor prediction has it.
+    dice_per_image, iou_per_image
+        The same, of each image, then averaged over the images where truth or prediction has the class.
     images
         Number of images.
     """
@@ -116,6 +118,8 @@ class ClassEvaluation:
     classes: tuple[str, ...]
     dice: tuple[float, ...]
     iou: tuple[float, ...]
+    dice_per_image: tuple[float, ...]
+    iou_per_image: tuple[float, ...]
     images: int
 
     def as_figures(self) -> dict[str, float]:
@@ -131,9 +135,11 @@ class ClassEvaluation:
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return the figures as rows of text."""
-        rows = zip(self.classes, self.dice, self.iou, strict=True)
-        table = [("class", "Dice", "IoU"), *((name, _text(dice), _text(iou)) for name, dice, iou in rows)]
-        return [*table, ("mean", _text(mean(self.dice)), _text(mean(self.iou)))]
+        columns = (self.dice, self.iou, self.dice_per_image, self.iou_per_image)
+        rows = zip(self.classes, *columns, strict=True)
+        table: list[tuple[str, ...]] = [("class", "Dice", "IoU", "Dice per image", "IoU per image")]
+        table += [(name, *map(_text, values)) for name, *values in rows]
+        return [*table, ("mean", *(_text(mean(column)) for column in columns))]
 
 
 def ratio(part: float, whole: float) -> float:

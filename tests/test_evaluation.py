@@ -306,11 +306,19 @@ class TestClasses:
         assert figures["iou_membrane"] == 4 / 7
         assert not [name for name in figures if "debris" in name]
         assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["dice"][2] is None
-        assert result.as_table()[3] == ("debris", "-", "-")
+        assert result.as_table()[3] == ("debris", "-", "-", "-", "-")
 
     def test_voxels_of_all_images_are_pooled(self):
         cut = [np.hsplit(image, 2) for image in (self.truth, self.found)]
         assert score_classes(*cut, ["a", "b"]).dice == score_classes([self.truth], [self.found], ["a", "b"]).dice
+
+    def test_figures_of_images_are_averaged_where_they_have_the_class(self):
+        truths = [picture("11.."), picture("1111"), picture("....")]
+        result = score_classes(truths, [picture("1..."), picture("1111"), picture("....")], ["cell", "debris"])
+        assert result.dice[0] == 2 * 5 / (6 + 5)
+        assert result.dice_per_image[0] == (2 / 3 + 1) / 2  # nobody has a cell in the third
+        assert result.iou_per_image[0] == (1 / 2 + 1) / 2
+        assert math.isnan(result.dice_per_image[1])
 
     def test_nothing_labelled(self):
         assert score_classes([picture("??")], [picture("11")], ["cell"]).as_figures() == {}

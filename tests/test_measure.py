@@ -371,6 +371,8 @@ def test_data_frame():
     assert isinstance(frame, pd.DataFrame)
     assert frame["area_px"].tolist() == [2, 1]
     assert "intensity_mean_1" in frame
+    bare = measure_objects(labels, None, Grid(labels.shape))
+    assert list(bare) == [name for name in frame if not name.startswith("intensity")]
 
 
 def test_classes():
