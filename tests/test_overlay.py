@@ -23,8 +23,8 @@ def coloured(labels, **options):
     return tuple("".join(".#"[int(pixel)] for pixel in row) for row in drawn)
 
 
-# What remains of linear RGB: Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of color
-# vision deficiency", severity 1.
+# What remains of linear RGB: Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of
+# color vision deficiency", severity 1.
 DICHROMATS = {
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
@@ -142,12 +142,15 @@ class TestImage:
         drawn = draw_overlay(np.full((1, 4, 4), level, np.float32), picture("1...").repeat(4, axis=0))
         assert drawn[:, 0].any(axis=1).all()
 
-    def test_what_is_no_number_is_black_and_spoils_nothing(self):
+    @pytest.mark.parametrize(("value", "level"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)])
+    def test_what_is_not_finite_spoils_nothing_else(self, value, level):
         image = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
-        image[0, 0, 1] = np.nan
+        image[0, 0, 1] = value
         drawn = draw_overlay(image, np.zeros((4, 4), np.int32))
-        assert not drawn[0, 1].any()
+        assert drawn[0, 1].tolist() == [level] * 3
+        assert drawn[0, 0].tolist() == [0] * 3
         assert drawn[3, 3].tolist() == [255] * 3
+        assert 0 < drawn[1, 3, 0] < 255
 
     def test_volumes_are_shown_by_their_fullest_slice(self):
         labels = np.zeros((3, 4, 4), np.int32)

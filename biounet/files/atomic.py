@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from biounet.errors import BiounetError, MachineError
@@ -15,11 +15,12 @@ _HINTS = {
     errno.ENOSPC: "free some space, or choose another folder",
     errno.EDQUOT: "your share of the disk is full",
     errno.ENOENT: "make the folder first",
+    errno.ENOTDIR: "a part of the path is a file and no folder",
     errno.EACCES: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that can be written to",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-_SHORT = 100  # characters of the name that the temporary one keeps: file systems allow 255 bytes
+_SHORT = 50  # characters of the name that the temporary one keeps: of 4 bytes each, where file systems allow 255
 
 
 @contextmanager
@@ -47,7 +48,8 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         hint = _HINTS.get(error.errno or 0)
         raise MachineError(f"cannot write: {error.strerror or error}", path=final, hint=hint) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # such as a folder that is a file: the error of the block says it
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -98,6 +98,9 @@ def named_axes(raw: RawImage, given: str | None, path: Path) -> str:
         return raw.axes
     given = given.upper()
     if len(given) == len(raw.shape):
+        if raw.axes.endswith("S") and given[-1] in "YX":
+            cause = f"axes {given} do not fit the shape {_shape(raw)}, whose last axis holds colours"
+            raise InputError(cause, path=path)
         return given
     if len(given) == sum(length > 1 for length in raw.shape):
         letters = iter(given)
@@ -123,6 +126,8 @@ def _pick_plane(
     keep = "ZYX"[-options.dims :] + "C"
     left = [letter for letter in axes if letter not in keep]
     if not left:
+        if options.plane:
+            raise InputError(f"no plane {options.plane}: there is one, with number 0", path=path)
         return array, axes
     if len(left) > 1:
         cause = f"more than one image along {' and '.join(left)} ({_seen(raw)})"

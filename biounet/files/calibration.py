@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from xml.etree import ElementTree
 
@@ -44,6 +45,8 @@ class Calibration:
         Names of the channels.
     elsewhere
         Files that hold other parts of the image.
+    planes
+        How many planes OME-XML declares, each sample of a colour counted as one; 0 where there is none.
     notes
         Remarks for the user.
     """
@@ -52,6 +55,7 @@ class Calibration:
     origin: str = ""
     channels: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
+    planes: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -88,7 +92,12 @@ def from_ome(xml: str) -> Calibration:
     }
     channels = [element for element in pixels if element.tag.endswith("Channel")]
     names = tuple(element.get("Name") or f"channel_{n}" for n, element in enumerate(channels))
-    return _result(sizes, "OME-XML", names, tuple(sorted(others)))
+    planes = sum(_planes(element) for element in root.iter() if element.tag.endswith("Pixels"))
+    return replace(_result(sizes, "OME-XML", names), elsewhere=tuple(sorted(others)), planes=planes)
+
+
+def _planes(pixels: ElementTree.Element) -> int:
+    return math.prod(int(pixels.get(f"Size{letter}", 1)) for letter in "ZCT")
 
 
 def _from_imagej(tif: tifffile.TiffFile) -> Calibration | None:
@@ -126,6 +135,8 @@ def _micrometres(value: float | str | Fraction | None, unit: Fraction | None) ->
     if value is None or unit is None:
         return None
     try:
+        if not math.isfinite(float(value)) or not float(value):
+            return None  # as a fraction, 1e99999999 would have as many digits
         size = float(Fraction(value) * unit)
     except (ValueError, OverflowError, ZeroDivisionError):  # "0,325", NaN, infinite
         return None
@@ -142,11 +153,11 @@ def _unknown(size: float | None) -> Calibration:
 
 
 def _result(
-    sizes: Mapping[str, float | None], origin: str, channels: tuple[str, ...] = (), elsewhere: tuple[str, ...] = ()
+    sizes: Mapping[str, float | None], origin: str, channels: tuple[str, ...] = ()
 ) -> Calibration:
     spacing = {axis: size for axis, size in sizes.items() if size is not None}
     x, y = spacing.get("X"), spacing.get("Y")
     if x is None or y is None:
-        return Calibration({}, "", channels, elsewhere, ("pixel size unknown",))
+        return Calibration(channels=channels, notes=("pixel size unknown",))
     notes = (f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm",) if abs(x - y) > 1e-3 * x else ()
-    return Calibration(spacing, origin, channels, elsewhere, notes)
+    return Calibration(spacing, origin, channels, notes=notes)

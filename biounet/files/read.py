@@ -132,6 +132,8 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
     for magic, read in _FORMATS:
         if begin.startswith(magic):
             raw = read(path)
+            if 0 in raw.shape:
+                raise InputError(f"an image without pixels, shape {' x '.join(map(str, raw.shape))}", path=path)
             refuse_size(raw, path, limit)
             return raw
     shown = begin.decode("ascii", "replace").replace("\ufffd", "?")

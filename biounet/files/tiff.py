@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPageS
 from biounet.errors import InputError
 from biounet.files.calibration import calibration
 from biounet.files.raw import RawImage, own_errors
+from biounet.files.whole import check_complete, count_pages, strict
 
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE, PHOTOMETRIC.MASK)
 _COLOUR = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
@@ -34,13 +31,16 @@ def read_tiff(path: Path) -> RawImage:
     InputError
         If the file is no TIFF, is truncated, holds several images, or only a part of one.
     """
-    with _strict(path), TiffFile(path, _multifile=False) as tif:
+    with strict(path), TiffFile(path, _multifile=False) as tif:
+        pages = count_pages(tif, path)
         said = calibration(tif)
         if said.elsewhere:
             cause = f"a part of an image of several files: {', '.join(said.elsewhere[:3])}"
             raise InputError(cause, path=path, hint="save it as one file, in Fiji with Bio-Formats")
+        if said.planes > pages * tif.pages.first.samplesperpixel:  # tifffile would make a list of them all
+            raise InputError(f"truncated: {said.planes} planes declared, {pages} pages are there", path=path)
         level = _only_series(tif, path).levels[0]
-        notes = (*said.notes, *_damaged_description(tif), *_check_complete(tif, level, path))
+        notes = (*said.notes, *_damaged_description(tif), *check_complete(tif, level, path))
         axes, alpha, remark = _samples(level, path)
         colours = _palette(tif, level)
         remarks = (remark,) if remark else ()
@@ -62,42 +62,13 @@ def read_tiff(path: Path) -> RawImage:
 @own_errors
 def load_tiff(path: Path) -> NDArray[Any]:
     """Read the array, in native byte order."""
-    with _strict(path), TiffFile(path, _multifile=False) as tif:
+    with strict(path), TiffFile(path, _multifile=False) as tif:
         level = _only_series(tif, path).levels[0]
-        # One thread: files are read side by side already, and _Watch hears the thread that reads.
+        # One thread: files are read side by side already, and `strict` hears the thread that reads.
         array = np.asarray(level.asarray(maxworkers=1))
         if array.shape != tuple(level.shape):
             raise InputError(f"truncated: {level.shape} declared, {array.shape} readable", path=path)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-@contextmanager
-def _strict(path: Path) -> Iterator[None]:
-    """Turn what tifffile only logs about damage and missing planes into an error."""
-    watch = _Watch()
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(watch)
-    try:
-        yield
-    finally:
-        logger.removeHandler(watch)
-    if watch.problems:
-        raise InputError(f"damaged: {watch.problems[0]}", path=path)
-
-
-class _Watch(logging.Handler):
-    """Keeps the problems of the thread that made it: other threads read other files."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.problems: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        ours = record.thread == self._thread
-        if ours and (record.levelno >= logging.ERROR or "missing" in text.lower()):
-            self.problems.append(text.splitlines()[0].rpartition("> ")[2].strip())
 
 
 def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
@@ -111,31 +82,6 @@ def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
         shapes = ", ".join(" x ".join(map(str, s.shape)) for s in full[:4])
         raise InputError(f"holds {len(full)} images ({shapes})", path=path, hint="save each as a file of its own")
     return full[0]
-
-
-def _check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[str, ...]:
-    """Compare what the headers declare with the bytes that are there; return remarks."""
-    size = tif.filehandle.size
-    declared = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
-    planes = int(np.prod(level.shape, dtype=object)) // max(1, int(np.prod(level.keyframe.shape, dtype=object)))
-    if isinstance(declared, int) and planes < declared:
-        raise InputError(f"truncated: {declared} planes declared, {planes} readable", path=path)
-    if level.dataoffset is not None:
-        needed = level.dataoffset + int(np.prod(level.shape, dtype=object)) * np.dtype(level.dtype).itemsize
-        if needed > size:
-            raise InputError(f"truncated: needs {needed} bytes, has {size}", path=path)
-        return ()
-    absent = 0
-    for number, page in enumerate(level.pages):
-        if page is None:
-            raise InputError(f"plane {number} of {len(level.pages)} is missing", path=path)
-        needed = max((o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
-        if needed > size:
-            raise InputError(f"truncated: plane {number} needs {needed} bytes, the file has {size}", path=path)
-        if not any(page.databytecounts):
-            raise InputError(f"plane {number} of {len(level.pages)} has no pixels", path=path)
-        absent += sum(count == 0 for count in page.databytecounts)
-    return (f"{absent} tiles are absent and read as 0",) if absent else ()
 
 
 def _samples(level: TiffPageSeries, path: Path) -> tuple[str, tuple[int, ...], str]:

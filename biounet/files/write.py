@@ -17,7 +17,7 @@ from biounet.volume import Grid, Volume
 _FAST = 1  # of deflate: label images shrink 50 times at any level
 _FILTER_SUB = 16  # of PNG: with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
 _LARGEST_IMAGEJ = 2**31  # bytes
-_MOST = 2**32 - 1  # in a TIFF rational
+_MOST = 2**32 - 1  # of a label, and in a TIFF rational
 
 Resolution = tuple[tuple[int, int], tuple[int, int]]
 
@@ -47,6 +47,8 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
     grid = grid.grid if isinstance(grid, Volume) else grid
     if labels.shape != grid.shape or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise InputError(f"not a label image on grid {grid.shape}: {labels.dtype} of shape {labels.shape}", path=path)
+    if labels.max() > _MOST:
+        raise InputError(f"label {labels.max()} does not fit in 32 bits", path=path)
     wide = labels.max() > np.iinfo(np.uint16).max
     stored = labels.astype(np.uint32 if wide else np.uint16)
     with atomic_path(path) as part:
