@@ -58,6 +58,7 @@ UNKNOWN = {
     "OME 0": (ome(0), "pixel size unknown"),
     "OME NaN": (ome("NaN"), "pixel size unknown"),
     "OME infinite": (ome("inf"), "pixel size unknown"),
+    "OME with more digits than memory": (ome("1e99999999"), "pixel size unknown"),
     "OME comma": (ome("0,325"), "pixel size unknown"),
     "OME 2 mm": (ome(2, "mm"), "pixel size unknown"),
     "OME pixel": (ome(1, "pixel"), "pixel size unknown"),

@@ -1,5 +1,7 @@
 """Finding images and pairing them with annotations: nothing is left out in silence."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,50 @@ def test_outputs_and_annotations_are_no_images_unless_named(make):
     assert relatives(find_images([root])) == ["a.tif"]
     assert relatives(find_images([f"{root}/*"])) == ["a.tif"]
     assert relatives(find_images([root / "a_masks.tif"])) == ["a_masks.tif"]
+
+
+def test_results_inside_the_input_folder_are_no_input(make):
+    out = ("a_labels.tif", "a_overlay.png", "a_objects.csv", "counts.csv", "report.html", "s/b_labels.tif")
+    root = make("a.tif", "s/b.tif", *(f"biounet-out/{name}" for name in out), "model.safetensors", "model.curve.png")
+    assert relatives(find_images([root])) == ["a.tif", "s/b.tif"]
+    assert relatives(find_images([f"{root}/**/*"])) == ["a.tif", "s/b.tif"]
+
+
+def test_capitals_in_endings(make):
+    root = make("a.TIF", "a_Mask.PNG", "b.tif", "b_LABELS.tif", "b_Overlay.png")
+    assert relatives(find_images([root])) == ["a.TIF", "b.tif"]
+    assert stems(find_pairs(root), root) == [("a.TIF", "a_Mask.PNG"), ("b.tif", "b_LABELS.tif")]
+
+
+def test_results_can_be_annotations(make):
+    root = make("i/a.tif", "out/a_labels.tif", "out/a_overlay.png", "out/a_objects.csv")
+    assert stems(find_pairs(root / "i", root / "out"), root) == [("i/a.tif", "out/a_labels.tif")]
+
+
+def test_a_folder_of_masks_says_why_nothing_is_found(make):
+    with pytest.raises(InputError, match="without names that end in _masks"):
+        find_images([make("x_masks.tif")])
+
+
+def test_a_folder_that_cannot_be_looked_into(make, monkeypatch):
+    root = make("a.tif", "closed/b.tif")
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(InputError, match="closed: cannot look into this folder: Permission denied"):
+        find_images([root])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "x" * 300 + "/*.tif"], ids=["long", "NUL", "long pattern"])
+def test_names_that_no_file_can_have(name):
+    for find in (find_pairs, lambda given: find_images([given])):
+        with pytest.raises(InputError):
+            find(name)
 
 
 def test_patterns_keep_the_tree_below_their_fixed_part(make, monkeypatch):

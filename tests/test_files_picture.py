@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from biounet.errors import InputError
-from biounet.files import describe, read_labels, read_volume, write_picture
+from biounet.files import ReadOptions, describe, read_labels, read_volume, write_picture
 
 RNG = np.random.default_rng(0)
 GREY, COLOUR = RNG.integers(0, 256, (9, 7), np.uint8), RNG.integers(0, 256, (9, 7, 3), np.uint8)
@@ -65,6 +65,14 @@ def test_a_palette_gives_colours_to_images_and_numbers_to_labels(tmp_path, bits)
     path = pil(tmp_path / "x.png", image, bits=bits)
     np.testing.assert_array_equal(read_volume(path).array[:, 0], [[10, 200], [20, 100], [30, 0]])
     np.testing.assert_array_equal(read_labels(path), [[0, 1], [1, 0]])
+
+
+def test_the_size_limit_is_that_of_the_options(tmp_path, monkeypatch):
+    path = pil(tmp_path / "x.png", Image.fromarray(COLOUR).quantize(8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8)
+    assert read_labels(path).shape == (9, 7)
+    with pytest.raises(InputError, match="limit"):
+        read_volume(path, ReadOptions(limit=32))
 
 
 @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)

@@ -71,7 +71,9 @@ def test_equal_labels_give_equal_bytes(tmp_path, labels):
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
-@pytest.mark.parametrize("wrong", [LABELS.astype(float), -LABELS, LABELS > 0, LABELS[:2]], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [LABELS.astype(float), -LABELS, LABELS > 0, LABELS[:2], LABELS.astype(np.int64) << 31], ids=str
+)
 def test_what_is_no_label_image_is_not_written(tmp_path, wrong):
     with pytest.raises(InputError):
         write_labels(tmp_path / "x.tif", wrong, UM)
@@ -103,15 +105,22 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
 def test_disk_errors_are_said_with_what_to_do(tmp_path):
     with pytest.raises(MachineError, match="make the folder first"):
         write_text(tmp_path / "none" / "x.txt", "x")
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="is a file and no folder"):
+        write_text(tmp_path / "file" / "x.txt", "x")
+    (tmp_path / "file").unlink()
     with pytest.raises(MachineError, match="free some space") as caught:
         fail_while_writing(tmp_path / "x", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert caught.value.path == tmp_path / "x"
 
 
 def test_names_as_long_as_a_file_system_allows(tmp_path):
-    path = tmp_path / ("µ" * 120 + ".txt")
-    write_text(path, "x")
-    assert path.read_text() == "x"
+    for name in ("µ" * 120, "𝔘" * 62):
+        path = tmp_path / f"{name}.txt"
+        write_text(path, "x")
+        assert path.read_text() == "x"
+    with pytest.raises(MachineError, match="shorter name"):
+        write_text(tmp_path / ("x" * 300), "x")
 
 
 def test_a_killed_write_leaves_the_name_free(tmp_path):

@@ -85,7 +85,7 @@ def from_ome(xml: str) -> Calibration:
                 others.add(element.get("MetadataFile") or "another file")
     pixels = next((element for element in root.iter() if element.tag.endswith("Pixels")), None)
     if pixels is None:
-        return _result({}, "", elsewhere=tuple(sorted(others)))
+        return replace(_result({}, ""), elsewhere=tuple(sorted(others)))
     sizes = {
         axis: _micrometres(pixels.get(f"PhysicalSize{axis}"), micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
         for axis in "XYZ"
@@ -152,9 +152,7 @@ def _unknown(size: float | None) -> Calibration:
     return Calibration(notes=(f"pixel size unknown{dpi}",))
 
 
-def _result(
-    sizes: Mapping[str, float | None], origin: str, channels: tuple[str, ...] = ()
-) -> Calibration:
+def _result(sizes: Mapping[str, float | None], origin: str, channels: tuple[str, ...] = ()) -> Calibration:
     spacing = {axis: size for axis, size in sizes.items() if size is not None}
     x, y = spacing.get("X"), spacing.get("Y")
     if x is None or y is None:

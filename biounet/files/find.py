@@ -13,8 +13,9 @@ from pathlib import Path
 from biounet.errors import InputError
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg")
-_OUTPUTS = ("_overlay",)
+_OUTPUTS = ("_overlay", ".curve")
 _MASKS = ("_masks", "_mask", "_labels", "_label")
+_LOOKED_FOR = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*_MASKS, *_OUTPUTS))}"
 _IMAGE_FOLDERS = {"images", "image", "img", "imgs"}
 _MASK_FOLDERS = {"masks", "mask", "labels", "label", "annotations"}
 
@@ -58,16 +59,16 @@ def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
         for image in _of_one(str(given)):
             found.setdefault(image.path.absolute(), image)
     if not found:
-        raise InputError("no image found", path=", ".join(map(str, inputs)), hint=f"looked for {', '.join(SUFFIXES)}")
+        raise InputError("no image found", path=", ".join(map(str, inputs)), hint=_LOOKED_FOR)
     return list(found.values())
 
 
 def _of_one(given: str) -> list[FoundImage]:
     path = Path(given)
-    if path.is_dir():
+    if _exists(path):
+        if not path.is_dir():
+            return [FoundImage(path, Path(path.name))]
         return [FoundImage(file, file.relative_to(path)) for file in list_images(path)]
-    if path.exists():
-        return [FoundImage(path, Path(path.name))]
     if not glob.has_magic(given):
         raise InputError("no such file, folder or pattern", path=given)
     root = _fixed_part(path)
@@ -75,8 +76,15 @@ def _of_one(given: str) -> list[FoundImage]:
     matches = sorted((Path(match) for match in glob.glob(given, recursive=True)), key=natural)  # noqa: PTH207
     images = [match for match in matches if match.is_file() and is_image(match) and not is_result(match)]
     if not images:
-        raise InputError("no image matches this pattern", path=given, hint=f"looked for {', '.join(SUFFIXES)}")
+        raise InputError("no image matches this pattern", path=given, hint=_LOOKED_FOR)
     return [FoundImage(image, image.relative_to(root)) for image in images]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # no permission, a name that is too long
+        raise InputError(f"cannot be looked up: {error.strerror}", path=path) from error
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -95,7 +103,7 @@ def list_images(folder: Path) -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     """Give the visible files with the suffix of an image, through links to folders, each folder once."""
     seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(root)
         if real in seen:  # a link to a folder above would lead round for ever
             folders.clear()
@@ -104,6 +112,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = (Path(root, name) for name in names if not name.startswith("."))
         yield from (file for file in files if is_image(file) and file.is_file())
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(f"cannot look into this folder: {error.strerror}", path=error.filename) from error
 
 
 def is_image(path: Path) -> bool:
@@ -149,20 +161,25 @@ def match_pairs(images: str | Path, labels: str | Path | None = None) -> tuple[l
     """Pair as `find_pairs` does, and return what has no partner instead of raising."""
     images = Path(images)
     for folder in (images, Path(labels) if labels is not None else images):
-        if not folder.exists():
+        if not _exists(folder):
             raise InputError("no such folder", path=folder)
     if images.is_file():
         both = labels is not None and Path(labels).is_file()
         return ([Pair(images, Path(str(labels)))], Unpaired(())) if both else _from_csv(images)
     if labels is None or images.samefile(labels):
-        every = [file for file in _walk(images) if not stem_of(file).endswith(_OUTPUTS)]
+        every = _annotations(images)
         masks = [file for file in every if _is_mask(file, images)]
         return _match(sorted(set(every) - set(masks), key=natural), images, masks, images)
     labels = Path(labels)
-    annotated = list(_walk(labels))
+    annotated = _annotations(labels)
     inside = labels.resolve().is_relative_to(images.resolve())  # such as img/ and img/masks/
     apart = {file.resolve() for file in annotated} if inside else set()
     return _match([f for f in list_images(images) if f.resolve() not in apart], images, annotated, labels)
+
+
+def _annotations(folder: Path) -> list[Path]:
+    """Return all that can be annotations; biounet's own label images can: people correct them and train again."""
+    return [file for file in _walk(folder) if not _ends(file, _OUTPUTS)]
 
 
 def _match(
@@ -189,21 +206,26 @@ def _match(
 
 
 def _key(path: Path, root: Path, drop: tuple[str, ...] = ()) -> str:
-    stem = stem_of(path)
-    ending = next((end for end in drop if stem.endswith(end)), "")
+    stem, ending = stem_of(path), _ends(path, drop)
     place = path.relative_to(root).parent.parts
     parts = [part for part in place if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
-    return "/".join([*parts, stem.removesuffix(ending)])
+    return "/".join([*parts, stem[: len(stem) - len(ending)]])
 
 
 def is_result(path: Path) -> bool:
     """Whether the name is one of biounet's own outputs or of an annotation."""
-    return stem_of(path).endswith((*_OUTPUTS, *_MASKS))
+    return bool(_ends(path, (*_OUTPUTS, *_MASKS)))
+
+
+def _ends(path: Path, endings: tuple[str, ...]) -> str:
+    """Return the ending that a name has, however it is capitalised; empty where it has none of them."""
+    stem = stem_of(path).lower()
+    return next((end for end in endings if stem.endswith(end)), "")
 
 
 def _is_mask(path: Path, root: Path) -> bool:
     folders = {part.lower() for part in path.relative_to(root).parent.parts}
-    return stem_of(path).endswith(_MASKS) or bool(folders & _MASK_FOLDERS)
+    return bool(_ends(path, _MASKS)) or bool(folders & _MASK_FOLDERS)
 
 
 def stem_of(path: Path) -> str:
@@ -216,8 +238,10 @@ def _from_csv(path: Path) -> tuple[list[Pair], Unpaired]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not a CSV table: {error}", path=path) from error
+        raise InputError("not a CSV table of UTF-8 text", path=path, hint="or name the annotation too") from error
     if not rows or not {"image", "label"} <= rows[0].keys():
         raise InputError("expected a CSV with the columns image and label", path=path)
     incomplete = next((n for n, row in enumerate(rows, 2) if not (row["image"] and row["label"])), None)

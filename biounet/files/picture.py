@@ -54,9 +54,9 @@ def load_png(path: Path, samples: int, bits: int) -> NDArray[Any]:
 
 
 def _indexed_png(path: Path, height: int, width: int) -> RawImage:
-    from PIL import Image  # the one reader that gives the indices
+    from PIL.PngImagePlugin import PngImageFile  # the one reader that gives the indices
 
-    with Image.open(path) as image:
+    with PngImageFile(path) as image:
         colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     full = np.zeros((256, 3), np.uint8)
     full[: len(colours)] = colours
@@ -74,9 +74,9 @@ def _indexed_png(path: Path, height: int, width: int) -> RawImage:
 @own_errors
 def load_indices(path: Path) -> NDArray[np.uint8]:
     """Read the numbers of an indexed PNG."""
-    from PIL import Image
+    from PIL.PngImagePlugin import PngImageFile  # without the size limit of Image.open, which is not the user's
 
-    with Image.open(path) as image:
+    with PngImageFile(path) as image:
         return np.array(image, np.uint8)
 
 

@@ -75,6 +75,19 @@ def in_colour(raw: RawImage) -> RawImage:
     return replace(raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=np.dtype(np.uint8), load=load, colours=None)
 
 
+def as_declared(raw: RawImage, path: Path) -> RawImage:
+    """Return the image with a `load` that refuses pixels of another shape or type than the header declares."""
+
+    def load() -> NDArray[Any]:
+        array = raw.load()
+        if (array.shape, array.dtype) != (raw.shape, raw.dtype):
+            cause = f"damaged: declares {raw.shape} {raw.dtype}, holds {array.shape} {array.dtype}"
+            raise InputError(cause, path=path)
+        return array
+
+    return replace(raw, load=load)
+
+
 def refuse_size(raw: RawImage, path: Path, limit: int = LIMIT) -> None:
     """Refuse, before any memory is taken, an image that declares more than the limit or than its file can hold."""
     needed, stored = int(np.prod(raw.shape, dtype=object)) * raw.dtype.itemsize, path.stat().st_size

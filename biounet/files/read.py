@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from biounet.errors import InputError
 from biounet.files.axes import ReadOptions, arrange
 from biounet.files.picture import read_jpeg, read_png
-from biounet.files.raw import LIMIT, RawImage, in_colour, own_errors, refuse_size
+from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size
 from biounet.files.tiff import read_tiff
 from biounet.volume import Grid, Volume
 
@@ -135,7 +135,7 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
             if 0 in raw.shape:
                 raise InputError(f"an image without pixels, shape {' x '.join(map(str, raw.shape))}", path=path)
             refuse_size(raw, path, limit)
-            return raw
+            return as_declared(raw, path)
     shown = begin.decode("ascii", "replace").replace("\ufffd", "?")
     raise InputError(f"not a TIFF, PNG or JPEG (begins with {shown!r})", path=path)
 

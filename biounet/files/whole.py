@@ -9,10 +9,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tifffile import COMPRESSION, TiffFile, TiffPageSeries
+from tifffile import COMPRESSION, TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 from biounet.errors import InputError
 
@@ -45,7 +44,8 @@ def strict(path: Path) -> Iterator[None]:
     InputError
         After the block, with the first problem that this thread heard of.
     """
-    _heard.problems = problems = []
+    problems: list[str] = []
+    _heard.problems = problems
     try:
         yield
     finally:
@@ -108,7 +108,7 @@ def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[st
     return (f"{absent} tiles are absent and read as 0",) if absent else ()
 
 
-def _check_plane(page: Any, name: str, path: Path) -> int:
+def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
     """Return how many strips or tiles of a plane are declared to be empty."""
     offsets, counts = page.dataoffsets, page.databytecounts
     expected = math.prod(page.chunked)
