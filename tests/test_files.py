@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from biounet.errors import InputError, SettingsError
 from biounet.files import ReadOptions, describe, read_volume
@@ -105,6 +106,14 @@ def test_a_palette_is_resolved_but_a_display_table_of_imagej_is_not(tmp_path):
     fiji = write(tmp_path / "fiji.tif", index, photometric="palette", colormap=colours, imagej=True)
     np.testing.assert_array_equal(read_volume(plain).array[:, 1, 1], [10, 20, 30])
     np.testing.assert_array_equal(read_volume(fiji).array, index[None])
+
+
+def test_a_palette_of_two_colours(tmp_path):
+    page = Image.fromarray(np.eye(4, dtype=np.uint8)).convert("P")
+    page.putpalette([10, 20, 30, 40, 50, 60])
+    path = tmp_path / "x.png"
+    page.save(path, bits=1)  # pixels of one bit are read as bool, which must not index as a mask
+    np.testing.assert_array_equal(read_volume(path).array[:, 0, :2], [[40, 10], [50, 20], [60, 30]])
 
 
 def refusal(path, **options):

@@ -115,7 +115,7 @@ def _background_first(labels: NDArray[np.int32], data: DataSettings) -> NDArray[
 
 
 def _from_colours(path: Path, data: DataSettings) -> NDArray[np.int32]:
-    codes = _colour_codes(in_colour(open_raw(path)), path)
+    codes = _colour_codes(in_colour(open_raw(path), path), path)
     names = [name for name in data.classes if name != "background"]
     meaning = {"unlabelled": UNLABELLED, "background": 0, **{name: n for n, name in enumerate(names, 1)}}
     unknown = UNLABELLED - 1

@@ -63,14 +63,17 @@ class RawImage:
     notes: tuple[str, ...] = ()
 
 
-def in_colour(raw: RawImage) -> RawImage:
+def in_colour(raw: RawImage, path: Path) -> RawImage:
     """Look the values of an image with a palette up in it: what people see. Other images stay as they are."""
     colours = raw.colours
     if colours is None:
         return raw
 
     def load() -> NDArray[Any]:
-        return np.asarray(colours[raw.load()])
+        values = raw.load()
+        if values.max() >= len(colours):
+            raise InputError(f"damaged: value {values.max()} in a palette of {len(colours)} colours", path=path)
+        return np.asarray(colours[values.astype(np.intp)])  # pixels of 1 bit are bool, and would be a mask
 
     return replace(raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=np.dtype(np.uint8), load=load, colours=None)
 

@@ -141,7 +141,7 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
 
 
 def _open_image(path: Path, options: ReadOptions) -> RawImage:
-    raw = in_colour(open_raw(path, options.limit))
+    raw = in_colour(open_raw(path, options.limit), path)
     if raw.dtype.kind not in "biuf":
         raise InputError(f"pixels of type {raw.dtype} are not supported", path=path)
     return raw
