@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +27,18 @@ class Grid:
         uncalibrated is a value of its own and never 1.0.
     unit
         Unit of `spacing`, ``"um"`` or ``"mm"``; None exactly where `spacing` is None.
+    affine
+        Of a NIfTI volume: three rows of four numbers that take a voxel ``(x, y, z, 1)``, x first, to its place in mm,
+        right, anterior and superior of the scanner's origin. None for files that have none.
+    header
+        The header of that NIfTI file, from which label images take their place in space, bit for bit.
     """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...] | None = None
     unit: Unit | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+    header: bytes | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (2, 3) or min(self.shape) < 1:
