@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,3 +53,30 @@ class Annotation:
     def labelled(self) -> NDArray[np.bool_]:
         """True where somebody labelled, shape of `labels`."""
         return np.asarray(self.labels != UNLABELLED)
+
+
+def only_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = ()) -> NDArray[np.int32]:
+    """Return labels of which only some slices are labelled.
+
+    Parameters
+    ----------
+    labels
+        int32, shape ``([z,] y, x)``.
+    axis
+        ``z``, ``y`` or ``x``: the axis along which slices are counted.
+    numbers
+        The labelled slices, from 0; empty: those that hold any object or class.
+
+    Raises
+    ------
+    InputError
+        If there is no such slice.
+    """
+    at = "zyx"[-labels.ndim :].index(axis)
+    others = tuple(other for other in range(labels.ndim) if other != at)
+    labelled = (labels > 0).any(axis=others)
+    if numbers:
+        if not 0 <= min(numbers) <= max(numbers) < labels.shape[at]:
+            raise InputError(f"slices {list(numbers)} along {axis}, of which there are {labels.shape[at]}")
+        labelled = np.isin(np.arange(labels.shape[at]), numbers)
+    return np.where(np.expand_dims(labelled, others), labels, np.int32(UNLABELLED))

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from biounet.batch import write_outputs
 from biounet.errors import InputError, ModelError, SettingsError
-from biounet.files import ReadOptions, find_pairs, read_volume
-from biounet.model import Card, Model, load_model, save_model
+from biounet.files import ReadOptions, describe, find_pairs, read_volume
+from biounet.model import Card, Model, continued, load_model, save_model
+from biounet.plan import plan
 from biounet.predict import Predictor, make_predictor
 from biounet.recipe import Recipe, read_recipe
 from biounet.resources import builtin_models, find_recipe
@@ -82,7 +83,7 @@ class Segmenter:
     @cached_property
     def predictor(self) -> Predictor:
         """The network, ready on the device."""
-        return make_predictor(self.model.network, self.device, softmax=self.card.recipe.data.kind != "instances")
+        return make_predictor(self.model.network, self.device, softmax=self.card.recipe.data.exclusive)
 
     def segment(
         self,
@@ -204,17 +205,20 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     from biounet.training import train as learn
 
     run = run or Run()
-    plan = recipe if isinstance(recipe, Recipe) else read_recipe(find_recipe(recipe))
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(find_recipe(recipe))
     if minutes is not None or epochs is not None:
-        plan = plan.replace("train", minutes=minutes, epochs=epochs)
+        recipe = recipe.replace("train", minutes=minutes, epochs=epochs)
     begin = load(start, run.device).model if start is not None else None
     if begin is not None:
-        plan = plan.model_copy(update={"normalise": begin.card.recipe.normalise})
+        recipe = continued(recipe, begin)
     pairs = find_pairs(images, labels)
     if validation is not None:
         held = find_pairs(*validation)
     else:
-        pairs, held = hold_out(pairs, plan.data.validation, plan.train.seed)
-    model = learn(list(load_cases(pairs, plan)), list(load_cases(held, plan)), plan, run, begin)
+        pairs, held = hold_out(pairs, recipe.data.validation, recipe.train.seed)
+    if recipe.data.dims == 3:
+        options = ReadOptions(dims=3)
+        recipe = plan(recipe, [describe(pair.image, options).grid for pair in pairs])
+    model = learn(list(load_cases(pairs, recipe)), list(load_cases(held, recipe)), recipe, run, begin)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
     return Segmenter(Model(model.network, card), run.device)

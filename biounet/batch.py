@@ -121,7 +121,7 @@ def segment_batch(
     options = options or BatchOptions()
     _refuse_collisions(images)
     _make_folder(out)
-    predictor = make_predictor(model.network, options.device, softmax=model.card.recipe.data.kind != "instances")
+    predictor = make_predictor(model.network, options.device, softmax=model.card.recipe.data.exclusive)
     jobs = _jobs(options.jobs, len(images), predictor)
     threads = torch.get_num_threads()
     started, one_at_a_time = time.time(), Lock()

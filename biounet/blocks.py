@@ -59,7 +59,10 @@ class Block:
 
 
 def lattice(
-    shape: tuple[int, ...], size: int | tuple[int, ...], halo: int | tuple[int, ...] = 0, align: int = 1
+    shape: tuple[int, ...],
+    size: int | tuple[int, ...],
+    halo: int | tuple[int, ...] = 0,
+    align: int | tuple[int, ...] = 1,
 ) -> list[Block]:
     """Cut an image into blocks, in scan order.
 
@@ -72,8 +75,9 @@ def lattice(
     halo
         Voxels around a core that its result depends on, for all axes or for each.
     align
-        Stride of the network: every outer region starts at a multiple of it, so that a voxel meets the same phase of
-        the network's pooling in every block. The halo grows at its start by up to ``align - 1`` voxels.
+        Stride of the network, for all axes or for each: every outer region starts at a multiple of it, so that a voxel
+        meets the same phase of the network's pooling in every block. The halo grows at its start by up to
+        ``align - 1`` voxels.
 
     Raises
     ------
@@ -81,9 +85,10 @@ def lattice(
         If `size` or `align` is not positive, `halo` is negative, or they do not have one number per axis.
     """
     sizes, halos = _per_axis(size, len(shape), "block size"), _per_axis(halo, len(shape), "halo")
-    if min(sizes) < 1 or min(halos) < 0 or align < 1:
+    strides = _per_axis(align, len(shape), "stride")
+    if min(sizes) < 1 or min(halos) < 0 or min(strides) < 1:
         raise SettingsError(f"blocks of {sizes} voxels with a halo of {halos} and stride {align} cannot be laid")
-    axes = [_cut(*axis, align) for axis in zip(shape, sizes, halos, strict=True)]
+    axes = [_cut(*axis) for axis in zip(shape, sizes, halos, strides, strict=True)]
     blocks = []
     for cell in itertools.product(*(list(enumerate(axis)) for axis in axes)):
         index = tuple(number for number, _ in cell)

@@ -79,7 +79,7 @@ def segment(
         Optional[float],  # noqa: UP045
         typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1),
     ] = None,
-    block: Annotated[int, typer.Option(help="Edge of a block in pixels; smaller needs less memory.", min=64)] = 2048,
+    block: Annotated[Optional[int], typer.Option(help="Edge of a block; smaller needs less memory.", min=64)] = None,  # noqa: UP045
     jobs: Jobs = None,
     overlay: Annotated[bool, typer.Option(help="Write overlays and the report.")] = True,
     quiet: Quiet = False,

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from biounet.annotation import UNLABELLED, Annotation
+from biounet.annotation import UNLABELLED, Annotation, Kind
 from biounet.distances import signed_distance
 from biounet.errors import InputError, SettingsError
-from biounet.files import Pair, ReadOptions, read_annotation
-from biounet.loss import boundary_regions
-from biounet.normalise import normalise, rescale, rescale_labels, zoom_to
+from biounet.files import Pair, ReadOptions, read_annotation, stem_of
+from biounet.loss import boundary_regions, weights_of
+from biounet.normalise import Zoom, normalise, rescale, rescale_labels, zoom_to
 from biounet.prepare import IMAGE, SHIFT, TARGET, LoadVolumed, augmentation, seed_all, without_unknown
 from biounet.recipe import Recipe
 from biounet.targets import make_class_targets, make_targets
@@ -46,7 +46,9 @@ class Case:
     centres
         Flat indices of the labelled voxels; None where every voxel is labelled.
     foreground
-        Flat indices of the voxels of objects and classes.
+        Flat indices of the voxels of objects, or of each class that occurs.
+    steps
+        Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
     grid
         Grid of the image in its file.
     """
@@ -56,18 +58,14 @@ class Case:
     target: Tensor
     labels: NDArray[np.int32]
     centres: NDArray[np.int32] | None
-    foreground: NDArray[np.int32]
+    foreground: tuple[NDArray[np.int32], ...]
+    steps: tuple[float, ...]
     grid: Grid
 
     @property
     def labelled(self) -> int:
         """Number of labelled voxels."""
         return self.labels.size if self.centres is None else len(self.centres)
-
-
-def weights_in(recipe: Recipe) -> int:
-    """Return how many of the last channels of a target are weights."""
-    return (3 if recipe.data.kind == "instances" else 1) + boundary_regions(recipe)
 
 
 def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | None = None) -> Iterator[Case]:
@@ -90,13 +88,14 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
     if volume.channels != len(recipe.data.channels):
         cause = f"{volume.channels} channels, the recipe expects {len(recipe.data.channels)}"
         raise InputError(cause, path=volume.source, hint="choose one with --channel")
-    zoom = zoom_to(volume.grid, recipe.data.pixel_size_um)
+    zoom = zoom_to(volume.grid, recipe.data)
     image = rescale(normalise(volume.array, recipe.normalise), zoom)
     labels = rescale_labels(annotation.labels, image.shape[1:])
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=annotation.source)
     steps = _steps(volume.grid, zoom, recipe)
-    target = targets_of(Annotation(labels, annotation.kind, Grid(labels.shape)), recipe, steps)
+    drawn = Annotation(labels, annotation.kind, Grid(labels.shape), annotation.source)
+    target = targets_of(drawn, recipe, steps)
     dense = bool((labels != UNLABELLED).all())
     return Case(
         name=str(volume.source or "array"),
@@ -104,7 +103,8 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
         target=torch.from_numpy(target),
         labels=labels,
         centres=None if dense else np.flatnonzero(labels != UNLABELLED).astype(np.int32),
-        foreground=np.flatnonzero(labels > 0).astype(np.int32),
+        foreground=_places(labels, annotation.kind),
+        steps=steps,
         grid=volume.grid,
     )
 
@@ -112,14 +112,27 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
 def targets_of(annotation: Annotation, recipe: Recipe, steps: tuple[float, ...]) -> NDArray[np.float16]:
     """Return what `biounet.loss.recipe_loss` compares with, float16, shape ``(k, [z,] y, x)``: weights come last."""
     values, weights = _values_and_weights(annotation, recipe, steps)
-    regions = range(1, boundary_regions(recipe) + 1)
-    away = [signed_distance(_region(annotation, number), annotation.labelled, steps) for number in regions]
+    outlines = _outlines(annotation, recipe)[: boundary_regions(recipe)]
+    known = _known(annotation, recipe, len(outlines))
+    away = [signed_distance(region, labelled, steps) for region, labelled in zip(outlines, known, strict=True)]
     parts = [*values, *(distance for distance, _ in away), *weights, *(known for _, known in away)]
     return np.stack(parts).astype(np.float16)
 
 
-def _region(annotation: Annotation, number: int) -> NDArray[np.bool_]:
-    return annotation.labels > 0 if annotation.kind == "instances" else annotation.labels == number
+def _outlines(annotation: Annotation, recipe: Recipe) -> list[NDArray[np.bool_]]:
+    """Return the regions whose outlines matter: the foreground, or each region or class but the background."""
+    if annotation.kind == "instances":
+        return [annotation.labels > 0]
+    regions = recipe.data.overlapping or {name: (n,) for n, name in enumerate(recipe.data.foreground, 1)}
+    return [np.isin(annotation.labels, values) for values in regions.values()]
+
+
+def _known(annotation: Annotation, recipe: Recipe, regions: int) -> list[NDArray[np.bool_]]:
+    """Return where each region is known: nowhere in a case in which nobody drew it."""
+    case = stem_of(annotation.source) if annotation.source is not None else ""
+    missing = recipe.data.unknown.get(case, ())
+    names = list(recipe.data.overlapping)[:regions] or [""] * regions
+    return [annotation.labelled & (name not in missing) for name in names]
 
 
 def _values_and_weights(
@@ -129,18 +142,27 @@ def _values_and_weights(
         made = make_targets(annotation, recipe.targets, steps)
         values = [made.foreground, made.contour, made.distance]
         return values, [made.weight, made.contour_weight, made.distance_weight]
+    if recipe.data.overlapping:
+        regions = _outlines(annotation, recipe)
+        return list(regions), list(_known(annotation, recipe, len(regions)))
     classes, weight = make_class_targets(annotation)
-    count = len([name for name in recipe.data.classes if name != "background"]) + 1
-    return [(classes == k) & (weight > 0) for k in range(count)], [weight]
+    return [(classes == k) & (weight > 0) for k in range(len(recipe.data.foreground) + 1)], [weight]
 
 
-def _steps(grid: Grid, zoom: float, recipe: Recipe) -> tuple[float, ...]:
-    if recipe.targets.unit == "px":
-        return (1.0,) * grid.dims
-    if grid.spacing is None:
+def _places(labels: NDArray[np.int32], kind: Kind) -> tuple[NDArray[np.int32], ...]:
+    if kind == "instances":
+        return tuple(places for places in [np.flatnonzero(labels > 0).astype(np.int32)] if places.size)
+    return tuple(np.flatnonzero(labels == n).astype(np.int32) for n in np.unique(labels[labels > 0]))
+
+
+def _steps(grid: Grid, zoom: Zoom, recipe: Recipe) -> tuple[float, ...]:
+    if grid.spacing is None and recipe.targets.unit == "um":
         raise SettingsError("targets.unit = 'um' needs calibrated images", hint="set targets.unit = 'px' or --spacing")
-    factor = 1e3 if grid.unit == "mm" else 1.0
-    return tuple(step * factor / zoom for step in grid.spacing)
+    if grid.spacing is None or (recipe.targets.unit == "px" and grid.dims == 2):
+        return (1.0,) * grid.dims
+    steps = [step / factor for step, factor in zip(grid.spacing, zoom, strict=True)]
+    unit = min(steps) if recipe.targets.unit == "px" else 1e-3 if grid.unit == "mm" else 1.0
+    return tuple(step / unit for step in steps)
 
 
 class Patches(Dataset[tuple[Tensor, Tensor, int]]):
@@ -150,7 +172,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     ----------
     cases
         Where patches are drawn: a case with the square root of its labelled voxels; half of the centres near a voxel
-        of an object, half near any labelled voxel.
+        of an object, or of a class that is drawn first, so that rare ones are seen; half near any labelled voxel.
     recipe
         Augmentation, patch and seed.
     """
@@ -159,11 +181,13 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         set_track_meta(False)
         self.cases = cases
         self.recipe = recipe
-        self.patch = (recipe.train.patch,) * recipe.data.dims
-        self.weights = weights_in(recipe)
-        self.augment = augmentation(recipe.augment, self.patch)
+        self.patch = edges_of(recipe)
+        self.weights = weights_of(recipe) + boundary_regions(recipe)
+        steps = np.array(cases[0].steps)
+        self.augment = augmentation(recipe.augment, self.patch, cases[0].steps)
         # Half a diagonal of the patch at its smallest scale: farther voxels are never asked for.
-        self.radius = int(np.ceil(recipe.train.patch * recipe.augment.scale * 0.5 * 2**0.5)) + 2
+        diagonal = np.linalg.norm(np.array(self.patch) * steps)
+        self.radius = [int(np.ceil(diagonal / step * recipe.augment.scale / 2)) + 2 for step in steps]
         shares = np.array([case.labelled for case in cases], np.float64) ** 0.5
         self.shares = shares / shares.sum()
 
@@ -177,12 +201,12 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         case = self.cases[number]
         centre = self._draw_centre(case, draw)
         window = tuple(
-            slice(max(0, c - self.radius), min(size, c + self.radius))
-            for c, size in zip(centre, case.labels.shape, strict=True)
+            slice(max(0, c - radius), min(size, c + radius))
+            for c, radius, size in zip(centre, self.radius, case.labels.shape, strict=True)
         )
         # A patch of even size has its centre between voxels.
-        half = 0.5 if self.patch[0] % 2 == 0 else 0.0
-        shift = tuple(c - half - (w.start + w.stop - 1) / 2 for c, w in zip(centre, window, strict=True))
+        halves = [0.5 if edge % 2 == 0 else 0.0 for edge in self.patch]
+        shift = tuple(c - h - (w.start + w.stop - 1) / 2 for c, h, w in zip(centre, halves, window, strict=True))
         target = case.target[(slice(None), *window)].float()
         masks = (target[-self.weights :] > 0).float()
         seed_all(self.augment, int(draw.integers(2**32)))
@@ -192,14 +216,15 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
 
     def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[int, ...]:
         shape = case.labels.shape
-        near = case.foreground if draw.random() < 0.5 and case.foreground.size else case.centres
+        near = case.centres
+        if draw.random() < 0.5 and case.foreground:
+            near = case.foreground[draw.integers(len(case.foreground))]
         if near is None:
             return tuple(int(draw.integers(size)) for size in shape)
         voxel = np.unravel_index(near[draw.integers(near.size)], shape)
-        reach = self.patch[0] // 3
         return tuple(
-            int(np.clip(at + draw.integers(-reach, reach + 1), 0, size - 1))
-            for at, size in zip(voxel, shape, strict=True)
+            int(np.clip(at + draw.integers(-(edge // 3), edge // 3 + 1), 0, size - 1))
+            for at, edge, size in zip(voxel, self.patch, shape, strict=True)
         )
 
 
@@ -217,16 +242,27 @@ class Steps(Sampler[list[int]]):
         return max(0, self.last - self.first)
 
 
-def fit_patch(recipe: Recipe, cases: Sequence[Case], stride: int) -> Recipe:
-    """Shrink the patch to what is labelled, with more patches a batch: little work is spent on unlabelled voxels.
+def edges_of(recipe: Recipe) -> tuple[int, ...]:
+    """Return the edges of a training patch along each axis."""
+    patch = recipe.train.patch
+    return (patch,) * recipe.data.dims if isinstance(patch, int) else patch
 
-    The patch becomes the smallest multiple of the stride that holds the median extent of the labelled voxels and half
-    as much again; never more than the recipe says, never less than 4 strides.
+
+def fit_patch(recipe: Recipe, cases: Sequence[Case], strides: tuple[int, ...]) -> Recipe:
+    """Bring the patch to multiples of the stride and, in images, shrink it to what is labelled, with more of them.
+
+    Little work is then spent on unlabelled pixels. The patch becomes the smallest multiple of the stride that holds the
+    median extent of the labelled pixels and half as much again; never more than the recipe says, never less than 4
+    strides. Volumes are labelled in planes, and the patch has to see beyond them.
     """
+    edges = tuple(max(edge // stride, 1) * stride for edge, stride in zip(edges_of(recipe), strides, strict=True))
+    if recipe.data.dims == 3:
+        return recipe.replace("train", patch=edges)
+    stride = max(strides)
     extents = [max(_extent(case)) for case in cases]
     wanted = int(np.ceil(1.5 * float(np.median(extents)) / stride)) * stride
-    patch = min(recipe.train.patch // stride * stride or stride, max(wanted, 4 * stride))
-    more = (recipe.train.patch / patch) ** recipe.data.dims
+    patch = min(min(edges), max(wanted, 4 * stride))
+    more = min(edges_of(recipe)) ** 2 / patch**2
     return recipe.replace("train", patch=patch, batch=max(1, round(recipe.train.batch * min(more, 8.0))))
 
 

@@ -117,6 +117,21 @@ def class_loss(logits: Tensor, classes: Tensor, weight: Tensor, settings: LossSe
     return settings.cross_entropy * cross_entropy(logits, classes, weight) + settings.dice * overlap
 
 
+def region_loss(logits: Tensor, target: Tensor, weight: Tensor, settings: LossSettings) -> Tensor:
+    """Loss of a model of regions: binary cross entropy plus Dice loss of each region, averaged over the regions.
+
+    Parameters
+    ----------
+    logits, target, weight
+        Shape ``(b, k, …)``: a region that is unknown in an image has weight 0 in all of it.
+    """
+    loss = torch.zeros((), device=logits.device)
+    for logit, is_region, known in zip(logits.float().unbind(1), target.unbind(1), weight.unbind(1), strict=True):
+        loss = loss + settings.cross_entropy * binary_cross_entropy(logit, is_region, known)
+        loss = loss + settings.dice * dice(_probability(logit, known), is_region, known)
+    return loss / logits.shape[1]
+
+
 def _probability(logits: Tensor, weight: Tensor) -> Tensor:
     return torch.sigmoid(existing(logits, weight))
 
@@ -130,27 +145,34 @@ def recipe_loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
         Shape ``(b, k, …)``.
     target
         Shape ``(b, n, …)``: values, signed distances, weights, weights of the signed distances. Values and weights are
-        `TARGETS` for instances; for classes there is one value for each class, and one weight. Signed distances, one
-        for each of `boundary_regions`, are there only where the recipe asks for the boundary loss.
+        `TARGETS` for instances; for classes there is one value for each class, and one weight; for regions a value and
+        a weight for each. Signed distances, one for each of `boundary_regions`, are there only where the recipe asks
+        for the boundary loss.
     """
-    instances, regions = recipe.data.kind == "instances", boundary_regions(recipe)
-    weights = 3 if instances else 1
+    weights, regions = weights_of(recipe), boundary_regions(recipe)
     sizes = [target.shape[1] - weights - 2 * regions, regions, weights, regions]
     values, away, weight, away_weight = torch.split(target.float(), sizes, 1)
-    if instances:
+    if recipe.data.kind == "instances":
         loss = instance_loss(logits, torch.cat([values, weight], 1), recipe.loss)
-    else:
+    elif recipe.data.exclusive:
         loss = class_loss(logits, values.argmax(1), weight[:, 0], recipe.loss)
+    else:
+        loss = region_loss(logits, values, weight, recipe.loss)
     for region in range(regions):
         one = away_weight[:, region]
         logit = existing(logits.float(), one[:, None].expand_as(logits))
-        probability = logit[:, 0].sigmoid() if instances else logit.softmax(1)[:, region + 1]
+        probability = logit.softmax(1)[:, region + 1] if recipe.data.exclusive else logit[:, region].sigmoid()
         loss = loss + recipe.loss.boundary / regions * boundary(probability, away[:, region], one)
     return loss
+
+
+def weights_of(recipe: Recipe) -> int:
+    """Return how many weights a target has: one for each head, for each region, or one for all classes."""
+    return len(HEADS) if recipe.data.kind == "instances" else len(recipe.data.overlapping) or 1
 
 
 def boundary_regions(recipe: Recipe) -> int:
     """Return how many outlines the boundary loss looks at: the foreground's, or one for each class; 0 without it."""
     if recipe.loss.boundary == 0:
         return 0
-    return 1 if recipe.data.kind == "instances" else len([c for c in recipe.data.classes if c != "background"])
+    return 1 if recipe.data.kind == "instances" else len(recipe.data.overlapping or recipe.data.foreground)

@@ -96,7 +96,25 @@ def outputs_of(recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the network's output channels."""
     if recipe.data.kind == "instances":
         return HEADS["instances"]
-    return ("background", *(name for name in recipe.data.classes if name != "background"))
+    return tuple(recipe.data.overlapping) or ("background", *recipe.data.foreground)
+
+
+def continued(recipe: Recipe, start: Model) -> Recipe:
+    """Take from the model that training starts from what its weights depend on: network, normalisation, voxel size.
+
+    Raises
+    ------
+    ModelError
+        If the model predicts something else than the recipe asks for.
+    """
+    known = start.card.recipe
+    if outputs_of(recipe) != outputs_of(known) or recipe.data.dims != known.data.dims:
+        raise ModelError(
+            f"the model predicts {', '.join(start.card.outputs)}, the recipe asks for {', '.join(outputs_of(recipe))}",
+            hint="train without --from",
+        )
+    data = recipe.data.model_copy(update={"voxel_size": known.data.voxel_size})
+    return recipe.model_copy(update={"network": known.network, "normalise": known.normalise, "data": data})
 
 
 def new_network(recipe: Recipe) -> UNet:

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.errors import InputError
-from biounet.recipe import NormaliseSettings
+from biounet.recipe import DataSettings, NormaliseSettings
 from biounet.volume import Grid
+
+Zoom = tuple[float, ...]
+"""A factor for each spatial axis."""
+
+
+_SURROUNDINGS = 0.05  # share of the voxels from which one value at all corners is no chance
+_SAME = 0.02  # relative difference of voxel sizes that is not worth resampling
 
 
 def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.float32]:
-    """Map percentiles of the whole image to 0 and 1, linearly and without clipping.
+    """Map percentiles of the whole image to 0 and 1, or its mean to 0 and its standard deviation to 1, linearly.
 
-    The statistics are those of the whole image, so that no tile is treated differently from another. An image, or a
-    channel, without contrast becomes 0 everywhere.
+    The statistics are those of the whole image, so that no tile is treated differently from another; nothing is
+    clipped. An image, or a channel, without contrast becomes 0 everywhere.
 
     Parameters
     ----------
     image
         Shape ``(c, …)``, any real type, finite.
     settings
-        The percentiles.
+        The method, and the percentiles.
 
     Returns
     -------
     float32, shape of `image`.
     """
     groups = image if settings.per_channel else image[None]
+    if settings.method == "zscore":
+        return np.stack([_zscore(group) for group in groups]).reshape(image.shape)
     bounds = [percentiles(group, (settings.low, settings.high)) for group in groups]
     out = np.empty(image.shape, np.float32)
     for target, group, (low, high) in zip(out if settings.per_channel else out[None], groups, bounds, strict=True):
@@ -39,6 +49,21 @@ def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.fl
         else:
             target[...] = 0
     return out
+
+
+def _zscore(group: NDArray[Any]) -> NDArray[np.float32]:
+    """Return (v - mean) / deviation over the voxels of the body, 0 around it."""
+    body = group != group.flat[0] if _has_surroundings(group) else np.ones(group.shape, np.bool_)
+    values = group[body].astype(np.float64)
+    mean, deviation = (values.mean(), values.std()) if values.size else (0.0, 0.0)
+    scale = 1 / deviation if deviation > 0 else 0.0
+    return np.where(body, (group - mean) * scale, 0).astype(np.float32)
+
+
+def _has_surroundings(group: NDArray[Any]) -> bool:
+    """Whether all corners of the image have one value, as when everything but the body was removed."""
+    corners = group[np.ix_(*((0, size - 1) for size in group.shape))]
+    return bool((corners == corners.flat[0]).all()) and bool((group == corners.flat[0]).mean() > _SURROUNDINGS)
 
 
 def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
@@ -60,35 +85,38 @@ def _at_rank(counts: NDArray[np.int64], rank: float) -> float:
     return first + (second - first) * (rank - below)
 
 
-def zoom_to(grid: Grid, pixel_size_um: float | None) -> float:
-    """Return the factor that brings a grid to the working pixel size; 1 where the model has none.
+def zoom_to(grid: Grid, data: DataSettings) -> Zoom:
+    """Return the factor along each axis that brings a grid to the grid that the model works on; 1 where it has none.
 
     Raises
     ------
     InputError
-        If the model works at a pixel size and the image's is unknown.
+        If the model works at a voxel size and the image's is unknown.
     """
-    if pixel_size_um is None:
-        return 1.0
+    if data.pixel_size_um is None and not data.voxel_size:
+        return (1.0,) * grid.dims
+    wanted = data.voxel_size or (data.pixel_size_um,)
     if grid.spacing is None:
-        cause = f"pixel size unknown, and this model works at {pixel_size_um} µm per pixel"
-        raise InputError(cause, hint="give it with --spacing")
-    factor = 1e3 if grid.unit == "mm" else 1.0
-    zoom = float(np.mean(grid.spacing[-2:])) * factor / pixel_size_um
-    return 1.0 if abs(zoom - 1) < 0.02 else zoom
+        what = f"at {wanted[0]} µm per pixel" if grid.dims == 2 else f"on voxels of {' x '.join(map(str, wanted))}"
+        raise InputError(f"pixel size unknown, and this model works {what}", hint="give it with --spacing")
+    if data.voxel_size:
+        zooms = tuple(step / size for step, size in zip(grid.spacing, data.voxel_size, strict=True))
+    else:
+        factor = 1e3 if grid.unit == "mm" else 1.0
+        zooms = (float(np.mean(grid.spacing[-2:])) * factor / float(wanted[0] or 1),) * grid.dims
+    return tuple(1.0 if abs(zoom - 1) < _SAME else zoom for zoom in zooms)
 
 
-def rescale(image: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
-    """Resample the spatial axes by a factor, linearly, low-passed first where the image shrinks.
+def rescale(image: NDArray[np.float32], zoom: Zoom) -> NDArray[np.float32]:
+    """Resample each spatial axis by its factor, linearly, low-passed first where the image shrinks.
 
     Parameters
     ----------
     image
         Shape ``(c, [z,] y, x)``.
     """
-    if zoom == 1.0:
-        return image
-    return resize(image, tuple(max(1, round(size * zoom)) for size in image.shape[1:]))
+    sizes = zip(image.shape[1:], zoom, strict=True)
+    return resize(image, tuple(max(1, round(size * factor)) for size, factor in sizes))
 
 
 def resize(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -98,6 +126,43 @@ def resize(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
     from skimage.transform import resize as resample  # slow to import, and rarely needed
 
     return np.stack([resample(channel.astype(np.float32), shape, order=1, mode="edge") for channel in image])
+
+
+def onto_planes(maps: NDArray[np.uint16], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint16]]:
+    """Bring probabilities to another grid, linearly, one plane at a time; corners of the field stay corners.
+
+    Parameters
+    ----------
+    maps
+        ``(k, [z,] y, x)``.
+    shape
+        Of the other grid, ``([z,] y, x)``.
+
+    Yields
+    ------
+    ``(k, y, x)`` for each z, once for an image.
+    """
+    if maps.ndim == 3:
+        maps, shape = maps[:, None], (1, *shape)
+    low, high, share = _between(maps.shape[1], shape[0])
+    for z in range(shape[0]):
+        plane = maps[:, low[z]]
+        if plane.shape[1:] == shape[1:] and share[z] == 0:
+            yield plane
+            continue
+        mixed = plane + share[z] * (maps[:, high[z]].astype(np.float32) - plane)
+        for axis in (1, 2):
+            first, second, part = _between(mixed.shape[axis], shape[axis])
+            near, far = mixed.take(first, axis), mixed.take(second, axis)
+            mixed = near + (part[:, None] if axis == 1 else part) * (far - near)
+        yield np.rint(mixed).astype(np.uint16)
+
+
+def _between(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Return for each of `new` voxels along an axis the two of `old` around it, and the share of the second."""
+    place = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+    first = place.astype(np.intp)
+    return first, np.minimum(first + 1, old - 1), (place - first).astype(np.float32)
 
 
 def rescale_labels(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:

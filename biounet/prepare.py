@@ -89,9 +89,10 @@ class LoadVolumed(MapTransform):  # type: ignore[misc]
 class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
     """Turn, mirror and scale image and target about the centre of the patch, and cut the patch out.
 
-    One factor for all axes, drawn evenly in its logarithm, keeps the shape of cells; MONAI's own ``RandAffined`` draws
-    one for each axis. A share of the patches is only mirrored and turned by quarters, which moves no voxel off the
-    lattice: interpolation blurs, and the network must also see images as sharp as those it will be given.
+    One factor for all axes, drawn evenly in its logarithm, keeps the shape of cells, and angles are those of the
+    specimen where voxels are longer along one axis; MONAI's own ``RandAffined`` draws a factor for each axis and turns
+    the lattice. A share of the patches is only mirrored and turned by quarters, which moves no voxel off the lattice:
+    interpolation blurs, and the network must also see images as sharp as those it will be given.
 
     The window need not be centred on the patch, nor hold all of it: what lies outside the window is mirrored in the
     image and does not exist (weight 0) in the target.
@@ -99,31 +100,34 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
     Parameters
     ----------
     patch
-        Shape of the patch, ``(y, x)`` or ``(z, y, x)``. Only the last two axes are turned.
-    rotate
-        Largest angle in degrees.
-    scale
-        Largest factor; its inverse is the smallest.
-    prob
-        Share of the patches that are turned and scaled freely.
+        Shape of the patch, ``(y, x)`` or ``(z, y, x)``.
+    settings
+        Largest angles and factor, and the share of the patches that are turned and scaled freely.
+    steps
+        Length of a voxel along each axis, in any unit.
     """
 
-    def __init__(self, patch: tuple[int, ...], rotate: float, scale: float, prob: float) -> None:
+    def __init__(self, patch: tuple[int, ...], settings: AugmentSettings, steps: tuple[float, ...]) -> None:
         MapTransform.__init__(self, (IMAGE, TARGET))
         self.patch = patch
-        self.rotate = np.deg2rad(rotate)
-        self.log_scale = np.log(scale)
-        self.prob = prob
-        self.angle = 0.0
-        self.steps: tuple[float, ...] = (1.0,) * len(patch)
+        self.settings = settings
+        self.steps = np.array(steps)
+        self.matrix = np.eye(len(patch))
 
     def randomize(self, data: Any = None) -> None:  # noqa: ANN401 - MONAI's signature
-        """Draw angle, factor and mirrored axes."""
-        self.angle, factor = float(self.R.randint(4) * np.pi / 2), 1.0
-        if self.R.uniform() < self.prob:
-            self.angle += self.R.uniform(-self.rotate, self.rotate)
-            factor = float(np.exp(self.R.uniform(-self.log_scale, self.log_scale)))
-        self.steps = tuple(float(side) / factor for side in self.R.choice((-1, 1), len(self.patch)))
+        """Draw angles, factor and mirrored axes."""
+        dims, limits = len(self.patch), self.settings
+        angle = self.R.randint(4) * np.pi / 2 if limits.mirror else 0.0
+        tilts, factor = (0.0,) * (dims - 2) * 2, 1.0
+        if self.R.uniform() < limits.free:
+            angle += np.deg2rad(self.R.uniform(-limits.rotate, limits.rotate))
+            factor = float(np.exp(self.R.uniform(-np.log(limits.scale), np.log(limits.scale))))
+            tilts = tuple(np.deg2rad(self.R.uniform(-limits.tilt, limits.tilt)) for _ in tilts)
+        sides = self.R.choice((-1, 1), dims) if limits.mirror else np.ones(dims)
+        turn = _rotation(dims, dims - 2, dims - 1, angle)
+        for axis, tilt in enumerate(tilts, 1):
+            turn = turn @ _rotation(dims, 0, axis, tilt)
+        self.matrix = turn * self.steps / self.steps[:, None] * sides / factor
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return image and target, both of the shape of the patch.
@@ -132,12 +136,20 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         """
         self.randomize()
         dims = len(self.patch)
-        angles = self.angle if dims == 2 else (self.angle, 0.0, 0.0)
-        grid = AffineGrid(rotate_params=angles, scale_params=self.steps, dtype=torch.float32)(self.patch)[0]
+        affine = np.eye(dims + 1)
+        affine[:dims, :dims] = self.matrix
+        grid = AffineGrid(affine=torch.from_numpy(affine).float(), dtype=torch.float32)(self.patch)[0]
         grid[:dims] += torch.as_tensor(data[SHIFT], dtype=torch.float32).reshape(-1, *(1,) * dims)
         sample = Resample(mode="bilinear", dtype=torch.float32)  # its default, float64, costs twice the time
         padding = {IMAGE: "reflection", TARGET: "zeros"}
         return {**data, **{key: sample(data[key], grid, padding_mode=padding[key]) for key in padding}}
+
+
+def _rotation(dims: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
+    matrix = np.eye(dims)
+    matrix[[first, second], [first, second]] = np.cos(angle)
+    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+    return matrix
 
 
 class RandInvertd(Randomizable, MapTransform):  # type: ignore[misc]
@@ -154,7 +166,7 @@ class RandInvertd(Randomizable, MapTransform):  # type: ignore[misc]
         return {**data, IMAGE: 1 - data[IMAGE]}
 
 
-def augmentation(settings: AugmentSettings, patch: tuple[int, ...]) -> Compose:
+def augmentation(settings: AugmentSettings, patch: tuple[int, ...], steps: tuple[float, ...] | None = None) -> Compose:
     """Chain of random changes of a window of image and target that ends in a patch.
 
     The chain is deterministic after ``set_random_state(seed)``.
@@ -167,7 +179,7 @@ def augmentation(settings: AugmentSettings, patch: tuple[int, ...]) -> Compose:
         RandGaussianNoised(IMAGE, prob=0.3, std=settings.noise),
         RandInvertd(settings.invert),
     ]
-    return Compose([RandSimilarityd(patch, settings.rotate, settings.scale, settings.free), *intensity])
+    return Compose([RandSimilarityd(patch, settings, steps or (1.0,) * len(patch)), *intensity])
 
 
 def seed_all(chain: Compose, seed: int) -> None:

@@ -15,9 +15,9 @@ from biounet.errors import InputError, ModelError
 from biounet.label import BlockObjects, label_block, label_classes, reach
 from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
-from biounet.normalise import normalise, rescale, resize, zoom_to
+from biounet.normalise import Zoom, normalise, onto_planes, rescale, zoom_to
 from biounet.predict import FULL, Predictor
-from biounet.recipe import LabelSettings
+from biounet.recipe import DataSettings, LabelSettings, own_value
 from biounet.stitch import Objects, label_objects, stitch
 from biounet.volume import Volume
 
@@ -34,8 +34,8 @@ class SegmentOptions:
     Attributes
     ----------
     block
-        Edge of a block in voxels of the working grid. A block of the size of the image costs least time, smaller ones
-        less memory.
+        Edge of a block in voxels of the working grid; None: 2048 in images, 256 in volumes. A block of the size of the
+        image costs least time, smaller ones less memory.
     executor
         Where blocks run; None: in this thread.
     diameter
@@ -45,7 +45,7 @@ class SegmentOptions:
         Thresholds instead of those on the model's card.
     """
 
-    block: int = 2048
+    block: int | None = None
     executor: Executor | None = None
     diameter: float | None = None
     label: LabelSettings | None = None
@@ -111,9 +111,10 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     image = rescale(normalise(volume.array, card.recipe.normalise), zoom_for(volume, card, options.diameter))
     clock.lap("normalise")
     if card.recipe.data.kind == "classes":
-        labels: NDArray[Any] = _label_classes(image, volume.grid.shape, predictor, options)
+        maps = predict_image(image, predictor, options)
+        labels: NDArray[Any] = label_maps(maps, volume.grid.shape, card.recipe.data, settings)
         clock.lap("predict_and_label")
-        columns, count = measure_classes(labels, card.outputs[1:], volume.grid), None
+        columns, count = measure_classes(labels, card.recipe.data.foreground, volume.grid), None
     else:
         objects = _find_objects(image, volume, predictor, card, settings, options)
         clock.lap("predict_and_label")
@@ -134,13 +135,13 @@ def check_fit(volume: Volume, card: Card) -> None:
         raise InputError(cause, path=volume.source, hint="choose one with --channel")
 
 
-def zoom_for(volume: Volume, card: Card, diameter: float | None) -> float:
-    """Return the factor from the image's grid to the grid that the model works on."""
+def zoom_for(volume: Volume, card: Card, diameter: float | None) -> Zoom:
+    """Return the factor along each axis from the image's grid to the grid that the model works on."""
     if diameter is None:
-        return zoom_to(volume.grid, card.recipe.data.pixel_size_um)
+        return zoom_to(volume.grid, card.recipe.data)
     if card.object_size_px is None:
         raise ModelError(f"the card of '{card.recipe.name}' has no object size to bring a diameter of {diameter} to")
-    return card.object_size_px / diameter
+    return (card.object_size_px / diameter,) * volume.grid.dims
 
 
 def _find_objects(
@@ -155,7 +156,7 @@ def _find_objects(
     area = float(np.prod(volume.grid.spacing)) if volume.grid.spacing is not None else None
     parts = card.recipe.data.kind == "instances"
     if image.shape[1:] != shape:
-        maps = resize_maps(predict_image(image, predictor, options), shape)
+        maps = np.stack(list(onto_planes(predict_image(image, predictor, options), shape)), 1).reshape(-1, *shape)
         return label_objects(*_surfaces(maps, parts), settings, voxel_um=area)
     margin = reach(has_distance=parts)
     padded = pad_to_stride(image, predictor.network.stride)
@@ -164,7 +165,8 @@ def _find_objects(
         maps = predict_block(padded, block, margin, predictor)
         return label_block(*_surfaces(maps, parts), settings, block=block)
 
-    blocks = lattice(shape, options.block, predictor.network.reach + margin, predictor.network.stride)
+    halo = tuple(reach + margin for reach in predictor.network.reach)
+    blocks = lattice(shape, _block(options, shape), halo, predictor.network.stride)
     return stitch(list(run_blocks(work, blocks, options.executor)), shape, settings, voxel_um=area)
 
 
@@ -173,11 +175,35 @@ def _surfaces(maps: Maps, parts: bool) -> tuple[Maps, Maps | None, Maps | None]:
     return (maps[0], maps[1], maps[2]) if parts else (FULL - maps[0], None, None)
 
 
-def _label_classes(
-    image: NDArray[np.float32], shape: tuple[int, ...], predictor: Predictor, options: SegmentOptions
-) -> NDArray[np.uint8]:
-    maps = predict_image(image, predictor, options)
-    return label_classes(resize_maps(maps, shape))
+def label_maps(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings: LabelSettings) -> NDArray[np.uint8]:
+    """Turn probabilities of classes or regions into a label image on the source grid.
+
+    Plane by plane, since the probabilities of all classes on the grid of a scanner are the largest array of all.
+
+    Parameters
+    ----------
+    maps
+        ``(k, [z,] y, x)`` on the working grid.
+    shape
+        Of the source grid, ``([z,] y, x)``.
+    data, settings
+        Say what the maps mean and from which probability a voxel belongs to a region.
+
+    Returns
+    -------
+    Values as in the annotations: 0 background, 1.. classes.
+    """
+    regions = data.overlapping
+    thresholds = (settings.foreground,) * len(regions) if regions else None
+    labels = np.stack([label_classes(plane, thresholds) for plane in onto_planes(maps, shape)])
+    if regions:
+        values = np.array([0, *(own_value(regions, name) or 0 for name in regions)], np.uint8)
+        labels = values[labels]
+    return labels.reshape(shape)
+
+
+def _block(options: SegmentOptions, shape: tuple[int, ...]) -> int:
+    return options.block or {2: 2048, 3: 256}[len(shape)]
 
 
 def predict_image(image: NDArray[np.float32], predictor: Predictor, options: SegmentOptions | None = None) -> Maps:
@@ -195,7 +221,7 @@ def predict_image(image: NDArray[np.float32], predictor: Predictor, options: Seg
     options = options or SegmentOptions()
     network, shape = predictor.network, image.shape[1:]
     padded = pad_to_stride(image, network.stride)
-    blocks = lattice(shape, options.block, network.reach, network.stride)
+    blocks = lattice(shape, _block(options, shape), network.reach, network.stride)
     results = run_blocks(lambda block: predict_block(padded, block, 0, predictor), blocks, options.executor)
     if len(blocks) == 1:
         return next(results)
@@ -216,24 +242,18 @@ def predict_block(padded: NDArray[np.float32], block: Block, margin: int, predic
     block
         Of a lattice whose halo is at least the network's reach plus `margin`.
     """
-    stride = predictor.network.stride
     outer = tuple(
         slice(part.start, min(-(-part.stop // stride) * stride, size))
-        for part, size in zip(block.outer, padded.shape[1:], strict=True)
+        for part, size, stride in zip(block.outer, padded.shape[1:], predictor.network.stride, strict=True)
     )
     maps = predictor(padded[(slice(None), *outer)])
     return maps[(slice(None), *block.within_outer(block.grown(margin)))]
 
 
-def pad_to_stride(image: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+def pad_to_stride(image: NDArray[np.float32], strides: tuple[int, ...]) -> NDArray[np.float32]:
     """Mirror the image at the end of each axis up to a multiple of the network's stride."""
-    missing = [(0, -size % stride) for size in image.shape[1:]]
+    missing = [(0, -size % stride) for size, stride in zip(image.shape[1:], strides, strict=True)]
     return np.pad(image, [(0, 0), *missing], mode="symmetric") if any(after for _, after in missing) else image
-
-
-def resize_maps(maps: Maps, shape: tuple[int, ...]) -> Maps:
-    """Bring probabilities to another grid, linearly."""
-    return maps if maps.shape[1:] == shape else np.rint(resize(maps, shape)).astype(np.uint16)
 
 
 class _Clock:

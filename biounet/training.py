@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 import biounet
 from biounet.checkpoint import State, begin, keep, restore
 from biounet.dataset import Case, Patches, Steps, fit_patch
-from biounet.errors import InputError, ModelError, TrainingError
+from biounet.errors import InputError, TrainingError
 from biounet.loss import recipe_loss
-from biounet.model import Card, Model, new_network, outputs_of
+from biounet.model import Card, Model, continued, new_network, outputs_of
 from biounet.predict import has_fast_bfloat16, pick_device
 from biounet.recipe import Recipe
 from biounet.tune import Figures, tune, validate
@@ -119,7 +119,8 @@ def train(
     if not cases:
         raise InputError("no annotated image to train on")
     device = pick_device(run.device)
-    recipe = _with_start(recipe, start)
+    if start is not None:
+        recipe = continued(recipe, start).replace("train", rate=recipe.train.rate * _GENTLY)
     recipe = fit_patch(recipe, cases, new_network(recipe).stride)
     state = begin(recipe, start, device)
     if run.resume and run.checkpoint is not None and run.checkpoint.exists():
@@ -236,20 +237,6 @@ def _batches(
     return DataLoader(
         Patches(cases, recipe), batch_sampler=steps, num_workers=workers, pin_memory=device.type == "cuda"
     )
-
-
-def _with_start(recipe: Recipe, start: Model | None) -> Recipe:
-    """Take from the model that training starts from what its weights depend on."""
-    if start is None:
-        return recipe
-    if outputs_of(recipe) != outputs_of(start.card.recipe) or recipe.data.dims != start.card.recipe.data.dims:
-        raise ModelError(
-            f"the model predicts {', '.join(start.card.outputs)}, the recipe asks for {', '.join(outputs_of(recipe))}",
-            hint="train without --from",
-        )
-    known = start.card.recipe
-    recipe = recipe.replace("train", rate=recipe.train.rate * _GENTLY)
-    return recipe.model_copy(update={"network": known.network, "normalise": known.normalise})
 
 
 def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures) -> Card:

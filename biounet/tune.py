@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from biounet.annotation import UNLABELLED
 from biounet.dataset import Case
 from biounet.evaluation import Evaluation, score_classes, score_instances
-from biounet.label import label_classes
 from biounet.network import UNet
 from biounet.predict import make_predictor
 from biounet.recipe import LabelSettings, Recipe
-from biounet.segment import predict_image
+from biounet.segment import label_maps, predict_image
 from biounet.stitch import label_objects
 
 Figures = dict[str, float]
@@ -75,7 +74,7 @@ def tune(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "au
 
 def predict_cases(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str) -> list[Maps]:
     """Predict the maps of each case, shape ``(k, [z,] y, x)``."""
-    predictor = make_predictor(network, device, softmax=recipe.data.kind != "instances")
+    predictor = make_predictor(network, device, softmax=recipe.data.exclusive)
     return [predict_image(case.image.float().numpy(), predictor) for case in cases]
 
 
@@ -104,5 +103,5 @@ def _figures(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settin
     labels = [case.labels for case in cases]
     if recipe.data.kind == "scribbles" and all((truth[truth != UNLABELLED] <= 0).all() for truth in labels):
         return {}
-    names = [name for name in recipe.data.classes if name != "background"]
-    return score_classes(labels, [label_classes(m) for m in maps], names).as_figures()
+    found = [label_maps(m, truth.shape, recipe.data, settings) for m, truth in zip(maps, labels, strict=True)]
+    return score_classes(labels, found, recipe.data.foreground).as_figures()

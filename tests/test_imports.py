@@ -12,15 +12,15 @@ PACKAGE = ROOT / "biounet"
 # fmt: off
 ORDER = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
-    "files", "normalise", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset", "model",
-    "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
+    "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
+    "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
     "segment", "matching", "scores", "evaluation", "overlay", "report", "batch",
     "tune", "checkpoint", "training", "history", "check", "api", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
-    "files", "normalise", "border_weight",
+    "files", "normalise", "plan", "border_weight",
     "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
     "matching", "scores", "evaluation", "overlay", "report", "check",
 ]

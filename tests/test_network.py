@@ -28,36 +28,54 @@ def _network(dims: int, seed: int = 0, **changes: object) -> UNet:
 @pytest.mark.parametrize("half", [True, False])
 def test_the_output_lies_on_the_grid_of_the_input(dims, half):
     network = _network(dims, half_resolution=half)
-    shape = tuple(network.stride * n for n in (2, 3, 2)[:dims])
+    shape = tuple(stride * n for stride, n in zip(network.stride, (2, 3, 2), strict=False))
     assert network(torch.randn(2, 1, *shape)).shape == (2, 3, *shape)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_folding_voxels_into_channels_loses_nothing(dims):
     image = torch.randn(2, 3, *SHAPES[dims])
-    folded = fold_voxels(image, 2)
+    folded = fold_voxels(image, (2,) * dims)
     assert folded.shape == (2, 3 * 2**dims, *(size // 2 for size in SHAPES[dims]))
-    assert torch.equal(unfold_voxels(folded, 2), image)
+    assert torch.equal(unfold_voxels(folded, (2,) * dims), image)
 
 
 def test_folding_is_pixel_unshuffle():
     image = torch.randn(1, 2, 8, 6)
-    assert torch.equal(fold_voxels(image, 2), torch.nn.functional.pixel_unshuffle(image, 2))
+    assert torch.equal(fold_voxels(image, (2, 2)), torch.nn.functional.pixel_unshuffle(image, 2))
     assert torch.equal(
-        unfold_voxels(fold_voxels(image, 2), 2), torch.nn.functional.pixel_shuffle(fold_voxels(image, 2), 2)
+        unfold_voxels(fold_voxels(image, (2, 2)), (2, 2)),
+        torch.nn.functional.pixel_shuffle(fold_voxels(image, (2, 2)), 2),
     )
 
 
 @pytest.mark.parametrize("half", [True, False])
 def test_no_output_depends_on_an_input_beyond_the_reach(half):
     network = _network(2, half_resolution=half).double()
-    size = -(-(4 * network.reach) // network.stride) * network.stride
+    (reach, _), (stride, _) = network.reach, network.stride
+    size = -(-(4 * reach) // stride) * stride
     image = torch.randn(1, 1, size, size, dtype=torch.float64, requires_grad=True)
     middle = size // 2
     network(image)[0, :, middle, middle].sum().backward()
     rows = torch.nonzero(image.grad[0, 0].abs().sum(1)).flatten()
-    assert middle - network.reach <= rows.min() <= rows.max() <= middle + network.reach
-    assert rows.max() - rows.min() > network.reach  # the bound is not idle
+    assert middle - reach <= rows.min() <= rows.max() <= middle + reach
+    assert rows.max() - rows.min() > reach  # the bound is not idle
+
+
+def test_a_coarse_axis_is_neither_folded_nor_pooled():
+    settings = NetworkSettings(
+        widths=(4, 6, 8), fold=(1, 2, 2), pools=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3))
+    )
+    network = UNet(3, 1, 2, settings).double().eval()
+    assert network.stride == (2, 8, 8)
+    image = torch.randn(1, 1, 16, 64, 64, dtype=torch.float64, requires_grad=True)
+    out = network(image)
+    assert out.shape == (1, 2, 16, 64, 64)
+    out[0, :, 8, 32, 32].sum().backward()
+    seen = torch.nonzero(image.grad[0, 0])
+    for axis, (at, reach) in enumerate(zip((8, 32, 32), network.reach, strict=True)):
+        assert at - reach <= seen[:, axis].min() <= seen[:, axis].max() <= at + reach
+    assert network.reach[0] < network.reach[1]
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
@@ -83,7 +101,7 @@ def test_a_trained_network_can_be_exported():
     image = torch.randn(1, 1, 32, 32)
     size = torch.export.Dim("size", min=2, max=64)
     program = torch.export.export(
-        network, (image,), dynamic_shapes={"image": {2: size * network.stride, 3: size * network.stride}}
+        network, (image,), dynamic_shapes={"image": {2: size * network.stride[0], 3: size * network.stride[1]}}
     )
     wider = torch.randn(1, 1, 64, 64)
     torch.testing.assert_close(program.module()(wider), network(wider))

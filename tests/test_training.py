@@ -180,8 +180,8 @@ def test_what_stands_at_unlabelled_voxels_changes_no_bit_of_a_patch():
 def test_small_labelled_windows_get_small_patches_and_more_of_them():
     dense, sparse = _case_of(*discs((96, 96), 12, 0)), _case_of(*_sparse(0))
     recipe = _recipe(train={"patch": 64, "batch": 4})
-    assert fit_patch(recipe, [dense], 4).train.patch == 64
-    fitted = fit_patch(recipe, [sparse], 4).train
+    assert fit_patch(recipe, [dense], (4, 4)).train.patch == 64
+    fitted = fit_patch(recipe, [sparse], (4, 4)).train
     assert fitted.patch == 48
     assert fitted.batch == 7
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.annotation import UNLABELLED, Annotation
+from biounet.annotation import UNLABELLED, Annotation, only_slices
 from biounet.errors import InputError, SettingsError
 from biounet.files.raw import RawImage, in_colour
 from biounet.files.read import open_raw
@@ -46,6 +46,8 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
             "data.classes: the strokes of scribbles need names", hint="for example ['background', 'cell']"
         )
     labels = _from_colours(path, data) if data.palette else _from_values(path, data)
+    if data.slices is not None:
+        labels = only_slices(labels, data.slices, data.slice_numbers)
     if grid is not None and labels.shape != grid.shape:
         cause = f"is {_shape(labels.shape)}, its image {_shape(grid.shape)}"
         hint = "an annotation has the pixels of its image"
@@ -116,8 +118,7 @@ def _background_first(labels: NDArray[np.int32], data: DataSettings) -> NDArray[
 
 def _from_colours(path: Path, data: DataSettings) -> NDArray[np.int32]:
     codes = _colour_codes(in_colour(open_raw(path), path), path)
-    names = [name for name in data.classes if name != "background"]
-    meaning = {"unlabelled": UNLABELLED, "background": 0, **{name: n for n, name in enumerate(names, 1)}}
+    meaning = {"unlabelled": UNLABELLED, "background": 0, **{name: n for n, name in enumerate(data.foreground, 1)}}
     unknown = UNLABELLED - 1
     labels = np.full(codes.shape, unknown, np.int32)
     for colour, name in data.palette.items():

@@ -1,0 +1,66 @@
+"""Intensities on one scale and images on one grid."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.transform import resize
+
+from biounet.errors import InputError
+from biounet.normalise import normalise, onto_planes, zoom_to
+from biounet.recipe import DataSettings, NormaliseSettings
+from biounet.volume import Grid
+
+ZSCORE = NormaliseSettings(method="zscore")
+
+
+def test_scores_are_those_of_the_brain_and_the_surroundings_become_0():
+    draw = np.random.default_rng(0)
+    image = np.zeros((1, 12, 20, 20), np.float32)
+    image[0, 3:9, 4:16, 4:16] = draw.normal(500, 80, (6, 12, 12))
+    brain = image[0] > 0
+    scores = normalise(image, ZSCORE)[0]
+    assert scores[brain].mean() == pytest.approx(0, abs=1e-5)
+    assert scores[brain].std() == pytest.approx(1, abs=1e-5)
+    assert (scores[~brain] == 0).all()
+
+
+def test_without_surroundings_every_voxel_counts():
+    image = np.random.default_rng(1).normal(30, 5, (2, 6, 7, 8))
+    image[1] *= 4
+    scores = normalise(image, ZSCORE)
+    np.testing.assert_allclose(scores.mean(axis=(1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(scores.std(axis=(1, 2, 3)), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 7, -3])
+def test_an_image_without_contrast_becomes_0(value):
+    assert (normalise(np.full((1, 4, 5, 6), value, np.int16), ZSCORE) == 0).all()
+
+
+shapes = st.tuples(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12))
+
+
+@settings(max_examples=40)
+@given(old=shapes, new=shapes, seed=st.integers(0, 9))
+def test_planes_of_another_grid_are_those_of_a_linear_resize(old, new, seed):
+    maps = np.random.default_rng(seed).integers(0, 65536, (2, *old)).astype(np.uint16)
+    found = np.stack(list(onto_planes(maps, new)), 1)
+    linear = [resize(m.astype(float), new, order=1, mode="edge", anti_aliasing=False) for m in maps]
+    assert found.shape == (2, *new)
+    np.testing.assert_allclose(found, np.stack(linear), atol=1)
+
+
+def test_the_same_grid_gives_the_same_maps():
+    maps = np.random.default_rng(0).integers(0, 65536, (3, 5, 6)).astype(np.uint16)
+    (plane,) = onto_planes(maps, (5, 6))
+    assert np.array_equal(plane, maps)
+
+
+def test_the_way_to_the_working_grid():
+    thick = Grid((10, 20, 20), (3.0, 0.5, 0.5), "mm")
+    assert zoom_to(thick, DataSettings(dims=3)) == (1, 1, 1)
+    assert zoom_to(thick, DataSettings(dims=3, voxel_size=(1.5, 1.0, 0.505))) == (2, 0.5, 1)
+    assert zoom_to(Grid((8, 8), (0.25, 0.25), "um"), DataSettings(pixel_size_um=0.5)) == (0.5, 0.5)
+    with pytest.raises(InputError, match=r"1\.5 x 1\.0 x 1\.0"):
+        zoom_to(Grid((10, 20, 20)), DataSettings(dims=3, voxel_size=(1.5, 1, 1)))
