@@ -183,11 +183,8 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         self.recipe = recipe
         self.patch = edges_of(recipe)
         self.weights = weights_of(recipe) + boundary_regions(recipe)
-        steps = np.array(cases[0].steps)
-        self.augment = augmentation(recipe.augment, self.patch, cases[0].steps)
-        # Half a diagonal of the patch at its smallest scale: farther voxels are never asked for.
-        diagonal = np.linalg.norm(np.array(self.patch) * steps)
-        self.radius = [int(np.ceil(diagonal / step * recipe.augment.scale / 2)) + 2 for step in steps]
+        # Angles are those of the specimen, so that images of other voxels are turned by other matrices.
+        self.augment = {steps: augmentation(recipe.augment, self.patch, steps) for steps in {c.steps for c in cases}}
         shares = np.array([case.labelled for case in cases], np.float64) ** 0.5
         self.shares = shares / shares.sum()
 
@@ -200,19 +197,26 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         number = int(draw.choice(len(self.cases), p=self.shares))
         case = self.cases[number]
         centre = self._draw_centre(case, draw)
-        window = tuple(
-            slice(max(0, c - radius), min(size, c + radius))
-            for c, radius, size in zip(centre, self.radius, case.labels.shape, strict=True)
-        )
+        window = self._window(centre, case)
         # A patch of even size has its centre between voxels.
         halves = [0.5 if edge % 2 == 0 else 0.0 for edge in self.patch]
         shift = tuple(c - h - (w.start + w.stop - 1) / 2 for c, h, w in zip(centre, halves, window, strict=True))
         target = case.target[(slice(None), *window)].float()
         masks = (target[-self.weights :] > 0).float()
-        seed_all(self.augment, int(draw.integers(2**32)))
+        augment = self.augment[case.steps]
+        seed_all(augment, int(draw.integers(2**32)))
         image = case.image[(slice(None), *window)].float()
-        drawn = self.augment({IMAGE: image, TARGET: torch.cat([target, masks]), SHIFT: shift})
+        drawn = augment({IMAGE: image, TARGET: torch.cat([target, masks]), SHIFT: shift})
         return drawn[IMAGE], without_unknown(drawn[TARGET], self.weights), number
+
+    def _window(self, centre: tuple[int, ...], case: Case) -> tuple[slice, ...]:
+        """Return the surroundings that the patch can be made of: half its diagonal at its smallest scale."""
+        diagonal = np.linalg.norm(np.array(self.patch) * case.steps)
+        radii = [int(np.ceil(diagonal / step * self.recipe.augment.scale / 2)) + 2 for step in case.steps]
+        return tuple(
+            slice(max(0, c - radius), min(size, c + radius))
+            for c, radius, size in zip(centre, radii, case.labels.shape, strict=True)
+        )
 
     def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[int, ...]:
         shape = case.labels.shape
