@@ -87,7 +87,7 @@ class Segmenter:
 
     def segment(
         self,
-        image: PathLike | NDArray[Any],
+        image: PathLike | NDArray[Any] | Volume,
         *,
         spacing: Sequence[float] | None = None,
         axes: str | None = None,
@@ -99,7 +99,7 @@ class Segmenter:
         Parameters
         ----------
         image
-            A file, or an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y).
+            A file, an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y), or what `read_volume` gave.
         spacing
             Pixel size in µm along ``(y, x)`` or ``(z, y, x)``, where the file does not say it or is wrong.
         axes
@@ -116,7 +116,9 @@ class Segmenter:
         """
         dims = self.card.recipe.data.dims
         size = tuple(float(s) for s in spacing) if spacing is not None else None
-        if isinstance(image, np.ndarray):
+        if isinstance(image, Volume):
+            volume = image
+        elif isinstance(image, np.ndarray):
             volume = volume_of_array(image, dims, size)
         else:
             volume = read_volume(Path(image), ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims))
