@@ -1,4 +1,4 @@
-"""Make the samples: four small fields of nuclei with truth, and the counts that a good model finds in them.
+"""Make the samples: fields of nuclei with truth and the counts that a good model finds, stacks, and heads with tumours.
 
     python data_samples/make_samples.py
 
@@ -11,11 +11,13 @@ import json
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from biounet.synthetic import FieldSettings, make_field
+from biounet.synthetic_volumes import StackSettings, make_head, make_stack
 
 PIXEL_SIZE_UM = 0.5
 TOLERANCE = 0.1
@@ -50,9 +52,18 @@ FIELDS: dict[str, tuple[int, FieldSettings]] = {
     ),
 }
 
+STACKS: dict[str, tuple[int, StackSettings]] = {
+    "sparse": (21, StackSettings(shape=(20, 64, 64), filling=0.4)),
+    "crowded": (22, StackSettings(shape=(20, 64, 64), filling=0.9, closeness=0.85)),
+    "thick": (23, StackSettings(shape=(12, 64, 64), spacing=(2.0, 0.5, 0.5), filling=0.6)),
+}
+HEADS = {"case_1": 31, "case_2": 32, "case_3": 33}
+AFFINE = np.array([[-1.0, 0, 0, 22], [0, 1.0, 0, -24], [0, 0, 1.5, -20], [0, 0, 0, 1]])
+"""Of the heads: x runs to the left, as in files of many scanners, and slices are 1.5 mm apart."""
+
 
 def write_samples(folder: Path) -> None:
-    """Write ``images/``, ``labels/`` and ``expected.json`` into a folder."""
+    """Write ``images/``, ``labels/``, ``expected.json``, ``stacks/`` and ``cases/`` into a folder."""
     expected: dict[str, dict[str, int]] = {}
     for name, (seed, settings) in FIELDS.items():
         image, labels = make_field(seed, settings)
@@ -61,14 +72,31 @@ def write_samples(folder: Path) -> None:
         count = int(labels.max())
         expected[f"{name}.tif"] = {"count": count, "tolerance": max(1, round(TOLERANCE * count))}
     (folder / "expected.json").write_text(json.dumps(expected, indent=2) + "\n", encoding="utf-8")
+    for name, (seed, stack) in STACKS.items():
+        image, labels = make_stack(seed, stack)
+        for part, array in (("images", image), ("labels", labels.astype(np.uint16))):
+            _write_tiff(folder / "stacks" / part / f"{name}.tif", array, stack.spacing[0])
+    for name, seed in HEADS.items():
+        contrasts, classes = make_head(seed, (28, 48, 44))
+        for contrast, values in contrasts.items():
+            _write_nifti(folder / "cases" / name / f"{contrast}.nii.gz", values.astype(np.int16))
+        _write_nifti(folder / "cases" / name / "tumour.nii.gz", classes)
 
 
-def _write_tiff(path: Path, array: NDArray[np.uint16]) -> None:
-    """Write what ImageJ writes: one plane with its pixel size, not compressed."""
+def _write_tiff(path: Path, array: NDArray[np.uint16], depth_um: float | None = None) -> None:
+    """Write what ImageJ writes: one plane or a stack with its voxel size, not compressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     per_um = 1 / PIXEL_SIZE_UM
-    metadata = {"axes": "YX", "unit": "um"}
+    metadata = {"axes": "YX", "unit": "um"} if depth_um is None else {"axes": "ZYX", "unit": "um", "spacing": depth_um}
     tifffile.imwrite(path, array, imagej=True, resolution=(per_um, per_um), metadata=metadata)
+
+
+def _write_nifti(path: Path, array: NDArray[np.int16] | NDArray[np.uint8]) -> None:
+    """Write what a scanner's converter writes; ``array`` is (z, y, x), the file's axes are x, y, z."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(array.T, AFFINE)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
 
 
 if __name__ == "__main__":
