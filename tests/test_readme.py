@@ -19,9 +19,9 @@ INSTALLING = "pip install"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder but for images/ and labels/, with ``biounet`` on the path."""
+    """An empty folder but for the samples, with ``biounet`` on the path."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("images", "labels"):
+    for name in ("images", "labels", "stacks", "cases"):
         shutil.copytree(sample_folder() / name, folder / name)
     return folder
 
