@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from biounet.errors import InputError
 
 Unit = Literal["um", "mm"]
+
+_OFF = 1e-3  # of a voxel: more than float32 headers that mean the same place are apart
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,36 @@ class Grid:
     def steps(self) -> tuple[float, ...]:
         """Length of one voxel step along each axis: in `unit` when calibrated, else in voxels."""
         return self.spacing if self.spacing is not None else (1.0,) * self.dims
+
+
+def apart(one: Grid, other: Grid) -> str:
+    """Say how far two grids differ; empty where no voxel lies a thousandth of a voxel off, as far as both say it."""
+    if one.shape != other.shape:
+        return f"{_times(other.shape)} voxels, not {_times(one.shape)}"
+    if one.spacing is None or other.spacing is None:
+        return ""
+    if one.affine is None or other.affine is None or one.unit != other.unit:
+        ends = [(n * size, n * b) for n, size, b in zip(one.shape, _in_mm(one), _in_mm(other), strict=True)]
+        far = max(abs(a - b) for a, b in ends)
+    else:
+        lengths = (*reversed(one.shape), 1)[:3]
+        corners = np.array([(*corner, 1) for corner in product(*((-0.5, n - 0.5) for n in lengths))])
+        between = corners @ (np.array(one.affine) - np.array(other.affine)).T
+        far = float(np.linalg.norm(between, axis=1).max())
+    smallest = min(_in_mm(one))
+    if far <= _OFF * smallest:
+        return ""
+    sizes = [f"{_times(grid.spacing or ())} {grid.unit}" for grid in (other, one)]
+    about = f", voxel size {sizes[0]}, not {sizes[1]}" if sizes[0] != sizes[1] else ""
+    return f"voxels lie up to {far:.3g} mm ({far / smallest:.3g} voxels) apart{about}"
+
+
+def _in_mm(grid: Grid) -> tuple[float, ...]:
+    return tuple(step * (1e-3 if grid.unit == "um" else 1.0) for step in grid.steps)
+
+
+def _times(numbers: tuple[float, ...]) -> str:
+    return " x ".join(f"{number:.6g}" for number in numbers)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from biounet.files.axes import ReadOptions
 from biounet.files.find import FoundImage, Pair, Unpaired, find_images, find_pairs, list_images, match_pairs, stem_of
 from biounet.files.masks import read_annotation, read_labels
 from biounet.files.read import Description, describe, read_volume
-from biounet.files.write import write_labels, write_picture
+from biounet.files.write import label_suffix, write_labels, write_picture
 
 __all__ = [
     "Description",
@@ -17,6 +17,7 @@ __all__ = [
     "describe",
     "find_images",
     "find_pairs",
+    "label_suffix",
     "list_images",
     "match_pairs",
     "read_annotation",

@@ -26,7 +26,7 @@ class ReadOptions:
     axes
         One letter for each axis of the file, such as ``"ZCYX"``; axes of length 1 may be left out.
     spacing
-        Pixel size in µm, ``(y, x)`` or ``(z, y, x)``.
+        Pixel size, ``(y, x)`` or ``(z, y, x)``: in µm, in mm for NIfTI.
     channel
         The one channel to use, by number from 0 or by its name in OME-XML; None: all.
     dims
@@ -59,9 +59,9 @@ class ReadOptions:
                 raise SettingsError(cause, hint="for example ZCYX")
         if self.spacing is not None:
             if len(self.spacing) != self.dims:
-                raise SettingsError(f"spacing {self.spacing}: one number for each of {'ZYX'[-self.dims :]}, in µm")
+                raise SettingsError(f"spacing {self.spacing}: one number for each of {'ZYX'[-self.dims :]}")
             if not all(math.isfinite(size) and size > 0 for size in self.spacing):
-                raise SettingsError(f"spacing {self.spacing}: positive numbers of µm")
+                raise SettingsError(f"spacing {self.spacing}: positive numbers")
 
 
 def arrange(
@@ -101,11 +101,20 @@ def named_axes(raw: RawImage, given: str | None, path: Path) -> str:
         if raw.axes.endswith("S") and given[-1] in "YX":
             cause = f"axes {given} do not fit the shape {_shape(raw)}, whose last axis holds colours"
             raise InputError(cause, path=path)
-        return given
+        return _spatial_last(given, raw, path)
     if len(given) == sum(length > 1 for length in raw.shape):
         letters = iter(given)
-        return "".join(next(letters) if length > 1 else "?" for length in raw.shape)
+        return _spatial_last("".join(next(letters) if length > 1 else "?" for length in raw.shape), raw, path)
     raise InputError(f"axes {given} do not fit the shape {_shape(raw)}", path=path)
+
+
+def _spatial_last(axes: str, raw: RawImage, path: Path) -> str:
+    """Return the axes; refuse those that turn a NIfTI volume, whose header says where its axes lead."""
+    if raw.header is None:
+        return axes
+    if any(letter not in (own, "?") for letter, own in zip(axes[-3:], "ZYX", strict=True)):
+        raise InputError(f"axes {axes}: those of a NIfTI end in ZYX", path=path, hint="for example CZYX")
+    return axes[:-3] + "ZYX"
 
 
 def _without_alpha(array: NDArray[Any], raw: RawImage) -> NDArray[Any]:
@@ -145,6 +154,8 @@ def _pick_plane(
 def _ambiguous(letter: str, length: int, needs_z: bool, raw: RawImage, path: Path) -> InputError:
     if letter in _WHAT:
         hint = "it has no axis Z: name the axes with --axes if that is wrong" if needs_z else "choose one with --plane"
+        if letter == "T" and raw.header is not None:
+            hint += ", or say --axes CZYX if they are channels"
         return InputError(f"{length} {_WHAT[letter]} ({_seen(raw)})", path=path, hint=hint)
     guess = "Z" if needs_z or length > _FEW else "C"
     others = ", ".join(raw.axes.replace(letter, other) for other in "ZCT" if other != guess)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from biounet.errors import InputError
 
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg")
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
 _OUTPUTS = ("_overlay", ".curve")
 _MASKS = ("_masks", "_mask", "_labels", "_label")
 _LOOKED_FOR = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*_MASKS, *_OUTPUTS))}"
@@ -120,7 +120,7 @@ def _refuse_folder(error: OSError) -> None:
 
 def is_image(path: Path) -> bool:
     """Whether the suffix is one that images have."""
-    return path.suffix.lower() in SUFFIXES
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:
@@ -229,9 +229,9 @@ def _is_mask(path: Path, root: Path) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of an image without its suffix, ``a.ome.tif`` being ``a``."""
+    """Return the name of an image without its suffix, ``a.ome.tif`` and ``a.nii.gz`` being ``a``."""
     stem = path.name.removesuffix(path.suffix)
-    return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
+    return stem[: -len(".ome")] if stem.lower().endswith((".ome", ".nii")) else stem
 
 
 def _from_csv(path: Path) -> tuple[list[Pair], Unpaired]:

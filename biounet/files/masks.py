@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED, Annotation, only_slices
 from biounet.errors import InputError, SettingsError
+from biounet.files.axes import ReadOptions
 from biounet.files.raw import RawImage, in_colour
-from biounet.files.read import open_raw
+from biounet.files.read import calibrate, open_raw
 from biounet.recipe import DataSettings
-from biounet.volume import Grid
+from biounet.volume import Grid, apart
 
 _LARGEST = np.iinfo(np.int32).max
 _POINT = 4  # pixels: a label image whose objects are all this small or smaller marks points
@@ -46,6 +47,8 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
             "data.classes: the strokes of scribbles need names", hint="for example ['background', 'cell']"
         )
     labels = _from_colours(path, data) if data.palette else _from_values(path, data)
+    if grid is not None and (1, *labels.shape) == grid.shape:
+        labels = labels[None]  # a volume of one slice
     if data.slices is not None:
         labels = only_slices(labels, data.slices, data.slice_numbers)
     if grid is not None and labels.shape != grid.shape:
@@ -53,11 +56,23 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
         hint = "an annotation has the pixels of its image"
         hint = "the axes are exchanged" if labels.shape == grid.shape[::-1] else hint
         raise InputError(cause, path=path, hint=hint)
+    if grid is not None and grid.affine is not None:
+        _refuse_elsewhere(path, grid)
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=path)
     if data.kind == "instances":
         _refuse_points(labels, path)
     return Annotation(labels, data.kind, grid or Grid(labels.shape), path)
+
+
+def _refuse_elsewhere(path: Path, grid: Grid) -> None:
+    """Refuse an annotation that says of itself that it lies elsewhere than its image."""
+    raw = open_raw(path)
+    if raw.header is None:
+        return
+    own, _ = calibrate(grid.shape, raw, path, ReadOptions(dims=grid.dims))
+    if difference := apart(grid, own):
+        raise InputError(f"does not lie where its image does: {difference}", path=path, hint="draw it on its image")
 
 
 def read_labels(path: str | Path) -> NDArray[np.int32]:

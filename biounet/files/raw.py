@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.errors import BiounetError, InputError
+from biounet.volume import Unit
 
 LIMIT = 16 * 2**30
 """Bytes that one image may take in memory: a damaged header can ask for any number."""
@@ -36,10 +37,16 @@ class RawImage:
         Reads the array, in native byte order.
     axes_from
         Where `axes` is known from.
-    spacing_um
-        Pixel size in µm of the axes for which the file states one.
+    spacing
+        Pixel size in `unit` of the axes for which the file states one.
     spacing_from
-        Where `spacing_um` is known from; empty where there is none.
+        Where `spacing` is known from; empty where there is none.
+    unit
+        Of lengths in files of this format, also of those that a user states.
+    affine, header
+        Of a NIfTI volume, as in `Grid`.
+    fault
+        What is wrong with what the file says about lengths, and what to do; None where nothing is.
     channels
         Names of the channels, where the file has them.
     colours
@@ -55,8 +62,12 @@ class RawImage:
     dtype: np.dtype[Any]
     load: Callable[[], NDArray[Any]]
     axes_from: str
-    spacing_um: Mapping[str, float] = field(default_factory=dict)
+    spacing: Mapping[str, float] = field(default_factory=dict)
     spacing_from: str = ""
+    unit: Unit = "um"
+    affine: tuple[tuple[float, ...], ...] | None = None
+    header: bytes | None = None
+    fault: tuple[str, str] | None = None
     channels: tuple[str, ...] = ()
     colours: NDArray[np.uint8] | None = None
     alpha: tuple[int, ...] = ()

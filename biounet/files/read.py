@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from biounet.errors import InputError
 from biounet.files.axes import ReadOptions, arrange
+from biounet.files.nifti import BEGINNINGS, GZIP, read_nifti
 from biounet.files.picture import read_jpeg, read_png
 from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size
 from biounet.files.tiff import read_tiff
-from biounet.volume import Grid, Volume
+from biounet.volume import Grid, Volume, apart
 
 # A new format is a line here: how its files begin, and what reads their headers.
 _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
@@ -25,6 +26,8 @@ _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
     (b"MM\x00+", read_tiff),
     (b"\x89PNG\r\n\x1a\n", read_png),
     (b"\xff\xd8\xff", read_jpeg),
+    (GZIP, read_nifti),
+    *((beginning, read_nifti) for beginning in BEGINNINGS),
 )
 _PEEK = 4096  # pixels that show that most images are not constant
 
@@ -62,13 +65,13 @@ class Description:
     notes: tuple[str, ...]
 
 
-def read_volume(path: str | Path, options: ReadOptions | None = None) -> Volume:
+def read_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
     """Read an image.
 
     Parameters
     ----------
     path
-        A TIFF, PNG or JPEG; the content decides, not the name.
+        A TIFF, NIfTI, PNG or JPEG; the content decides, not the name. Or several, one for each channel.
     options
         Axes, pixel size, channel and plane, where the file does not say them or there is a choice.
 
@@ -79,17 +82,43 @@ def read_volume(path: str | Path, options: ReadOptions | None = None) -> Volume:
     Raises
     ------
     InputError
-        If the file is damaged, its axes are ambiguous, or pixels are not finite numbers.
+        If a file is damaged, its axes are ambiguous, pixels are not finite numbers, or channels lie on other grids.
     """
-    path, options = Path(path), options or ReadOptions()
+    options = options or ReadOptions()
+    if isinstance(path, str | Path):
+        return _read_one(Path(path), options)
+    return _stack([_read_one(Path(file), options) for file in path])
+
+
+def _read_one(path: Path, options: ReadOptions) -> Volume:
     raw = _open_image(path, options)
     array, remarks = arrange(raw.load(), raw, path, options)
     array = np.ascontiguousarray(_plain(array))
     _refuse_nan(array, path)
-    grid, notes = _calibrate(array.shape[1:], raw, options)
+    grid, notes = calibrate(array.shape[1:], raw, path, options)
     if _is_constant(array):
         remarks += (f"constant image: every pixel is {array.flat[0]}",)
     return Volume(array, grid, path, (*notes, *remarks))
+
+
+def _stack(volumes: Sequence[Volume]) -> Volume:
+    """Return one image of the channels of several files."""
+    if not volumes:
+        raise InputError("no file, where one for each channel is needed")
+    first = volumes[0]
+    if len(volumes) == 1:
+        return first
+    for volume in volumes:
+        if volume.channels > 1:
+            cause = f"{volume.channels} channels, where each file is one"
+            raise InputError(cause, path=volume.source, hint="choose one with --channel")
+        difference = apart(first.grid, volume.grid)
+        if not difference and (first.grid.affine is None) != (volume.grid.affine is None):
+            difference = "only one of the two says where its voxels are"
+        if difference:
+            raise InputError(f"not on the grid of {first.source}: {difference}", path=volume.source)
+    notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
+    return Volume(np.concatenate([volume.array for volume in volumes]), first.grid, first.source, tuple(notes))
 
 
 def describe(path: str | Path, options: ReadOptions | None = None) -> Description:
@@ -98,7 +127,7 @@ def describe(path: str | Path, options: ReadOptions | None = None) -> Descriptio
     raw = _open_image(path, options)
     blank = np.broadcast_to(np.zeros((), raw.dtype), raw.shape)  # takes no memory
     array, remarks = arrange(blank, raw, path, options)
-    grid, notes = _calibrate(array.shape[1:], raw, options)
+    grid, notes = calibrate(array.shape[1:], raw, path, options)
     return Description(
         axes=options.axes.upper() if options.axes else raw.axes,
         shape=raw.shape,
@@ -137,7 +166,7 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
             refuse_size(raw, path, limit)
             return as_declared(raw, path)
     shown = begin.decode("ascii", "replace").replace("\ufffd", "?")
-    raise InputError(f"not a TIFF, PNG or JPEG (begins with {shown!r})", path=path)
+    raise InputError(f"not a TIFF, NIfTI, PNG or JPEG (begins with {shown!r})", path=path)
 
 
 def _open_image(path: Path, options: ReadOptions) -> RawImage:
@@ -168,14 +197,27 @@ def _is_constant(array: NDArray[Any]) -> bool:
     return bool((flat[:_PEEK] == first).all() and (flat == first).all())
 
 
-def _calibrate(shape: tuple[int, ...], raw: RawImage, options: ReadOptions) -> tuple[Grid, tuple[str, ...]]:
-    """Return the grid and the remarks that hold with it."""
+def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOptions) -> tuple[Grid, tuple[str, ...]]:
+    """Return the grid of an image of this shape in the file, and the remarks that hold with it.
+
+    Raises
+    ------
+    InputError
+        If what the file says about lengths cannot be, and the options do not say it.
+    """
     letters = "ZYX"[-len(shape) :]
+    whole = tuple(n for n in raw.shape[-3:] if n > 1) == tuple(n for n in shape if n > 1)  # not one plane of many
+    header = raw.header if whole else None
     if options.spacing is not None:
-        about_size = ("pixel size", "pixels are not square")
-        return Grid(shape, options.spacing, "um"), tuple(n for n in raw.notes if not n.startswith(about_size))
-    known = [letter for letter in letters if letter in raw.spacing_um]
+        about_size = ("pixel size", "pixels are not square", "voxel size", "the header gives")
+        return Grid(shape, options.spacing, raw.unit, header=header), tuple(
+            note for note in raw.notes if not note.startswith(about_size)
+        )
+    if raw.fault is not None:
+        raise InputError(raw.fault[0], path=path, hint=raw.fault[1])
+    known = [letter for letter in letters if letter in raw.spacing]
     if len(known) == len(letters):
-        return Grid(shape, tuple(raw.spacing_um[letter] for letter in letters), "um"), raw.notes
+        spacing = tuple(raw.spacing[letter] for letter in letters)
+        return Grid(shape, spacing, raw.unit, raw.affine if whole else None, header), raw.notes
     missing = ("pixel size unknown: the distance of the planes is missing",) if known else ()
-    return Grid(shape), (*raw.notes, *missing)
+    return Grid(shape, header=header), (*raw.notes, *missing)

@@ -50,7 +50,7 @@ def read_tiff(path: Path) -> RawImage:
             dtype=np.dtype(level.dtype).newbyteorder("="),
             load=lambda: load_tiff(path),
             axes_from=_SAYS.get(level.kind, "TIFF tags"),
-            spacing_um=said.spacing_um,
+            spacing=said.spacing_um,
             spacing_from=said.origin,
             channels=said.channels,
             colours=colours,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.errors import InputError
 from biounet.files.atomic import atomic_path
+from biounet.files.nifti import write_nifti
 from biounet.volume import Grid, Volume
 
 _FAST = 1  # of deflate: label images shrink 50 times at any level
@@ -19,19 +20,27 @@ _FILTER_SUB = 16  # of PNG: with one fixed filter a picture takes 10 ms where li
 _LARGEST_IMAGEJ = 2**31  # bytes
 _MOST = 2**32 - 1  # of a label, and in a TIFF rational
 
+NIFTI = (".nii", ".nii.gz")
+
 Resolution = tuple[tuple[int, int], tuple[int, int]]
 
 
-def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
-    """Write a label image as TIFF, with the pixel size of its source, atomically; equal input gives equal bytes.
+def label_suffix(grid: Grid) -> str:
+    """Return how names of label images on this grid end: that of a NIfTI where the source is one."""
+    return "_labels.tif" if grid.header is None else "_labels.nii.gz"
 
-    Up to 65 535 objects are an ImageJ TIFF of 16 bits. More need 32 bits, which ImageJ's format does not have: these
-    are OME-TIFF.
+
+def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
+    """Write a label image where its source is, atomically; equal input gives equal bytes.
+
+    A name that ends in ``.nii`` or ``.nii.gz`` gives a NIfTI under the header of the source; others a TIFF with its
+    pixel size. Up to 65 535 objects are an ImageJ TIFF of 16 bits. More need 32 bits, which ImageJ's format does not
+    have: these are OME-TIFF.
 
     Parameters
     ----------
     path
-        The final name.
+        The final name; `label_suffix` says how it should end.
     labels
         Integers from 0, shape ``([z,] y, x)``.
     grid
@@ -40,7 +49,7 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
     Raises
     ------
     InputError
-        If `labels` are no label image on this grid.
+        If `labels` are no label image on this grid, or a NIfTI is wanted of a source that was none.
     MachineError
         If the disk is full or the folder cannot be written to.
     """
@@ -49,6 +58,12 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
         raise InputError(f"not a label image on grid {grid.shape}: {labels.dtype} of shape {labels.shape}", path=path)
     if labels.max() > _MOST:
         raise InputError(f"label {labels.max()} does not fit in 32 bits", path=path)
+    if path.name.lower().endswith(NIFTI):
+        if grid.header is None:
+            raise InputError("its image has no NIfTI header to write with", path=path, hint="name it .tif")
+        with atomic_path(path) as part:
+            write_nifti(part, labels, grid.header, packed=path.suffix.lower() == ".gz")
+        return
     wide = labels.max() > np.iinfo(np.uint16).max
     stored = labels.astype(np.uint32 if wide else np.uint16)
     with atomic_path(path) as part:
