@@ -11,13 +11,13 @@ share every loop. ``parent`` holds, for each foreground voxel, 1 + the voxel it 
 # ruff: noqa: ANN001, ANN201
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from biounet import surfaces
+from biounet.compiled import compiled
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def find_runs(volume, margin):
     """Return begin and end (r, 2) of each run of voxels other than 0 along x, leaving out `margin` (z, y, x) voxels.
 
@@ -54,7 +54,7 @@ def find_runs(volume, margin):
     return runs[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def climb(surface, runs, steps, width, parent):
     """Let each voxel of `runs` point to its highest neighbour, itself included; of equal ones to the first.
 
@@ -89,7 +89,7 @@ def climb(surface, runs, steps, width, parent):
         run = last + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def find_ring(surface, margin):
     """Return the foreground voxels of the ring."""
     depth, height, width = surface.shape
@@ -106,7 +106,7 @@ def find_ring(surface, margin):
     return ring[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def follow(parent, runs, ring):
     """Follow every path to its end, number the ends, and write -1 - number at each voxel; return the ends.
 
@@ -141,7 +141,7 @@ def follow(parent, runs, ring):
     return roots[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def measure(foreground, origin, padded, runs, parent, basins):
     """Return the basin of each voxel of `runs`, and (3, n): voxels, sum of `foreground`, first voxel of each basin."""
     _, height, width = padded
@@ -169,7 +169,7 @@ def measure(foreground, origin, padded, runs, parent, basins):
     return labels, sums
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def find_gates(frame, runs, parent):
     """Return (g, 2): each foreground voxel of the core that lies beside another core, and its basin."""
     padded, margin, _, start, image = frame
@@ -197,7 +197,7 @@ def find_gates(frame, runs, parent):
     return gates[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def find_edges(surface, runs, steps, parent, basins):
     """Return (e, 3): pairs of basins that touch, lower number first, and their saddle.
 
@@ -233,7 +233,7 @@ def find_edges(surface, runs, steps, parent, basins):
     return np.concatenate((edges[:n], table[table[:, 0] >= 0]))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def put_edge(table, edges, n, low, high, saddle):
     """Put a pair into `table`; return 1 if that moved another one to ``edges[n]``, else 0."""
     slot = (low * 31 + high) & (len(table) - 1)
@@ -247,7 +247,7 @@ def put_edge(table, edges, n, low, high, saddle):
     return 1 if moved else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def place(voxels, padded, margin, start, image):
     """Rename voxels in place: from the padded array to scan order of an image whose voxel `start` begins the core."""
     for n in range(len(voxels)):
@@ -257,7 +257,7 @@ def place(voxels, padded, margin, start, image):
         voxels[n] = row * image[2] + x - margin[2] + start[2]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def find_basins(foreground, height, threshold, steps, frame):
     """Find the basins of one block: everything above, in order.
 

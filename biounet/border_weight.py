@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED
+from biounet.compiled import compiled
 from biounet.errors import InputError
 
 _NEGLIGIBLE = 5e-5  # of w0: smaller weights are set to 0
@@ -126,7 +126,7 @@ def steps_of(dims: int, steps: tuple[float, ...] | None) -> tuple[float, ...]:
     return steps
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scan(labels, found, square):
     """Find the two nearest labels along the first axis: of all columns at once, down and then up again."""
     first, nearest, second = found
@@ -152,7 +152,7 @@ def _scan(labels, found, square):
             second[y, x] *= second[y, x] * square
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pass_row(row, y, at, last, before):
     """Note in each column where its latest label was seen last, and where the latest of another label was."""
     for x in range(row.size):
@@ -162,7 +162,7 @@ def _pass_row(row, y, at, last, before):
         last[x] = label if label > 0 else last[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _spread(first, nearest, second, stride, block, square, offsets):
     """Let each voxel see those up to `offsets` away along the axis of that stride, in place, nearest first."""
     for begin in range(0, first.size, block):
@@ -186,7 +186,7 @@ def _spread(first, nearest, second, stride, block, square, offsets):
                     _merge(near1[c:d], label[c:d], near2[c:d], into[0][:stop], into[1][:stop], into[2][:stop], far)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _largest(values):
     # Floats that are not negative are in the order of their bits, and only the maximum of integers is vectorised.
     bits = values.view(np.int32)
@@ -196,7 +196,7 @@ def _largest(values):
     return np.array([largest]).view(np.float32)[0]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _merge(near1, label, near2, first, nearest, second, far):
     """Merge the two nearest labels of other voxels, `far` away, into those of these voxels.
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.border_weight import steps_of
+from biounet.compiled import compiled
 
 
 def edge_distance(labels: NDArray[np.int32], steps: tuple[float, ...] | None = None) -> NDArray[np.float32]:
@@ -79,7 +79,7 @@ def signed_distance(
     return np.where(known, distance, 0).astype(np.float32), known.astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _distance_in_columns(labels, squares, step):
     """Set the squared distance to the nearest voxel of another label along the first axis, 0 outside objects."""
     height, width = labels.shape
@@ -98,7 +98,7 @@ def _distance_in_columns(labels, squares, step):
             squares[y, x] = nearest * nearest if labels[y, x] > 0 else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _distance_in_lines(labels, squares, square):
     """Lower the squared distances by what lies along the middle axis; `square` is the squared voxel length on it."""
     depth, length, width = labels.shape
@@ -118,7 +118,7 @@ def _distance_in_lines(labels, squares, square):
                         squares[z, y, x] = values[y]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _envelope(values, begin, end, square, buffers):
     """Replace the values of a run by the lower envelope of parabolas on them and on 0 at the voxels beside the run."""
     sites, heights, starts = buffers

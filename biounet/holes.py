@@ -9,11 +9,11 @@ stays, and so does one that is open at the edge of the image.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from biounet.ascent import find_runs
+from biounet.compiled import compiled
 
 _OPEN = 0
 
@@ -45,7 +45,7 @@ def fill_holes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], np
     return owner, gaps[hole, 1] - gaps[hole, 0]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gaps(flat, runs, width):
     """Return begin and end (g, 2) of background between two voxels of one object in a row; number 0 is no gap."""
     gaps = np.zeros((len(runs) + 1, 2), np.int64)
@@ -58,7 +58,7 @@ def _gaps(flat, runs, width):
     return gaps[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _connect(flat, gaps, shape, steps):
     """Return the component of each gap: `_OPEN` where it leads to the edge, to another object, or to no gap."""
     depth, height, width = shape
@@ -91,7 +91,7 @@ def _connect(flat, gaps, shape, steps):
     return root
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find(root, item):
     while root[item] != item:
         root[item] = root[root[item]]
@@ -99,13 +99,13 @@ def _find(root, item):
     return item
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _unite(root, a, b):
     a, b = _find(root, a), _find(root, b)
     root[max(a, b)] = min(a, b)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill(flat, gaps):
     owner = np.empty(len(gaps), np.int64)
     for gap in range(len(gaps)):

@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from biounet.blocks import lattice
+from biounet.compiled import compiled
 from biounet.errors import SettingsError
 from biounet.holes import fill_holes
 from biounet.label import ONE, BlockObjects, Ints, Map, label_block, reach
@@ -192,7 +192,7 @@ def _chain(arrays: Iterable[Ints]) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *arrays])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _tally(group, rows, groups):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Add up the columns of `rows`, (4, n): highest height, sum of count and of foreground, first voxel of a group."""
     table = np.zeros((4, groups), np.int64)
@@ -217,7 +217,7 @@ def _number(table: Ints, lowest: int, smallest: int) -> tuple[npt.NDArray[np.int
     return label, table[:, kept]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def join(height, edges, saddle, share, lowest):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Join basins into parts along edges of falling saddle.
 
@@ -249,7 +249,7 @@ def join(height, edges, saddle, share, lowest):  # type: ignore[no-untyped-def] 
     return part
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _paint(core, runs, basins, label):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write ``label[basin]`` for each voxel of `runs` into `core` (z, y, x)."""
     _, height, width = core.shape

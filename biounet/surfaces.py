@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from biounet.compiled import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled
 def lower(distance, contour, weight):
     """Return distance - weight/256 * contour (z, y, x), not below 0."""
     out = np.empty_like(distance)
@@ -22,7 +23,7 @@ def lower(distance, contour, weight):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def smooth(surface):
     """Return the surface (z, y, x) after one 1-2-1 filter along each axis; beyond the edge it goes on as at the edge.
 
@@ -57,7 +58,7 @@ def smooth(surface):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def mask_surface(height, foreground, threshold, origin, padded):
     """Return the padded surface: `height`, at least 1, where there is foreground, else 0."""
     surface = np.zeros(padded, np.uint16)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED, Annotation
 from biounet.border_weight import border_weight, steps_of, two_nearest
+from biounet.compiled import compiled
 from biounet.distances import edge_distance
 from biounet.errors import InputError
 from biounet.recipe import TargetSettings
@@ -197,7 +197,7 @@ def _neighbours(dims: int) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     return [((*rest * axis, slice(None, -1)), (*rest * axis, slice(1, None))) for axis in range(dims)]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _largest_of_each(ids, values, largest):
     for i in range(ids.size):
         largest[ids[i]] = max(largest[ids[i]], values[i])

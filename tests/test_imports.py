@@ -11,7 +11,8 @@ PACKAGE = ROOT / "biounet"
 # The story of an image. A module imports only from modules above it; a folder counts as one module.
 # fmt: off
 ORDER = [
-    "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
+    "errors", "compiled", "volume", "annotation", "recipe", "resources",
+    "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
     "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
     "segment", "matching", "scores", "evaluation", "overlay", "report", "batch",
@@ -19,7 +20,8 @@ ORDER = [
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
-    "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
+    "errors", "compiled", "volume", "annotation", "recipe", "resources",
+    "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "border_weight",
     "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "measure",
     "matching", "scores", "evaluation", "overlay", "report", "check",
