@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from biounet.batch import write_outputs
 from biounet.errors import InputError, ModelError, SettingsError
-from biounet.files import ReadOptions, describe, find_pairs, read_volume
+from biounet.files import ReadOptions, describe, find_pairs, read_volume, stem_of
 from biounet.model import Card, Model, continued, load_model, save_model
 from biounet.plan import plan
 from biounet.predict import Predictor, make_predictor
@@ -57,7 +57,7 @@ class Result(Segmentation):
         source = self.volume.source
         if name is None and source is None:
             raise SettingsError("an image that was not read from a file needs a name", hint="result.save(folder, name)")
-        return write_outputs(self, Path(folder), name or Path(source or "").name.split(".")[0])
+        return write_outputs(self, Path(folder), name or stem_of(source or Path()))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Segmenter:
 
     def segment(
         self,
-        image: PathLike | NDArray[Any] | Volume,
+        image: PathLike | Sequence[PathLike] | NDArray[Any] | Volume,
         *,
         spacing: Sequence[float] | None = None,
         axes: str | None = None,
@@ -99,9 +99,11 @@ class Segmenter:
         Parameters
         ----------
         image
-            A file, an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y), or what `read_volume` gave.
+            A file, a file for each channel, an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y), or what
+            `read_volume` gave.
         spacing
-            Pixel size in µm along ``(y, x)`` or ``(z, y, x)``, where the file does not say it or is wrong.
+            Pixel size along ``(y, x)`` or ``(z, y, x)``, in µm or for NIfTI in mm, where the file does not say it or
+            is wrong.
         axes
             Axes of the file, such as ``"CYX"``, where it does not say them.
         channel
@@ -121,7 +123,7 @@ class Segmenter:
         elif isinstance(image, np.ndarray):
             volume = volume_of_array(image, dims, size)
         else:
-            volume = read_volume(Path(image), ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims))
+            volume = read_volume(image, ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims))
         found = segment(volume, self.predictor, self.card, options)
         return Result(**vars(found))
 
@@ -213,9 +215,9 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     begin = load(start, run.device).model if start is not None else None
     if begin is not None:
         recipe = continued(recipe, begin)
-    pairs = find_pairs(images, labels)
+    pairs = find_pairs(images, labels, recipe.data.channels)
     if validation is not None:
-        held = find_pairs(*validation)
+        held = find_pairs(*validation, recipe.data.channels)
     else:
         pairs, held = hold_out(pairs, recipe.data.validation, recipe.train.seed)
     if recipe.data.dims == 3:

@@ -22,7 +22,7 @@ import torch
 
 import biounet
 from biounet.errors import BiounetError, InputError, MachineError
-from biounet.files import FoundImage, ReadOptions, read_volume, stem_of, write_labels, write_picture, write_text
+from biounet.files import FoundImage, ReadOptions, label_suffix, read_volume, write_labels, write_picture, write_text
 from biounet.measure import columns_to_csv
 from biounet.model import Model
 from biounet.predict import Predictor, make_predictor
@@ -145,9 +145,9 @@ def segment_file(image: FoundImage, model: Model, predictor: Predictor, out: Pat
     """Segment one file and write its outputs; an error becomes a row."""
     name, began = image.relative.as_posix(), time.perf_counter()
     try:
-        volume = read_volume(image.path, options.read)
+        volume = read_volume(image.files(), options.read)
         found = segment(volume, predictor, model.card, options.segment)
-        outputs = write_outputs(found, out / image.relative.parent, stem_of(image.relative), overlay=options.overlay)
+        outputs = write_outputs(found, out / image.relative.parent, image.stem, overlay=options.overlay)
     except BiounetError as error:
         return Row(name, "failed", None, time.perf_counter() - began, _own_words(error))
     except MemoryError:
@@ -170,7 +170,8 @@ def write_outputs(found: Segmentation, folder: Path, stem: str, *, overlay: bool
     The label image comes last, so that where it is, everything is.
     """
     _make_folder(folder)
-    table, picture, labels = (folder / f"{stem}{end}" for end in ("_objects.csv", "_overlay.png", "_labels.tif"))
+    endings = ("_objects.csv", "_overlay.png", label_suffix(found.volume.grid))
+    table, picture, labels = (folder / f"{stem}{end}" for end in endings)
     write_text(table, columns_to_csv(found.columns))
     if overlay:
         fill = _CLASS_FILL if found.count is None else 0.0
@@ -234,7 +235,7 @@ def _refuse_collisions(images: Sequence[FoundImage]) -> None:
     """Two inputs must not write to the same names; a file system may not tell case apart."""
     seen: dict[str, FoundImage] = {}
     for image in images:
-        key = (image.relative.parent / stem_of(image.relative)).as_posix().casefold()
+        key = (image.relative.parent / image.stem).as_posix().casefold()
         if key in seen:
             cause = f"its results would have the names of those of {seen[key].path}"
             raise InputError(cause, path=image.path, hint="rename one, or segment them into different folders")

@@ -12,9 +12,9 @@ import numpy as np
 
 from biounet.annotation import Annotation
 from biounet.errors import BiounetError
-from biounet.files import ReadOptions, list_images, match_pairs, read_annotation, read_volume
+from biounet.files import ReadOptions, find_images, match_pairs, read_annotation, read_volume
 from biounet.recipe import Recipe
-from biounet.volume import Volume
+from biounet.volume import Unit, Volume
 
 Folders = tuple[str | Path, str | Path | None]
 
@@ -31,8 +31,8 @@ class CheckedImage:
         ``(c, [z,] y, x)``.
     dtype
         Of the pixels.
-    spacing_um
-        Pixel size in µm, None where unknown.
+    spacing, unit
+        Pixel size, None where unknown.
     objects
         Number of objects, or of classes that occur; None without annotation.
     labelled
@@ -44,7 +44,8 @@ class CheckedImage:
     image: str
     shape: tuple[int, ...]
     dtype: str
-    spacing_um: tuple[float, ...] | None
+    spacing: tuple[float, ...] | None
+    unit: Unit | None
     objects: int | None
     labelled: float | None
     notes: tuple[str, ...]
@@ -65,10 +66,11 @@ class CheckReport:
         """Return rows of text, the header first."""
         table: list[tuple[str, ...]] = [("image", "shape", "type", "pixel size", "objects", "labelled", "notes")]
         for row in self.rows:
-            spacing = " x ".join(f"{s:.4g}" for s in row.spacing_um) + " µm" if row.spacing_um else "unknown"
+            unit = "µm" if row.unit == "um" else row.unit
+            spacing = f"{' x '.join(f'{s:.4g}' for s in row.spacing)} {unit}" if row.spacing else "unknown"
             objects = "" if row.objects is None else str(row.objects)
             share = "" if row.labelled is None else f"{row.labelled:.1%}"
-            notes = "; ".join(note for note in row.notes if "pixel size" not in note)
+            notes = "; ".join(note for note in row.notes if not note.startswith(("pixel size", "voxel size")))
             table.append((row.image, " x ".join(map(str, row.shape)), row.dtype, spacing, objects, share, notes))
         return table
 
@@ -99,50 +101,54 @@ def check_data(
     seen: dict[str, str] = {}
     for folders in [(images, labels), *([validation] if validation else [])]:
         hashes: dict[str, str] = {}
-        for pair in _pairs(folders, problems):
+        for pair in _pairs(folders, recipe.data.channels, problems):
             volume = _check_one(pair, recipe, options, rows, problems)
             if volume is None:
                 continue
             digest = hashlib.sha256(volume.array.tobytes()).hexdigest()
             if digest in seen:
-                problems.append(f"{pair[0]}: the same image as {seen[digest]}, in training and in validation")
+                problems.append(f"{pair[0][0]}: the same image as {seen[digest]}, in training and in validation")
             if digest in hashes:
-                problems.append(f"{pair[0]}: the same image as {hashes[digest]}")
-            hashes.setdefault(digest, str(pair[0]))
+                problems.append(f"{pair[0][0]}: the same image as {hashes[digest]}")
+            hashes.setdefault(digest, str(pair[0][0]))
         seen |= hashes
     return CheckReport(tuple(rows), tuple(problems))
 
 
-def _pairs(folders: Folders, problems: list[str]) -> Iterator[tuple[Path, Path | None]]:
+def _pairs(
+    folders: Folders, channels: tuple[str, ...], problems: list[str]
+) -> Iterator[tuple[tuple[Path, ...], Path | None]]:
     images, labels = folders
     try:
-        pairs, alone = match_pairs(images, labels)
+        pairs, alone = match_pairs(images, labels, channels)
         if not pairs and labels is None and Path(images).is_dir():
-            yield from ((path, None) for path in list_images(Path(images)))
+            found = find_images([images], channels)
+            problems += [f"{image.path}: {image.problem}" for image in found if image.problem]
+            yield from ((image.files(), None) for image in found if not image.problem)
             return
     except BiounetError as error:
         problems.append(str(error))
         return
     problems += alone.problems
-    yield from ((pair.image, pair.label) for pair in pairs)
+    yield from ((pair.files(), pair.label) for pair in pairs)
 
 
 def _check_one(
-    pair: tuple[Path, Path | None],
+    pair: tuple[tuple[Path, ...], Path | None],
     recipe: Recipe,
     options: ReadOptions,
     rows: list[CheckedImage],
     problems: list[str],
 ) -> Volume | None:
-    image, label = pair
+    files, label = pair
     try:
-        volume = read_volume(image, options)
+        volume = read_volume(files, options)
     except BiounetError as error:
         problems.append(str(error))
         return None
     expected = len(recipe.data.channels)
     if volume.channels != expected:
-        problems.append(f"{image}: {volume.channels} channels, the recipe expects {expected} (hint: --channel)")
+        problems.append(f"{files[0]}: {volume.channels} channels, the recipe expects {expected} (hint: --channel)")
     try:
         annotation = read_annotation(label, recipe.data, volume.grid) if label is not None else None
     except BiounetError as error:
@@ -161,7 +167,8 @@ def _describe(volume: Volume, annotation: Annotation | None) -> CheckedImage:
         image=str(volume.source),
         shape=volume.array.shape,
         dtype=str(volume.array.dtype),
-        spacing_um=volume.grid.spacing,
+        spacing=volume.grid.spacing,
+        unit=volume.grid.unit,
         objects=objects,
         labelled=labelled,
         notes=volume.notes,

@@ -36,7 +36,10 @@ app = typer.Typer(
 )
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="Images, folders or patterns.", metavar="IMAGE...", show_default=False)
+    list[str],
+    typer.Argument(
+        help="Images, folders, patterns, or CHANNEL=FILE for each channel.", metavar="IMAGE...", show_default=False
+    ),
 ]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name or path of a model.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
@@ -44,7 +47,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 Axes = Annotated[Optional[str], typer.Option(help="Axes of the files, such as ZCYX.", show_default=False)]  # noqa: UP045
 Spacing = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation
-    typer.Option(help="Pixel size in µm: one number, or y,x or z,y,x.", show_default=False),
+    typer.Option(help="Pixel size in µm (NIfTI: mm): one number, or y,x or z,y,x.", show_default=False),
 ]
 Channel = Annotated[
     Optional[str],  # noqa: UP045
@@ -91,8 +94,8 @@ def segment(
     from biounet.files import find_images
     from biounet.segment import SegmentOptions
 
-    found = find_images(images)
     segmenter = load(model, device)
+    found = find_images(images, segmenter.card.recipe.data.channels)
     read = _read_options(axes, spacing, channel, plane, segmenter.card.recipe.data.dims)
     options = BatchOptions(read, SegmentOptions(block=block, diameter=diameter), device, jobs, overlay)
 

@@ -79,7 +79,7 @@ def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | Non
     options = options or ReadOptions(dims=recipe.data.dims)
     load = LoadVolumed(IMAGE, options)
     for pair in pairs:
-        volume = load({IMAGE: pair.image})[f"{IMAGE}_volume"]
+        volume = load({IMAGE: pair.files()})[f"{IMAGE}_volume"]
         yield make_case(volume, read_annotation(pair.label, recipe.data, volume.grid), recipe)
 
 
@@ -281,7 +281,7 @@ def fingerprint(pairs: Sequence[Pair]) -> str:
     """Return the SHA-256 over the names and contents of the training files, in order of name."""
     digest = hashlib.sha256()
     for pair in sorted(pairs, key=lambda p: Path(p.image).name):
-        for path in (pair.image, pair.label):
+        for path in (*pair.files(), pair.label):
             digest.update(Path(path).name.encode())
             digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
     return digest.hexdigest()

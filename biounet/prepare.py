@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,10 +52,8 @@ class VolumeReader(ImageReader):  # type: ignore[misc]
         return True
 
     def read(self, data: Sequence[PathLike[str]] | PathLike[str] | str, **kwargs: Any) -> Volume:  # noqa: ANN401
-        """Read one file."""
-        if isinstance(data, (list, tuple)):
-            (data,) = data
-        return read_volume(Path(data), self.options)  # type: ignore[arg-type]
+        """Read one file, or one for each channel."""
+        return read_volume(data, self.options)  # type: ignore[arg-type]
 
     def get_data(self, img: Volume) -> tuple[NDArray[Any], dict[str, Any]]:
         """Return array ``(c, [z,] y, x)`` and metadata: the spatial shape, and pixel sizes where they are known."""

@@ -181,7 +181,7 @@ def test_a_constant_image_is_flagged(tmp_path):
 def test_what_is_no_image(tmp_path):
     for name, content, cause in [
         ("empty.tif", b"", "empty file"),
-        ("page.tif", b"<html><body>Not found</body></html>", "not a TIFF, PNG or JPEG (begins with '<html>"),
+        ("page.tif", b"<html><body>Not found</body></html>", "not a TIFF, NIfTI, PNG or JPEG (begins with '<html>"),
         ("head.tif", b"II*\x00", "cannot be read"),
         ("lies.tif", b"II*\x00" + bytes(100), ""),
     ]:

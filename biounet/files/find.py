@@ -5,35 +5,52 @@ from __future__ import annotations
 import csv
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from biounet.errors import InputError
+from biounet.files.cases import FoundImage, group_cases, named_case
+from biounet.files.names import MASKS, OUTPUTS, SUFFIXES, ending, is_image, is_result, natural, stem_of
 
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
-_OUTPUTS = ("_overlay", ".curve")
-_MASKS = ("_masks", "_mask", "_labels", "_label")
-_LOOKED_FOR = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*_MASKS, *_OUTPUTS))}"
+__all__ = [
+    "Pair",
+    "Unpaired",
+    "find_images",
+    "find_pairs",
+    "is_image",
+    "list_images",
+    "match_pairs",
+    "natural",
+    "stem_of",
+]
+
+_LOOKED_FOR = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASKS, *OUTPUTS))}"
 _IMAGE_FOLDERS = {"images", "image", "img", "imgs"}
 _MASK_FOLDERS = {"masks", "mask", "labels", "label", "annotations"}
 
 
 @dataclass(frozen=True)
-class FoundImage:
-    """An image, and its place below the folder that was searched, which the results mirror."""
-
-    path: Path
-    relative: Path
-
-
-@dataclass(frozen=True)
 class Pair:
-    """An image and its annotation."""
+    """An image and its annotation.
+
+    Attributes
+    ----------
+    image
+        The file, of several the one of the first channel.
+    label
+        The file of the annotation.
+    others
+        The files of the further channels, in their order.
+    """
 
     image: Path
     label: Path
+    others: tuple[Path, ...] = ()
+
+    def files(self) -> tuple[Path, ...]:
+        """Return one file for each channel, or the one file that holds all."""
+        return (self.image, *self.others)
 
 
 @dataclass(frozen=True)
@@ -43,24 +60,34 @@ class Unpaired:
     problems: tuple[str, ...]
 
 
-def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
+def find_images(inputs: Sequence[str | Path], channels: Sequence[str] = ()) -> list[FoundImage]:
     """Find images in files, folders (with all folders below) and patterns, in natural order, each once.
 
     Hidden files, annotations (``x_masks.tif``) and biounet's own outputs are left out of folders and patterns; a file
     that is named is taken whatever its name.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, patterns; or ``<channel>=<file>`` for each channel of one case.
+    channels
+        Names of the channels that the model sees: files that are one channel each are joined, as `group_cases` says.
 
     Raises
     ------
     InputError
         If an input does not exist, or nothing is found.
     """
+    given = [str(one) for one in inputs]
+    named = [one for one in given if channels and "=" in Path(one).parts[0] and not _exists(Path(one))]
     found: dict[Path, FoundImage] = {}
-    for given in inputs:
-        for image in _of_one(str(given)):
+    for one in given:
+        for image in [] if one in named else _of_one(one):
             found.setdefault(image.path.absolute(), image)
-    if not found:
-        raise InputError("no image found", path=", ".join(map(str, inputs)), hint=_LOOKED_FOR)
-    return list(found.values())
+    if not found and not named:
+        raise InputError("no image found", path=", ".join(given), hint=_LOOKED_FOR)
+    images = group_cases(list(found.values()), channels)
+    return [named_case(named, channels), *images] if named else images
 
 
 def _of_one(given: str) -> list[FoundImage]:
@@ -118,36 +145,28 @@ def _refuse_folder(error: OSError) -> None:
     raise InputError(f"cannot look into this folder: {error.strerror}", path=error.filename) from error
 
 
-def is_image(path: Path) -> bool:
-    """Whether the suffix is one that images have."""
-    return path.name.lower().endswith(SUFFIXES)
-
-
-def natural(path: Path) -> list[tuple[int, int, str]]:
-    """Key for sorting as people do: ``a2`` before ``a10``."""
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts]
-
-
-def find_pairs(images: str | Path, labels: str | Path | None = None) -> list[Pair]:
+def find_pairs(images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = ()) -> list[Pair]:
     """Pair images with annotations.
 
     Parameters
     ----------
     images
         A folder; or, without `labels`, a folder in which ``x.tif`` has a sibling such as ``x_masks.tif`` or
-        ``images/x.tif`` a partner such as ``masks/x.png``, or a CSV with the columns ``image`` and ``label``, whose
-        paths are relative to the CSV.
+        ``images/x.tif`` a partner such as ``masks/x.png``, or a case the one file in its folder that is no channel; or
+        a folder with nnU-Net's ``dataset.json``; or a CSV with the columns ``image``, or one for each channel, and
+        ``label``, whose paths are relative to the CSV.
     labels
-        A folder whose files have the names of the images, with any suffix, and ``_masks`` or the like if they want; or
-        one file, when `images` is one.
+        A folder whose files have the names of the images or cases, with any suffix, and ``_masks`` or the like if they
+        want; or one file, when `images` is one.
+    channels
+        Names of the channels that the model sees: files that are one channel each are joined, as `group_cases` says.
 
     Raises
     ------
     InputError
         Naming every image without annotation and every annotation without image.
     """
-    pairs, alone = match_pairs(images, labels)
+    pairs, alone = match_pairs(images, labels, channels)
     if alone.problems:
         shown = "; ".join(alone.problems[:5])
         more = f"; and {len(alone.problems) - 5} more" if len(alone.problems) > 5 else ""
@@ -157,7 +176,9 @@ def find_pairs(images: str | Path, labels: str | Path | None = None) -> list[Pai
     return pairs
 
 
-def match_pairs(images: str | Path, labels: str | Path | None = None) -> tuple[list[Pair], Unpaired]:
+def match_pairs(
+    images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = ()
+) -> tuple[list[Pair], Unpaired]:
     """Pair as `find_pairs` does, and return what has no partner instead of raising."""
     images = Path(images)
     for folder in (images, Path(labels) if labels is not None else images):
@@ -165,76 +186,82 @@ def match_pairs(images: str | Path, labels: str | Path | None = None) -> tuple[l
             raise InputError("no such folder", path=folder)
     if images.is_file():
         both = labels is not None and Path(labels).is_file()
-        return ([Pair(images, Path(str(labels)))], Unpaired(())) if both else _from_csv(images)
+        return ([Pair(images, Path(str(labels)))], Unpaired(())) if both else _from_csv(images, channels)
+    if labels is None and (images / "dataset.json").is_file() and (images / "imagesTr").is_dir():
+        images, labels = images / "imagesTr", images / "labelsTr"
+        return match_pairs(images, labels, channels)
     if labels is None or images.samefile(labels):
-        every = _annotations(images)
-        masks = [file for file in every if _is_mask(file, images)]
-        return _match(sorted(set(every) - set(masks), key=natural), images, masks, images)
+        return _match_inside(images, channels)
     labels = Path(labels)
     annotated = _annotations(labels)
     inside = labels.resolve().is_relative_to(images.resolve())  # such as img/ and img/masks/
     apart = {file.resolve() for file in annotated} if inside else set()
-    return _match([f for f in list_images(images) if f.resolve() not in apart], images, annotated, labels)
+    files = [file for file in list_images(images) if file.resolve() not in apart]
+    return _match(_group(files, images, channels), annotated, labels)
+
+
+def _match_inside(folder: Path, channels: Sequence[str]) -> tuple[list[Pair], Unpaired]:
+    """Pair images with annotations in the same folder or in one of its folders."""
+    every = sorted(_annotations(folder), key=natural)
+    found = _group(every, folder, channels)
+    masks = [image.path for image in found if not image.is_case and _is_mask(image.path, folder)]
+    return _match([image for image in found if image.is_case or image.path not in masks], masks, folder)
+
+
+def _group(files: Iterable[Path], root: Path, channels: Sequence[str]) -> list[FoundImage]:
+    return group_cases([FoundImage(file, file.relative_to(root)) for file in files], channels)
 
 
 def _annotations(folder: Path) -> list[Path]:
     """Return all that can be annotations; biounet's own label images can: people correct them and train again."""
-    return [file for file in _walk(folder) if not _ends(file, _OUTPUTS)]
+    return [file for file in _walk(folder) if not ending(file, OUTPUTS)]
 
 
-def _match(
-    images: Iterable[Path], image_root: Path, labels: Iterable[Path], label_root: Path
-) -> tuple[list[Pair], Unpaired]:
+def _match(images: Iterable[FoundImage], labels: Iterable[Path], label_root: Path) -> tuple[list[Pair], Unpaired]:
     problems: list[str] = []
     by_key: dict[str, Path] = {}
     for label in sorted(labels, key=natural):
-        key = _key(label, label_root, drop=_MASKS)
+        stem, end = stem_of(label), ending(label, MASKS)
+        key = _key(label.relative_to(label_root).parent, stem[: len(stem) - len(end)])
         if key in by_key:
             problems.append(f"{label} and {by_key[key]} are both annotations of one image")
         by_key.setdefault(key, label)
     pairs: dict[str, Pair] = {}
     for image in images:
-        key = _key(image, image_root)
-        if key in pairs:
-            problems.append(f"{image} and {pairs[key].image} have one name")
-        elif key in by_key:
-            pairs[key] = Pair(image, by_key[key])
+        key = _key(image.relative.parent, image.stem)
+        own = _beside(image)
+        if image.problem:
+            problems.append(f"{image.path}: {image.problem}")
+        elif key in pairs:
+            problems.append(f"{image.path} and {pairs[key].image} have one name")
+        elif key in by_key or len(own) == 1:
+            pairs[key] = Pair(image.path, by_key[key] if key in by_key else own[0], image.others)
+        elif own:
+            shown = ", ".join(file.name for file in own)
+            problems.append(f"{image.path} could have more than one annotation: {shown}")
         else:
-            problems.append(f"{image} has no annotation")
+            problems.append(f"{image.path} has no annotation")
     problems += [f"{label} has no image" for key, label in by_key.items() if key not in pairs]
     return list(pairs.values()), Unpaired(tuple(problems))
 
 
-def _key(path: Path, root: Path, drop: tuple[str, ...] = ()) -> str:
-    stem, ending = stem_of(path), _ends(path, drop)
-    place = path.relative_to(root).parent.parts
-    parts = [part for part in place if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
-    return "/".join([*parts, stem[: len(stem) - len(ending)]])
+def _key(folder: Path, stem: str) -> str:
+    parts = [part for part in folder.parts if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
+    return "/".join([*parts, stem])
 
 
-def is_result(path: Path) -> bool:
-    """Whether the name is one of biounet's own outputs or of an annotation."""
-    return bool(_ends(path, (*_OUTPUTS, *_MASKS)))
-
-
-def _ends(path: Path, endings: tuple[str, ...]) -> str:
-    """Return the ending that a name has, however it is capitalised; empty where it has none of them."""
-    stem = stem_of(path).lower()
-    return next((end for end in endings if stem.endswith(end)), "")
+def _beside(image: FoundImage) -> list[Path]:
+    """Return the files of a case that can be its annotation: those that are not called a mask, or else those."""
+    named = [file for file in image.beside if not stem_of(file).casefold().endswith("mask")]
+    return named or list(image.beside)
 
 
 def _is_mask(path: Path, root: Path) -> bool:
     folders = {part.lower() for part in path.relative_to(root).parent.parts}
-    return bool(_ends(path, _MASKS)) or bool(folders & _MASK_FOLDERS)
+    return bool(ending(path, MASKS)) or bool(folders & _MASK_FOLDERS)
 
 
-def stem_of(path: Path) -> str:
-    """Return the name of an image without its suffix, ``a.ome.tif`` and ``a.nii.gz`` being ``a``."""
-    stem = path.name.removesuffix(path.suffix)
-    return stem[: -len(".ome")] if stem.lower().endswith((".ome", ".nii")) else stem
-
-
-def _from_csv(path: Path) -> tuple[list[Pair], Unpaired]:
+def _from_csv(path: Path, channels: Sequence[str]) -> tuple[list[Pair], Unpaired]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -242,11 +269,14 @@ def _from_csv(path: Path) -> tuple[list[Pair], Unpaired]:
         raise InputError(f"cannot be read: {error.strerror}", path=path) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError("not a CSV table of UTF-8 text", path=path, hint="or name the annotation too") from error
-    if not rows or not {"image", "label"} <= rows[0].keys():
-        raise InputError("expected a CSV with the columns image and label", path=path)
-    incomplete = next((n for n, row in enumerate(rows, 2) if not (row["image"] and row["label"])), None)
+    there = rows[0].keys() if rows else set()
+    images = list(channels) if len(channels) > 1 and set(channels) & there else ["image"]
+    if not {*images, "label"} <= there:
+        raise InputError(f"expected a CSV with the columns {', '.join(images)} and label", path=path)
+    incomplete = next((n for n, row in enumerate(rows, 2) if not all(row[name] for name in (*images, "label"))), None)
     if incomplete is not None:
         raise InputError(f"line {incomplete} lacks an image or a label", path=path)
-    pairs = [Pair(path.parent / row["image"], path.parent / row["label"]) for row in rows]
-    problems = [f"{file} does not exist" for p in pairs for file in (p.image, p.label) if not file.is_file()]
-    return [p for p in pairs if p.image.is_file() and p.label.is_file()], Unpaired(tuple(problems))
+    files = [[path.parent / row[name] for name in (*images, "label")] for row in rows]
+    problems = [f"{file} does not exist" for row in files for file in row if not file.is_file()]
+    pairs = [Pair(row[0], row[-1], tuple(row[1:-1])) for row in files if all(file.is_file() for file in row)]
+    return pairs, Unpaired(tuple(problems))

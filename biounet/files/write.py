@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.errors import InputError
 from biounet.files.atomic import atomic_path
+from biounet.files.names import NIFTI
 from biounet.files.nifti import write_nifti
 from biounet.volume import Grid, Volume
 
@@ -19,8 +20,6 @@ _FAST = 1  # of deflate: label images shrink 50 times at any level
 _FILTER_SUB = 16  # of PNG: with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
 _LARGEST_IMAGEJ = 2**31  # bytes
 _MOST = 2**32 - 1  # of a label, and in a TIFF rational
-
-NIFTI = (".nii", ".nii.gz")
 
 Resolution = tuple[tuple[int, int], tuple[int, int]]
 
