@@ -44,13 +44,13 @@ def sum_coordinates(runs, shape, n):
     Returns
     -------
     Number of voxels (n,), lowest and highest index (n, 3) along z, y and x, sums (n, 3) of the distance along z, y and
-    x from the lowest z, the lowest y and the x of the first voxel, which is returned (n, 3) too, and sums (n, 3) of
-    yy, yx and xx of those distances. Exact for objects up to 70 000 voxels wide.
+    x from the lowest z, the lowest y and the x of the first voxel, which is returned (n, 3) too, and sums (n, 6) of
+    zz, zy, zx, yy, yx and xx of those distances. Exact for objects up to 70 000 voxels wide.
     """
     _, height, width = shape
     size = np.zeros(n, np.int64)
     low, high, origin = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64)
-    first, second = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64)
+    first, second = np.zeros((n, 3), np.int64), np.zeros((n, 6), np.int64)
     for r in range(len(runs)):
         begin, end, k = runs[r, 0], runs[r, 1], runs[r, 2] - 1
         row, length = begin // width, end - begin
@@ -66,9 +66,12 @@ def sum_coordinates(runs, shape, n):
         first[k, 0] += length * z
         first[k, 1] += length * y
         first[k, 2] += along
-        second[k, 0] += length * y * y
-        second[k, 1] += y * along
-        second[k, 2] += _sum_of_squares(x + length) - _sum_of_squares(x)
+        second[k, 0] += length * z * z
+        second[k, 1] += length * z * y
+        second[k, 2] += z * along
+        second[k, 3] += length * y * y
+        second[k, 4] += y * along
+        second[k, 5] += _sum_of_squares(x + length) - _sum_of_squares(x)
     return size, low, high, origin, first, second
 
 
