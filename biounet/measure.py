@@ -1,7 +1,7 @@
 """Labels to a table: one row per object or per class, the unit in every column name.
 
 Names, and what they stand for, are those of `skimage.measure.regionprops` where it has them. Columns with a physical
-unit are in µm and appear on calibrated grids only.
+unit, that of the grid (µm or mm), appear on calibrated grids only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet import shape
+from biounet import shape, solids
 from biounet.errors import InputError
 from biounet.volume import Grid
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Columns = dict[str, NDArray[Any]]
 """A table: arrays of one length by the names of their columns."""
 
-_UM_PER_UNIT = {"um": 1.0, "mm": 1000.0}
 _MANY_ROWS = 20_000  # of numbers: from here on pyarrow, which takes 0.1 s to import, is faster than Python
 
 
@@ -54,8 +53,12 @@ def measure_columns(
     One row per object, in the order of the labels: ``label``, ``centroid_<axis>_px``, ``intensity_mean_<channel>``,
     ``intensity_max_<channel>``, ``intensity_sum_<channel>``, ``touches_border`` (whether a voxel lies at the edge of
     the image), ``confidence``; of an image also ``area_px``, ``perimeter_px``, ``axis_major_length_px``,
-    ``axis_minor_length_px``, ``eccentricity`` and ``solidity``, of a volume ``volume_px``. On a calibrated grid each
-    place, length, area and volume has a second column in µm, µm² or µm³, and the eccentricity is that in µm.
+    ``axis_minor_length_px``, ``eccentricity`` and ``solidity``, of a volume ``volume_px``. On a calibrated grid each of
+    these places, lengths, areas and volumes has a second column in the grid's unit (``area_um2``, ``volume_mm3``), and
+    the eccentricity is that in this unit. Of a volume also ``surface_area``, ``sphericity`` (surface of the ball of the
+    same volume divided by the surface; objects of few voxels can exceed 1), ``axis_major_length`` and
+    ``axis_minor_length``, in the grid's unit or else in voxels, and ``neighbours``, the number of objects that it
+    touches.
 
     Raises
     ------
@@ -75,6 +78,7 @@ def measure_columns(
         columns["solidity"] = sums.size / shape.convex_areas(runs, grid.shape[1], sums.low[:, 1], sums.high[:, 1])
     else:
         columns |= _with_unit("volume", sums.size, grid)
+        columns |= _solids(volume, runs, sums, grid)
     for name, channel in zip(channel_names, intensities, strict=True):
         columns |= _intensities(name, channel, runs, sums.size)
     at_border = (sums.low == 0) | (sums.high == np.array(volume.shape) - 1)
@@ -116,7 +120,7 @@ def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str]
     Returns
     -------
     One row per class, also where nothing has it: ``class``, ``label``, ``area_px`` (``volume_px`` of a volume),
-    ``area_um2`` (``volume_um3``) on a calibrated grid, and ``fraction`` of all voxels.
+    ``area_um2`` (``volume_mm3``) on a calibrated grid, and ``fraction`` of all voxels.
 
     Raises
     ------
@@ -184,59 +188,57 @@ def _sum_coordinates(runs: NDArray[np.int64], volume: NDArray[np.int32]) -> _Sum
     return sums
 
 
-def _steps_um(grid: Grid) -> NDArray[np.float64] | None:
-    if grid.unit is None:
-        return None
-    return np.array(grid.steps) * _UM_PER_UNIT[grid.unit]
+def _scales(grid: Grid) -> list[tuple[str, NDArray[np.float64]]]:
+    """Return voxels and, on a calibrated grid, its unit: the name and the length of a step along each axis."""
+    scales = [("px", np.ones(grid.dims))]
+    return scales if grid.unit is None else [*scales, (grid.unit, np.array(grid.steps))]
 
 
 def _centroids(sums: _Sums, grid: Grid) -> Columns:
-    axes, steps = "zyx"[3 - grid.dims :], _steps_um(grid)
+    axes = "zyx"[3 - grid.dims :]
     centroid = (sums.origin + sums.first / sums.size[:, None])[:, 3 - grid.dims :]
-    columns: Columns = {f"centroid_{axis}_px": centroid[:, i] for i, axis in enumerate(axes)}
-    if steps is not None:
-        columns |= {f"centroid_{axis}_um": centroid[:, i] * steps[i] for i, axis in enumerate(axes)}
-    return columns
+    scales = _scales(grid)
+    return {f"centroid_{axis}_{unit}": centroid[:, i] * step[i] for unit, step in scales for i, axis in enumerate(axes)}
 
 
 def _with_unit(name: str, size: NDArray[np.int64], grid: Grid) -> Columns:
-    steps = _steps_um(grid)
-    if steps is None:
-        return {f"{name}_px": size}
-    return {f"{name}_px": size, f"{name}_um{grid.dims}": size * math.prod(steps)}
+    physical = {f"{name}_{unit}{grid.dims}": size * math.prod(steps) for unit, steps in _scales(grid)[1:]}
+    return {f"{name}_px": size, **physical}
 
 
 def _perimeters(links: NDArray[np.int64], grid: Grid) -> Columns:
     """Return the length of outlines whose links were counted by `biounet.shape.count_links`."""
-    steps = _steps_um(grid)
-    columns: Columns = {"perimeter_px": links @ [1 / 2, 1 / 2, math.sqrt(2) / 2]}
-    if steps is not None:
-        columns["perimeter_um"] = links @ [steps[0] / 2, steps[1] / 2, math.hypot(*steps) / 2]
-    return columns
+    lengths = {unit: [step[0] / 2, step[1] / 2, math.hypot(*step) / 2] for unit, step in _scales(grid)}
+    return {f"perimeter_{unit}": links @ length for unit, length in lengths.items()}
 
 
 def _ellipses(sums: _Sums, grid: Grid) -> Columns:
     """Return axes and eccentricity of the ellipses that have the second moments of the objects."""
-    n, sy, sx = (part.astype(np.float64) for part in (sums.size, sums.first[:, 1], sums.first[:, 2]))
-    products = np.stack([sy * sy, sy * sx, sx * sx])
-    # n²-fold, so that the difference is exact, and 0 for a line, until n times a sum passes 2**53.
-    covariance = (n * sums.second.T - products) / (n * n)
-    major, minor = _axes(covariance, np.ones(2))
-    columns: Columns = {"axis_major_length_px": major, "axis_minor_length_px": minor}
-    steps = _steps_um(grid)
-    if steps is not None:
-        major, minor = _axes(covariance, steps)
-        columns |= {"axis_major_length_um": major, "axis_minor_length_um": minor}
+    covariances = solids.covariances(sums.size, sums.first, sums.second)[:, 1:, 1:]
+    columns: Columns = {}
+    for unit, steps in _scales(grid):
+        yy, yx, _, xx = (covariances * np.outer(steps, steps)).reshape(-1, 4).T
+        middle, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+        major, minor = 4 * np.sqrt(middle + half), 4 * np.sqrt(np.maximum(middle - half, 0))
+        columns |= {f"axis_major_length_{unit}": major, f"axis_minor_length_{unit}": minor}
     longest = np.where(major > 0, major, 1)
     columns["eccentricity"] = np.sqrt((longest - minor) * (longest + minor)) / longest * (major > 0)
     return columns
 
 
-def _axes(covariance: NDArray[np.float64], steps: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return 4 times the root of the eigenvalues of covariances (3, n): yy, yx, xx, scaled by the steps along y, x."""
-    yy, yx, xx = covariance * np.array([steps[0] ** 2, steps[0] * steps[1], steps[1] ** 2])[:, None]
-    middle, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-    return 4 * np.sqrt(middle + half), 4 * np.sqrt(np.maximum(middle - half, 0))
+def _solids(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: _Sums, grid: Grid) -> Columns:
+    """Return surface, sphericity, axes and neighbours, lengths in the unit of the grid where it has one."""
+    unit, steps = _scales(grid)[-1]
+    covariances = solids.covariances(sums.size, sums.first, sums.second)
+    surface = solids.surface_areas(volume, runs, covariances, steps)
+    major, minor = solids.axis_lengths(covariances, steps)
+    return {
+        f"surface_area_{unit if unit == 'px' else unit + '2'}": surface,
+        "sphericity": np.cbrt(36 * math.pi * (sums.size * math.prod(steps)) ** 2) / surface,
+        f"axis_major_length_{unit}": major,
+        f"axis_minor_length_{unit}": minor,
+        "neighbours": solids.count_neighbours(volume, runs, len(sums.size)),
+    }
 
 
 def _intensities(name: str, channel: NDArray[Any], runs: NDArray[np.int64], size: NDArray[np.int64]) -> Columns:
