@@ -13,7 +13,7 @@ PACKAGE = ROOT / "biounet"
 ORDER = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
     "files", "normalise", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset", "model",
-    "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure",
+    "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
     "segment", "matching", "scores", "evaluation", "overlay", "report", "batch",
     "tune", "checkpoint", "training", "history", "check", "api", "cli",
 ]
@@ -21,7 +21,7 @@ ORDER = [
 LIGHT = [
     "errors", "volume", "annotation", "recipe", "resources", "synthetic_nuclei", "synthetic",
     "files", "normalise", "border_weight",
-    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure",
+    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
     "matching", "scores", "evaluation", "overlay", "report", "check",
 ]
 # fmt: on
