@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from biounet.blocks import Block, lattice, run_blocks
 from biounet.errors import InputError, ModelError
 from biounet.label import BlockObjects, label_block, label_classes, reach
+from biounet.lesions import measure_lesions
 from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
 from biounet.normalise import Zoom, normalise, onto_planes, rescale, zoom_to
 from biounet.predict import FULL, Predictor
 from biounet.recipe import DataSettings, LabelSettings, own_value
 from biounet.stitch import Objects, label_objects, stitch
-from biounet.volume import Volume
+from biounet.volume import Grid, Volume
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ class Segmentation:
     labels
         On the source grid, integers: objects 1..N, or classes.
     count
-        Number of objects; None for a model of classes, which counts none.
+        Number of objects, or of lesions in a volume; None for classes of which none is the one to count.
     columns
         The table: one row per object, or per class.
     volume
@@ -114,7 +115,7 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
         maps = predict_image(image, predictor, options)
         labels: NDArray[Any] = label_maps(maps, volume.grid.shape, card.recipe.data, settings)
         clock.lap("predict_and_label")
-        columns, count = measure_classes(labels, card.recipe.data.foreground, volume.grid), None
+        columns, count = _measure_regions(labels, card.recipe.data, volume.grid)
     else:
         objects = _find_objects(image, volume, predictor, card, settings, options)
         clock.lap("predict_and_label")
@@ -200,6 +201,19 @@ def label_maps(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings:
         values = np.array([0, *(own_value(regions, name) or 0 for name in regions)], np.uint8)
         labels = values[labels]
     return labels.reshape(shape)
+
+
+def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Columns, int | None]:
+    """Return the table of an image's classes, or of a volume's regions and their lesions, and how many are counted.
+
+    Lesions are counted where it is clear which ones are meant: those of the outermost region, or of the only class.
+    """
+    if grid.dims == 2:
+        return measure_classes(labels, data.foreground, grid), None
+    regions = data.overlapping or {name: (value,) for value, name in enumerate(data.foreground, 1)}
+    columns = measure_lesions(labels, regions, grid)
+    counted = columns["lesion"][columns["class"] == next(iter(regions))].max(initial=0)
+    return columns, int(counted) if data.regions or len(regions) == 1 else None
 
 
 def _block(options: SegmentOptions, shape: tuple[int, ...]) -> int:

@@ -14,7 +14,7 @@ ORDER = [
     "errors", "compiled", "volume", "annotation", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
-    "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure",
+    "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
     "segment", "matching", "scores", "evaluation", "overlay", "report", "batch",
     "tune", "checkpoint", "training", "history", "check", "api", "cli",
 ]
@@ -23,7 +23,7 @@ LIGHT = [
     "errors", "compiled", "volume", "annotation", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "border_weight",
-    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure",
+    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
     "matching", "scores", "evaluation", "overlay", "report", "check",
 ]
 # fmt: on
