@@ -154,7 +154,7 @@ def _find_objects(
     options: SegmentOptions,
 ) -> Objects:
     shape = volume.grid.shape
-    area = float(np.prod(volume.grid.spacing)) if volume.grid.spacing is not None else None
+    area = float(np.prod(volume.grid.steps_um)) if volume.grid.steps_um is not None else None
     parts = card.recipe.data.kind == "instances"
     if image.shape[1:] != shape:
         maps = np.stack(list(onto_planes(predict_image(image, predictor, options), shape)), 1).reshape(-1, *shape)

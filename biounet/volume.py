@@ -65,6 +65,12 @@ class Grid:
         return self.spacing is not None
 
     @property
+    def steps_um(self) -> tuple[float, ...] | None:
+        """Length of one voxel step along each axis in µm; None where it is unknown."""
+        factor = {"um": 1.0, "mm": 1e3, None: 0.0}[self.unit]
+        return None if self.spacing is None else tuple(step * factor for step in self.spacing)
+
+    @property
     def steps(self) -> tuple[float, ...]:
         """Length of one voxel step along each axis: in `unit` when calibrated, else in voxels."""
         return self.spacing if self.spacing is not None else (1.0,) * self.dims
