@@ -29,7 +29,7 @@ LIGHT = [
 # fmt: on
 HEAVY = {"torch", "monai"}
 
-SEGMENTING = ["predict", "surfaces", "ascent", "holes", "label", "stitch", "measure", "segment"]
+SEGMENTING = ["predict", "surfaces", "ascent", "holes", "label", "stitch", "measure", "lesions", "segment"]
 TRAINING = {"training", "tune", "targets", "dataset", "loss", "prepare"}
 
 SLOW_TO_START = {"pandas", "skimage", "scipy", "matplotlib", "monai", "pyarrow", "PIL"}
