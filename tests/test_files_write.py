@@ -33,13 +33,20 @@ def test_labels_come_back_on_the_grid_of_their_source(tmp_path, labels, grid):
     assert describe(path).dtype == ("uint32" if labels.max() > 65535 else "uint16")
 
 
-@given(pixels=whole, length=whole, decimal=st.integers(10**4, 9 * 10**9), wide=st.booleans())
+@given(
+    pixels=whole, length=whole, decimal=st.integers(10**4, 9 * 10**9), depth=st.floats(1e-3, 999), wide=st.booleans()
+)
 @settings(max_examples=50, deadline=None)
-def test_pixel_sizes_of_files_come_back_to_the_last_bit(tmp_path_factory, pixels, length, decimal, wide):
+def test_pixel_sizes_of_files_come_back_to_the_last_bit(tmp_path_factory, pixels, length, decimal, depth, wide):
     path = tmp_path_factory.getbasetemp() / "x.tif"
     from_tag, size = min(max(length / pixels, 1e-5), 900.0), decimal / 10**7
     write_labels(path, MANY if wide else LABELS, Grid((3, 4), (from_tag, size), "um"))
     assert describe(path).grid.spacing == (from_tag, size)
+    stack = np.stack([LABELS, LABELS[::-1]]) * (70_000 if wide else 1)
+    write_labels(path, stack, Grid((2, 3, 4), (depth, from_tag, size), "um"))
+    volume = read_volume(path, ReadOptions(dims=3))
+    assert volume.grid.spacing == (depth, from_tag, size)
+    np.testing.assert_array_equal(volume.array[0], stack)
 
 
 @pytest.mark.parametrize("factor", [1, 70_000])

@@ -91,7 +91,7 @@ def parse_header(start: bytes, path: Path | None = None) -> Nifti1Header:
     if not start.startswith(magic, at):
         cause = "the header of an image in two files (.hdr and .img), or damaged"
         raise InputError(cause, path=path, hint="convert it to .nii.gz, which is one file")
-    kind = Nifti1Header if at else Nifti2Header
+    kind = Nifti1Header if length < _LONGEST else Nifti2Header
     return kind(start[:length], endianness=order, check=False)
 
 
@@ -101,7 +101,10 @@ def _layout(header: Nifti1Header, path: Path) -> tuple[tuple[int, ...], np.dtype
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"damaged: sizes {dim[1:]}, of which {dim[0]} count", path=path)
     shape = (*dim[1 : dim[0] + 1], 1, 1)[: max(3, dim[0])][::-1]
-    dtype = header.get_data_dtype()
+    try:
+        dtype = header.get_data_dtype()
+    except KeyError:
+        raise InputError(f"damaged: voxels of an unknown type, {header['datatype']}", path=path) from None
     if dtype.fields is not None:
         raise InputError("colours (RGB) are not supported", path=path, hint="save each channel as a grey volume")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -109,7 +112,7 @@ def _layout(header: Nifti1Header, path: Path) -> tuple[tuple[int, ...], np.dtype
     if header["bitpix"] != 8 * dtype.itemsize:
         raise InputError(f"damaged: {header['bitpix']} bits for a voxel of type {dtype}", path=path)
     offset = float(header["vox_offset"])
-    if not header.single_vox_offset <= offset < 2**40 or offset % 1:
+    if not header.single_vox_offset <= offset < 2**28 or offset % 1:
         raise InputError(f"damaged: voxels begin at byte {offset:g}", path=path)
     return shape, dtype, int(offset)
 
@@ -221,7 +224,7 @@ def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool
     dim = header["dim"]
     sizes = [int(length) for length in dim[1 : min(int(dim[0]), 3) + 1]]
     if [size for size in sizes[::-1] if size > 1] != [size for size in labels.shape if size > 1]:
-        raise InputError(f"labels of shape {labels.shape} under the header of a volume {sizes[::-1]}", path=part)
+        raise InputError(f"labels of shape {labels.shape} under the header of a volume {sizes[::-1]}")
     dim[0], dim[4:] = len(sizes), 1
     header.set_data_dtype(_label_type(int(labels.max())))
     header["vox_offset"] = header.single_vox_offset
