@@ -129,10 +129,11 @@ def _outlines(annotation: Annotation, recipe: Recipe) -> list[NDArray[np.bool_]]
 
 def _known(annotation: Annotation, recipe: Recipe, regions: int) -> list[NDArray[np.bool_]]:
     """Return where each region is known: nowhere in a case in which nobody drew it."""
-    case = stem_of(annotation.source) if annotation.source is not None else ""
-    missing = recipe.data.unknown.get(case, ())
-    names = list(recipe.data.overlapping)[:regions] or [""] * regions
-    return [annotation.labelled & (name not in missing) for name in names]
+    source = annotation.source
+    names = () if source is None else (stem_of(source), source.parent.name)
+    missing = {region for name in names for region in recipe.data.unknown.get(name, ())}
+    drawn = list(recipe.data.overlapping)[:regions] or [""] * regions
+    return [annotation.labelled & (region not in missing) for region in drawn]
 
 
 def _values_and_weights(

@@ -45,7 +45,8 @@ class DataSettings(Settings):
         innermost. The network then says of each region whether a voxel belongs to it, and such a voxel gets the first
         value that only the innermost of its regions has.
     unknown
-        For ``classes``: regions, or classes, that nobody drew in a case, by the case's name. They do not exist there.
+        For ``classes``: regions, or classes, that nobody drew in a case, by the name of its annotation or of the folder
+        that this lies in. They do not exist there.
     slices
         Axis, ``z``, ``y`` or ``x``, along which only those slices are labelled that hold any label; None: all are.
     slice_numbers

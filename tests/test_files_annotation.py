@@ -122,6 +122,14 @@ def test_nothing_labelled(tmp_path):
     assert read_annotation(tif(path, [[0, 0]]), CELLS).labelled.all()  # an image without cells is a label too
 
 
+def test_a_mask_has_no_objects(tmp_path):
+    mask = np.zeros((30, 30), np.uint8)
+    mask[2:8, 2:8] = mask[12:18, 2:8] = 255
+    assert read_annotation(tif(tmp_path / "x.tif", mask, "u1"), CELLS).labels.max() == 255  # an object cut in two
+    mask[12:18, 12:18] = 255
+    assert "one object of value 255 in 3 pieces: this is a mask" in refusal(tif(tmp_path / "x.tif", mask, "u1"), CELLS)
+
+
 def test_points_are_no_outlines(tmp_path):
     points = np.zeros((30, 30), np.uint16)
     points[::10, ::10] = np.arange(1, 10).reshape(3, 3)
