@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.batch import write_outputs
+from biounet.batch import picture_of, write_outputs
 from biounet.errors import InputError, ModelError, SettingsError
 from biounet.files import ReadOptions, describe, find_pairs, read_volume, stem_of
 from biounet.model import Card, Model, continued, load_model, save_model
@@ -33,10 +33,8 @@ class Result(Segmentation):
     """What was found in one image, to look at and to keep."""
 
     def overlay(self) -> NDArray[np.uint8]:
-        """Return the image with the outlines of the objects, RGB, shape ``(y, x, 3)``."""
-        from biounet.report import draw_overlay
-
-        return draw_overlay(self.volume.array, self.labels)
+        """Return the image with what was found, RGB, shape ``(y, x, 3)``."""
+        return picture_of(self)
 
     def show(self) -> None:
         """Open the overlay in the picture viewer of the desktop."""

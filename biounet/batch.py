@@ -19,15 +19,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import biounet
 from biounet.errors import BiounetError, InputError, MachineError
 from biounet.files import FoundImage, ReadOptions, label_suffix, read_volume, write_labels, write_picture, write_text
 from biounet.measure import columns_to_csv
 from biounet.model import Model
+from biounet.overlay import draw_overlay
 from biounet.predict import Predictor, make_predictor
-from biounet.report import ReportRow, draw_overlay, write_report
+from biounet.report import ReportRow, write_report
 from biounet.segment import Segmentation, SegmentOptions, segment
+from biounet.volume_overlay import draw_volume
 
 _CLASS_FILL = 0.35  # opacity of the colours of classes in overlays
 
@@ -174,10 +177,17 @@ def write_outputs(found: Segmentation, folder: Path, stem: str, *, overlay: bool
     table, picture, labels = (folder / f"{stem}{end}" for end in endings)
     write_text(table, columns_to_csv(found.columns))
     if overlay:
-        fill = _CLASS_FILL if found.count is None else 0.0
-        write_picture(picture, draw_overlay(found.volume.array, found.labels, fill=fill))
+        write_picture(picture, picture_of(found))
     write_labels(labels, found.labels, found.volume.grid)
     return [table, picture, labels] if overlay else [table, labels]
+
+
+def picture_of(found: Segmentation) -> NDArray[np.uint8]:
+    """Draw what was found, RGB, shape ``(y, x, 3)``: outlines of objects, or coloured classes."""
+    volume, fill = found.volume, _CLASS_FILL if "class" in found.columns else 0.0
+    if volume.grid.dims == 3:
+        return draw_volume(volume.array, found.labels, volume.grid, fill=fill)
+    return draw_overlay(volume.array, found.labels, fill=fill)
 
 
 def write_summary(rows: Sequence[Row], model: Model, out: Path, options: BatchOptions, started: float) -> None:

@@ -12,11 +12,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED
+from biounet.compiled import compiled
 from biounet.errors import InputError
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -127,7 +127,7 @@ def _pair_sizes(
     return (pairs >> _BITS) + UNLABELLED, pairs & (2**_BITS - 1), voxels
 
 
-@numba.njit(cache=True)
+@compiled
 def _runs(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pair of values of each run of voxels, as one number, and the length of the run."""
     count = 0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from biounet.compiled import compiled
+
+Limits = tuple[float, float]
+"""Intensities that become black and white."""
 
 LARGEST = 2048
 """Longest side of an overlay in pixels; larger images are reduced by a whole factor."""
@@ -20,21 +25,25 @@ _HUES = 377  # colours before they repeat; a Fibonacci number, so the last ones 
 _GOLDEN = 0.6180339887498949
 
 
-def draw_overlay(array: NDArray[Any], labels: NDArray[Any], *, fill: float = 0.0) -> NDArray[np.uint8]:
+def draw_overlay(
+    array: NDArray[Any], labels: NDArray[Any], *, fill: float = 0.0, limits: Limits | None = None
+) -> NDArray[np.uint8]:
     """Draw the outlines of objects, or of classes, on an image.
 
     An outline is one pixel wide and lies inside its object, so touching objects have one each, in different colours.
-    Colours are light on a dark image and dark on a bright one. A volume is shown as its slice with most labels.
+    Colours are light on a dark image and dark on a bright one. For volumes see `biounet.volume_overlay`.
 
     Parameters
     ----------
     array
-        Intensities, shape ``(c, y, x)`` or ``(c, z, y, x)``. Three channels are shown as red, green and blue; of any
-        other number, the first. The contrast is stretched between two percentiles.
+        Intensities, shape ``(c, y, x)``. Three channels are shown as red, green and blue; of any other number, the
+        first. The contrast is stretched between two percentiles.
     labels
-        Label image or class map of the same grid, shape ``(y, x)`` or ``(z, y, x)``; 0 and below is background.
+        Label image or class map of the same grid, shape ``(y, x)``; 0 and below is background.
     fill
         Opacity, 0 to 1, of the colour inside the outlines; about 0.35 suits classes.
+    limits
+        Intensities that become black and white, instead of the image's own percentiles.
 
     Returns
     -------
@@ -45,19 +54,18 @@ def draw_overlay(array: NDArray[Any], labels: NDArray[Any], *, fill: float = 0.0
     ValueError
         If `labels` do not lie on the grid of `array`, or `fill` is not an opacity.
     """
-    if array.shape[1:] != labels.shape or labels.ndim not in (2, 3) or not labels.size:
+    if array.shape[1:] != labels.shape or labels.ndim != 2 or not labels.size:
         raise ValueError(f"labels {labels.shape} do not lie on the grid of an image {array.shape}")
     if not 0 <= fill <= 1:
         raise ValueError(f"fill is an opacity between 0 and 1, not {fill}")
-    if labels.ndim == 3:
-        z = _fullest_slice(labels)
-        array, labels = array[:, z], labels[z]
     channels = _plain(array if array.shape[0] == 3 else array[:1])
     names = np.ascontiguousarray(labels, np.int32)
     factor = -(-max(names.shape) // LARGEST)
     if factor > 1:
         channels, names = _shrink(channels, factor), _thin(names, factor)
-    picture: NDArray[np.uint8] = _stretch(channels, *_limits(channels, together=array.dtype == np.uint8))
+    given = _scales([limits] * len(channels)) if limits is not None else None
+    ends = given or _limits(channels, together=array.dtype == np.uint8)
+    picture: NDArray[np.uint8] = _stretch(channels, *ends)
     bright = float(np.median(_sample(picture[:, :, 1]))) > 127
     _outline(picture, names, palette(bright=bright), np.float32(fill))
     return picture
@@ -103,12 +111,6 @@ def _plain(channels: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(channels, kept)
 
 
-def _fullest_slice(labels: NDArray[Any]) -> int:
-    """Return the slice with most labelled voxels, the middle one if there are none."""
-    filled = [int(np.count_nonzero(part > 0)) for part in labels]
-    return int(np.argmax(filled)) if any(filled) else len(filled) // 2
-
-
 def _sample(channel: NDArray[Any]) -> NDArray[Any]:
     """Return pixels on a lattice, about `_SAMPLE` of them or all."""
     step = int(np.ceil(np.sqrt(channel.size / _SAMPLE)))
@@ -123,19 +125,26 @@ def _limits(channels: NDArray[Any], *, together: bool) -> tuple[NDArray[np.float
     samples = [_sample(channel) for channel in channels]
     if together:
         samples = [np.stack(samples)] * len(samples)
-    lows, scales = np.empty(len(samples), np.float32), np.zeros(len(samples), np.float32)
-    for number, sample in enumerate(samples):
-        finite = sample[np.isfinite(sample)]
-        low, high = np.percentile(finite, PERCENTILES) if finite.size else (0, 0)
-        if low == high and finite.size:  # few bright pixels on a constant ground
-            low, high = finite.min(), finite.max()
-        lows[number] = low
-        if high > low:
-            scales[number] = 255 / (float(high) - float(low))
-    return lows, scales
+    return _scales([contrast(sample) for sample in samples])
 
 
-@numba.njit(cache=True, nogil=True)
+def _scales(limits: Sequence[Limits]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    scales = [255 / (high - low) if high > low else 0.0 for low, high in limits]
+    return np.array([low for low, _ in limits], np.float32), np.array(scales, np.float32)
+
+
+def contrast(values: NDArray[Any]) -> Limits:
+    """Return the intensities that are to become black and white."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = np.percentile(finite, PERCENTILES)
+    if low == high:  # few bright pixels on a constant ground
+        low, high = finite.min(), finite.max()
+    return float(low), float(high)
+
+
+@compiled
 def _stretch(channels, low, scale):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return RGB (y, x, 3) of one or three channels (c, y, x); what is not a number becomes black."""
     count, height, width = channels.shape
@@ -150,7 +159,7 @@ def _stretch(channels, low, scale):  # type: ignore[no-untyped-def]  # noqa: ANN
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _outline(picture, labels, colours, fill):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Colour pixels that have another label above, below, left or right, or lie at the edge; the others by `fill`."""
     height, width = labels.shape
@@ -171,7 +180,7 @@ def _outline(picture, labels, colours, fill):  # type: ignore[no-untyped-def]  #
                 picture[y, x, c] = np.uint8(mixed + np.float32(0.5))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _shrink(channels, factor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return means of squares of factor x factor pixels (c, y, x), fewer at the far edges."""
     count, height, width = channels.shape

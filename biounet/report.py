@@ -15,9 +15,6 @@ from urllib.parse import quote
 import numpy as np
 
 from biounet.files import write_text
-from biounet.overlay import draw_overlay
-
-__all__ = ["ReportRow", "draw_overlay", "render_report", "write_report"]
 
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
 _MOST_BARS = 80  # images that have a bar each; more are a histogram

@@ -152,12 +152,6 @@ class TestImage:
         assert drawn[3, 3].tolist() == [255] * 3
         assert 0 < drawn[1, 3, 0] < 255
 
-    def test_volumes_are_shown_by_their_fullest_slice(self):
-        labels = np.zeros((3, 4, 4), np.int32)
-        labels[1, :2, :2], labels[2] = 1, 2
-        image = np.zeros((1, 3, 4, 4), np.uint8)
-        np.testing.assert_array_equal(draw_overlay(image, labels), draw_overlay(image[:, 2], labels[2]))
-
     def test_input_stays_as_it_is(self):
         image, labels = np.arange(16, dtype=np.uint8).reshape(1, 4, 4), np.ones((4, 4), np.int32)
         image.flags.writeable = labels.flags.writeable = False
