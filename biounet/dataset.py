@@ -257,7 +257,7 @@ def fit_patch(recipe: Recipe, cases: Sequence[Case], strides: tuple[int, ...]) -
     """Bring the patch to multiples of the stride and, in images, shrink it to what is labelled, with more of them.
 
     Little work is then spent on unlabelled pixels. The patch becomes the smallest multiple of the stride that holds the
-    median extent of the labelled pixels and half as much again; never more than the recipe says, never less than 4
+    median extent of the labelled pixels and half as much again; never more than the recipe says, never less than 2
     strides. Volumes are labelled in planes, and the patch has to see beyond them.
     """
     edges = tuple(max(edge // stride, 1) * stride for edge, stride in zip(edges_of(recipe), strides, strict=True))
@@ -266,7 +266,7 @@ def fit_patch(recipe: Recipe, cases: Sequence[Case], strides: tuple[int, ...]) -
     stride = max(strides)
     extents = [max(_extent(case)) for case in cases]
     wanted = int(np.ceil(1.5 * float(np.median(extents)) / stride)) * stride
-    patch = min(min(edges), max(wanted, 4 * stride))
+    patch = min(min(edges), max(wanted, 2 * stride))
     more = min(edges_of(recipe)) ** 2 / patch**2
     return recipe.replace("train", patch=patch, batch=max(1, round(recipe.train.batch * min(more, 8.0))))
 
