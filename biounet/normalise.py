@@ -54,10 +54,14 @@ def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.fl
 def _zscore(group: NDArray[Any]) -> NDArray[np.float32]:
     """Return (v - mean) / deviation over the voxels of the body, 0 around it."""
     body = group != group.flat[0] if _has_surroundings(group) else np.ones(group.shape, np.bool_)
-    values = group[body].astype(np.float64)
-    mean, deviation = (values.mean(), values.std()) if values.size else (0.0, 0.0)
-    scale = 1 / deviation if deviation > 0 else 0.0
-    return np.where(body, (group - mean) * scale, 0).astype(np.float32)
+    values = group[body]
+    if not values.size or values.min() == values.max():
+        return np.zeros(group.shape, np.float32)
+    scores = group.astype(np.float32)
+    scores -= np.float32(values.mean(dtype=np.float64))
+    scores /= np.float32(values.std(dtype=np.float64))
+    scores[~body] = 0
+    return scores
 
 
 def _has_surroundings(group: NDArray[Any]) -> bool:
