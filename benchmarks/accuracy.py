@@ -27,7 +27,7 @@ from biounet.resources import find_recipe
 from biounet.training import Progress, Run, train
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-WINDOW, NUCLEI, PER_IMAGE = 64, 150, 10
+WINDOW, NUCLEI, PER_IMAGE = 64, 150, 3
 
 
 def pairs_of(folder: str) -> list[Pair]:

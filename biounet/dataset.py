@@ -184,6 +184,9 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         self.recipe = recipe
         self.patch = edges_of(recipe)
         self.weights = weights_of(recipe) + boundary_regions(recipe)
+        # Which weight says whether a value exists: its own, or the one that all classes share.
+        shared = len(recipe.data.foreground) if recipe.data.exclusive else 0
+        self.owner = [0] * shared + list(range(self.weights))
         # Angles are those of the specimen, so that images of other voxels are turned by other matrices.
         self.augment = {steps: augmentation(recipe.augment, self.patch, steps) for steps in {c.steps for c in cases}}
         shares = np.array([case.labelled for case in cases], np.float64) ** 0.5
@@ -203,21 +206,22 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         halves = [0.5 if edge % 2 == 0 else 0.0 for edge in self.patch]
         shift = tuple(c - h - (w.start + w.stop - 1) / 2 for c, h, w in zip(centre, halves, window, strict=True))
         target = case.target[(slice(None), *window)].float()
-        masks = (target[-self.weights :] > 0).float()
+        values, weights = target[: -self.weights], target[-self.weights :]
+        masks = (weights > 0).float()
+        # Interpolation mixes in a trace of what stands beside a labelled voxel: nothing may stand there.
+        values = torch.where(masks[self.owner] > 0, values, 0.0)
         augment = self.augment[case.steps]
         seed_all(augment, int(draw.integers(2**32)))
         image = case.image[(slice(None), *window)].float()
-        drawn = augment({IMAGE: image, TARGET: torch.cat([target, masks]), SHIFT: shift})
+        drawn = augment({IMAGE: image, TARGET: torch.cat([values, weights, masks]), SHIFT: shift})
         return drawn[IMAGE], without_unknown(drawn[TARGET], self.weights), number
 
     def _window(self, centre: tuple[int, ...], case: Case) -> tuple[slice, ...]:
         """Return the surroundings that the patch can be made of: half its diagonal at its smallest scale."""
         diagonal = np.linalg.norm(np.array(self.patch) * case.steps)
         radii = [int(np.ceil(diagonal / step * self.recipe.augment.scale / 2)) + 2 for step in case.steps]
-        return tuple(
-            slice(max(0, c - radius), min(size, c + radius))
-            for c, radius, size in zip(centre, radii, case.labels.shape, strict=True)
-        )
+        sizes = zip(centre, radii, case.labels.shape, strict=True)
+        return tuple(slice(max(0, c - radius), min(size, c + radius)) for c, radius, size in sizes)
 
     def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[int, ...]:
         shape = case.labels.shape

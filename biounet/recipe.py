@@ -1,4 +1,4 @@
-"""A recipe says what a model is: one frozen settings class per stage, read from TOML.
+"""A recipe says what a model is: the settings of all stages, read from TOML.
 
 An unknown key is an error that names the nearest known one, so that a misspelt setting is never dropped in silence.
 """
@@ -9,311 +9,39 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
-from biounet.annotation import UNLABELLED, Kind
 from biounet.errors import SettingsError
+from biounet.settings import (
+    AugmentSettings,
+    DataSettings,
+    LabelSettings,
+    LossSettings,
+    NetworkSettings,
+    NormaliseSettings,
+    Settings,
+    TargetSettings,
+    TrainSettings,
+    own_value,
+)
 
-
-class Settings(BaseModel):
-    """Frozen and strict base: a change is a new value, a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataSettings(Settings):
-    """What the images and annotations hold.
-
-    Attributes
-    ----------
-    kind
-        What an annotation file holds: ``instances``, ``classes`` or ``scribbles``.
-    dims
-        2 for images, 3 for volumes.
-    channels
-        Names of the channels that the network sees, in order.
-    classes
-        Names of the classes 1, 2, … of ``classes`` and ``scribbles``; class 0 is background and has no name here.
-    unlabelled
-        Value on disk of voxels that nobody labelled.
-    palette
-        For colour-coded annotations: ``"#RRGGBB"`` to the name of a class, ``"background"`` or ``"unlabelled"``.
-    regions
-        For ``classes``: regions that may contain each other, each the values of its classes, from the outermost to the
-        innermost. The network then says of each region whether a voxel belongs to it, and such a voxel gets the first
-        value that only the innermost of its regions has.
-    unknown
-        For ``classes``: regions, or classes, that nobody drew in a case, by the name of its annotation or of the folder
-        that this lies in. They do not exist there.
-    slices
-        Axis, ``z``, ``y`` or ``x``, along which only those slices are labelled that hold any label; None: all are.
-    slice_numbers
-        The slices along that axis that are labelled, counted from 0, instead of those that hold any label.
-    pixel_size_um
-        Working grid in µm per pixel. None works on the pixels of the images as they are.
-    voxel_size
-        Working grid of volumes along z, y and x, in the unit of their files: mm for NIfTI, µm for TIFF. Training plans
-        it as the median of the training images where it is empty.
-    validation
-        Share of the training images that is held out when no validation folder is given.
-    """
-
-    kind: Kind = "instances"
-    dims: Literal[2, 3] = 2
-    channels: tuple[str, ...] = ("intensity",)
-    classes: tuple[str, ...] = ()
-    unlabelled: int = UNLABELLED
-    palette: dict[str, str] = Field(default_factory=dict)
-    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-    unknown: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    slices: Literal["z", "y", "x"] | None = None
-    slice_numbers: tuple[int, ...] = ()
-    pixel_size_um: float | None = Field(default=None, gt=0)
-    voxel_size: tuple[PositiveFloat, ...] = ()
-    validation: float = Field(default=0.1, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _names_fit(self) -> DataSettings:
-        if self.kind == "instances" and self.classes:
-            raise ValueError("annotations of kind 'instances' have no classes")
-        if self.kind == "classes" and not self.classes:
-            raise ValueError("annotations of kind 'classes' need the names of the classes")
-        known = {*self.classes, "background", "unlabelled"}
-        for colour, name in self.palette.items():
-            if name not in known:
-                raise ValueError(f"palette: {colour} is called '{name}', which is none of {sorted(known)}")
-        return self
-
-    @model_validator(mode="after")
-    def _regions_fit(self) -> DataSettings:
-        if (self.regions or self.unknown) and self.kind != "classes":
-            raise ValueError("regions and unknown are for annotations of kind 'classes'")
-        for name, values in self.regions.items():
-            if not values or not all(1 <= value <= len(self.classes) for value in values):
-                raise ValueError(f"regions.{name} = {list(values)}: classes from 1 to {len(self.classes)}")
-        unclear = [name for name in self.regions if own_value(self.regions, name) is None]
-        if unclear:
-            raise ValueError(f"regions.{unclear[0]}: the regions after it hold all of its classes")
-        for case, names in self.unknown.items():
-            for name in names:
-                if name not in (self.regions or self.foreground):
-                    raise ValueError(f"unknown.{case}: '{name}' is none of {list(self.regions or self.foreground)}")
-        if self.slices == "z" and self.dims == 2:
-            raise ValueError("slices = 'z': an image has no axis z")
-        if self.slice_numbers and self.slices is None:
-            raise ValueError("slice_numbers needs slices, the axis that they are counted along")
-        if self.voxel_size and len(self.voxel_size) != self.dims:
-            raise ValueError(f"voxel_size needs {self.dims} numbers")
-        return self
-
-    @property
-    def foreground(self) -> tuple[str, ...]:
-        """Names of the classes that are not background."""
-        return tuple(name for name in self.classes if name != "background")
-
-    @property
-    def overlapping(self) -> dict[str, tuple[int, ...]]:
-        """The regions that the network tells apart one by one; empty where its classes exclude each other.
-
-        A class that is unknown in some cases makes every class a region of its own.
-        """
-        if self.regions or not self.unknown:
-            return self.regions
-        return {name: (value,) for value, name in enumerate(self.foreground, 1)}
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether the outputs of the network exclude each other, as classes do; objects' heads and regions do not."""
-        return self.kind != "instances" and not self.overlapping
-
-
-def own_value(regions: Mapping[str, tuple[int, ...]], name: str) -> int | None:
-    """Return the first class of a region that no region after it has: what its voxels are called."""
-    names = list(regions)
-    inner = {value for other in names[names.index(name) + 1 :] for value in regions[other]}
-    return next((value for value in regions[name] if value not in inner), None)
-
-
-class NormaliseSettings(Settings):
-    """How intensities are brought to one scale; statistics are taken over the whole image, never over a tile.
-
-    Attributes
-    ----------
-    method
-        ``percentiles`` for microscopy; ``zscore`` for MRI: mean 0 and standard deviation 1 over the voxels that are not
-        the constant surroundings of the body or brain, which become 0.
-    low, high
-        Percentiles that become 0 and 1.
-    per_channel
-        Whether each channel has its own percentiles. Colours keep their relation when it is false.
-    """
-
-    method: Literal["percentiles", "zscore"] = "percentiles"
-    low: float = Field(default=1.0, ge=0, lt=50)
-    high: float = Field(default=99.8, gt=50, le=100)
-    per_channel: bool = True
-
-
-class NetworkSettings(Settings):
-    """Shape of the U-Net.
-
-    Attributes
-    ----------
-    widths
-        Channels of each level, finest first.
-    convolutions
-        Convolutions of each encoder and decoder level.
-    half_resolution
-        Whether the body works on pixels folded 2 by 2 into channels: a quarter of the cost, full-resolution output.
-    fold, pools, kernels
-        What training plans for volumes whose axes differ (see `biounet.plan`); empty means the same for all axes. One
-        number for each axis: the fold of `half_resolution`; the factor from each level to the next coarser one; and
-        the size of the kernels of each level.
-    """
-
-    widths: tuple[int, ...] = (32, 64, 96, 128, 128)
-    convolutions: int = Field(default=2, ge=1, le=4)
-    half_resolution: bool = True
-    fold: tuple[int, ...] = ()
-    pools: tuple[tuple[int, ...], ...] = ()
-    kernels: tuple[tuple[int, ...], ...] = ()
-
-
-class TargetSettings(Settings):
-    """What the network learns from instances.
-
-    Attributes
-    ----------
-    border_weight, border_sigma
-        ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015).
-        `border_sigma` is in `unit`.
-    contour
-        Width of the contour that is drawn inside each object, in `unit`.
-    unit
-        ``px``, or ``um`` where all training images are calibrated.
-    """
-
-    border_weight: float = Field(default=10.0, ge=0)
-    border_sigma: float = Field(default=5.0, gt=0)
-    contour: float = Field(default=1.0, gt=0)
-    unit: Literal["px", "um"] = "px"
-
-
-class LossSettings(Settings):
-    """Weights of the terms of the loss.
-
-    Attributes
-    ----------
-    cross_entropy, dice
-        Of the foreground or of the classes.
-    contour, distance
-        Of the other two heads for instances.
-    boundary
-        Of the masked, spacing-aware boundary loss of Kervadec et al. 2019; 0 leaves it out.
-    """
-
-    cross_entropy: float = Field(default=1.0, ge=0)
-    dice: float = Field(default=1.0, ge=0)
-    contour: float = Field(default=1.0, ge=0)
-    distance: float = Field(default=2.0, ge=0)
-    boundary: float = Field(default=0.0, ge=0)
-
-
-class AugmentSettings(Settings):
-    """How far training patches are changed; each is the largest change drawn.
-
-    Attributes
-    ----------
-    free
-        Share of the patches that are turned and scaled freely; the others are mirrored and turned by quarters only.
-    rotate
-        Degrees in the plane of y and x.
-    tilt
-        Degrees out of that plane, for volumes.
-    mirror
-        Whether mirror images and quarter turns are drawn, which all look alike under a microscope. A body has a top.
-    scale
-        Factor: objects appear between ``1/scale`` and ``scale`` times their size.
-    brightness, contrast, gamma, noise, blur
-        Of the normalised intensities (blur: sigma in pixels).
-    invert
-        Chance that dark and bright are exchanged.
-    """
-
-    free: float = Field(default=0.7, ge=0, le=1)
-    rotate: float = Field(default=45.0, ge=0, le=180)
-    tilt: float = Field(default=0.0, ge=0, le=180)
-    mirror: bool = True
-    scale: float = Field(default=1.5, ge=1)
-    brightness: float = Field(default=0.1, ge=0)
-    contrast: float = Field(default=0.3, ge=0, lt=1)
-    gamma: float = Field(default=0.5, ge=0)
-    noise: float = Field(default=0.05, ge=0)
-    blur: float = Field(default=1.0, ge=0)
-    invert: float = Field(default=0.0, ge=0, le=1)
-
-
-class TrainSettings(Settings):
-    """The training run.
-
-    Attributes
-    ----------
-    minutes, epochs
-        Budget; whichever is given. The learning rate falls to zero over it along a cosine.
-    patch
-        Edge of a training patch in voxels. The patch of a volume holds at most so many cubed; its edges are planned
-        from the sizes of the training images, and may be given one by one.
-    batch
-        Patches per step.
-    steps_per_epoch
-        Steps between two validations.
-    rate, weight_decay
-        Of AdamW.
-    average
-        Decay of the running average of the weights that becomes the model (EMA).
-    seed
-        Of everything that is drawn.
-    """
-
-    minutes: float | None = Field(default=None, gt=0)
-    epochs: int | None = Field(default=None, gt=0)
-    patch: Annotated[int, Field(ge=16)] | tuple[PositiveInt, ...] = 128
-    batch: int = Field(default=8, ge=1)
-    steps_per_epoch: int = Field(default=250, ge=1)
-    rate: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    average: float = Field(default=0.995, ge=0, lt=1)
-    seed: int = 0
-
-
-class LabelSettings(Settings):
-    """How probabilities become objects. Tuned on validation voxels after training and stored in the card.
-
-    Attributes
-    ----------
-    foreground
-        Probability from which a voxel belongs to an object.
-    contour
-        How much the contour lowers the surface on which voxels climb to the middle of their object.
-    join
-        Two summits are one object when the saddle between them is at least this share of the lower summit.
-    summit
-        An object whose highest point on the distance surface is lower than this is dropped.
-    min_size
-        Smallest object: µm² (µm³) on calibrated images when `min_size_unit` says so, else voxels.
-    fill_holes
-        Whether holes inside an object belong to it.
-    """
-
-    foreground: float = Field(default=0.5, gt=0, lt=1)
-    contour: float = Field(default=0.0, ge=0)
-    join: float = Field(default=0.8, ge=0, le=1)
-    summit: float = Field(default=0.1, ge=0, le=1)
-    min_size: float = Field(default=10.0, ge=0)
-    min_size_unit: Literal["px", "um"] = "px"
-    fill_holes: bool = True
+__all__ = [
+    "AugmentSettings",
+    "DataSettings",
+    "LabelSettings",
+    "LossSettings",
+    "NetworkSettings",
+    "NormaliseSettings",
+    "Recipe",
+    "Settings",
+    "TargetSettings",
+    "TrainSettings",
+    "own_value",
+    "parse_recipe",
+    "read_recipe",
+]
 
 
 class Recipe(Settings):
