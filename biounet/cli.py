@@ -159,6 +159,9 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Folder of results.")],
     truth: Annotated[Path, typer.Argument(help="Folder of annotations.")],
     recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
+    tolerance: Annotated[
+        float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)
+    ] = 1.0,
     json_lines: Json = False,
 ) -> None:
     """Compare results with annotations."""
@@ -166,7 +169,7 @@ def evaluate(
     from biounet.recipe import read_recipe
     from biounet.resources import find_recipe
 
-    figures = evaluate_folders(predicted, truth, read_recipe(find_recipe(recipe)).data)
+    figures = evaluate_folders(predicted, truth, read_recipe(find_recipe(recipe)).data, tolerance)
     if json_lines:
         print(json.dumps(figures.as_dict()))
     else:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.annotation import UNLABELLED
 from biounet.errors import InputError
-from biounet.files import read_annotation, read_labels
-from biounet.files.find import is_image, natural, stem_of
+from biounet.files import ReadOptions, read_annotation, read_labels, stem_of
+from biounet.files.read import calibrate, open_raw
+from biounet.files.results import pair_results
 from biounet.matching import THRESHOLDS, Tally, tally
 from biounet.recipe import DataSettings
-from biounet.scores import ClassEvaluation, Evaluation, mean, ratio
+from biounet.region_scores import Regions, RegionScore, score_regions
+from biounet.scores import ClassEvaluation, Evaluation, LesionFigures, SurfaceFigures, mean, ratio
+from biounet.volume import Grid, apart
 
 __all__ = ["ClassEvaluation", "Evaluation", "evaluate_folders", "score_classes", "score_instances"]
-
-_RESULT = "_labels"
-_MASKS = ("_masks", "_mask", "_labels", "_label")
-_SHOWN = 10  # names that a message lists
 
 
 def score_instances(truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> Evaluation:
@@ -45,7 +42,12 @@ def score_instances(truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[
 
 
 def score_classes(
-    truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]], class_names: Sequence[str]
+    truths: Sequence[NDArray[Any]],
+    predicted: Sequence[NDArray[Any]],
+    class_names: Sequence[str],
+    grids: Sequence[Grid] | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    tolerance: float = 1.0,
 ) -> ClassEvaluation:
     """Compare the classes of images with the truth.
 
@@ -57,39 +59,75 @@ def score_classes(
         Classes of each image, same shapes.
     class_names
         Names of the classes 1, 2, …
+    grids
+        Grid of each image, for surfaces and lesions. These are compared in images without unlabelled voxels only,
+        because nobody knows where a surface is that meets one, or whether two parts of a lesion are one.
+    regions
+        Regions that are compared instead of classes, by name the classes of each.
+    tolerance
+        How far apart surfaces may be to agree, in the unit of the grids; voxels where they have none.
 
     Raises
     ------
     InputError
-        If the shapes or numbers of images differ, or a class has no name.
+        If the shapes or numbers of images differ, a class has no name, or grids have different units.
+    SettingsError
+        If the tolerance is no length.
     """
-    tables = [_confusion(truth, found, len(class_names)) for truth, found in _both(truths, predicted)]
-    return _class_figures(tables, class_names)
+    asked = _regions(class_names, regions, tolerance)
+    where: Sequence[Grid | None] = [None] * len(truths) if grids is None else grids
+    if len(where) != len(truths):
+        raise InputError(f"{len(where)} grids, but {len(truths)} images")
+    pairs = zip(_both(truths, predicted), where, strict=True)
+    return _class_figures([score_regions(*pair, asked, grid) for pair, grid in pairs], asked, where)
 
 
-def evaluate_folders(predicted: Path, truth: Path, data: DataSettings) -> Evaluation | ClassEvaluation:
+def evaluate_folders(
+    predicted: Path, truth: Path, data: DataSettings, tolerance: float = 1.0
+) -> Evaluation | ClassEvaluation:
     """Compare results with annotations.
 
     Parameters
     ----------
     predicted
-        Folder of results: ``<name>_labels.tif``, in folders below as well. Results without an annotation are left out.
+        Folder of results: ``<name>_labels.tif`` or ``.nii.gz``, in folders below as well. Results without an annotation
+        are left out.
     truth
         Folder of annotations: the same names, with any suffix, and ``_masks`` or the like if they want, in the same
-        folders or, where a name occurs once, in any. Images beside their ``_masks`` are left out.
+        folders or, where a name occurs once, in any; or folders called as the cases, with one annotation each. Images
+        beside their annotations are left out.
     data
-        What the annotations hold.
+        What the annotations hold. Where it declares regions, these are compared instead of classes; what is unknown in
+        a case is not compared there.
+    tolerance
+        How far apart the surfaces of classes in volumes may be to agree, in the unit of the files.
 
     Raises
     ------
     InputError
-        If an annotation has no result (naming them), a pair has two shapes, or a file cannot be read.
+        If an annotation has no result (naming them), a pair has two shapes or places, or a file cannot be read.
+    SettingsError
+        If the tolerance is no length.
     """
-    pairs = _pair_results(Path(predicted), Path(truth))
+    pairs = pair_results(Path(predicted), Path(truth), data.channels)
     if data.kind == "instances":
         return _pool([tally(*_read_pair(*pair, data)) for pair in pairs])
-    names = [name for name in data.classes if name != "background"]
-    return _class_figures([_confusion(*_read_pair(*pair, data), len(names)) for pair in pairs], names)
+    asked = _regions(data.foreground, data.regions, tolerance)
+    scores, grids = [], []
+    for true, found in pairs:
+        arrays = _read_pair(true, found, data)
+        grid = _grid_of(true, found, arrays[0].shape)
+        known = score_regions(*arrays, asked, grid)
+        unknown = {name for case in (stem_of(true), true.parent.name) for name in data.unknown.get(case, ())}
+        nothing = RegionScore()
+        scores.append([nothing if name in unknown else s for name, s in zip(asked.values, known, strict=True)])
+        grids.append(grid)
+    return _class_figures(scores, asked, grids)
+
+
+def _regions(names: Sequence[str], regions: Mapping[str, Sequence[int]] | None, tolerance: float) -> Regions:
+    values = regions or {name: (value,) for value, name in enumerate(names, 1)}
+    return Regions({name: tuple(own) for name, own in values.items()}, len(names), tolerance)
 
 
 def _both(
@@ -149,88 +187,64 @@ def _f1(t: Tally) -> tuple[float, ...]:
     return tuple(ratio(2 * hits, hits + t.truth + extra) for hits, extra in zip(t.matched, t.spurious, strict=True))
 
 
-def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    """Count labelled voxels by true (row) and predicted (column) class, shape ``(classes + 1, classes + 1)``."""
-    if truth.shape != predicted.shape:
-        raise InputError(f"predicted classes are {predicted.shape}, the truth is {truth.shape}")
-    labelled = truth != UNLABELLED
-    true, found = truth[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
-    for values, whose in ((true, "the truth"), (found, "the prediction")):
-        if values.size and not 0 <= values.min() <= values.max() <= classes:
-            raise InputError(f"{whose} has classes {values.min()} to {values.max()}, of which 0 to {classes} are known")
-    edge = classes + 1
-    return np.bincount(true * edge + found, minlength=edge * edge).reshape(edge, edge)
-
-
-def _class_figures(tables: Sequence[NDArray[np.int64]], names: Sequence[str]) -> ClassEvaluation:
-    dice, iou = _dice_and_iou(np.sum([np.zeros((len(names) + 1,) * 2, np.int64), *tables], axis=0))
-    each = [_dice_and_iou(table) for table in tables]
-    dice_per_image, iou_per_image = (
-        tuple(mean([figures[kind][n] for figures in each]) for n in range(len(names))) for kind in (0, 1)
+def _class_figures(
+    scores: Sequence[Sequence[RegionScore]], asked: Regions, grids: Sequence[Grid | None]
+) -> ClassEvaluation:
+    """Pool the scores of images, one of each region."""
+    columns = [[image[n] for image in scores] for n in range(len(asked.values))]
+    totals = [
+        RegionScore(*(sum(getattr(score, name) for score in column) for name in ("shared", "true", "found")))
+        for column in columns
+    ]
+    units = sorted({grid.unit or "px" for grid in grids if grid is not None})
+    if len(units) > 1:
+        raise InputError(f"images in {' and in '.join(units)}: their distances cannot be averaged")
+    return ClassEvaluation(
+        classes=tuple(asked.values),
+        dice=tuple(_dice(score) for score in totals),
+        iou=tuple(_iou(score) for score in totals),
+        dice_per_image=tuple(mean([_dice(score) for score in column]) for column in columns),
+        iou_per_image=tuple(mean([_iou(score) for score in column]) for column in columns),
+        images=len(scores),
+        surfaces=_surface_figures(columns, units[0], asked.tolerance) if units else None,
+        lesions=_lesion_figures(columns) if units else None,
     )
-    return ClassEvaluation(tuple(names), dice, iou, dice_per_image, iou_per_image, len(tables))
 
 
-def _dice_and_iou(table: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return both figures of each class but the background, from counts by true (row) and predicted (column) class."""
-    shared, true, found = np.diag(table)[1:], table.sum(axis=1)[1:], table.sum(axis=0)[1:]
-    dice = tuple(ratio(2 * s, t + f) for s, t, f in zip(shared, true, found, strict=True))
-    iou = tuple(ratio(s, t + f - s) for s, t, f in zip(shared, true, found, strict=True))
-    return dice, iou
+def _dice(score: RegionScore) -> float:
+    return ratio(2 * score.shared, score.true + score.found)
 
 
-def _pair_results(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
-    """Return the annotation and the result of each annotated image, in natural order."""
-    for folder in (predicted, truth):
-        if not folder.is_dir():
-            raise InputError("no such folder", path=folder)
-    results = {_key(path, predicted): path for path in sorted(predicted.rglob(f"*{_RESULT}.tif"))}
-    annotations = _annotations(truth, predicted)
-    if not annotations:
-        raise InputError("no annotation found", path=truth)
-    by_name = _unique_names(results)
-    if len(_unique_names(annotations)) < len(annotations):
-        by_name = {}  # names alone do not tell these annotations apart
-    found = {key: results.get(key) or by_name.get(Path(key).name) for key in annotations}
-    missing = [key for key, result in found.items() if result is None]
-    if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        cause = f"no result for {len(missing)} of {len(annotations)} annotations: {', '.join(missing[:_SHOWN])}{more}"
-        raise InputError(cause, path=predicted, hint=f"a result is called <image>{_RESULT}.tif")
-    return [(annotations[key], result) for key, result in found.items() if result is not None]
+def _iou(score: RegionScore) -> float:
+    return ratio(score.shared, score.true + score.found - score.shared)
 
 
-def _annotations(truth: Path, predicted: Path) -> dict[str, Path]:
-    """Return the annotations of a folder and below by name; where ``a_masks.tif`` lies beside its image, only masks."""
-    groups: dict[str, list[Path]] = defaultdict(list)
-    inside = predicted != truth and predicted.resolve().is_relative_to(truth.resolve())
-    for path in sorted((file for file in truth.rglob("*") if is_image(file) and file.is_file()), key=natural):
-        hidden = any(part.startswith(".") for part in path.relative_to(truth).parts)
-        if not hidden and not (inside and path.is_relative_to(predicted)):
-            groups[_key(path, truth)].append(path)
-    if any(len(group) > 1 for group in groups.values()):
-        groups = {key: [path for path in group if _is_mask(path)] for key, group in groups.items()}
-    for group in groups.values():
-        if len(group) > 1:
-            raise InputError(f"{group[1]} is an annotation of the same image", path=group[0])
-    return {key: group[0] for key, group in groups.items() if group}
+def _surface_figures(columns: Sequence[Sequence[RegionScore]], unit: str, tolerance: float) -> SurfaceFigures:
+    each = [[score.surfaces for score in column if score.surfaces is not None and score.true] for column in columns]
+    return SurfaceFigures(
+        unit=unit,
+        tolerance=tolerance,
+        hd95=tuple(mean([surfaces.hd95 for surfaces in one]) for one in each),
+        nsd=tuple(mean([surfaces.nsd for surfaces in one]) for one in each),
+        images=tuple(len(one) for one in each),
+        missed=tuple(sum(math.isnan(surfaces.hd95) for surfaces in one) for one in each),
+    )
 
 
-def _unique_names(paths: dict[str, Path]) -> dict[str, Path]:
-    names: dict[str, list[Path]] = defaultdict(list)
-    for key, path in paths.items():
-        names[Path(key).name].append(path)
-    return {name: found[0] for name, found in names.items() if len(found) == 1}
-
-
-def _is_mask(path: Path) -> bool:
-    return stem_of(path).endswith(_MASKS)
-
-
-def _key(path: Path, root: Path) -> str:
-    stem = stem_of(path)
-    ending = next((end for end in _MASKS if stem.endswith(end)), "")
-    return (path.relative_to(root).parent / stem.removesuffix(ending)).as_posix()
+def _lesion_figures(columns: Sequence[Sequence[RegionScore]]) -> LesionFigures:
+    each = [[score.lesions for score in column if score.lesions is not None] for column in columns]
+    true, found, spurious = (
+        tuple(sum(getattr(lesions, name) for lesions in one) for one in each) for name in ("true", "found", "spurious")
+    )
+    dice = [math.fsum(lesions.dice for lesions in one) for one in each]
+    return LesionFigures(
+        true=true,
+        found=found,
+        missed=tuple(t - f for t, f in zip(true, found, strict=True)),
+        spurious=spurious,
+        f1=tuple(ratio(2 * f, f + t + s) for t, f, s in zip(true, found, spurious, strict=True)),
+        dice=tuple(ratio(d, t + s) for d, t, s in zip(dice, true, spurious, strict=True)),
+    )
 
 
 def _read_pair(truth: Path, predicted: Path, data: DataSettings) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -238,3 +252,14 @@ def _read_pair(truth: Path, predicted: Path, data: DataSettings) -> tuple[NDArra
     if true.shape != found.shape:
         raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)
     return true, found
+
+
+def _grid_of(truth: Path, predicted: Path, shape: tuple[int, ...]) -> Grid | None:
+    """Return where the voxels of a volume are; None for an image, whose surfaces and lesions nobody asks for."""
+    if len(shape) == 2:
+        return None
+    options = ReadOptions(dims=3)
+    true, found = (calibrate(shape, open_raw(path), path, options)[0] for path in (truth, predicted))
+    if true.affine is not None and found.affine is not None and (difference := apart(found, true)):
+        raise InputError(f"does not lie where the result {predicted} does: {difference}", path=truth)
+    return found if found.calibrated else true

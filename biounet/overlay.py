@@ -26,7 +26,12 @@ _GOLDEN = 0.6180339887498949
 
 
 def draw_overlay(
-    array: NDArray[Any], labels: NDArray[Any], *, fill: float = 0.0, limits: Limits | None = None
+    array: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    fill: float = 0.0,
+    limits: Limits | None = None,
+    bright: bool | None = None,
 ) -> NDArray[np.uint8]:
     """Draw the outlines of objects, or of classes, on an image.
 
@@ -44,6 +49,9 @@ def draw_overlay(
         Opacity, 0 to 1, of the colour inside the outlines; about 0.35 suits classes.
     limits
         Intensities that become black and white, instead of the image's own percentiles.
+    bright
+        Whether colours are those for a bright image; None: as the image is. Pictures that belong together, such as the
+        slices of a volume, share it, so that a class has one colour in all of them.
 
     Returns
     -------
@@ -66,7 +74,8 @@ def draw_overlay(
     given = _scales([limits] * len(channels)) if limits is not None else None
     ends = given or _limits(channels, together=array.dtype == np.uint8)
     picture: NDArray[np.uint8] = _stretch(channels, *ends)
-    bright = float(np.median(_sample(picture[:, :, 1]))) > 127
+    if bright is None:
+        bright = float(np.median(_sample(picture[:, :, 1]))) > 127
     _outline(picture, names, palette(bright=bright), np.float32(fill))
     return picture
 

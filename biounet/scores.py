@@ -100,19 +100,69 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class SurfaceFigures:
+    """Agreement of surfaces of each class (see `biounet.region_scores.compare_surfaces`), of densely labelled images.
+
+    Attributes
+    ----------
+    unit
+        Of lengths: ``mm``, ``um``, or ``px`` where the images are not calibrated.
+    tolerance
+        Distance in that unit up to which surfaces agree.
+    hd95
+        95th percentile of the Hausdorff distance, averaged over the images where truth and prediction have the class.
+    nsd
+        Normalised surface Dice, averaged over the images where the truth has the class; 0 where the prediction has not.
+    images, missed
+        Images where the truth has the class, and those of them where the prediction has not, which have no HD95.
+    """
+
+    unit: str
+    tolerance: float
+    hd95: tuple[float, ...]
+    nsd: tuple[float, ...]
+    images: tuple[int, ...]
+    missed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LesionFigures:
+    """Agreement of the lesions of each class (see `biounet.region_scores.compare_lesions`), of densely labelled images.
+
+    Attributes
+    ----------
+    true, found, missed, spurious
+        Lesions of all images: ``true = found + missed``.
+    f1
+        2 found / (2 found + missed + spurious).
+    dice
+        Sum of the Dice of the true lesions, 0 for those missed, divided by the number of true and spurious ones.
+    """
+
+    true: tuple[int, ...]
+    found: tuple[int, ...]
+    missed: tuple[int, ...]
+    spurious: tuple[int, ...]
+    f1: tuple[float, ...]
+    dice: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ClassEvaluation:
     """Agreement of classes with the truth, pooled over the labelled voxels of all images unless it says otherwise.
 
     Attributes
     ----------
     classes
-        Names of the classes 1, 2, …; background is none.
+        Names of the classes 1, 2, …; background is none. Or of regions, where classes are compared in regions.
     dice, iou
         Of each class; NaN where neither truth nor prediction has it.
     dice_per_image, iou_per_image
         The same, of each image, then averaged over the images where truth or prediction has the class.
     images
         Number of images.
+    surfaces, lesions
+        Of volumes; None where they were not compared.
     """
 
     classes: tuple[str, ...]
@@ -121,25 +171,44 @@ class ClassEvaluation:
     dice_per_image: tuple[float, ...]
     iou_per_image: tuple[float, ...]
     images: int
+    surfaces: SurfaceFigures | None = None
+    lesions: LesionFigures | None = None
 
     def as_figures(self) -> dict[str, float]:
         """Return the figures by name, those that are not defined left out; ``dice`` is the mean over classes."""
-        figures = {"dice": mean(self.dice), "iou": mean(self.iou)}
-        figures |= {f"dice_{name}": value for name, value in zip(self.classes, self.dice, strict=True)}
-        figures |= {f"iou_{name}": value for name, value in zip(self.classes, self.iou, strict=True)}
+        columns = {"dice": self.dice, "iou": self.iou}
+        if self.surfaces is not None:
+            columns |= {f"hd95_{self.surfaces.unit}": self.surfaces.hd95, "nsd": self.surfaces.nsd}
+        if self.lesions is not None:
+            columns |= {"lesion_f1": self.lesions.f1, "lesion_dice": self.lesions.dice}
+        figures = {name: mean(values) for name, values in columns.items()}
+        for name, values in columns.items():
+            figures |= {f"{name}_{own}": value for own, value in zip(self.classes, values, strict=True)}
         return _defined(figures)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all figures for JSON, None where not defined."""
-        return {name: _for_json(value) for name, value in asdict(self).items()}
+        """Return all figures for JSON, None where not defined; without what was not compared."""
+        return {name: _for_json(value) for name, value in asdict(self).items() if value is not None}
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return the figures as rows of text."""
-        columns = (self.dice, self.iou, self.dice_per_image, self.iou_per_image)
-        rows = zip(self.classes, *columns, strict=True)
-        table: list[tuple[str, ...]] = [("class", "Dice", "IoU", "Dice per image", "IoU per image")]
-        table += [(name, *map(_text, values)) for name, *values in rows]
-        return [*table, ("mean", *(_text(mean(column)) for column in columns))]
+        columns: dict[str, Sequence[float]] = {
+            "Dice": self.dice,
+            "IoU": self.iou,
+            "Dice per image": self.dice_per_image,
+            "IoU per image": self.iou_per_image,
+        }
+        if (near := self.surfaces) is not None:
+            columns |= {f"HD95 ({near.unit})": near.hd95, f"NSD ({near.tolerance:g} {near.unit})": near.nsd}
+        if self.lesions is not None:
+            columns |= {"lesion F1": self.lesions.f1, "lesion Dice": self.lesions.dice}
+        rows = [(name, *map(_text, values)) for name, *values in zip(self.classes, *columns.values(), strict=True)]
+        table = [("class", *columns), *rows, ("mean", *(_text(mean(values)) for values in columns.values()))]
+        if self.lesions is None:
+            return table
+        counts = zip(self.lesions.true, self.lesions.found, self.lesions.spurious, strict=True)
+        texts = ["lesions", *(f"{found} of {true}, {extra} spurious" for true, found, extra in counts), ""]
+        return [(*row, text) for row, text in zip(table, texts, strict=True)]
 
 
 def ratio(part: float, whole: float) -> float:
@@ -158,6 +227,8 @@ def _defined(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _for_json(value: Any) -> Any:  # noqa: ANN401 - any field of a record
+    if isinstance(value, dict):
+        return {name: _for_json(item) for name, item in value.items()}
     if isinstance(value, tuple):
         return [_for_json(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -7,7 +7,7 @@ right on the left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,18 @@ _SMALLEST = 256  # pixels along the longest side of a panel: smaller volumes are
 _MONTAGE, _COLUMNS = 12, 6
 _GAP = 4  # pixels between panels
 _FURTHEST = 10.0  # times that a voxel is drawn longer along one axis than along the other
+
+
+class _Look(NamedTuple):
+    """What all slices of a volume share, so that an intensity and a class look the same in each."""
+
+    fill: float
+    limits: Limits
+    ground: float
+
+    @property
+    def bright(self) -> bool:
+        return self.ground > sum(self.limits) / 2
 
 
 def draw_volume(array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, fill: float = 0.0) -> Picture:
@@ -43,20 +55,20 @@ def draw_volume(array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, fill: 
     RGB, shape ``(y, x, 3)``, with sides of at most `LARGEST` pixels.
     """
     image, names, steps = _upright(array[0], labels, grid)
-    limits = contrast(image)
-    z, y, x = _middle_of_largest(names)
+    look = _Look(fill, contrast(image), float(np.median(image)))
+    z, y, x = _middle_of_largest(names if fill == 0 else _connected(names))
     zoom = max(1.0, _SMALLEST / max(names.shape))
     cuts = (((z,), (1, 2)), ((slice(None), y), (0, 2)), ((slice(None), slice(None), x), (0, 1)))
     panels = []
     for cut, (rows, columns) in cuts:
         window = _window(names[cut].shape, (steps[rows], steps[columns]), zoom)
-        panels.append(_draw(image[cut][window], names[cut][window], fill, limits))
+        panels.append(_draw(image[cut][window], names[cut][window], look))
     window = _window(names.shape[1:], steps[1:], zoom if fill == 0 else zoom / 2)
     if fill == 0:
-        below = [_beside([part[window] for part in _projections(image, names, limits)])]
+        below = [_beside([part[window] for part in _projections(image, names, look)])]
     else:
         shown = _spread(names)
-        slices = [_draw(image[n][window], names[n][window], fill, limits) for n in shown]
+        slices = [_draw(image[n][window], names[n][window], look) for n in shown]
         below = [_beside(slices[n : n + _COLUMNS]) for n in range(0, len(slices), _COLUMNS)]
     picture = _below([_beside(panels), *below])
     factor = -(-max(picture.shape) // LARGEST)
@@ -81,6 +93,13 @@ def _upright(
     return image.transpose(axes)[where], labels.transpose(axes)[where], tuple(grid.steps[axis] for axis in axes)
 
 
+def _connected(classes: NDArray[Any]) -> NDArray[np.int32]:
+    """Return classes as objects: what touches is one, such as a tumour and the oedema around it."""
+    from scipy import ndimage  # slow to import
+
+    return np.asarray(ndimage.label(classes > 0, np.ones((3, 3, 3)))[0], np.int32)
+
+
 def _middle_of_largest(labels: NDArray[Any]) -> tuple[int, ...]:
     """Return the voxel of the largest object that is nearest to its middle; without one, the middle of the volume."""
     inside = labels[labels > 0]
@@ -98,16 +117,17 @@ def _window(shape: tuple[int, ...], steps: Sequence[float], zoom: float) -> tupl
     return np.ix_(*(place.astype(np.intp) for place in places))
 
 
-def _draw(image: NDArray[Any], labels: NDArray[Any], fill: float, limits: Limits) -> Picture:
-    return draw_overlay(image[None], labels, fill=fill, limits=limits)
+def _draw(image: NDArray[Any], labels: NDArray[Any], look: _Look) -> Picture:
+    return draw_overlay(image[None], labels, fill=look.fill, limits=look.limits, bright=look.bright)
 
 
-def _projections(image: NDArray[Any], labels: NDArray[Any], limits: Limits) -> tuple[Picture, Picture]:
+def _projections(image: NDArray[Any], labels: NDArray[Any], look: _Look) -> tuple[Picture, Picture]:
     """Return the brightest voxels along z, and the brightest of the objects in the objects' colours."""
-    plain = draw_overlay(image.max(axis=0)[None], np.zeros(image.shape[1:], np.int32), limits=limits)
+    nothing = np.zeros(image.shape[1:], np.int32)
+    plain = _draw(image.max(axis=0), nothing, look)
     brightest = np.where(labels > 0, image, image.min()).argmax(axis=0)[None]
     names = np.take_along_axis(labels, brightest, axis=0)[0]
-    light = draw_overlay(np.take_along_axis(image, brightest, axis=0), np.zeros(names.shape, np.int32), limits=limits)
+    light = _draw(np.take_along_axis(image, brightest, axis=0)[0], nothing, look)
     colours = palette()
     shade = 0.4 + 0.6 * light.astype(np.float32) / 255
     coloured = np.where((names > 0)[..., None], colours[(names - 1) % len(colours)] * shade, 0)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from itertools import permutations
 
 import hypothesis.extra.numpy as hnp
@@ -124,6 +125,19 @@ class TestPictures:
         found = np.zeros_like(truth)
         found[:2, :2] = 8
         assert score(truth, found).ap == (0.5,) * 9
+        truth[1] = UNLABELLED
+        assert score(truth, found).truth_counts == (2,)
+        found[0, 0, 0] = 0  # what is left of the object counts, and it is a third in the unlabelled plane
+        assert score(truth, found).ap[:5] == (0.5,) * 5
+
+    def test_many_objects_take_no_table_of_all_pairs(self):
+        truth = np.arange(1, 27_001, dtype=np.int32).reshape(30, 30, 30)
+        tracemalloc.start()
+        result = score(truth, truth[::-1])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (result.truth_counts, result.ap) == ((27_000,), (1,) * 9)
+        assert peak < 50e6  # all pairs are 729 million
 
 
 class TestSparseTruth:

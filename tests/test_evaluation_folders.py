@@ -1,10 +1,11 @@
 """Results on disk against annotations on disk: which file belongs to which, and what cannot be compared."""
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 
-from biounet.errors import InputError
+from biounet.errors import InputError, SettingsError
 from biounet.evaluation import evaluate_folders
 from biounet.recipe import DataSettings
 
@@ -100,3 +101,119 @@ def test_classes_and_scribbles(folders):
     assert found.dice == (2 * 2 / (4 + 2), 0, 0)
     strokes = DataSettings(kind="scribbles", classes=("background", "cell", "other", "more"))
     assert evaluate_folders(out, truth, strokes).classes == ("cell", "other", "more")
+
+
+TUMOURS = DataSettings(
+    kind="classes",
+    dims=3,
+    classes=("oedema", "core"),
+    channels=("flair", "t1"),
+    regions={"whole": (1, 2), "core": (2,)},
+)
+
+
+def write_nifti(path, labels, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([1.0, 2.0, 3.0, 1.0]) if affine is None else affine
+    image = nibabel.Nifti1Image(labels.T.astype(np.uint8), affine)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Two cases with their images and one annotation each, and results that lie a plane too far."""
+    truth, out = tmp_path / "cases", tmp_path / "out"
+    for name in ("case_1", "case_2"):
+        labels = np.zeros((5, 6, 7), np.int32)
+        labels[1:3, 2:5, 2:5] = 1
+        labels[1, 3, 3] = 2
+        for file in ("flair", "t1", "tumour", "brainmask"):
+            write_nifti(truth / name / f"{file}.nii.gz", labels if file == "tumour" else np.ones_like(labels))
+        write_nifti(out / f"{name}_labels.nii.gz", np.roll(labels, 1, axis=0))
+    return out, truth
+
+
+def assert_a_plane_too_far(figures):
+    assert figures.images == 2
+    assert figures.dice == (0.5, 0)
+    assert figures.surfaces.unit == "mm"
+    assert figures.surfaces.hd95 == (3, 3)
+    assert figures.lesions.found == (2, 0)
+
+
+def test_annotations_in_the_folders_of_cases(cases):
+    out, truth = cases
+    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+    for name in ("case_1", "case_2"):  # without the images, in folders of their own
+        for file in ("flair", "t1", "brainmask"):
+            (truth / name / f"{file}.nii.gz").unlink()
+    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+    for name in ("case_1", "case_2"):
+        (out / name).mkdir()
+        (out / f"{name}_labels.nii.gz").rename(out / name / "flair_labels.nii.gz")
+    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+    for name in ("case_1", "case_2"):
+        (truth / name / "tumour.nii.gz").rename(truth / f"{name}.nii.gz")
+        (out / name / "flair_labels.nii.gz").rename(out / f"{name}_labels.nii.gz")
+    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+
+
+def test_the_tolerance_of_surfaces(cases):
+    assert evaluate_folders(*cases, TUMOURS, 3.0).surfaces.nsd == (1, 1)
+    assert evaluate_folders(*cases, TUMOURS, 2.9).surfaces.nsd[1] == 0
+    with pytest.raises(SettingsError, match="tolerance"):
+        evaluate_folders(*cases, TUMOURS, -1.0)
+
+
+def test_a_case_nobody_annotated_is_left_out(cases):
+    out, truth = cases
+    (truth / "case_2" / "tumour.nii.gz").unlink()
+    (truth / "case_2" / "brainmask.nii.gz").unlink()
+    assert evaluate_folders(out, truth, TUMOURS).images == 1
+
+
+def test_two_annotations_of_one_case(cases):
+    out, truth = cases
+    write_nifti(truth / "case_2" / "again.nii.gz", np.ones((5, 6, 7)))
+    with pytest.raises(InputError, match=r"again\.nii\.gz.*tumour\.nii\.gz is an annotation of the same image"):
+        evaluate_folders(out, truth, TUMOURS)
+
+
+def test_a_result_of_another_file_is_not_that_of_a_lone_annotation(cases):
+    out, truth = cases
+    (out / "case_2").mkdir()
+    (out / "case_2_labels.nii.gz").rename(out / "case_2" / "other_labels.nii.gz")
+    with pytest.raises(InputError, match="no result for 1 of 2 annotations: case_2 "):
+        evaluate_folders(out, truth, TUMOURS)
+
+
+def test_results_that_lie_elsewhere(cases):
+    out, truth = cases
+    labels = np.zeros((5, 6, 7))
+    labels[1] = 1
+    write_nifti(truth / "case_1" / "tumour.nii.gz", labels, np.diag([-1.0, 2.0, 3.0, 1.0]))
+    with pytest.raises(InputError, match=r"tumour\.nii\.gz: does not lie where the result .*case_1_labels.nii.gz does"):
+        evaluate_folders(out, truth, TUMOURS)
+
+
+def test_what_nobody_drew_in_a_case_is_not_compared_there(cases):
+    data = TUMOURS.model_copy(update={"unknown": {"case_2": ("core",)}})
+    figures = evaluate_folders(*cases, data)
+    assert figures.surfaces.images == (2, 1)
+    assert figures.lesions.true == (2, 1)
+
+
+def test_stacks_in_micrometres(tmp_path):
+    labels = np.zeros((4, 5, 6), np.uint16)
+    labels[1, 2, 3] = 1
+    calibration = {"imagej": True, "resolution": (2.0, 2.0), "metadata": {"unit": "um", "axes": "ZYX", "spacing": 2.0}}
+    for name, array in (("truth/a.tif", labels), ("out/a_labels.tif", np.roll(labels, 1, axis=2))):
+        (tmp_path / name).parent.mkdir()
+        tifffile.imwrite(tmp_path / name, array, **calibration)
+    data = DataSettings(kind="classes", dims=3, classes=("cell",))
+    figures = evaluate_folders(tmp_path / "out", tmp_path / "truth", data).as_figures()
+    assert figures["hd95_um"] == 0.5
+    assert figures["nsd"] == 1
+    objects = evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings(dims=3))
+    assert (objects.truth_counts, objects.ap[0]) == ((1,), 0)

@@ -83,3 +83,24 @@ def test_nothing_found_is_a_picture_too():
     image = np.arange(4 * 5 * 6, dtype=np.float32).reshape(1, 4, 5, 6)
     for fill in (0.0, 0.4):
         assert draw_volume(image, np.zeros((4, 5, 6), np.int32), Grid((4, 5, 6)), fill=fill).any()
+
+
+def test_a_class_has_one_colour_in_bright_and_dark_slices():
+    labels = np.ones((12, 16, 16), np.int32)
+    image = np.full((1, *labels.shape), 10, np.uint8)
+    image[0, 6:] = 240
+    image[0, 0, 0, 0], image[0, 0, 0, 1] = 0, 255
+    drawn = draw_volume(image, labels, Grid(labels.shape), fill=1.0)
+    shown = drawn[drawn.any(axis=2)]
+    assert len(np.unique(shown, axis=0)) == 1
+
+
+def test_classes_are_cut_through_their_largest_lesion():
+    labels = np.zeros((9, 32, 32), np.int32)
+    for place in range(4):  # more voxels of this class than of the other, none of them in a large lesion
+        labels[1, 2 + 6 * place, 2:10] = 1
+    labels[5:8, 20:23, 20:23] = 2
+    drawn = draw_volume(np.zeros((1, *labels.shape), np.uint8), labels, Grid(labels.shape), fill=0.4)
+    axial = drawn[:256, :256].any(axis=2)
+    assert axial[165:180, 165:180].all()
+    assert not axial[:150, :150].any()
