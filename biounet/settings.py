@@ -301,9 +301,9 @@ class LabelSettings(Settings):
     """
 
     foreground: float = Field(default=0.5, gt=0, lt=1)
-    contour: float = Field(default=0.0, ge=0)
-    join: float = Field(default=0.8, ge=0, le=1)
-    summit: float = Field(default=0.1, ge=0, le=1)
-    min_size: float = Field(default=10.0, ge=0)
+    contour: float = Field(default=0.4, ge=0)
+    join: float = Field(default=0.65, ge=0, le=1)
+    summit: float = Field(default=0.2, ge=0, le=1)
+    min_size: float = Field(default=15.0, ge=0)
     min_size_unit: Literal["px", "um"] = "px"
     fill_holes: bool = True
