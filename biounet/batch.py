@@ -28,7 +28,7 @@ from biounet.measure import columns_to_csv
 from biounet.model import Model
 from biounet.overlay import draw_overlay
 from biounet.predict import Predictor, make_predictor
-from biounet.report import ReportRow, write_report
+from biounet.report import ReportRow, Sizes, object_sizes, write_report
 from biounet.segment import Segmentation, SegmentOptions, segment
 from biounet.volume_overlay import draw_volume
 
@@ -55,6 +55,8 @@ class Row:
         The error, or the remarks.
     details
         For ``run.json``: shape, spacing, seconds of each stage, outputs.
+    sizes
+        Of the objects that are counted, for the report; None where none are.
     """
 
     image: str
@@ -63,6 +65,7 @@ class Row:
     seconds: float
     message: str
     details: dict[str, Any] = field(default_factory=dict)
+    sizes: Sizes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def segment_batch(
     with ThreadPoolExecutor(jobs) as pool:
         rows = list(pool.map(work, images))
     torch.set_num_threads(threads)
-    write_summary(rows, model, out, options, started)
+    write_summary(rows, model, out, replace(options, device=str(predictor.device), jobs=jobs), started)
     return rows
 
 
@@ -163,8 +166,9 @@ def segment_file(image: FoundImage, model: Model, predictor: Predictor, out: Pat
         "seconds": found.seconds,
         "outputs": [path.relative_to(out).as_posix() for path in outputs],
     }
+    sizes = None if found.count is None else object_sizes(found.columns)
     status: Status = "empty" if found.count == 0 else "flagged" if found.notes else "ok"
-    return Row(name, status, found.count, time.perf_counter() - began, "; ".join(found.notes), details)
+    return Row(name, status, found.count, time.perf_counter() - began, "; ".join(found.notes), details, sizes)
 
 
 def write_outputs(found: Segmentation, folder: Path, stem: str, *, overlay: bool = True) -> list[Path]:
@@ -203,9 +207,11 @@ def write_summary(rows: Sequence[Row], model: Model, out: Path, options: BatchOp
     write_text(out / "run.json", json.dumps(_run_record(rows, model, options, started), indent=1) + "\n")
     if options.overlay:
         shown = [
-            ReportRow(row.image, row.status, row.count, row.seconds, row.message, _overlay_of(row)) for row in rows
+            ReportRow(row.image, row.status, row.count, row.seconds, row.message, _overlay_of(row), row.sizes)
+            for row in rows
         ]
-        write_report(out / "report.html", shown, title=f"{model.card.recipe.name}: {len(rows)} images")
+        title = f"{model.card.recipe.name}: {len(rows)} images"
+        write_report(out / "report.html", shown, title=title, settings=_shown_settings(model, options))
 
 
 def exit_code(rows: Sequence[Row]) -> int:
@@ -228,8 +234,24 @@ def _run_record(rows: Sequence[Row], model: Model, options: BatchOptions, starte
         "threads": torch.get_num_threads(),
         "model": {"name": model.card.recipe.name, "sha256": model.sha256},
         "settings": settings,
-        "images": [{**asdict(row), **row.details, "details": None} for row in rows],
+        "images": [{**asdict(replace(row, sizes=None)), **row.details, "details": None} for row in rows],
     }
+
+
+def _shown_settings(model: Model, options: BatchOptions) -> dict[str, str]:
+    """Return the settings that the report shows: those that the result depends on, and where it was made."""
+    data, label = model.card.recipe.data, options.segment.label or model.card.label
+    shown = {"model": f"{model.card.recipe.name} ({model.sha256[:12]})", "channels": ", ".join(model.card.inputs)}
+    if not data.exclusive:
+        shown["foreground"] = f"{label.foreground:g}"
+    if data.kind == "instances":
+        shown |= {name: f"{getattr(label, name):g}" for name in ("contour", "join", "summit")}
+        unit = "voxels" if label.min_size_unit == "px" else {2: "µm²", 3: "µm³"}[data.dims]
+        shown["smallest object"] = f"{label.min_size:g} {unit}"
+        shown["holes"] = "filled" if label.fill_holes else "kept"
+    sizes = {"diameter": options.segment.diameter, "block": options.segment.block}
+    shown |= {name: f"{value:g} px" for name, value in sizes.items() if value is not None}
+    return {**shown, "device": options.device, "biounet": biounet.__version__}
 
 
 def _overlay_of(row: Row) -> str | None:

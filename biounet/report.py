@@ -6,18 +6,31 @@ import base64
 import hashlib
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biounet.files import write_text
+from biounet.measure import Columns
+from biounet.report_style import SCRIPT, STYLE
 
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
 _MOST_BARS = 80  # images that have a bar each; more are a histogram
+_SIZE_BARS = 40
+_SIZES = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "volume_px", "voxels")
+_UNITS = {"um2": "µm²", "um3": "µm³", "mm2": "mm²", "mm3": "mm³", "px": "pixels"}
+
+
+class Sizes(NamedTuple):
+    """Sizes of the objects of an image, shape ``(n,)``, above 0, and the column of its table that they come from."""
+
+    column: str
+    values: NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class ReportRow:
         Error or remarks.
     overlay
         Path of its overlay relative to the page, with ``/``; None if there is none.
+    sizes
+        Of its objects; None where they were not measured.
     """
 
     image: str
@@ -46,9 +61,21 @@ class ReportRow:
     seconds: float
     message: str = ""
     overlay: str | None = None
+    sizes: Sizes | None = None
 
 
-def write_report(path: Path, rows: Sequence[ReportRow], *, title: str) -> None:
+def object_sizes(columns: Columns) -> Sizes:
+    """Return the areas or volumes in a table of objects or lesions, in a unit of length where there is one."""
+    name = next(name for name in _SIZES if name in columns)
+    counted = np.ones(len(columns[name]), np.bool_)
+    if "lesion" in columns:  # those of the first class are the ones that are counted
+        counted = (columns["lesion"] > 0) & (columns["class"] == columns["class"][0])
+    return Sizes(name, columns[name][counted].astype(np.float32))
+
+
+def write_report(
+    path: Path, rows: Sequence[ReportRow], *, title: str, settings: Mapping[str, str] | None = None
+) -> None:
     """Write the page of a batch, atomically; equal rows give equal bytes.
 
     Parameters
@@ -59,14 +86,16 @@ def write_report(path: Path, rows: Sequence[ReportRow], *, title: str) -> None:
         One per image, in the order in which they are shown at first.
     title
         Heading of the page.
+    settings
+        What the batch was run with, by name, for the line below the heading.
     """
-    write_text(path, render_report(rows, title))
+    write_text(path, render_report(rows, title, settings))
 
 
-def render_report(rows: Sequence[ReportRow], title: str) -> str:
-    """Return the page: summary, counts, and a table to sort and filter; it loads nothing but the overlays."""
+def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, str] | None = None) -> str:
+    """Return the page: summary, counts, sizes, and a table to sort and filter; it loads nothing but the overlays."""
     policy = (
-        f"default-src 'none'; img-src 'self' file:; style-src '{_digest(_STYLE)}'; script-src '{_digest(_SCRIPT)}'; "
+        f"default-src 'none'; img-src 'self' file:; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     body = "\n".join(_table_row(number, row) for number, row in enumerate(rows))
@@ -78,13 +107,14 @@ def render_report(rows: Sequence[ReportRow], title: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{_escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
-<header><h1>{_escape(title)}</h1></header>
+<header><h1>{_escape(title)}</h1>{_settings(settings or {})}</header>
 <main>
 {_summary(rows)}
 {_chart(rows)}
+{_size_charts(rows)}
 {_FILTERS}
 <table id="images">
 {_HEAD}
@@ -94,7 +124,7 @@ def render_report(rows: Sequence[ReportRow], title: str) -> str:
 </table>
 <p id="none" hidden>No image matches.</p>
 </main>
-<script>{_SCRIPT}</script>
+<script>{SCRIPT}</script>
 </body>
 </html>
 """
@@ -112,6 +142,11 @@ def _digest(text: str) -> str:
 
 def _grouped(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")
+
+
+def _settings(settings: Mapping[str, str]) -> str:
+    parts = "".join(f"<span>{_escape(name)} <b>{_escape(value)}</b></span>" for name, value in settings.items())
+    return f'<p class="settings">{parts}</p>' if parts else ""
 
 
 def _summary(rows: Sequence[ReportRow]) -> str:
@@ -161,6 +196,30 @@ def _chart(rows: Sequence[ReportRow]) -> str:
     return _bars(bars, "Images by number of objects", f"objects per image, 0 to {len(images) * width - 1}")
 
 
+def _size_charts(rows: Sequence[ReportRow]) -> str:
+    """Return a histogram of the sizes of all objects, one for each unit that images have."""
+    columns: dict[str, list[NDArray[Any]]] = {}
+    for row in rows:
+        if row.sizes is not None and len(row.sizes.values):
+            columns.setdefault(row.sizes.column, []).append(row.sizes.values)
+    return "\n".join(_size_chart(column, np.concatenate(values)) for column, values in columns.items())
+
+
+def _size_chart(column: str, sizes: NDArray[Any]) -> str:
+    """Return a histogram whose bars are equally wide on a logarithmic axis, since cells grow by dividing."""
+    quantity, _, unit = column.partition("_")
+    unit = "voxels" if quantity == "voxels" or column == "volume_px" else _UNITS.get(unit, unit)
+    name = "Areas" if quantity in ("area", "pixels") else "Volumes"
+    low, high = float(sizes.min()), float(sizes.max())
+    number = min(_SIZE_BARS, int(np.sqrt(sizes.size)) + 1) if high > low else 1
+    edges = np.geomspace(low, high, number + 1)
+    edges[[0, -1]] = low, high  # which rounding must not leave out
+    heights = np.histogram(sizes, edges)[0] if high > low else [sizes.size]
+    bars = [(int(n), f"{edges[i]:.4g} to {edges[i + 1]:.4g} {unit}: {n} objects", "ok") for i, n in enumerate(heights)]
+    axis = f"{unit}, {low:.4g} to {high:.4g}, median {np.median(sizes):.4g}; logarithmic"
+    return _bars(bars, f"{name} of objects", axis)
+
+
 def _outcome(row: ReportRow) -> str:
     return row.status if row.count is None else f"{row.status}, {row.count}"
 
@@ -204,88 +263,3 @@ _HEAD = (
     )
     + "</tr></thead>"
 )
-
-_STYLE = """
-:root { color-scheme: light dark; --ground: #fbfbfa; --card: #fff; --ink: #22262b; --soft: #6b7280; --line: #e5e7eb;
-  --ok: #2f7d6b; --empty: #64748b; --flagged: #a15c07; --failed: #b3261e; --bar: #5b8db8; }
-@media (prefers-color-scheme: dark) { :root { --ground: #15181c; --card: #1d2126; --ink: #e6e8ea; --soft: #98a2ad;
-  --line: #30363d; --ok: #63c2a8; --empty: #9aa8b8; --flagged: #e5ab5b; --failed: #f2877f; --bar: #6fa3cf; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 70rem; background: var(--ground); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; font-variant-numeric: tabular-nums; }
-h1 { margin: 0 0 1.5rem; font-size: 1.6rem; font-weight: 600; letter-spacing: -.01em; overflow-wrap: anywhere; }
-.summary { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .75rem; margin: 0 0 1.5rem; }
-.summary div, figure, table { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-.summary div { padding: .8rem 1rem; }
-dt, figcaption, th button, svg text, #shown { color: var(--soft); font-size: .8rem; }
-dd { margin: 0; font-size: 1.5rem; font-weight: 600; line-height: 1.3; }
-.flagged dd { color: var(--flagged); } .failed dd { color: var(--failed); }
-figure { margin: 0 0 1.5rem; padding: 1rem 1rem .6rem; }
-svg { display: block; width: 100%; height: auto; margin-top: .5rem; }
-svg text { fill: var(--soft); font-size: 12px; }
-.line { stroke: var(--line); fill: none; } .air { fill: transparent; } .bar { fill: var(--bar); }
-g:hover .bar { opacity: .7; } .bar.flagged { fill: var(--flagged); } .bar.failed { fill: var(--failed); }
-.filters { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: 0 0 .75rem; }
-.filters[hidden] { display: none; }
-input, select { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; padding: .4rem .7rem; }
-input { flex: 1 1 16rem; max-width: 26rem; }
-table { width: 100%; border-collapse: separate; border-spacing: 0; }
-th, td { padding: .5rem .75rem; text-align: left; vertical-align: middle; border-bottom: 1px solid var(--line); }
-tbody tr:last-child td { border-bottom: 0; }
-th.figure, td.figure { text-align: right; white-space: nowrap; }
-th button { all: unset; cursor: pointer; font-weight: 600; }
-th button:focus-visible { outline: 2px solid var(--bar); outline-offset: 3px; border-radius: 3px; }
-th[aria-sort="ascending"] button::after { content: " ↑"; } th[aria-sort="descending"] button::after { content: " ↓"; }
-a { color: inherit; text-decoration-color: var(--line); text-underline-offset: 3px; }
-.picture { width: 5.5rem; } .name, .message { overflow-wrap: anywhere; } .message { color: var(--soft); }
-img { display: block; width: 72px; height: 72px; object-fit: cover; border-radius: 6px; background: var(--line); }
-.badge { display: inline-block; padding: .05rem .55rem; border: 1px solid currentColor; border-radius: 99px;
-  font-size: .8rem; white-space: nowrap; }
-.badge.ok { color: var(--ok); } .badge.empty { color: var(--empty); }
-.badge.flagged { color: var(--flagged); } .badge.failed { color: var(--failed); }
-@media print { body { padding: 0; max-width: none; font-size: 11px; } .filters { display: none; }
-  tr, figure, .summary { break-inside: avoid; } thead { display: table-header-group; } }
-"""
-
-_SCRIPT = """
-"use strict";
-(() => {
-  const byId = (id) => document.getElementById(id);
-  const body = byId("images").tBodies[0], rows = Array.from(body.rows);
-  const heads = Array.from(document.querySelectorAll("th"));
-  const words = byId("words"), status = byId("status");
-  const text = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
-  const collator = new Intl.Collator(undefined, { numeric: true });
-  function filter() {
-    const wanted = words.value.toLowerCase().split(" ").filter(Boolean);
-    let shown = 0;
-    for (const row of rows) {
-      const found = wanted.every((word) => text.get(row).includes(word));
-      const kept = found && (!status.value || row.dataset.status === status.value);
-      row.hidden = !kept;
-      shown += kept ? 1 : 0;
-    }
-    byId("shown").textContent = shown === rows.length ? "" : shown + " of " + rows.length;
-    byId("none").hidden = shown > 0;
-  }
-  function sort(head) {
-    const column = heads.indexOf(head), number = head.dataset.kind === "number";
-    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-    const key = new Map(rows.map((row) => [row, row.cells[column].dataset.key]));
-    const compare = (a, b) => {
-      const x = key.get(a), y = key.get(b);
-      if (x === "" || y === "") return (x === "") - (y === "") || a.dataset.number - b.dataset.number;
-      return sign * (number ? x - y : collator.compare(x, y)) || a.dataset.number - b.dataset.number;
-    };
-    body.append(...rows.slice().sort(compare));
-  }
-  heads.forEach((head) => head.querySelector("button")?.addEventListener("click", () => sort(head)));
-  words.addEventListener("input", filter);
-  status.addEventListener("change", filter);
-  byId("filters").hidden = false;
-  filter();
-})();
-"""

@@ -86,6 +86,9 @@ def test_the_run_is_recorded(segmenter, mixed, tmp_path):
     assert first["shape"] == [1, 96, 96]
     assert first["spacing"] == [0.5, 0.5]
     assert set(first["seconds"]) == {"normalise", "predict_and_label", "measure"}
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Areas of objects" in report
+    assert segmenter.model.sha256[:12] in report
 
 
 def test_the_hash_on_record_is_that_of_the_model_file(segmenter, tmp_path):

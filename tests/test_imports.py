@@ -16,7 +16,8 @@ ORDER = [
     "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
     "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch",
     "shape", "solids", "measure", "lesions", "segment", "matching", "region_scores", "scores", "evaluation",
-    "overlay", "volume_overlay", "report", "batch", "tune", "checkpoint", "training", "history", "check", "api", "cli",
+    "overlay", "volume_overlay", "report_style", "report", "batch", "tune", "checkpoint", "training", "history",
+    "check", "api", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
@@ -24,7 +25,7 @@ LIGHT = [
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "border_weight",
     "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
-    "matching", "region_scores", "scores", "evaluation", "overlay", "volume_overlay", "report", "check",
+    "matching", "region_scores", "scores", "evaluation", "overlay", "volume_overlay", "report_style", "report", "check",
 ]
 # fmt: on
 HEAVY = {"torch", "monai"}

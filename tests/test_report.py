@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given
 
-from biounet.report import ReportRow, render_report, write_report
+from biounet.report import ReportRow, Sizes, object_sizes, render_report, write_report
 
 VOID = {"meta", "img", "input", "path", "rect"}
 ROWS = [
@@ -117,6 +118,56 @@ class TestChart:
             "0 to 0 objects: 33 images", "1 to 1 objects: 33 images", "2 to 2 objects: 33 images",
         ]  # fmt: skip
         assert len(set(self.heights(page))) == 1
+
+
+class TestSizes:
+    def titles(self, page):
+        return [title["text"] for title in page.all("title")][1:]
+
+    def page(self, *sizes):
+        rows = [ReportRow("a", "ok", None, 0.1, sizes=Sizes(name, np.array(values, float))) for name, values in sizes]
+        return Page(render_report(rows, "t"))
+
+    def test_objects_of_all_images_are_in_one_histogram(self):
+        page = self.page(("area_um2", [1, 100, 100]), ("area_um2", [10_000]))
+        assert page.all("figcaption")[0]["text"] == "Areas of objects"
+        assert self.titles(page) == [
+            "1 to 21.54 µm²: 1 objects", "21.54 to 464.2 µm²: 2 objects", "464.2 to 1e+04 µm²: 1 objects",
+        ]  # fmt: skip
+        assert "median 100" in page.all("text")[1]["text"]
+
+    @given(st.lists(st.floats(1e-3, 1e9), min_size=1, max_size=50))
+    def test_every_object_is_counted_once(self, values):
+        counts = [int(text.split(": ")[1].split()[0]) for text in self.titles(self.page(("volume_mm3", values)))]
+        assert sum(counts) == len(values)
+
+    def test_units_are_not_mixed(self):
+        page = self.page(("volume_um3", [5, 5]), ("volume_px", [7]), ("volume_um3", []))
+        assert [caption["text"] for caption in page.all("figcaption")] == ["Volumes of objects"] * 2
+        assert self.titles(page) == ["5 to 5 µm³: 2 objects", "7 to 7 voxels: 1 objects"]
+
+    def test_of_a_table_of_objects(self):
+        table = {"label": np.array([1, 2]), "area_px": np.array([3, 4]), "area_um2": np.array([0.75, 1.0])}
+        assert object_sizes(table).column == "area_um2"
+        del table["area_um2"]
+        assert (object_sizes(table).column, object_sizes(table).values.tolist()) == ("area_px", [3, 4])
+
+    def test_of_a_table_of_lesions(self):
+        names = np.array(["whole", "whole", "whole", "core", "core"], object)
+        table = {"class": names, "lesion": np.array([0, 1, 2, 0, 1]), "voxels": np.array([9, 6, 3, 2, 2])}
+        assert object_sizes(table).values.tolist() == [6, 3]
+
+    def test_without_objects_there_is_none(self):
+        assert not self.page(("area_px", [])).all("svg")
+
+
+class TestSettings:
+    def test_they_stand_below_the_heading(self):
+        page = Page(render_report(ROWS, "nuclei", {"join": "0.8", "device": "<cpu>"}))
+        assert page.all("header")[0]["text"] == "nucleijoin 0.8device <cpu>"
+
+    def test_without_settings_there_is_no_line(self):
+        assert not [p for p in Page(render_report(ROWS, "nuclei")).all("p") if p.get("class") == "settings"]
 
 
 class TestSafety:
