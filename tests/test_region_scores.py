@@ -96,7 +96,8 @@ class TestSurfaces:
         batch = [torch.from_numpy(mask.astype(np.float32))[None, None] for mask in (found, truth)]
         options = {"include_background": True, "spacing": STEPS}
         one = compare_surfaces(truth, found, STEPS, tolerance)
-        assert one.hd95 == pytest.approx(float(compute_hausdorff_distance(*batch, percentile=95, **options)), rel=1e-6)
+        other = float(compute_hausdorff_distance(*batch, percentile=95, **options))  # interpolated in 32 bits
+        assert one.hd95 == pytest.approx(other, rel=1e-5, abs=1e-4)
         assert one.nsd == pytest.approx(float(compute_surface_dice(*batch, [tolerance], **options)), rel=1e-6)
 
     @given(masks)
