@@ -143,4 +143,5 @@ def _figures(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settin
     if recipe.data.kind == "scribbles" and all((truth[truth != UNLABELLED] <= 0).all() for truth in labels):
         return {}
     found = [label_maps(m, truth.shape, recipe.data, settings) for m, truth in zip(maps, labels, strict=True)]
-    return score_classes(labels, found, recipe.data.foreground).as_figures()
+    regions = recipe.data.overlapping or None
+    return score_classes(labels, found, recipe.data.foreground, regions=regions).as_figures()
