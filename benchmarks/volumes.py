@@ -93,17 +93,9 @@ def score(segmenter: Segmenter, pairs: list[Labelled]) -> dict[str, float]:
     data = segmenter.card.recipe.data
     if data.kind == "instances":
         return {**score_instances(truth, found).as_figures(), **speed}
-    figures = score_classes(truth, found, data.foreground)
-    pooled = dict(zip(data.foreground, figures.dice, strict=True))
-    each = {f"{name}_per_case": value for name, value in zip(data.foreground, figures.dice_per_image, strict=True)}
-    regions = {name: dice(truth, found, values) for name, values in data.regions.items()}
-    return {**pooled, **each, "mean_per_case": float(np.mean(figures.dice_per_image)), **regions, **speed}
-
-
-def dice(truth: list[np.ndarray], found: list[np.ndarray], values: tuple[int, ...]) -> float:
-    """Return the Dice of a region, pooled."""
-    pairs = [(np.isin(t, values), np.isin(f, values)) for t, f in zip(truth, found, strict=True)]
-    return 2 * sum((t & f).sum() for t, f in pairs) / sum(t.sum() + f.sum() for t, f in pairs)
+    grids = [volume.grid for volume, _ in pairs]
+    figures = score_classes(truth, found, data.foreground, grids=grids, regions=data.overlapping or None)
+    return {**figures.as_figures(), "mean_per_case": float(np.mean(figures.dice_per_image)), **speed}
 
 
 def show(progress: Progress) -> None:
