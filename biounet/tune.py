@@ -126,7 +126,9 @@ def _try(
 
 def _not_above(differences: NDArray[np.float64]) -> bool:
     """Whether the mean is 0 or less, or no more than `_ERRORS` times its standard error."""
-    error = differences.std(ddof=1) / np.sqrt(differences.size) if differences.size > 1 else 0.0
+    if differences.size == 1:
+        return True  # one case says nothing about the next
+    error = differences.std(ddof=1) / np.sqrt(differences.size)
     return bool(differences.mean() <= _ERRORS * error)
 
 

@@ -34,10 +34,11 @@ def test_labels_come_back_on_the_grid_of_their_source(tmp_path, labels, grid):
 
 
 @given(
-    pixels=whole, length=whole, decimal=st.integers(10**4, 9 * 10**9), depth=st.floats(1e-3, 999), wide=st.booleans()
+    pixels=whole, length=whole, decimal=st.integers(10**4, 2**32 - 1), depth=st.floats(1e-3, 999), wide=st.booleans()
 )
 @settings(max_examples=50, deadline=None)
 def test_pixel_sizes_of_files_come_back_to_the_last_bit(tmp_path_factory, pixels, length, decimal, depth, wide):
+    # A TIFF tag is a ratio of two numbers of 32 bits: `length / pixels`, or a decimal of up to 429.4967295.
     path = tmp_path_factory.getbasetemp() / "x.tif"
     from_tag, size = min(max(length / pixels, 1e-5), 900.0), decimal / 10**7
     write_labels(path, MANY if wide else LABELS, Grid((3, 4), (from_tag, size), "um"))

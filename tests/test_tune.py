@@ -1,0 +1,55 @@
+"""Thresholds leave what the recipe says only where the cases show that they should."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from biounet.annotation import Annotation, whole_objects
+from biounet.api import volume_of_array
+from biounet.dataset import make_case
+from biounet.label import ONE
+from biounet.recipe import LabelSettings, parse_recipe
+from biounet.tune import _DROP, _best, _not_above
+from biounet.volume import Grid
+
+RECIPE = parse_recipe({})
+
+
+def test_objects_that_meet_unlabelled_voxels_are_not_judged():
+    labels = np.array([[1, 0, 2, 2, -1], [0, 0, 0, 0, 0], [3, 0, 4, 0, -1], [3, 0, 0, 5, 0]], np.int32)
+    judged = np.array([[1, 0, -1, -1, -1], [0, 0, 0, 0, 0], [3, 0, 4, 0, -1], [3, 0, 0, -1, 0]], np.int32)
+    assert np.array_equal(whole_objects(labels), judged)
+    dense = np.maximum(labels, 0)
+    assert whole_objects(dense) is dense
+
+
+def case_and_maps(truth, found):
+    """A case with squares of 3 x 3 pixels at the places of `truth`, and maps of a network that saw those of `found`."""
+    labels, foreground = np.zeros((12, 24), np.int32), np.zeros((12, 24), np.uint16)
+    for number, place in enumerate(truth, 1):
+        labels[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = number
+    for place in found:
+        foreground[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = ONE
+    maps = np.stack([foreground, 0 * foreground, foreground])
+    return make_case(volume_of_array(labels, 2), Annotation(labels, "instances", Grid(labels.shape)), RECIPE), maps
+
+
+@pytest.mark.parametrize(("cases", "smallest"), [(1, 15.0), (6, 0.0)])
+def test_one_case_moves_no_threshold_and_several_that_agree_do(cases, smallest):
+    # Objects of 4 pixels, all found: only without a smallest size of 15 they count.
+    made = [case_and_maps(range(2 + n), range(2 + n)) for n in range(cases)]
+    best = _best([case for case, _ in made], [maps for _, maps in made], LabelSettings(), _DROP)
+    assert best.min_size == smallest
+
+
+def test_differences_within_two_standard_errors_are_none():
+    assert _not_above(np.array([5.0]))
+    assert _not_above(np.array([-1.0, 0.0, 0.5]))
+    assert _not_above(np.array([0.0, 0.0, 0.0, 1.0]))
+    assert not _not_above(np.array([1.0, 1.1, 0.9, 1.0]))
+
+
+def test_cases_stay_as_they_are():
+    case, _ = case_and_maps((0, 1), ())
+    assert replace(case, labels=whole_objects(case.labels)).labels is case.labels
