@@ -13,8 +13,9 @@ import numpy as np
 from biounet.annotation import Annotation
 from biounet.errors import BiounetError
 from biounet.files import ReadOptions, find_images, match_pairs, read_annotation, read_volume
+from biounet.plan import describe_plan, plan
 from biounet.recipe import Recipe
-from biounet.volume import Unit, Volume
+from biounet.volume import Grid, Unit, Volume
 
 Folders = tuple[str | Path, str | Path | None]
 
@@ -53,14 +54,15 @@ class CheckedImage:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All images that can be read, and all problems."""
+    """All images that can be read, all problems, and how a training on these images would work."""
 
     rows: tuple[CheckedImage, ...]
     problems: tuple[str, ...]
+    plan: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"images": [asdict(row) for row in self.rows], "problems": list(self.problems)}
+        return {"images": [asdict(row) for row in self.rows], "problems": list(self.problems), "plan": self.plan}
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
@@ -98,6 +100,7 @@ def check_data(
     options = options or ReadOptions(dims=recipe.data.dims)
     rows: list[CheckedImage] = []
     problems: list[str] = []
+    grids: list[Grid] = []
     seen: dict[str, str] = {}
     for folders in [(images, labels), *([validation] if validation else [])]:
         hashes: dict[str, str] = {}
@@ -105,6 +108,8 @@ def check_data(
             volume = _check_one(pair, recipe, options, rows, problems)
             if volume is None:
                 continue
+            if folders[0] == images:
+                grids.append(volume.grid)
             digest = hashlib.sha256(volume.array.tobytes()).hexdigest()
             if digest in seen:
                 problems.append(f"{pair[0][0]}: the same image as {seen[digest]}, in training and in validation")
@@ -112,7 +117,17 @@ def check_data(
                 problems.append(f"{pair[0][0]}: the same image as {hashes[digest]}")
             hashes.setdefault(digest, str(pair[0][0]))
         seen |= hashes
-    return CheckReport(tuple(rows), tuple(problems))
+    return CheckReport(tuple(rows), tuple(problems), _plan(recipe, grids, problems))
+
+
+def _plan(recipe: Recipe, grids: list[Grid], problems: list[str]) -> dict[str, str]:
+    if recipe.data.dims == 2 or not grids:
+        return {}
+    try:
+        return describe_plan(plan(recipe, grids), grids[0].unit)
+    except BiounetError as error:
+        problems.append(str(error))
+        return {}
 
 
 def _pairs(

@@ -202,6 +202,8 @@ def check(
         print(json.dumps(found.as_dict()))
     else:
         _print_table(found.as_table())
+        for name, planned in found.plan.items():
+            print(f"{name}: {planned}")
         for problem in found.problems:
             print(f"ERROR {problem}", file=sys.stderr)
         print(f"{len(found.rows)} images read, {len(found.problems)} problems")

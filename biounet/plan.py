@@ -8,12 +8,13 @@ the others' is neither folded nor pooled, nor looked along, until the other axes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
 from biounet.errors import SettingsError
 from biounet.recipe import NetworkSettings, Recipe
-from biounet.volume import Grid
+from biounet.volume import Grid, Unit
 
 _COARSE = 2.0  # an axis this much coarser than the finest one is left alone
 _ANISOTROPIC = 3.0  # from this ratio on, the coarsest axis works at a fine spacing of the training images
@@ -51,6 +52,37 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
     return recipe.replace(
         "train", patch=tuple(-(-edge // step) * step for edge, step in zip(edges, stride, strict=True))
     )
+
+
+def describe_plan(recipe: Recipe, unit: Unit | None = None) -> dict[str, str]:
+    """Return what `plan` filled in, in words.
+
+    Parameters
+    ----------
+    recipe
+        From `plan`.
+    unit
+        Of the voxel size.
+    """
+    network, patch = recipe.network, recipe.train.patch
+    size = "as stored" if not recipe.data.voxel_size else f"{_by(recipe.data.voxel_size)} {unit or ''}".rstrip()
+    levels = [f"{width} channels" for width in network.widths]
+    steps = [f"halved along {_axes(pool)}" for pool in network.pools]
+    return {
+        "voxel size (z, y, x)": size,
+        "patch": f"{_by((patch,) * 3 if isinstance(patch, int) else patch)} voxels, {recipe.train.batch} at a time",
+        "folded into channels": _axes(network.fold) or "no axis",
+        "levels": ", ".join(part for pair in zip_longest(levels, steps) for part in pair if part),
+        "normalised by": recipe.normalise.method,
+    }
+
+
+def _by(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
+
+
+def _axes(factors: Sequence[int]) -> str:
+    return ", ".join(name for name, factor in zip("zyx", factors, strict=True) if factor > 1)
 
 
 def _working_spacing(grids: Sequence[Grid]) -> Sizes:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from biounet.errors import SettingsError
 from biounet.network import UNet
-from biounet.plan import plan
+from biounet.plan import describe_plan, plan
 from biounet.recipe import parse_recipe
 from biounet.volume import Grid
 
@@ -72,3 +72,13 @@ def test_every_plan_makes_a_network_that_takes_its_patch(shape, spacing):
     for pool in (planned.network.fold, *planned.network.pools):
         assert all(factor == 1 or step < 2 * steps.min() for factor, step in zip(pool, steps, strict=True))
         steps = steps * pool
+
+
+def test_a_plan_in_words():
+    planned = plan(VOLUMES, [Grid((24, 256, 256), (6.0, 0.8, 0.8), "mm")])
+    words = describe_plan(planned, "mm")
+    assert words["voxel size (z, y, x)"] == "6 x 0.8 x 0.8 mm"
+    assert words["folded into channels"] == "y, x"
+    assert words["levels"].startswith("32 channels, halved along y, x, 64 channels, halved along z, y, x, 96 channels")
+    assert words["levels"].endswith("halved along y, x, 128 channels")
+    assert describe_plan(plan(VOLUMES, [Grid((40, 40, 40))]))["voxel size (z, y, x)"] == "as stored"
