@@ -50,7 +50,7 @@ class Result(Segmentation):
         folder
             Where to; it is made when it is not there.
         name
-            Begin of the file names; the name of the source when it has one.
+            Begin of the file names; by default the name of the source, of several files that of the first.
         """
         source = self.volume.source
         if name is None and source is None:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from biounet.annotation import UNLABELLED, Annotation, Kind
 from biounet.distances import signed_distance
 from biounet.errors import InputError, SettingsError
-from biounet.files import Pair, ReadOptions, read_annotation, stem_of
+from biounet.files import Pair, ReadOptions, read_annotation, unknown_regions
 from biounet.loss import boundary_regions, weights_of
 from biounet.normalise import Zoom, normalise, rescale, rescale_labels, zoom_to
 from biounet.prepare import IMAGE, SHIFT, TARGET, LoadVolumed, augmentation, seed_all, without_unknown
@@ -129,9 +129,7 @@ def _outlines(annotation: Annotation, recipe: Recipe) -> list[NDArray[np.bool_]]
 
 def _known(annotation: Annotation, recipe: Recipe, regions: int) -> list[NDArray[np.bool_]]:
     """Return where each region is known: nowhere in a case in which nobody drew it."""
-    source = annotation.source
-    names = () if source is None else (stem_of(source), source.parent.name)
-    missing = {region for name in names for region in recipe.data.unknown.get(name, ())}
+    missing = unknown_regions(annotation.source, recipe.data) if annotation.source is not None else ()
     drawn = list(recipe.data.overlapping)[:regions] or [""] * regions
     return [annotation.labelled & (region not in missing) for region in drawn]
 

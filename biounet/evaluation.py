@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.errors import InputError
-from biounet.files import ReadOptions, read_annotation, read_labels, stem_of
+from biounet.files import ReadOptions, read_annotation, read_labels, unknown_regions
 from biounet.files.read import calibrate, open_raw
 from biounet.files.results import pair_results
 from biounet.matching import THRESHOLDS, Tally, tally
@@ -118,7 +118,7 @@ def evaluate_folders(
         arrays = _read_pair(true, found, data)
         grid = _grid_of(true, found, arrays[0].shape)
         known = score_regions(*arrays, asked, grid)
-        unknown = {name for case in (stem_of(true), true.parent.name) for name in data.unknown.get(case, ())}
+        unknown = unknown_regions(true, data)
         nothing = RegionScore()
         scores.append([nothing if name in unknown else s for name, s in zip(asked.values, known, strict=True)])
         grids.append(grid)

@@ -4,7 +4,7 @@ from biounet.files.atomic import atomic_path, write_text
 from biounet.files.axes import ReadOptions
 from biounet.files.cases import FoundImage
 from biounet.files.find import Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
-from biounet.files.masks import read_annotation, read_labels
+from biounet.files.masks import read_annotation, read_labels, unknown_regions
 from biounet.files.names import stem_of
 from biounet.files.read import Description, describe, read_volume
 from biounet.files.write import label_suffix, write_labels, write_picture
@@ -26,6 +26,7 @@ __all__ = [
     "read_labels",
     "read_volume",
     "stem_of",
+    "unknown_regions",
     "write_labels",
     "write_picture",
     "write_text",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from biounet.annotation import UNLABELLED, Annotation, only_slices
 from biounet.errors import InputError, SettingsError
 from biounet.files.axes import ReadOptions
+from biounet.files.names import stem_of
 from biounet.files.raw import RawImage, in_colour
 from biounet.files.read import calibrate, open_raw
 from biounet.recipe import DataSettings
@@ -64,6 +65,11 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
     if data.kind == "instances":
         _refuse_what_has_no_ids(labels, path)
     return Annotation(labels, data.kind, grid or Grid(labels.shape), path)
+
+
+def unknown_regions(path: Path, data: DataSettings) -> frozenset[str]:
+    """Return the regions, or classes, that nobody drew in the case of this annotation: they do not exist there."""
+    return frozenset(name for case in (stem_of(path), path.parent.name) for name in data.unknown.get(case, ()))
 
 
 def _refuse_elsewhere(path: Path, grid: Grid) -> None:
