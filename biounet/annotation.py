@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -80,6 +80,27 @@ def only_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = (
             raise InputError(f"slices {list(numbers)} along {axis}, of which there are {labels.shape[at]}")
         labelled = np.isin(np.arange(labels.shape[at]), numbers)
     return np.where(np.expand_dims(labelled, others), labels, np.int32(UNLABELLED))
+
+
+def refuse_absent(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
+    """Refuse annotations in which something that is to be learned never occurs.
+
+    Parameters
+    ----------
+    values
+        That occur in the annotations.
+    regions
+        Classes or regions, and the values of each.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing.
+    """
+    absent = [f"{name} ({', '.join(map(str, sorted(own)))})" for name, own in regions.items() if not {*own} & {*values}]
+    if absent:
+        hint = "take it out of the recipe, or add a case that has it"
+        raise InputError(f"no annotation has {', '.join(absent)}", hint=hint)
 
 
 def whole_objects(labels: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.annotation import refuse_absent
 from biounet.batch import picture_of, write_outputs
 from biounet.errors import InputError, ModelError, SettingsError
 from biounet.files import ReadOptions, describe, find_pairs, read_volume, stem_of
@@ -221,6 +222,8 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     if recipe.data.dims == 3:
         options = ReadOptions(dims=3)
         recipe = plan(recipe, [describe(pair.image, options).grid for pair in pairs])
-    model = learn(list(load_cases(pairs, recipe)), list(load_cases(held, recipe)), recipe, run, begin)
+    cases = list(load_cases(pairs, recipe))
+    refuse_absent({value for case in cases for value in np.unique(case.labels).tolist()}, recipe.data.learned)
+    model = learn(cases, list(load_cases(held, recipe)), recipe, run, begin)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
     return Segmenter(Model(model.network, card), run.device)

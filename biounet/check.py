@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from biounet.annotation import Annotation
-from biounet.errors import BiounetError
+from biounet.annotation import Annotation, refuse_absent
+from biounet.errors import BiounetError, InputError
 from biounet.files import ReadOptions, find_images, match_pairs, read_annotation, read_volume
 from biounet.plan import describe_plan, plan
 from biounet.recipe import Recipe
@@ -101,15 +101,17 @@ def check_data(
     rows: list[CheckedImage] = []
     problems: list[str] = []
     grids: list[Grid] = []
+    values: set[int] = set()
     seen: dict[str, str] = {}
     for folders in [(images, labels), *([validation] if validation else [])]:
         hashes: dict[str, str] = {}
         for pair in _pairs(folders, recipe.data.channels, problems):
-            volume = _check_one(pair, recipe, options, rows, problems)
+            volume, annotation = _check_one(pair, recipe, options, rows, problems)
             if volume is None:
                 continue
             if folders[0] == images:
                 grids.append(volume.grid)
+                values |= set() if annotation is None else {*np.unique(annotation.labels).tolist()}
             digest = hashlib.sha256(volume.array.tobytes()).hexdigest()
             if digest in seen:
                 problems.append(f"{pair[0][0]}: the same image as {seen[digest]}, in training and in validation")
@@ -117,6 +119,11 @@ def check_data(
                 problems.append(f"{pair[0][0]}: the same image as {hashes[digest]}")
             hashes.setdefault(digest, str(pair[0][0]))
         seen |= hashes
+    if values:
+        try:
+            refuse_absent(values, recipe.data.learned)
+        except InputError as error:
+            problems.append(str(error))
     return CheckReport(tuple(rows), tuple(problems), _plan(recipe, grids, problems))
 
 
@@ -154,13 +161,13 @@ def _check_one(
     options: ReadOptions,
     rows: list[CheckedImage],
     problems: list[str],
-) -> Volume | None:
+) -> tuple[Volume | None, Annotation | None]:
     files, label = pair
     try:
         volume = read_volume(files, options)
     except BiounetError as error:
         problems.append(str(error))
-        return None
+        return None, None
     expected = len(recipe.data.channels)
     if volume.channels != expected:
         problems.append(f"{files[0]}: {volume.channels} channels, the recipe expects {expected} (hint: --channel)")
@@ -170,7 +177,7 @@ def _check_one(
         problems.append(str(error))
         annotation = None
     rows.append(_describe(volume, annotation))
-    return volume
+    return volume, annotation
 
 
 def _describe(volume: Volume, annotation: Annotation | None) -> CheckedImage:

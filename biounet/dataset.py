@@ -123,8 +123,7 @@ def _outlines(annotation: Annotation, recipe: Recipe) -> list[NDArray[np.bool_]]
     """Return the regions whose outlines matter: the foreground, or each region or class but the background."""
     if annotation.kind == "instances":
         return [annotation.labels > 0]
-    regions = recipe.data.overlapping or {name: (n,) for n, name in enumerate(recipe.data.foreground, 1)}
-    return [np.isin(annotation.labels, values) for values in regions.values()]
+    return [np.isin(annotation.labels, values) for values in recipe.data.learned.values()]
 
 
 def _known(annotation: Annotation, recipe: Recipe, regions: int) -> list[NDArray[np.bool_]]:
@@ -222,17 +221,19 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         return tuple(slice(max(0, c - radius), min(size, c + radius)) for c, radius, size in sizes)
 
     def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[int, ...]:
+        """Draw the centre of a patch that lies inside the image, or around all of it where the image is smaller."""
         shape = case.labels.shape
         near = case.centres
         if draw.random() < 0.5 and case.foreground:
             near = case.foreground[draw.integers(len(case.foreground))]
         if near is None:
-            return tuple(int(draw.integers(size)) for size in shape)
-        voxel = np.unravel_index(near[draw.integers(near.size)], shape)
-        return tuple(
-            int(np.clip(at + draw.integers(-(edge // 3), edge // 3 + 1), 0, size - 1))
-            for at, edge, size in zip(voxel, self.patch, shape, strict=True)
-        )
+            at = tuple(int(draw.integers(size)) for size in shape)
+        else:
+            voxel = np.unravel_index(near[draw.integers(near.size)], shape)
+            at = tuple(int(v + draw.integers(-(e // 3), e // 3 + 1)) for v, e in zip(voxel, self.patch, strict=True))
+        halves = [min(edge, size) // 2 for edge, size in zip(self.patch, shape, strict=True)]
+        # What lies beyond the border is mirrored and teaches nothing: that was a quarter of small images' patches.
+        return tuple(min(max(c, half), size - half) for c, half, size in zip(at, halves, shape, strict=True))
 
 
 class Steps(Sampler[list[int]]):

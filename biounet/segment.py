@@ -210,10 +210,9 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
     """
     if grid.dims == 2:
         return measure_classes(labels, data.foreground, grid), None
-    regions = data.overlapping or {name: (value,) for value, name in enumerate(data.foreground, 1)}
-    columns = measure_lesions(labels, regions, grid)
-    counted = columns["lesion"][columns["class"] == next(iter(regions))].max(initial=0)
-    return columns, int(counted) if data.regions or len(regions) == 1 else None
+    columns = measure_lesions(labels, data.learned, grid)
+    counted = columns["lesion"][columns["class"] == next(iter(data.learned))].max(initial=0)
+    return columns, int(counted) if data.regions or len(data.learned) == 1 else None
 
 
 def _block(options: SegmentOptions, shape: tuple[int, ...]) -> int:

@@ -107,14 +107,17 @@ class DataSettings(Settings):
         return tuple(name for name in self.classes if name != "background")
 
     @property
+    def learned(self) -> dict[str, tuple[int, ...]]:
+        """The regions, or else the classes, and the values of each; empty for instances."""
+        return self.regions or {name: (value,) for value, name in enumerate(self.foreground, 1)}
+
+    @property
     def overlapping(self) -> dict[str, tuple[int, ...]]:
         """The regions that the network tells apart one by one; empty where its classes exclude each other.
 
         A class that is unknown in some cases makes every class a region of its own.
         """
-        if self.regions or not self.unknown:
-            return self.regions
-        return {name: (value,) for value, name in enumerate(self.foreground, 1)}
+        return self.learned if self.regions or self.unknown else {}
 
     @property
     def exclusive(self) -> bool:

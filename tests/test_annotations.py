@@ -5,6 +5,9 @@ import pytest
 import tifffile
 
 import biounet
+from biounet.annotation import refuse_absent
+from biounet.check import check_data
+from biounet.errors import InputError
 from biounet.recipe import parse_recipe
 from conftest import discs
 
@@ -63,3 +66,28 @@ def test_a_boundary_loss_can_be_added(folder):
     weights = [model.model.network.state_dict()["head.weight"] for model in models]
     assert not np.array_equal(*weights)
     assert models[0].card.validation["dice"] > 0.7
+
+
+def test_what_is_to_be_learned_occurs_somewhere():
+    regions = {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    refuse_absent({-1, 0, 3}, regions)
+    refuse_absent({0, 7}, {})  # instances are not named
+    with pytest.raises(InputError, match=r"no annotation has core \(2, 3\), enhancing \(3\)"):
+        refuse_absent({0, 1}, regions)
+
+
+def test_training_and_check_say_which_class_no_case_has(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in "ab":
+        drawn = np.zeros((40, 40), np.uint8)
+        drawn[5:20, 5:20] = 1
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", drawn * 100 + ord(name))
+        tifffile.imwrite(tmp_path / "labels" / f"{name}.tif", drawn)
+    recipe = parse_recipe({"data": {"kind": "classes", "classes": ["road", "roof"]}})
+    folders = tmp_path / "images", tmp_path / "labels"
+    assert list(check_data(*folders, recipe).problems) == [
+        "no annotation has roof (2) (hint: take it out of the recipe, or add a case that has it)"
+    ]
+    with pytest.raises(InputError, match="no annotation has roof"):
+        biounet.train(recipe, *folders)
