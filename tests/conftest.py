@@ -16,6 +16,14 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let ``-k F028`` find the tests that state fault 28."""
+    from faults import faults_of
+
+    for item in items:
+        item.extra_keyword_matches.update(faults_of(item.name))
+
+
 def discs(
     shape: tuple[int, int], count: int, seed: int, radius: tuple[int, int] = (4, 8)
 ) -> tuple[np.ndarray, np.ndarray]:

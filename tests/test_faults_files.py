@@ -45,6 +45,19 @@ def test_a_codec_that_nobody_has_F011(path):
     assert "34713" in refusal(path)
 
 
+@pytest.mark.parametrize(("tag", "at"), [("Compression", 0), ("StripOffsets", 2), ("StripByteCounts", 2)])
+def test_a_tag_that_has_become_another_F010(path, tag, at):
+    tifffile.imwrite(path, GREY, compression="zlib", metadata=None)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as tif:
+        place = tif.pages.first.tags[tag].offset + at  # of its number, or of the type of its value
+    for bit in range(8):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        refusal(path)
+
+
 def test_a_page_of_all_the_tags_that_there_can_be_F013(path):
     tags = b"".join(struct.pack("<HHII", 40000 + n % 20000, 4, 1, n) for n in range(65535))
     path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 65535) + tags + bytes(4))

@@ -95,6 +95,7 @@ def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[st
     planes = _product(level.shape) // max(1, _product(level.keyframe.shape))
     if isinstance(declared, int) and planes < declared:
         raise InputError(f"truncated: {declared} planes declared, {planes} readable", path=path)
+    _check_plain(level.keyframe, path)
     if level.dataoffset is not None:
         needed = level.dataoffset + _product(level.shape) * np.dtype(level.dtype).itemsize
         if needed > size:
@@ -108,6 +109,14 @@ def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[st
     return (f"{absent} tiles are absent and read as 0",) if absent else ()
 
 
+def _check_plain(page: TiffPage, path: Path) -> None:
+    """Refuse a page that says nothing of a compression, and whose strips are not as long as plain ones are."""
+    plain = page.bitspersample % 8 == 0 and not page.is_tiled
+    if plain and "Compression" not in page.tags and sum(page.databytecounts) != page.nbytes:
+        cause = f"damaged: {sum(page.databytecounts)} bytes of pixels and no word on how they are compressed"
+        raise InputError(cause, path=path)
+
+
 def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
     """Return how many strips or tiles of a plane are declared to be empty."""
     offsets, counts = page.dataoffsets, page.databytecounts
@@ -115,6 +124,8 @@ def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
     if min(len(offsets), len(counts)) < expected:
         cause = f"truncated: {name} has {min(len(offsets), len(counts))} of {expected} strips or tiles"
         raise InputError(cause, path=path)
+    if min(*offsets, *counts) < 0:
+        raise InputError(f"damaged: {name} begins before the file", path=path)
     if not any(counts):
         raise InputError(f"{name} has no pixels", path=path)
     file = page.parent.filehandle
