@@ -11,7 +11,7 @@ PACKAGE = ROOT / "biounet"
 # The story of an image. A module imports only from modules above it; a folder counts as one module.
 # fmt: off
 ORDER = [
-    "errors", "compiled", "volume", "annotation", "settings", "recipe", "resources",
+    "errors", "compiled", "volume", "annotation", "data_settings", "settings", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
     "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch",
@@ -21,7 +21,7 @@ ORDER = [
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
-    "errors", "compiled", "volume", "annotation", "settings", "recipe", "resources",
+    "errors", "compiled", "volume", "annotation", "data_settings", "settings", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "border_weight",
     "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
