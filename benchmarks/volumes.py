@@ -99,7 +99,7 @@ def score(segmenter: Segmenter, pairs: list[Labelled]) -> dict[str, float]:
 
 
 def by_slices(segmenter: Segmenter, pairs: list[Labelled], cases: list[Case]) -> dict[str, float]:
-    """Return the mean Dice of the classes over slices that were labelled in training, and over those that never were."""
+    """Return the mean Dice of the classes over slices that training saw labels of, and over those that it did not."""
     found = [segmenter.segment(volume).labels for volume, _ in pairs]
     drawn = [case.labels != UNLABELLED for case in cases]
     figures = {}
