@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,11 +21,10 @@ from typer.exceptions import Abort, TyperException
 
 from biounet import cli_options as given
 from biounet.errors import BiounetError, SettingsError, Stopped
-from biounet.terminal import row_line, show_any_text, show_progress, table_lines
+from biounet.terminal import preview_text, row_line, show_any_text, show_progress, table
 
 if TYPE_CHECKING:
     from biounet.job import Row
-    from biounet.preview import Preview
     from biounet.verify import Checked
 
 app = typer.Typer(
@@ -86,7 +84,10 @@ def segment(
     options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast)
     if dry_run:
         seen = preview(found, segmenter.model, options)
-        _show_preview(seen, json_lines)
+        _say(preview_text(seen, json_lines))
+        for row in seen:
+            if row.failed:
+                _say(f"ERROR {row.image}: {row.message}", sys.stderr)
         raise typer.Exit(code_of(sum(row.failed for row in seen), len(seen)))
     show = partial(_show_row, quiet=quiet, json_lines=json_lines)
     with stop_on_signals() as stop:
@@ -111,12 +112,11 @@ def verify(
     json_lines: given.Json = False,
 ) -> None:
     """Segment the images of results again and compare bit for bit."""
+    from biounet import verify as replay
     from biounet.api import load
-    from biounet.verify import exit_code, find_model, read_run
-    from biounet.verify import verify as compare
 
-    run = read_run(out)
-    segmenter = load(find_model(run) if model is None else model)
+    run = replay.read_run(out)
+    segmenter = load(replay.find_model(run) if model is None else model)
 
     def report(checked: Checked) -> None:
         if json_lines:
@@ -124,8 +124,7 @@ def verify(
         elif not quiet or checked.status != "same":
             _say(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
 
-    results = compare(out, segmenter.model, images, report, device)
-    code = exit_code(results)
+    code = replay.exit_code(replay.verify(out, segmenter.model, images, report, device))
     if code and run.differences():
         _say(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
     raise typer.Exit(code)
@@ -189,7 +188,7 @@ def evaluate(
     if json_lines:
         _say(json.dumps(figures.as_dict()))
     else:
-        _print_table(figures.as_table())
+        _say(table(figures.as_table()))
 
 
 @app.command()
@@ -217,7 +216,7 @@ def check(
     if json_lines:
         _say(json.dumps(found.as_dict()))
     else:
-        _print_table(found.as_table())
+        _say(table(found.as_table()))
         for problem in found.problems:
             _say(f"ERROR {problem}", sys.stderr)
         _say(f"{len(found.rows)} images read, {len(found.problems)} problems")
@@ -235,7 +234,7 @@ def models(json_lines: given.Json = False) -> None:
         for name, card in cards.items():
             _say(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
     else:
-        _print_table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())])
+        _say(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
 
 
 @app.command()
@@ -252,10 +251,10 @@ def demo(out: given.Out = Path("biounet-out"), device: given.Device = "auto", js
     options = BatchOptions(device=device)
     found, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
     rows = segment_batch(found, segmenter.model, out, options, lambda row: _show_row(row, True, json_lines))
-    table = [("image", "cells", "true", "seconds")]
-    table += [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
+    shown = [("image", "cells", "true", "seconds")]
+    shown += [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
     if not json_lines:
-        _print_table(table)
+        _say(table(shown))
         _say(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
     raise typer.Exit(exit_code(rows))
 
@@ -267,23 +266,6 @@ def _show_row(row: Row, quiet: bool, json_lines: bool) -> None:
         _say(json.dumps(row.as_dict()))
     elif not quiet and row.status != "failed":
         _say(row_line(row))
-
-
-def _show_preview(rows: Sequence[Preview], json_lines: bool) -> None:
-    from biounet.preview import HEADER
-
-    for row in rows:
-        if json_lines:
-            _say(json.dumps(vars(row)))
-        if row.failed:
-            _say(f"ERROR {row.image}: {row.message}", sys.stderr)
-    if not json_lines:
-        _print_table([HEADER, *(row.as_row() for row in rows if not row.failed)])
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    for line in table_lines(rows):
-        _say(line)
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

@@ -22,7 +22,7 @@ from biounet.job import InputFile, Record, Row, Status
 from biounet.report import SIZE_COLUMNS, Sizes
 
 NAME = "manifest.jsonl"
-_BEGIN = '{"biounet": 1, '  # a line that begins like this and is no record was torn by a kill
+_BEGIN, _END = '{"biounet": 1, ', "}"  # a line with this begin and not this end was torn by a kill
 _FORM: dict[str, tuple[type, ...]] = {
     "biounet": (int,),
     "image": (str,),
@@ -92,7 +92,7 @@ class Manifest:
         if record is not None and all(is_inside(self._folder, path) for path in record.outputs):
             self.records[record.row.image] = record
             self.fresh.add(record.row.image)
-        elif record is not None or not line.startswith(_BEGIN):
+        elif line.endswith(_END) or not line.startswith(_BEGIN):
             _log.warning("%s: line %d is no record of biounet and is ignored", self._folder / NAME, self._lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from biounet.job import Row
+    from biounet.preview import Preview
     from biounet.training import Progress
 
 
@@ -46,11 +48,20 @@ def _describe(progress: Progress) -> str:
     return f"{left}, loss {progress.loss:.3f}" + (f", validation {score:.3f}" if score is not None else "")
 
 
-def table_lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Give the lines of a table whose columns are as wide as their widest cell."""
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return the text of a table whose columns are as wide as their widest cell."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def preview_text(rows: Sequence[Preview], as_json: bool) -> str:
+    """Return what is shown of what a batch would do: a table, or JSON with one object per line."""
+    from biounet.preview import HEADER
+
+    if as_json:
+        return "\n".join(json.dumps(vars(row)) for row in rows)
+    return table([HEADER, *(row.as_row() for row in rows if not row.failed)])
 
 
 def row_line(row: Row) -> str:
