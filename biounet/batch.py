@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 
@@ -100,31 +101,45 @@ def _work_through(
 ) -> dict[str, Record]:
     """Return the records of all images, or up to the first failure; those that others work on come last."""
     done: dict[str, Record] = {}
+    errors: list[BaseException] = []
     one_at_a_time = Lock()
 
     def work(image: FoundImage, patient: bool) -> None:
-        record = _record_of(image, run, folder, patient)
-        if record is not None:
-            with one_at_a_time:
-                done[record.row.image] = record
-                report(record.row)
-            if run.options.fail_fast and record.row.status == "failed":
-                raise _FirstFailure("the first image that failed is the last")
+        try:
+            record = _record_of(image, run, folder, patient)
+            if record is not None:
+                with one_at_a_time:
+                    done[record.row.image] = record
+                    report(record.row)
+                if run.options.fail_fast and record.row.status == "failed":
+                    raise _FirstFailure("the first image that failed is the last")
+        except BaseException as error:
+            errors.append(error)
+            run.stop.set()  # before this thread takes the next image from the queue
+            raise
 
+    try:
+        for patient in (False, True):
+            left = [image for image in images if name_of(image) not in done]
+            _run_all([partial(work, image, patient) for image in left], run)
+    except Stopped:
+        if not isinstance(errors[0], Stopped):
+            raise errors[0] from None
+        if not isinstance(errors[0], _FirstFailure):
+            raise Stopped(f"{len(done)} of {len(images)} images done") from None
+    return done
+
+
+def _run_all(tasks: Sequence[Callable[[], None]], run: Run) -> None:
+    """Run tasks side by side; after the first error, none of those that wait begins."""
     with ThreadPoolExecutor(run.options.jobs) as pool:
         try:
-            for patient in (False, True):
-                left = [image for image in images if name_of(image) not in done]
-                for future in as_completed([pool.submit(work, image, patient) for image in left]):
-                    future.result()
-        except BaseException as error:  # Ctrl-C in a program that gave no event is one
+            for future in as_completed([pool.submit(task) for task in tasks]):
+                future.result()
+        except BaseException:  # Ctrl-C in a program that gave no event is one
             run.stop.set()
             pool.shutdown(cancel_futures=True)
-            if isinstance(error, Stopped) and not isinstance(error, _FirstFailure):
-                raise Stopped(f"{len(done)} of {len(images)} images done") from None
-            if not isinstance(error, _FirstFailure):
-                raise
-    return done
+            raise
 
 
 class _FirstFailure(Stopped):
@@ -169,10 +184,10 @@ def _same_inputs(image: FoundImage, record: Record) -> bool:
 
 
 def _remove_stale(name: str, out: Path, folder: _Folder) -> None:
-    """Remove what an old record of an image names, and the tables of the batch, which no longer hold."""
+    """Remove what an old record of an image names, and the tables of the batch, in which it stands."""
     old = folder.manifest.records.get(name)
-    paths = [*(old.outputs if old is not None else ()), *NAMES]
-    remove_files([out / path for path in paths])
+    if old is not None:
+        remove_files([out / path for path in (*old.outputs, *NAMES)])
 
 
 def _summarise(
