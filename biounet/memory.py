@@ -10,7 +10,7 @@ import torch
 from biounet.model import Card
 from biounet.network import UNet
 from biounet.normalise import Zoom
-from biounet.predict import Predictor
+from biounet.predict import Predictor, has_fast_bfloat16, pick_device
 from biounet.segment import Segmentation, SegmentOptions, block_size, segment
 from biounet.volume import Volume
 
@@ -51,7 +51,7 @@ def segment_within_memory(volume: Volume, predictor: Predictor, card: Card, opti
     raise MemoryError
 
 
-def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOptions) -> int:
+def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOptions, device: str) -> int:
     """Return about how many bytes an image takes at the peak, beside those of the program itself.
 
     Parameters
@@ -60,8 +60,13 @@ def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOp
         The image; only its shape and type matter.
     zoom
         From its grid to the one that the model works on, from `biounet.segment.zoom_for`.
-    network, options
+    network, options, device
         How it is worked through.
+
+    Notes
+    -----
+    Images with edges of 1024 and 2048 pixels took 146 and 512 MiB with `nuclei` on a CPU with bfloat16; this says 140
+    and 560.
     """
     shape = volume.grid.shape
     voxels = math.prod(shape)
@@ -69,8 +74,9 @@ def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOp
     edge = block_size(options, len(shape))
     outer = math.prod(min(size, edge + 2 * reach) for size, reach in zip(working, network.reach, strict=True))
     outputs = network.head.out_channels // math.prod(network.fold)
-    layers = _LIVE * network.head.in_channels * outer // math.prod(network.fold)
+    width = 2 if has_fast_bfloat16(pick_device(device)) else 4
+    layers = width * _LIVE * network.head.in_channels * outer // math.prod(network.fold)
     image = volume.array.itemsize * volume.channels * voxels
     normalised = 4 * volume.channels * math.prod(working)
     maps = 2 * outputs * (math.prod(working) + voxels if working != shape else outer)
-    return image + normalised + maps + 4 * layers + 12 * outputs * outer + 12 * voxels
+    return image + normalised + maps + layers + 12 * outputs * outer + 12 * voxels

@@ -99,7 +99,7 @@ def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Prev
         spacing=grid.spacing,
         unit=grid.unit,
         outputs=tuple((image.relative.parent / name).as_posix() for name in names),
-        memory=expected_bytes(volume, zoom, model.network, options.segment),
+        memory=expected_bytes(volume, zoom, model.network, options.segment, options.device),
         message="; ".join(volume.notes),
     )
 

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -11,7 +12,10 @@ from biounet import cli
 from biounet.batch import segment_batch
 from biounet.files import find_images
 from biounet.job import BatchOptions
+from biounet.memory import expected_bytes
 from biounet.model import save_model
+from biounet.segment import SegmentOptions
+from biounet.volume import Grid, Volume
 from conftest import discs
 
 
@@ -124,6 +128,17 @@ def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe(untrained, tmp_pat
         names[excel] = [line.split(",")[0] for line in lines]
     assert sorted(names[False]) == ["-1.tif", "=cmd().tif", "plain.tif"]
     assert sorted(names[True]) == ["'-1.tif", "'=cmd().tif", "plain.tif"]
+
+
+def test_smaller_blocks_and_smaller_images_take_less_memory(untrained):
+    def expected(edge: int, block: int | None) -> int:
+        blank = np.broadcast_to(np.zeros((), np.uint16), (1, edge, edge))
+        volume = Volume(blank, Grid((edge, edge)))
+        return expected_bytes(volume, (1.0, 1.0), untrained.network, SegmentOptions(block=block), "cpu")
+
+    figures = [expected(500, None), expected(4000, 256), expected(4000, 1024), expected(4000, None)]
+    assert figures == sorted(set(figures))
+    assert figures[0] > 2 * 500 * 500
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/-2"])
