@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath
 from typing import Any, get_args
 
 import numpy as np
@@ -89,7 +89,8 @@ class Manifest:
 
     def _take(self, line: str) -> None:
         record = _from_line(line)
-        if record is not None and all(is_inside(self._folder, path) for path in record.outputs):
+        paths = () if record is None else (record.row.image, *record.outputs)
+        if record is not None and all(is_inside(self._folder, path) for path in paths):
             self.records[record.row.image] = record
             self.fresh.add(record.row.image)
         elif line.endswith(_END) or not line.startswith(_BEGIN):
@@ -98,12 +99,12 @@ class Manifest:
 
 def is_inside(folder: Path, path: str) -> bool:
     """Whether a relative path stays below a folder, symbolic links included."""
-    plain, windows = PurePosixPath(path), PureWindowsPath(path)
-    if not plain.parts or windows.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+    plain = PurePath(path)
+    if not plain.parts or plain.anchor or ".." in plain.parts:
         return False
     try:
         return (folder / plain).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, a ring of links
         return False
 
 
@@ -140,17 +141,18 @@ def _from_line(line: str) -> Record | None:
             return None
         inputs = tuple(InputFile(**file) for file in raw["inputs"])
         row = _row_of(raw, _sizes_of(raw["sizes"]))
-    except (ValueError, TypeError, RecursionError):  # what JSON can hold that is no record
+    except (ValueError, TypeError, OverflowError, RecursionError):  # what JSON can hold that is no record
         return None
-    good = all(type(file.path) is type(file.sha256) is str for file in inputs)
+    good = all(type(file.path) is type(file.sha256) is str and "\0" not in file.path for file in inputs)
     good &= all(type(file.size) is type(file.mtime_ns) is int for file in inputs)
+    good &= row.count is None or 0 <= row.count < 2**63
     good &= row.status in get_args(Status) and (row.status == "failed" or bool(inputs and row.outputs))
     return Record(row, inputs, raw["model"], raw["settings"], raw["outputs"]) if good else None
 
 
 def _row_of(raw: dict[str, Any], sizes: Sizes | None) -> Row:
-    names = ("image", "status", "count", "seconds", "message", "details")
-    return Row(**{name: raw[name] for name in names}, outputs=tuple(raw["outputs"]), sizes=sizes)
+    plain = {name: raw[name] for name in ("image", "status", "count", "message", "details")}
+    return Row(**plain, seconds=float(raw["seconds"]), outputs=tuple(raw["outputs"]), sizes=sizes)
 
 
 def _sizes_of(raw: list[Any] | None) -> Sizes | None:

@@ -8,7 +8,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.batch import segment_batch
@@ -81,7 +81,11 @@ STRANGE = {
     "outputs of another form": line_with(outputs={"a_labels.tif": 3}),
     "outside": line_with(outputs={"../a_labels.tif": "y"}),
     "absolute": line_with(outputs={"/etc/passwd": "y"}),
-    "drive": line_with(outputs={"c:\\a_labels.tif": "y"}),
+    "the name of an image outside": line_with(image="../a.tif"),
+    "zero byte in an input": line_with(inputs=[{"path": "\0", "size": 1, "mtime_ns": 2, "sha256": "x"}]),
+    "count without end": line_with(count=10**30),
+    "seconds without end": line_with(seconds=10**400),
+    "sizes without end": line_with(sizes=["area_px", [10**400]]),
     "through a link": line_with(outputs={"link/a_labels.tif": "y"}),
     "zero byte": line_with(outputs={"a\0": "y"}),
     "sizes of a strange column": line_with(sizes=["__class__", [1]]),
@@ -101,9 +105,27 @@ def test_what_biounet_does_not_write_is_ignored_with_a_remark(name, tmp_path, ca
     assert "line 1 is no record" in remark
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(json.loads(line_with()))), JSON)
+def test_any_value_anywhere_is_a_record_or_none(tmp_path_factory, key, value):
+    folder = tmp_path_factory.mktemp("out")
+    append_line(folder / "manifest.jsonl", line_with(**{key: value}))
+    for record in Manifest(folder).records.values():
+        assert isinstance(record.row.seconds, float)
+        assert all(is_inside(folder, path) for path in record.outputs)
+
+
 PARTS = st.lists(st.sampled_from(["..", ".", "a", "", "/", "link", "C:", "\\"]), max_size=5)
 
 
+@settings(deadline=None, max_examples=60)
 @given(PARTS)
 def test_no_path_leads_out_of_the_folder(tmp_path_factory, parts):
     folder = tmp_path_factory.mktemp("out")
