@@ -160,8 +160,13 @@ def hash_settings(settings: dict[str, Any]) -> str:
 
 
 def name_of(image: FoundImage) -> str:
-    """Return the name of an image in tables; bytes of a file name that are no text are escaped."""
-    return image.relative.as_posix().encode("utf-8", "backslashreplace").decode()
+    """Return the name of an image in tables."""
+    return escaped(image.relative.as_posix())
+
+
+def escaped(text: str) -> str:
+    """Return text in which bytes of a file name that are no text are escaped, so that it can be written."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def fingerprint(files: Sequence[Path]) -> tuple[InputFile, ...]:

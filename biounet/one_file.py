@@ -22,6 +22,7 @@ from biounet.job import (
     Record,
     Row,
     Status,
+    escaped,
     fingerprint,
     hash_settings,
     is_same,
@@ -92,7 +93,7 @@ def segment_file(image: FoundImage, run: Run) -> Record:
         if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_too_long(error)):
             raise
         _log.debug("%s", image.path, exc_info=True)
-        row = Row(name_of(image), "failed", None, time.perf_counter() - began, own_words(error))
+        row = Row(name_of(image), "failed", None, time.perf_counter() - began, escaped(own_words(error)))
         return Record(row, inputs, run.model.sha256, run.settings)
     row = _row(name_of(image), found, tuple(outputs), run, time.perf_counter() - began)
     return Record(row, inputs, run.model.sha256, run.settings, outputs)
@@ -122,7 +123,7 @@ def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: Run, sec
     }
     sizes = None if found.count is None else object_sizes(found.columns)
     status: Status = "empty" if found.count == 0 else "flagged" if found.notes else "ok"
-    return Row(name, status, found.count, seconds, "; ".join(found.notes), details, outputs, sizes)
+    return Row(name, status, found.count, seconds, escaped("; ".join(found.notes)), details, outputs, sizes)
 
 
 def _hash(path: Path) -> str:

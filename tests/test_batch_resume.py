@@ -150,6 +150,20 @@ def test_fail_fast_stops_at_the_first_failure(few, untrained, tmp_path, worked):
     assert [row[:2] for row in table(tmp_path / "out")[1:]] == [("a.tif", "ok"), ("b.tif", "failed")]
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_a_name_that_is_no_text_is_escaped_and_done_once(few, untrained, tmp_path, worked):
+    name = os.fsdecode(b"\xff\xe9")
+    (few / "a.tif").rename(few / f"{name}.tif")
+    (few / "b.tif").write_bytes(b"")
+    (few / "b.tif").rename(few / f"{name}2.tif")
+    for _ in range(2):
+        rows = run(few, untrained, tmp_path / "out")
+    assert [row.status for row in rows] == ["ok", "failed", "ok"]
+    assert len(worked) == 4  # the one that failed twice
+    assert (tmp_path / "out" / f"{name}_labels.tif").exists()
+    assert [row[0] for row in table(tmp_path / "out")[2:]] == ["\\udcff\\udce92.tif", "\\udcff\\udce9.tif"]
+
+
 def fault(monkeypatch, text):
     monkeypatch.setenv("BIOUNET_FAULT", text)
     monkeypatch.setattr("biounet.files.atomic._writes", itertools.count(1))
