@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,12 +45,15 @@ class SegmentOptions:
         the objects that the model was trained on.
     label
         Thresholds instead of those on the model's card.
+    stop
+        When it is set, the next block is not begun and `Stopped` is raised.
     """
 
     block: int | None = None
     executor: Executor | None = None
     diameter: float | None = None
     label: LabelSettings | None = None
+    stop: Event | None = None
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,8 @@ def _find_objects(
         return label_block(*_surfaces(maps, parts), settings, block=block)
 
     halo = tuple(reach + margin for reach in predictor.network.reach)
-    blocks = lattice(shape, _block(options, shape), halo, predictor.network.stride)
-    return stitch(list(run_blocks(work, blocks, options.executor)), shape, settings, voxel_um=area)
+    blocks = lattice(shape, block_size(options, len(shape)), halo, predictor.network.stride)
+    return stitch(list(run_blocks(work, blocks, options.executor, options.stop)), shape, settings, voxel_um=area)
 
 
 def _surfaces(maps: Maps, parts: bool) -> tuple[Maps, Maps | None, Maps | None]:
@@ -215,8 +219,9 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
     return columns, int(counted) if data.regions or len(data.learned) == 1 else None
 
 
-def _block(options: SegmentOptions, shape: tuple[int, ...]) -> int:
-    return options.block or {2: 2048, 3: 256}[len(shape)]
+def block_size(options: SegmentOptions, dims: int) -> int:
+    """Return the edge of a block in voxels."""
+    return options.block or {2: 2048, 3: 256}[dims]
 
 
 def predict_image(image: NDArray[np.float32], predictor: Predictor, options: SegmentOptions | None = None) -> Maps:
@@ -234,8 +239,12 @@ def predict_image(image: NDArray[np.float32], predictor: Predictor, options: Seg
     options = options or SegmentOptions()
     network, shape = predictor.network, image.shape[1:]
     padded = pad_to_stride(image, network.stride)
-    blocks = lattice(shape, _block(options, shape), network.reach, network.stride)
-    results = run_blocks(lambda block: predict_block(padded, block, 0, predictor), blocks, options.executor)
+    blocks = lattice(shape, block_size(options, len(shape)), network.reach, network.stride)
+
+    def work(block: Block) -> Maps:
+        return predict_block(padded, block, 0, predictor)
+
+    results = run_blocks(work, blocks, options.executor, options.stop)
     if len(blocks) == 1:
         return next(results)
     maps: Maps | None = None

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.batch import BatchOptions, Row, exit_code, segment_batch
+from biounet.batch import segment_batch
 from biounet.errors import InputError, MachineError
 from biounet.files import find_images, stem_of
+from biounet.job import BatchOptions, Row, exit_code
 from conftest import discs
 
 
@@ -48,7 +49,7 @@ def test_every_input_has_a_row_and_bad_ones_have_no_count(segmenter, mixed, tmp_
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert made == sorted(
         [f"{stem}_{end}" for stem in ("a", "deep/a") for end in ("labels.tif", "objects.csv", "overlay.png")]
-        + ["counts.csv", "report.html", "run.json"]
+        + [".claims", "counts.csv", "manifest.jsonl", "report.html", "run.json"]
     )
 
 

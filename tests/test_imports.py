@@ -16,8 +16,9 @@ ORDER = [
     "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
     "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch",
     "shape", "solids", "measure", "lesions", "segment", "matching", "region_scores", "scores", "evaluation",
-    "overlay", "volume_overlay", "report_style", "report", "batch", "tune", "checkpoint", "training", "history",
-    "check", "api", "cli",
+    "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest", "summary",
+    "one_file", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
+    "stopping", "terminal", "cli_options", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [

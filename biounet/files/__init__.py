@@ -1,6 +1,6 @@
 """The only code that knows file formats."""
 
-from biounet.files.atomic import atomic_path, write_text
+from biounet.files.atomic import append_line, atomic_path, find_parts, hash_file, part_begin, write_text
 from biounet.files.axes import ReadOptions
 from biounet.files.cases import FoundImage
 from biounet.files.find import Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
@@ -15,13 +15,17 @@ __all__ = [
     "Pair",
     "ReadOptions",
     "Unpaired",
+    "append_line",
     "atomic_path",
     "describe",
     "find_images",
     "find_pairs",
+    "find_parts",
+    "hash_file",
     "label_suffix",
     "list_images",
     "match_pairs",
+    "part_begin",
     "read_annotation",
     "read_labels",
     "read_volume",
