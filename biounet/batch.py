@@ -20,7 +20,7 @@ import torch
 from biounet.blocks import end_if
 from biounet.claims import Claims
 from biounet.errors import InputError, Stopped
-from biounet.files import FoundImage, find_parts
+from biounet.files import FoundImage, Readers, find_parts
 from biounet.job import BatchOptions, Record, Row, is_same, name_of
 from biounet.manifest import Manifest, are_there
 from biounet.model import Model
@@ -85,8 +85,8 @@ def segment_batch(
     jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()
     options = replace(options, device=str(predictor.device), jobs=jobs)
     each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    run = Run(model, predictor, out, options, each, stop or Event())
-    with Claims(out) as claims:
+    with Claims(out) as claims, Readers() as readers:
+        run = Run(model, predictor, out, options, each, stop or Event(), readers)
         folder = _Folder(claims, Manifest(out), find_parts(out))
         try:
             done = _work_through(mine, run, folder, report)

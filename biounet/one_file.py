@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from biounet.errors import BiounetError, InputError, MachineError, Stopped
-from biounet.files import FoundImage, hash_file, read_volume
+from biounet.files import FoundImage, Readers, hash_file
 from biounet.job import (
     BatchOptions,
     InputFile,
@@ -55,6 +55,8 @@ class Run:
         Of torch, for each file.
     stop
         Work ends at the next block when it is set.
+    readers
+        Read the files where they can do no harm.
     """
 
     model: Model
@@ -63,6 +65,7 @@ class Run:
     options: BatchOptions
     threads: int
     stop: Event
+    readers: Readers
 
     @cached_property
     def settings(self) -> str:
@@ -103,7 +106,7 @@ def _segment(files: Sequence[Path], inputs: Sequence[InputFile], run: Run) -> Se
     """Read and segment an image."""
     if run.predictor.device.type == "cpu":
         torch.set_num_threads(run.threads)  # of this thread of the pool
-    volume = read_volume(files, run.options.read)
+    volume = run.readers.read(files, run.options.read)
     for path, known in zip(files, inputs, strict=True):
         if not is_same(path, known):
             raise InputError("it changed while it was read", path=path, hint="wait until it is written")

@@ -11,8 +11,8 @@ from threading import Event
 from typing import Any, Literal
 
 from biounet.errors import InputError, MachineError, ModelError
-from biounet.files import FoundImage, ReadOptions, find_images, hash_file
-from biounet.job import BatchOptions, Record, code_of, is_same, name_of
+from biounet.files import FoundImage, ReadOptions, Readers, find_images, hash_file
+from biounet.job import BatchOptions, Record, code_of, hash_settings, is_same, name_of, settings_of
 from biounet.manifest import Manifest
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
@@ -151,21 +151,24 @@ def verify(
         raise ModelError(f"the model is {model.sha256[:12]}, that of this run {run.model[:12]}")
     options = replace(run.options, device=device or run.options.device, overlay=False)
     predictor = make_predictor(model.network, options.device, softmax=model.card.recipe.data.exclusive)
-    settings = Run(model, predictor, out, run.options, 1, Event()).settings
+    settings = hash_settings(settings_of(model, run.options))
     channels = model.card.recipe.data.channels
     there = {name_of(image): image for image in find_images([images], channels)} if images is not None else None
     results = []
-    for record in Manifest(out).records.values():
-        threads = record.row.details.get("threads")
-        if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
-            threads = 1
-        with tempfile.TemporaryDirectory() as room:
-            again = Run(model, predictor, Path(room), options, threads, Event())
-            known = (record.model, record.settings) == (run.model, settings)
-            checked = _check(record, out, again, there) if known else _differs(record, "other settings")
-        results.append(checked)
-        report(checked)
+    with Readers() as readers:
+        for record in Manifest(out).records.values():
+            with tempfile.TemporaryDirectory() as room:
+                again = Run(model, predictor, Path(room), options, _threads_of(record), Event(), readers)
+                known = (record.model, record.settings) == (run.model, settings)
+                checked = _check(record, out, again, there) if known else _differs(record, "other settings")
+            results.append(checked)
+            report(checked)
     return results
+
+
+def _threads_of(record: Record) -> int:
+    threads = record.row.details.get("threads")
+    return threads if isinstance(threads, int) and 1 <= threads <= _MOST_THREADS else 1
 
 
 def _check(record: Record, out: Path, again: Run, there: dict[str, FoundImage] | None) -> Checked:

@@ -4,7 +4,7 @@ from biounet.files.atomic import append_line, atomic_path, find_parts, hash_file
 from biounet.files.axes import ReadOptions
 from biounet.files.cases import FoundImage
 from biounet.files.find import Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
-from biounet.files.isolated import Reader
+from biounet.files.isolated import Reader, Readers
 from biounet.files.masks import read_annotation, read_labels, unknown_regions
 from biounet.files.names import stem_of
 from biounet.files.read import Description, describe, read_volume
@@ -16,6 +16,7 @@ __all__ = [
     "Pair",
     "ReadOptions",
     "Reader",
+    "Readers",
     "Unpaired",
     "append_line",
     "atomic_path",
