@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any, Literal
 
 from biounet.errors import InputError, MachineError, ModelError
-from biounet.files import FoundImage, ReadOptions, Readers, find_images, hash_file
+from biounet.files import FoundImage, Readers, ReadOptions, find_images, hash_file
 from biounet.job import BatchOptions, Record, code_of, hash_settings, is_same, name_of, settings_of
 from biounet.manifest import Manifest
 from biounet.model import Model
