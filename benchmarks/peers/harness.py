@@ -157,6 +157,11 @@ def measure(tool: str, process: Process, images: Path, out: Path) -> None:
     report(tool, clock, (len(paths), sum(map(math.prod, shapes))), out, startup)
 
 
+def peak_memory_gb() -> float:
+    """Return the most memory that this process has used so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def report(tool: str, clock: Clock, images_and_voxels: tuple[int, int], out: Path, startup: float) -> None:
     """Print what a run took and write it to ``out/measured.json``; Mpx are megavoxels where images are volumes."""
     images, voxels = images_and_voxels
@@ -169,7 +174,7 @@ def report(tool: str, clock: Clock, images_and_voxels: tuple[int, int], out: Pat
         "seconds_in_all": total,
         "mpx_per_s": voxels / 1e6 / total,
         "mpx_per_s_without_table": voxels / 1e6 / (total - clock.seconds.get("table", 0.0)),
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gb": peak_memory_gb(),
         "threads": THREADS,
     }
     write_json(out / "measured.json", record)

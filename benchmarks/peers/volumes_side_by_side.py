@@ -26,6 +26,7 @@ from biounet.files import read_labels
 from biounet.recipe import read_recipe
 from biounet.resources import find_recipe
 
+SHOWN = ("dice", "hd95", "nsd")
 Score = Callable[[list[np.ndarray]], dict[str, float]]
 
 
@@ -49,7 +50,8 @@ def truth_of(arm: str) -> tuple[list[str], Score]:
             return score_instances(truth, found).as_figures()
         regions = recipe.data.overlapping or None
         figures = score_classes(truth, found, recipe.data.foreground, grids=grids, regions=regions)
-        return {**figures.as_figures(), "dice_per_case": float(np.mean(figures.dice_per_image))}
+        shown = {name: value for name, value in figures.as_figures().items() if name.startswith(SHOWN)}
+        return {**shown, "dice_per_case": float(np.mean(figures.dice_per_image))}
 
     return names, score
 
