@@ -27,8 +27,8 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import tifffile  # noqa: E402
 
-COLUMNS = ("label", "area", "centroid", "solidity", "intensity_mean")
-PLANE_COLUMNS = ("perimeter", "eccentricity")
+COLUMNS = ("label", "area", "centroid", "intensity_mean")
+PLANE_COLUMNS = ("perimeter", "eccentricity", "solidity")
 
 
 class Clock:

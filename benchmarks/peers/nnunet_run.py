@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def training_files(data: Path, leave_out: int | None) -> dict[str, tuple[list[Pa
         return {case: (files, data / "train" / "labels" / files[0].name) for case, files in images.items()}
     folders = sorted(path for path in data.iterdir() if path.is_dir())
     kept = [folder for index, folder in enumerate(folders) if index != leave_out]
+    if kept == folders:
+        sys.exit(f"--leave-out names the case to score, 0 to {len(folders) - 1}")
     return {folder.name: (cases_of(folder)[folder.name], folder / f"tumour{ENDING}") for folder in kept}
 
 
