@@ -45,6 +45,9 @@ class Card(Settings):
         Median pixel size of the training images in µm, None where they were not calibrated.
     lengths
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
+    seen
+        Ranges over the training images of `biounet.quality.looks_of`, and of the median diameter of the objects in an
+        image, in pixels of the working grid.
     data
         How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled.
     fingerprint
@@ -66,6 +69,7 @@ class Card(Settings):
     object_size_px: float | None = None
     pixel_size_um: float | None = None
     lengths: str = "px"
+    seen: dict[str, tuple[float, float]] = Field(default_factory=dict)
     data: dict[str, float] = Field(default_factory=dict)
     fingerprint: str = ""
     validation: dict[str, float] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
 from biounet.normalise import Zoom, normalise, onto_planes, rescale, zoom_to
 from biounet.predict import FULL, Predictor
+from biounet.quality import remarks_on
 from biounet.recipe import DataSettings, LabelSettings, own_value
 from biounet.stitch import Objects, label_objects, stitch
 from biounet.volume import Grid, Volume
@@ -113,7 +115,8 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     check_fit(volume, card)
     settings = options.label or card.label
     clock = _Clock()
-    image = rescale(normalise(volume.array, card.recipe.normalise), zoom_for(volume, card, options.diameter))
+    zoom = zoom_for(volume, card, options.diameter)
+    image = rescale(normalise(volume.array, card.recipe.normalise), zoom)
     clock.lap("normalise")
     if card.recipe.data.kind == "classes":
         maps = predict_image(image, predictor, options)
@@ -126,7 +129,9 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
         labels, count = objects.labels, len(objects.count)
         columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
     clock.lap("measure")
-    return Segmentation(labels, count, columns, volume, volume.notes, clock.laps)
+    remarks = remarks_on(volume.array, image, columns, math.prod(zoom) ** (1 / len(zoom)), card.seen)
+    clock.lap("quality")
+    return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps)
 
 
 def check_fit(volume: Volume, card: Card) -> None:
