@@ -24,6 +24,7 @@ from biounet.network import UNet
 from biounet.recipe import LabelSettings, Recipe, Settings
 
 _KEY = "biounet"
+_SUM = '{"sha256":"'  # with which the text of a card begins in a file
 FORMAT = 1
 HEADS = {"instances": ("foreground", "contour", "distance")}
 
@@ -140,7 +141,26 @@ def save_model(model: Model, path: str | Path) -> None:
 
 def _as_bytes(model: Model) -> bytes:
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
-    return to_safetensors(tensors, metadata={_KEY: model.card.model_dump_json()})
+    card = model.card.model_dump_json()
+    # In the card, as a second entry would stand before or behind the first by chance.
+    return to_safetensors(tensors, metadata={_KEY: f'{_SUM}{_digest(card, tensors)}",{card[1:]}'})
+
+
+def _digest(card: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of all that a model is; safetensors itself sees no bit that has changed."""
+    digest = hashlib.sha256(card.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the card, and the digest that stands before it; files of earlier versions have none."""
+    if not text.startswith(_SUM):
+        return text, ""
+    end = len(_SUM) + hashlib.sha256().digest_size * 2
+    return "{" + text[end + len('",') :], text[len(_SUM) : end]
 
 
 def load_model(path: str | Path) -> Model:
@@ -153,11 +173,17 @@ def load_model(path: str | Path) -> Model:
     ModelError
         If it is damaged, was not written by biounet, or comes from a later version.
     """
-    card = read_card(path)
+    text, digest = _split(_read_metadata(path))
+    card = _parse_card(text, path)
     network = new_network(card.recipe)
     try:
         with safe_open(path, framework="pt") as file:
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if digest and digest != _digest(text, tensors):
+            raise ModelError(
+                "damaged: its checksum is another", path=path, hint="copy it again from where it came from"
+            )
+        network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"the weights do not fit the card: {_first_line(error)}", path=path) from error
     network.eval()
@@ -166,6 +192,10 @@ def load_model(path: str | Path) -> Model:
 
 def read_card(path: str | Path) -> Card:
     """Read only the card of a model; errors as in `load_model`."""
+    return _parse_card(_split(_read_metadata(path))[0], path)
+
+
+def _read_metadata(path: str | Path) -> str:
     if not Path(path).is_file():
         raise MachineError("no such model file", path=path, hint="'biounet models' lists the built-in ones")
     try:
@@ -175,7 +205,7 @@ def read_card(path: str | Path) -> Card:
         raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
     if _KEY not in metadata:
         raise ModelError("a safetensors file, but not a biounet model", path=path)
-    return _parse_card(metadata[_KEY], path)
+    return str(metadata[_KEY])
 
 
 def _parse_card(text: str, path: str | Path) -> Card:
