@@ -46,7 +46,7 @@ class NetworkSettings(Settings):
         the size of the kernels of each level.
     """
 
-    widths: tuple[int, ...] = (32, 64, 96, 128, 128)
+    widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 96, 128, 128), min_length=1)
     convolutions: int = Field(default=2, ge=1, le=4)
     half_resolution: bool = True
     fold: tuple[int, ...] = ()
