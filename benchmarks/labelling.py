@@ -11,7 +11,7 @@ import os
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import sys
+import argparse
 import time
 from functools import partial
 from itertools import product
@@ -147,7 +147,10 @@ def best_of(data, functions):
 
 
 def main():
-    data = list(read_maps(sys.argv[1]) if len(sys.argv) > 1 else synthetic_maps())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("maps", nargs="?")
+    maps = parser.parse_args().maps
+    data = list(read_maps(maps) if maps else synthetic_maps())
     floods = {
         f"seeds > {t}, contour {w}": lambda m, t=t, w=w: seeds_and_watershed(m, t, w)
         for t, w in product((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (0.0, 0.5, 0.8))

@@ -23,11 +23,11 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from biounet.api import Segmenter, load
-from biounet.batch import write_outputs
 from biounet.dataset import edges_of
 from biounet.files import ReadOptions, read_volume, write_labels
 from biounet.label import label_classes
 from biounet.normalise import normalise
+from biounet.outputs import write_outputs
 from biounet.volume import Volume
 
 Files = tuple[Path, ...]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from biounet.annotation import UNLABELLED, Annotation
-from biounet.api import Segmenter
+from biounet.api import Segmenter, load
 from biounet.dataset import Case, hold_out, make_case
 from biounet.evaluation import score_classes, score_instances
 from biounet.files import ReadOptions, read_annotation, read_volume
@@ -98,6 +98,22 @@ def score(segmenter: Segmenter, pairs: list[Labelled]) -> dict[str, float]:
     return {**figures.as_figures(), "mean_per_case": float(np.mean(figures.dice_per_image)), **speed}
 
 
+def by_slices(segmenter: Segmenter, pairs: list[Labelled], cases: list[Case]) -> dict[str, float]:
+    """Return the mean Dice of the classes over slices that training saw labels of, and over those that it did not."""
+    found = [segmenter.segment(volume).labels for volume, _ in pairs]
+    drawn = [case.labels != UNLABELLED for case in cases]
+    figures = {}
+    for name, known in (("labelled", True), ("never_labelled", False)):
+        at = [labelled == known for labelled in drawn]
+        mine = np.concatenate([labels[where] for labels, where in zip(found, at, strict=True)])
+        true = np.concatenate([pair[1].labels[where] for pair, where in zip(pairs, at, strict=True)])
+        values = range(1, len(segmenter.card.recipe.data.foreground) + 1)
+        figures[f"dice_{name}_slices"] = float(
+            np.mean([2 * ((mine == v) & (true == v)).sum() / ((mine == v).sum() + (true == v).sum()) for v in values])
+        )
+    return figures
+
+
 def show(progress: Progress) -> None:
     """Print the course of the training."""
     if progress.step % 100 == 0:
@@ -112,6 +128,7 @@ def main() -> None:
     parser.add_argument("arm")
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--recipe", help="instead of the arm's own")
+    parser.add_argument("--score", action="store_true", help="score the model that is in --work, without training")
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / ".work")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -124,10 +141,14 @@ def main() -> None:
     kept, held = hold_out(known, recipe.data.validation, recipe.train.seed)
     draw = np.random.default_rng(0)
     cases, tuned = (make_cases(options.arm, pairs, recipe, draw) for pairs in (kept, held))
-    segmenter = Segmenter(train(cases, tuned, recipe, Run(report=show)))
-    segmenter.save(options.work / f"{options.arm}.safetensors")
+    path = options.work / f"{options.arm}.safetensors"
+    if not options.score:
+        Segmenter(train(cases, tuned, recipe, Run(report=show))).save(path)
+    segmenter = load(path)
     minutes = (time.perf_counter() - began) / 60
     row = {"arm": options.arm, "minutes": round(minutes, 1), **score(segmenter, unseen)}
+    if "slices" in options.arm and recipe.data.exclusive:
+        row |= by_slices(segmenter, kept, cases)
     (options.work / f"{options.arm}.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
     print(json.dumps({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()}))
 

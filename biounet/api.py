@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.annotation import refuse_absent
-from biounet.batch import picture_of, write_outputs
 from biounet.errors import InputError, ModelError, SettingsError
 from biounet.files import ReadOptions, describe, find_pairs, read_volume, stem_of
 from biounet.model import Card, Model, continued, load_model, save_model
+from biounet.outputs import picture_of, write_outputs
 from biounet.plan import plan
 from biounet.predict import Predictor, make_predictor
 from biounet.recipe import Recipe, read_recipe

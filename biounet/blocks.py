@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 
-from biounet.errors import SettingsError
+from biounet.errors import SettingsError, Stopped
 
 Region = tuple[slice, ...]
 Result = TypeVar("Result")
@@ -98,7 +99,10 @@ def lattice(
 
 
 def run_blocks(
-    function: Callable[[Block], Result], blocks: Iterable[Block], executor: Executor | None = None
+    function: Callable[[Block], Result],
+    blocks: Iterable[Block],
+    executor: Executor | None = None,
+    stop: Event | None = None,
 ) -> Iterator[Result]:
     """Yield ``function(block)`` for each block, in the order of `blocks`.
 
@@ -111,6 +115,13 @@ def run_blocks(
     executor
         Any ``concurrent.futures.Executor``, such as a pool of threads, of processes, or a Dask client's. None runs
         the blocks one after the other in this thread.
+    stop
+        When it is set, the next block is not begun.
+
+    Raises
+    ------
+    Stopped
+        If `stop` was set.
 
     Notes
     -----
@@ -118,19 +129,28 @@ def run_blocks(
     closed, blocks that have not begun are cancelled; the error is raised as the block raised it.
     """
     if executor is None:
-        yield from map(function, blocks)
+        for block in blocks:
+            end_if(stop)
+            yield function(block)
         return
     waiting: deque[Future[Result]] = deque()
     todo = iter(blocks)
     try:
         waiting.extend(executor.submit(function, block) for block in itertools.islice(todo, IN_FLIGHT))
         while waiting:
+            end_if(stop)
             result = waiting.popleft().result()
             waiting.extend(executor.submit(function, block) for block in itertools.islice(todo, 1))
             yield result
     finally:
         for future in waiting:
             future.cancel()
+
+
+def end_if(stop: Event | None) -> None:
+    """Raise `Stopped` when work is to end."""
+    if stop is not None and stop.is_set():
+        raise Stopped("stopped")
 
 
 def _per_axis(value: int | tuple[int, ...], axes: int, name: str) -> tuple[int, ...]:

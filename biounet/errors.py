@@ -72,3 +72,9 @@ class TrainingError(BiounetError, ArithmeticError):
     """Training cannot go on, for example because the loss is not a number."""
 
     exit_code = 4
+
+
+class Stopped(BiounetError):
+    """Work ended before its end because somebody asked for it; what was done is kept."""
+
+    exit_code = 130

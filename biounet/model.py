@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
@@ -25,6 +25,7 @@ from biounet.recipe import LabelSettings, Recipe, Settings
 
 _KEY = "biounet"
 _SUM = '{"sha256":"'  # with which the text of a card begins in a file
+_SHOWN = 3  # names of weights that a message lists
 FORMAT = 1
 HEADS = {"instances": ("foreground", "contour", "distance")}
 
@@ -46,6 +47,9 @@ class Card(Settings):
         Median pixel size of the training images in µm, None where they were not calibrated.
     lengths
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
+    seen
+        Ranges over the training images of `biounet.quality.looks_of`, and of the median diameter of the objects in an
+        image, in pixels of the working grid.
     data
         How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled.
     fingerprint
@@ -67,6 +71,7 @@ class Card(Settings):
     object_size_px: float | None = None
     pixel_size_um: float | None = None
     lengths: str = "px"
+    seen: dict[str, tuple[float, float]] = Field(default_factory=dict)
     data: dict[str, float] = Field(default_factory=dict)
     fingerprint: str = ""
     validation: dict[str, float] = Field(default_factory=dict)
@@ -171,19 +176,31 @@ def load_model(path: str | Path) -> Model:
     """
     text, digest = _split(_read_metadata(path))
     card = _parse_card(text, path)
-    network = new_network(card.recipe)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if digest and digest != _digest(text, tensors):
-            raise ModelError(
-                "damaged: its checksum is another", path=path, hint="copy it again from where it came from"
-            )
-        network.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"the weights do not fit the card: {_first_line(error)}", path=path) from error
-    network.eval()
-    return Model(network, card)
+    except SafetensorError as error:
+        raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
+    if digest and digest != _digest(text, tensors):
+        raise ModelError("damaged: its checksum is another", path=path, hint="copy it again from where it came from")
+    return Model(_network(card, tensors, path), card)
+
+
+def _network(card: Card, tensors: dict[str, torch.Tensor], path: str | Path) -> UNet:
+    """Return the network of a card with the given weights, which are copied: they may be a view of the file."""
+    try:
+        with torch.device("meta"):  # takes no memory, whatever a card asks for
+            network = new_network(card.recipe)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ModelError(f"its card describes no network: {_first_line(error)}", path=path) from error
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    there = {name: value.shape for name, value in tensors.items()}
+    wrong = sorted(name for name in expected.keys() | there.keys() if expected.get(name) != there.get(name))
+    if wrong:
+        shown = ", ".join(wrong[:_SHOWN])
+        raise ModelError(f"{len(wrong)} of its weights do not fit its card, such as {shown}", path=path)
+    network.to_empty(device="cpu").load_state_dict(tensors)
+    return network.eval()
 
 
 def read_card(path: str | Path) -> Card:
@@ -211,7 +228,9 @@ def _parse_card(text: str, path: str | Path) -> Card:
         if version != FORMAT:
             raise ModelError(f"model format {version}, this version reads {FORMAT}", path=path, hint="update biounet")
         return Card.model_validate(raw)
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except ModelError:
+        raise
+    except (ValueError, AttributeError, RecursionError) as error:  # of the JSON, or of the settings in it
         raise ModelError(f"its card cannot be read: {_first_line(error)}", path=path) from error
 
 

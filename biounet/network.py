@@ -178,4 +178,6 @@ def initialise(network: UNet, seed: int) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.normal_(network.head.weight, std=0.01, generator=generator)
+    # A smaller head sends all voxels to the background first, and small classes are slow to leave it: after 250 steps
+    # on the hippocampus Dice is 0 with 0.01, 0.82 with 0.1 and with 0.25.
+    nn.init.normal_(network.head.weight, std=0.1, generator=generator)

@@ -137,9 +137,10 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         affine[:dims, :dims] = self.matrix
         grid = AffineGrid(affine=torch.from_numpy(affine).float(), dtype=torch.float32)(self.patch)[0]
         grid[:dims] += torch.as_tensor(data[SHIFT], dtype=torch.float32).reshape(-1, *(1,) * dims)
-        sample = Resample(mode="bilinear", dtype=torch.float32)  # its default, float64, costs twice the time
-        padding = {IMAGE: "reflection", TARGET: "zeros"}
-        return {**data, **{key: sample(data[key], grid, padding_mode=padding[key]) for key in padding}}
+        sample = Resample(dtype=torch.float32)  # its default, float64, costs twice the time
+        # Labelled planes of a volume are one voxel thick: nothing between two planes would exist.
+        target = sample(data[TARGET], grid, mode="nearest" if dims == 3 else "bilinear", padding_mode="zeros")
+        return {**data, IMAGE: sample(data[IMAGE], grid, padding_mode="reflection"), TARGET: target}
 
 
 def _rotation(dims: int, first: int, second: int, angle: float) -> NDArray[np.float64]:

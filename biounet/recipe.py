@@ -13,18 +13,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from biounet.data_settings import DataSettings, Settings, own_value
 from biounet.errors import SettingsError
 from biounet.settings import (
     AugmentSettings,
-    DataSettings,
     LabelSettings,
     LossSettings,
     NetworkSettings,
     NormaliseSettings,
-    Settings,
     TargetSettings,
     TrainSettings,
-    own_value,
 )
 
 __all__ = [

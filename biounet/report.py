@@ -22,7 +22,7 @@ from biounet.report_style import SCRIPT, STYLE
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
 _MOST_BARS = 80  # images that have a bar each; more are a histogram
 _SIZE_BARS = 40
-_SIZES = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "volume_px", "voxels")
+SIZE_COLUMNS = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "volume_px", "voxels")
 _UNITS = {"um2": "µm²", "um3": "µm³", "mm2": "mm²", "mm3": "mm³", "px": "pixels"}
 
 
@@ -66,7 +66,7 @@ class ReportRow:
 
 def object_sizes(columns: Columns) -> Sizes:
     """Return the areas or volumes in a table of objects or lesions, in a unit of length where there is one."""
-    name = next(name for name in _SIZES if name in columns)
+    name = next(name for name in SIZE_COLUMNS if name in columns)
     counted = np.ones(len(columns[name]), np.bool_)
     if "lesion" in columns:  # those of the first class are the ones that are counted
         counted = (columns["lesion"] > 0) & (columns["class"] == columns["class"][0])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
 from biounet.normalise import Zoom, normalise, onto_planes, rescale, zoom_to
 from biounet.predict import FULL, Predictor
+from biounet.quality import remarks_on
 from biounet.recipe import DataSettings, LabelSettings, own_value
 from biounet.stitch import Objects, label_objects, stitch
 from biounet.volume import Grid, Volume
@@ -44,12 +47,15 @@ class SegmentOptions:
         the objects that the model was trained on.
     label
         Thresholds instead of those on the model's card.
+    stop
+        When it is set, the next block is not begun and `Stopped` is raised.
     """
 
     block: int | None = None
     executor: Executor | None = None
     diameter: float | None = None
     label: LabelSettings | None = None
+    stop: Event | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,8 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     check_fit(volume, card)
     settings = options.label or card.label
     clock = _Clock()
-    image = rescale(normalise(volume.array, card.recipe.normalise), zoom_for(volume, card, options.diameter))
+    zoom = zoom_for(volume, card, options.diameter)
+    image = rescale(normalise(volume.array, card.recipe.normalise), zoom)
     clock.lap("normalise")
     if card.recipe.data.kind == "classes":
         maps = predict_image(image, predictor, options)
@@ -122,7 +129,9 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
         labels, count = objects.labels, len(objects.count)
         columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
     clock.lap("measure")
-    return Segmentation(labels, count, columns, volume, volume.notes, clock.laps)
+    remarks = remarks_on(volume.array, image, columns, math.prod(zoom) ** (1 / len(zoom)), card.seen)
+    clock.lap("quality")
+    return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps)
 
 
 def check_fit(volume: Volume, card: Card) -> None:
@@ -167,8 +176,8 @@ def _find_objects(
         return label_block(*_surfaces(maps, parts), settings, block=block)
 
     halo = tuple(reach + margin for reach in predictor.network.reach)
-    blocks = lattice(shape, _block(options, shape), halo, predictor.network.stride)
-    return stitch(list(run_blocks(work, blocks, options.executor)), shape, settings, voxel_um=area)
+    blocks = lattice(shape, block_size(options, len(shape)), halo, predictor.network.stride)
+    return stitch(list(run_blocks(work, blocks, options.executor, options.stop)), shape, settings, voxel_um=area)
 
 
 def _surfaces(maps: Maps, parts: bool) -> tuple[Maps, Maps | None, Maps | None]:
@@ -215,8 +224,9 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
     return columns, int(counted) if data.regions or len(data.learned) == 1 else None
 
 
-def _block(options: SegmentOptions, shape: tuple[int, ...]) -> int:
-    return options.block or {2: 2048, 3: 256}[len(shape)]
+def block_size(options: SegmentOptions, dims: int) -> int:
+    """Return the edge of a block in voxels."""
+    return options.block or {2: 2048, 3: 256}[dims]
 
 
 def predict_image(image: NDArray[np.float32], predictor: Predictor, options: SegmentOptions | None = None) -> Maps:
@@ -234,8 +244,12 @@ def predict_image(image: NDArray[np.float32], predictor: Predictor, options: Seg
     options = options or SegmentOptions()
     network, shape = predictor.network, image.shape[1:]
     padded = pad_to_stride(image, network.stride)
-    blocks = lattice(shape, _block(options, shape), network.reach, network.stride)
-    results = run_blocks(lambda block: predict_block(padded, block, 0, predictor), blocks, options.executor)
+    blocks = lattice(shape, block_size(options, len(shape)), network.reach, network.stride)
+
+    def work(block: Block) -> Maps:
+        return predict_block(padded, block, 0, predictor)
+
+    results = run_blocks(work, blocks, options.executor, options.stop)
     if len(blocks) == 1:
         return next(results)
     maps: Maps | None = None

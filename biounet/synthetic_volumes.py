@@ -115,8 +115,8 @@ def make_head(
 
     Returns
     -------
-    Intensities by contrast, 0 around the head, and labels 0 rest, 1 necrosis, 2 oedema, 3 enhancing rim, all of shape
-    `shape`. The layers of a tumour lie in each other; small ones have no necrosis.
+    Intensities by contrast, 0 around the head, and labels as BRATS has them, 0 rest, 1 necrosis, 2 oedema, 4 enhancing
+    rim, all of shape `shape`. The layers of a tumour lie in each other; small ones have no necrosis.
     """
     rng = np.random.default_rng(seed)
     settings = StackSettings(shape=shape, spacing=(1.0, 1.0, 1.0), diameter=min(shape) / 2)
@@ -129,13 +129,13 @@ def make_head(
         radius = rng.uniform(0.12, 0.28) * min(shape)
         centre = half + rng.uniform(-0.5, 0.5, (3, 1, 1, 1)) * half
         away = np.sqrt(((steps - centre) ** 2).sum(0)) / radius + 0.12 * _noise(rng, settings, 0.3)
-        for value, edge in ((2, 1.0), (3, 0.65), (1, 0.4 if radius > 5 else 0.0)):
+        for value, edge in ((2, 1.0), (4, 0.65), (1, 0.4 if radius > 5 else 0.0)):
             labels[(away < edge) & (head < 0.9)] = value
     contrast = {"flair": (0.9, 1.6, 1.3), "t1c": (0.4, 0.7, 2.0)}  # of necrosis, oedema and rim
     images = {}
     for name, values in contrast.items():
         light = np.where(tissue, 1.0, 0.8)
-        for value, level in enumerate(values, 1):
+        for value, level in zip((1, 2, 4), values, strict=True):
             light[labels == value] = level
         noisy = _blurred(light.astype(np.float32), (0.6, 0.6, 0.6)) + rng.normal(0, 0.06, shape)
         images[name] = np.where(head < 1, np.maximum(600 * noisy, 1), 0).astype(np.float32)

@@ -22,6 +22,7 @@ from biounet.errors import InputError, TrainingError
 from biounet.loss import recipe_loss
 from biounet.model import Card, Model, continued, new_network, outputs_of
 from biounet.predict import has_fast_bfloat16, pick_device
+from biounet.quality import Looks, looks_of, ranges_of
 from biounet.recipe import Recipe
 from biounet.tune import Figures, tune, validate
 
@@ -252,12 +253,24 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures)
         object_size_px=float(np.median(sizes)) if len(sizes) else None,
         pixel_size_um=float(np.median(spacings)) if calibrated else None,
         lengths=recipe.targets.unit,
+        seen=seen_of(cases, recipe),
         data={"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels},
         validation=figures,
         history=tuple(state.history),
         notes=(SPLIT_BY_SHAPE,) if recipe.data.kind == "scribbles" else (),
         versions={"biounet": biounet.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
+
+
+def seen_of(cases: Iterable[Case], recipe: Recipe) -> dict[str, tuple[float, float]]:
+    """Return the ranges of how images of cases look and how large their objects are, for the card."""
+    looks: list[Looks] = []
+    for case in cases:
+        one = looks_of(case.image.numpy())
+        if recipe.data.kind == "instances" and (case.labels > 0).any():
+            one["diameter"] = float(np.median(_object_sizes([case])))
+        looks.append(one)
+    return ranges_of(looks)
 
 
 def _object_sizes(cases: Sequence[Case]) -> np.ndarray:

@@ -1,14 +1,14 @@
 """Make the samples: fields of nuclei with truth and the counts that a good model finds, stacks, and heads with tumours.
 
-    python data_samples/make_samples.py
+    python data_samples/make_samples.py [FOLDER]
 
 The same version of NumPy and SciPy writes the same bytes again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import nibabel
@@ -100,4 +100,6 @@ def _write_nifti(path: Path, array: NDArray[np.int16] | NDArray[np.uint8]) -> No
 
 
 if __name__ == "__main__":
-    write_samples(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).resolve().parent)
+    write_samples(parser.parse_args().folder)

@@ -1,4 +1,4 @@
-"""Draw the picture of the README again: python docs/make_overlay.py."""
+"""Draw the pictures of the README again: python docs/make_overlay.py."""
 
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from biounet.resources import sample_folder
 
 
 def main() -> None:
-    """Write the crowded sample, plain and with outlines, side by side and twice as large."""
+    """Write the crowded sample, plain and with outlines, side by side and twice as large; and the crowded stack."""
     found = biounet.load("nuclei").segment(sample_folder() / "images" / "crowded.tif")
     large = [array.repeat(2, -1).repeat(2, -2) for array in (found.volume.array, found.labels)]
     plain, outlined = (draw_overlay(large[0], labels) for labels in (np.zeros_like(large[1]), large[1]))
     gap = np.full((plain.shape[0], 8, 3), 255, np.uint8)
     write_picture(Path(__file__).with_name("overlay.png"), np.concatenate([plain, gap, outlined], 1))
+    stack = biounet.load("nuclei3d").segment(sample_folder() / "stacks" / "images" / "crowded.tif")
+    write_picture(Path(__file__).with_name("volume.png"), stack.overlay())
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from biounet.annotation import Annotation
 from biounet.api import volume_of_array
 from biounet.dataset import Case, fingerprint, hold_out, load_cases, make_case
 from biounet.files import find_pairs
-from biounet.model import Model, save_model
+from biounet.model import Model, load_model, save_model
 from biounet.recipe import Recipe, read_recipe
 from biounet.synthetic import draw_settings, make_field
-from biounet.training import Progress, Run, train
+from biounet.training import Progress, Run, seen_of, train
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
 HERE = Path(__file__).parent
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--synthetic", type=int, default=150)
     parser.add_argument("--out", type=Path, default=HERE.parent / "biounet" / "models" / "nuclei.safetensors")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--card-only", action="store_true", help="only say again what the images of --out looked like")
     options = parser.parse_args()
 
     recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None, average=0.998)
@@ -60,6 +61,10 @@ def main() -> None:
     pairs = [pair for name in SETS for pair in find_pairs(*(options.data / name / "train" / part for part in PARTS))]
     pairs, held = hold_out(pairs, recipe.data.validation, recipe.train.seed)
     cases = [*load_cases(pairs, recipe), *synthetic_cases(options.synthetic, recipe)]
+    if options.card_only:
+        model = load_model(options.out)
+        save_model(Model(model.network, model.card.model_copy(update={"seen": seen_of(cases, recipe)})), options.out)
+        return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
     run = Run(checkpoint=checkpoint, resume=options.resume, report=show)
     model = train(cases, list(load_cases(held, recipe)), recipe, run)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.batch import BatchOptions, Row, exit_code, segment_batch
+from biounet.batch import segment_batch
 from biounet.errors import InputError, MachineError
 from biounet.files import find_images, stem_of
+from biounet.job import BatchOptions, Row, exit_code
 from conftest import discs
 
 
@@ -39,7 +40,7 @@ def test_every_input_has_a_row_and_bad_ones_have_no_count(segmenter, mixed, tmp_
     rows = segment_batch(find_images([mixed]), segmenter.model, out)
     table = _rows(out)
     assert [row["image"] for row in table] == ["a.tif", "deep/a.tif", "empty.tif", "page.tif", "rgb.tif"]
-    assert [row["status"] for row in table] == ["ok", "ok", "failed", "failed", "failed"]
+    assert [row["status"] == "failed" for row in table] == [False, False, True, True, True]
     assert [row["count"] == "" for row in table] == [False, False, True, True, True]
     assert "empty file" in table[2]["message"]
     assert "html" in table[3]["message"]
@@ -48,7 +49,7 @@ def test_every_input_has_a_row_and_bad_ones_have_no_count(segmenter, mixed, tmp_
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert made == sorted(
         [f"{stem}_{end}" for stem in ("a", "deep/a") for end in ("labels.tif", "objects.csv", "overlay.png")]
-        + ["counts.csv", "report.html", "run.json"]
+        + [".claims", "counts.csv", "manifest.jsonl", "report.html", "run.json"]
     )
 
 
@@ -85,7 +86,7 @@ def test_the_run_is_recorded(segmenter, mixed, tmp_path):
     first = record["images"][0]
     assert first["shape"] == [1, 96, 96]
     assert first["spacing"] == [0.5, 0.5]
-    assert set(first["seconds"]) == {"normalise", "predict_and_label", "measure"}
+    assert set(first["seconds"]) == {"normalise", "predict_and_label", "measure", "quality"}
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Areas of objects" in report
     assert segmenter.model.sha256[:12] in report

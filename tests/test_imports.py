@@ -11,20 +11,21 @@ PACKAGE = ROOT / "biounet"
 # The story of an image. A module imports only from modules above it; a folder counts as one module.
 # fmt: off
 ORDER = [
-    "errors", "compiled", "volume", "annotation", "settings", "recipe", "resources",
+    "errors", "compiled", "volume", "annotation", "data_settings", "settings", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
     "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch",
-    "shape", "solids", "measure", "lesions", "segment", "matching", "region_scores", "scores", "evaluation",
-    "overlay", "volume_overlay", "report_style", "report", "batch", "tune", "checkpoint", "training", "history",
-    "check", "api", "cli",
+    "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
+    "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest", "summary",
+    "one_file", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
+    "stopping", "terminal", "cli_options", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
-    "errors", "compiled", "volume", "annotation", "settings", "recipe", "resources",
+    "errors", "compiled", "volume", "annotation", "data_settings", "settings", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "border_weight",
-    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
+    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions", "quality",
     "matching", "region_scores", "scores", "evaluation", "overlay", "volume_overlay", "report_style", "report", "check",
 ]
 # fmt: on

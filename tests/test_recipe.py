@@ -70,6 +70,8 @@ def test_a_key_like_no_other_lists_the_known_ones():
     [
         ({"train": {"minutes": 0}}, "train.minutes = 0"),
         ({"label": {"foreground": 1.0}}, "label.foreground = 1.0"),
+        ({"network": {"widths": []}}, "network.widths = []"),
+        ({"network": {"widths": [8, 0]}}, "network.widths.1 = 0"),
         ({"data": {"kind": "points"}}, "data.kind = 'points'"),
         ({"data": {"kind": "classes"}}, "names of the classes"),
         ({"data": {"kind": "instances", "classes": ["a"]}}, "have no classes"),

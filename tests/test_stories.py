@@ -87,10 +87,18 @@ def test_batch_operator_can_believe_the_exit_code(samples):
     assert len(rows) == 5
     assert rows["broken.tif"]["count"] is None
     assert not list((samples / "out").glob("broken*"))
+    assert len(first.stdout.splitlines()) == len(rows_of(samples / "out" / "counts.csv"))
     results = {p.name: p.read_bytes() for p in (samples / "out").glob("*_*")}
+    (samples / "images" / "broken.tif").unlink()
+    (samples / "out" / "dim_labels.tif").unlink()
     again = shell(samples, "segment", "images", "-o", "out", "--quiet", "--jobs", "1")
-    assert again.returncode == 3
+    assert (again.returncode, again.stderr) == (0, "")
     assert results == {p.name: p.read_bytes() for p in (samples / "out").glob("*_*")}
+    done = shell(samples, "verify", "out", "--images", "images", "--json")
+    said = {row["image"]: row["status"] for row in map(json.loads, done.stdout.splitlines())}
+    assert said.pop("broken.tif") == "missing"
+    assert said == {row["image"]: "same" for row in rows_of(samples / "out" / "counts.csv")}
+    assert done.returncode == 3
 
 
 def test_the_demo_runs_in_an_empty_folder(tmp_path):

@@ -56,13 +56,13 @@ def test_light_fades_with_depth_and_blurs_along_it():
 
 def test_the_layers_of_a_tumour_lie_in_each_other():
     images, labels = make_head(1, (28, 48, 44))
-    assert set(np.unique(labels)) == {0, 1, 2, 3}
+    assert set(np.unique(labels)) == {0, 1, 2, 4}
     assert {name: image.shape for name, image in images.items()} == dict.fromkeys(("flair", "t1c"), (28, 48, 44))
     around_rim = ndimage.binary_dilation(labels == 1) & (labels != 1)
-    assert (labels[around_rim] == 3).mean() > 0.9
+    assert (labels[around_rim] == 4).mean() > 0.9
     head = images["flair"] > 0
     assert not labels[~head].any()
-    assert np.median(images["t1c"][labels == 3]) > 1.5 * np.median(images["t1c"][head & (labels == 0)])
+    assert np.median(images["t1c"][labels == 4]) > 1.5 * np.median(images["t1c"][head & (labels == 0)])
 
 
 def test_samples_of_stacks_state_their_voxel_size():

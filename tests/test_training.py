@@ -47,6 +47,15 @@ def test_the_same_settings_give_the_same_weights(cases):
     assert _hash(first) == _hash(second) != _hash(other)
 
 
+@pytest.mark.parametrize("patch", [32, 96, 112])
+def test_a_patch_that_is_not_turned_wastes_nothing_on_what_lies_beyond_the_border(cases, patch):
+    patches = Patches(cases, _recipe(train={"patch": patch}, augment={"free": 0.0}))
+    inside = min(1.0, (96 / patch) ** 2)  # the fields have 96 x 96 pixels, all of them labelled
+    for index in range(20):
+        _, target, _ = patches[index]
+        assert (target[3] > 0).float().mean() == pytest.approx(inside)
+
+
 def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases, tmp_path):
     class Killed(BaseException):
         pass

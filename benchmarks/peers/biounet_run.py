@@ -15,7 +15,7 @@ def predict(model: str, images: Path, out: Path) -> None:
     import torch
 
     import biounet
-    from biounet.batch import write_outputs
+    from biounet.outputs import write_outputs
 
     torch.set_num_threads(harness.THREADS)
     network = biounet.load(model)

@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 import argparse  # noqa: E402
 import csv  # noqa: E402
 import json  # noqa: E402
+import math  # noqa: E402
 import resource  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -26,7 +27,8 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import tifffile  # noqa: E402
 
-COLUMNS = ("label", "area", "centroid", "perimeter", "eccentricity", "solidity", "intensity_mean")
+COLUMNS = ("label", "area", "centroid", "intensity_mean")
+PLANE_COLUMNS = ("perimeter", "eccentricity", "solidity")
 
 
 class Clock:
@@ -51,9 +53,12 @@ class Clock:
 Process = Callable[[Path, Path, Clock], None]
 """Image path, output folder, clock -> label file and table on disk."""
 
+Options = dict[str, dict[str, object]]
+"""Name of an option -> what argparse wants to know of it."""
 
-def parser(tool: str, *, trains: bool = True) -> argparse.ArgumentParser:
-    """Return the command line that all tools share: ``train`` and ``predict``."""
+
+def parser(tool: str, *, trains: bool = True, extra: dict[str, Options] | None = None) -> argparse.ArgumentParser:
+    """Return the command line that all tools share: ``train`` and ``predict``, with the `extra` options of each."""
     root = argparse.ArgumentParser(prog=f"{tool}_run.py")
     commands = root.add_subparsers(dest="command", required=True)
     if trains:
@@ -63,13 +68,16 @@ def parser(tool: str, *, trains: bool = True) -> argparse.ArgumentParser:
         train.add_argument("--out", type=Path, required=True, help="model folder")
     predict = commands.add_parser("predict", help="segment a folder of images and time it")
     predict.add_argument("--model", required=True)
-    predict.add_argument("--images", type=Path, required=True, help="folder of TIFF files")
+    predict.add_argument("--images", type=Path, required=True, help="folder of images")
     predict.add_argument("--out", type=Path, required=True)
+    for command, options in (extra or {}).items():
+        for name, how in options.items():
+            commands.choices[command].add_argument(name, **how)
     return root
 
 
 def read_pairs(data: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the images and label images (y, x) of `data`, matched by file name, in order of name."""
+    """Return the images and label images ([z,] y, x) of `data`, matched by file name, in order of name."""
     names = sorted(path.name for path in (data / "images").glob("*.tif"))
     images = [tifffile.imread(data / "images" / name) for name in names]
     labels = [tifffile.imread(data / "labels" / name).astype(np.int32) for name in names]
@@ -97,7 +105,7 @@ def shape_of(path: Path) -> tuple[int, ...]:
 
 
 def write_labels(labels: np.ndarray, out: Path, stem: str) -> None:
-    """Write a label image (y, x) with the smallest unsigned type that holds its largest id."""
+    """Write a label image ([z,] y, x) with the smallest unsigned type that holds its largest id."""
     kind = np.min_scalar_type(int(labels.max(initial=0)))
     tifffile.imwrite(out / f"{stem}_labels.tif", labels.astype(kind))
 
@@ -106,7 +114,8 @@ def write_table(labels: np.ndarray, image: np.ndarray, out: Path, stem: str) -> 
     """Write one row per object with what scikit-image measures, in pixels."""
     from skimage.measure import regionprops_table
 
-    table = regionprops_table(labels, image, properties=COLUMNS)
+    columns = COLUMNS + PLANE_COLUMNS if labels.ndim == 2 else COLUMNS
+    table = regionprops_table(labels, image, properties=columns)
     with (out / f"{stem}_objects.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(table)
@@ -145,17 +154,27 @@ def measure(tool: str, process: Process, images: Path, out: Path) -> None:
     clock = Clock()
     for path in paths:
         process(path, out, clock)
-    megapixels = sum(shape[-2] * shape[-1] for shape in shapes) / 1e6
+    report(tool, clock, (len(paths), sum(map(math.prod, shapes))), out, startup)
+
+
+def peak_memory_gb() -> float:
+    """Return the most memory that this process has used so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def report(tool: str, clock: Clock, images_and_voxels: tuple[int, int], out: Path, startup: float) -> None:
+    """Print what a run took and write it to ``out/measured.json``; Mpx are megavoxels where images are volumes."""
+    images, voxels = images_and_voxels
     total = sum(clock.seconds.values())
     record: dict[str, object] = {
         "tool": tool,
-        "images": len(paths),
-        "megapixels": megapixels,
+        "images": images,
+        "megapixels": voxels / 1e6,
         "seconds": {"startup": startup, **clock.seconds},
         "seconds_in_all": total,
-        "mpx_per_s": megapixels / total,
-        "mpx_per_s_without_table": megapixels / (total - clock.seconds.get("table", 0.0)),
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "mpx_per_s": voxels / 1e6 / total,
+        "mpx_per_s_without_table": voxels / 1e6 / (total - clock.seconds.get("table", 0.0)),
+        "peak_memory_gb": peak_memory_gb(),
         "threads": THREADS,
     }
     write_json(out / "measured.json", record)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the peers that biounet is compared with, each into an environment of its own.
 #
-#   benchmarks/peers/install.sh DIR        makes DIR/stardist and DIR/cellpose; safe to repeat
+#   benchmarks/peers/install.sh DIR        makes DIR/stardist, DIR/cellpose and DIR/nnunet; safe to repeat
 #
 # PYTHON names the interpreter (3.11 by default). The versions that decide a figure are pinned.
 set -euo pipefail
@@ -9,6 +9,8 @@ set -euo pipefail
 dir=${1:?usage: install.sh DIR}
 python=${PYTHON:-python3.11}
 mkdir -p "$dir"
+# A half-made environment is an error then, where pip would otherwise install for the whole machine.
+export PIP_REQUIRE_VIRTUALENV=1
 
 environment() {
     [ -x "$dir/$1/bin/python" ] || "$python" -m venv "$dir/$1"
@@ -35,3 +37,13 @@ from importlib.metadata import version
 import torch
 from cellpose import models, train
 print("cellpose", version("cellpose"), "with torch", torch.__version__)'
+
+environment nnunet
+# torch first and pinned, so that a CPU build is kept where the index offers one.
+install nnunet torch==2.13.0
+install nnunet torch==2.13.0 nnunetv2==2.8.1
+"$dir/nnunet/bin/python" -c '
+from importlib.metadata import version
+import torch
+import nnunetv2
+print("nnunetv2", version("nnunetv2"), "with torch", torch.__version__)'

@@ -1,10 +1,10 @@
 """The only code that knows file formats."""
 
-from biounet.files.atomic import atomic_path, write_text
+from biounet.files.atomic import append_line, atomic_path, find_parts, hash_file, part_begin, write_text
 from biounet.files.axes import ReadOptions
 from biounet.files.cases import FoundImage
 from biounet.files.find import Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
-from biounet.files.isolated import Reader
+from biounet.files.isolated import Reader, Readers
 from biounet.files.masks import read_annotation, read_labels, unknown_regions
 from biounet.files.names import stem_of
 from biounet.files.read import Description, describe, read_volume
@@ -16,14 +16,19 @@ __all__ = [
     "Pair",
     "ReadOptions",
     "Reader",
+    "Readers",
     "Unpaired",
+    "append_line",
     "atomic_path",
     "describe",
     "find_images",
     "find_pairs",
+    "find_parts",
+    "hash_file",
     "label_suffix",
     "list_images",
     "match_pairs",
+    "part_begin",
     "read_annotation",
     "read_labels",
     "read_volume",

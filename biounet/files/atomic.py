@@ -1,11 +1,15 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and lines that are appended whole."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import itertools
 import os
+import signal
 import threading
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +25,8 @@ _HINTS = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 _SHORT = 50  # characters of the name that the temporary one keeps: of 4 bytes each, where file systems allow 255
+_PART = ".part"
+_writes = itertools.count(1)
 
 
 @contextmanager
@@ -36,17 +42,18 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         If the disk is full or the folder cannot be written to.
     """
     final = Path(final)
-    part = final.with_name(f".{final.name[:_SHORT]}.{os.getpid()}-{threading.get_ident()}.part")
+    part = final.with_name(f"{part_begin(final)}{os.getpid()}-{threading.get_ident()}{_PART}")
     try:
         yield part
+        _count_write(lambda: os.truncate(part, part.stat().st_size // 2))
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        _count_write()
         part.replace(final)
     except BiounetError:
         raise
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0)
-        raise MachineError(f"cannot write: {error.strerror or error}", path=final, hint=hint) from error
+        raise _cannot_write(final, error) from error
     finally:
         with suppress(OSError):  # such as a folder that is a file: the error of the block says it
             part.unlink(missing_ok=True)
@@ -56,3 +63,76 @@ def write_text(path: str | Path, text: str) -> None:
     """Write text as UTF-8 with line ends as on Unix, atomically."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Append a line to a file, which is on the disk afterwards; one writer at a time.
+
+    What a kill left of a line before keeps a line of its own; what a full disk left of this one is cut off.
+
+    Raises
+    ------
+    MachineError
+        If the disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    try:
+        with path.open("ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                line = line if file.read(1) == b"\n" else f"\n{line}"
+            left = memoryview(f"{line}\n".encode())
+            try:
+                _count_write(lambda: file.write(left[: len(left) // 2]))
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def part_begin(final: Path) -> str:
+    """Return how the names of temporary files for `final` begin, and those for no other file in its folder."""
+    return f".{final.name[:_SHORT]}.{zlib.crc32(os.fsencode(final.name)):08x}."
+
+
+def find_parts(folder: Path) -> dict[Path, list[Path]]:
+    """Return the temporary files that killed or running processes have in a folder and below.
+
+    They are listed by the folder and the begin of their names, as `part_begin` gives it.
+    """
+    found: dict[Path, list[Path]] = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name.endswith(_PART):
+                begin = name.removesuffix(_PART).rpartition(".")[0]
+                found.setdefault(Path(root, f"{begin}."), []).append(Path(root, name))
+    return found
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cannot_write(path: Path, error: OSError) -> MachineError:
+    hint = _HINTS.get(error.errno or 0)
+    return MachineError(f"cannot write: {error.strerror or error}", path=path, hint=hint)
+
+
+def _count_write(spoil: Callable[[], object] = lambda: None) -> None:
+    """Fail where a test wants it: ``BIOUNET_FAULT=enospc@17`` fills the disk at the 17th write, ``kill@17`` kills.
+
+    Every content, every rename and every appended line is a write; `spoil` leaves half of it behind.
+    """
+    kind, _, number = os.environ.get("BIOUNET_FAULT", "").partition("@")
+    if kind and next(_writes) == int(number):
+        spoil()
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

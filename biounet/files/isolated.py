@@ -190,6 +190,33 @@ class Reader:
                 cast(BufferedWriter, pipe).close()
 
 
+class Readers:
+    """As many `Reader` as threads read at the same time; a context manager that closes them."""
+
+    def __init__(self) -> None:
+        self._all: list[Reader] = []
+        self._idle: list[Reader] = []
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in self._all:
+            reader.close()
+
+    def read(self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
+        """Read an image, as `Reader.read` does; for any number of threads."""
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader = Reader()
+            self._all.append(reader)
+        try:
+            return reader.read(path, options)
+        finally:
+            self._idle.append(reader)
+
+
 class _Lost(Exception):
     """The process ended, or was ended, without an answer."""
 

@@ -1,0 +1,99 @@
+"""Options that commands share, and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from biounet.errors import SettingsError
+
+if TYPE_CHECKING:
+    from biounet.files import ReadOptions
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Images, folders, patterns, or CHANNEL=FILE for each channel.", metavar="IMAGE...", show_default=False
+    ),
+]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name or path of a model.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
+Axes = Annotated[Optional[str], typer.Option(help="Axes of the files, such as ZCYX.", show_default=False)]  # noqa: UP045
+Spacing = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation
+    typer.Option(help="Pixel size in µm (NIfTI: mm): one number, or y,x or z,y,x.", show_default=False),
+]
+Channel = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Channel to use: number from 0, or name.", show_default=False),
+]
+Plane = Annotated[Optional[int], typer.Option(help="Plane of a stack to use, from 0.", show_default=False)]  # noqa: UP045
+Jobs = Annotated[Optional[int], typer.Option(help="Images at a time.", min=1, show_default="one per core")]  # noqa: UP045
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
+Shard = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="i/n: work on every n-th image, from the i-th on.", metavar="I/N", show_default=False),
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
+Excel = Annotated[bool, typer.Option("--excel", help="Make texts harmless that a spreadsheet would run as a formula.")]
+Diameter = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1),
+]
+Block = Annotated[Optional[int], typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]  # noqa: UP045
+Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
+Results = Annotated[Path, typer.Argument(help="Folder of results.", metavar="OUT")]
+Moved = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Folder of the images, when they were moved.", show_default=False),
+]
+ModelFile = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", "-m", help="Path of the model, when it is not built in.", show_default=False),
+]
+OtherDevice = Annotated[Optional[str], typer.Option(help="As recorded, or another.", show_default=False)]  # noqa: UP045
+
+
+def read_options(
+    axes: str | None, spacing: str | None, channel: str | None, plane: int | None, dims: int
+) -> ReadOptions:
+    """Return how files of `dims` dimensions are read, as the options of a command say it."""
+    from biounet.files import ReadOptions
+
+    number = int(channel) if channel is not None and channel.isdigit() else channel
+    return ReadOptions(axes=axes, spacing=_spacing(spacing, dims), channel=number, dims=dims, plane=plane)
+
+
+def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) == 1:
+        numbers *= dims
+    if len(numbers) != dims or not all(0 < number < float("inf") for number in numbers):
+        raise SettingsError(f"--spacing {text}: expected {dims} positive numbers, or one", hint="such as 0.325,0.325")
+    return numbers
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """Return the numbers of ``i/n``.
+
+    Raises
+    ------
+    SettingsError
+        If they are no numbers, or not 1 <= i <= n.
+    """
+    if text is None:
+        return None
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise SettingsError(f"--shard {text}: expected i/n with i from 1 to n", hint="such as 2/4")
+    return int(first), int(count)

@@ -1,0 +1,132 @@
+"""What can be said about images and their annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from biounet.annotation import UNLABELLED, Kind
+
+
+class Settings(BaseModel):
+    """Frozen and strict base: a change is a new value, a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """What the images and annotations hold.
+
+    Attributes
+    ----------
+    kind
+        What an annotation file holds: ``instances``, ``classes`` or ``scribbles``.
+    dims
+        2 for images, 3 for volumes.
+    channels
+        Names of the channels that the network sees, in order.
+    classes
+        Names of the classes 1, 2, … of ``classes`` and ``scribbles``; class 0 is background and has no name here.
+    unlabelled
+        Value on disk of voxels that nobody labelled.
+    palette
+        For colour-coded annotations: ``"#RRGGBB"`` to the name of a class, ``"background"`` or ``"unlabelled"``.
+    regions
+        For ``classes``: regions that may contain each other, each the values of its classes, from the outermost to the
+        innermost. The network then says of each region whether a voxel belongs to it, and such a voxel gets the first
+        value that only the innermost of its regions has.
+    unknown
+        For ``classes``: regions, or classes, that nobody drew in a case, by the name of its annotation or of the folder
+        that this lies in. They do not exist there.
+    slices
+        Axis, ``z``, ``y`` or ``x``, along which only those slices are labelled that hold any label; None: all are.
+    slice_numbers
+        The slices along that axis that are labelled, counted from 0, instead of those that hold any label.
+    pixel_size_um
+        Working grid in µm per pixel. None works on the pixels of the images as they are.
+    voxel_size
+        Working grid of volumes along z, y and x, in the unit of their files: mm for NIfTI, µm for TIFF. Training plans
+        it as the median of the training images where it is empty.
+    validation
+        Share of the training images that is held out when no validation folder is given.
+    """
+
+    kind: Kind = "instances"
+    dims: Literal[2, 3] = 2
+    channels: tuple[str, ...] = ("intensity",)
+    classes: tuple[str, ...] = ()
+    unlabelled: int = UNLABELLED
+    palette: dict[str, str] = Field(default_factory=dict)
+    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    unknown: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    slices: Literal["z", "y", "x"] | None = None
+    slice_numbers: tuple[int, ...] = ()
+    pixel_size_um: float | None = Field(default=None, gt=0)
+    voxel_size: tuple[PositiveFloat, ...] = ()
+    validation: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> DataSettings:
+        if self.kind == "instances" and self.classes:
+            raise ValueError("annotations of kind 'instances' have no classes")
+        if self.kind == "classes" and not self.classes:
+            raise ValueError("annotations of kind 'classes' need the names of the classes")
+        known = {*self.classes, "background", "unlabelled"}
+        for colour, name in self.palette.items():
+            if name not in known:
+                raise ValueError(f"palette: {colour} is called '{name}', which is none of {sorted(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _regions_fit(self) -> DataSettings:
+        if (self.regions or self.unknown) and self.kind != "classes":
+            raise ValueError("regions and unknown are for annotations of kind 'classes'")
+        for name, values in self.regions.items():
+            if not values or not all(1 <= value <= len(self.classes) for value in values):
+                raise ValueError(f"regions.{name} = {list(values)}: classes from 1 to {len(self.classes)}")
+        unclear = [name for name in self.regions if own_value(self.regions, name) is None]
+        if unclear:
+            raise ValueError(f"regions.{unclear[0]}: the regions after it hold all of its classes")
+        for case, names in self.unknown.items():
+            for name in names:
+                if name not in (self.regions or self.foreground):
+                    raise ValueError(f"unknown.{case}: '{name}' is none of {list(self.regions or self.foreground)}")
+        if self.slices == "z" and self.dims == 2:
+            raise ValueError("slices = 'z': an image has no axis z")
+        if self.slice_numbers and self.slices is None:
+            raise ValueError("slice_numbers needs slices, the axis that they are counted along")
+        if self.voxel_size and len(self.voxel_size) != self.dims:
+            raise ValueError(f"voxel_size needs {self.dims} numbers")
+        return self
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of the classes that are not background."""
+        return tuple(name for name in self.classes if name != "background")
+
+    @property
+    def learned(self) -> dict[str, tuple[int, ...]]:
+        """The regions, or else the classes, and the values of each; empty for instances."""
+        return self.regions or {name: (value,) for value, name in enumerate(self.foreground, 1)}
+
+    @property
+    def overlapping(self) -> dict[str, tuple[int, ...]]:
+        """The regions that the network tells apart one by one; empty where its classes exclude each other.
+
+        A class that is unknown in some cases makes every class a region of its own.
+        """
+        return self.learned if self.regions or self.unknown else {}
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the outputs of the network exclude each other, as classes do; objects' heads and regions do not."""
+        return self.kind != "instances" and not self.overlapping
+
+
+def own_value(regions: Mapping[str, tuple[int, ...]], name: str) -> int | None:
+    """Return the first class of a region that no region after it has: what its voxels are called."""
+    names = list(regions)
+    inner = {value for other in names[names.index(name) + 1 :] for value in regions[other]}
+    return next((value for value in regions[name] if value not in inner), None)

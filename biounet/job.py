@@ -1,0 +1,208 @@
+"""What a batch is asked to do, and what becomes of each of its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import biounet
+from biounet.errors import InputError, SettingsError
+from biounet.files import FoundImage, ReadOptions, hash_file
+from biounet.model import Model
+from biounet.report import Sizes
+from biounet.segment import SegmentOptions
+
+Status = Literal["ok", "empty", "flagged", "failed"]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a batch runs.
+
+    Attributes
+    ----------
+    read
+        How files are read.
+    segment
+        How images are worked through.
+    device
+        ``auto``, ``cpu`` or ``cuda[:n]``.
+    jobs
+        Images at a time; None: one per core on a CPU.
+    overlay
+        Whether ``<name>_overlay.png`` and the report are written.
+    excel
+        Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
+    shard
+        ``(i, n)``: work on every n-th image, from the i-th on, counted from 1; None: on all.
+    fail_fast
+        Whether the first image that fails is the last.
+    """
+
+    read: ReadOptions = field(default_factory=ReadOptions)
+    segment: SegmentOptions = field(default_factory=SegmentOptions)
+    device: str = "auto"
+    jobs: int | None = None
+    overlay: bool = True
+    excel: bool = False
+    shard: tuple[int, int] | None = None
+    fail_fast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise SettingsError(f"shard {self.shard[0]} of {self.shard[1]}: counted from 1")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one input; the row of ``counts.csv``.
+
+    Attributes
+    ----------
+    image
+        The input as it was given, relative to the input folder where there is one.
+    status
+        ``ok``; ``empty``: nothing was found; ``flagged``: done, with something that a user should look at; ``failed``.
+    count
+        Number of objects; None where nothing was measured.
+    seconds
+        From reading to the last output.
+    message
+        The error, or the remarks.
+    details
+        For ``run.json``: shape, spacing, seconds of each stage, threads.
+    outputs
+        Files that were written, relative to the output folder.
+    sizes
+        Of the objects that are counted, for the report; None where none are.
+    """
+
+    image: str
+    status: Status
+    count: int | None
+    seconds: float
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    sizes: Sizes | None = field(default=None, repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        names = ("image", "status", "count", "message", "outputs")
+        return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 4)}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file as it was when it was read.
+
+    Attributes
+    ----------
+    path
+        As it was given.
+    size, mtime_ns
+        Bytes, and the time of its last change.
+    sha256
+        Of its content.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row, and everything that it depends on; a line of ``manifest.jsonl``.
+
+    Attributes
+    ----------
+    row
+        What became of the input.
+    inputs
+        Its files; none where they could not be read.
+    model, settings
+        SHA-256 of the model file and of the settings that outputs depend on.
+    outputs
+        SHA-256 of each file that was written, by its path relative to the output folder.
+    """
+
+    row: Row
+    inputs: tuple[InputFile, ...]
+    model: str
+    settings: str
+    outputs: dict[str, str] = field(default_factory=dict)
+
+
+def settings_of(model: Model, options: BatchOptions) -> dict[str, Any]:
+    """Return the settings that the bytes of outputs depend on: not the device, the number of jobs or the blocks."""
+    read = asdict(options.read)
+    del read["limit"]
+    label = options.segment.label or model.card.label
+    return {
+        "biounet": biounet.__version__,
+        "read": read,
+        "diameter": options.segment.diameter,
+        "label": label.model_dump(mode="json"),
+        "overlay": options.overlay,
+        "excel": options.excel,
+    }
+
+
+def hash_settings(settings: dict[str, Any]) -> str:
+    """Return the SHA-256 of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def name_of(image: FoundImage) -> str:
+    """Return the name of an image in tables."""
+    return escaped(image.relative.as_posix())
+
+
+def escaped(text: str) -> str:
+    """Return text in which bytes of a file name that are no text are escaped, so that it can be written."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def fingerprint(files: Sequence[Path]) -> tuple[InputFile, ...]:
+    """Return what identifies the content of files.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read.
+    """
+    found = []
+    for path in files:
+        try:
+            if not path.is_file():
+                raise InputError("not a file" if path.exists() else "no such file", path=path)
+            before = path.stat()
+            found.append(InputFile(str(path), before.st_size, before.st_mtime_ns, hash_file(path)))
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", path=path) from error
+    return tuple(found)
+
+
+def is_same(file: Path, known: InputFile) -> bool:
+    """Whether a file has the content it had: size and time are equal, or else the hash is."""
+    try:
+        now = file.stat()
+        return now.st_size == known.size and (now.st_mtime_ns == known.mtime_ns or hash_file(file) == known.sha256)
+    except OSError:
+        return False
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """Return 0 when all went well, 3 when some inputs failed, 4 when all did."""
+    return code_of(sum(row.status == "failed" for row in rows), len(rows))
+
+
+def code_of(bad: int, total: int) -> int:
+    """Return the exit code when some of all inputs are bad."""
+    return 0 if not bad else 4 if bad == total else 3

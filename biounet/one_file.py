@@ -1,0 +1,151 @@
+"""One file of a batch: from its bytes to its outputs and its record; an error becomes a row."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+
+from biounet.errors import BiounetError, InputError, MachineError, Stopped
+from biounet.files import FoundImage, Readers, hash_file
+from biounet.job import (
+    BatchOptions,
+    InputFile,
+    Record,
+    Row,
+    Status,
+    escaped,
+    fingerprint,
+    hash_settings,
+    is_same,
+    name_of,
+    settings_of,
+)
+from biounet.memory import segment_within_memory
+from biounet.model import Model
+from biounet.outputs import write_outputs
+from biounet.predict import Predictor
+from biounet.report import object_sizes
+from biounet.segment import Segmentation
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all files of a batch share.
+
+    Attributes
+    ----------
+    model, predictor
+        What segments them.
+    out
+        Folder of the results.
+    options
+        How.
+    threads
+        Of torch, for each file.
+    stop
+        Work ends at the next block when it is set.
+    readers
+        Read the files where they can do no harm.
+    """
+
+    model: Model
+    predictor: Predictor
+    out: Path
+    options: BatchOptions
+    threads: int
+    stop: Event
+    readers: Readers
+
+    @cached_property
+    def settings(self) -> str:
+        """Hash of the settings that outputs depend on."""
+        return hash_settings(settings_of(self.model, self.options))
+
+
+def segment_file(image: FoundImage, run: Run) -> Record:
+    """Segment one file and write its outputs; an error becomes a row.
+
+    Raises
+    ------
+    MachineError
+        If the outputs cannot be written: this is not about the file, and those after it would fail as well.
+    Stopped
+        If work is to end.
+    """
+    began = time.perf_counter()
+    inputs: tuple[InputFile, ...] = ()
+    try:
+        files = image.files()
+        inputs = fingerprint(files)
+        found = _segment(files, inputs, run)
+        folder, options = run.out / image.relative.parent, run.options
+        paths = write_outputs(found, folder, image.stem, overlay=options.overlay, excel=options.excel)
+        outputs = {path.relative_to(run.out).as_posix(): _hash(path) for path in paths}
+    except Exception as error:  # the one that isolates a file
+        if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_too_long(error)):
+            raise
+        _log.debug("%s", image.path, exc_info=True)
+        row = Row(name_of(image), "failed", None, time.perf_counter() - began, escaped(own_words(error)))
+        return Record(row, inputs, run.model.sha256, run.settings)
+    row = _row(name_of(image), found, tuple(outputs), run, time.perf_counter() - began)
+    return Record(row, inputs, run.model.sha256, run.settings, outputs)
+
+
+def _segment(files: Sequence[Path], inputs: Sequence[InputFile], run: Run) -> Segmentation:
+    """Read and segment an image."""
+    if run.predictor.device.type == "cpu":
+        torch.set_num_threads(run.threads)  # of this thread of the pool
+    volume = run.readers.read(files, run.options.read)
+    for path, known in zip(files, inputs, strict=True):
+        if not is_same(path, known):
+            raise InputError("it changed while it was read", path=path, hint="wait until it is written")
+    options = replace(run.options.segment, stop=run.stop)
+    return segment_within_memory(volume, run.predictor, run.model.card, options)
+
+
+def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: Run, seconds: float) -> Row:
+    grid = found.volume.grid
+    details: dict[str, Any] = {
+        "shape": list(found.volume.array.shape),
+        "spacing": None if grid.spacing is None else list(grid.spacing),
+        "unit": grid.unit,
+        "seconds": found.seconds,
+        "device": str(run.predictor.device),
+        "threads": run.threads,
+    }
+    sizes = None if found.count is None else object_sizes(found.columns)
+    status: Status = "empty" if found.count == 0 else "flagged" if found.notes else "ok"
+    return Row(name, status, found.count, seconds, escaped("; ".join(found.notes)), details, outputs, sizes)
+
+
+def _hash(path: Path) -> str:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise MachineError(f"cannot be read back: {error.strerror}", path=path) from error
+
+
+def _is_too_long(error: MachineError) -> bool:
+    """Whether it is the name of this one file that the disk does not take."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG
+
+
+def own_words(error: Exception) -> str:
+    """Return cause and hint; the row names the file already."""
+    if isinstance(error, BiounetError):
+        return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (hint: a defect of biounet, please report it)"

@@ -1,0 +1,111 @@
+"""What a batch would do: how its images are understood, what it would write and how much memory it would take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from biounet.batch import refuse_collisions
+from biounet.errors import BiounetError, InputError
+from biounet.files import FoundImage, describe, label_suffix
+from biounet.job import BatchOptions, name_of
+from biounet.memory import expected_bytes
+from biounet.model import Model
+from biounet.one_file import own_words
+from biounet.outputs import output_names
+from biounet.segment import check_fit, zoom_for
+from biounet.volume import Grid, Unit, Volume, apart
+
+
+@dataclass(frozen=True)
+class Preview:
+    """How one image is understood, from its headers alone.
+
+    Attributes
+    ----------
+    image
+        Its name.
+    axes
+        Of the array in the file, and how they are known.
+    shape
+        ``(c, [z,] y, x)``.
+    spacing, unit
+        Pixel size, None where unknown.
+    outputs
+        Files that would be written, relative to the output folder.
+    memory
+        Bytes that it would take, about; None where nothing would be done.
+    message
+        What is wrong, or remarks.
+    failed
+        Whether it could not be segmented.
+    """
+
+    image: str
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    spacing: tuple[float, ...] | None = None
+    unit: Unit | None = None
+    outputs: tuple[str, ...] = ()
+    memory: int | None = None
+    message: str = ""
+    failed: bool = False
+
+    def as_row(self) -> tuple[str, ...]:
+        """Return a row of text, as `HEADER` names its cells."""
+        unit = "µm" if self.unit == "um" else self.unit
+        spacing = f"{' x '.join(f'{s:.4g}' for s in self.spacing)} {unit}" if self.spacing else "unknown"
+        memory = "" if self.memory is None else f"{math.ceil(self.memory / 2**20)} MiB"
+        shape = " x ".join(map(str, self.shape))
+        return (self.image, self.axes, shape, spacing, memory, ", ".join(self.outputs), self.message)
+
+
+HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
+
+
+def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
+    """Say what `biounet.batch.segment_batch` would do; nothing is written, and no pixel is read.
+
+    Raises
+    ------
+    InputError
+        If two inputs would write to the same names.
+    """
+    refuse_collisions(images)
+    first, step = options.shard or (1, 1)
+    return [_preview_one(image, model, options) for image in images[first - 1 :: step]]
+
+
+def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Preview:
+    try:
+        found = [describe(file, options.read) for file in image.files()]
+        grid = _one_grid([part.grid for part in found], image.files())
+        shape = (sum(part.channels for part in found), *grid.shape)
+        blank = np.broadcast_to(np.zeros((), found[0].dtype), shape)  # takes no memory
+        volume = Volume(blank, grid, image.path, tuple(dict.fromkeys(note for part in found for note in part.notes)))
+        check_fit(volume, model.card)
+        zoom = zoom_for(volume, model.card, options.segment.diameter)
+    except BiounetError as error:
+        return Preview(name_of(image), message=own_words(error), failed=True)
+    names = output_names(image.stem, label_suffix(grid), overlay=options.overlay)
+    return Preview(
+        image=name_of(image),
+        axes=f"{found[0].axes} ({found[0].axes_from})",
+        shape=shape,
+        spacing=grid.spacing,
+        unit=grid.unit,
+        outputs=tuple((image.relative.parent / name).as_posix() for name in names),
+        memory=expected_bytes(volume, zoom, model.network, options.segment, options.device),
+        message="; ".join(volume.notes),
+    )
+
+
+def _one_grid(grids: Sequence[Grid], files: Sequence[Path]) -> Grid:
+    for grid, file in zip(grids, files, strict=True):
+        if difference := apart(grids[0], grid):
+            raise InputError(f"not on the grid of {files[0]}: {difference}", path=file)
+    return grids[0]

@@ -1,0 +1,77 @@
+"""What commands show: tables, lines, and the progress of a training, on a terminal or in a log."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from biounet.job import Row
+    from biounet.preview import Preview
+    from biounet.training import Progress
+
+
+@contextmanager
+def show_progress(silent: bool) -> Iterator[Any]:
+    """Give a function that shows the progress of a training; a bar on a terminal, a line for each epoch elsewhere."""
+    if silent:
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = [TextColumn("training"), BarColumn(), TextColumn("{task.fields[text]}")]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=None, text="")
+        epochs_seen = 0
+
+        def report(progress: Any) -> None:  # noqa: ANN401
+            nonlocal epochs_seen
+            text = _describe(progress)
+            bar.update(task, total=progress.steps or None, completed=progress.step, text=text)
+            epoch = int(progress.figures.get("epoch", 0))
+            if not console.is_terminal and epoch > epochs_seen:
+                console.print(f"epoch {epoch}: {text}", markup=False, highlight=False, soft_wrap=True)
+            epochs_seen = epoch
+
+        yield report
+
+
+def _describe(progress: Progress) -> str:
+    left = f"{progress.left / 60:.1f} min left" if progress.left < float("inf") else "measuring speed"
+    score = progress.figures.get("ap", progress.figures.get("dice"))
+    return f"{left}, loss {progress.loss:.3f}" + (f", validation {score:.3f}" if score is not None else "")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return the text of a table whose columns are as wide as their widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def preview_text(rows: Sequence[Preview], as_json: bool) -> str:
+    """Return what is shown of what a batch would do: a table, or JSON with one object per line."""
+    from biounet.preview import HEADER
+
+    if as_json:
+        return "\n".join(json.dumps(vars(row)) for row in rows)
+    return table([HEADER, *(row.as_row() for row in rows if not row.failed)])
+
+
+def row_line(row: Row) -> str:
+    """Return what is shown of an image that was segmented."""
+    note = f"  ({row.message})" if row.message else ""
+    return f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}"
+
+
+def show_any_text() -> None:
+    """Let stdout and stderr escape what they cannot show, such as bytes of a file name that are no text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
