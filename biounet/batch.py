@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,7 @@ def segment_batch(
     jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()
     options = replace(options, device=str(predictor.device), jobs=jobs)
     each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    with Claims(out) as claims, Readers() as readers:
+    with Claims(out) as claims, nullcontext(options.readers) if options.readers else Readers(jobs) as readers:
         run = Run(model, predictor, out, options, each, stop or Event(), readers)
         folder = _Folder(claims, Manifest(out), find_parts(out))
         try:

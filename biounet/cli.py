@@ -24,7 +24,11 @@ from biounet.errors import BiounetError, SettingsError, Stopped
 from biounet.terminal import preview_text, row_line, show_any_text, show_progress, table
 
 if TYPE_CHECKING:
-    from biounet.job import Row
+    from collections.abc import Sequence
+
+    from biounet.files import FoundImage
+    from biounet.job import BatchOptions, Row
+    from biounet.model import Model
     from biounet.verify import Checked
 
 app = typer.Typer(
@@ -68,38 +72,48 @@ def segment(
     json_lines: given.Json = False,
 ) -> None:
     """Find, count and measure the objects of images."""
-    from biounet.api import load
-    from biounet.batch import segment_batch
-    from biounet.files import find_images
-    from biounet.job import BatchOptions, code_of, exit_code
-    from biounet.preview import preview
-    from biounet.segment import SegmentOptions
-    from biounet.stopping import stop_on_signals
+    from biounet.files import Readers, find_images
 
     part = given.parse_shard(shard)
-    segmenter = load(model, device)
-    found = find_images(images, segmenter.card.recipe.data.channels)
-    read = given.read_options(axes, spacing, channel, plane, segmenter.card.recipe.data.dims)
-    chain = SegmentOptions(block=block, diameter=diameter)
-    options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast)
-    if dry_run:
-        seen = preview(found, segmenter.model, options)
-        _say(preview_text(seen, json_lines))
-        for row in seen:
-            if row.failed:
-                _say(f"ERROR {row.image}: {row.message}", sys.stderr)
-        raise typer.Exit(code_of(sum(row.failed for row in seen), len(seen)))
-    show = partial(_show_row, quiet=quiet, json_lines=json_lines)
-    with stop_on_signals() as stop:
-        try:
-            rows = segment_batch(found, segmenter.model, out, options, show, stop)
-        except Stopped as error:
-            _say(f"stopped: {error}; the same command continues", sys.stderr)
-            raise typer.Exit(128 + stop.number) from None
+    # Their processes start while this one imports torch.
+    with Readers(0 if dry_run else given.count_readers(images, jobs)) as readers:
+        from biounet.api import load
+        from biounet.batch import segment_batch
+        from biounet.job import BatchOptions, exit_code
+        from biounet.segment import SegmentOptions
+        from biounet.stopping import stop_on_signals
+
+        segmenter = load(model, device)
+        found = find_images(images, segmenter.card.recipe.data.channels)
+        read = given.read_options(axes, spacing, channel, plane, segmenter.card.recipe.data.dims)
+        chain = SegmentOptions(block=block, diameter=diameter)
+        options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers)
+        if dry_run:
+            raise typer.Exit(_preview(found, segmenter.model, options, json_lines))
+        show = partial(_show_row, quiet=quiet, json_lines=json_lines)
+        with stop_on_signals() as stop:
+            try:
+                rows = segment_batch(found, segmenter.model, out, options, show, stop)
+            except Stopped as error:
+                _say(f"stopped: {error}; the same command continues", sys.stderr)
+                raise typer.Exit(128 + stop.number) from None
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
         _say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
     raise typer.Exit(exit_code(rows))
+
+
+def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, json_lines: bool) -> int:
+    """Show what a batch would do, and return the exit code."""
+    from biounet.job import code_of
+    from biounet.preview import preview
+
+    seen = preview(images, model, options)
+    _say(preview_text(seen, json_lines))
+    for row in seen:
+        if row.failed:
+            _say(f"ERROR {row.image}: {row.message}", sys.stderr)
+    return code_of(sum(row.failed for row in seen), len(seen))
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -11,6 +13,8 @@ from biounet.errors import SettingsError
 
 if TYPE_CHECKING:
     from biounet.files import ReadOptions
+
+_MOST_READERS = 32
 
 Inputs = Annotated[
     list[str],
@@ -81,6 +85,12 @@ def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
     if len(numbers) != dims or not all(0 < number < float("inf") for number in numbers):
         raise SettingsError(f"--spacing {text}: expected {dims} positive numbers, or one", hint="such as 0.325,0.325")
     return numbers
+
+
+def count_readers(images: Sequence[str], jobs: int | None) -> int:
+    """Return how many images are probably read at a time, before they are looked for."""
+    files = len(images) if all(Path(image).is_file() for image in images) else _MOST_READERS
+    return min(jobs or os.cpu_count() or 1, files, _MOST_READERS)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

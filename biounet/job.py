@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import biounet
 from biounet.errors import InputError, SettingsError
-from biounet.files import FoundImage, ReadOptions, hash_file
+from biounet.files import FoundImage, Readers, ReadOptions, hash_file
 from biounet.model import Model
 from biounet.report import Sizes
 from biounet.segment import SegmentOptions
@@ -41,6 +42,8 @@ class BatchOptions:
         ``(i, n)``: work on every n-th image, from the i-th on, counted from 1; None: on all.
     fail_fast
         Whether the first image that fails is the last.
+    readers
+        Processes that read the images, started before; None: own ones, for this batch alone.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -51,6 +54,7 @@ class BatchOptions:
     excel: bool = False
     shard: tuple[int, int] | None = None
     fail_fast: bool = False
+    readers: Readers | None = None
 
     def __post_init__(self) -> None:
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
@@ -103,7 +107,7 @@ class InputFile:
     Attributes
     ----------
     path
-        As it was given.
+        Relative to the folder of the results, or from the user's home as ``~``: no user is named.
     size, mtime_ns
         Bytes, and the time of its last change.
     sha256
@@ -169,8 +173,8 @@ def escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def fingerprint(files: Sequence[Path]) -> tuple[InputFile, ...]:
-    """Return what identifies the content of files.
+def fingerprint(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
+    """Return what identifies the content of files, for a record in the folder `out`.
 
     Raises
     ------
@@ -183,10 +187,22 @@ def fingerprint(files: Sequence[Path]) -> tuple[InputFile, ...]:
             if not path.is_file():
                 raise InputError("not a file" if path.exists() else "no such file", path=path)
             before = path.stat()
-            found.append(InputFile(str(path), before.st_size, before.st_mtime_ns, hash_file(path)))
+            name = path_on_record(path, out)
+            found.append(InputFile(name, before.st_size, before.st_mtime_ns, hash_file(path)))
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", path=path) from error
     return tuple(found)
+
+
+def path_on_record(path: Path, out: Path) -> str:
+    """Return how records in a folder name a path: from there, or from the user's home when only that is below it."""
+    path, out, home = path.absolute(), out.absolute(), Path.home()
+    if path.is_relative_to(home) and not out.is_relative_to(home):
+        return f"~/{path.relative_to(home).as_posix()}"
+    try:
+        return Path(os.path.relpath(path, out)).as_posix()
+    except ValueError:  # another drive of Windows
+        return path.as_posix()
 
 
 def is_same(file: Path, known: InputFile) -> bool:

@@ -35,6 +35,7 @@ from biounet.outputs import write_outputs
 from biounet.predict import Predictor
 from biounet.report import object_sizes
 from biounet.segment import Segmentation
+from biounet.volume import Volume
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +88,13 @@ def segment_file(image: FoundImage, run: Run) -> Record:
     inputs: tuple[InputFile, ...] = ()
     try:
         files = image.files()
-        inputs = fingerprint(files)
-        found = _segment(files, inputs, run)
+        inputs = fingerprint(files, run.out)
+        volume = run.readers.read(files, run.options.read)
+        if not _are_same(files, inputs):  # it was being written, and the reader waited for the end of that
+            inputs, volume = fingerprint(files, run.out), run.readers.read(files, run.options.read)
+            if not _are_same(files, inputs):
+                raise InputError("it changes while it is read", path=image.path, hint="wait until it is written")
+        found = _segment(volume, run)
         folder, options = run.out / image.relative.parent, run.options
         paths = write_outputs(found, folder, image.stem, overlay=options.overlay, excel=options.excel)
         outputs = {path.relative_to(run.out).as_posix(): _hash(path) for path in paths}
@@ -102,14 +108,13 @@ def segment_file(image: FoundImage, run: Run) -> Record:
     return Record(row, inputs, run.model.sha256, run.settings, outputs)
 
 
-def _segment(files: Sequence[Path], inputs: Sequence[InputFile], run: Run) -> Segmentation:
-    """Read and segment an image."""
+def _are_same(files: Sequence[Path], inputs: Sequence[InputFile]) -> bool:
+    return all(map(is_same, files, inputs))
+
+
+def _segment(volume: Volume, run: Run) -> Segmentation:
     if run.predictor.device.type == "cpu":
         torch.set_num_threads(run.threads)  # of this thread of the pool
-    volume = run.readers.read(files, run.options.read)
-    for path, known in zip(files, inputs, strict=True):
-        if not is_same(path, known):
-            raise InputError("it changed while it was read", path=path, hint="wait until it is written")
     options = replace(run.options.segment, stop=run.stop)
     return segment_within_memory(volume, run.predictor, run.model.card, options)
 

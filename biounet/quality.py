@@ -18,7 +18,7 @@ from biounet.measure import Columns
 Looks = dict[str, float]
 Ranges = Mapping[str, tuple[float, float]]
 
-_SAMPLE = 2**17  # voxels that are looked at: more would not change what is said
+_SAMPLE = 2**15  # voxels that are looked at: more would not change what is said
 _LAG = 8  # voxels over which an edge in focus is as high as it gets
 _EDGES = 99.5  # percentile of differences between neighbours that only edges reach
 _TAIL, _MIDDLE = 2.81, 0.6745  # the same percentile, and the 50th, of the size of normal deviates

@@ -73,11 +73,13 @@ def _counts(rows: Sequence[Row]) -> Columns:
 
 
 def _run_record(records: Sequence[Record], model: Model, options: BatchOptions, started: float) -> dict[str, Any]:
-    settings = asdict(replace(options, segment=replace(options.segment, executor=None, label=None, stop=None)))
+    plain = replace(options, readers=None, segment=replace(options.segment, executor=None, label=None, stop=None))
+    settings = asdict(plain)
+    del settings["readers"]
     settings["segment"]["label"] = (options.segment.label or model.card.label).model_dump(mode="json")
     return {
         **software(),
-        "command": sys.argv[1:],
+        "command": [argument.replace(str(Path.home()), "~") for argument in sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
         "cores": os.cpu_count(),

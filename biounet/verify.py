@@ -173,7 +173,7 @@ def _threads_of(record: Record) -> int:
 
 def _check(record: Record, out: Path, again: Run, there: dict[str, FoundImage] | None) -> Checked:
     name = record.row.image
-    image = _where_it_was(record) if there is None else there.get(name)
+    image = _where_it_was(record, out) if there is None else there.get(name)
     if image is None or not image.path.exists():
         return Checked(name, "missing", "its input")
     files = (image.path, *image.others)
@@ -190,10 +190,10 @@ def _check(record: Record, out: Path, again: Run, there: dict[str, FoundImage] |
     return _differs(record, ", ".join(other)) if other else Checked(name, "same")
 
 
-def _where_it_was(record: Record) -> FoundImage | None:
+def _where_it_was(record: Record, out: Path) -> FoundImage | None:
     if not record.inputs:
         return None
-    first, *others = (Path(file.path) for file in record.inputs)
+    first, *others = (out / Path(file.path).expanduser() for file in record.inputs)
     return FoundImage(first, Path(record.row.image), tuple(others))
 
 

@@ -157,11 +157,8 @@ NOT_STATED = {
     45: "zarr is not read",
     46: "zarr is not read",
     51: "an image of 100 gigapixels needs zarr: a file that does not fit in memory is refused (F012)",
-    86: "of an image's metadata only names, axes and lengths are read; that outputs name no user is not tested",
-    94: "tests run as root in places, to whom no folder is read-only",
     100: "needs a machine with little shared memory, which workers of a training use; readers send through pipes",
     101: "one process trains",
-    103: "needs a file system that fails; a file that vanishes is `no such file`, one that changes is read again",
 }
 
 

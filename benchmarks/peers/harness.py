@@ -145,7 +145,7 @@ def measure(tool: str, process: Process, images: Path, out: Path) -> None:
     allocation are then behind every tool.
     """
     paths = sorted(images.glob("*.tif"))
-    startup = time.perf_counter() - START
+    startup = seconds_since_start()
     shapes = [shape_of(path) for path in paths]
     with tempfile.TemporaryDirectory() as folder:
         for path in dict(zip(shapes, paths, strict=True)).values():
@@ -155,6 +155,11 @@ def measure(tool: str, process: Process, images: Path, out: Path) -> None:
     for path in paths:
         process(path, out, clock)
     report(tool, clock, (len(paths), sum(map(math.prod, shapes))), out, startup)
+
+
+def seconds_since_start() -> float:
+    """Return the age of this process, but for what came before its first line."""
+    return time.perf_counter() - START
 
 
 def peak_memory_gb() -> float:

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -93,8 +94,8 @@ def run(tool: Tool, images: Path, out: Path) -> tuple[dict[str, float], float]:
     """Predict in a process of its own; return what it measured and its wall seconds."""
     command = [tool.python, tool.script, *tool.options, "predict", "--model", tool.model, "--images", images]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "THREADS": str(THREADS)}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "measured.json").unlink(missing_ok=True)
+    shutil.rmtree(out, ignore_errors=True)  # biounet does nothing again that is done
+    out.mkdir(parents=True)
     begin = time.perf_counter()
     with (out / "log.txt").open("w") as log:
         done = subprocess.run([*command, "--out", out], stdout=log, stderr=log, env=environment, check=False)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from biounet.errors import BiounetError, MachineError
+from biounet.files.patience import patiently
 
 _HINTS = {
     errno.ENOSPC: "free some space, or choose another folder",
@@ -116,8 +117,12 @@ def find_parts(folder: Path) -> dict[Path, list[Path]]:
 
 def hash_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def digest() -> str:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return patiently(digest)
 
 
 def _cannot_write(path: Path, error: OSError) -> MachineError:

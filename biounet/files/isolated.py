@@ -191,13 +191,21 @@ class Reader:
 
 
 class Readers:
-    """As many `Reader` as threads read at the same time; a context manager that closes them."""
+    """As many `Reader` as threads read at the same time; a context manager that closes them.
 
-    def __init__(self) -> None:
-        self._all: list[Reader] = []
-        self._idle: list[Reader] = []
+    Parameters
+    ----------
+    count
+        How many start at once, while other things are made ready; more start when they are needed.
+    """
+
+    def __init__(self, count: int = 0) -> None:
+        self._all = [Reader() for _ in range(count)]
+        self._idle = list(self._all)
 
     def __enter__(self) -> Readers:
+        for reader in self._all:
+            reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.errors import BiounetError, InputError
+from biounet.files.patience import patiently
 from biounet.volume import Unit
 
 LIMIT = 16 * 2**30
@@ -119,7 +120,7 @@ def own_errors(read: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         path = Path(str(args[0]))
         try:
-            return read(*args, **kwargs)
+            return patiently(functools.partial(read, *args, **kwargs))
         except BiounetError:
             raise
         except FileNotFoundError:
