@@ -1,9 +1,8 @@
 """Labelling against scikit-image's watershed, on the same maps, in one thread: megapixels per second and AP.
 
-    python benchmarks/labelling.py [MAPS]
+    python benchmarks/labelling.py [--model nuclei]
 
-MAPS is a folder of .npz files with ``foreground``, ``contour``, ``distance`` (uint16) and ``truth`` (int). Without it,
-maps are made from the labels of ``../shared/data/nuclei2d/val``: true distances, blurred, with smooth noise.
+The maps are those that the model predicts for ``../shared/data/nuclei2d/val``.
 """
 
 import os
@@ -23,49 +22,30 @@ from scipy import ndimage
 from skimage.measure import label as components
 from skimage.measure import regionprops_table
 from skimage.morphology import h_maxima
-from skimage.segmentation import find_boundaries, relabel_sequential, watershed
+from skimage.segmentation import relabel_sequential, watershed
 
 from biounet import ascent, surfaces
+from biounet.api import load
 from biounet.blocks import lattice
+from biounet.files import read_volume
 from biounet.label import ONE, _frame, _steps
+from biounet.normalise import normalise
 from biounet.recipe import LabelSettings
+from biounet.segment import predict_image
 from biounet.stitch import label_objects
 
-LABELS = Path(__file__).parents[2] / "shared/data/nuclei2d/val/labels"
+DATA = Path(__file__).parents[2] / "shared/data/nuclei2d/val"
 IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 ROUNDS = 5
 
 
-def read_maps(folder):
-    for path in sorted(Path(folder).glob("*.npz")):
-        with np.load(path) as file:
-            yield (file["foreground"], file["contour"], file["distance"]), file["truth"].astype(np.int64)
-
-
-def make_maps(truth, random):
-    """Return foreground, contour and distance as a network might predict them."""
-
-    def noise(sigma):
-        smooth = ndimage.gaussian_filter(random.standard_normal(truth.shape), sigma)
-        return smooth / smooth.std()
-
-    distance = np.zeros(truth.shape)
-    for number, box in enumerate(ndimage.find_objects(truth), start=1):
-        if box is not None:
-            cell = np.pad(truth[box] == number, 1)
-            depth = ndimage.distance_transform_edt(cell)[1:-1, 1:-1]
-            distance[box] += depth / depth.max()
-    foreground = ndimage.gaussian_filter((truth > 0).astype(float), 1) + 0.1 * noise(2)
-    contour = 1.5 * ndimage.gaussian_filter(find_boundaries(truth, mode="inner").astype(float), 1) + 0.1 * noise(2)
-    distance = ndimage.gaussian_filter(distance, 1.5) + 0.15 * noise(3) * (truth > 0) + 0.03 * noise(1)
-    return tuple(np.rint(np.clip(m, 0, 1) * ONE).astype(np.uint16) for m in (foreground, contour, distance))
-
-
-def synthetic_maps():
-    random = np.random.default_rng(0)
-    for path in sorted(LABELS.iterdir()):
-        truth = tifffile.imread(path).astype(np.int64)
-        yield make_maps(truth, random), truth
+def read_maps(model):
+    """Give foreground, contour and distance of each image as the network predicts them, and the truth."""
+    segmenter = load(model)
+    predictor, card = segmenter.predictor, segmenter.card
+    for path in sorted((DATA / "images").iterdir()):
+        image = normalise(read_volume(path).array, card.recipe.normalise)
+        yield tuple(predict_image(image, predictor)), tifffile.imread(DATA / "labels" / path.name).astype(np.int64)
 
 
 def seeds_and_watershed(maps, threshold, weight=0.0, height=None):
@@ -148,20 +128,22 @@ def best_of(data, functions):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("maps", nargs="?")
-    maps = parser.parse_args().maps
-    data = list(read_maps(maps) if maps else synthetic_maps())
-    floods = {
+    parser.add_argument("--model", default="nuclei")
+    data = list(read_maps(parser.parse_args().model))
+    seeds = {
         f"seeds > {t}, contour {w}": lambda m, t=t, w=w: seeds_and_watershed(m, t, w)
         for t, w in product((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (0.0, 0.5, 0.8))
     }
-    floods |= {f"h-maxima {h}": lambda m, h=h: seeds_and_watershed(m, 0, 0, h) for h in (0.1, 0.2)}
-    floods = {n: (lambda m, f=f: np.where(np.bincount(r := f(m).ravel())[r] < 10, 0, r)) for n, f in floods.items()}
+    maxima = {f"h-maxima {h}": lambda m, h=h: seeds_and_watershed(m, 0, 0, h) for h in (0.1, 0.2, 0.3)}
+    seeds, maxima = (
+        {n: (lambda m, f=f: np.where(np.bincount(r := f(m).ravel())[r] < 10, 0, r)) for n, f in floods.items()}
+        for floods in (seeds, maxima)
+    )
     climbs = {
         f"join {j}, contour {w}": partial(climb, settings=LabelSettings(join=j, contour=w))
         for j, w in product((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85), (0.0, 0.4, 0.8))
     }
-    for title, functions in (("watershed", floods), ("biounet", climbs)):
+    for title, functions in (("watershed", seeds), ("watershed", maxima), ("biounet", climbs)):
         name, score, _ = best_of(data, functions)
         print(f"{title:10} mean AP {score:.4f} at its best of {len(functions)} settings ({name})")
     timed = {

@@ -142,8 +142,9 @@ def follow(parent, runs, ring):
 
 
 @compiled
-def measure(foreground, origin, padded, runs, parent, basins):
-    """Return the basin of each voxel of `runs`, and (3, n): voxels, sum of `foreground`, first voxel of each basin."""
+def measure(certainty, foreground, frame, runs, parent, basins):
+    """Return the basin of each voxel of `runs`, and (3, n): voxels, sum of certainty, first voxel of each basin."""
+    padded, _, origin, _, _ = frame
     _, height, width = padded
     labels = np.empty((runs[:, 1] - runs[:, 0]).sum(), np.int32)
     sums = np.zeros((3, basins), np.int64)
@@ -157,7 +158,7 @@ def measure(foreground, origin, padded, runs, parent, basins):
             # A stretch of one basin is summed up before the table is touched.
             mark, begin, total = parent[voxel], voxel, np.int64(0)
             while voxel < runs[r, 1] and parent[voxel] == mark:
-                total += inside[voxel - shift]
+                total += certainty[inside[voxel - shift]]
                 labels[n] = -1 - mark
                 n += 1
                 voxel += 1
@@ -198,12 +199,13 @@ def find_gates(frame, runs, parent):
 
 
 @compiled
-def find_edges(surface, runs, steps, parent, basins):
+def find_edges(surface, runs, steps, width, parent, basins):
     """Return (e, 3): pairs of basins that touch, lower number first, and their saddle.
 
     `steps` leads to the neighbours that come later in scan order. Voxels met one after the other mostly part the same
     two basins: such a pair is put into a table only when another one comes, and listed only when the table has to make
-    room, so that few pairs are listed twice.
+    room, so that few pairs are listed twice. Most voxels have neighbours of their own basin only, which vector
+    instructions tell for a whole row at a time.
     """
     slots = 1024
     while slots < 4 * basins:
@@ -211,8 +213,17 @@ def find_edges(surface, runs, steps, parent, basins):
     table = np.full((slots, 3), -1, np.int64)
     edges = np.empty((1024, 3), np.int64)
     n, low, high, saddle = 0, -1, -1, np.int64(-1)
-    for begin, end in runs:
+    differs, row, first = np.empty(width, np.uint8), -1, 0
+    for r in range(len(runs)):
+        begin, end = runs[r]
+        if begin // width != row:
+            row, first, last = begin // width, begin, r
+            while last + 1 < len(runs) and runs[last + 1, 0] // width == row:
+                last += 1
+            mark_changes(parent, first, runs[last, 1] - first, steps, differs)
         for voxel in range(begin, end):
+            if not differs[voxel - first]:
+                continue
             here = parent[voxel]
             for step in steps:
                 there = parent[voxel + step]
@@ -231,6 +242,17 @@ def find_edges(surface, runs, steps, parent, basins):
         edges = np.concatenate((edges, np.empty_like(edges)))
     n += put_edge(table, edges, n, low, high, saddle)
     return np.concatenate((edges[:n], table[table[:, 0] >= 0]))
+
+
+@compiled
+def mark_changes(parent, first, length, steps, differs):
+    """Mark in `differs` each of `length` voxels from `first` on that has another number than a neighbour."""
+    here = parent[first : first + length]
+    differs[:length] = 0
+    for step in steps:
+        there = parent[first + step : first + step + length]
+        for x in range(length):
+            differs[x] |= np.uint8(there[x] != here[x])
 
 
 @compiled
@@ -258,7 +280,7 @@ def place(voxels, padded, margin, start, image):
 
 
 @compiled
-def find_basins(foreground, height, threshold, steps, frame):
+def find_basins(foreground, height, threshold, certainty, steps, frame):
     """Find the basins of one block: everything above, in order.
 
     Parameters
@@ -266,13 +288,12 @@ def find_basins(foreground, height, threshold, steps, frame):
     foreground, height
         Probability of the foreground and the surface (z, y, x), of the core and the part of its ring that lies in the
         image.
-    threshold
-        Probability from which a voxel is foreground.
+    threshold, certainty
+        Probability from which a voxel is foreground, and what each probability counts: an entry for each.
     steps
         From a voxel to each neighbour, itself included, in scan order.
     frame
-        Shape of the padded array, margin around its core, where the maps begin in it, where the core begins in the
-        image, shape of the image: all (z, y, x).
+        Shape of the padded array, its margin, where maps and core begin in it and in the image, shape of the image.
 
     Returns
     -------
@@ -286,8 +307,8 @@ def find_basins(foreground, height, threshold, steps, frame):
     parent[ring] = ring + 1
     climb(flat, runs, steps, padded[2], parent)
     ends = follow(parent, runs, ring)
-    labels, sums = measure(foreground, origin, padded, runs, parent, len(ends))
-    edges = find_edges(flat, runs, steps[len(steps) // 2 + 1 :], parent, len(ends))
+    labels, sums = measure(certainty, foreground, frame, runs, parent, len(ends))
+    edges = find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(ends))
     gates = find_gates(frame, runs, parent)
     leaves, summits, roots = np.zeros(len(ends), np.bool_), flat[ends].astype(np.int64), ends.astype(np.int64)
     leaves[-1 - parent[ring]] = True

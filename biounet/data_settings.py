@@ -28,7 +28,8 @@ class DataSettings(Settings):
     channels
         Names of the channels that the network sees, in order.
     classes
-        Names of the classes 1, 2, … of ``classes`` and ``scribbles``; class 0 is background and has no name here.
+        Names of the values 1, 2, … of ``classes`` and ``scribbles``. 0 has none: it is background in ``classes``, and
+        where nobody drew in ``scribbles``, of which one class may be called ``background``.
     unlabelled
         Value on disk of voxels that nobody labelled.
     palette

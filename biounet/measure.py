@@ -44,7 +44,7 @@ def measure_columns(
     grid
         Where the voxels are.
     confidence
-        (N,) how sure each object is, or None, which leaves the column out.
+        (N,) how sure each object is, 0..1, as of `biounet.stitch.Objects`; None leaves the column out.
     channel_names
         One for each channel of `intensities`.
 

@@ -26,7 +26,6 @@ _MARGIN = {"sharpness": 1.0, "brightness": 0.7, "diameter": 0.5}  # factor by wh
 _PURE_NOISE = 7.0  # times its deviation that the percentiles 1 and 99.8 of Gaussian noise lie apart, 5.2, and a margin
 _FULL_SCALES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # highest values of cameras and scanners
 _SATURATED, _AT_BORDER, _UNSURE = 0.01, 0.5, 0.3  # shares of pixels, and of objects, from which a user should know
-_SURE = 0.85  # confidence below which three of four objects match none, on training images with the model `nuclei`
 _FEW = 5  # objects that are too few for a share
 
 
@@ -71,7 +70,14 @@ def ranges_of(looks: Iterable[Looks]) -> dict[str, tuple[float, float]]:
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 
 
-def remarks_on(raw: NDArray[Any], image: NDArray[np.float32], columns: Columns, zoom: float, seen: Ranges) -> list[str]:
+def remarks_on(
+    raw: NDArray[Any],
+    image: NDArray[np.float32],
+    columns: Columns,
+    zoom: float,
+    seen: Ranges,
+    doubtful: float | None = None,
+) -> list[str]:
     """Return remarks on an image and what was found in it.
 
     Parameters
@@ -84,12 +90,14 @@ def remarks_on(raw: NDArray[Any], image: NDArray[np.float32], columns: Columns, 
         Pixels of `image` for a pixel of `raw`.
     seen
         From the card: ranges over the training images; empty where it does not say.
+    doubtful
+        From the card: confidence below which most objects are wrong; None where it does not say.
     """
     looks = looks_of(image)
     sizes = _diameters(columns)
     if len(sizes) >= _FEW:
         looks["diameter"] = float(np.median(sizes)) * zoom
-    return [*_unlike(looks, seen), *_of_pixels(raw, looks), *_of_objects(columns)]
+    return [*_unlike(looks, seen), *_of_pixels(raw, looks), *_of_objects(columns, doubtful)]
 
 
 def _unlike(looks: Looks, seen: Ranges) -> Iterator[str]:
@@ -119,15 +127,15 @@ def _of_pixels(raw: NDArray[Any], looks: Looks) -> Iterator[str]:
             yield f"saturated: {share:.1%} of the pixels have the highest value, {top}"
 
 
-def _of_objects(columns: Columns) -> Iterator[str]:
+def _of_objects(columns: Columns, doubtful: float | None) -> Iterator[str]:
     if "class" in columns or len(columns["label"]) < _FEW:
         return
     share = float(np.mean(columns["touches_border"]))
     if share > _AT_BORDER:
         yield f"{share:.0%} of the objects touch the border"
-    share = float(np.mean(columns["confidence"] < _SURE))
+    share = 0.0 if doubtful is None else float(np.mean(columns["confidence"] < doubtful))
     if share > _UNSURE:
-        yield f"{share:.0%} of the objects have a confidence below {_SURE}"
+        yield f"{share:.0%} of the objects have a confidence below {doubtful:.2f}, as wrong ones have"
 
 
 def _diameters(columns: Columns) -> NDArray[np.float64]:

@@ -129,7 +129,8 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
         labels, count = objects.labels, len(objects.count)
         columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
     clock.lap("measure")
-    remarks = remarks_on(volume.array, image, columns, math.prod(zoom) ** (1 / len(zoom)), card.seen)
+    scale, doubtful = math.prod(zoom) ** (1 / len(zoom)), card.validation.get("doubtful_below")
+    remarks = remarks_on(volume.array, image, columns, scale, card.seen, doubtful)
     clock.lap("quality")
     return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps)
 

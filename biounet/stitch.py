@@ -35,7 +35,8 @@ class Objects:
     count
         (N,) int64: voxels of each object.
     confidence
-        (N,) float64: mean foreground probability over the voxels that were found as foreground, 0..1.
+        (N,) float64: mean certainty over the voxels that were found as foreground, 0..1. The certainty of a voxel is
+        the log-odds of its foreground, where `biounet.label.SURE` and more count as 1.
     summit
         (N,) float64: highest point of the surface in each object, 0..1.
     """
@@ -110,7 +111,7 @@ def stitch(
     graph, basin_of_local = _graph(blocks)
     part = join(graph.table[0], graph.edges, graph.saddle, settings.join, lowest)
     label, table = _number(_tally(part, graph.table, part.size), lowest, smallest)
-    height, found, foreground, _ = table
+    height, found, certainty, _ = table
     labels = np.zeros(shape, np.int32)
     for block, basins in zip(blocks, basin_of_local, strict=True):
         core = labels[block.block.core]
@@ -119,7 +120,7 @@ def stitch(
     if settings.fill_holes:
         owner, filled = fill_holes(labels)
         np.add.at(count, owner - 1, filled)
-    return Objects(labels, count, foreground / (ONE * found), height / ONE)
+    return Objects(labels, count, certainty / (ONE * found), height / ONE)
 
 
 def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
@@ -144,7 +145,7 @@ def _graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:
     basin = np.empty(summit.size, np.int64)
     basin[own] = np.arange(own.size)
     basin = basin[summit]
-    columns = (_chain(getattr(b, name) for b in blocks) for name in ("height", "count", "foreground", "first"))
+    columns = (_chain(getattr(b, name) for b in blocks) for name in ("height", "count", "certainty", "first"))
     table = _tally(basin, np.stack(tuple(columns)), own.size)
     return _Graph(table, *_edges(blocks, offsets, basin)), np.split(basin, offsets[1:-1]) if blocks else []
 
@@ -194,16 +195,16 @@ def _chain(arrays: Iterable[Ints]) -> Ints:
 
 @compiled
 def _tally(group, rows, groups):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Add up the columns of `rows`, (4, n): highest height, sum of count and of foreground, first voxel of a group."""
+    """Add up the columns of `rows`, (4, n): highest height, sum of count and of certainty, first voxel of a group."""
     table = np.zeros((4, groups), np.int64)
     table[3] = np.iinfo(np.int64).max
     for n in range(len(group)):
-        height, count, foreground, first = rows[:, n]
+        height, count, certainty, first = rows[:, n]
         # A basin of the ring has no voxels here, and no first one.
         if count > 0:
             table[0, group[n]] = max(table[0, group[n]], height)
             table[1, group[n]] += count
-            table[2, group[n]] += foreground
+            table[2, group[n]] += certainty
             table[3, group[n]] = min(table[3, group[n]], first)
     return table
 

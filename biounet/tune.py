@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from biounet.annotation import UNLABELLED, whole_objects
 from biounet.dataset import Case
 from biounet.evaluation import Evaluation, score_classes, score_instances
+from biounet.matching import match
 from biounet.network import UNet
 from biounet.predict import make_predictor
 from biounet.recipe import LabelSettings, Recipe
@@ -24,6 +25,7 @@ Choices = dict[str, tuple[float, ...]]
 
 _VOXELS_PER_EPOCH = 3_000_000  # of validation between epochs, so that it stays a small part of the run
 _ERRORS = 2.0  # standard errors: with one, the best of 240 combinations is often the best by chance
+_FEW = 20  # objects of the least confidence of which no share is told
 _SEPARATE: Choices = {
     "join": (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.85, 0.9, 0.95),
     "summit": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
@@ -63,7 +65,8 @@ def tune(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "au
 
     Returns
     -------
-    Settings, and the figures reached with them; the recipe's own settings where there is nothing to tune on.
+    Settings, and the figures reached with them; the recipe's own settings where there is nothing to tune on. Figure
+    ``doubtful_below`` is the confidence below which at least half of the objects are wrong, where some are.
     """
     if not cases:
         return recipe.label, {}
@@ -76,7 +79,7 @@ def tune(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "au
         if settings.min_size_unit == "px":
             settings = _best(cases, maps, settings, _DROP)
         settings = _best(cases, maps, settings, _OUTLINE, counting=False)
-    return settings, _figures(cases, maps, recipe, settings)
+    return settings, {**_figures(cases, maps, recipe, settings), **_doubt(cases, maps, recipe, settings)}
 
 
 def _judged(cases: Sequence[Case], recipe: Recipe) -> list[Case]:
@@ -147,3 +150,21 @@ def _figures(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settin
     found = [label_maps(m, truth.shape, recipe.data, settings) for m, truth in zip(maps, labels, strict=True)]
     regions = recipe.data.overlapping or None
     return score_classes(labels, found, recipe.data.foreground, regions=regions).as_figures()
+
+
+def _doubt(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settings: LabelSettings) -> Figures:
+    """Return ``doubtful_below``: of the objects with less confidence at least half match no true one."""
+    if recipe.data.kind != "instances":
+        return {}
+    confidences, wrong = [], []
+    for case, found in zip(cases, (label_objects(*m, settings) for m in maps), strict=True):
+        table = match(case.labels, found.labels)
+        is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_of[table.matches()]])
+        judged = ~(is_wrong & table.excused)
+        confidences.append(found.confidence[table.predicted_ids[judged] - 1])
+        wrong.append(is_wrong[judged])
+    confidence, is_wrong = np.concatenate(confidences), np.concatenate(wrong)
+    order = np.argsort(confidence)
+    share = np.cumsum(is_wrong[order]) / np.arange(1, len(order) + 1)
+    mostly = np.flatnonzero(share[_FEW - 1 :] >= 0.5) + _FEW - 1
+    return {"doubtful_below": float(confidence[order[mostly[-1]]])} if mostly.size else {}

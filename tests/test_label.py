@@ -80,7 +80,7 @@ def test_every_voxel_climbs_without_a_step_down(height):
         assert basins.flat[root] == basin
         assert height.flat[root] == height[basins == basin].max()
     assert found.count.sum() == (height > 0).sum()
-    assert found.foreground.sum() == ONE * (height > 0).sum()
+    assert found.certainty.sum() == ONE * (height > 0).sum()
 
 
 @settings(deadline=None, max_examples=50)

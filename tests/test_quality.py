@@ -34,7 +34,7 @@ SEEN = ranges_of([looks_of(scaled(field(seed)[0])) | {"diameter": 10.0 + seed} f
 
 
 def remarks(image, columns=NOTHING, seen=SEEN):
-    return remarks_on(image, scaled(image), columns, 1.0, seen)
+    return remarks_on(image, scaled(image), columns, 1.0, seen, 0.7)
 
 
 def test_an_image_like_those_of_training_has_no_remark():
@@ -86,7 +86,7 @@ def test_saturated(top, dtype):
         (table(diameter=50), "large objects: 50.0 pixels across, trained on 10.2 to 19.8"),
         (table(diameter=4), "small objects: 4.0 pixels across, trained on 10.2 to 19.8"),
         (table(at_border=6), "60% of the objects touch the border"),
-        (table(unsure=4), "40% of the objects have a confidence below 0.85"),
+        (table(unsure=4), "40% of the objects have a confidence below 0.70, as wrong ones have"),
     ],
 )
 def test_objects(columns, text):

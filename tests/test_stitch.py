@@ -61,7 +61,7 @@ def test_objects_are_connected_and_numbered_in_scan_order(maps, fill):
     assert count.tolist() == found.count.tolist()
     for label in ids:
         assert ndimage.label(found.labels == label, np.ones((3,) * found.labels.ndim))[1] == 1
-    assert ((found.confidence >= 0.5) & (found.confidence <= 1)).all()
+    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -94,6 +94,15 @@ def test_constant_maps(shape):
     assert label_objects(full, None, full, rule).confidence.tolist() == [1.0]
     assert label_objects(none, None, full, rule).count.size == 0
     assert not label_objects(none, none, none, rule).labels.any()
+
+
+def test_confidence_is_the_mean_log_odds_of_the_foreground():
+    # Log-odds 0, 4 and 8 and more of the natural logarithm.
+    probability = np.array([[0.5, 1 / (1 + np.exp(-4)), 1 / (1 + np.exp(-8)), 1.0, 0.2, 0.5, 0.5, 0.2, 1.0, 1.0]])
+    foreground = np.rint(probability * ONE).astype(np.uint16)
+    found = label_objects(foreground, None, np.full(foreground.shape, ONE, np.uint16), LabelSettings(min_size=0))
+    assert found.labels.tolist() == [[1, 1, 1, 1, 0, 2, 2, 0, 3, 3]]
+    assert found.confidence == pytest.approx([(0 + 0.5 + 1 + 1) / 4, 0, 1], abs=0.01)
 
 
 @pytest.mark.parametrize(("join", "expected"), [(0.5, [0, 1, 1, 1, 1, 1, 0]), (0.51, [0, 1, 1, 1, 2, 2, 0])])

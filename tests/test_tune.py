@@ -10,7 +10,8 @@ from biounet.api import volume_of_array
 from biounet.dataset import make_case
 from biounet.label import ONE
 from biounet.recipe import LabelSettings, parse_recipe
-from biounet.tune import _DROP, _best, _not_above
+from biounet.stitch import label_objects
+from biounet.tune import _DROP, _best, _doubt, _not_above
 from biounet.volume import Grid
 
 RECIPE = parse_recipe({})
@@ -48,6 +49,19 @@ def test_differences_within_two_standard_errors_are_none():
     assert _not_above(np.array([-1.0, 0.0, 0.5]))
     assert _not_above(np.array([0.0, 0.0, 0.0, 1.0]))
     assert not _not_above(np.array([1.0, 1.1, 0.9, 1.0]))
+
+
+def test_below_the_doubtful_confidence_half_of_the_objects_are_wrong():
+    made, settings = [case_and_maps(range(17), range(24)) for _ in range(3)], LabelSettings(min_size=0)
+    for number, (case, maps) in enumerate(made):
+        places = case.labels > 0
+        maps[0][places] = ONE * (0.9 + 0.001 * case.labels[places] + 0.0001 * number)
+        maps[0][~places & (maps[0] > 0)] = 0.6 * ONE
+    cases, maps = zip(*made, strict=True)
+    doubtful = _doubt(cases, maps, RECIPE, settings)["doubtful_below"]
+    sure = np.concatenate([label_objects(*m, settings).confidence for m in maps])
+    assert (sure < doubtful).sum() == 41  # 21 wrong ones, and 20 of 51
+    assert _doubt(cases[:1], [np.where(m > 0.7 * ONE, m, 0) for m in maps[:1]], RECIPE, settings) == {}
 
 
 def test_cases_stay_as_they_are():

@@ -1,0 +1,100 @@
+"""A training under kills: python benchmarks/kills_training.py [--kills 100] [--epochs 120].
+
+Trains a small model on synthetic fields, once undisturbed and once killed with SIGKILL at random moments; it is resumed
+until it is done. After every kill the checkpoint has to load, and the weights have to be those of the undisturbed run,
+bit for bit. Each training is a process of its own, forked before torch starts any thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from biounet.annotation import Annotation
+from biounet.api import volume_of_array
+from biounet.checkpoint import begin, restore
+from biounet.dataset import Case, fit_patch, make_case
+from biounet.errors import BiounetError
+from biounet.model import load_model, new_network, save_model
+from biounet.recipe import Recipe, read_recipe
+from biounet.resources import find_recipe
+from biounet.synthetic import draw_settings, make_field
+from biounet.training import Run, train
+
+TRAIN = {"patch": 64, "batch": 2, "steps_per_epoch": 5, "minutes": None}
+
+
+def make_cases(count: int, recipe: Recipe) -> list[Case]:
+    """Make annotated fields."""
+    cases = []
+    for seed in range(count):
+        image, labels = make_field(seed, draw_settings(seed))
+        volume = volume_of_array(image, 2)
+        cases.append(make_case(volume, Annotation(labels, "instances", volume.grid), recipe))
+    return cases
+
+
+def start(cases: list[Case], recipe: Recipe, out: Path) -> int:
+    """Train in a child process; return its number."""
+    child = os.fork()
+    if not child:
+        run = Run(device="cpu", workers=0, checkpoint=out.with_suffix(".checkpoint.pt"), resume=True)
+        save_model(train(cases[2:], cases[:2], recipe, run), out)
+        os._exit(0)
+    return child
+
+
+def loads(recipe: Recipe, cases: list[Case], path: Path) -> bool:
+    """Whether a checkpoint can be gone on from; one that was never written can, from the beginning."""
+    fitted = fit_patch(recipe, cases[2:], new_network(recipe).stride)
+    try:
+        restore(begin(fitted, None, torch.device("cpu")), path, fitted)
+    except BiounetError as error:
+        print(error)
+        return not path.exists()
+    return True
+
+
+def main() -> None:
+    """Print the figures; exit 1 where the checkpoint did not load or the weights differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=120)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = read_recipe(find_recipe("nuclei_2d")).replace("network", widths=(8, 16))
+    recipe = recipe.replace("train", **TRAIN, epochs=options.epochs)
+    cases, draw = make_cases(6, recipe), random.Random(0)
+    with tempfile.TemporaryDirectory() as room:
+        whole, killed = Path(room) / "whole.safetensors", Path(room) / "killed.safetensors"
+        began = time.perf_counter()
+        os.waitpid(start(cases, recipe, whole), 0)
+        length = time.perf_counter() - began
+        kills = loaded = written = 0
+        while not killed.exists():
+            child = start(cases, recipe, killed)
+            if kills < options.kills:
+                # Two thirds of the work would be done when all kills are, if no kill cost any.
+                time.sleep(draw.uniform(0, 4 / 3 * length / options.kills))
+                os.kill(child, signal.SIGKILL)
+            if os.waitpid(child, 0)[1] == signal.SIGKILL:
+                kills += 1
+                checkpoint = killed.with_suffix(".checkpoint.pt")
+                written += checkpoint.exists()
+                loaded += loads(recipe, cases, checkpoint)
+        weights = [load_model(path).network.state_dict() for path in (whole, killed)]
+    same = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    print("| kills | with a checkpoint | of which it loaded | weights of the unbroken run |\n|---|---|---|---|")
+    print(f"| {kills} | {written} | {loaded - (kills - written)} | {'the same bits' if same else 'DIFFERENT'} |")
+    raise SystemExit(0 if same and loaded == kills else 1)
+
+
+if __name__ == "__main__":
+    main()
