@@ -14,6 +14,8 @@ from biounet.model import Model, new_network
 from biounet.network import UNet, initialise
 from biounet.recipe import Recipe
 
+_PROGRESS = ("step", "steps", "seconds", "loss")
+
 
 @dataclass
 class State:
@@ -67,7 +69,7 @@ def keep(state: State, path: Path, recipe: Recipe) -> None:
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
-        "progress": {"step": state.step, "steps": state.steps, "seconds": state.seconds},
+        "progress": {name: getattr(state, name) for name in _PROGRESS},
         "history": state.history,
     }
     with atomic_path(path) as part:
@@ -84,12 +86,15 @@ def restore(state: State, path: Path, recipe: Recipe) -> None:
     """
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        made_with, progress = kept["recipe"], {name: kept["progress"][name] for name in _PROGRESS}
+    # What is no checkpoint raises whatever its bytes are taken for: UnpicklingError, KeyError, RuntimeError, …
+    except Exception as error:
         raise ModelError("not a readable checkpoint", path=path, hint="remove it, or train without --resume") from error
-    if kept["recipe"] != recipe.model_dump_json():
+    if made_with != recipe.model_dump_json():
         raise ModelError("this checkpoint was made with other settings", path=path, hint="train without --resume")
     state.network.load_state_dict(kept["network"])
     state.average.load_state_dict(kept["average"])
     state.optimizer.load_state_dict(kept["optimizer"])
-    state.step, state.steps, state.seconds = (kept["progress"][key] for key in ("step", "steps", "seconds"))
+    for name, value in progress.items():
+        setattr(state, name, value)
     state.history = kept["history"]

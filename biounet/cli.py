@@ -21,6 +21,7 @@ from typer.exceptions import Abort, TyperException
 
 from biounet import cli_options as given
 from biounet.errors import BiounetError, SettingsError, Stopped
+from biounet.stopping import SIGNALS, code_after, stop_on_signals
 from biounet.terminal import preview_text, row_line, show_any_text, show_progress, table
 
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ def segment(
         from biounet.batch import segment_batch
         from biounet.job import BatchOptions, exit_code
         from biounet.segment import SegmentOptions
-        from biounet.stopping import stop_on_signals
 
         segmenter = load(model, device)
         found = find_images(images, segmenter.card.recipe.data.channels)
@@ -96,7 +96,7 @@ def segment(
                 rows = segment_batch(found, segmenter.model, out, options, show, stop)
             except Stopped as error:
                 _say(f"stopped: {error}; the same command continues", sys.stderr)
-                raise typer.Exit(128 + stop.number) from None
+                raise typer.Exit(code_after(stop.number)) from None
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
         _say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
@@ -168,11 +168,15 @@ def train(
 
     validation = (val_images, val_labels or val_images) if val_images else None
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
-    with show_progress(quiet or json_lines) as report:
-        run = Run(device=device, workers=workers, checkpoint=checkpoint, resume=resume, report=report)
-        segmenter = api.train(
-            recipe, images, labels, minutes=minutes, epochs=epochs, start=start, validation=validation, run=run
-        )
+    with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
+        run = Run(device=device, workers=workers, checkpoint=checkpoint, resume=resume, report=report, stop=stop)
+        try:
+            segmenter = api.train(
+                recipe, images, labels, minutes=minutes, epochs=epochs, start=start, validation=validation, run=run
+            )
+        except Stopped as error:
+            _say(f"stopped: {error}; the same command with --resume continues", sys.stderr)
+            raise typer.Exit(code_after(stop.number)) from None
     segmenter.save(out)
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)
@@ -293,12 +297,13 @@ def _say(text: str, stream: TextIO | None = None) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise SystemExit(code_after(number))
 
 
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
-    signal.signal(signal.SIGTERM, _stop)
+    for number in SIGNALS[1:]:  # Python makes an exception of SIGINT itself
+        signal.signal(number, _stop)
     show_any_text()
     try:
         code = app(standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends work at the next block, the second at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1: the first ends work at the next block or step, the second at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+_USR1 = getattr(signal, "SIGUSR1", None)  # not on Windows
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *((_USR1,) if _USR1 else ()))
 
 
 class Stop(threading.Event):
@@ -22,9 +26,17 @@ class Stop(threading.Event):
     number = 0
 
 
+def code_after(number: int) -> int:
+    """Return the exit code after a signal: 128 + its number as shells have it; after SIGUSR1 75, "try again".
+
+    SIGUSR1 is how a cluster says that it needs the machine.
+    """
+    return _TRY_AGAIN if number == _USR1 else 128 + number
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Give an event that the first SIGINT or SIGTERM sets; the second ends the process with 128 + its number.
+    """Give an event that the first SIGINT, SIGTERM or SIGUSR1 sets; the second ends the process at once.
 
     The main thread must not wait for the event: the handler, which runs there, could not set it.
     """
@@ -32,11 +44,11 @@ def stop_on_signals() -> Iterator[Stop]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.number:
-            os._exit(128 + number)  # temporary files stay behind: the next run removes them
+            os._exit(code_after(number))  # temporary files stay behind: the next run removes them
         stop.number = number
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield stop
     finally:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader
 import biounet
 from biounet.checkpoint import State, begin, keep, restore
 from biounet.dataset import Case, Patches, Steps, fit_patch
-from biounet.errors import InputError, TrainingError
+from biounet.errors import InputError, Stopped, TrainingError
 from biounet.loss import recipe_loss
 from biounet.model import Card, Model, continued, new_network, outputs_of
 from biounet.predict import has_fast_bfloat16, pick_device
@@ -73,6 +75,8 @@ class Run:
         Continue from `checkpoint` if it exists.
     report
         Called after each step.
+    stop
+        When it is set, the state is written to `checkpoint` after the present step, and `Stopped` is raised.
     """
 
     device: str = "auto"
@@ -80,6 +84,7 @@ class Run:
     checkpoint: Path | None = None
     resume: bool = False
     report: Callable[[Progress], None] = lambda progress: None
+    stop: Event | None = None
 
 
 def train(
@@ -115,6 +120,8 @@ def train(
         If the loss is not finite; it names the images of the batch.
     InputError
         If there is nothing to learn from.
+    Stopped
+        If `run.stop` was set; the same call goes on from the checkpoint if `run.resume` is true.
     """
     run = run or Run()
     if not cases:
@@ -161,6 +168,8 @@ def _learn(state: State, cases: Sequence[Case], validation: Sequence[Case], reci
         run.report(Progress(state.step, state.steps, state.seconds, clock.left(state), mean, figures))
         if last:
             return
+        if run.stop is not None and run.stop.is_set():
+            _stop(state, recipe, run)
 
 
 def _take_step(state: State, image: Tensor, target: Tensor, recipe: Recipe) -> float:
@@ -198,6 +207,12 @@ def _end_epoch(state: State, validation: Sequence[Case], recipe: Recipe, run: Ru
     state.loss = 0.0
     if run.checkpoint is not None:
         keep(state, run.checkpoint, recipe)
+
+
+def _stop(state: State, recipe: Recipe, run: Run) -> NoReturn:
+    if run.checkpoint is not None and state.steps:  # until the steps are planned there is nothing to lose
+        keep(state, run.checkpoint, recipe)
+    raise Stopped(f"{state.step} of {state.steps or 'unknown'} steps done")
 
 
 class _Clock:

@@ -157,7 +157,7 @@ def _doubt(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settings
     if recipe.data.kind != "instances":
         return {}
     confidences, wrong = [], []
-    for case, found in zip(cases, (label_objects(*m, settings) for m in maps), strict=True):
+    for case, found in zip(cases, (label_objects(m[0], m[1], m[2], settings) for m in maps), strict=True):
         table = match(case.labels, found.labels)
         is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_of[table.matches()]])
         judged = ~(is_wrong & table.excused)

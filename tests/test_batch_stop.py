@@ -127,7 +127,8 @@ def test_what_no_block_size_helps_against_is_a_row(error, words, few, untrained,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-def test_the_command_stops_on_sigterm_and_the_same_command_continues(untrained, tmp_path):
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 75)])
+def test_the_command_stops_on_sigterm_and_the_same_command_continues(untrained, tmp_path, name, code):
     import tifffile
 
     from biounet.model import save_model
@@ -141,9 +142,9 @@ def test_the_command_stops_on_sigterm_and_the_same_command_continues(untrained, 
         [*command, "--jobs", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline().startswith("0.tif: ")
-        process.terminate()
+        process.send_signal(signal.Signals[name])
         _, err = process.communicate()
-    assert process.returncode == 143
+    assert process.returncode == code
     done = int(err.split()[1])
     assert err == f"stopped: {done} of 60 images done; the same command continues\n"
     assert 1 <= done < 60

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import volume_of_array
 from biounet.dataset import Patches, Steps, fit_patch, hold_out, load_cases, make_case, targets_of
-from biounet.errors import InputError, ModelError, TrainingError
+from biounet.errors import InputError, ModelError, Stopped, TrainingError
 from biounet.files import Pair, find_pairs
 from biounet.model import Model, load_model, save_model
 from biounet.recipe import Recipe, parse_recipe
@@ -74,14 +75,36 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases,
     assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
 
 
+@pytest.mark.parametrize("at", [1, 3, 4, 6])
+def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
+    stop, checkpoint = Event(), tmp_path / "m.checkpoint.pt"
+
+    def ask(progress: Progress) -> None:
+        if progress.step == at:
+            stop.set()
+
+    with pytest.raises(Stopped, match=f"{at} of 8 steps done"):
+        train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, report=ask, stop=stop))
+    first: list[Progress] = []
+    resumed = train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, resume=True, report=first.append))
+    unbroken = train(cases[:4], cases[4:], _recipe())
+    assert first[0].step == at + 1
+    assert _hash(resumed) == _hash(unbroken)
+    assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
+
+
 def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(cases, tmp_path):
     checkpoint = tmp_path / "m.checkpoint.pt"
     train(cases[:2], [], _recipe(), Run(checkpoint=checkpoint))
     with pytest.raises(ModelError, match="other settings"):
         train(cases[:2], [], _recipe(train={"rate": 1e-4}), Run(checkpoint=checkpoint, resume=True))
-    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
-    with pytest.raises(ModelError, match="checkpoint"):
-        train(cases[:2], [], _recipe(), Run(checkpoint=checkpoint, resume=True))
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "another.pt")
+    torch.save(Path("x"), tmp_path / "code.pt")  # to make a Path, code would have to run
+    another, code, whole = ((path.read_bytes()) for path in (tmp_path / "another.pt", tmp_path / "code.pt", checkpoint))
+    for content in (b"", b"some text", another, code, whole[:500], whole[:-1]):
+        checkpoint.write_bytes(content)
+        with pytest.raises(ModelError, match="not a readable checkpoint"):
+            train(cases[:2], [], _recipe(), Run(checkpoint=checkpoint, resume=True))
 
 
 def test_the_number_of_workers_changes_nothing(cases):
