@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from biounet.annotation import Annotation
@@ -20,6 +20,7 @@ from biounet.model import Model, load_model, save_model
 from biounet.recipe import Recipe, read_recipe
 from biounet.synthetic import draw_settings, make_field
 from biounet.training import Progress, Run, seen_of, train
+from biounet.tune import tune
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
 HERE = Path(__file__).parent
@@ -31,6 +32,14 @@ def synthetic_cases(count: int, recipe: Recipe) -> Iterator[Case]:
         image, labels = make_field(seed, draw_settings(seed, transmitted=0.2))
         volume = volume_of_array(image, 2)
         yield make_case(volume, Annotation(labels, "instances", volume.grid), recipe)
+
+
+def with_new_card(model: Model, cases: Sequence[Case], held: Sequence[Case], recipe: Recipe) -> Model:
+    """Return a model with the thresholds, figures and ranges that a training with these weights would end with."""
+    label, figures = tune(model.network, held, recipe)
+    tuned = model.card.recipe.replace("label", **label.model_dump())
+    described = {"recipe": tuned, "validation": figures, "seen": seen_of(cases, recipe)}
+    return Model(model.network, model.card.model_copy(update=described))
 
 
 def show(progress: Progress) -> None:
@@ -50,7 +59,7 @@ def main() -> None:
     parser.add_argument("--synthetic", type=int, default=150)
     parser.add_argument("--out", type=Path, default=HERE.parent / "biounet" / "models" / "nuclei.safetensors")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--card-only", action="store_true", help="only say again what the images of --out looked like")
+    parser.add_argument("--card-only", action="store_true", help="keep the weights of --out: tune and describe again")
     options = parser.parse_args()
 
     recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None, average=0.998)
@@ -62,8 +71,7 @@ def main() -> None:
     pairs, held = hold_out(pairs, recipe.data.validation, recipe.train.seed)
     cases = [*load_cases(pairs, recipe), *synthetic_cases(options.synthetic, recipe)]
     if options.card_only:
-        model = load_model(options.out)
-        save_model(Model(model.network, model.card.model_copy(update={"seen": seen_of(cases, recipe)})), options.out)
+        save_model(with_new_card(load_model(options.out), cases, list(load_cases(held, recipe)), recipe), options.out)
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
     run = Run(checkpoint=checkpoint, resume=options.resume, report=show)

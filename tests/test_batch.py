@@ -12,7 +12,7 @@ import tifffile
 
 from biounet.batch import segment_batch
 from biounet.errors import InputError, MachineError
-from biounet.files import find_images, stem_of
+from biounet.files import Readers, find_images, stem_of
 from biounet.job import BatchOptions, Row, exit_code
 from conftest import discs
 
@@ -105,6 +105,17 @@ def test_an_image_without_cells_is_empty_and_not_an_error(segmenter, tmp_path):
     assert (rows[0].status, rows[0].count, exit_code(rows)) == ("empty", 0, 0)
     assert (tmp_path / "out" / "flat_objects.csv").read_text().startswith("label,")
     assert tifffile.imread(tmp_path / "out" / "flat_labels.tif").max() == 0
+
+
+def test_readers_that_were_started_before_serve_several_batches(segmenter, cell_folder, tmp_path):
+    images = find_images([cell_folder / "images"])
+    with Readers(2) as readers:
+        children = {reader._child.pid for reader in readers._all}
+        for name in ("one", "two"):
+            rows = segment_batch(images, segmenter.model, tmp_path / name, BatchOptions(jobs=2, readers=readers))
+            assert {row.status for row in rows} <= {"ok", "flagged"}
+        assert {reader._child.pid for reader in readers._all} == children
+    assert "readers" not in json.loads((tmp_path / "one" / "run.json").read_text())["settings"]
 
 
 def test_inputs_whose_results_would_have_one_name_are_refused(segmenter, tmp_path):

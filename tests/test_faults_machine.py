@@ -106,6 +106,7 @@ def test_input_home_and_package_may_be_read_only_F094(few, untrained, tmp_path):
     command = [sys.executable, "-c", "from biounet.cli import main; main()", "segment", few, "-o", out]
     command = [*(DAC if os.getuid() == 0 else []), *command, "-m", few / "model.safetensors"]
     environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": "", "PYTHONPATH": str(package.parent)}
+    environment |= {"NUMBA_OPT": "0"}  # nothing can be kept, and compiling takes most of the time
     try:
         ran = subprocess.run(list(map(str, command)), cwd=home, env=environment, capture_output=True, text=True)
     finally:
