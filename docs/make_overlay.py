@@ -1,5 +1,7 @@
-"""Draw the pictures of the README again: python docs/make_overlay.py."""
+"""Draw the pictures of the README again: python docs/make_overlay.py (some minutes: one of them needs a training)."""
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,17 @@ def main() -> None:
     write_picture(Path(__file__).with_name("overlay.png"), np.concatenate([plain, gap, outlined], 1))
     stack = biounet.load("nuclei3d").segment(sample_folder() / "stacks" / "images" / "crowded.tif")
     write_picture(Path(__file__).with_name("volume.png"), stack.overlay())
+    write_picture(Path(__file__).with_name("tumour.png"), find_tumour().overlay())
+
+
+def find_tumour() -> biounet.Result:
+    """Learn from two heads of the samples and segment the third."""
+    cases = sample_folder() / "cases"
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("case_1", "case_2"):
+            shutil.copytree(cases / name, Path(folder) / name)
+        model = biounet.train("brain_tumour", folder, epochs=2)
+    return model.segment([cases / "case_3" / f"{name}.nii.gz" for name in model.card.recipe.data.channels])
 
 
 if __name__ == "__main__":
