@@ -1,12 +1,15 @@
 """Whether confidence means something: python benchmarks/confidence.py [MODEL] [--data nuclei2d/val].
 
 Segments a set with truth and prints how well ``confidence`` tells objects that match a true one (IoU of at least .5)
-from those that do not: the area under the ROC curve, pooled over the images, beside that of other columns.
+from those that do not: the area under the ROC curve, pooled over the images, beside that of other columns; and the
+share of matched objects by confidence.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from biounet.matching import match
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 COLUMNS = ("confidence", "area_px", "solidity")
+STEPS = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1)
 
 
 def is_matched(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -51,6 +55,10 @@ def main() -> None:
     print("| column | AUC |\n|---|---|")
     for name, column in zip(COLUMNS, values.T, strict=True):
         print(f"| {name} | {area_under_curve(column, positive):.3f} |")
+    print("\n| confidence | objects | matched |\n|---|---|---|")
+    for low, high in pairwise(STEPS):
+        within = (values[:, 0] >= low) & ((values[:, 0] < high) | (high == 1))
+        print(f"| {low} to {high} | {within.sum()} | {positive[within].mean() if within.any() else math.nan:.0%} |")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Accuracy on volumes: python benchmarks/volumes.py ARM [--minutes 15].
 
 Arms: ``hippocampus`` (all slices labelled), ``hippocampus-slices-z`` (every tenth slice along z labelled, or along y or
-x, from a start drawn for each case), ``nuclei`` (nuclei3d-embryo, all planes), ``nuclei-planes`` (5 planes of each stack),
+x, from a start drawn for each case), ``nuclei`` (nuclei3d-embryo, all planes), ``nuclei-planes`` (5 planes of each),
 ``tumour-N`` and ``tumour-slices-N`` (train on two cases of brain-tumour, score on case N = 0, 1, 2; every tenth slice).
 Training sees the train folders only, thresholds are tuned on cases held out of them, and ``val`` is scored once.
 Prints one row of figures and keeps model and row in --work.
