@@ -171,12 +171,15 @@ def _record_of(image: FoundImage, run: Run, folder: _Folder, patient: bool) -> R
 
 def _known(image: FoundImage, run: Run, folder: _Folder, *, failed: bool) -> Record | None:
     """Return the record of an image if it says what would come out now; that of one that failed only on request."""
-    record = folder.manifest.records.get(name_of(image))
+    name = name_of(image)
+    record = folder.manifest.records.get(name)
     if record is None or (record.model, record.settings) != (run.model.sha256, run.settings):
         return None
     if record.row.status == "failed":
         return record if failed and (not record.inputs or _same_inputs(image, record)) else None
-    return record if _same_inputs(image, record) and are_there(record, run.out) else None
+    # What another process wrote a moment ago is not read again by each of those that work beside it.
+    there = name in folder.manifest.fresh or are_there(record, run.out)
+    return record if there and _same_inputs(image, record) else None
 
 
 def _same_inputs(image: FoundImage, record: Record) -> bool:

@@ -59,7 +59,7 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         self.records: dict[str, Record] = {}
         self.fresh: set[str] = set()
-        self._folder = folder
+        self._folder, self._root = folder, folder.resolve()
         self._one_reader = threading.Lock()
         self._read_to = self._lines = 0
         self.refresh()
@@ -90,7 +90,7 @@ class Manifest:
     def _take(self, line: str) -> None:
         record = _from_line(line)
         paths = () if record is None else (record.row.image, *record.outputs)
-        if record is not None and all(is_inside(self._folder, path) for path in paths):
+        if record is not None and all(is_inside(self._root, path) for path in paths):
             self.records[record.row.image] = record
             self.fresh.add(record.row.image)
         elif line.endswith(_END) or not line.startswith(_BEGIN):
@@ -98,12 +98,12 @@ class Manifest:
 
 
 def is_inside(folder: Path, path: str) -> bool:
-    """Whether a relative path stays below a folder, symbolic links included."""
+    """Whether a relative path stays below a folder (without symbolic links itself), those on its way followed."""
     plain = PurePath(path)
     if not plain.parts or plain.anchor or ".." in plain.parts:
         return False
     try:
-        return (folder / plain).resolve().is_relative_to(folder.resolve())
+        return (folder / plain).resolve().is_relative_to(folder)
     except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, a ring of links
         return False
 
