@@ -26,14 +26,12 @@ from monai.transforms import (
 )
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from biounet.files import ReadOptions, read_volume
 from biounet.recipe import AugmentSettings
 from biounet.volume import Volume
 
 IMAGE, TARGET, SHIFT = "image", "target", "shift"
-_KNOTS = 16  # voxels between the points that `bend` moves
 
 
 class VolumeReader(ImageReader):  # type: ignore[misc]
@@ -112,7 +110,6 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         self.settings = settings
         self.steps = np.array(steps)
         self.matrix = np.eye(len(patch))
-        self.bends: Tensor | None = None
 
     def randomize(self, data: Any = None) -> None:  # noqa: ANN401 - MONAI's signature
         """Draw angles, factor and mirrored axes."""
@@ -128,10 +125,6 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         for axis, tilt in enumerate(tilts, 1):
             turn = turn @ _rotation(dims, 0, axis, tilt)
         self.matrix = turn * self.steps / self.steps[:, None] * sides / factor
-        if limits.bend:
-            knots = [-(-edge // _KNOTS) + 1 for edge in self.patch]
-            drawn = self.R.uniform(-limits.bend, limits.bend, (1, dims, *knots))
-            self.bends = torch.from_numpy(drawn).float()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return image and target, both of the shape of the patch.
@@ -144,9 +137,6 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         affine[:dims, :dims] = self.matrix
         grid = AffineGrid(affine=torch.from_numpy(affine).float(), dtype=torch.float32)(self.patch)[0]
         grid[:dims] += torch.as_tensor(data[SHIFT], dtype=torch.float32).reshape(-1, *(1,) * dims)
-        if self.bends is not None:
-            smooth = "trilinear" if dims == 3 else "bicubic"
-            grid[:dims] += interpolate(self.bends, size=self.patch, mode=smooth, align_corners=True)[0]
         sample = Resample(dtype=torch.float32)  # its default, float64, costs twice the time
         # Labelled planes of a volume are one voxel thick: nothing between two planes would exist.
         target = sample(data[TARGET], grid, mode="nearest" if dims == 3 else "bilinear", padding_mode="zeros")

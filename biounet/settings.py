@@ -109,8 +109,6 @@ class AugmentSettings(Settings):
         Whether mirror images and quarter turns are drawn, which all look alike under a microscope. A body has a top.
     scale
         Factor: objects appear between ``1/scale`` and ``scale`` times their size.
-    bend
-        Voxels by which points 16 voxels apart are moved, each in its own direction; everything between them follows.
     brightness, contrast, gamma, noise, blur
         Of the normalised intensities (blur: sigma in pixels).
     invert
@@ -122,7 +120,6 @@ class AugmentSettings(Settings):
     tilt: float = Field(default=0.0, ge=0, le=180)
     mirror: bool = True
     scale: float = Field(default=1.5, ge=1)
-    bend: float = Field(default=0.0, ge=0)
     brightness: float = Field(default=0.1, ge=0)
     contrast: float = Field(default=0.3, ge=0, lt=1)
     gamma: float = Field(default=0.5, ge=0)
