@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
@@ -230,6 +230,11 @@ def _parse_card(text: str, path: str | Path) -> Card:
         return Card.model_validate(raw)
     except ModelError:
         raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        hint = "written by another version of biounet?" if first["type"] == "extra_forbidden" else None
+        raise ModelError(f"its card cannot be read: {where}: {first['msg']}", path=path, hint=hint) from error
     except (ValueError, AttributeError, RecursionError) as error:  # of the JSON, or of the settings in it
         raise ModelError(f"its card cannot be read: {_first_line(error)}", path=path) from error
 

@@ -85,6 +85,13 @@ def test_a_card_with_a_number_of_more_digits_than_python_reads(saved):
     assert "its card cannot be read" in refusal(saved)
 
 
+def test_a_card_with_a_setting_that_this_version_lacks_is_refused_with_its_name(saved):
+    card, weights = parts(saved)
+    card["recipe"]["augment"]["bend"] = 0.0
+    put(saved, card, weights)
+    assert "recipe.augment.bend: Extra inputs" in refusal(saved)
+
+
 def test_a_model_does_not_change_with_the_file_that_it_came_from(saved):
     model = load_model(saved)
     before = model.network.head.weight.clone()
