@@ -50,6 +50,10 @@ class DataSettings(Settings):
     voxel_size
         Working grid of volumes along z, y and x, in the unit of their files: mm for NIfTI, µm for TIFF. Training plans
         it as the median of the training images where it is empty.
+    min_lesion_mm3
+        For ``classes`` of volumes: a smaller lesion is not counted, neither in the table of an image nor when lesions
+        are compared with the truth. It stays in the label image and in the volume of its class. Without effect where
+        nobody knows how large a voxel is.
     validation
         Share of the training images that is held out when no validation folder is given.
     """
@@ -66,6 +70,7 @@ class DataSettings(Settings):
     slice_numbers: tuple[int, ...] = ()
     pixel_size_um: float | None = Field(default=None, gt=0)
     voxel_size: tuple[PositiveFloat, ...] = ()
+    min_lesion_mm3: float = Field(default=0.0, ge=0)
     validation: float = Field(default=0.1, ge=0, lt=1)
 
     @model_validator(mode="after")

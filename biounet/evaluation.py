@@ -98,7 +98,7 @@ def evaluate_folders(
         beside their annotations are left out.
     data
         What the annotations hold. Where it declares regions, these are compared instead of classes; what is unknown in
-        a case is not compared there.
+        a case is not compared there, nor lesions smaller than it says.
     tolerance
         How far apart the surfaces of classes in volumes may be to agree, in the unit of the files.
 
@@ -112,7 +112,7 @@ def evaluate_folders(
     pairs = pair_results(Path(predicted), Path(truth), data.channels)
     if data.kind == "instances":
         return _pool([tally(*_read_pair(*pair, data)) for pair in pairs])
-    asked = _regions(data.foreground, data.regions, tolerance)
+    asked = _regions(data.foreground, data.regions, tolerance, data.min_lesion_mm3)
     scores, grids = [], []
     for true, found in pairs:
         arrays = _read_pair(true, found, data)
@@ -125,9 +125,11 @@ def evaluate_folders(
     return _class_figures(scores, asked, grids)
 
 
-def _regions(names: Sequence[str], regions: Mapping[str, Sequence[int]] | None, tolerance: float) -> Regions:
+def _regions(
+    names: Sequence[str], regions: Mapping[str, Sequence[int]] | None, tolerance: float, min_lesion_mm3: float = 0.0
+) -> Regions:
     values = regions or {name: (value,) for value, name in enumerate(names, 1)}
-    return Regions({name: tuple(own) for name, own in values.items()}, len(names), tolerance)
+    return Regions({name: tuple(own) for name, own in values.items()}, len(names), tolerance, min_lesion_mm3)
 
 
 def _both(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -78,6 +79,15 @@ def measure_lesions(
         columns |= {f"centroid_{axis}_ras_mm": place[:, i] for i, axis in enumerate("xyz")}
     columns["touches_border"] = found.at_border
     return columns
+
+
+def fewest_voxels(min_mm3: float, grid: Grid) -> int:
+    """Return the number of voxels of the smallest lesion that is counted; 1 where voxels have no size in space."""
+    if grid.unit is None or grid.dims == 2:
+        return 1
+    factor = {"mm": 1.0, "um": 1e-9}[grid.unit]
+    # Spacings are stored in float32: of voxels of 0.99999999 mm, 50 are still 50 mm³.
+    return max(1, math.ceil(min_mm3 / (math.prod(grid.steps) * factor) * (1 - 1e-6)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED
 from biounet.errors import InputError, SettingsError
+from biounet.lesions import fewest_voxels
 from biounet.matching import match
 from biounet.volume import Grid
 
@@ -31,11 +32,14 @@ class Regions:
         The largest class that there is.
     tolerance
         How far apart surfaces may be to agree, in the unit of the grid; voxels where it has none.
+    min_lesion_mm3
+        Smaller lesions are not compared (see `biounet.data_settings.DataSettings`).
     """
 
     values: dict[str, tuple[int, ...]]
     classes: int
     tolerance: float = 1.0
+    min_lesion_mm3: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < np.inf:
@@ -104,6 +108,7 @@ def score_regions(
     table = _confusion(truth, predicted, regions.classes)
     dense = int(table.sum()) == truth.size
     scores = []
+    fewest = 1 if grid is None else fewest_voxels(regions.min_lesion_mm3, grid)
     for own in map(list, regions.values.values()):
         shared, true, found = int(table[own][:, own].sum()), int(table[own].sum()), int(table[:, own].sum())
         if grid is None or not dense:
@@ -111,7 +116,7 @@ def score_regions(
             continue
         masks = np.isin(truth, own), np.isin(predicted, own)
         surfaces = compare_surfaces(*masks, grid.steps, regions.tolerance)
-        scores.append(RegionScore(shared, true, found, surfaces, compare_lesions(*masks)))
+        scores.append(RegionScore(shared, true, found, surfaces, compare_lesions(*masks, fewest)))
     return scores
 
 
@@ -170,14 +175,21 @@ def _surface(mask: Mask) -> NDArray[np.int64]:
     return np.asarray(np.argwhere(inside & ~ndimage.binary_erosion(inside)) + [part.start for part in box])
 
 
-def compare_lesions(truth: Mask, predicted: Mask) -> Lesions:
+def compare_lesions(truth: Mask, predicted: Mask, min_voxels: int = 1) -> Lesions:
     """Compare two masks lesion by lesion.
 
     A lesion is a set of voxels that are connected by faces, edges or corners. A true lesion is found if any predicted
     lesion shares a voxel with it; its Dice is the one with all predicted lesions that do, together, and 0 if none does.
     A predicted lesion that shares no voxel with a true one is spurious. This is the lesion-wise comparison of the BraTS
     challenge 2023 (Moawad et al. 2023, arXiv:2306.00838) without its constants, which suit one kind of tumour on
-    voxels of 1 mm: lesions are not dilated before they are matched or joined, and none is too small to count.
+    voxels of 1 mm: lesions are not dilated before they are matched or joined.
+
+    Parameters
+    ----------
+    truth, predicted
+        Masks of one shape.
+    min_voxels
+        Lesions of fewer voxels are taken for background, in both.
 
     Returns
     -------
@@ -186,7 +198,7 @@ def compare_lesions(truth: Mask, predicted: Mask) -> Lesions:
     from scipy import ndimage  # slow to import
 
     touching = np.ones((3,) * truth.ndim)
-    pairs = match(*(ndimage.label(mask, touching)[0] for mask in (truth, predicted)))
+    pairs = match(*(_without_small(ndimage.label(mask, touching)[0], min_voxels) for mask in (truth, predicted)))
     number = len(pairs.truth_ids)
     shared = np.bincount(pairs.truth_of, pairs.shared, number)
     partners = np.bincount(pairs.truth_of, pairs.predicted_sizes[pairs.predicted_of], number)
@@ -196,3 +208,8 @@ def compare_lesions(truth: Mask, predicted: Mask) -> Lesions:
         spurious=len(pairs.predicted_ids) - len(np.unique(pairs.predicted_of)),
         dice=float(np.sum(2 * shared / (pairs.truth_sizes + partners))),
     )
+
+
+def _without_small(parts: NDArray[np.int32], min_voxels: int) -> NDArray[np.int32]:
+    small = np.bincount(parts.ravel()) < min_voxels
+    return np.where(small[parts], 0, parts) if small.any() else parts

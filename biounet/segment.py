@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from biounet.blocks import Block, lattice, run_blocks
 from biounet.errors import InputError, ModelError
 from biounet.label import BlockObjects, label_block, label_classes, reach
-from biounet.lesions import measure_lesions
+from biounet.lesions import fewest_voxels, measure_lesions
 from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
 from biounet.normalise import Zoom, normalise, onto_planes, rescale, zoom_to
@@ -220,7 +220,7 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
     """
     if grid.dims == 2:
         return measure_classes(labels, data.foreground, grid), None
-    columns = measure_lesions(labels, data.learned, grid)
+    columns = measure_lesions(labels, data.learned, grid, fewest_voxels(data.min_lesion_mm3, grid))
     counted = columns["lesion"][columns["class"] == next(iter(data.learned))].max(initial=0)
     return columns, int(counted) if data.regions or len(data.learned) == 1 else None
 

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from skimage.measure import regionprops
 
 from biounet.errors import InputError
-from biounet.lesions import measure_lesions
+from biounet.lesions import fewest_voxels, measure_lesions
 from biounet.measure import columns_to_csv
 from biounet.volume import Grid
 
@@ -219,6 +219,22 @@ def test_small_lesions_have_no_row_but_count_for_the_class():
     assert (found["lesion"].tolist(), found["pixels"].tolist()) == ([0, 1], [5, 4])
     none = measure_lesions(labels, WHOLE, Grid(labels.shape, (1.0, 1.0), "mm"), min_voxels=5)
     assert (none["lesion"].tolist(), none["pixels"].tolist()) == ([0], [5])
+
+
+@pytest.mark.parametrize(
+    ("steps", "unit", "voxels"),
+    [
+        ((1.0, 1.0, 1.0), "mm", 50),
+        ((0.99999999, 1.0, 1.0), "mm", 50),
+        ((3.0, 1.0, 1.0), "mm", 17),
+        ((5.0, 5.0, 5.0), "mm", 1),
+        ((1000.0, 1000.0, 1000.0), "um", 50),
+        (None, None, 1),
+        ((1.0, 1.0), "mm", 1),
+    ],
+)
+def test_the_smallest_lesion_has_a_volume_in_space(steps, unit, voxels):
+    assert fewest_voxels(50, Grid((9,) * (3 if steps is None else len(steps)), steps, unit)) == voxels
 
 
 def test_corners_connect():

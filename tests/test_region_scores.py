@@ -121,6 +121,13 @@ class TestLesions:
     def test_a_lesion_in_two_pieces_is_compared_with_both(self):
         assert compare_lesions(box(0, 0, slice(0, 5)), box(0, 0, [0, 1, 3, 4])) == (1, 1, 0, 8 / 9)
 
+    def test_lesions_that_are_too_small_are_not_there(self):
+        truth = box(0, 0, slice(0, 4)) | box(4, 4, slice(0, 2))
+        found = box(0, 0, slice(0, 3)) | box(6, 6, slice(0, 2)) | box(7, 1, 1)
+        assert compare_lesions(truth, found) == (2, 1, 2, 6 / 7)
+        assert compare_lesions(truth, found, min_voxels=2) == (2, 1, 1, 6 / 7)
+        assert compare_lesions(truth, found, min_voxels=3) == (1, 1, 0, 6 / 7)
+
     def test_two_lesions_in_one_piece_are_each_compared_with_all_of_it(self):
         assert compare_lesions(box(0, 0, [0, 1, 3, 4]), box(0, 0, slice(0, 5))) == (2, 2, 0, 2 * 4 / 7)
 

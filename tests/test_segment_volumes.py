@@ -85,6 +85,14 @@ def test_lesions_are_counted_and_measured_in_ml():
     assert columns["voxels"][whole][0] == (found.labels > 0).sum()
     assert columns["volume_ml"][whole][0] == pytest.approx((found.labels > 0).sum() * 2 / 1000)
 
+    bound = columns["volume_mm3"][columns["lesion"] > 0].min() + 1
+    less = parse_recipe({**card.recipe.model_dump(), "data": {**data, "min_lesion_mm3": bound}})
+    without_specks = segment(stack(grid)[0], predictor, card.model_copy(update={"recipe": less}))
+    np.testing.assert_array_equal(without_specks.labels, found.labels)
+    kept = (columns["lesion"] == 0) | (columns["volume_mm3"] >= bound)
+    assert 2 < kept.sum() < len(kept)
+    np.testing.assert_array_equal(without_specks.columns["voxels"], columns["voxels"][kept])
+
 
 def test_what_stands_in_unlabelled_slices_changes_no_bit_of_a_patch():
     volume, labels = stack()
