@@ -21,7 +21,7 @@ from biounet.errors import InputError, SettingsError
 from biounet.files import Pair, ReadOptions, read_annotation, unknown_regions
 from biounet.loss import boundary_regions, weights_of
 from biounet.normalise import Zoom, normalise, rescale, rescale_labels, zoom_to
-from biounet.prepare import IMAGE, SHIFT, TARGET, LoadVolumed, augmentation, seed_all, without_unknown
+from biounet.prepare import CENTRE, IMAGE, TARGET, LoadVolumed, augmentation, seed_all
 from biounet.recipe import Recipe
 from biounet.targets import make_class_targets, make_targets
 from biounet.volume import Grid, Volume
@@ -180,12 +180,12 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         self.cases = cases
         self.recipe = recipe
         self.patch = edges_of(recipe)
-        self.weights = weights_of(recipe) + boundary_regions(recipe)
         # Which weight says whether a value exists: its own, or the one that all classes share.
         shared = len(recipe.data.foreground) if recipe.data.exclusive else 0
-        self.owner = [0] * shared + list(range(self.weights))
+        owners = [0] * shared + list(range(weights_of(recipe) + boundary_regions(recipe)))
         # Angles are those of the specimen, so that images of other voxels are turned by other matrices.
-        self.augment = {steps: augmentation(recipe.augment, self.patch, steps) for steps in {c.steps for c in cases}}
+        steps = {case.steps for case in cases}
+        self.augment = {each: augmentation(recipe.augment, self.patch, each, owners) for each in steps}
         shares = np.array([case.labelled for case in cases], np.float64) ** 0.5
         self.shares = shares / shares.sum()
 
@@ -198,29 +198,12 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         number = int(draw.choice(len(self.cases), p=self.shares))
         case = self.cases[number]
         centre = self._draw_centre(case, draw)
-        window = self._window(centre, case)
-        # A patch of even size has its centre between voxels.
-        halves = [0.5 if edge % 2 == 0 else 0.0 for edge in self.patch]
-        shift = tuple(c - h - (w.start + w.stop - 1) / 2 for c, h, w in zip(centre, halves, window, strict=True))
-        target = case.target[(slice(None), *window)].float()
-        values, weights = target[: -self.weights], target[-self.weights :]
-        masks = (weights > 0).float()
-        # Interpolation mixes in a trace of what stands beside a labelled voxel: nothing may stand there.
-        values = torch.where(masks[self.owner] > 0, values, 0.0)
         augment = self.augment[case.steps]
         seed_all(augment, int(draw.integers(2**32)))
-        image = case.image[(slice(None), *window)].float()
-        drawn = augment({IMAGE: image, TARGET: torch.cat([values, weights, masks]), SHIFT: shift})
-        return drawn[IMAGE], without_unknown(drawn[TARGET], self.weights), number
+        drawn = augment({IMAGE: case.image, TARGET: case.target, CENTRE: centre})
+        return drawn[IMAGE], drawn[TARGET], number
 
-    def _window(self, centre: tuple[int, ...], case: Case) -> tuple[slice, ...]:
-        """Return the surroundings that the patch can be made of: half its diagonal at its smallest scale."""
-        diagonal = np.linalg.norm(np.array(self.patch) * case.steps)
-        radii = [int(np.ceil(diagonal / step * self.recipe.augment.scale / 2)) + 2 for step in case.steps]
-        sizes = zip(centre, radii, case.labels.shape, strict=True)
-        return tuple(slice(max(0, c - radius), min(size, c + radius)) for c, radius, size in sizes)
-
-    def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[int, ...]:
+    def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[float, ...]:
         """Draw the centre of a patch that lies inside the image, or around all of it where the image is smaller."""
         shape = case.labels.shape
         near = case.centres
@@ -233,7 +216,9 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
             at = tuple(int(v + draw.integers(-(e // 3), e // 3 + 1)) for v, e in zip(voxel, self.patch, strict=True))
         halves = [min(edge, size) // 2 for edge, size in zip(self.patch, shape, strict=True)]
         # What lies beyond the border is mirrored and teaches nothing: that was a quarter of small images' patches.
-        return tuple(min(max(c, half), size - half) for c, half, size in zip(at, halves, shape, strict=True))
+        inside = [min(max(c, half), size - half) for c, half, size in zip(at, halves, shape, strict=True)]
+        # A patch of even size has its centre between voxels.
+        return tuple(c - 0.5 * (edge % 2 == 0) for c, edge in zip(inside, self.patch, strict=True))
 
 
 class Steps(Sampler[list[int]]):

@@ -31,7 +31,7 @@ from biounet.files import ReadOptions, read_volume
 from biounet.recipe import AugmentSettings
 from biounet.volume import Volume
 
-IMAGE, TARGET, SHIFT = "image", "target", "shift"
+IMAGE, TARGET, CENTRE = "image", "target", "centre"
 
 
 class VolumeReader(ImageReader):  # type: ignore[misc]
@@ -91,8 +91,8 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
     the lattice. A share of the patches is only mirrored and turned by quarters, which moves no voxel off the lattice:
     interpolation blurs, and the network must also see images as sharp as those it will be given.
 
-    The window need not be centred on the patch, nor hold all of it: what lies outside the window is mirrored in the
-    image and does not exist (weight 0) in the target.
+    What lies outside the image is mirrored in the image and does not exist (weight 0) in the target. Only the part that
+    the patch is made of is taken from either, so that large images, in float16, cost no more than small ones.
 
     Parameters
     ----------
@@ -102,11 +102,16 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         Largest angles and factor, and the share of the patches that are turned and scaled freely.
     steps
         Length of a voxel along each axis, in any unit.
+    owners
+        For each value of the target the number of the weight that says where it exists; the weights come after them.
     """
 
-    def __init__(self, patch: tuple[int, ...], settings: AugmentSettings, steps: tuple[float, ...]) -> None:
+    def __init__(
+        self, patch: tuple[int, ...], settings: AugmentSettings, steps: tuple[float, ...], owners: Sequence[int]
+    ) -> None:
         MapTransform.__init__(self, (IMAGE, TARGET))
         self.patch = patch
+        self.owners = list(owners)
         self.settings = settings
         self.steps = np.array(steps)
         self.matrix = np.eye(len(patch))
@@ -129,18 +134,63 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return image and target, both of the shape of the patch.
 
-        ``data["shift"]`` is the way from the middle of the window to the centre of the patch, in voxels.
+        ``data["centre"]`` is the centre of the patch, in voxels from the first one of the image.
         """
         self.randomize()
-        dims = len(self.patch)
+        dims, centre = len(self.patch), np.array(data[CENTRE])
+        window = self._window(centre, data[IMAGE].shape[1:])
+        shift = centre - [(part.start + part.stop - 1) / 2 for part in window]
         affine = np.eye(dims + 1)
         affine[:dims, :dims] = self.matrix
         grid = AffineGrid(affine=torch.from_numpy(affine).float(), dtype=torch.float32)(self.patch)[0]
-        grid[:dims] += torch.as_tensor(data[SHIFT], dtype=torch.float32).reshape(-1, *(1,) * dims)
-        sample = Resample(dtype=torch.float32)  # its default, float64, costs twice the time
-        # Labelled planes of a volume are one voxel thick: nothing between two planes would exist.
-        target = sample(data[TARGET], grid, mode="nearest" if dims == 3 else "bilinear", padding_mode="zeros")
-        return {**data, IMAGE: sample(data[IMAGE], grid, padding_mode="reflection"), TARGET: target}
+        grid[:dims] += torch.as_tensor(shift, dtype=torch.float32).reshape(-1, *(1,) * dims)
+        image, target = (data[key][(slice(None), *window)].float() for key in (IMAGE, TARGET))
+        image = Resample(padding_mode="reflection", dtype=torch.float32)(image, grid)
+        return {**data, IMAGE: image, TARGET: self._sample_target(target, grid)}
+
+    def _window(self, centre: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[slice, ...]:
+        """Return the part of the image that the patch reaches, also by reflection."""
+        reach = np.abs(self.matrix) @ ((np.array(self.patch) - 1) / 2)
+        window = []
+        for low, high, size in zip(np.floor(centre - reach) - 1, np.ceil(centre + reach) + 2, shape, strict=True):
+            beyond = (max(-low, 0), max(high - size, 0))
+            first, last = min(low, size - beyond[1]), max(high, beyond[0])
+            window.append(slice(max(int(first), 0), min(int(last), size)))
+        return tuple(window)
+
+    def _sample_target(self, target: Tensor, grid: Tensor) -> Tensor:
+        # MONAI's default, float64, costs twice the time.
+        sample = Resample(padding_mode="zeros", dtype=torch.float32)
+        if len(self.patch) == 3:
+            # Labelled planes of a volume are one voxel thick: nothing between two planes would exist.
+            return _without_unlabelled(sample(target, grid, mode="nearest"), self.owners)
+        masks = (target[len(self.owners) :] > 0).float()
+        drawn = sample(torch.cat([_without_unlabelled(target, self.owners), masks]), grid, mode="bilinear")
+        return _without_unknown(drawn, len(masks))
+
+
+def _without_unlabelled(target: Tensor, owners: list[int]) -> Tensor:
+    """Put 0 where a value does not exist: interpolation mixes in a trace of what stands beside a labelled voxel."""
+    values, weights = target[: len(owners)], target[len(owners) :]
+    return torch.cat([torch.where(weights[owners] > 0, values, 0.0), weights])
+
+
+def _without_unknown(target: Tensor, weights: int) -> Tensor:
+    """Remove what interpolation mixed with unlabelled voxels.
+
+    Parameters
+    ----------
+    target
+        Shape ``(k + weights, …)``: the last `weights` channels are masks, 1 where the weight channels before them
+        exist, interpolated like everything else.
+
+    Returns
+    -------
+    Shape ``(k, …)``: a weight is kept only where its mask is 1, that is where every voxel that it was made of exists.
+    """
+    values, masks = target[:-weights], target[-weights:]
+    values[-weights:] = torch.where(masks > 0.999, values[-weights:], 0.0)
+    return values
 
 
 def _rotation(dims: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
@@ -164,8 +214,10 @@ class RandInvertd(Randomizable, MapTransform):  # type: ignore[misc]
         return {**data, IMAGE: 1 - data[IMAGE]}
 
 
-def augmentation(settings: AugmentSettings, patch: tuple[int, ...], steps: tuple[float, ...] | None = None) -> Compose:
-    """Chain of random changes of a window of image and target that ends in a patch.
+def augmentation(
+    settings: AugmentSettings, patch: tuple[int, ...], steps: tuple[float, ...], owners: Sequence[int]
+) -> Compose:
+    """Chain of random changes that begins with an image and its target and ends in a patch (see `RandSimilarityd`).
 
     The chain is deterministic after ``set_random_state(seed)``.
     """
@@ -177,7 +229,7 @@ def augmentation(settings: AugmentSettings, patch: tuple[int, ...], steps: tuple
         RandGaussianNoised(IMAGE, prob=0.3, std=settings.noise),
         RandInvertd(settings.invert),
     ]
-    return Compose([RandSimilarityd(patch, settings, steps or (1.0,) * len(patch)), *intensity])
+    return Compose([RandSimilarityd(patch, settings, steps, owners), *intensity])
 
 
 def seed_all(chain: Compose, seed: int) -> None:
@@ -201,21 +253,3 @@ class _Shared(np.random.RandomState):
 
 
 _SIGMAS = ("sigma_x", "sigma_y", "sigma_z")
-
-
-def without_unknown(target: Tensor, weights: int) -> Tensor:
-    """Remove what interpolation mixed with unlabelled voxels.
-
-    Parameters
-    ----------
-    target
-        Shape ``(k + weights, …)``: the last `weights` channels are masks, 1 where the weight channels before them
-        exist, interpolated like everything else.
-
-    Returns
-    -------
-    Shape ``(k, …)``: a weight is kept only where its mask is 1, that is where every voxel that it was made of exists.
-    """
-    values, masks = target[:-weights].clone(), target[-weights:]
-    values[-weights:] = torch.where(masks > 0.999, values[-weights:], 0.0)
-    return values
