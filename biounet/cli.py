@@ -1,4 +1,4 @@
-"""Commands of a few lines over the public functions; the only place that prints.
+"""Commands of a few lines over the public functions.
 
 Nothing heavy is imported before a command runs: importing torch takes seconds, and ``--help`` must not.
 """
@@ -8,13 +8,12 @@ Nothing heavy is imported before a command runs: importing torch takes seconds, 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Optional, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -22,13 +21,13 @@ from typer.exceptions import Abort, TyperException
 from biounet import cli_options as given
 from biounet.errors import BiounetError, SettingsError, Stopped
 from biounet.stopping import SIGNALS, code_after, stop_on_signals
-from biounet.terminal import preview_text, row_line, show_any_text, show_progress, table
+from biounet.terminal import preview_text, say, show_any_text, show_progress, show_row, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from biounet.files import FoundImage
-    from biounet.job import BatchOptions, Row
+    from biounet.job import BatchOptions
     from biounet.model import Model
     from biounet.verify import Checked
 
@@ -47,7 +46,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         import biounet
 
-        _say(f"biounet {biounet.__version__}")
+        say(f"biounet {biounet.__version__}")
         raise typer.Exit
 
 
@@ -90,16 +89,16 @@ def segment(
         options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers)
         if dry_run:
             raise typer.Exit(_preview(found, segmenter.model, options, json_lines))
-        show = partial(_show_row, quiet=quiet, json_lines=json_lines)
+        show = partial(show_row, quiet=quiet, json_lines=json_lines)
         with stop_on_signals() as stop:
             try:
                 rows = segment_batch(found, segmenter.model, out, options, show, stop)
             except Stopped as error:
-                _say(f"stopped: {error}; the same command continues", sys.stderr)
+                say(f"stopped: {error}; the same command continues", sys.stderr)
                 raise typer.Exit(code_after(stop.number)) from None
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
-        _say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
+        say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
     raise typer.Exit(exit_code(rows))
 
 
@@ -109,10 +108,10 @@ def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, 
     from biounet.preview import preview
 
     seen = preview(images, model, options)
-    _say(preview_text(seen, json_lines))
+    say(preview_text(seen, json_lines))
     for row in seen:
         if row.failed:
-            _say(f"ERROR {row.image}: {row.message}", sys.stderr)
+            say(f"ERROR {row.image}: {row.message}", sys.stderr)
     return code_of(sum(row.failed for row in seen), len(seen))
 
 
@@ -134,13 +133,13 @@ def verify(
 
     def report(checked: Checked) -> None:
         if json_lines:
-            _say(json.dumps(vars(checked)))
+            say(json.dumps(vars(checked)))
         elif not quiet or checked.status != "same":
-            _say(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
+            say(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
 
     code = replay.exit_code(replay.verify(out, segmenter.model, images, report, device))
     if code and run.differences():
-        _say(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
+        say(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
     raise typer.Exit(code)
 
 
@@ -148,16 +147,16 @@ def verify(
 def train(
     recipe: Annotated[str, typer.Argument(help="Recipe: a name such as nuclei_2d, or the path of a TOML file.")],
     images: Annotated[str, typer.Option(help="Folder of images; or sibling files, or a CSV with image,label.")],
-    labels: Annotated[Optional[str], typer.Option(help="Folder of annotations.")] = None,  # noqa: UP045
+    labels: Annotated[str | None, typer.Option(help="Folder of annotations.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The model file.")] = Path("model.safetensors"),
-    minutes: Annotated[Optional[float], typer.Option(help="Budget in minutes.", min=0.01)] = None,  # noqa: UP045
-    epochs: Annotated[Optional[int], typer.Option(help="Budget in epochs.", min=1)] = None,  # noqa: UP045
-    start: Annotated[Optional[str], typer.Option("--from", help="Model to continue from.")] = None,  # noqa: UP045
-    val_images: Annotated[Optional[str], typer.Option(help="Images to tune thresholds on.")] = None,  # noqa: UP045
-    val_labels: Annotated[Optional[str], typer.Option(help="Their annotations.")] = None,  # noqa: UP045
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes.", min=0.01)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Budget in epochs.", min=1)] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Model to continue from.")] = None,
+    val_images: Annotated[str | None, typer.Option(help="Images to tune thresholds on.")] = None,
+    val_labels: Annotated[str | None, typer.Option(help="Their annotations.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     device: given.Device = "auto",
-    workers: Annotated[Optional[int], typer.Option("--jobs", help="Processes that make patches.", min=0)] = None,  # noqa: UP045
+    workers: Annotated[int | None, typer.Option("--jobs", help="Processes that make patches.", min=0)] = None,
     quiet: given.Quiet = False,
     json_lines: given.Json = False,
 ) -> None:
@@ -175,16 +174,16 @@ def train(
                 recipe, images, labels, minutes=minutes, epochs=epochs, start=start, validation=validation, run=run
             )
         except Stopped as error:
-            _say(f"stopped: {error}; the same command with --resume continues", sys.stderr)
+            say(f"stopped: {error}; the same command with --resume continues", sys.stderr)
             raise typer.Exit(code_after(stop.number)) from None
     segmenter.save(out)
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)
     if json_lines:
-        _say(json.dumps({"model": str(out), **segmenter.card.validation}))
+        say(json.dumps({"model": str(out), **segmenter.card.validation}))
     elif not quiet:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in segmenter.card.validation.items())
-        _say(f"{out}: {figures or 'no validation images'}")
+        say(f"{out}: {figures or 'no validation images'}")
 
 
 @app.command()
@@ -192,9 +191,7 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Folder of results.")],
     truth: Annotated[Path, typer.Argument(help="Folder of annotations.")],
     recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
-    tolerance: Annotated[
-        float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)
-    ] = 1.0,
+    tolerance: given.Tolerance = 1.0,
     json_lines: given.Json = False,
 ) -> None:
     """Compare results with annotations."""
@@ -204,18 +201,18 @@ def evaluate(
 
     figures = evaluate_folders(predicted, truth, read_recipe(find_recipe(recipe)).data, tolerance)
     if json_lines:
-        _say(json.dumps(figures.as_dict()))
+        say(json.dumps(figures.as_dict()))
     else:
-        _say(table(figures.as_table()))
+        say(table(figures.as_table()))
 
 
 @app.command()
 def check(
     images: Annotated[str, typer.Argument(help="Folder of images, or a CSV with image,label.")],
-    labels: Annotated[Optional[str], typer.Argument(help="Folder of annotations.")] = None,  # noqa: UP045
+    labels: Annotated[str | None, typer.Argument(help="Folder of annotations.")] = None,
     recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
-    val_images: Annotated[Optional[str], typer.Option(help="Validation images.")] = None,  # noqa: UP045
-    val_labels: Annotated[Optional[str], typer.Option(help="Their annotations.")] = None,  # noqa: UP045
+    val_images: Annotated[str | None, typer.Option(help="Validation images.")] = None,
+    val_labels: Annotated[str | None, typer.Option(help="Their annotations.")] = None,
     axes: given.Axes = None,
     spacing: given.Spacing = None,
     channel: given.Channel = None,
@@ -232,14 +229,14 @@ def check(
     validation = (val_images, val_labels or val_images) if val_images else None
     found = check_data(images, labels, plan, options, validation)
     if json_lines:
-        _say(json.dumps(found.as_dict()))
+        say(json.dumps(found.as_dict()))
     else:
-        _say(table(found.as_table()))
+        say(table(found.as_table()))
         for name, planned in found.plan.items():
-            _say(f"{name}: {planned}")
+            say(f"{name}: {planned}")
         for problem in found.problems:
-            _say(f"ERROR {problem}", sys.stderr)
-        _say(f"{len(found.rows)} images read, {len(found.problems)} problems")
+            say(f"ERROR {problem}", sys.stderr)
+        say(f"{len(found.rows)} images read, {len(found.problems)} problems")
     raise typer.Exit(SettingsError.exit_code if found.problems else 0)
 
 
@@ -252,9 +249,9 @@ def models(json_lines: given.Json = False) -> None:
     cards = {name: read_card(path) for name, path in builtin_models().items()}
     if json_lines:
         for name, card in cards.items():
-            _say(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
+            say(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
     else:
-        _say(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
+        say(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
 
 
 @app.command()
@@ -270,30 +267,13 @@ def demo(out: given.Out = Path("biounet-out"), device: given.Device = "auto", js
     expected = json.loads((samples / "expected.json").read_text(encoding="utf-8"))
     options = BatchOptions(device=device)
     found, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
-    rows = segment_batch(found, segmenter.model, out, options, lambda row: _show_row(row, True, json_lines))
+    rows = segment_batch(found, segmenter.model, out, options, lambda row: show_row(row, True, json_lines))
     shown = [("image", "cells", "true", "seconds")]
     shown += [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
     if not json_lines:
-        _say(table(shown))
-        _say(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
+        say(table(shown))
+        say(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
     raise typer.Exit(exit_code(rows))
-
-
-def _show_row(row: Row, quiet: bool, json_lines: bool) -> None:
-    if row.status == "failed":
-        _say(f"ERROR {row.image}: {row.message}", sys.stderr)
-    if json_lines:
-        _say(json.dumps(row.as_dict()))
-    elif not quiet and row.status != "failed":
-        _say(row_line(row))
-
-
-def _say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line; work does not end because nobody reads on, as in ``| head``."""
-    try:
-        print(text, file=stream or sys.stdout, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -308,10 +288,10 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except BiounetError as error:
-        _say(f"ERROR {error}", sys.stderr)
+        say(f"ERROR {error}", sys.stderr)
         code = error.exit_code
     except TyperException as error:
-        _say(f"ERROR {error.format_message()}", sys.stderr)
+        say(f"ERROR {error.format_message()}", sys.stderr)
         code = SettingsError.exit_code
     except (KeyboardInterrupt, Abort):
         code = 130

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,42 +25,43 @@ Inputs = Annotated[
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name or path of a model.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
-Axes = Annotated[Optional[str], typer.Option(help="Axes of the files, such as ZCYX.", show_default=False)]  # noqa: UP045
+Axes = Annotated[str | None, typer.Option(help="Axes of the files, such as ZCYX.", show_default=False)]
 Spacing = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation
+    str | None,
     typer.Option(help="Pixel size in µm (NIfTI: mm): one number, or y,x or z,y,x.", show_default=False),
 ]
 Channel = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="Channel to use: number from 0, or name.", show_default=False),
 ]
-Plane = Annotated[Optional[int], typer.Option(help="Plane of a stack to use, from 0.", show_default=False)]  # noqa: UP045
-Jobs = Annotated[Optional[int], typer.Option(help="Images at a time.", min=1, show_default="one per core")]  # noqa: UP045
+Plane = Annotated[int | None, typer.Option(help="Plane of a stack to use, from 0.", show_default=False)]
+Jobs = Annotated[int | None, typer.Option(help="Images at a time.", min=1, show_default="one per core")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
 Shard = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="i/n: work on every n-th image, from the i-th on.", metavar="I/N", show_default=False),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
 Excel = Annotated[bool, typer.Option("--excel", help="Make texts harmless that a spreadsheet would run as a formula.")]
 Diameter = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1),
 ]
-Block = Annotated[Optional[int], typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]  # noqa: UP045
+Block = Annotated[int | None, typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]
 Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
+Tolerance = Annotated[float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)]
 Results = Annotated[Path, typer.Argument(help="Folder of results.", metavar="OUT")]
 Moved = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(help="Folder of the images, when they were moved.", show_default=False),
 ]
 ModelFile = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--model", "-m", help="Path of the model, when it is not built in.", show_default=False),
 ]
-OtherDevice = Annotated[Optional[str], typer.Option(help="As recorded, or another.", show_default=False)]  # noqa: UP045
+OtherDevice = Annotated[str | None, typer.Option(help="As recorded, or another.", show_default=False)]
 
 
 def read_options(

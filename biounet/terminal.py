@@ -1,18 +1,30 @@
-"""What commands show: tables, lines, and the progress of a training, on a terminal or in a log."""
+"""What commands show: tables, lines, and the progress of a training, on a terminal or in a log.
+
+The only place that prints.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from biounet.job import Row
     from biounet.preview import Preview
     from biounet.training import Progress
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line; work does not end because nobody reads on, as in ``| head``."""
+    try:
+        print(text, file=stream or sys.stdout, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 @contextmanager
@@ -64,10 +76,15 @@ def preview_text(rows: Sequence[Preview], as_json: bool) -> str:
     return table([HEADER, *(row.as_row() for row in rows if not row.failed)])
 
 
-def row_line(row: Row) -> str:
-    """Return what is shown of an image that was segmented."""
-    note = f"  ({row.message})" if row.message else ""
-    return f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}"
+def show_row(row: Row, quiet: bool, json_lines: bool) -> None:
+    """Show what became of an image; errors always."""
+    if row.status == "failed":
+        say(f"ERROR {row.image}: {row.message}", sys.stderr)
+    if json_lines:
+        say(json.dumps(row.as_dict()))
+    elif not quiet and row.status != "failed":
+        note = f"  ({row.message})" if row.message else ""
+        say(f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}")
 
 
 def show_any_text() -> None:

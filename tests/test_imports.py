@@ -109,7 +109,7 @@ def test_start_is_fast(source):
 
 def test_only_the_command_line_prints(source):
     module, tree = source
-    assert module == "cli" or "print" not in calls(tree)
+    assert module == "terminal" or "print" not in calls(tree)
 
 
 def test_asserts_are_for_tests(source):
