@@ -14,7 +14,7 @@ ORDER = [
     "errors", "compiled", "volume", "annotation", "data_settings", "settings", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
-    "model", "blocks", "predict", "surfaces", "ascent", "holes", "label", "stitch",
+    "model", "blocks", "predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch",
     "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
     "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest", "summary",
     "one_file", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
@@ -25,13 +25,14 @@ LIGHT = [
     "errors", "compiled", "volume", "annotation", "data_settings", "settings", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "normalise", "plan", "border_weight",
-    "blocks", "surfaces", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions", "quality",
-    "matching", "region_scores", "scores", "evaluation", "overlay", "volume_overlay", "report_style", "report", "check",
+    "blocks", "surfaces", "saddles", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
+    "quality", "matching", "region_scores", "scores", "evaluation", "overlay", "volume_overlay", "report_style",
+    "report", "check",
 ]
 # fmt: on
 HEAVY = {"torch", "monai"}
 
-SEGMENTING = ["predict", "surfaces", "ascent", "holes", "label", "stitch", "measure", "lesions", "segment"]
+SEGMENTING = ["predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch", "measure", "lesions", "segment"]
 TRAINING = {"training", "tune", "targets", "dataset", "loss", "prepare"}
 
 SLOW_TO_START = {"pandas", "skimage", "scipy", "matplotlib", "monai", "pyarrow", "PIL"}
@@ -131,3 +132,11 @@ def test_no_file_names_a_package_index():
         if path.is_file() and path.suffix in {".py", ".toml", ".md", ".yaml", ".yml", ".cfg", ".txt", ".sh", ""}:
             text = path.read_text(encoding="utf-8").lower()
             assert not [host for host in hosts if host in text], path
+
+
+def test_files_and_functions_stay_within_their_budgets(source):
+    """A file of at most 300 lines, a function of at most 60 (see CONTRIBUTING.md)."""
+    _, tree = source
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert max((node.end_lineno for node in tree.body), default=0) <= 300
+    assert [node.name for node in functions if node.end_lineno - node.lineno >= 60] == []
