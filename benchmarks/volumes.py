@@ -136,6 +136,8 @@ def main() -> None:
     began = time.perf_counter()
     recipe = read_recipe(find_recipe(options.recipe or RECIPES[options.arm.partition("-")[0]]))
     recipe = recipe.replace("train", minutes=options.minutes, epochs=None)
+    if "planes" in options.arm:
+        recipe = recipe.replace("data", slices="z")
     known, unseen = read_set(options.arm, recipe)
     recipe = plan(recipe, [volume.grid for volume, _ in known])
     kept, held = hold_out(known, recipe.data.validation, recipe.train.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -103,11 +103,38 @@ def refuse_absent(values: Collection[int], regions: Mapping[str, Collection[int]
         raise InputError(f"no annotation has {', '.join(absent)}", hint=hint)
 
 
-def whole_objects(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+def refuse_parts(whole: Iterable[bool | None]) -> None:
+    """Refuse annotations of instances in which every object meets unlabelled space.
+
+    Parameters
+    ----------
+    whole
+        `has_whole_object` of each annotation.
+
+    Raises
+    ------
+    InputError
+        If there are objects and none is whole: nothing could be learned of where one ends and where its middle is.
+    """
+    if {*whole} - {None} == {False}:
+        hint = "outline some whole; where single planes of volumes are outlined, say slices = 'z' in the recipe"
+        raise InputError("every object meets unlabelled space, so that none is known as a whole", hint=hint)
+
+
+def has_whole_object(labels: NDArray[np.int32], across: int | None) -> bool | None:
+    """Return whether an object of instances is whole (see `whole_objects`); None without objects."""
+    return bool((whole_objects(labels, across) > 0).any()) if (labels > 0).any() else None
+
+
+def whole_objects(labels: NDArray[np.int32], across: int | None = None) -> NDArray[np.int32]:
     """Return labels of instances in which objects that meet unlabelled voxels, even at a corner, are unlabelled too.
 
     Such an object goes on where nobody looked: whoever finds it whole seems to be wrong, and whoever splits it right.
+    With `across`, the axis across which single planes of a volume are labelled, it is asked of each section by itself.
     """
+    if across is not None:
+        planes = np.moveaxis(labels, across, 0)
+        return np.stack([whole_objects(plane) for plane in planes], axis=across)
     from scipy.ndimage import binary_dilation  # slow to import
 
     unlabelled = labels == UNLABELLED

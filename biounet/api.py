@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.annotation import refuse_absent
+from biounet.annotation import has_whole_object, refuse_absent, refuse_parts
 from biounet.errors import InputError, ModelError, SettingsError
 from biounet.files import ReadOptions, describe, find_pairs, read_volume, stem_of
 from biounet.model import Card, Model, continued, load_model, save_model
@@ -224,6 +224,8 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
         recipe = plan(recipe, [describe(pair.image, options).grid for pair in pairs])
     cases = list(load_cases(pairs, recipe))
     refuse_absent({value for case in cases for value in np.unique(case.labels).tolist()}, recipe.data.learned)
+    if recipe.data.kind == "instances":
+        refuse_parts(has_whole_object(case.labels, case.across) for case in cases)
     model = learn(cases, list(load_cases(held, recipe)), recipe, run, begin)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
     return Segmenter(Model(model.network, card), run.device)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from biounet.annotation import Annotation, refuse_absent
+from biounet.annotation import Annotation, has_whole_object, refuse_absent, refuse_parts
 from biounet.errors import BiounetError, InputError
 from biounet.files import ReadOptions, find_images, match_pairs, read_annotation, read_volume
 from biounet.plan import describe_plan, plan
@@ -102,6 +102,7 @@ def check_data(
     problems: list[str] = []
     grids: list[Grid] = []
     values: set[int] = set()
+    whole: set[bool | None] = set()
     seen: dict[str, str] = {}
     for folders in [(images, labels), *([validation] if validation else [])]:
         hashes: dict[str, str] = {}
@@ -111,7 +112,9 @@ def check_data(
                 continue
             if folders[0] == images:
                 grids.append(volume.grid)
-                values |= set() if annotation is None else {*np.unique(annotation.labels).tolist()}
+                if annotation is not None:
+                    values |= {*np.unique(annotation.labels).tolist()}
+                    whole.add(has_whole_object(annotation.labels, recipe.data.across))
             digest = hashlib.sha256(volume.array.tobytes()).hexdigest()
             if digest in seen:
                 problems.append(f"{pair[0][0]}: the same image as {seen[digest]}, in training and in validation")
@@ -122,6 +125,8 @@ def check_data(
     if values:
         try:
             refuse_absent(values, recipe.data.learned)
+            if recipe.data.kind == "instances":
+                refuse_parts(whole)
         except InputError as error:
             problems.append(str(error))
     return CheckReport(tuple(rows), tuple(problems), _plan(recipe, grids, problems))

@@ -43,6 +43,7 @@ class DataSettings(Settings):
         that this lies in. They do not exist there.
     slices
         Axis, ``z``, ``y`` or ``x``, along which only those slices are labelled that hold any label; None: all are.
+        Of objects in volumes, contour and distance are then learned from their sections.
     slice_numbers
         The slices along that axis that are labelled, counted from 0, instead of those that hold any label.
     pixel_size_um
@@ -111,6 +112,11 @@ class DataSettings(Settings):
     def foreground(self) -> tuple[str, ...]:
         """Names of the classes that are not background."""
         return tuple(name for name in self.classes if name != "background")
+
+    @property
+    def across(self) -> int | None:
+        """The axis across which single planes of volumes are outlined, so that sections are learned and not objects."""
+        return "zyx".index(self.slices) if self.kind == "instances" and self.dims == 3 and self.slices else None
 
     @property
     def learned(self) -> dict[str, tuple[int, ...]]:

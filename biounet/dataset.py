@@ -51,6 +51,8 @@ class Case:
         Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
     grid
         Grid of the image in its file.
+    across
+        The axis across which single planes are labelled, whose sections are learned; None where objects are.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Case:
     foreground: tuple[NDArray[np.int32], ...]
     steps: tuple[float, ...]
     grid: Grid
+    across: int | None = None
 
     @property
     def labelled(self) -> int:
@@ -106,6 +109,7 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
         foreground=_places(labels, annotation.kind),
         steps=steps,
         grid=volume.grid,
+        across=recipe.data.across,
     )
 
 
@@ -137,7 +141,7 @@ def _values_and_weights(
     annotation: Annotation, recipe: Recipe, steps: tuple[float, ...]
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     if recipe.data.kind == "instances":
-        made = make_targets(annotation, recipe.targets, steps)
+        made = make_targets(annotation, recipe.targets, steps, recipe.data.across)
         values = [made.foreground, made.contour, made.distance]
         return values, [made.weight, made.contour_weight, made.distance_weight]
     if recipe.data.overlapping:

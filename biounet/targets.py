@@ -3,6 +3,10 @@
 Unlabelled space may hide anything: a neighbour, or the rest of an object. A target has weight 0 wherever something
 hidden there could change it; elsewhere it is what a complete annotation would give. The edge of the image hides
 nothing that matters, because the network meets it again when it predicts: cells cut by it are taken as they appear.
+
+In a volume of which single planes are labelled no object is known as a whole, and neither is any distance to its edge.
+There the network learns contour and distance of the sections, which are known: they shrink towards either end of an
+object as its sections do, so that the surface is still highest in the middle and lowest where objects meet.
 """
 # Compiled functions carry no annotations: numba infers its types from the arrays that `edge_distance` passes.
 # mypy: disable-error-code="no-untyped-def"
@@ -23,6 +27,7 @@ from biounet.errors import InputError
 from biounet.recipe import TargetSettings
 
 _TOLERANCE = 1 + 1e-5  # of squared lengths in float32
+_LARGE = 90  # percentile of the sections of an annotation whose middle counts as the middle of an object
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Targets:
     contour
         1 in the voxels of an object along its edge, else 0.
     distance
-        Distance to the edge of the object, divided by the largest in the object: 1 in its middle, 0 in background.
+        Distance to the edge of the object, divided by the largest in the object: 1 in its middle, 0 in background. Of
+        sections, distance to the edge of the section, divided by that in the middle of a large one, at most 1.
     weight
         Of `foreground`: 0 where unlabelled, else 1 and the U-Net boundary weight.
     contour_weight, distance_weight
@@ -51,7 +57,12 @@ class Targets:
     distance_weight: NDArray[np.float32]
 
 
-def make_targets(annotation: Annotation, settings: TargetSettings, steps: tuple[float, ...] | None = None) -> Targets:
+def make_targets(
+    annotation: Annotation,
+    settings: TargetSettings,
+    steps: tuple[float, ...] | None = None,
+    axis: int | None = None,
+) -> Targets:
     """Return targets and weights of an annotation of kind ``instances``.
 
     Objects are taken to be connected, across faces, edges or corners of voxels: one that meets no unlabelled voxel is
@@ -65,6 +76,8 @@ def make_targets(annotation: Annotation, settings: TargetSettings, steps: tuple[
         Width of the contour, and height and width of the boundary weight.
     steps
         Length of a voxel along each axis in the unit of `settings`; None for 1, that is lengths in voxels.
+    axis
+        Of a volume: the axis across which single planes are labelled. Targets are then those of the sections.
 
     Raises
     ------
@@ -75,7 +88,8 @@ def make_targets(annotation: Annotation, settings: TargetSettings, steps: tuple[
         raise InputError(f"targets of instances need instances, not {annotation.kind}", path=annotation.source)
     steps = steps_of(annotation.labels.ndim, steps)
     window = _labelled_window(annotation.labelled)
-    made = _targets_of(_compact(annotation.labels[window]), settings, steps)
+    labels = _compact(annotation.labels[window])
+    made = _targets_of(labels, settings, steps) if axis is None else _sections_of(labels, settings, steps, axis)
     if made.weight.shape == annotation.labels.shape:
         return made
     whole = {f.name: np.zeros(annotation.labels.shape, np.float32) for f in fields(Targets)}
@@ -108,6 +122,27 @@ def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:
         return np.ascontiguousarray(labels)
     _, numbers = np.unique(np.append(labels.ravel(), (UNLABELLED, 0)), return_inverse=True)
     return (numbers[:-2] + UNLABELLED).reshape(labels.shape).astype(np.int32)
+
+
+def _sections_of(labels: NDArray[np.int32], settings: TargetSettings, steps: tuple[float, ...], axis: int) -> Targets:
+    """Return the targets of a volume of which planes across `axis` are labelled."""
+    whole = {f.name: np.zeros(labels.shape, np.float32) for f in fields(Targets)}
+    views = {name: np.moveaxis(array, axis, 0) for name, array in whole.items()}
+    inside = steps[:axis] + steps[axis + 1 :]
+    middles = []
+    for number, plane in enumerate(np.moveaxis(labels, axis, 0)):
+        if (plane == UNLABELLED).all():
+            continue
+        plane = np.ascontiguousarray(plane)
+        made = _targets_of(plane, settings, inside)
+        for name, view in views.items():
+            view[number] = getattr(made, name)
+        views["distance"][number], largest, _ = _distances(plane, inside)
+        middles.append(largest[np.isfinite(largest) & (largest > 0)])
+    found = np.concatenate(middles)
+    if found.size:
+        whole["distance"] = np.minimum(whole["distance"] / np.float32(np.percentile(found, _LARGE)), 1)
+    return Targets(**whole)
 
 
 def _targets_of(labels: NDArray[np.int32], settings: TargetSettings, steps: tuple[float, ...]) -> Targets:
@@ -148,12 +183,22 @@ def _contour(
 
 
 def _distance(labels: NDArray[np.int32], steps: tuple[float, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the normalised distance and where it is known.
+    """Return the normalised distance and where it is known."""
+    distance, largest, known = _distances(labels, steps)
+    scale = np.divide(1, largest, out=np.zeros_like(largest), where=largest > 0)
+    distance *= scale[np.maximum(labels, 0)]
+    return distance, known
+
+
+def _distances(
+    labels: NDArray[np.int32], steps: tuple[float, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the distance to the edge of the object, 0 where unknown, the largest of each, and where it is known.
 
     It is known in background and in every object of which no voxel meets an unlabelled one, even at a corner: what is
     nearest to a voxel and not of its object always meets the object, so that nothing hidden can be nearer. Any other
-    object may go on in unlabelled space, where its largest distance may lie, and is unknown as a whole; so is one
-    without an edge in the image.
+    object may go on in unlabelled space, where its largest distance may lie, and is unknown as a whole, with infinity
+    as its largest; so is one without an edge in the image. Number 0 has 0.
     """
     unlabelled = labels == UNLABELLED
     distance = edge_distance(labels, steps)
@@ -162,12 +207,10 @@ def _distance(labels: NDArray[np.int32], steps: tuple[float, ...]) -> tuple[NDAr
     _largest_of_each(ids.ravel(), distance.ravel(), largest)
     if unlabelled.any():
         largest[ids[_near(unlabelled, corners=True)]] = np.inf
-    largest[0] = 1
-    scale = np.divide(1, largest, out=np.zeros_like(largest), where=largest > 0)
+    largest[0] = 0
     known = np.isfinite(largest)[ids] & ~unlabelled
     distance[~known] = 0
-    distance *= scale[ids]
-    return distance, known
+    return distance, largest, known
 
 
 def _faces_other(labels: NDArray[np.int32]) -> NDArray[np.bool_]:

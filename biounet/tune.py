@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,15 @@ def _judged(cases: Sequence[Case], recipe: Recipe) -> list[Case]:
     """Leave out the objects that were outlined in part: how they should be found is unknown."""
     if recipe.data.kind != "instances":
         return list(cases)
-    return [replace(case, labels=whole_objects(case.labels)) for case in cases]
+    return [replace(case, labels=whole_objects(case.labels, case.across)) for case in cases]
+
+
+def _views(case: Case, labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """Return labels as they are compared with the truth: as a whole, or plane by plane where planes are labelled."""
+    if case.across is None or (case.labels == UNLABELLED).all():
+        return [labels]
+    known = np.moveaxis(case.labels != UNLABELLED, case.across, 0).any(axis=(1, 2))
+    return [np.ascontiguousarray(plane) for plane in np.moveaxis(labels, case.across, 0)[known]]
 
 
 def predict_cases(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str) -> list[Maps]:
@@ -138,7 +146,8 @@ def _not_above(differences: NDArray[np.float64]) -> bool:
 def evaluate_instances(cases: Sequence[Case], maps: Sequence[Maps], settings: LabelSettings) -> Evaluation:
     """Label the maps of all cases and compare with the annotation on labelled voxels."""
     found = [label_objects(m[0], m[1], m[2], settings).labels for m in maps]
-    return score_instances([case.labels for case in cases], found)
+    pairs = [(_views(case, case.labels), _views(case, labels)) for case, labels in zip(cases, found, strict=True)]
+    return score_instances(*(list(chain.from_iterable(views)) for views in zip(*pairs, strict=True)))
 
 
 def _figures(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settings: LabelSettings) -> Figures:
@@ -158,11 +167,12 @@ def _doubt(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settings
         return {}
     confidences, wrong = [], []
     for case, found in zip(cases, (label_objects(m[0], m[1], m[2], settings) for m in maps), strict=True):
-        table = match(case.labels, found.labels)
-        is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_of[table.matches()]])
-        judged = ~(is_wrong & table.excused)
-        confidences.append(found.confidence[table.predicted_ids[judged] - 1])
-        wrong.append(is_wrong[judged])
+        for truth, labels in zip(_views(case, case.labels), _views(case, found.labels), strict=True):
+            table = match(truth, labels)
+            is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_of[table.matches()]])
+            judged = ~(is_wrong & table.excused)
+            confidences.append(found.confidence[table.predicted_ids[judged] - 1])
+            wrong.append(is_wrong[judged])
     confidence, is_wrong = np.concatenate(confidences), np.concatenate(wrong)
     order = np.argsort(confidence)
     share = np.cumsum(is_wrong[order]) / np.arange(1, len(order) + 1)

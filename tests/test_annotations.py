@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 import biounet
-from biounet.annotation import refuse_absent
+from biounet.annotation import has_whole_object, refuse_absent, refuse_parts
 from biounet.check import check_data
 from biounet.errors import InputError
 from biounet.recipe import parse_recipe
@@ -91,3 +91,17 @@ def test_training_and_check_say_which_class_no_case_has(tmp_path):
     ]
     with pytest.raises(InputError, match="no annotation has roof"):
         biounet.train(recipe, *folders)
+
+
+def test_annotations_of_parts_alone_are_refused():
+    plane = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.int32)
+    hidden = np.full_like(plane, -1)
+    drawn = np.stack([hidden, plane, hidden])
+    assert has_whole_object(plane, None)
+    assert has_whole_object(drawn, None) is False
+    assert has_whole_object(drawn, 0)
+    assert has_whole_object(0 * plane, None) is None
+    refuse_parts([False, True])
+    refuse_parts([None])
+    with pytest.raises(InputError, match="slices = 'z'"):
+        refuse_parts([False, None, False])

@@ -391,3 +391,44 @@ def test_signed_distance_is_unknown_where_an_outline_may_be_hidden():
     labelled = np.array([[1, 1, 1, 1, 1, 1, 1, 0, 0]], bool)
     assert signed_distance(region, labelled)[1].tolist() == [[1, 1, 1, 1, 1, 1, 0, 0, 0]]
     assert not signed_distance(region, region)[1].any()
+
+
+def volume(*planes):
+    return np.stack([picture(plane) for plane in planes])
+
+
+HIDDEN = "??????? " * 5
+
+
+def test_of_single_planes_the_sections_are_known():
+    wide = "....... .11111. .11111. .11111. ......."
+    small = "....... ....... ..111.. ....... ....22."
+    made = make_targets(annotate(volume(wide, HIDDEN, small)), TargetSettings(), axis=0)
+    for field in ("weight", "contour_weight", "distance_weight"):
+        known = getattr(made, field) > 0
+        assert known[[0, 2]].all()
+        assert not known[1].any()
+    assert made.contour[0].sum() == 12
+    # The middle of a large section is 1; smaller ones are lower, as they are towards the ends of an object.
+    assert made.distance[0].max() == 1
+    assert made.distance[2].max() == pytest.approx(1 / 1.8)  # the 90th percentile of 2, 1 and 1
+
+
+def test_sections_lie_in_any_plane():
+    labels = volume("....... .11111. .11111. .11111. .......", HIDDEN, HIDDEN)
+    expected = make_targets(annotate(labels), TargetSettings(), (3.0, 1.0, 1.0), axis=0)
+    turned = make_targets(annotate(np.moveaxis(labels, 0, 2)), TargetSettings(), (1.0, 1.0, 3.0), axis=2)
+    for field in FIELDS:
+        np.testing.assert_array_equal(
+            np.moveaxis(getattr(turned, field), 2, 0), getattr(expected, field), err_msg=field
+        )
+
+
+def test_what_is_hidden_changes_no_section():
+    drawn = volume("...... .111.. .111.. ......", "?????? " * 4, "...... ...22. ...22. ......")
+    dense = drawn.copy()
+    dense[1] = 7
+    whole = make_targets(annotate(dense), TargetSettings(), axis=0)
+    part = make_targets(annotate(drawn), TargetSettings(), axis=0)
+    for field in ("foreground", "contour", "weight"):
+        np.testing.assert_array_equal(getattr(part, field)[[0, 2]], getattr(whole, field)[[0, 2]], err_msg=field)
