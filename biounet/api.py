@@ -18,12 +18,13 @@ from biounet.model import Card, Model, continued, load_model, save_model
 from biounet.outputs import picture_of, write_outputs
 from biounet.plan import plan
 from biounet.predict import Predictor, make_predictor
-from biounet.recipe import Recipe, read_recipe
+from biounet.recipe import DataSettings, Recipe, read_recipe
 from biounet.resources import builtin_models, find_recipe
 from biounet.segment import Segmentation, SegmentOptions, segment
 from biounet.volume import Grid, Volume
 
 if TYPE_CHECKING:
+    from biounet.dataset import Case
     from biounet.training import Run
 
 PathLike = str | Path
@@ -223,9 +224,14 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
         options = ReadOptions(dims=3)
         recipe = plan(recipe, [describe(pair.image, options).grid for pair in pairs])
     cases = list(load_cases(pairs, recipe))
-    refuse_absent({value for case in cases for value in np.unique(case.labels).tolist()}, recipe.data.learned)
-    if recipe.data.kind == "instances":
-        refuse_parts(has_whole_object(case.labels, case.across) for case in cases)
+    _refuse_useless(cases, recipe.data)
     model = learn(cases, list(load_cases(held, recipe)), recipe, run, begin)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
     return Segmenter(Model(model.network, card), run.device)
+
+
+def _refuse_useless(cases: Sequence[Case], data: DataSettings) -> None:
+    """Refuse annotations from which nothing, or not all, can be learned that the recipe asks for."""
+    refuse_absent({value for case in cases for value in np.unique(case.labels).tolist()}, data.learned)
+    if data.kind == "instances":
+        refuse_parts(has_whole_object(case.labels, case.across) for case in cases)
