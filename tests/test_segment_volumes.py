@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from biounet.annotation import Annotation, only_slices
+from biounet.api import Segmenter
 from biounet.dataset import Patches, make_case
+from biounet.evaluation import score_instances
 from biounet.model import Card, new_network, outputs_of
 from biounet.network import initialise
 from biounet.plan import plan
@@ -16,6 +18,7 @@ from biounet.predict import make_predictor
 from biounet.recipe import parse_recipe
 from biounet.segment import SegmentOptions, predict_image, segment
 from biounet.synthetic_volumes import StackSettings, make_stack
+from biounet.training import train
 from biounet.volume import Grid, Volume
 
 GRID = Grid((22, 40, 36), (2.2, 1.0, 1.0), "um")
@@ -108,3 +111,25 @@ def test_what_stands_in_unlabelled_slices_changes_no_bit_of_a_patch():
             exists = mine[3 + value] > 0
             assert torch.equal(mine[value][exists], theirs[value][exists])
     assert (case.target[3:, [0, 7, 20]] == 0).all()
+
+
+def test_outlines_in_single_planes_teach_to_find_objects_of_a_stack():
+    grid = Grid((24, 40, 40), (2.0, 1.0, 1.0), "um")
+    settings = {"patch": 20, "batch": 4, "epochs": 3, "steps_per_epoch": 50, "rate": 1e-2, "average": 0.95}
+    recipe = {"data": {"dims": 3, "slices": "z"}, "network": {"widths": [8, 16, 24]}, "train": settings}
+    stacks = [make_stack(seed, StackSettings(shape=grid.shape, spacing=grid.spacing, diameter=10)) for seed in range(4)]
+    planned = plan(parse_recipe(recipe), [grid])
+    cases = [
+        make_case(
+            Volume(image[None], grid),
+            Annotation(only_slices(labels.astype(np.int32), "z", (3, 9, 15, 21)), "instances", grid),
+            planned,
+        )
+        for image, labels in stacks
+    ]
+    model = train(cases[:2], cases[2:3], planned)
+    # The figures of the card are those of sections in the planes that were outlined.
+    assert model.card.validation["f1_50"] > 0.3
+    image, labels = stacks[3]
+    found = Segmenter(model).segment(Volume(image[None], grid))
+    assert score_instances([labels.astype(np.int32)], [found.labels]).as_figures()["f1_50"] > 0.25
