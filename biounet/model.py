@@ -87,15 +87,19 @@ class Card(Settings):
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network and its card."""
+    """A trained network and its card; `file` is the hash of the file that they were read from."""
 
     network: UNet
     card: Card
+    file: str = ""
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file that `save_model` writes for this model."""
-        return hashlib.sha256(_as_bytes(self)).hexdigest()
+        """Hash of the file that this model was read from, or of the one that `save_model` writes for it.
+
+        These differ when the file is older than a setting of the recipe, which its card does not have.
+        """
+        return self.file or hashlib.sha256(_as_bytes(self)).hexdigest()
 
 
 def outputs_of(recipe: Recipe) -> tuple[str, ...]:
@@ -183,7 +187,8 @@ def load_model(path: str | Path) -> Model:
         raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
     if digest and digest != _digest(text, tensors):
         raise ModelError("damaged: its checksum is another", path=path, hint="copy it again from where it came from")
-    return Model(_network(card, tensors, path), card)
+    with Path(path).open("rb") as file:
+        return Model(_network(card, tensors, path), card, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _network(card: Card, tensors: dict[str, torch.Tensor], path: str | Path) -> UNet:

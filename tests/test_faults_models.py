@@ -1,5 +1,6 @@
 """Model files that are not what they say: an error that names what is wrong, before they take memory."""
 
+import hashlib
 import json
 
 import pytest
@@ -90,6 +91,15 @@ def test_a_card_with_a_setting_that_this_version_lacks_is_refused_with_its_name(
     card["recipe"]["augment"]["bend"] = 0.0
     put(saved, card, weights)
     assert "recipe.augment.bend: Extra inputs" in refusal(saved)
+
+
+def test_a_model_is_known_by_its_file_whatever_settings_came_later(saved):
+    card, weights = parts(saved)
+    del card["recipe"]["augment"]["invert"]
+    put(saved, card, weights)
+    model = load_model(saved)
+    assert model.card.recipe.augment.invert == 0
+    assert model.sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
 
 
 def test_a_model_does_not_change_with_the_file_that_it_came_from(saved):
