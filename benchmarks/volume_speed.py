@@ -88,6 +88,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="only print the peak memory of this process")
     options = parser.parse_args()
+    peak = 0.0
+    if not options.memory:
+        # First of all: a new process begins with the peak of the one that starts it.
+        command = [sys.executable, __file__, options.model, *map(str, options.images), "--memory"]
+        peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     segmenter = load(options.model)
     cases = [files_of(image, segmenter.card.recipe.data.channels) for image in options.images]
     with tempfile.TemporaryDirectory() as folder:
@@ -100,8 +105,6 @@ def main() -> None:
         for _ in range(options.repeats):
             ours.append(sum(seconds(lambda f=files: with_biounet(segmenter, f, out)) for files in cases))
             theirs.append(sum(seconds(lambda f=files: with_monai(segmenter, f, out)) for files in cases))
-    command = [sys.executable, __file__, options.model, *map(str, options.images), "--memory"]
-    peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     ours_s, theirs_s = min(ours), min(theirs)
     print("| model | cases | Mvox | biounet Mvox/s | MONAI Mvox/s | ratio | peak GB above start |")
     print("|---|---|---|---|---|---|---|")
