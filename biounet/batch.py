@@ -106,6 +106,7 @@ def _work_through(
     one_at_a_time = Lock()
 
     def work(image: FoundImage, patient: bool) -> None:
+        """Do one image and keep its record; an error is kept too, since it ends in another thread."""
         try:
             record = _record_of(image, run, folder, patient)
             if record is not None:
@@ -114,7 +115,7 @@ def _work_through(
                     report(record.row)
                 if run.options.fail_fast and record.row.status == "failed":
                     raise _FirstFailure("the first image that failed is the last")
-        except BaseException as error:
+        except BaseException as error:  # raised again: nothing is swallowed
             errors.append(error)
             run.stop.set()  # before this thread takes the next image from the queue
             raise

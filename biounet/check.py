@@ -114,7 +114,8 @@ def check_data(
                 grids.append(volume.grid)
                 if annotation is not None:
                     values |= {*np.unique(annotation.labels).tolist()}
-                    whole.add(has_whole_object(annotation.labels, recipe.data.across))
+                    if recipe.data.kind == "instances":
+                        whole.add(has_whole_object(annotation.labels, recipe.data.across))
             digest = hashlib.sha256(volume.array.tobytes()).hexdigest()
             if digest in seen:
                 problems.append(f"{pair[0][0]}: the same image as {seen[digest]}, in training and in validation")
@@ -125,8 +126,7 @@ def check_data(
     if values:
         try:
             refuse_absent(values, recipe.data.learned)
-            if recipe.data.kind == "instances":
-                refuse_parts(whole)
+            refuse_parts(whole)
         except InputError as error:
             problems.append(str(error))
     return CheckReport(tuple(rows), tuple(problems), _plan(recipe, grids, problems))

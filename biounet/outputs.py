@@ -37,7 +37,7 @@ def write_outputs(
         for path in paths:
             _write_one(path, found, excel)
             written.append(path)
-    except BaseException:
+    except BaseException:  # raised again, after Ctrl-C too: nothing half-written stays
         for path in written:
             with suppress(OSError):
                 path.unlink()

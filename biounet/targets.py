@@ -89,7 +89,10 @@ def make_targets(
     steps = steps_of(annotation.labels.ndim, steps)
     window = _labelled_window(annotation.labelled)
     labels = _compact(annotation.labels[window])
-    made = _targets_of(labels, settings, steps) if axis is None else _sections_of(labels, settings, steps, axis)
+    if axis is None:
+        made = _targets_of(labels, settings, steps, *_distance(labels, steps))
+    else:
+        made = _sections_of(labels, settings, steps, axis)
     if made.weight.shape == annotation.labels.shape:
         return made
     whole = {f.name: np.zeros(annotation.labels.shape, np.float32) for f in fields(Targets)}
@@ -129,15 +132,15 @@ def _sections_of(labels: NDArray[np.int32], settings: TargetSettings, steps: tup
     whole = {f.name: np.zeros(labels.shape, np.float32) for f in fields(Targets)}
     views = {name: np.moveaxis(array, axis, 0) for name, array in whole.items()}
     inside = steps[:axis] + steps[axis + 1 :]
-    middles = []
+    middles = [np.empty(0, np.float32)]
     for number, plane in enumerate(np.moveaxis(labels, axis, 0)):
         if (plane == UNLABELLED).all():
             continue
         plane = np.ascontiguousarray(plane)
-        made = _targets_of(plane, settings, inside)
+        distance, largest, known = _distances(plane, inside)
+        made = _targets_of(plane, settings, inside, distance, known)
         for name, view in views.items():
             view[number] = getattr(made, name)
-        views["distance"][number], largest, _ = _distances(plane, inside)
         middles.append(largest[np.isfinite(largest) & (largest > 0)])
     found = np.concatenate(middles)
     if found.size:
@@ -145,10 +148,15 @@ def _sections_of(labels: NDArray[np.int32], settings: TargetSettings, steps: tup
     return Targets(**whole)
 
 
-def _targets_of(labels: NDArray[np.int32], settings: TargetSettings, steps: tuple[float, ...]) -> Targets:
+def _targets_of(
+    labels: NDArray[np.int32],
+    settings: TargetSettings,
+    steps: tuple[float, ...],
+    distance: NDArray[np.float32],
+    distance_known: NDArray[np.bool_],
+) -> Targets:
     labelled = labels != UNLABELLED
     contour, contour_known = _contour(labels, settings.contour, steps)
-    distance, distance_known = _distance(labels, steps)
     weight = border_weight(labels, settings.border_weight, settings.border_sigma, steps)
     weight += 1
     weight *= labelled

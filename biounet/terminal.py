@@ -1,6 +1,6 @@
 """What commands show: tables, lines, and the progress of a training, on a terminal or in a log.
 
-The only place that prints.
+The only place that prints: with it, `biounet.cli` would be longer than a file may be.
 """
 
 from __future__ import annotations

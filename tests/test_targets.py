@@ -414,6 +414,11 @@ def test_of_single_planes_the_sections_are_known():
     assert made.distance[2].max() == pytest.approx(1 / 1.8)  # the 90th percentile of 2, 1 and 1
 
 
+def test_of_planes_without_any_label_nothing_is_known():
+    made = make_targets(annotate(volume(HIDDEN, HIDDEN)), TargetSettings(), axis=0)
+    assert not any(getattr(made, field).any() for field in FIELDS)
+
+
 def test_sections_lie_in_any_plane():
     labels = volume("....... .11111. .11111. .11111. .......", HIDDEN, HIDDEN)
     expected = make_targets(annotate(labels), TargetSettings(), (3.0, 1.0, 1.0), axis=0)

@@ -118,6 +118,7 @@ def own_errors(read: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(read)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        """Read, and name the file in every error."""
         path = Path(str(args[0]))
         try:
             return patiently(functools.partial(read, *args, **kwargs))
