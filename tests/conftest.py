@@ -87,7 +87,7 @@ def segmenter(cell_folder: Path) -> Segmenter:
     recipe = parse_recipe(
         {
             "network": {"widths": [8, 12, 16]},
-            "train": {"patch": 64, "batch": 4, "epochs": 4, "steps_per_epoch": 60, "rate": 1e-2, "average": 0.9},
+            "train": {"patch": 64, "batch": 4, "epochs": 6, "steps_per_epoch": 60, "rate": 1e-2, "average": 0.9},
         }
     )
     cases = list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), recipe))
