@@ -226,7 +226,7 @@ def find_basins(foreground, height, threshold, certainty, steps, frame):
 
     Returns
     -------
-    Runs, basin of each of their voxels, roots, whether those lie in the ring, their heights, (3, n) sums, (e, 3) edges,
+    Runs, basin of each of their voxels, roots, whether those lie in the ring, their heights, (3, n) sums, (e, 5) edges,
     (g, 2) gates: see `biounet.label.BlockObjects`.
     """
     padded, margin, origin, start, image = frame

@@ -4,7 +4,7 @@ Every foreground voxel points to its highest neighbour (8 in an image, 26 in a v
 pointers are followed to a summit. A voxel's pointer depends on its neighbours alone, so a block needs no more than a
 ring around its core, however large the cells: a path that leaves the core ends at a voxel of the ring, an *exit*,
 and `biounet.stitch` finds in the neighbouring block where it goes on. Voxels that share a summit are a *basin*; where
-two basins touch, the highest pass between them, the *saddle*, tells `stitch` whether they are one cell.
+two basins touch, the height of their border, the *saddle*, tells `stitch` whether they are one cell.
 
 All maps are uint16, 0..65535 for 0..1, and all arithmetic is on integers, so that sums and comparisons are exact in
 any order. Ties go to the lower voxel in scan order. Heights are compared as they are: a step along z counts as much as
@@ -68,8 +68,9 @@ class BlockObjects:
     edges
         (e, 2) int64: pairs of basins that touch. Each touching pair of voxels is counted in the block whose core
         holds the one that comes first in scan order.
-    saddle
-        (e,) int64: highest pass of each pair, the largest minimum of two touching voxels.
+    passes
+        (e, 3) int64: of the passes of each pair, which are the minima of two touching voxels, the highest, their sum,
+        and how many there are.
     gates
         (g, 2) int64: voxels of the core beside another core, and the basin of each.
     """
@@ -84,7 +85,7 @@ class BlockObjects:
     certainty: Ints
     first: Ints
     edges: Ints
-    saddle: Ints
+    passes: Ints
     gates: Ints
 
 
@@ -173,7 +174,7 @@ def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block
         certainty=sums[1],
         first=sums[2],
         edges=edges[:, :2],
-        saddle=edges[:, 2],
+        passes=edges[:, 2:],
         gates=gates,
     )
 

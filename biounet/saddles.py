@@ -1,4 +1,4 @@
-"""Which basins touch, and at what height: inner loops of `biounet.label`, on the arrays of `biounet.ascent`."""
+"""Which basins touch, and how high along their border: inner loops of `biounet.label`, on the arrays of `biounet.ascent`."""
 
 # Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.label` passes.
 # mypy: disable-error-code="no-untyped-def"
@@ -12,7 +12,9 @@ from biounet.compiled import compiled
 
 @compiled
 def find_edges(surface, runs, steps, width, parent, basins):
-    """Return (e, 3): pairs of basins that touch, lower number first, and their saddle.
+    """Return (e, 5): pairs of basins that touch, lower number first, and the passes along their border.
+
+    A pass is the lower of two touching voxels. Of all of a pair: the highest, their sum, and how many there are.
 
     `steps` leads to the neighbours that come later in scan order. Voxels met one after the other mostly part the same
     two basins: such a pair is put into a table only when another one comes, and listed only when the table has to make
@@ -22,9 +24,10 @@ def find_edges(surface, runs, steps, width, parent, basins):
     slots = 1024
     while slots < 4 * basins:
         slots *= 2
-    table = np.full((slots, 3), -1, np.int64)
-    edges = np.empty((1024, 3), np.int64)
-    n, low, high, saddle = 0, -1, -1, np.int64(-1)
+    table = np.full((slots, 5), -1, np.int64)
+    edges = np.empty((1024, 5), np.int64)
+    n, low, high = 0, -1, -1
+    highest, total, passes = np.int64(-1), np.int64(0), np.int64(0)
     differs, row, first = np.empty(width, np.uint8), -1, 0
     for r in range(len(runs)):
         begin, end = runs[r]
@@ -44,15 +47,15 @@ def find_edges(surface, runs, steps, width, parent, basins):
                 a, b = -1 - max(here, there), -1 - min(here, there)
                 height = np.int64(min(surface[voxel], surface[voxel + step]))
                 if a == low and b == high:
-                    saddle = max(saddle, height)
+                    highest, total, passes = max(highest, height), total + height, passes + 1
                     continue
                 if n == len(edges):
                     edges = np.concatenate((edges, np.empty_like(edges)))
-                n += put_edge(table, edges, n, low, high, saddle)
-                low, high, saddle = a, b, height
+                n += put_edge(table, edges, n, (low, high, highest, total, passes))
+                low, high, highest, total, passes = a, b, height, height, np.int64(1)
     if n == len(edges):
         edges = np.concatenate((edges, np.empty_like(edges)))
-    n += put_edge(table, edges, n, low, high, saddle)
+    n += put_edge(table, edges, n, (low, high, highest, total, passes))
     return np.concatenate((edges[:n], table[table[:, 0] >= 0]))
 
 
@@ -68,14 +71,17 @@ def mark_changes(parent, first, length, steps, differs):
 
 
 @compiled
-def put_edge(table, edges, n, low, high, saddle):
+def put_edge(table, edges, n, edge):
     """Put a pair into `table`; return 1 if that moved another one to ``edges[n]``, else 0."""
-    slot = (low * 31 + high) & (len(table) - 1)
-    if table[slot, 0] == low and table[slot, 1] == high:
-        table[slot, 2] = max(table[slot, 2], saddle)
+    low, high, highest, total, passes = edge
+    row = table[(low * 31 + high) & (len(table) - 1)]
+    if row[0] == low and row[1] == high:
+        row[2] = max(row[2], highest)
+        row[3] += total
+        row[4] += passes
         return 0
-    moved = table[slot, 0] >= 0
+    moved = row[0] >= 0
     if moved:
-        edges[n] = table[slot]
-    table[slot, 0], table[slot, 1], table[slot, 2] = low, high, saddle
+        edges[n] = row
+    row[0], row[1], row[2], row[3], row[4] = low, high, highest, total, passes
     return 1 if moved else 0

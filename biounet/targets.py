@@ -46,7 +46,7 @@ class Targets:
     weight
         Of `foreground`: 0 where unlabelled, else 1 and the U-Net boundary weight.
     contour_weight, distance_weight
-        1 where `contour` and `distance` are known, else 0.
+        Of `contour` and `distance`: 0 where they are unknown, else 1 and the boundary weight of `parting_weight`.
     """
 
     foreground: NDArray[np.float32]
@@ -157,16 +157,16 @@ def _targets_of(
 ) -> Targets:
     labelled = labels != UNLABELLED
     contour, contour_known = _contour(labels, settings.contour, steps)
-    weight = border_weight(labels, settings.border_weight, settings.border_sigma, steps)
-    weight += 1
-    weight *= labelled
+    between = border_weight(labels, 1.0, settings.border_sigma, steps)
+    weight = (1 + settings.border_weight * between) * labelled
+    parting = 1 + settings.parting_weight * between
     return Targets(
         foreground=(labels > 0).astype(np.float32),
         contour=contour.astype(np.float32),
         distance=distance,
         weight=weight,
-        contour_weight=contour_known.astype(np.float32),
-        distance_weight=distance_known.astype(np.float32),
+        contour_weight=contour_known * parting,
+        distance_weight=distance_known * parting,
     )
 
 

@@ -27,7 +27,7 @@ _VOXELS_PER_EPOCH = 3_000_000  # of validation between epochs, so that it stays 
 _ERRORS = 2.0  # standard errors: with one, the best of 240 combinations is often the best by chance
 _FEW = 20  # objects of the least confidence of which no share is told
 _SEPARATE: Choices = {
-    "join": (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.85, 0.9, 0.95),
+    "join": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9),
     "summit": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
     "contour": (0.0, 0.4, 0.8),
 }

@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--synthetic", type=int, default=150)
     parser.add_argument("--out", type=Path, default=HERE.parent / "biounet" / "models" / "nuclei.safetensors")
+    parser.add_argument("--from", dest="start", type=Path, help="go on from this model, with a third of the rate")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--card-only", action="store_true", help="keep the weights of --out: tune and describe again")
     options = parser.parse_args()
@@ -75,7 +76,8 @@ def main() -> None:
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
     run = Run(checkpoint=checkpoint, resume=options.resume, report=show)
-    model = train(cases, list(load_cases(held, recipe)), recipe, run)
+    start = load_model(options.start) if options.start else None
+    model = train(cases, list(load_cases(held, recipe)), recipe, run, start)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
     save_model(Model(model.network, card), options.out)
     checkpoint.unlink(missing_ok=True)

@@ -1,3 +1,5 @@
+from collections import defaultdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,7 +43,7 @@ def test_two_hills_and_the_saddle_between_them():
     assert found.count[[left, right]].tolist() == [3, 4]
     assert found.first[[left, right]].tolist() == [1, 4]
     assert found.edges.tolist() == [[0, 1]]
-    assert found.saddle.tolist() == [2]
+    assert found.passes.tolist() == [[2, 2, 1]]
 
 
 def test_a_path_that_leaves_the_core_ends_at_the_ring():
@@ -85,21 +87,22 @@ def test_every_voxel_climbs_without_a_step_down(height):
 
 @settings(deadline=None, max_examples=50)
 @given(maps(2) | maps(3))
-def test_saddles_are_the_highest_passes(height):
+def test_passes_are_the_minima_of_touching_voxels(height):
     found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole(height.shape))
     basins = dense(found)
-    expected = {}
+    expected = defaultdict(list)
     for place in np.ndindex(height.shape):
         for step in np.ndindex((3,) * height.ndim):
             other = tuple(np.add(place, step) - 1)
-            if all(0 <= i < n for i, n in zip(other, height.shape, strict=True)):
-                pair = tuple(sorted((basins[place], basins[other])))
+            if other > place and all(0 <= i < n for i, n in zip(other, height.shape, strict=True)):
+                pair = tuple(sorted((int(basins[place]), int(basins[other]))))
                 if pair[0] >= 0 and pair[0] != pair[1]:
-                    expected[pair] = max(expected.get(pair, 0), min(height[place], height[other]))
-    highest = {}
-    for pair, saddle in zip(found.edges.tolist(), found.saddle.tolist(), strict=True):
-        highest[tuple(pair)] = max(highest.get(tuple(pair), 0), saddle)
-    assert highest == expected
+                    expected[pair].append(int(min(height[place], height[other])))
+    counted = defaultdict(lambda: [0, 0, 0])
+    for pair, (highest, total, number) in zip(found.edges.tolist(), found.passes.tolist(), strict=True):
+        before = counted[tuple(pair)]
+        counted[tuple(pair)] = [max(before[0], highest), before[1] + total, before[2] + number]
+    assert counted == {pair: [max(passes), sum(passes), len(passes)] for pair, passes in expected.items()}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (17, 19), (3, 4, 5)])

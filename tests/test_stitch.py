@@ -115,6 +115,16 @@ def test_a_deep_saddle_parts_and_a_shallow_one_joins(join, expected):
     assert found.labels.tolist() == [expected]
 
 
+@pytest.mark.parametrize(("join", "count"), [(0.62, 1), (0.63, 2)])
+def test_one_gap_in_a_border_does_not_make_one_cell_of_two(join, count):
+    # The first column touches the others in eight passes of 200 and two of 900: (900 + 3400 / 10) / 2 = 620.
+    distance = np.array([[999, 200, 1000], [999, 200, 1000], [999, 200, 1000], [999, 900, 1000]], np.uint16)
+    foreground = np.full(distance.shape, ONE, np.uint16)
+    part = label_surface(foreground, distance, ONE, block=lattice(distance.shape, 7)[0])
+    found = stitch([part], distance.shape, PLAIN.model_copy(update={"join": join}))
+    assert found.count.size == count
+
+
 def test_a_low_summit_goes_to_its_nearest_neighbour_and_alone_it_is_dropped():
     distance = np.array([[900, 200, 300, 0, 300, 0, 800]], np.uint16) * np.uint16(70)
     foreground = np.where(distance > 0, ONE, 0).astype(np.uint16)
