@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from biounet.files import ReadOptions, describe, find_pairs, read_volume, stem_o
 from biounet.model import Card, Model, continued, load_model, save_model
 from biounet.outputs import picture_of, write_outputs
 from biounet.plan import plan
-from biounet.predict import Predictor, make_predictor
+from biounet.predict import Predictor, predictor_of
 from biounet.recipe import DataSettings, Recipe, read_recipe
 from biounet.resources import builtin_models, find_recipe
 from biounet.segment import Segmentation, SegmentOptions, segment
@@ -83,7 +83,7 @@ class Segmenter:
     @cached_property
     def predictor(self) -> Predictor:
         """The network, ready on the device."""
-        return make_predictor(self.model.network, self.device, softmax=self.card.recipe.data.exclusive)
+        return predictor_of(self.model, self.device)
 
     def segment(
         self,
@@ -227,7 +227,7 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     _refuse_useless(cases, recipe.data)
     model = learn(cases, list(load_cases(held, recipe)), recipe, run, begin)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
-    return Segmenter(Model(model.network, card), run.device)
+    return Segmenter(replace(model, card=card), run.device)
 
 
 def _refuse_useless(cases: Sequence[Case], data: DataSettings) -> None:

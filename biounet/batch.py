@@ -27,7 +27,7 @@ from biounet.manifest import Manifest, are_there
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
 from biounet.outputs import make_folder, output_paths, remove_files, remove_parts
-from biounet.predict import Predictor, make_predictor
+from biounet.predict import Predictor, predictor_of
 from biounet.summary import NAMES, write_summary
 
 
@@ -80,7 +80,7 @@ def segment_batch(
     options = options or BatchOptions()
     refuse_collisions(images)
     make_folder(out)
-    predictor = make_predictor(model.network, options.device, softmax=model.card.recipe.data.exclusive)
+    predictor = predictor_of(model, options.device)
     first, step = options.shard or (1, 1)
     mine = images[first - 1 :: step]
     jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from safetensors.torch import save as to_safetensors
 from biounet.errors import MachineError, ModelError
 from biounet.files import atomic_path
 from biounet.network import UNet
+from biounet.ranges import Ranges, channels_observed
 from biounet.recipe import LabelSettings, Recipe, Settings
 
 _KEY = "biounet"
 _SUM = '{"sha256":"'  # with which the text of a card begins in a file
+_RANGE = "range."  # begins the names of what is no weight
 _SHOWN = 3  # names of weights that a message lists
 FORMAT = 1
 HEADS = {"instances": ("foreground", "contour", "distance")}
@@ -87,10 +89,21 @@ class Card(Settings):
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network and its card; `file` is the hash of the file that they were read from."""
+    """A trained network and its card.
+
+    Attributes
+    ----------
+    network, card
+        What was learned, and what it is.
+    ranges
+        Of the features, for prediction in integers (see `biounet.integers`); empty in models of earlier versions.
+    file
+        Hash of the file that all this was read from.
+    """
 
     network: UNet
     card: Card
+    ranges: Ranges = field(default_factory=dict)
     file: str = ""
 
     @cached_property
@@ -145,7 +158,9 @@ def save_model(model: Model, path: str | Path) -> None:
 
 
 def _as_bytes(model: Model) -> bytes:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    ranges = {f"{_RANGE}{name}": value for name, value in model.ranges.items()}
+    there = {**model.network.state_dict(), **ranges}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in there.items()}
     card = model.card.model_dump_json()
     # In the card, as a second entry would stand before or behind the first by chance.
     return to_safetensors(tensors, metadata={_KEY: f'{_SUM}{_digest(card, tensors)}",{card[1:]}'})
@@ -187,8 +202,20 @@ def load_model(path: str | Path) -> Model:
         raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
     if digest and digest != _digest(text, tensors):
         raise ModelError("damaged: its checksum is another", path=path, hint="copy it again from where it came from")
+    weights = {name: value for name, value in tensors.items() if not name.startswith(_RANGE)}
+    ranges = {name.removeprefix(_RANGE): value.clone() for name, value in tensors.items() if name.startswith(_RANGE)}
     with Path(path).open("rb") as file:
-        return Model(_network(card, tensors, path), card, hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    network = _network(card, weights, path)
+    _check_ranges(ranges, network, path)
+    return Model(network, card, ranges, digest)
+
+
+def _check_ranges(ranges: Ranges, network: UNet, path: str | Path) -> None:
+    expected = {name: (2, channels) for name, channels in channels_observed(network).items()}
+    there = {name: tuple(value.shape) for name, value in ranges.items()}
+    if ranges and (there != expected or not all(bool(value.isfinite().all()) for value in ranges.values())):
+        raise ModelError("the ranges of its features do not fit its network", path=path)
 
 
 def _network(card: Card, tensors: dict[str, torch.Tensor], path: str | Path) -> UNet:

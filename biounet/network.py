@@ -68,6 +68,8 @@ class UNet(nn.Module):
 
     Attributes
     ----------
+    widths
+        Channels of each level, finest first.
     stride
         Each axis of the input must be a multiple of its number here.
     reach
@@ -76,7 +78,7 @@ class UNet(nn.Module):
 
     def __init__(self, dims: int, inputs: int, outputs: int, settings: NetworkSettings) -> None:
         super().__init__()
-        widths = settings.widths
+        self.widths = widths = settings.widths
         self.dims = dims
         self.fold = fold_of(settings, dims)
         pools, kernels = pools_of(settings, dims), kernels_of(settings, dims)

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from biounet import integers
 from biounet.errors import MachineError
+from biounet.integers import IntegerUNet
+from biounet.model import Model
 from biounet.network import Level, UNet
+from biounet.ranges import Ranges
 
 FULL = 65535
 """Probability 1 on the integer scale of the maps."""
@@ -27,16 +31,17 @@ class Predictor:
     Attributes
     ----------
     network
-        The frozen network.
+        The frozen network, of integers on a CPU that is fast with them, if the ranges of its features are known.
     device
         Where it runs.
     dtype
-        bfloat16 where the hardware multiplies it natively, else float32.
+        What it takes: bfloat16 where the hardware multiplies it natively and the network is not one of integers, else
+        float32.
     softmax
         Whether the output channels exclude each other.
     """
 
-    network: UNet
+    network: UNet | IntegerUNet
     device: torch.device
     dtype: torch.dtype
     softmax: bool
@@ -62,8 +67,26 @@ class Predictor:
             return _quantise(logits, self.softmax)
 
 
-def make_predictor(network: UNet, device: str = "auto", *, softmax: bool = False) -> Predictor:
+def predictor_of(model: Model, device: str = "auto") -> Predictor:
+    """Make a model ready for prediction; errors as of `make_predictor`."""
+    return make_predictor(model.network, device, softmax=model.card.recipe.data.exclusive, ranges=model.ranges)
+
+
+def make_predictor(
+    network: UNet, device: str = "auto", *, softmax: bool = False, ranges: Ranges | None = None
+) -> Predictor:
     """Make a copy of a network ready for prediction.
+
+    Parameters
+    ----------
+    network
+        With running statistics of batch norm.
+    device
+        ``auto``, ``cpu`` or ``cuda[:n]``.
+    softmax
+        Whether the output channels exclude each other.
+    ranges
+        Of its features, so that it may compute in integers: the maps differ by 0.001 on average.
 
     Raises
     ------
@@ -71,6 +94,8 @@ def make_predictor(network: UNet, device: str = "auto", *, softmax: bool = False
         If the device does not exist here.
     """
     place = pick_device(device)
+    if place.type == "cpu" and ranges and integers.is_fast():
+        return Predictor(IntegerUNet(fold_norms(network), ranges), place, torch.float32, softmax)
     dtype = torch.bfloat16 if has_fast_bfloat16(place) else torch.float32
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
     ready = fold_norms(network).to(device=place, dtype=dtype)

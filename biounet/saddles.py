@@ -1,4 +1,4 @@
-"""Which basins touch, and how high along their border: inner loops of `biounet.label`, on the arrays of `biounet.ascent`."""
+"""Which basins touch, and how high: inner loops of `biounet.label`, on the arrays of `biounet.ascent`."""
 
 # Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.label` passes.
 # mypy: disable-error-code="no-untyped-def"

@@ -26,7 +26,7 @@ from biounet.model import Card, Model, continued, new_network, outputs_of
 from biounet.predict import has_fast_bfloat16, pick_device
 from biounet.quality import Looks, looks_of, ranges_of
 from biounet.recipe import Recipe
-from biounet.tune import Figures, tune, validate
+from biounet.tune import Figures, observe_cases, tune, validate
 
 _TIMED = (5, 30)  # steps between which the speed is measured that a budget in minutes is turned into steps with
 _DEFAULT_MINUTES = 10.0
@@ -135,8 +135,10 @@ def train(
         restore(state, run.checkpoint, recipe)
     _learn(state, cases, validation, recipe, run)
     state.average.eval()
-    label, figures = tune(state.average, validation, recipe, run.device)
-    return Model(state.average.cpu(), _card(recipe.replace("label", **label.model_dump()), cases, state, figures))
+    ranges = observe_cases(state.average.cpu(), cases)
+    label, figures = tune(state.average, validation, recipe, run.device, ranges)
+    card = _card(recipe.replace("label", **label.model_dump()), cases, state, figures)
+    return Model(state.average, card, ranges)
 
 
 def _learn(state: State, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run) -> None:

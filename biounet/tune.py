@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from biounet.annotation import UNLABELLED, whole_objects
 from biounet.dataset import Case
 from biounet.evaluation import Evaluation, score_classes, score_instances
 from biounet.matching import match
+from biounet.model import Model
 from biounet.network import UNet
-from biounet.predict import make_predictor
+from biounet.predict import fold_norms, make_predictor
+from biounet.ranges import Ranges, observe
 from biounet.recipe import LabelSettings, Recipe
-from biounet.segment import label_maps, predict_image
+from biounet.segment import label_maps, pad_to_stride, predict_image
 from biounet.stitch import label_objects
 
 Figures = dict[str, float]
@@ -24,6 +29,8 @@ Maps = NDArray[np.uint16]
 Choices = dict[str, tuple[float, ...]]
 
 _VOXELS_PER_EPOCH = 3_000_000  # of validation between epochs, so that it stays a small part of the run
+_OBSERVED = 8_000_000  # voxels over which the ranges of features are taken: some seconds
+_WINDOW = {2: 1024, 3: 128}  # largest edge of what is taken from one image for it
 _ERRORS = 2.0  # standard errors: with one, the best of 240 combinations is often the best by chance
 _FEW = 20  # objects of the least confidence of which no share is told
 _SEPARATE: Choices = {
@@ -55,7 +62,49 @@ def validate(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str =
     return _figures(chosen, predict_cases(network, chosen, recipe, device), recipe, recipe.label) if chosen else {}
 
 
-def tune(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "auto") -> tuple[LabelSettings, Figures]:
+def observe_cases(network: UNet, cases: Sequence[Case]) -> dict[str, Tensor]:
+    """Return the ranges of the features over parts of cases, evenly chosen, for prediction in integers."""
+    windows = [_window(case) for case in cases]
+    sizes = [math.prod(part.stop - part.start for part in window) for window in windows]
+    every = math.ceil(sum(sizes) / _OBSERVED)
+    chosen = list(zip(cases, windows, strict=True))[::every]
+    parts = (case.image[(slice(None), *window)].float().numpy() for case, window in chosen)
+    return observe(fold_norms(network), (torch.from_numpy(pad_to_stride(part, network.stride)) for part in parts))
+
+
+def retuned(model: Model, cases: Sequence[Case], held: Sequence[Case], label: LabelSettings) -> Model:
+    """Return a model as a training that ends with these weights would: with ranges, thresholds and figures of today.
+
+    Parameters
+    ----------
+    model
+        Its thresholds are forgotten: tuning starts from those of `label`.
+    cases, held
+        Those that it was trained on, and those that thresholds are tuned on.
+    label
+        Of the recipe.
+    """
+    recipe = model.card.recipe.replace("label", **label.model_dump())
+    ranges = observe_cases(model.network, cases)
+    tuned, figures = tune(model.network, held, recipe, ranges=ranges)
+    described = {"recipe": recipe.replace("label", **tuned.model_dump()), "validation": figures}
+    return Model(model.network, model.card.model_copy(update=described), ranges)
+
+
+def _window(case: Case) -> tuple[slice, ...]:
+    """Return the part of an image around its middle, or around the middle one of the voxels of objects."""
+    shape, edge = case.labels.shape, _WINDOW[case.labels.ndim]
+    middle: tuple[int, ...] = tuple(size // 2 for size in shape)
+    if case.foreground:
+        places = case.foreground[0]
+        middle = tuple(int(at) for at in np.unravel_index(places[len(places) // 2], shape))
+    starts = [max(min(at - edge // 2, size - edge), 0) for at, size in zip(middle, shape, strict=True)]
+    return tuple(slice(start, min(start + edge, size)) for start, size in zip(starts, shape, strict=True))
+
+
+def tune(
+    network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "auto", ranges: Ranges | None = None
+) -> tuple[LabelSettings, Figures]:
     """Choose thresholds on validation cases.
 
     First what makes and drops objects, for the mean absolute count error and then for F1; then the foreground
@@ -71,7 +120,7 @@ def tune(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "au
     if not cases:
         return recipe.label, {}
     cases = _judged(cases, recipe)
-    maps = predict_cases(network, cases, recipe, device)
+    maps = predict_cases(network, cases, recipe, device, ranges)
     settings = recipe.label
     if recipe.data.kind == "instances":
         settings = _best(cases, maps, settings, _OUTLINE, counting=False)
@@ -97,9 +146,11 @@ def _views(case: Case, labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     return [np.ascontiguousarray(plane) for plane in np.moveaxis(labels, case.across, 0)[known]]
 
 
-def predict_cases(network: UNet, cases: Sequence[Case], recipe: Recipe, device: str) -> list[Maps]:
+def predict_cases(
+    network: UNet, cases: Sequence[Case], recipe: Recipe, device: str, ranges: Ranges | None = None
+) -> list[Maps]:
     """Predict the maps of each case, shape ``(k, [z,] y, x)``."""
-    predictor = make_predictor(network, device, softmax=recipe.data.exclusive)
+    predictor = make_predictor(network, device, softmax=recipe.data.exclusive, ranges=ranges)
     return [predict_image(case.image.float().numpy(), predictor) for case in cases]
 
 

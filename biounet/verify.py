@@ -17,7 +17,7 @@ from biounet.manifest import Manifest
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
 from biounet.outputs import OVERLAY
-from biounet.predict import make_predictor
+from biounet.predict import predictor_of
 from biounet.recipe import LabelSettings
 from biounet.resources import builtin_models
 from biounet.segment import SegmentOptions
@@ -150,7 +150,7 @@ def verify(
     if model.sha256 != run.model:
         raise ModelError(f"the model is {model.sha256[:12]}, that of this run {run.model[:12]}")
     options = replace(run.options, device=device or run.options.device, overlay=False)
-    predictor = make_predictor(model.network, options.device, softmax=model.card.recipe.data.exclusive)
+    predictor = predictor_of(model, options.device)
     settings = hash_settings(settings_of(model, run.options))
     channels = model.card.recipe.data.channels
     there = {name_of(image): image for image in find_images([images], channels)} if images is not None else None

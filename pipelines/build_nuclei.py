@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from biounet.annotation import Annotation
 from biounet.api import volume_of_array
 from biounet.dataset import Case, fingerprint, hold_out, load_cases, make_case
 from biounet.files import find_pairs
-from biounet.model import Model, load_model, save_model
+from biounet.model import load_model, save_model
 from biounet.recipe import Recipe, read_recipe
 from biounet.synthetic import draw_settings, make_field
-from biounet.training import Progress, Run, seen_of, train
-from biounet.tune import tune
+from biounet.training import Progress, Run, train
+from biounet.tune import retuned
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
 HERE = Path(__file__).parent
@@ -32,14 +33,6 @@ def synthetic_cases(count: int, recipe: Recipe) -> Iterator[Case]:
         image, labels = make_field(seed, draw_settings(seed, transmitted=0.2))
         volume = volume_of_array(image, 2)
         yield make_case(volume, Annotation(labels, "instances", volume.grid), recipe)
-
-
-def with_new_card(model: Model, cases: Sequence[Case], held: Sequence[Case], recipe: Recipe) -> Model:
-    """Return a model with the thresholds, figures and ranges that a training with these weights would end with."""
-    label, figures = tune(model.network, held, recipe)
-    tuned = model.card.recipe.replace("label", **label.model_dump())
-    described = {"recipe": tuned, "validation": figures, "seen": seen_of(cases, recipe)}
-    return Model(model.network, model.card.model_copy(update=described))
 
 
 def show(progress: Progress) -> None:
@@ -60,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE.parent / "biounet" / "models" / "nuclei.safetensors")
     parser.add_argument("--from", dest="start", type=Path, help="go on from this model, with a third of the rate")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--card-only", action="store_true", help="keep the weights of --out: tune and describe again")
+    parser.add_argument("--card-only", action="store_true", help="keep the weights of --out: only tune again")
     options = parser.parse_args()
 
     recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None, average=0.998)
@@ -72,14 +65,15 @@ def main() -> None:
     pairs, held = hold_out(pairs, recipe.data.validation, recipe.train.seed)
     cases = [*load_cases(pairs, recipe), *synthetic_cases(options.synthetic, recipe)]
     if options.card_only:
-        save_model(with_new_card(load_model(options.out), cases, list(load_cases(held, recipe)), recipe), options.out)
+        there = load_model(options.out)
+        save_model(retuned(there, cases, list(load_cases(held, recipe)), recipe.label), options.out)
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
     run = Run(checkpoint=checkpoint, resume=options.resume, report=show)
     start = load_model(options.start) if options.start else None
     model = train(cases, list(load_cases(held, recipe)), recipe, run, start)
     card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
-    save_model(Model(model.network, card), options.out)
+    save_model(replace(model, card=card), options.out)
     checkpoint.unlink(missing_ok=True)
     print(f"{options.out}: {card.validation}", file=sys.stderr)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from biounet.annotation import Annotation
 from biounet.dataset import Case, make_case
-from biounet.model import save_model
+from biounet.model import load_model, save_model
 from biounet.recipe import Recipe, read_recipe
 from biounet.synthetic_volumes import draw_stack_settings, make_stack
 from biounet.training import Progress, Run, train
+from biounet.tune import retuned
 from biounet.volume import Grid, Volume
 
 HERE = Path(__file__).parent
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--stacks", type=int, default=120)
     parser.add_argument("--out", type=Path, default=HERE.parent / "biounet" / "models" / "nuclei3d.safetensors")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--card-only", action="store_true", help="keep the weights of --out: only tune again")
     options = parser.parse_args()
 
     recipe = read_recipe(HERE / "nuclei_3d.toml").replace("network", **NETWORK)
@@ -56,10 +58,14 @@ def main() -> None:
     purpose = "nuclei in 3D fluorescence stacks, learned from synthetic stacks: a start for a few minutes of training"
     recipe = recipe.model_copy(update={"name": "nuclei3d", "purpose": purpose})
     held = options.stacks // 10
+    tuned = list(synthetic_cases(range(held), recipe))
+    cases = list(synthetic_cases(range(held, options.stacks), recipe))
+    if options.card_only:
+        save_model(retuned(load_model(options.out), cases, tuned, recipe.label), options.out)
+        return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
     run = Run(checkpoint=checkpoint, resume=options.resume, report=show)
-    tuned = list(synthetic_cases(range(held), recipe))
-    model = train(list(synthetic_cases(range(held, options.stacks), recipe)), tuned, recipe, run)
+    model = train(cases, tuned, recipe, run)
     save_model(model, options.out)
     checkpoint.unlink(missing_ok=True)
     print(f"{options.out}: {model.card.validation}", file=sys.stderr)

@@ -109,3 +109,9 @@ def test_a_model_does_not_change_with_the_file_that_it_came_from(saved):
         file.write(bytes(saved.stat().st_size))
     assert before.any()
     assert torch.equal(model.network.head.weight, before)
+
+
+def test_ranges_that_do_not_fit_the_network(saved):
+    card, weights = parts(saved)
+    put(saved, card, {**weights, "range.encoder.0.1": torch.zeros(2, 4)})
+    assert "the ranges of its features do not fit" in refusal(saved)

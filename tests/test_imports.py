@@ -13,8 +13,9 @@ PACKAGE = ROOT / "biounet"
 ORDER = [
     "errors", "compiled", "volume", "annotation", "data_settings", "settings", "recipe", "resources",
     "synthetic_nuclei", "synthetic", "synthetic_volumes",
-    "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "loss", "dataset",
-    "model", "blocks", "predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch",
+    "files", "normalise", "plan", "prepare", "border_weight", "distances", "targets", "network", "ranges", "loss",
+    "dataset",
+    "model", "blocks", "integers", "predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch",
     "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
     "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest", "summary",
     "one_file", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
