@@ -44,6 +44,8 @@ class IntegerUNet:
         From `biounet.predict.fold_norms`.
     ranges
         From `biounet.ranges.observe`.
+    real
+        Number type of the first convolution, and of the image.
 
     Attributes
     ----------
@@ -51,16 +53,14 @@ class IntegerUNet:
         As of `biounet.network.UNet`.
     """
 
-    def __init__(self, network: UNet, ranges: Ranges) -> None:
+    def __init__(self, network: UNet, ranges: Ranges, real: torch.dtype) -> None:
         self.stride, self.reach = network.stride, network.reach
         self.fold = network.fold
         self.pools: list[Any] = [pool.kernel_size for pool in network.pools]
         units, self.zeros = _units(network, ranges)
-        first, *inner = _level(network, "encoder.0", units, None)
-        self.first = first
-        self.encoder = [inner]
-        for n in range(1, len(network.encoder)):
-            self.encoder.append(_level(network, f"encoder.{n}", units, units[_last(network, f"encoder.{n - 1}")]))
+        self.first = _FirstConvolution(network.encoder[0][0], units["encoder.0.1"], real)  # type: ignore[index]
+        inputs = [units["encoder.0.1"], *(units[_last(network, f"encoder.{n}")] for n in range(len(self.zeros)))]
+        self.encoder = [_level(network, f"encoder.{n}", units, unit) for n, unit in enumerate(inputs)]
         self.decoder = [
             _level(network, f"decoder.{n}", units, units[f"rises.{n}"], zero) for n, zero in enumerate(self.zeros)
         ]
@@ -73,7 +73,7 @@ class IntegerUNet:
         self.head = _Convolution(network.head, rising[0], None, out=torch.float32)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Map an image ``(1, inputs, [z,] y, x)``, float32, to logits ``(1, outputs, [z,] y, x)``, float32."""
+        """Map an image ``(1, inputs, [z,] y, x)`` of real numbers to logits ``(1, outputs, [z,] y, x)``, float32."""
         x = self.first(fold_voxels(image, self.fold))
         skips: list[Tensor] = []
         for level, pool in zip(self.encoder, [*self.pools, None], strict=True):
@@ -131,10 +131,10 @@ class _Convolution:
 class _FirstConvolution:
     """A convolution of real numbers and its ReLU, whose output is integers in units of `result`."""
 
-    def __init__(self, layer: Convolution, result: Tensor) -> None:
-        weight, self.bias = _in_units(layer, torch.ones(layer.weight.shape[1]), result)
+    def __init__(self, layer: Convolution, result: Tensor, real: torch.dtype) -> None:
+        weight, bias = _in_units(layer, torch.ones(layer.weight.shape[1]), result)
         self.layout = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
-        self.weight = weight.contiguous(memory_format=self.layout)
+        self.weight, self.bias = weight.to(real).contiguous(memory_format=self.layout), bias.to(real)
         self.stride, self.padding, self.dilation = _shape_of(layer)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -166,16 +166,14 @@ def _layers(network: UNet, level: str) -> list[Convolution]:
     return list(network.get_submodule(level).children())
 
 
-def _level(network: UNet, name: str, units: Ranges, unit: Tensor | None, zero: int = 0) -> list[Any]:
-    """Return the convolutions of a level whose input is in `unit`, real where it is None."""
-    convolutions: list[_Convolution | _FirstConvolution] = []
+def _level(network: UNet, name: str, units: Ranges, unit: Tensor, zero: int = 0) -> list[_Convolution]:
+    """Return the convolutions of integers of a level whose input is in `unit`."""
+    convolutions = []
     for at, layer in enumerate(_layers(network, name)):
-        if isinstance(layer, nn.ReLU):
+        if isinstance(layer, nn.ReLU) or (name, at) == ("encoder.0", 0):
             continue
         result = units[f"{name}.{at + 1}"]
-        convolutions.append(
-            _FirstConvolution(layer, result) if unit is None else _Convolution(layer, unit, result, zero)
-        )
+        convolutions.append(_Convolution(layer, unit, result, zero))
         unit, zero = result, 0
     return convolutions
 

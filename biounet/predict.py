@@ -35,8 +35,7 @@ class Predictor:
     device
         Where it runs.
     dtype
-        What it takes: bfloat16 where the hardware multiplies it natively and the network is not one of integers, else
-        float32.
+        What it takes: bfloat16 where the hardware multiplies it natively, else float32.
     softmax
         Whether the output channels exclude each other.
     """
@@ -94,9 +93,9 @@ def make_predictor(
         If the device does not exist here.
     """
     place = pick_device(device)
-    if place.type == "cpu" and ranges and integers.is_fast():
-        return Predictor(IntegerUNet(fold_norms(network), ranges), place, torch.float32, softmax)
     dtype = torch.bfloat16 if has_fast_bfloat16(place) else torch.float32
+    if place.type == "cpu" and ranges and integers.is_fast():
+        return Predictor(IntegerUNet(fold_norms(network), ranges, dtype), place, dtype, softmax)
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
     ready = fold_norms(network).to(device=place, dtype=dtype)
     ready = ready.to(memory_format=layout)  # type: ignore[call-overload]
