@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from biounet.compiled import compiled
-from biounet.network import Axes, UNet, fold_voxels, unfold_voxels
+from biounet.network import Axes, UNet, fold_voxels
 from biounet.ranges import Ranges
 
 _TOP = 255  # the largest integer of a feature
@@ -49,7 +49,7 @@ class IntegerUNet:
 
     Attributes
     ----------
-    stride, reach
+    fold, stride, reach
         As of `biounet.network.UNet`.
     """
 
@@ -72,8 +72,8 @@ class IntegerUNet:
         ]
         self.head = _Convolution(network.head, rising[0], None, out=torch.float32)
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Map an image ``(1, inputs, [z,] y, x)`` of real numbers to logits ``(1, outputs, [z,] y, x)``, float32."""
+    def folded(self, image: Tensor) -> Tensor:
+        """Map an image ``(1, inputs, [z,] y, x)`` of real numbers to logits, float32, as `UNet.folded` does."""
         x = self.first(fold_voxels(image, self.fold))
         skips: list[Tensor] = []
         for level, pool in zip(self.encoder, [*self.pools, None], strict=True):
@@ -87,7 +87,7 @@ class IntegerUNet:
             x = _sum(project(x), skip, pool, zero)
             for convolution in level:
                 x = convolution(x)
-        return unfold_voxels(self.head(x), self.fold)
+        return self.head(x)
 
 
 class _Convolution:

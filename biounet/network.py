@@ -101,6 +101,10 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(b, inputs, [z,] y, x)`` to logits ``(b, outputs, [z,] y, x)``."""
+        return unfold_voxels(self.folded(image), self.fold)
+
+    def folded(self, image: Tensor) -> Tensor:
+        """Return the logits of `forward` as they are before `unfold_voxels`."""
         x = fold_voxels(image, self.fold)
         skips: list[Tensor] = []
         for level, pool in zip(self.encoder, self.pools, strict=False):
@@ -110,7 +114,8 @@ class UNet(nn.Module):
         x = self.encoder[-1](x)
         for level, rise, skip in zip(reversed(self.decoder), reversed(self.rises), reversed(skips), strict=True):
             x = level(rise(x, skip))
-        return unfold_voxels(self.head(x), self.fold)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 def fold_of(settings: NetworkSettings, dims: int) -> Axes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from biounet import integers
 from biounet.errors import MachineError
 from biounet.integers import IntegerUNet
 from biounet.model import Model
-from biounet.network import Level, UNet
+from biounet.network import Level, UNet, unfold_voxels
 from biounet.ranges import Ranges
 
 FULL = 65535
@@ -62,8 +62,8 @@ class Predictor:
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
         tensor = tensor.to(device=self.device, dtype=self.dtype).to(memory_format=layout)
         with torch.inference_mode():
-            logits = self.network(tensor)[0].float()
-            return _quantise(logits, self.softmax)
+            maps = _quantise(self.network.folded(tensor), math.prod(self.network.fold), self.softmax)
+            return unfold_voxels(maps, self.network.fold)[0].numpy()
 
 
 def predictor_of(model: Model, device: str = "auto") -> Predictor:
@@ -157,9 +157,18 @@ class _InFloat32(nn.Module):
         return result
 
 
-def _quantise(logits: Tensor, softmax: bool) -> NDArray[Any]:
-    probability = logits.softmax(0) if softmax else logits.sigmoid()
-    return probability.mul_(FULL).round_().to(torch.int32).cpu().numpy().astype(np.uint16)
+def _quantise(folded: Tensor, voxels: int, softmax: bool) -> Tensor:
+    """Return probabilities, uint16, of logits with `voxels` folded into the channels.
+
+    They are unfolded afterwards, since that moves half the bytes.
+    """
+    logits = folded.float()
+    if softmax:
+        shape = logits.shape
+        probability = logits.reshape(1, shape[1] // voxels, voxels, *shape[2:]).softmax(1).reshape(shape)
+    else:
+        probability = logits.sigmoid()
+    return probability.mul_(FULL).round_().cpu().to(torch.uint16)
 
 
 def pick_device(name: str) -> torch.device:

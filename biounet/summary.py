@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 import biounet
+from biounet import integers
 from biounet.files import write_text
 from biounet.job import BatchOptions, Record, Row, hash_settings, settings_of
 from biounet.measure import Columns
 from biounet.model import Model
 from biounet.outputs import OVERLAY, write_table
+from biounet.predict import has_fast_bfloat16
 from biounet.report import ReportRow, write_report
 
 NAMES = ("counts.csv", "run.json", "report.html")
@@ -51,12 +53,14 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
 
 def software() -> dict[str, str]:
     """Return what, beside the settings, bits of a result can depend on."""
+    fast = {"integers": integers.is_fast(), "bfloat16": has_fast_bfloat16(torch.device("cpu"))}
+    kind = (platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability())
     return {
         "biounet": biounet.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "machine": " ".join([*kind, *(name for name, there in fast.items() if there)]),
     }
 
 

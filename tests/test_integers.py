@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from biounet import integers
 from biounet.integers import IntegerUNet, _add_repeated, _pool_cells, _unit_of_sum
-from biounet.network import UNet, initialise
+from biounet.network import UNet, initialise, unfold_voxels
 from biounet.predict import fold_norms, make_predictor
 from biounet.ranges import channels_observed, observe
 from biounet.recipe import NetworkSettings
@@ -51,7 +51,7 @@ def test_it_says_what_the_network_of_real_numbers_says(dims, settings, real):
     image = image_of(dims, 7)[None]
     with torch.no_grad():
         expected = network(image)
-    found = IntegerUNet(network, ranges, real)(image.to(real))
+    found = unfold_voxels(IntegerUNet(network, ranges, real).folded(image.to(real)), network.fold)
     assert found.shape == expected.shape
     assert found.dtype == torch.float32
     # Random weights, not learned ones: any mistake in units, zeros or order makes this about 1.
