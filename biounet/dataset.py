@@ -20,7 +20,7 @@ from biounet.distances import signed_distance
 from biounet.errors import InputError, SettingsError
 from biounet.files import Pair, ReadOptions, read_annotation, unknown_regions
 from biounet.loss import boundary_regions, weights_of
-from biounet.normalise import Zoom, normalise, rescale, rescale_labels, zoom_to
+from biounet.normalise import Zoom, body_box, normalise, rescale, rescale_labels, zoom_to
 from biounet.prepare import CENTRE, IMAGE, TARGET, LoadVolumed, augmentation, seed_all
 from biounet.recipe import Recipe
 from biounet.targets import make_class_targets, make_targets
@@ -31,7 +31,7 @@ _LIMIT = 1e4  # of normalised intensities: beyond it a hot pixel would be infini
 
 @dataclass(frozen=True)
 class Case:
-    """One annotated image on the working grid.
+    """One annotated image on the working grid, inside `biounet.normalise.body_box`.
 
     Attributes
     ----------
@@ -92,8 +92,9 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
         cause = f"{volume.channels} channels, the recipe expects {len(recipe.data.channels)}"
         raise InputError(cause, path=volume.source, hint="choose one with --channel")
     zoom = zoom_to(volume.grid, recipe.data)
-    image = rescale(normalise(volume.array, recipe.normalise), zoom)
-    labels = rescale_labels(annotation.labels, image.shape[1:])
+    body = body_box(volume.array, recipe.normalise, recipe.data)
+    image = rescale(normalise(volume.array, recipe.normalise)[(slice(None), *body)], zoom)
+    labels = rescale_labels(annotation.labels[body], image.shape[1:])
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=annotation.source)
     steps = _steps(volume.grid, zoom, recipe)

@@ -70,6 +70,30 @@ def _has_surroundings(group: NDArray[Any]) -> bool:
     return bool((corners == corners.flat[0]).all()) and bool((group == corners.flat[0]).mean() > _SURROUNDINGS)
 
 
+def body_box(image: NDArray[Any], settings: NormaliseSettings, data: DataSettings) -> tuple[slice, ...]:
+    """Return the part of a volume that holds the body or brain, whose surroundings were removed; else all of it.
+
+    Classes and regions are looked for in there only, in training and in prediction: of a brain's volume that is a third
+    (as nnU-Net does, Isensee et al. 2021).
+
+    Parameters
+    ----------
+    image
+        Shape ``(c, z, y, x)``.
+    """
+    whole = tuple(slice(0, size) for size in image.shape[1:])
+    if settings.method != "zscore" or data.kind != "classes" or not all(map(_has_surroundings, image)):
+        return whole
+    body = np.logical_or.reduce([channel != channel.flat[0] for channel in image])
+    box = []
+    for axis in range(body.ndim):
+        places = np.flatnonzero(body.any(axis=tuple(other for other in range(body.ndim) if other != axis)))
+        if not places.size:
+            return whole
+        box.append(slice(int(places[0]), int(places[-1]) + 1))
+    return tuple(box)
+
+
 def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
     """Return percentiles of all values, as ``numpy.percentile(method="linear")`` would.
 

@@ -18,7 +18,7 @@ from biounet.label import BlockObjects, label_block, label_classes, reach
 from biounet.lesions import fewest_voxels, measure_lesions
 from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
-from biounet.normalise import Zoom, normalise, onto_planes, rescale, zoom_to
+from biounet.normalise import Zoom, body_box, normalise, onto_planes, rescale, zoom_to
 from biounet.predict import FULL, Predictor
 from biounet.quality import remarks_on
 from biounet.recipe import DataSettings, LabelSettings, own_value
@@ -116,11 +116,13 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     settings = options.label or card.label
     clock = _Clock()
     zoom = zoom_for(volume, card, options.diameter)
-    image = rescale(normalise(volume.array, card.recipe.normalise), zoom)
+    body = body_box(volume.array, card.recipe.normalise, card.recipe.data)
+    image = rescale(normalise(volume.array, card.recipe.normalise)[(slice(None), *body)], zoom)
     clock.lap("normalise")
     if card.recipe.data.kind == "classes":
         maps = predict_image(image, predictor, options)
-        labels: NDArray[Any] = label_maps(maps, volume.grid.shape, card.recipe.data, settings)
+        labels: NDArray[Any] = np.zeros(volume.grid.shape, np.uint8)
+        labels[body] = label_maps(maps, labels[body].shape, card.recipe.data, settings)
         clock.lap("predict_and_label")
         columns, count = _measure_regions(labels, card.recipe.data, volume.grid)
     else:

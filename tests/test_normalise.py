@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 
 from biounet.errors import InputError
-from biounet.normalise import normalise, onto_planes, zoom_to
+from biounet.normalise import body_box, normalise, onto_planes, zoom_to
 from biounet.recipe import DataSettings, NormaliseSettings
 from biounet.volume import Grid
 
@@ -23,6 +23,20 @@ def test_scores_are_those_of_the_brain_and_the_surroundings_become_0():
     assert scores[brain].mean() == pytest.approx(0, abs=1e-5)
     assert scores[brain].std() == pytest.approx(1, abs=1e-5)
     assert (scores[~brain] == 0).all()
+
+
+def test_the_box_of_the_body_holds_every_channel_of_it():
+    classes = DataSettings(kind="classes", classes=("tumour",), dims=3)
+    image = np.zeros((2, 6, 8, 9), np.float32)
+    image[0, 2:4, 3:5, 1:6] = 1
+    image[1, 1:3, 3:6, 4:8] = 5
+    assert body_box(image, ZSCORE, classes) == (slice(1, 4), slice(3, 6), slice(1, 8))
+    whole = (slice(0, 6), slice(0, 8), slice(0, 9))
+    image[1, 0, 0, 0] = 1  # a corner is part of what was scanned: nothing was removed
+    assert body_box(image, ZSCORE, classes) == whole
+    assert body_box(np.zeros_like(image), ZSCORE, classes) == whole
+    assert body_box(image[:1], ZSCORE, DataSettings(dims=3)) == whole
+    assert body_box(image[:1], NormaliseSettings(), classes) == whole
 
 
 def test_without_surroundings_every_voxel_counts():

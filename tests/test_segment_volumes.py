@@ -66,6 +66,26 @@ def test_labels_of_another_working_grid_come_back_on_the_source_grid():
     assert predict_image(image, predictor).shape == (3, 22, 20, 24)
 
 
+def test_surroundings_that_were_removed_are_background_and_change_nothing():
+    recipe = parse_recipe(
+        {
+            "data": {"dims": 3, "kind": "classes", "classes": ["tumour", "rim"]},
+            "normalise": {"method": "zscore"},
+            "network": {"widths": [6, 8]},
+        }
+    )
+    predictor, card = model_of(plan(recipe, [Grid((16, 24, 20), (1.0,) * 3, "mm")]))
+    brain = np.random.default_rng(0).normal(100, 20, (1, 16, 24, 20)).astype(np.float32)
+    around = np.pad(brain, ((0, 0), (5, 3), (7, 8), (9, 2)))
+    alone = segment(Volume(brain, Grid(brain.shape[1:], (1.0,) * 3, "mm")), predictor, card).labels
+    found = segment(Volume(around, Grid(around.shape[1:], (1.0,) * 3, "mm")), predictor, card).labels
+    assert len(np.unique(alone)) > 1
+    assert np.array_equal(found, np.pad(alone, ((5, 3), (7, 8), (9, 2))))
+    drawn = Annotation(found.astype(np.int32), "classes", Grid(found.shape))
+    case = make_case(Volume(around, Grid(around.shape[1:])), drawn, recipe)
+    assert np.array_equal(case.labels, alone)
+
+
 @pytest.mark.parametrize("shape", [(1, 30, 30), (3, 1, 17), (40, 9, 9)])
 def test_any_size_of_volume(shape):
     predictor, card = model_of(CELLS)
