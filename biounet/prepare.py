@@ -126,6 +126,8 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
             factor = float(np.exp(self.R.uniform(-np.log(limits.scale), np.log(limits.scale))))
             tilts = tuple(np.deg2rad(self.R.uniform(-limits.tilt, limits.tilt)) for _ in tilts)
         sides = self.R.choice((-1, 1), dims) if limits.mirror else np.ones(dims)
+        if limits.sides:
+            sides[-1] *= self.R.choice((-1, 1))
         turn = _rotation(dims, dims - 2, dims - 1, angle)
         for axis, tilt in enumerate(tilts, 1):
             turn = turn @ _rotation(dims, 0, axis, tilt)

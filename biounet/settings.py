@@ -110,6 +110,8 @@ class AugmentSettings(Settings):
         Degrees out of that plane, for volumes.
     mirror
         Whether mirror images and quarter turns are drawn, which all look alike under a microscope. A body has a top.
+    sides
+        Whether left and right, the two ends of axis x, are exchanged at random: for organs that come in pairs.
     scale
         Factor: objects appear between ``1/scale`` and ``scale`` times their size.
     brightness, contrast, gamma, noise, blur
@@ -122,6 +124,7 @@ class AugmentSettings(Settings):
     rotate: float = Field(default=45.0, ge=0, le=180)
     tilt: float = Field(default=0.0, ge=0, le=180)
     mirror: bool = True
+    sides: bool = False
     scale: float = Field(default=1.5, ge=1)
     brightness: float = Field(default=0.1, ge=0)
     contrast: float = Field(default=0.3, ge=0, lt=1)

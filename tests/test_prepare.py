@@ -40,6 +40,16 @@ def test_beyond_the_border_images_are_mirrored_and_nothing_is_known():
     assert target[1].flatten().tolist() == [0, 0, 1, 1, 1, 1, 1, 0, 0]
 
 
+def test_sides_are_exchanged_and_nothing_else_is():
+    image = torch.arange(12.0).reshape(1, 3, 4)
+    target = torch.cat([image, torch.ones_like(image)])
+    paired = STILL.model_copy(update={"sides": True})
+    found = [drawn((3, 4), paired, (1, 1.5), image, target, seed)[0].round() for seed in range(20)]
+    assert any(torch.equal(one, image) for one in found)
+    assert any(torch.equal(one, image.flip(-1)) for one in found)
+    assert all(torch.equal(one, image) or torch.equal(one, image.flip(-1)) for one in found)
+
+
 @given(
     shape=st.lists(st.integers(3, 24), min_size=2, max_size=3),
     edge=st.sampled_from([1, 4, 7, 16]),
