@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("arm", choices=["dense", "windows", "few", "fine-tuned", "u2os", "builtin"])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--model", default="nuclei", help="for the arm builtin")
+    parser.add_argument("--recipe", default="nuclei_2d", help="for the other arms")
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / ".work")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,7 @@ def main() -> None:
     if options.arm == "builtin":
         segmenter = load(options.model)
     else:
-        recipe = read_recipe(find_recipe("nuclei_2d")).replace("train", minutes=options.minutes, epochs=None)
+        recipe = read_recipe(find_recipe(options.recipe)).replace("train", minutes=options.minutes, epochs=None)
         start = None
         if options.arm == "fine-tuned":
             start = load(options.work / "u2os.safetensors").model

@@ -25,14 +25,15 @@ from biounet.ranges import Ranges
 
 _TOP = 255  # the largest integer of a feature
 _HALF = 127  # the largest of a weight, and of what is projected to a finer level
-Convolution = Any  # torch knows no class that is both ``Conv2d`` and ``Conv3d``
-
 _ZEROS = range(0, 136, 8)  # integers that may stand for 0 in the sums of the decoder
+
+Convolution = Any  # torch knows no class that is both ``Conv2d`` and ``Conv3d``
 
 
 def is_fast() -> bool:
     """Whether this CPU multiplies integers of 8 bits natively, without cutting off their sums."""
-    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported())  # type: ignore[no-untyped-call]
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(there and torch.cpu._is_vnni_supported())
 
 
 class IntegerUNet:

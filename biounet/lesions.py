@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from biounet import shape
 from biounet.errors import InputError
 from biounet.measure import Columns
-from biounet.volume import Grid
+from biounet.volume import Grid, bounding_box
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +64,10 @@ def measure_lesions(
     if not regions:
         raise InputError("no regions to measure")
     frame = _frame(grid)
-    parts = [_measure_region(np.isin(labels, values), frame, min_voxels) for values in regions.values()]
+    box = bounding_box(labels) or (slice(0, 1),) * labels.ndim
+    inside = labels[box]
+    window = _Window(np.array([part.start for part in box]), np.array(labels.shape))
+    parts = [_measure_region(np.isin(inside, values), window, frame, min_voxels) for values in regions.values()]
     rows = [len(part.size) for part in parts]
     found = _Lesions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     columns: Columns = {
@@ -116,6 +119,13 @@ class _Frame:
         return voxels @ self.steps + (0 if self.origin is None else self.origin)
 
 
+class _Window(NamedTuple):
+    """The part of an array that is looked at: its first voxel, and the shape of the array."""
+
+    start: NDArray[np.int64]
+    shape: NDArray[np.int64]
+
+
 class _Lesions(NamedTuple):
     """Columns of a region: the region itself, then its lesions."""
 
@@ -148,22 +158,22 @@ def _sizes(found: _Lesions, frame: _Frame) -> Columns:
     return columns | {f"{name}_{unit}": found.diameters[:, i] for i, name in enumerate(names)}
 
 
-def _measure_region(mask: NDArray[np.bool_], frame: _Frame, min_voxels: int) -> _Lesions:
+def _measure_region(mask: NDArray[np.bool_], window: _Window, frame: _Frame, min_voxels: int) -> _Lesions:
     from scipy import ndimage  # slow to import
 
     dims = mask.ndim
     mask = mask.transpose(frame.axes)
-    boxes = ndimage.find_objects(mask.view(np.uint8))
-    if not boxes:
+    box = bounding_box(mask)
+    if box is None:
         return _Lesions(np.zeros(1, np.int64), np.full((1, dims), np.nan), np.zeros(1, bool), np.full((1, 3), np.nan))
     # From here on in the box, slices first; an image is one slice.
-    parts, n = ndimage.label(mask[boxes[0]], np.ones((3,) * dims))
+    parts, n = ndimage.label(mask[box], np.ones((3,) * dims))
     parts = np.ascontiguousarray(parts, np.int32).reshape((1, *parts.shape)[-3:])
-    corner = np.array([part.start for part in boxes[0]])
+    corner = window.start[frame.axes] + [part.start for part in box]
     runs = shape.object_runs(parts)
     size, low, high, first_voxel, first, _ = shape.sum_coordinates(runs, parts.shape, n)
     centroid = corner + (first_voxel + first / size[:, None])[:, 3 - dims :]
-    at_border = (corner + low[:, 3 - dims :] == 0) | (corner + high[:, 3 - dims :] == np.array(mask.shape) - 1)
+    at_border = (corner + low[:, 3 - dims :] == 0) | (corner + high[:, 3 - dims :] == window.shape[frame.axes] - 1)
     centroid = centroid[:, np.argsort(frame.axes)]
     order = np.lexsort([*frame.place(centroid).round(6).T, -size])
     order = order[size[order] >= min_voxels]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from biounet.errors import InputError
 from biounet.recipe import DataSettings, NormaliseSettings
-from biounet.volume import Grid
+from biounet.volume import Grid, bounding_box
 
 Zoom = tuple[float, ...]
 """A factor for each spatial axis."""
@@ -84,14 +84,7 @@ def body_box(image: NDArray[Any], settings: NormaliseSettings, data: DataSetting
     whole = tuple(slice(0, size) for size in image.shape[1:])
     if settings.method != "zscore" or data.kind != "classes" or not all(map(_has_surroundings, image)):
         return whole
-    body = np.logical_or.reduce([channel != channel.flat[0] for channel in image])
-    box = []
-    for axis in range(body.ndim):
-        places = np.flatnonzero(body.any(axis=tuple(other for other in range(body.ndim) if other != axis)))
-        if not places.size:
-            return whole
-        box.append(slice(int(places[0]), int(places[-1]) + 1))
-    return tuple(box)
+    return bounding_box(np.logical_or.reduce([channel != channel.flat[0] for channel in image])) or whole
 
 
 def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:

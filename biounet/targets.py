@@ -25,6 +25,7 @@ from biounet.compiled import compiled
 from biounet.distances import edge_distance
 from biounet.errors import InputError
 from biounet.recipe import TargetSettings
+from biounet.volume import bounding_box
 
 _TOLERANCE = 1 + 1e-5  # of squared lengths in float32
 _LARGE = 90  # percentile of the sections of an annotation whose middle counts as the middle of an object
@@ -109,14 +110,9 @@ def make_class_targets(annotation: Annotation) -> tuple[NDArray[np.int32], NDArr
 
 def _labelled_window(labelled: NDArray[np.bool_]) -> tuple[slice, ...]:
     """Return the bounding box of what is labelled and one voxel more, so that unlabelled space is seen to go on."""
-    window = []
-    for axis in range(labelled.ndim):
-        others = tuple(other for other in range(labelled.ndim) if other != axis)
-        places = np.flatnonzero(labelled.any(axis=others))
-        # Nothing labelled: any one voxel is as good as the whole.
-        first, last = (places[0], places[-1]) if places.size else (0, 0)
-        window.append(slice(max(0, int(first) - 1), int(last) + 2))
-    return tuple(window)
+    # Nothing labelled: any one voxel is as good as the whole.
+    box = bounding_box(labelled) or (slice(0, 1),) * labelled.ndim
+    return tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
 
 
 def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -76,6 +76,17 @@ class Grid:
         return self.spacing if self.spacing is not None else (1.0,) * self.dims
 
 
+def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:
+    """Return the smallest box that holds everything in an array that is not 0; None where all of it is 0."""
+    box = []
+    for axis in range(mask.ndim):
+        places = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        if not places.size:
+            return None
+        box.append(slice(int(places[0]), int(places[-1]) + 1))
+    return tuple(box)
+
+
 def apart(one: Grid, other: Grid) -> str:
     """Say how far two grids differ; empty where no voxel lies a thousandth of a voxel off, as far as both say it."""
     if one.shape != other.shape:
