@@ -27,7 +27,7 @@ _TOP = 255  # the largest integer of a feature
 _HALF = 127  # the largest of a weight, and of what is projected to a finer level
 _ZEROS = range(0, 136, 8)  # integers that may stand for 0 in the sums of the decoder
 
-Convolution = Any  # torch knows no class that is both ``Conv2d`` and ``Conv3d``
+_Layer = Any  # a ``Conv2d`` or a ``Conv3d``, which have no class in common that is of use
 
 
 def is_fast() -> bool:
@@ -109,7 +109,7 @@ class _Convolution:
     """
 
     def __init__(
-        self, layer: Convolution, unit: Tensor, result: Tensor | None, zero: int = 0, out: torch.dtype = torch.uint8
+        self, layer: _Layer, unit: Tensor, result: Tensor | None, zero: int = 0, out: torch.dtype = torch.uint8
     ) -> None:
         weight, self.bias = _in_units(layer, unit, result)
         self.scale = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / _HALF
@@ -132,7 +132,7 @@ class _Convolution:
 class _FirstConvolution:
     """A convolution of real numbers and its ReLU, whose output is integers in units of `result`."""
 
-    def __init__(self, layer: Convolution, result: Tensor, real: torch.dtype) -> None:
+    def __init__(self, layer: _Layer, result: Tensor, real: torch.dtype) -> None:
         weight, bias = _in_units(layer, torch.ones(layer.weight.shape[1]), result)
         self.layout = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
         self.weight, self.bias = weight.to(real).contiguous(memory_format=self.layout), bias.to(real)
@@ -146,14 +146,14 @@ class _FirstConvolution:
         return result
 
 
-def _in_units(layer: Convolution, unit: Tensor, result: Tensor | None) -> tuple[Tensor, Tensor]:
+def _in_units(layer: _Layer, unit: Tensor, result: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a convolution between channels in these units."""
     spread = (1,) * (layer.weight.ndim - 2)
     weight, bias = layer.weight.float() * unit.reshape(-1, *spread), layer.bias.float()
     return (weight, bias) if result is None else (weight / result.reshape(-1, 1, *spread), bias / result)
 
 
-def _shape_of(layer: Convolution) -> tuple[list[int], list[int], list[int]]:
+def _shape_of(layer: _Layer) -> tuple[list[int], list[int], list[int]]:
     """Return stride, padding and dilation."""
     return list(layer.stride), list(layer.padding), list(layer.dilation)
 
@@ -163,7 +163,7 @@ def _last(network: UNet, level: str) -> str:
     return f"{level}.{len(_layers(network, level)) - 1}"
 
 
-def _layers(network: UNet, level: str) -> list[Convolution]:
+def _layers(network: UNet, level: str) -> list[_Layer]:
     return list(network.get_submodule(level).children())
 
 
@@ -222,8 +222,7 @@ def _sum(coarse: Tensor, skip: Tensor, pool: int | Axes, zero: int) -> Tensor:
 
 def _factors(x: Tensor, pool: int | Axes) -> tuple[int, int, int]:
     factors = (pool,) * (x.ndim - 2) if isinstance(pool, int) else tuple(pool)
-    z, y, x_ = (1, *factors)[-3:]
-    return z, y, x_
+    return (1, *factors)[-3:]  # type: ignore[return-value]
 
 
 def _as_volume(x: Tensor) -> NDArray[Any]:
