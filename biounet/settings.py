@@ -72,7 +72,7 @@ class TargetSettings(Settings):
 
     border_weight: float = Field(default=10.0, ge=0)
     border_sigma: float = Field(default=5.0, gt=0)
-    parting_weight: float = Field(default=0.0, ge=0)
+    parting_weight: float = Field(default=4.0, ge=0)
     contour: float = Field(default=1.0, gt=0)
     unit: Literal["px", "um"] = "px"
 
