@@ -189,7 +189,7 @@ class LabelSettings(Settings):
 
     foreground: float = Field(default=0.5, gt=0, lt=1)
     contour: float = Field(default=0.4, ge=0)
-    join: float = Field(default=0.6, ge=0, le=1)
+    join: float = Field(default=0.45, ge=0, le=1)
     summit: float = Field(default=0.2, ge=0, le=1)
     min_size: float = Field(default=15.0, ge=0)
     min_size_unit: Literal["px", "um"] = "px"
