@@ -75,13 +75,7 @@ def measure_lesions(
         "lesion": np.concatenate([np.arange(n) for n in rows]),
         "voxels" if grid.dims == 3 else "pixels": found.size,
     }
-    columns |= _sizes(found, frame)
-    columns |= {f"centroid_{axis}_px": found.centroid[:, i] for i, axis in enumerate("zyx"[3 - grid.dims :])}
-    if frame.origin is not None:
-        place = frame.place(found.centroid)
-        columns |= {f"centroid_{axis}_ras_mm": place[:, i] for i, axis in enumerate("xyz")}
-    columns["touches_border"] = found.at_border
-    return columns
+    return columns | _sizes(found, frame) | _places(found, frame) | {"touches_border": found.at_border}
 
 
 def fewest_voxels(min_mm3: float, grid: Grid) -> int:
@@ -156,6 +150,14 @@ def _sizes(found: _Lesions, frame: _Frame) -> Columns:
         columns["volume_ml"] = size / 1000
     names = ("longest_diameter", "perpendicular_diameter", "longest_diameter_3d")[:dims]
     return columns | {f"{name}_{unit}": found.diameters[:, i] for i, name in enumerate(names)}
+
+
+def _places(found: _Lesions, frame: _Frame) -> Columns:
+    columns: Columns = {f"centroid_{axis}_px": found.centroid[:, i] for i, axis in enumerate("zyx"[-len(frame.axes) :])}
+    if frame.origin is not None:
+        place = frame.place(found.centroid)
+        columns |= {f"centroid_{axis}_ras_mm": place[:, i] for i, axis in enumerate("xyz")}
+    return columns
 
 
 def _measure_region(mask: NDArray[np.bool_], window: _Window, frame: _Frame, min_voxels: int) -> _Lesions:
