@@ -217,19 +217,28 @@ def _diameters(ends: NDArray[np.int64], steps: Floats) -> tuple[float, float, fl
         (d, d) what a step across slices, and along both axes in them, is in space.
     """
     plane = np.linalg.qr(steps[-2:].T)[1].T  # both steps in coordinates of the plane they span
-    slices = np.split(ends[:, 1:], np.flatnonzero(np.diff(ends[:, 0])) + 1)
-    pairs = [_across(_hull(voxels, plane)) for voxels in slices]
+    slices = np.split(ends, np.flatnonzero(np.diff(ends[:, 0])) + 1)
+    hulls = [_hull(voxels[:, 1:], plane) for voxels in slices]
+    pairs = [_across(corners) for corners, _ in hulls]
     longest = max(length for length, _ in pairs)
     across = max(width for length, width in pairs if length >= longest * _SAME)
-    return longest, across, _farthest(_hull(ends, steps)) if len(steps) == 3 else np.nan
+    if len(steps) == 2:
+        return longest, across, np.nan
+    # What is inside its slice is inside the whole: the hull in space takes a quarter of the time.
+    outer = np.concatenate([voxels[chosen] for voxels, (_, chosen) in zip(slices, hulls, strict=True)])
+    return longest, across, _farthest(_hull(outer, steps)[0])
 
 
-def _hull(voxels: NDArray[np.int64], steps: Floats) -> Floats:
-    """Return the corners of the convex hull of the middles of the faces of voxels, in the plane counterclockwise."""
+def _hull(voxels: NDArray[np.int64], steps: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the corners of the convex hull of the middles of the faces of voxels, and which voxels have one.
+
+    In the plane corners are in counterclockwise order.
+    """
     from scipy.spatial import ConvexHull  # slow to import
 
     tips = (voxels[:, None] @ steps + np.concatenate([steps, -steps]) / 2).reshape(-1, len(steps))
-    return np.asarray(tips[ConvexHull(tips).vertices])
+    corners = ConvexHull(tips).vertices
+    return tips[corners], np.unique(corners // (2 * len(steps)))
 
 
 def _farthest(corners: Floats) -> float:

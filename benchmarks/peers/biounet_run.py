@@ -6,6 +6,7 @@ biounet_run.py predict --model nuclei --images nuclei2d/val/images --out OUT
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import harness
 
 def predict(model: str, images: Path, out: Path) -> None:
     """Segment every image of a folder with a built-in or trained model."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command does
     import torch
 
     import biounet
