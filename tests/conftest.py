@@ -81,13 +81,17 @@ def shared_data() -> Path:
     return SHARED
 
 
+# With so few channels some seeds, and high rates, leave half of them at 0 for ever.
+TINY = {"rate": 5e-3, "seed": 2}
+
+
 @pytest.fixture(scope="session")
 def segmenter(cell_folder: Path) -> Segmenter:
     """A small model that has learned to find discs."""
     recipe = parse_recipe(
         {
             "network": {"widths": [8, 12, 16]},
-            "train": {"patch": 64, "batch": 4, "epochs": 6, "steps_per_epoch": 60, "rate": 1e-2, "average": 0.9},
+            "train": {"patch": 64, "batch": 4, "epochs": 6, "steps_per_epoch": 60, "average": 0.9} | TINY,
         }
     )
     cases = list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), recipe))
