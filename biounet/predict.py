@@ -85,7 +85,7 @@ def make_predictor(
     softmax
         Whether the output channels exclude each other.
     ranges
-        Of its features, so that it may compute in integers: the maps differ by 0.001 on average.
+        Of its features, so that it may compute in integers: the maps differ by less than 0.001 on average.
 
     Raises
     ------
