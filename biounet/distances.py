@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.border_weight import steps_of
 from biounet.compiled import compiled
+from biounet.volume import ROUNDING
 
 
 def edge_distance(labels: NDArray[np.int32], steps: tuple[float, ...] | None = None) -> NDArray[np.float32]:
@@ -74,7 +75,7 @@ def signed_distance(
     distance = np.where(inside, -to_rest, to_region)
     known = labelled.copy()
     if not labelled.all():
-        known &= distance_transform_edt(labelled, sampling=steps) >= np.abs(distance)
+        known &= distance_transform_edt(labelled, sampling=steps) >= np.abs(distance) * (1 - ROUNDING)
     distance = np.where(inside, np.minimum(distance + min(steps), 0), distance)
     return np.where(known, distance, 0).astype(np.float32), known.astype(np.float32)
 

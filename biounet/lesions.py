@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from biounet import shape
 from biounet.errors import InputError
 from biounet.measure import Columns
-from biounet.volume import Grid, bounding_box
+from biounet.volume import ROUNDING, Grid, bounding_box
 
 Floats = NDArray[np.float64]
 
-_SAME = 1 - 1e-9  # lengths that differ by less are one length
+_SAME = 1 - ROUNDING  # lengths that differ by less are one length
 
 
 def measure_lesions(
@@ -83,8 +83,7 @@ def fewest_voxels(min_mm3: float, grid: Grid) -> int:
     if grid.unit is None or grid.dims == 2:
         return 1
     factor = {"mm": 1.0, "um": 1e-9}[grid.unit]
-    # Spacings are stored in float32: of voxels of 0.99999999 mm, 50 are still 50 mm³.
-    return max(1, math.ceil(min_mm3 / (math.prod(grid.steps) * factor) * (1 - 1e-6)))
+    return max(1, math.ceil(min_mm3 / (math.prod(grid.steps) * factor) * (1 - ROUNDING)))
 
 
 @dataclass(frozen=True)

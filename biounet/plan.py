@@ -7,6 +7,7 @@ the others' is neither folded nor pooled, nor looked along, until the other axes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from biounet.errors import SettingsError
 from biounet.recipe import NetworkSettings, Recipe
-from biounet.volume import Grid, Unit
+from biounet.volume import ROUNDING, Grid, Unit
 
 _COARSE = 2.0  # an axis this much coarser than the finest one is left alone
 _ANISOTROPIC = 3.0  # from this ratio on, the coarsest axis works at a fine spacing of the training images
@@ -97,7 +98,7 @@ def _working_spacing(grids: Sequence[Grid]) -> Sizes:
         raise SettingsError(cause, hint="give it for all with --spacing, or keep them in separate models")
     spacing = np.median(known, axis=0)
     coarsest = int(spacing.argmax())
-    if spacing[coarsest] > _ANISOTROPIC * spacing.min():
+    if spacing[coarsest] > _ANISOTROPIC * spacing.min() * (1 + ROUNDING):
         fine = float(np.percentile(np.array(known)[:, coarsest], _FINE))
         spacing[coarsest] = max(fine, np.delete(spacing, coarsest).max())
     return tuple(float(f"{size:.6g}") for size in spacing)
@@ -117,7 +118,7 @@ def _plan_network(settings: NetworkSettings, steps: Sizes, sizes: Sizes) -> Netw
     step, size = step * fold, size / fold
     pools, kernels = [], [_kernel(step)]
     for _ in settings.widths[1:]:
-        factor = np.where(_fine(step) & (size >= _SMALLEST), 2, 1)
+        factor = np.where(_fine(step) & (size >= _SMALLEST * (1 - ROUNDING)), 2, 1)
         if factor.max() == 1:
             break
         step, size = step * factor, size / factor
@@ -128,20 +129,20 @@ def _plan_network(settings: NetworkSettings, steps: Sizes, sizes: Sizes) -> Netw
 
 
 def _fine(step: np.ndarray) -> np.ndarray:
-    return np.asarray(step < _COARSE * step.min())
+    return np.asarray(step < _COARSE * step.min() * (1 - ROUNDING))
 
 
 def _kernel(step: np.ndarray) -> tuple[int, ...]:
-    return tuple(np.where(step <= _COARSE * step.min(), 3, 1).tolist())
+    return tuple(np.where(step <= _COARSE * step.min() * (1 + ROUNDING), 3, 1).tolist())
 
 
 def _plan_patch(edge: int, steps: Sizes, sizes: Sizes, stride: tuple[int, ...]) -> tuple[int, ...]:
     """Return the median image, cut along its longest axis in mm or µm until it holds no more than ``edge³`` voxels."""
-    patch = [int(-(-size // step) * step) for size, step in zip(sizes, stride, strict=True)]
+    patch = [math.ceil(size / step * (1 - ROUNDING)) * step for size, step in zip(sizes, stride, strict=True)]
     while np.prod(patch) > edge**3:
         able = [axis for axis in range(3) if patch[axis] > stride[axis]]
         if not able:
             break
-        longest = max(able, key=lambda axis: patch[axis] * steps[axis])
+        longest = max(able, key=lambda axis: float(f"{patch[axis] * steps[axis]:.5g}"))
         patch[longest] -= stride[longest]
     return tuple(patch)

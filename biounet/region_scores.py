@@ -12,12 +12,11 @@ from biounet.annotation import UNLABELLED
 from biounet.errors import InputError, SettingsError
 from biounet.lesions import fewest_voxels
 from biounet.matching import match
-from biounet.volume import Grid
+from biounet.volume import ROUNDING, Grid
 
 Mask = NDArray[np.bool_]
 
 _PERCENTILE = 95.0
-_ROUNDING = 1 + 1e-9  # a surface that lies exactly as far away as is tolerated is within the tolerance
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def compare_surfaces(truth: Mask, predicted: Mask, steps: tuple[float, ...], tol
     steps
         Length of one voxel step along each axis.
     tolerance
-        In the unit of `steps`.
+        In the unit of `steps`; a surface exactly as far away, up to the rounding of headers, is within it.
 
     Returns
     -------
@@ -159,7 +158,7 @@ def compare_surfaces(truth: Mask, predicted: Mask, steps: tuple[float, ...], tol
         return Surfaces(np.nan, 0.0 if truth.any() or predicted.any() else np.nan)
     one, other = (_surface(mask) * np.array(steps) for mask in (truth, predicted))
     away = [KDTree(other).query(one)[0], KDTree(one).query(other)[0]]
-    within = sum(int(np.count_nonzero(distances <= tolerance * _ROUNDING)) for distances in away)
+    within = sum(int(np.count_nonzero(distances <= tolerance * (1 + ROUNDING))) for distances in away)
     return Surfaces(
         hd95=float(max(np.percentile(distances, _PERCENTILE) for distances in away)),
         nsd=within / (len(one) + len(other)),

@@ -19,6 +19,7 @@ from biounet.errors import SettingsError
 from biounet.holes import fill_holes
 from biounet.label import ONE, BlockObjects, Ints, Map, label_block, reach
 from biounet.recipe import LabelSettings
+from biounet.volume import ROUNDING
 
 _EDGE = {2: 1024, 3: 96}
 """Edge of a block by the number of axes: about a million voxels."""
@@ -132,7 +133,7 @@ def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
             f"the smallest object is {settings.min_size} µm² (µm³), but the image has no calibration",
             hint="give its pixel size with --spacing",
         )
-    return math.ceil(settings.min_size / voxel_um)
+    return math.ceil(settings.min_size / voxel_um * (1 - ROUNDING))
 
 
 def _graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:

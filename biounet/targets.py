@@ -25,9 +25,8 @@ from biounet.compiled import compiled
 from biounet.distances import edge_distance
 from biounet.errors import InputError
 from biounet.recipe import TargetSettings
-from biounet.volume import bounding_box
+from biounet.volume import ROUNDING, bounding_box
 
-_TOLERANCE = 1 + 1e-5  # of squared lengths in float32
 _LARGE = 90  # percentile of the sections of an annotation whose middle counts as the middle of an object
 
 
@@ -176,7 +175,7 @@ def _contour(
     contour if an edge that was drawn makes it so, and unknown else.
     """
     objects, labelled = labels > 0, labels != UNLABELLED
-    square = width**2 * _TOLERANCE
+    square = (width * (1 + ROUNDING)) ** 2
     # Background takes part as a label of its own.
     contour = _faces_other(labels) | (two_nearest(labels + 1, width, steps)[1] <= square)
     contour &= objects

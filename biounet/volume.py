@@ -14,6 +14,13 @@ from biounet.errors import InputError
 
 Unit = Literal["um", "mm"]
 
+ROUNDING = 1e-5
+"""Relative difference of lengths that are taken for one.
+
+Headers hold rotations and voxel sizes in 32 bits, which makes 0.99999998 mm of 1 mm. Whether a length reaches a bound
+must not depend on that, so every bound is met from this much before it.
+"""
+
 _OFF = 1e-3  # of a voxel: more than float32 headers that mean the same place are apart
 
 
