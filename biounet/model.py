@@ -206,9 +206,22 @@ def load_model(path: str | Path) -> Model:
     ranges = {name.removeprefix(_RANGE): value.clone() for name, value in tensors.items() if name.startswith(_RANGE)}
     with Path(path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _check_numbers(weights, path)
     network = _network(card, weights, path)
     _check_ranges(ranges, network, path)
     return Model(network, card, ranges, digest)
+
+
+def _check_numbers(weights: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Refuse weights with which every probability would be no number, and an image look empty."""
+    wrong = sorted(name for name, value in weights.items() if not bool(value.isfinite().all()))
+    if wrong:
+        shown = ", ".join(wrong[:_SHOWN])
+        cause = f"damaged: {len(wrong)} of its weights hold NaN or infinite values, such as {shown}"
+        raise ModelError(cause, path=path, hint="train again, or take an earlier copy")
+    below = sorted(name for name, value in weights.items() if name.endswith("running_var") and bool((value < 0).any()))
+    if below:
+        raise ModelError(f"damaged: variances below zero, in {', '.join(below[:_SHOWN])}", path=path)
 
 
 def _check_ranges(ranges: Ranges, network: UNet, path: str | Path) -> None:

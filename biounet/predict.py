@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from biounet import integers
-from biounet.errors import MachineError
+from biounet.errors import MachineError, ModelError
 from biounet.integers import IntegerUNet
 from biounet.model import Model
 from biounet.network import Level, UNet, unfold_voxels
@@ -57,6 +57,11 @@ class Predictor:
         -------
         Probabilities ``0 … 65535``, shape ``(k, [z,] y, x)``. Integers, so that everything computed from them is exact
         in whatever order blocks arrive.
+
+        Raises
+        ------
+        ModelError
+            If what the network computes is not finite: from that no object can be told.
         """
         layout = torch.channels_last if image.ndim == 3 else torch.channels_last_3d
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
@@ -163,6 +168,9 @@ def _quantise(folded: Tensor, voxels: int, softmax: bool) -> Tensor:
     They are unfolded afterwards, since that moves half the bytes.
     """
     logits = folded.float()
+    if not bool(logits.sum(dtype=torch.float64).isfinite()):  # one pass; two infinities make a NaN
+        hint = "its weights are too large, or damaged: train again, or take an earlier copy"
+        raise ModelError("what the model computes for this image is not finite", hint=hint)
     if softmax:
         shape = logits.shape
         probability = logits.reshape(1, shape[1] // voxels, voxels, *shape[2:]).softmax(1).reshape(shape)

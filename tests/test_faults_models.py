@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from biounet.errors import ModelError
 from biounet.model import Card, Model, load_model, new_network, outputs_of, save_model
 from biounet.network import initialise
+from biounet.predict import predictor_of
 from biounet.recipe import parse_recipe
 
 
@@ -115,3 +117,29 @@ def test_ranges_that_do_not_fit_the_network(saved):
     card, weights = parts(saved)
     put(saved, card, {**weights, "range.encoder.0.1": torch.zeros(2, 4)})
     assert "the ranges of its features do not fit" in refusal(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(saved, value):
+    card, weights = parts(saved)
+    for name in [name for name, weight in weights.items() if weight.is_floating_point()]:
+        spoilt = weights[name].clone()
+        spoilt.view(-1)[-1] = value
+        put(saved, card, weights | {name: spoilt})
+        assert f"NaN or infinite values, such as {name}" in refusal(saved)
+
+
+def test_variances_below_zero_are_refused(saved):
+    card, weights = parts(saved)
+    name = next(name for name in weights if name.endswith("running_var"))
+    put(saved, card, weights | {name: -weights[name] - 1})
+    assert f"variances below zero, in {name}" in refusal(saved)
+
+
+@pytest.mark.parametrize("factor", [1e30, -1e30])
+def test_what_becomes_infinite_on_the_way_is_an_error_and_no_empty_image(saved, factor):
+    card, weights = parts(saved)
+    put(saved, card, {n: w * factor if w.ndim == 4 else w for n, w in weights.items()})
+    image = np.random.default_rng(0).random((1, 32, 32)).astype(np.float32)
+    with pytest.raises(ModelError, match="not finite"):
+        predictor_of(load_model(saved), "cpu")(image)
