@@ -185,7 +185,8 @@ def fingerprint(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
     for path in files:
         try:
             if not path.is_file():
-                raise InputError("not a file" if path.exists() else "no such file", path=path)
+                cause = "a link to a file that is not there" if path.is_symlink() else "no such file"
+                raise InputError("not a file" if path.exists() else cause, path=path)
             before = path.stat()
             name = path_on_record(path, out)
             found.append(InputFile(name, before.st_size, before.st_mtime_ns, hash_file(path)))

@@ -74,8 +74,12 @@ def test_a_folder_that_cannot_be_looked_into(make, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(InputError, match="closed: cannot look into this folder: Permission denied"):
-        find_images([root])
+    good, bad = find_images([root])
+    assert (good.relative, good.problem) == (Path("a.tif"), "")
+    assert (bad.relative, bad.problem) == (Path("closed"), "cannot look into this folder: Permission denied")
+    for find in (lambda: find_images([root / "closed"]), lambda: find_pairs(root)):
+        with pytest.raises(InputError, match="closed: cannot look into this folder: Permission denied"):
+            find()
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "x" * 300 + "/*.tif"], ids=["long", "NUL", "long pattern"])
@@ -108,7 +112,34 @@ def test_links_to_folders_are_followed_but_not_round(make, tmp_path):
     (tmp_path / "data/far").symlink_to(tmp_path / "far")
     (tmp_path / "data/round").symlink_to(tmp_path / "data")
     (tmp_path / "data/broken.tif").symlink_to(tmp_path / "nowhere")
-    assert relatives(find_images([tmp_path / "data"])) == ["a.tif", "far/b.tif"]
+    assert relatives(find_images([tmp_path / "data"])) == ["a.tif", "broken.tif", "far/b.tif"]
+
+
+def test_a_broken_link_is_an_image_that_fails_however_it_is_named(make, monkeypatch):
+    root = make("a.tif")
+    (root / "b.tif").symlink_to(root / "nowhere")
+    monkeypatch.chdir(root)
+    for given in (["a.tif", "b.tif"], ["."], ["*.tif"], [root]):
+        assert relatives(find_images(given)) == ["a.tif", "b.tif"]
+    assert stems(find_pairs(make("i/a.tif", "l/a.tif") / "i", root / "l"), root) == [("i/a.tif", "l/a.tif")]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["p1", "p2"], ["p1/f.tif", "p1/s/f.tif", "p2/f.tif"]),
+        (["p1", "p1/", "../{root}/p1"], ["f.tif", "s/f.tif"]),
+        (["x/i", "y/i"], ["x/i/f.tif", "y/i/f.tif", "y/i/g.tif"]),
+        (["p1", "p1/s"], ["p1/f.tif", "p1/s/f.tif"]),
+        (["p1/f.tif", "p2/f.tif", "y/i/g.tif"], ["p1/f.tif", "p2/f.tif", "g.tif"]),
+        (["p1/f.tif", "p1/../p1/f.tif"], ["f.tif"]),
+        (["x/i", "p2/f.tif"], ["f.tif", "f.tif"]),
+    ],
+)
+def test_several_folders_keep_apart_by_their_names(make, monkeypatch, given, expected):
+    root = make("p1/f.tif", "p1/s/f.tif", "p2/f.tif", "x/i/f.tif", "y/i/f.tif", "y/i/g.tif")
+    monkeypatch.chdir(root)
+    assert relatives(find_images([one.format(root=root.name) for one in given])) == expected
 
 
 @pytest.mark.parametrize("given", ["missing.tif", "missing/", "*.tif", ""])

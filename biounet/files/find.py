@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from biounet.errors import InputError
@@ -64,7 +65,9 @@ def find_images(inputs: Sequence[str | Path], channels: Sequence[str] = ()) -> l
     """Find images in files, folders (with all folders below) and patterns, in natural order, each once.
 
     Hidden files, annotations (``x_masks.tif``) and biounet's own outputs are left out of folders and patterns; a file
-    that is named is taken whatever its name.
+    that is named is taken whatever its name. What has the name of an image and is none (a broken link, a pipe), and a
+    folder below that cannot be looked into, are among the images: each fails on its own. Several folders keep apart by
+    their names, files of one name by those of their folders.
 
     Parameters
     ----------
@@ -80,31 +83,77 @@ def find_images(inputs: Sequence[str | Path], channels: Sequence[str] = ()) -> l
     """
     given = [str(one) for one in inputs]
     named = [one for one in given if channels and "=" in Path(one).parts[0] and not _exists(Path(one))]
-    found: dict[Path, FoundImage] = {}
-    for one in given:
-        for image in [] if one in named else _of_one(one):
-            found.setdefault(image.path.absolute(), image)
+    plain = [one for one in given if one not in named]
+    place = _places(plain)
+    found: dict[str, FoundImage] = {}
+    real = cache(os.path.realpath)
+    for one in plain:
+        for image in _of_one(one):
+            key = os.path.join(real(image.path.parent), image.path.name)  # noqa: PTH118 - faster for many
+            found.setdefault(key, replace(image, relative=place.get(one, Path()) / image.relative))
     if not found and not named:
         raise InputError("no image found", path=", ".join(given), hint=_LOOKED_FOR)
-    images = group_cases(list(found.values()), channels)
+    images = group_cases([image for image in found.values() if not image.problem], channels)
+    images += [image for image in found.values() if image.problem]
     return [named_case(named, channels), *images] if named else images
+
+
+def _places(given: Sequence[str]) -> dict[str, Path]:
+    """Return the folder of the results of those inputs that would not keep apart without one.
+
+    These are folders, where there are several, and files of one name.
+    """
+    # Those of `os` follow no links, and take names that no file can have.
+    folders = {one: Path(os.path.abspath(one)) for one in given if os.path.isdir(one)}  # noqa: PTH100, PTH112
+    groups: dict[str, dict[str, Path]] = {"": folders}
+    for one in given:
+        if one not in folders and not glob.has_magic(one):
+            path = Path(os.path.abspath(one))  # noqa: PTH100
+            groups.setdefault(path.name.casefold(), {})[one] = path.parent
+    places = {}
+    for group in groups.values():
+        tails = _tails(set(group.values())) if len(set(group.values())) > 1 else {}
+        places.update({one: tails[folder] for one, folder in group.items() if folder in tails})
+    return places
+
+
+def _tails(folders: Collection[Path]) -> dict[Path, Path]:
+    """Return for each folder the end of its path, just long enough that all of them differ."""
+    longest = max(len(folder.parts) for folder in folders)
+    for length in range(1, max(2, longest)):
+        tails = {folder: Path(*folder.relative_to(folder.anchor).parts[-length:]) for folder in folders}
+        if len(set(tails.values())) == len(folders):
+            break
+    return tails
 
 
 def _of_one(given: str) -> list[FoundImage]:
     path = Path(given)
-    if _exists(path):
-        if not path.is_dir():
-            return [FoundImage(path, Path(path.name))]
-        return [FoundImage(file, file.relative_to(path)) for file in list_images(path)]
+    if _exists(path) or path.is_symlink():
+        return _search(path) if path.is_dir() else [FoundImage(path, Path(path.name))]
     if not glob.has_magic(given):
         raise InputError("no such file, folder or pattern", path=given)
     root = _fixed_part(path)
     # Path.glob takes no absolute pattern, and people type them.
     matches = sorted((Path(match) for match in glob.glob(given, recursive=True)), key=natural)  # noqa: PTH207
-    images = [match for match in matches if match.is_file() and is_image(match) and not is_result(match)]
+    images = [match for match in matches if not match.is_dir() and is_image(match) and not is_result(match)]
     if not images:
         raise InputError("no image matches this pattern", path=given, hint=_LOOKED_FOR)
     return [FoundImage(image, image.relative_to(root)) for image in images]
+
+
+def _search(root: Path) -> list[FoundImage]:
+    """Return what is called like an image in a folder and below, and those folders that cannot be looked into."""
+    closed: list[FoundImage] = []
+
+    def keep(error: OSError) -> None:
+        folder = Path(error.filename)
+        if folder == root:
+            _refuse_folder(error)
+        closed.append(FoundImage(folder, folder.relative_to(root), problem=_not_listed(error)))
+
+    files = sorted((file for file in _walk(root, keep) if not is_result(file)), key=natural)
+    return [*(FoundImage(file, file.relative_to(root)) for file in files), *closed]
 
 
 def _exists(path: Path) -> bool:
@@ -124,13 +173,21 @@ def _fixed_part(pattern: Path) -> Path:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the images in a folder and below, without results, annotations and hidden files, in natural order."""
-    return sorted((file for file in _walk(folder) if not is_result(file)), key=natural)
+    return sorted((file for file in _walk(folder) if file.is_file() and not is_result(file)), key=natural)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Give the visible files with the suffix of an image, through links to folders, each folder once."""
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(_not_listed(error), path=error.filename) from error
+
+
+def _not_listed(error: OSError) -> str:
+    return f"cannot look into this folder: {error.strerror}"
+
+
+def _walk(folder: Path, onerror: Callable[[OSError], None] = _refuse_folder) -> Iterator[Path]:
+    """Give what is visible and has the suffix of an image, through links to folders, each folder once."""
     seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=onerror):
         real = os.path.realpath(root)
         if real in seen:  # a link to a folder above would lead round for ever
             folders.clear()
@@ -138,11 +195,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = (Path(root, name) for name in names if not name.startswith("."))
-        yield from (file for file in files if is_image(file) and file.is_file())
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise InputError(f"cannot look into this folder: {error.strerror}", path=error.filename) from error
+        yield from (file for file in files if is_image(file))
 
 
 def find_pairs(images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = ()) -> list[Pair]:
@@ -214,7 +267,7 @@ def _group(files: Iterable[Path], root: Path, channels: Sequence[str]) -> list[F
 
 def _annotations(folder: Path) -> list[Path]:
     """Return all that can be annotations; biounet's own label images can: people correct them and train again."""
-    return [file for file in _walk(folder) if not ending(file, OUTPUTS)]
+    return [file for file in _walk(folder) if file.is_file() and not ending(file, OUTPUTS)]
 
 
 def _match(images: Iterable[FoundImage], labels: Iterable[Path], label_root: Path) -> tuple[list[Pair], Unpaired]:
