@@ -1,8 +1,12 @@
 """Pixel sizes: read where a file states one that can be believed, and otherwise unknown, never 1."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from biounet.files import ReadOptions, describe, read_volume
 
@@ -136,3 +140,41 @@ def test_a_description_names_what_is_known_and_from_where(tmp_path):
     assert (seen.axes, seen.axes_from, seen.names, seen.dtype) == ("CYX", "OME-XML", ("DAPI", "actin"), "uint16")
     assert describe(write(tmp_path / "y.tif")).axes_from == "description"
     assert describe(tmp_path / "y.tif", ReadOptions(axes="xy")).axes_from == "given"
+
+
+MIXED = {  # what is said beside unit=um, resolution 2 per unit and spacing 500: the voxel size along z, y, x in µm
+    "z in nm": ({"zunit": "nm"}, (0.5, 0.5, 0.5)),
+    "z in the escaped µm": ({"zunit": "\\u00B5m"}, (500, 0.5, 0.5)),
+    "y in mm": ({"yunit": "mm", "zunit": "nm"}, (0.5, 500, 0.5)),
+    "the same in other words": ({"yunit": "micron", "zunit": "microns"}, (500, 0.5, 0.5)),
+    "z in time": ({"zunit": "sec"}, None),
+    "y in pixels": ({"yunit": "pixel", "zunit": "nm"}, None),
+}
+
+
+@pytest.mark.parametrize("case", MIXED.values(), ids=MIXED.keys())
+def test_imagej_may_state_a_unit_for_each_axis(tmp_path, case):
+    units, size = case
+    path = write(tmp_path / "x.tif", VOLUME, **imagej("um", 2, axes="ZYX", spacing=500.0, **units))
+    volume = read_volume(path, ReadOptions(dims=3))
+    assert volume.grid.spacing == size
+    flat = read_volume(path, ReadOptions(plane=0))
+    assert flat.grid.spacing == (size[1:] if size else None if "yunit" in units else (0.5, 0.5))
+    if size is None:
+        assert any(note.startswith("pixel size unknown: ") and "no unit of length" in note for note in volume.notes)
+    assert any("pixel size unknown" in note for note in flat.notes) == (flat.grid.spacing is None)
+
+
+UNITS = st.sampled_from([("nm", 1), ("um", 1000), ("mm", 10**6), ("angstrom", Fraction(1, 10))])
+
+
+@given(st.tuples(UNITS, UNITS, UNITS), st.integers(1, 9))
+def test_any_units_give_the_same_lengths(tmp_path_factory, units, steps):
+    """A voxel of as many µm is one whichever units its axes are in."""
+    x, y, z = (Fraction(1000 * steps) / Fraction(nm) for _, nm in units)
+    path = tmp_path_factory.mktemp("units") / "x.tif"
+    words = {"unit": units[0][0], "yunit": units[1][0], "zunit": units[2][0]}
+    resolution = tuple((length.denominator, length.numerator) for length in (x, y))
+    write(path, VOLUME, imagej=True, resolution=resolution, metadata={"axes": "ZYX", "spacing": float(z), **words})
+    spacing = read_volume(path, ReadOptions(dims=3)).grid.spacing
+    np.testing.assert_allclose(spacing, steps, rtol=1e-6)

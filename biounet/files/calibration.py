@@ -1,4 +1,4 @@
-"""Pixel sizes: what OME-XML, ImageJ and the resolution tag of a TIFF say, and when it can be believed."""
+"""Pixel sizes: what ImageJ and the resolution tag of a TIFF say, and when it can be believed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from xml.etree import ElementTree
+from typing import Any
 
 import tifffile
 
@@ -43,10 +43,6 @@ class Calibration:
         Where it stands in the file; empty where nothing can be believed.
     channels
         Names of the channels.
-    elsewhere
-        Files that hold other parts of the image.
-    planes
-        How many planes OME-XML declares, each sample of a colour counted as one; 0 where there is none.
     notes
         Remarks for the user.
     """
@@ -54,8 +50,6 @@ class Calibration:
     spacing_um: Mapping[str, float] = field(default_factory=dict)
     origin: str = ""
     channels: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()
-    planes: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -64,73 +58,59 @@ def micrometres(unit: str) -> Fraction | None:
     return _UM.get(unit.strip().lower())
 
 
-def calibration(tif: tifffile.TiffFile) -> Calibration:
-    """Read pixel sizes from the most explicit source that the file has."""
-    if tif.is_ome and tif.ome_metadata:
-        return from_ome(tif.ome_metadata)
-    if tif.is_imagej and (found := _from_imagej(tif)) is not None:
+def calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
+    """Read pixel sizes from the most explicit source that a TIFF without OME-XML has.
+
+    Parameters
+    ----------
+    tif
+        The file.
+    page
+        The first page of the image that is read: others, such as a smaller copy, have sizes of their own.
+    """
+    if tif.is_imagej and (found := _from_imagej(tif.imagej_metadata or {}, page)) is not None:
         return found
-    return _from_resolution(tif)
+    return _from_resolution(page)
 
 
-def from_ome(xml: str) -> Calibration:
-    """Read the pixel size, names of channels and names of other files of the first image in OME-XML."""
-    root = ElementTree.fromstring(xml)  # expat refuses entity bombs and entities outside the document
-    own, others = root.get("UUID"), set()
-    for element in root.iter():
-        match element.tag.rpartition("}")[2]:
-            case "UUID" if own is not None and element.text != own:
-                others.add(element.get("FileName") or str(element.text))
-            case "BinaryOnly":
-                others.add(element.get("MetadataFile") or "another file")
-    pixels = next((element for element in root.iter() if element.tag.endswith("Pixels")), None)
-    if pixels is None:
-        return replace(_result({}, ""), elsewhere=tuple(sorted(others)))
-    sizes = {
-        axis: _micrometres(pixels.get(f"PhysicalSize{axis}"), micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
-        for axis in "XYZ"
-    }
-    channels = [element for element in pixels if element.tag.endswith("Channel")]
-    names = tuple(element.get("Name") or f"channel_{n}" for n, element in enumerate(channels))
-    planes = sum(_planes(element) for element in root.iter() if element.tag.endswith("Pixels"))
-    return replace(_result(sizes, "OME-XML", names), elsewhere=tuple(sorted(others)), planes=planes)
-
-
-def _planes(pixels: ElementTree.Element) -> int:
-    return math.prod(int(pixels.get(f"Size{letter}", 1)) for letter in "ZCT")
-
-
-def _from_imagej(tif: tifffile.TiffFile) -> Calibration | None:
-    metadata = tif.imagej_metadata or {}
+def _from_imagej(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> Calibration | None:
+    """Read what ImageJ says: one unit for all axes and, where theirs are others, ``yunit`` and ``zunit``."""
     unit = str(metadata.get("unit") or "pixel").strip().lower()
-    length = micrometres(unit)
-    if length is None:
+    if micrometres(unit) is None:
         return None
-    x, y = (_micrometres(_per_pixel(tif, tag), length) for tag in ("XResolution", "YResolution"))
-    if unit in _PRINTED and _printed(x):
+    units = {axis: str(metadata.get(f"{axis.lower()}unit") or unit).strip().lower() for axis in "XYZ"}
+    units["X"] = unit
+    x, y = (
+        length_um(_per_pixel(page, tag), micrometres(units[axis]))
+        for axis, tag in (("X", "XResolution"), ("Y", "YResolution"))
+    )
+    if (unit in _PRINTED and _printed(x)) or (units["Y"] in _PRINTED and _printed(y)):
         return _unknown(x)
     z = metadata.get("spacing")  # negative where the stack was acquired downwards
-    depth = _micrometres(abs(z) if isinstance(z, (int, float)) else None, length)
-    return _result({"X": x, "Y": y, "Z": depth}, "ImageJ tags")
+    depth = length_um(abs(z) if isinstance(z, (int, float)) else None, micrometres(units["Z"]))
+    found = calibrated({"X": x, "Y": y, "Z": depth}, "ImageJ tags")
+    strange = [f"{axis.lower()} is in '{word}'" for axis, word in units.items() if micrometres(word) is None]
+    if not strange:
+        return found
+    return replace(found, notes=(f"pixel size unknown: {' and '.join(strange)}, which is no unit of length",))
 
 
-def _from_resolution(tif: tifffile.TiffFile) -> Calibration:
-    tags = tif.pages.first.tags
-    unit = {2: "inch", 3: "cm"}.get(int(tags.valueof("ResolutionUnit", 2)))
+def _from_resolution(page: tifffile.TiffPage) -> Calibration:
+    unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 2)))
     if unit is None:
-        return _result({}, "")
-    x, y = (_micrometres(_per_pixel(tif, tag), micrometres(unit)) for tag in ("XResolution", "YResolution"))
-    return _unknown(x) if _printed(x) or _printed(y) else _result({"X": x, "Y": y}, "resolution tag")
+        return calibrated({}, "")
+    x, y = (length_um(_per_pixel(page, tag), micrometres(unit)) for tag in ("XResolution", "YResolution"))
+    return _unknown(x) if _printed(x) or _printed(y) else calibrated({"X": x, "Y": y}, "resolution tag")
 
 
-def _per_pixel(tif: tifffile.TiffFile, name: str) -> Fraction | None:
+def _per_pixel(page: tifffile.TiffPage, name: str) -> Fraction | None:
     """Return the length of a pixel in the file's unit, from a resolution tag in pixels per unit."""
-    value = tif.pages.first.tags.valueof(name)
+    value = page.tags.valueof(name)
     pixels, units = value if isinstance(value, tuple) and len(value) == 2 else (value, 1)
     return Fraction(units) / Fraction(pixels) if pixels and units else None
 
 
-def _micrometres(value: float | str | Fraction | None, unit: Fraction | None) -> float | None:
+def length_um(value: float | str | Fraction | None, unit: Fraction | None) -> float | None:
     """Return a length in µm; None where it is missing, 0, not a number, or of a size that no microscope has."""
     if value is None or unit is None:
         return None
@@ -152,10 +132,10 @@ def _unknown(size: float | None) -> Calibration:
     return Calibration(notes=(f"pixel size unknown{dpi}",))
 
 
-def _result(sizes: Mapping[str, float | None], origin: str, channels: tuple[str, ...] = ()) -> Calibration:
+def calibrated(sizes: Mapping[str, float | None], origin: str, channels: tuple[str, ...] = ()) -> Calibration:
+    """Return what is known of these lengths in µm; without x and y nothing is."""
     spacing = {axis: size for axis, size in sizes.items() if size is not None}
     x, y = spacing.get("X"), spacing.get("Y")
     if x is None or y is None:
         return Calibration(channels=channels, notes=("pixel size unknown",))
-    notes = (f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm",) if abs(x - y) > 1e-3 * x else ()
-    return Calibration(spacing, origin, channels, notes=notes)
+    return Calibration(spacing, origin, channels)

@@ -29,6 +29,8 @@ _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
     (GZIP, read_nifti),
     *((beginning, read_nifti) for beginning in BEGINNINGS),
 )
+_UNKNOWN = "pixel size unknown"
+_SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
 _PEEK = 4096  # pixels that show that most images are not constant
 
 
@@ -209,15 +211,24 @@ def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOp
     whole = tuple(n for n in raw.shape[-3:] if n > 1) == tuple(n for n in shape if n > 1)  # not one plane of many
     header = raw.header if whole else None
     if options.spacing is not None:
-        about_size = ("pixel size", "pixels are not square", "voxel size", "the header gives")
+        about_size = ("pixel size", "voxel size", "the header gives")
         return Grid(shape, options.spacing, raw.unit, header=header), tuple(
             note for note in raw.notes if not note.startswith(about_size)
         )
     if raw.fault is not None:
         raise InputError(raw.fault[0], path=path, hint=raw.fault[1])
     known = [letter for letter in letters if letter in raw.spacing]
+    unknown = any(note.startswith(_UNKNOWN) for note in raw.notes)
     if len(known) == len(letters):
         spacing = tuple(raw.spacing[letter] for letter in letters)
-        return Grid(shape, spacing, raw.unit, raw.affine if whole else None, header), raw.notes
-    missing = ("pixel size unknown: the distance of the planes is missing",) if known else ()
+        notes = tuple(note for note in raw.notes if not note.startswith(_UNKNOWN))  # of an axis that is left out
+        return Grid(shape, spacing, raw.unit, raw.affine if whole else None, header), (*notes, *_not_square(raw))
+    missing = (f"{_UNKNOWN}: the distance of the planes is missing",) if known and not unknown else ()
     return Grid(shape, header=header), (*raw.notes, *missing)
+
+
+def _not_square(raw: RawImage) -> tuple[str, ...]:
+    x, y = raw.spacing["X"], raw.spacing["Y"]
+    if raw.unit != "um" or abs(x - y) <= _SQUARE * x:
+        return ()
+    return (f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPageS
 
 from biounet.errors import InputError
 from biounet.files.calibration import calibration
+from biounet.files.ome import Ome, read_ome
 from biounet.files.raw import RawImage, own_errors
 from biounet.files.whole import check_complete, count_pages, strict
 
@@ -19,6 +22,7 @@ _COLOUR = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
 # Codecs that give RGB where the file stores YCbCr
 _TURNED_TO_RGB = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_YCBC)
 _ALPHA = (1, 2)  # kinds of extra samples that are transparency
+_BESIDE = ("label", "macro", "overview", "thumbnail")  # what scanners call pictures of the slide beside the image
 _SAYS = {"ome": "OME-XML", "imagej": "ImageJ tags", "shaped": "description"}
 
 
@@ -31,16 +35,15 @@ def read_tiff(path: Path) -> RawImage:
     InputError
         If the file is no TIFF, is truncated, holds several images, or only a part of one.
     """
-    with strict(path), TiffFile(path, _multifile=False) as tif:
+    with _opened(path) as (tif, ome):
         pages = count_pages(tif, path)
-        said = calibration(tif)
-        if said.elsewhere:
-            cause = f"a part of an image of several files: {', '.join(said.elsewhere[:3])}"
-            raise InputError(cause, path=path, hint="save it as one file, in Fiji with Bio-Formats")
-        if said.planes > pages * tif.pages.first.samplesperpixel:  # tifffile would make a list of them all
-            raise InputError(f"truncated: {said.planes} planes declared, {pages} pages are there", path=path)
-        level = _only_series(tif, path).levels[0]
-        notes = (*said.notes, *_damaged_description(tif), *check_complete(tif, level, path))
+        if ome is not None:
+            ome.refuse_parts(path, pages * tif.pages.first.samplesperpixel)
+        series = _only_series(tif, ome, path)
+        level = series.levels[0]
+        said = ome.about(series) if ome is not None else calibration(tif, level.keyframe)
+        damaged = ("OME-XML is damaged and ignored",) if ome is None and _has_ome(tif) else ()
+        notes = (*said.notes, *damaged, *check_complete(tif, level, path))
         axes, alpha, remark = _samples(level, path)
         colours = _palette(tif, level)
         remarks = (remark,) if remark else ()
@@ -62,18 +65,31 @@ def read_tiff(path: Path) -> RawImage:
 @own_errors
 def load_tiff(path: Path) -> NDArray[Any]:
     """Read the array, in native byte order."""
-    with strict(path), TiffFile(path, _multifile=False) as tif:
-        level = _only_series(tif, path).levels[0]
+    with _opened(path) as (tif, ome):
+        level = _only_series(tif, ome, path).levels[0]
         # One thread: files are read side by side already, and `strict` hears the thread that reads.
         array = np.asarray(level.asarray(maxworkers=1))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
-    extras = ("label", "macro", "thumbnail")
-    series = [s for s in tif.series if s.kind != "thumbnail" and s.name.lower() not in extras]
-    if not series:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[TiffFile, Ome | None]]:
+    """Open a TIFF, of several files this one alone, with what its OME-XML says, which tifffile then goes by."""
+    with strict(path), ExitStack() as stack:
+        tif = stack.enter_context(TiffFile(path, _multifile=False))
+        ome = read_ome(tif.ome_metadata, path.name) if tif.is_ome and tif.ome_metadata else None
+        if ome is not None:
+            about = {"omexml": ome.xml} if ome.describes(tif.pages.first) else {"is_ome": False}
+            tif = stack.enter_context(TiffFile(path, _multifile=False, **about))
+        yield tif, ome
+
+
+def _only_series(tif: TiffFile, ome: Ome | None, path: Path) -> TiffPageSeries:
+    every = [s for s in tif.series if s.kind != "thumbnail"]
+    if not every:
         raise InputError("a TIFF without an image", path=path)
+    names = [(ome.name_of(s) if ome is not None else s.name).casefold().removesuffix(" image") for s in every]
+    series = [s for s, name in zip(every, names, strict=True) if name not in _BESIDE] or every
     # A smaller copy of the image in front of or behind it, as some microscopes add
     full = [s for s in series if not s.keyframe.is_reduced] or series
     if len(full) > 1:
@@ -112,6 +128,5 @@ def _palette(tif: TiffFile, level: TiffPageSeries) -> NDArray[np.uint8] | None:
     return None if grey else np.ascontiguousarray(colours)
 
 
-def _damaged_description(tif: TiffFile) -> tuple[str, ...]:
-    text = tif.pages.first.description
-    return ("OME-XML is damaged and ignored",) if not tif.is_ome and "<OME" in text[:2000] else ()
+def _has_ome(tif: TiffFile) -> bool:
+    return "<OME" in tif.pages.first.description[:2000]
