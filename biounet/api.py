@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.annotation import has_whole_object, refuse_absent, refuse_parts
 from biounet.errors import InputError, ModelError, SettingsError
-from biounet.files import ReadOptions, describe, find_pairs, read_volume, stem_of
+from biounet.files import ReadOptions, read_volume, stem_of
 from biounet.model import Card, Model, continued, load_model, save_model
 from biounet.outputs import picture_of, write_outputs
-from biounet.plan import plan
 from biounet.predict import Predictor, predictor_of
-from biounet.recipe import DataSettings, Recipe, read_recipe
+from biounet.preflight import Preflight
+from biounet.recipe import Recipe, read_recipe
 from biounet.resources import builtin_models, find_recipe
 from biounet.segment import Segmentation, SegmentOptions, segment
 from biounet.volume import Grid, Volume
@@ -177,7 +176,8 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     minutes: float | None = None,
     epochs: int | None = None,
     start: PathLike | None = None,
-    validation: tuple[PathLike, PathLike] | None = None,
+    validation: tuple[PathLike, PathLike | None] | None = None,
+    options: ReadOptions | None = None,
     run: Run | None = None,
 ) -> Segmenter:
     """Train a model on annotated images.
@@ -193,7 +193,10 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     start
         Model to continue from: a path or a built-in name.
     validation
-        Images and labels that thresholds are tuned on. None holds out a share of the training images.
+        Images and labels that thresholds are tuned on, as `images` and `labels`. None holds out a share of the training
+        images.
+    options
+        Axes, pixel size, channel and plane of the images, where their files do not say them or there is a choice.
     run
         Device, checkpoint, progress.
 
@@ -204,7 +207,7 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     SettingsError
         If the recipe cannot be used.
     """
-    from biounet.dataset import fingerprint, hold_out, load_cases  # MONAI is slow to import
+    from biounet.dataset import fingerprint  # MONAI is slow to import
     from biounet.training import Run
     from biounet.training import train as learn
 
@@ -215,23 +218,22 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     begin = load(start, run.device).model if start is not None else None
     if begin is not None:
         recipe = continued(recipe, begin)
-    pairs = find_pairs(images, labels, recipe.data.channels)
-    if validation is not None:
-        held = find_pairs(*validation, recipe.data.channels)
-    else:
-        pairs, held = hold_out(pairs, recipe.data.validation, recipe.train.seed)
-    if recipe.data.dims == 3:
-        options = ReadOptions(dims=3)
-        recipe = plan(recipe, [describe(pair.image, options).grid for pair in pairs])
-    cases = list(load_cases(pairs, recipe))
-    _refuse_useless(cases, recipe.data)
-    model = learn(cases, list(load_cases(held, recipe)), recipe, run, begin)
-    card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
+    flight = Preflight((images, labels), recipe, options, validation, strict=True)
+    recipe = flight.recipe
+    cases, held = _cases_of(flight)
+    model = learn(cases, held, recipe, run, begin)
+    card = model.card.model_copy(update={"fingerprint": fingerprint([*flight.pairs, *flight.held])})
     return Segmenter(replace(model, card=card), run.device)
 
 
-def _refuse_useless(cases: Sequence[Case], data: DataSettings) -> None:
-    """Refuse annotations from which nothing, or not all, can be learned that the recipe asks for."""
-    refuse_absent({value for case in cases for value in np.unique(case.labels).tolist()}, data.learned)
-    if data.kind == "instances":
-        refuse_parts(has_whole_object(case.labels, case.across) for case in cases)
+def _cases_of(flight: Preflight) -> tuple[list[Case], list[Case]]:
+    """Return what is learned from, and what thresholds are tuned on; an image drawn for both is learned from."""
+    from biounet.dataset import case_of
+
+    cases: list[Case] = []
+    held: list[Case] = []
+    for found in flight.read():
+        if found.annotation is not None and found.placed is not None and not (found.held and found.same_as):
+            case = case_of(found.volume, found.annotation, found.placed, flight.recipe)
+            (held if found.held else cases).append(case)
+    return cases, held

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from biounet.annotation import Annotation, has_whole_object, refuse_absent, refuse_parts
-from biounet.errors import BiounetError, InputError
-from biounet.files import ReadOptions, find_images, match_pairs, read_annotation, read_volume
-from biounet.plan import describe_plan, plan
+from biounet.files import ReadOptions
+from biounet.plan import describe_plan
+from biounet.preflight import Annotated, Folders, Preflight
 from biounet.recipe import Recipe
-from biounet.volume import Grid, Unit, Volume
-
-Folders = tuple[str | Path, str | Path | None]
+from biounet.volume import Unit
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,11 @@ class CheckedImage:
     Attributes
     ----------
     image
-        Path.
+        Path, of several files that of the first channel.
+    annotation
+        Path; None where it has none.
+    files
+        Path of the file of each channel, or of the one that holds all.
     shape
         ``(c, [z,] y, x)``.
     dtype
@@ -43,6 +42,8 @@ class CheckedImage:
     """
 
     image: str
+    annotation: str | None
+    files: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
     spacing: tuple[float, ...] | None
@@ -66,14 +67,17 @@ class CheckReport:
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
-        table: list[tuple[str, ...]] = [("image", "shape", "type", "pixel size", "objects", "labelled", "notes")]
+        header = ("image -> annotation", "shape", "type", "pixel size", "objects", "labelled", "notes")
+        table: list[tuple[str, ...]] = [header]
         for row in self.rows:
             unit = "µm" if row.unit == "um" else row.unit
             spacing = f"{' x '.join(f'{s:.4g}' for s in row.spacing)} {unit}" if row.spacing else "unknown"
             objects = "" if row.objects is None else str(row.objects)
             share = "" if row.labelled is None else f"{row.labelled:.1%}"
             notes = "; ".join(note for note in row.notes if not note.startswith(("pixel size", "voxel size")))
-            table.append((row.image, " x ".join(map(str, row.shape)), row.dtype, spacing, objects, share, notes))
+            shape = " x ".join(map(str, row.shape))
+            pair = f"{row.image} -> {row.annotation or 'none'}"
+            table.append((pair, shape, row.dtype, spacing, objects, share, notes))
         return table
 
 
@@ -89,7 +93,7 @@ def check_data(
     Parameters
     ----------
     images, labels
-        As for training. A folder of images without any annotation is checked as images to segment.
+        As for training. Where nothing is annotated, that is a problem, and the images are shown all the same.
     recipe
         Says what annotations hold and which channels are expected.
     options
@@ -97,106 +101,27 @@ def check_data(
     validation
         Images and labels of a validation set: an image in both sets is a problem.
     """
-    options = options or ReadOptions(dims=recipe.data.dims)
-    rows: list[CheckedImage] = []
-    problems: list[str] = []
-    grids: list[Grid] = []
-    values: set[int] = set()
-    whole: set[bool | None] = set()
-    seen: dict[str, str] = {}
-    for folders in [(images, labels), *([validation] if validation else [])]:
-        hashes: dict[str, str] = {}
-        for pair in _pairs(folders, recipe.data.channels, problems):
-            volume, annotation = _check_one(pair, recipe, options, rows, problems)
-            if volume is None:
-                continue
-            if folders[0] == images:
-                grids.append(volume.grid)
-                if annotation is not None:
-                    values |= {*np.unique(annotation.labels).tolist()}
-                    if recipe.data.kind == "instances":
-                        whole.add(has_whole_object(annotation.labels, recipe.data.across))
-            digest = hashlib.sha256(volume.array.tobytes()).hexdigest()
-            if digest in seen:
-                problems.append(f"{pair[0][0]}: the same image as {seen[digest]}, in training and in validation")
-            if digest in hashes:
-                problems.append(f"{pair[0][0]}: the same image as {hashes[digest]}")
-            hashes.setdefault(digest, str(pair[0][0]))
-        seen |= hashes
-    if values:
-        try:
-            refuse_absent(values, recipe.data.learned)
-            refuse_parts(whole)
-        except InputError as error:
-            problems.append(str(error))
-    return CheckReport(tuple(rows), tuple(problems), _plan(recipe, grids, problems))
+    flight = Preflight((images, labels), recipe, options, validation)
+    rows = sorted(((found.number, _describe(found)) for found in flight.read()), key=lambda row: row[0])
+    shown = describe_plan(flight.recipe, flight.grids[0].unit) if flight.grids else {}
+    return CheckReport(tuple(row for _, row in rows), tuple(flight.problems), shown)
 
 
-def _plan(recipe: Recipe, grids: list[Grid], problems: list[str]) -> dict[str, str]:
-    if recipe.data.dims == 2 or not grids:
-        return {}
-    try:
-        return describe_plan(plan(recipe, grids), grids[0].unit)
-    except BiounetError as error:
-        problems.append(str(error))
-        return {}
-
-
-def _pairs(
-    folders: Folders, channels: tuple[str, ...], problems: list[str]
-) -> Iterator[tuple[tuple[Path, ...], Path | None]]:
-    images, labels = folders
-    try:
-        pairs, alone = match_pairs(images, labels, channels)
-        if not pairs and labels is None and Path(images).is_dir():
-            found = find_images([images], channels)
-            problems += [f"{image.path}: {image.problem}" for image in found if image.problem]
-            yield from ((image.files(), None) for image in found if not image.problem)
-            return
-    except BiounetError as error:
-        problems.append(str(error))
-        return
-    problems += alone.problems
-    yield from ((pair.files(), pair.label) for pair in pairs)
-
-
-def _check_one(
-    pair: tuple[tuple[Path, ...], Path | None],
-    recipe: Recipe,
-    options: ReadOptions,
-    rows: list[CheckedImage],
-    problems: list[str],
-) -> tuple[Volume | None, Annotation | None]:
-    files, label = pair
-    try:
-        volume = read_volume(files, options)
-    except BiounetError as error:
-        problems.append(str(error))
-        return None, None
-    expected = len(recipe.data.channels)
-    if volume.channels != expected:
-        problems.append(f"{files[0]}: {volume.channels} channels, the recipe expects {expected} (hint: --channel)")
-    try:
-        annotation = read_annotation(label, recipe.data, volume.grid) if label is not None else None
-    except BiounetError as error:
-        problems.append(str(error))
-        annotation = None
-    rows.append(_describe(volume, annotation))
-    return volume, annotation
-
-
-def _describe(volume: Volume, annotation: Annotation | None) -> CheckedImage:
+def _describe(found: Annotated) -> CheckedImage:
+    volume, annotation = found.volume, found.annotation
     objects = labelled = None
     if annotation is not None:
         values = np.unique(annotation.labels)
         objects, labelled = int((values > 0).sum()), float(annotation.labelled.mean())
     return CheckedImage(
         image=str(volume.source),
+        annotation=None if found.label is None else str(found.label),
+        files=tuple(map(str, found.files)),
         shape=volume.array.shape,
         dtype=str(volume.array.dtype),
         spacing=volume.grid.spacing,
         unit=volume.grid.unit,
         objects=objects,
         labelled=labelled,
-        notes=volume.notes,
+        notes=(*volume.notes, *([f"the same image as {found.same_as}"] if found.same_as else [])),
     )

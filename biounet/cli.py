@@ -157,6 +157,10 @@ def train(
     val_images: Annotated[str | None, typer.Option(help="Images to tune thresholds on.")] = None,
     val_labels: Annotated[str | None, typer.Option(help="Their annotations.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
+    axes: given.Axes = None,
+    spacing: given.Spacing = None,
+    channel: given.Channel = None,
+    plane: given.Plane = None,
     device: given.Device = "auto",
     workers: Annotated[int | None, typer.Option("--jobs", help="Processes that make patches.", min=0)] = None,
     quiet: given.Quiet = False,
@@ -165,15 +169,27 @@ def train(
     """Train a model on annotated images."""
     from biounet import api
     from biounet.history import write_history
+    from biounet.recipe import read_recipe
+    from biounet.resources import find_recipe
     from biounet.training import Run
 
-    validation = (val_images, val_labels or val_images) if val_images else None
+    job = read_recipe(find_recipe(recipe))
+    options = given.read_options(axes, spacing, channel, plane, job.data.dims)
+    validation = (val_images, val_labels) if val_images else None
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
         run = Run(device=device, workers=workers, checkpoint=checkpoint, resume=resume, report=report, stop=stop)
         try:
             segmenter = api.train(
-                recipe, images, labels, minutes=minutes, epochs=epochs, start=start, validation=validation, run=run
+                job,
+                images,
+                labels,
+                minutes=minutes,
+                epochs=epochs,
+                start=start,
+                validation=validation,
+                options=options,
+                run=run,
             )
         except Stopped as error:
             say(f"stopped: {error}; the same command with --resume continues", sys.stderr)
@@ -228,7 +244,7 @@ def check(
 
     plan = read_recipe(find_recipe(recipe))
     options = given.read_options(axes, spacing, channel, plane, plan.data.dims)
-    validation = (val_images, val_labels or val_images) if val_images else None
+    validation = (val_images, val_labels) if val_images else None
     found = check_data(images, labels, plan, options, validation)
     if json_lines:
         say(json.dumps(found.as_dict()))

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset, Sampler
 
 from biounet.annotation import UNLABELLED, Annotation, Kind
 from biounet.distances import signed_distance
-from biounet.errors import InputError, SettingsError
 from biounet.files import Pair, ReadOptions, read_annotation, unknown_regions
 from biounet.loss import boundary_regions, weights_of
-from biounet.normalise import Zoom, body_box, normalise, rescale, rescale_labels, zoom_to
+from biounet.normalise import normalise, rescale
+from biounet.preflight import Placed, place
+from biounet.preflight import hold_out as hold_out
 from biounet.prepare import CENTRE, IMAGE, TARGET, LoadVolumed, augmentation, seed_all
 from biounet.recipe import Recipe
 from biounet.targets import make_class_targets, make_targets
@@ -88,16 +89,13 @@ def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | Non
 
 def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
     """Bring an image and its annotation to the working grid and make the targets."""
-    if volume.channels != len(recipe.data.channels):
-        cause = f"{volume.channels} channels, the recipe expects {len(recipe.data.channels)}"
-        raise InputError(cause, path=volume.source, hint="choose one with --channel")
-    zoom = zoom_to(volume.grid, recipe.data)
-    body = body_box(volume.array, recipe.normalise, recipe.data)
-    image = rescale(normalise(volume.array, recipe.normalise)[(slice(None), *body)], zoom)
-    labels = rescale_labels(annotation.labels[body], image.shape[1:])
-    if (labels == UNLABELLED).all():
-        raise InputError("nothing is labelled", path=annotation.source)
-    steps = _steps(volume.grid, zoom, recipe)
+    return case_of(volume, annotation, place(volume, annotation, recipe), recipe)
+
+
+def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Recipe) -> Case:
+    """Make what the network learns from an image and the place of its annotation on the working grid."""
+    image = rescale(normalise(volume.array, recipe.normalise)[(slice(None), *placed.body)], placed.zoom)
+    labels, steps = placed.labels, placed.steps
     drawn = Annotation(labels, annotation.kind, Grid(labels.shape), annotation.source)
     target = targets_of(drawn, recipe, steps)
     dense = bool((labels != UNLABELLED).all())
@@ -156,16 +154,6 @@ def _places(labels: NDArray[np.int32], kind: Kind) -> tuple[NDArray[np.int32], .
     if kind == "instances":
         return tuple(places for places in [np.flatnonzero(labels > 0).astype(np.int32)] if places.size)
     return tuple(np.flatnonzero(labels == n).astype(np.int32) for n in np.unique(labels[labels > 0]))
-
-
-def _steps(grid: Grid, zoom: Zoom, recipe: Recipe) -> tuple[float, ...]:
-    if grid.spacing is None and recipe.targets.unit == "um":
-        raise SettingsError("targets.unit = 'um' needs calibrated images", hint="set targets.unit = 'px' or --spacing")
-    if grid.spacing is None or (recipe.targets.unit == "px" and grid.dims == 2):
-        return (1.0,) * grid.dims
-    steps = [step / factor for step, factor in zip(grid.spacing, zoom, strict=True)]
-    unit = min(steps) if recipe.targets.unit == "px" else 1e-3 if grid.unit == "mm" else 1.0
-    return tuple(step / unit for step in steps)
 
 
 class Patches(Dataset[tuple[Tensor, Tensor, int]]):
@@ -279,12 +267,3 @@ def fingerprint(pairs: Sequence[Pair]) -> str:
             digest.update(Path(path).name.encode())
             digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
     return digest.hexdigest()
-
-
-def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Split pairs into those to train on and those to tune on; at least one to train on, drawn from the seed."""
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    held = min(round(share * len(pairs)), len(pairs) - 1) if share else 0
-    if share and held == 0 and len(pairs) > 2:
-        held = 1
-    return [pairs[i] for i in sorted(order[held:])], [pairs[i] for i in sorted(order[:held])]

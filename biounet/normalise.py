@@ -136,8 +136,12 @@ def rescale(image: NDArray[np.float32], zoom: Zoom) -> NDArray[np.float32]:
     image
         Shape ``(c, [z,] y, x)``.
     """
-    sizes = zip(image.shape[1:], zoom, strict=True)
-    return resize(image, tuple(max(1, round(size * factor)) for size, factor in sizes))
+    return resize(image, rescaled_shape(image.shape[1:], zoom))
+
+
+def rescaled_shape(shape: tuple[int, ...], zoom: Zoom) -> tuple[int, ...]:
+    """Return the shape ``([z,] y, x)`` that an image of a shape has after `rescale`."""
+    return tuple(max(1, round(size * factor)) for size, factor in zip(shape, zoom, strict=True))
 
 
 def resize(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
