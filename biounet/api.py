@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from biounet.preflight import Preflight
 from biounet.recipe import Recipe, read_recipe
 from biounet.resources import builtin_models, find_recipe
 from biounet.segment import Segmentation, SegmentOptions, segment
-from biounet.volume import Grid, Volume
+from biounet.volume import Grid, Unit, Volume
 
 if TYPE_CHECKING:
     from biounet.dataset import Case
@@ -89,6 +89,7 @@ class Segmenter:
         image: PathLike | Sequence[PathLike] | NDArray[Any] | Volume,
         *,
         spacing: Sequence[float] | None = None,
+        unit: Unit | None = None,
         axes: str | None = None,
         channel: int | str | None = None,
         options: SegmentOptions | None = None,
@@ -101,8 +102,11 @@ class Segmenter:
             A file, a file for each channel, an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y), or what
             `read_volume` gave.
         spacing
-            Pixel size along ``(y, x)`` or ``(z, y, x)``, in µm or for NIfTI in mm, where the file does not say it or
-            is wrong.
+            Pixel size along ``(y, x)`` or ``(z, y, x)``, of an array in `unit`, of a file in µm or for NIfTI in mm,
+            where the file does not say it or is wrong.
+        unit
+            Of the `spacing` of an array, ``"um"`` or ``"mm"``. By default µm; a model that works in mm needs to be
+            told.
         axes
             Axes of the file, such as ``"CYX"``, where it does not say them.
         channel
@@ -114,13 +118,19 @@ class Segmenter:
         ------
         InputError
             If the image cannot be used with this model.
+        SettingsError
+            If the unit is missing, or cannot be chosen.
         """
         dims = self.card.recipe.data.dims
         size = tuple(float(s) for s in spacing) if spacing is not None else None
+        if unit is not None and not isinstance(image, np.ndarray):
+            raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
         if isinstance(image, Volume):
             volume = image
         elif isinstance(image, np.ndarray):
-            volume = volume_of_array(image, dims, size)
+            if size is not None and unit is None and self.card.unit == "mm":
+                raise SettingsError("spacing without its unit, and this model works in mm", hint="add unit='mm'")
+            volume = volume_of_array(image, dims, size, unit)
         else:
             volume = read_volume(image, ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims))
         found = segment(volume, self.predictor, self.card, options)
@@ -131,8 +141,32 @@ class Segmenter:
         save_model(self.model, path)
 
 
-def volume_of_array(array: NDArray[Any], dims: int, spacing: tuple[float, ...] | None = None) -> Volume:
-    """Make a volume of an array ``([c,] [z,] y, x)``."""
+def volume_of_array(
+    array: NDArray[Any], dims: int, spacing: tuple[float, ...] | None = None, unit: Unit | None = None
+) -> Volume:
+    """Make a volume of an array.
+
+    Parameters
+    ----------
+    array
+        ``([c,] [z,] y, x)``.
+    dims
+        Number of spatial axes, 2 or 3.
+    spacing
+        Distance between voxel centres along each of them; None where it is unknown.
+    unit
+        Of `spacing`, ``"um"``, which is the default, or ``"mm"``.
+
+    Raises
+    ------
+    InputError
+        If the array is no image of so many axes.
+    SettingsError
+        If the unit is none, or the unit of nothing.
+    """
+    if unit is not None and (unit not in get_args(Unit) or spacing is None):
+        cause = "a unit without a spacing" if unit in get_args(Unit) else f"unit {unit!r}: 'um' or 'mm'"
+        raise SettingsError(cause)
     if array.ndim not in (dims, dims + 1) or not array.size:
         raise InputError(f"an array of shape {array.shape} is not a {dims}D image with or without channels")
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
@@ -140,8 +174,8 @@ def volume_of_array(array: NDArray[Any], dims: int, spacing: tuple[float, ...] |
     if not np.isfinite(array).all():
         raise InputError(f"{int((~np.isfinite(array)).sum())} pixels are NaN or infinite")
     full = array if array.ndim == dims + 1 else array[None]
-    unit = "um" if spacing is not None else None
-    return Volume(full, Grid(full.shape[1:], spacing, unit))  # type: ignore[arg-type]
+    known = unit or "um" if spacing is not None else None
+    return Volume(full, Grid(full.shape[1:], spacing, known))
 
 
 def load(name: PathLike, device: str = "auto") -> Segmenter:

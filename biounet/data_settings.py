@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from biounet.annotation import UNLABELLED, Kind
+from biounet.volume import Unit
 
 
 class Settings(BaseModel):
@@ -49,8 +50,11 @@ class DataSettings(Settings):
     pixel_size_um
         Working grid in µm per pixel. None works on the pixels of the images as they are.
     voxel_size
-        Working grid of volumes along z, y and x, in the unit of their files: mm for NIfTI, µm for TIFF. Training plans
-        it as the median of the training images where it is empty.
+        Working grid of volumes along z, y and x. Training plans it as the median of the training images where it is
+        empty.
+    voxel_unit
+        Unit of `voxel_size`, that of the files: ``mm`` for NIfTI, ``um`` for TIFF. Training takes it from the training
+        images; images in another unit are then refused.
     min_lesion_mm3
         For ``classes`` of volumes: a smaller lesion is not counted, neither in the table of an image nor when lesions
         are compared with the truth. It stays in the label image and in the volume of its class. Without effect where
@@ -71,6 +75,7 @@ class DataSettings(Settings):
     slice_numbers: tuple[int, ...] = ()
     pixel_size_um: float | None = Field(default=None, gt=0)
     voxel_size: tuple[PositiveFloat, ...] = ()
+    voxel_unit: Unit | None = None
     min_lesion_mm3: float = Field(default=0.0, ge=0)
     validation: float = Field(default=0.1, ge=0, lt=1)
 
@@ -106,6 +111,8 @@ class DataSettings(Settings):
             raise ValueError("slice_numbers needs slices, the axis that they are counted along")
         if self.voxel_size and len(self.voxel_size) != self.dims:
             raise ValueError(f"voxel_size needs {self.dims} numbers")
+        if self.voxel_unit and not self.voxel_size:
+            raise ValueError("voxel_unit needs voxel_size, whose unit it is")
         return self
 
     @property

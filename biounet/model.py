@@ -23,6 +23,7 @@ from biounet.files import atomic_path
 from biounet.network import UNet
 from biounet.ranges import Ranges, channels_observed
 from biounet.recipe import LabelSettings, Recipe, Settings
+from biounet.volume import Unit
 
 _KEY = "biounet"
 _SUM = '{"sha256":"'  # with which the text of a card begins in a file
@@ -82,6 +83,11 @@ class Card(Settings):
     notes: tuple[str, ...] = ()
 
     @property
+    def unit(self) -> Unit | None:
+        """Unit of the voxel size that the model works at; None where it takes voxels as they are."""
+        return self.recipe.data.voxel_unit
+
+    @property
     def label(self) -> LabelSettings:
         """How probabilities of this model become objects."""
         return self.recipe.label
@@ -136,7 +142,7 @@ def continued(recipe: Recipe, start: Model) -> Recipe:
             f"the model predicts {', '.join(start.card.outputs)}, the recipe asks for {', '.join(outputs_of(recipe))}",
             hint="train without --from",
         )
-    data = recipe.data.model_copy(update={"voxel_size": known.data.voxel_size})
+    data = recipe.data.model_copy(update={"voxel_size": known.data.voxel_size, "voxel_unit": known.data.voxel_unit})
     return recipe.model_copy(update={"network": known.network, "normalise": known.normalise, "data": data})
 
 
@@ -272,7 +278,7 @@ def _parse_card(text: str, path: str | Path) -> Card:
         version = raw.get("format")
         if version != FORMAT:
             raise ModelError(f"model format {version}, this version reads {FORMAT}", path=path, hint="update biounet")
-        return Card.model_validate(raw)
+        return _with_unit(Card.model_validate(raw))
     except ModelError:
         raise
     except ValidationError as error:
@@ -282,6 +288,15 @@ def _parse_card(text: str, path: str | Path) -> Card:
         raise ModelError(f"its card cannot be read: {where}: {first['msg']}", path=path, hint=hint) from error
     except (ValueError, AttributeError, RecursionError) as error:  # of the JSON, or of the settings in it
         raise ModelError(f"its card cannot be read: {_first_line(error)}", path=path) from error
+
+
+def _with_unit(card: Card) -> Card:
+    """Add the unit of the voxel size to a card of an earlier version, which has the pixel size in µm or none in mm."""
+    data = card.recipe.data
+    if not data.voxel_size or data.voxel_unit is not None:
+        return card
+    unit = "mm" if card.pixel_size_um is None else "um"
+    return card.model_copy(update={"recipe": card.recipe.replace("data", voxel_unit=unit)})
 
 
 def weights_of(model: Model) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ Zoom = tuple[float, ...]
 
 
 _SURROUNDINGS = 0.05  # share of the voxels from which one value at all corners is no chance
+_FAR = 50.0  # factor between voxel sizes beyond which one of them is wrong
 _SAME = 0.02  # relative difference of voxel sizes that is not worth resampling
 
 
@@ -106,26 +108,50 @@ def _at_rank(counts: NDArray[np.int64], rank: float) -> float:
     return first + (second - first) * (rank - below)
 
 
-def zoom_to(grid: Grid, data: DataSettings) -> Zoom:
+def zoom_to(grid: Grid, data: DataSettings, path: Path | None = None) -> Zoom:
     """Return the factor along each axis that brings a grid to the grid that the model works on; 1 where it has none.
+
+    Parameters
+    ----------
+    grid
+        Of an image.
+    data
+        Says what the model works on.
+    path
+        The file of the image, for messages.
 
     Raises
     ------
     InputError
-        If the model works at a voxel size and the image's is unknown.
+        If the model works at a voxel size and the image's is unknown, in another unit, or far from it.
     """
     if data.pixel_size_um is None and not data.voxel_size:
         return (1.0,) * grid.dims
     wanted = data.voxel_size or (data.pixel_size_um,)
     if grid.spacing is None:
         what = f"at {wanted[0]} µm per pixel" if grid.dims == 2 else f"on voxels of {' x '.join(map(str, wanted))}"
-        raise InputError(f"pixel size unknown, and this model works {what}", hint="give it with --spacing")
+        raise InputError(f"pixel size unknown, and this model works {what}", path=path, hint="give it with --spacing")
+    _refuse_other_unit(grid, data, path)
     if data.voxel_size:
         zooms = tuple(step / size for step, size in zip(grid.spacing, data.voxel_size, strict=True))
     else:
         factor = 1e3 if grid.unit == "mm" else 1.0
         zooms = (float(np.mean(grid.spacing[-2:])) * factor / float(wanted[0] or 1),) * grid.dims
+    if not 1 / _FAR <= min(zooms) <= max(zooms) <= _FAR:
+        sizes = " x ".join(f"{size:.4g}" for size in grid.spacing)
+        works = " x ".join(f"{size:.4g}" for size in wanted if size)
+        unit = grid.unit if data.voxel_size else "µm"
+        cause = f"voxels of {sizes} {grid.unit}, and this model works at {works} {unit}"
+        raise InputError(cause, path=path, hint="give their size with --spacing if the file is wrong")
     return tuple(1.0 if abs(zoom - 1) < _SAME else zoom for zoom in zooms)
+
+
+def _refuse_other_unit(grid: Grid, data: DataSettings, path: Path | None) -> None:
+    """Refuse an image in µm where the voxel size that the model works at is in mm, and the other way round."""
+    unit = data.voxel_unit or ("um" if data.dims == 2 else None)
+    if data.voxel_size and unit is not None and grid.unit != unit:
+        cause = f"voxel size in {grid.unit}, and this model works on voxels in {unit}"
+        raise InputError(cause, path=path, hint=f"choose a model that was trained on images in {grid.unit}")
 
 
 def rescale(image: NDArray[np.float32], zoom: Zoom) -> NDArray[np.float32]:

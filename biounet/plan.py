@@ -38,18 +38,19 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
     Raises
     ------
     SettingsError
-        If only some of the images are calibrated, or their units differ.
+        If only some of the images are calibrated, or their units differ from each other or from the recipe's.
     """
     if recipe.data.dims == 2 or not grids:
         return recipe
     spacing = recipe.data.voxel_size or _working_spacing(grids)
+    unit = _working_unit(recipe, grids) if spacing else None
     steps = spacing or (1.0,) * 3
     sizes = tuple(np.median([_sizes(grid, spacing) for grid in grids], axis=0))
     network = _plan_network(recipe.network, steps, sizes)
     stride = tuple(np.prod([network.fold, *network.pools], axis=0).tolist())
     patch = recipe.train.patch
     edges = _plan_patch(patch, steps, sizes, stride) if isinstance(patch, int) else patch
-    recipe = recipe.replace("data", voxel_size=spacing).replace("network", **network.model_dump())
+    recipe = recipe.replace("data", voxel_size=spacing, voxel_unit=unit).replace("network", **network.model_dump())
     return recipe.replace(
         "train", patch=tuple(-(-edge // step) * step for edge, step in zip(edges, stride, strict=True))
     )
@@ -102,6 +103,19 @@ def _working_spacing(grids: Sequence[Grid]) -> Sizes:
         fine = float(np.percentile(np.array(known)[:, coarsest], _FINE))
         spacing[coarsest] = max(fine, np.delete(spacing, coarsest).max())
     return tuple(float(f"{size:.6g}") for size in spacing)
+
+
+def _working_unit(recipe: Recipe, grids: Sequence[Grid]) -> Unit | None:
+    """Return the unit of the training images, in which the voxel size is meant."""
+    there = {grid.unit for grid in grids if grid.unit is not None}
+    if len(there) > 1:
+        cause = "some training images state their voxel size in mm, some in µm"
+        raise SettingsError(cause, hint="keep them in separate models")
+    unit = there.pop() if there else recipe.data.voxel_unit
+    if recipe.data.voxel_unit not in (None, unit):
+        cause = f"data.voxel_unit is {recipe.data.voxel_unit!r}, the training images are in {unit}"
+        raise SettingsError(cause, hint="give data.voxel_size in the unit of the images")
+    return unit
 
 
 def _sizes(grid: Grid, spacing: Sizes) -> Sizes:

@@ -69,7 +69,7 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
     if volume.channels != len(recipe.data.channels):
         cause = f"{volume.channels} channels, the recipe expects {len(recipe.data.channels)}"
         raise InputError(cause, path=volume.source, hint="choose one with --channel")
-    zoom = zoom_to(volume.grid, recipe.data)
+    zoom = zoom_to(volume.grid, recipe.data, volume.source)
     body = body_box(volume.array, recipe.normalise, recipe.data)
     inside = annotation.labels[body]
     labels = rescale_labels(inside, rescaled_shape(inside.shape, zoom))

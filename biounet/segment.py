@@ -151,7 +151,7 @@ def check_fit(volume: Volume, card: Card) -> None:
 def zoom_for(volume: Volume, card: Card, diameter: float | None) -> Zoom:
     """Return the factor along each axis from the image's grid to the grid that the model works on."""
     if diameter is None:
-        return zoom_to(volume.grid, card.recipe.data)
+        return zoom_to(volume.grid, card.recipe.data, volume.source)
     if card.object_size_px is None:
         raise ModelError(f"the card of '{card.recipe.name}' has no object size to bring a diameter of {diameter} to")
     return (card.object_size_px / diameter,) * volume.grid.dims

@@ -82,3 +82,19 @@ def test_a_plan_in_words():
     assert words["levels"].startswith("32 channels, halved along y, x, 64 channels, halved along z, y, x, 96 channels")
     assert words["levels"].endswith("halved along y, x, 128 channels")
     assert describe_plan(plan(VOLUMES, [Grid((40, 40, 40))]))["voxel size (z, y, x)"] == "as stored"
+
+
+def test_the_unit_of_the_voxel_size_is_that_of_the_training_images():
+    for unit in ("mm", "um"):
+        grids = [Grid((9, 9, 9), (1.0, 1.0, 1.0), unit)]
+        assert plan(VOLUMES, grids).data.voxel_unit == unit
+        stated = VOLUMES.replace("data", voxel_size=(2.0, 1.0, 1.0))
+        assert plan(stated, grids).data.voxel_unit == unit
+        other = stated.replace("data", voxel_unit="mm" if unit == "um" else "um")
+        with pytest.raises(SettingsError, match=f"the training images are in {unit}"):
+            plan(other, grids)
+    with pytest.raises(SettingsError, match="some in µm"):
+        plan(stated, [*grids, Grid((9, 9, 9), (1.0, 1.0, 1.0), "mm")])
+    assert plan(VOLUMES, [Grid((9, 9, 9))]).data.voxel_unit is None
+    with pytest.raises(SettingsError, match="voxel_unit"):
+        parse_recipe({"data": {"dims": 3, "voxel_unit": "mm"}})

@@ -30,6 +30,7 @@ _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
     *((beginning, read_nifti) for beginning in BEGINNINGS),
 )
 _UNKNOWN = "pixel size unknown"
+_LARGEST_MM = 100.0  # no scanner has voxels that are longer
 _SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
 _PEEK = 4096  # pixels that show that most images are not constant
 
@@ -222,7 +223,8 @@ def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOp
     if len(known) == len(letters):
         spacing = tuple(raw.spacing[letter] for letter in letters)
         notes = tuple(note for note in raw.notes if not note.startswith(_UNKNOWN))  # of an axis that is left out
-        return Grid(shape, spacing, raw.unit, raw.affine if whole else None, header), (*notes, *_not_square(raw))
+        grid = Grid(shape, spacing, raw.unit, raw.affine if whole else None, header)
+        return grid, (*notes, *_not_square(raw), *_too_large(grid))
     missing = (f"{_UNKNOWN}: the distance of the planes is missing",) if known and not unknown else ()
     return Grid(shape, header=header), (*raw.notes, *missing)
 
@@ -232,3 +234,11 @@ def _not_square(raw: RawImage) -> tuple[str, ...]:
     if raw.unit != "um" or abs(x - y) <= _SQUARE * x:
         return ()
     return (f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm",)
+
+
+def _too_large(grid: Grid) -> tuple[str, ...]:
+    """Say so where voxels are in metres, as when numbers in mm stand under a code of another unit."""
+    if grid.unit != "mm" or max(grid.steps) <= _LARGEST_MM:
+        return ()
+    sizes = " x ".join(f"{size:g}" for size in grid.steps)
+    return (f"the header gives voxels of {sizes} mm, which no scanner has: its unit may be wrong (see --spacing)",)
