@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from biounet.files import ReadOptions
+from biounet.orientation import describe_orientations
 from biounet.plan import describe_plan
 from biounet.preflight import Annotated, Folders, Preflight
 from biounet.recipe import Recipe
@@ -33,6 +34,8 @@ class CheckedImage:
         Of the pixels.
     spacing, unit
         Pixel size, None where unknown.
+    orientation
+        Where the axes x, y and z of the file lead, such as ``"LPS"``; None where unknown.
     objects
         Number of objects, or of classes that occur; None without annotation.
     labelled
@@ -51,6 +54,7 @@ class CheckedImage:
     objects: int | None
     labelled: float | None
     notes: tuple[str, ...]
+    orientation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,9 @@ class CheckReport:
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
-        header = ("image -> annotation", "shape", "type", "pixel size", "objects", "labelled", "notes")
-        table: list[tuple[str, ...]] = [header]
+        oriented = any(row.orientation for row in self.rows)
+        names = ("image -> annotation", "shape", "type", "pixel size", "orientation", "objects", "labelled", "notes")
+        table: list[tuple[str, ...]] = [names if oriented else names[:4] + names[5:]]
         for row in self.rows:
             unit = "µm" if row.unit == "um" else row.unit
             spacing = f"{' x '.join(f'{s:.4g}' for s in row.spacing)} {unit}" if row.spacing else "unknown"
@@ -77,7 +82,8 @@ class CheckReport:
             notes = "; ".join(note for note in row.notes if not note.startswith(("pixel size", "voxel size")))
             shape = " x ".join(map(str, row.shape))
             pair = f"{row.image} -> {row.annotation or 'none'}"
-            table.append((pair, shape, row.dtype, spacing, objects, share, notes))
+            lies = (row.orientation or "unknown",) if oriented else ()
+            table.append((pair, shape, row.dtype, spacing, *lies, objects, share, notes))
         return table
 
 
@@ -103,7 +109,8 @@ def check_data(
     """
     flight = Preflight((images, labels), recipe, options, validation)
     rows = sorted(((found.number, _describe(found)) for found in flight.read()), key=lambda row: row[0])
-    shown = describe_plan(flight.recipe, flight.grids[0].unit) if flight.grids else {}
+    shown = {"orientation": describe_orientations(flight.grids)} if flight.grids else {}
+    shown |= describe_plan(flight.recipe, flight.grids[0].unit) if flight.grids else {}
     return CheckReport(tuple(row for _, row in rows), tuple(flight.problems), shown)
 
 
@@ -124,4 +131,5 @@ def _describe(found: Annotated) -> CheckedImage:
         objects=objects,
         labelled=labelled,
         notes=(*volume.notes, *([f"the same image as {found.same_as}"] if found.same_as else [])),
+        orientation=volume.grid.axcodes,
     )

@@ -43,15 +43,16 @@ class DataSettings(Settings):
         For ``classes``: regions, or classes, that nobody drew in a case, by the name of its annotation or of the folder
         that this lies in. They do not exist there.
     slices
-        Axis, ``z``, ``y`` or ``x``, along which only those slices are labelled that hold any label; None: all are.
-        Of objects in volumes, contour and distance are then learned from their sections.
+        Axis of the file, ``z``, ``y`` or ``x``, along which only those slices are labelled that hold any label; None:
+        all are. Of objects in volumes, contour and distance are then learned from their sections.
     slice_numbers
         The slices along that axis that are labelled, counted from 0, instead of those that hold any label.
     pixel_size_um
         Working grid in µm per pixel. None works on the pixels of the images as they are.
     voxel_size
         Working grid of volumes along z, y and x. Training plans it as the median of the training images where it is
-        empty.
+        empty. Of volumes with an affine these are the axes of the patient, z to superior, y to anterior and x to the
+        right, in whatever order the voxels are stored.
     voxel_unit
         Unit of `voxel_size`, that of the files: ``mm`` for NIfTI, ``um`` for TIFF. Training takes it from the training
         images; images in another unit are then refused.

@@ -20,6 +20,7 @@ from biounet.distances import signed_distance
 from biounet.files import Pair, ReadOptions, read_annotation, unknown_regions
 from biounet.loss import boundary_regions, weights_of
 from biounet.normalise import normalise, rescale
+from biounet.orientation import canonical_volume
 from biounet.preflight import Placed, place
 from biounet.preflight import hold_out as hold_out
 from biounet.prepare import CENTRE, IMAGE, TARGET, LoadVolumed, augmentation, seed_all
@@ -32,7 +33,7 @@ _LIMIT = 1e4  # of normalised intensities: beyond it a hot pixel would be infini
 
 @dataclass(frozen=True)
 class Case:
-    """One annotated image on the working grid, inside `biounet.normalise.body_box`.
+    """One annotated image in the canonical orientation on the working grid, inside `biounet.normalise.body_box`.
 
     Attributes
     ----------
@@ -51,7 +52,7 @@ class Case:
     steps
         Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
     grid
-        Grid of the image in its file.
+        Grid of the image in the canonical orientation, before it is resampled.
     across
         The axis across which single planes are labelled, whose sections are learned; None where objects are.
     """
@@ -88,14 +89,17 @@ def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | Non
 
 
 def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
-    """Bring an image and its annotation to the working grid and make the targets."""
+    """Bring an image and its annotation to the canonical orientation and the working grid, and make the targets."""
     return case_of(volume, annotation, place(volume, annotation, recipe), recipe)
 
 
 def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Recipe) -> Case:
     """Make what the network learns from an image and the place of its annotation on the working grid."""
+    volume = canonical_volume(volume)
     image = rescale(normalise(volume.array, recipe.normalise)[(slice(None), *placed.body)], placed.zoom)
     labels, steps = placed.labels, placed.steps
+    if placed.across is not None:  # the recipe counts along the axes of the file
+        recipe = recipe.replace("data", slices="zyx"[placed.across])
     drawn = Annotation(labels, annotation.kind, Grid(labels.shape), annotation.source)
     target = targets_of(drawn, recipe, steps)
     dense = bool((labels != UNLABELLED).all())
@@ -108,7 +112,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
         foreground=_places(labels, annotation.kind),
         steps=steps,
         grid=volume.grid,
-        across=recipe.data.across,
+        across=placed.across,
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from biounet import shape
 from biounet.errors import InputError
 from biounet.measure import Columns
+from biounet.orientation import orientation_of
 from biounet.volume import ROUNDING, Grid, bounding_box
 
 Floats = NDArray[np.float64]
@@ -129,14 +130,11 @@ class _Lesions(NamedTuple):
 
 
 def _frame(grid: Grid) -> _Frame:
-    axes = list(range(grid.dims))
+    axes = list(orientation_of(grid).axes)
     if grid.affine is None or grid.unit is None or grid.dims == 2:
         return _Frame(axes, np.diag(grid.steps), grid.unit)
     affine = np.array(grid.affine, np.float64)[:3]
-    steps = affine[:, 2::-1].T  # a row for each of z, y and x
-    upward = np.abs(steps[:, 2]) / np.linalg.norm(steps, axis=1)
-    axes.insert(0, axes.pop(int(np.argmax(upward))))
-    return _Frame(axes, steps, "mm", affine[:, 3])
+    return _Frame(axes, affine[:, 2::-1].T, "mm", affine[:, 3])  # a row of steps for each of z, y and x
 
 
 def _sizes(found: _Lesions, frame: _Frame) -> Columns:

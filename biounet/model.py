@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -48,6 +48,10 @@ class Card(Settings):
         Median diameter of a training object, of a circle or ball of the same size, in pixels of the working grid.
     pixel_size_um
         Median pixel size of the training images in µm, None where they were not calibrated.
+    orientation
+        ``"RAS"``: volumes are brought to it (see `biounet.orientation`). ``"as stored"``: no training image said how
+        it is oriented. None in models of earlier versions, which learned from voxels in the order of their files: RAS
+        is assumed of them, with a remark where a volume is stored otherwise.
     lengths
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
     seen
@@ -73,6 +77,7 @@ class Card(Settings):
     outputs: tuple[str, ...]
     object_size_px: float | None = None
     pixel_size_um: float | None = None
+    orientation: Literal["RAS", "as stored"] | None = None
     lengths: str = "px"
     seen: dict[str, tuple[float, float]] = Field(default_factory=dict)
     data: dict[str, float] = Field(default_factory=dict)

@@ -14,6 +14,7 @@ from itertools import zip_longest
 import numpy as np
 
 from biounet.errors import SettingsError
+from biounet.orientation import canonical_grid
 from biounet.recipe import NetworkSettings, Recipe
 from biounet.volume import ROUNDING, Grid, Unit
 
@@ -33,7 +34,8 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
     recipe
         The recipe.
     grids
-        Of the training images.
+        Of the training images. What is planned are the axes of the patient (see `biounet.orientation`): z leads to
+        superior, whatever axis of the files does.
 
     Raises
     ------
@@ -42,6 +44,7 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
     """
     if recipe.data.dims == 2 or not grids:
         return recipe
+    grids = [canonical_grid(grid) for grid in grids]
     spacing = recipe.data.voxel_size or _working_spacing(grids)
     unit = _working_unit(recipe, grids) if spacing else None
     steps = spacing or (1.0,) * 3

@@ -27,6 +27,7 @@ from biounet.files import (
     read_volume,
 )
 from biounet.normalise import Zoom, body_box, rescale_labels, rescaled_shape, zoom_to
+from biounet.orientation import canonical_volume, orientation_of
 from biounet.plan import plan
 from biounet.recipe import Recipe
 from biounet.volume import Grid, Volume
@@ -36,7 +37,7 @@ Folders = tuple[str | Path, str | Path | None]
 
 @dataclass(frozen=True)
 class Placed:
-    """Where an annotated image lies on the working grid.
+    """Where an annotated image in the canonical orientation lies on the working grid.
 
     Attributes
     ----------
@@ -48,16 +49,19 @@ class Placed:
         The annotation of that part on the working grid, int32, shape ``([z,] y, x)``.
     steps
         Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
+    across
+        The axis across which single planes are labelled, whose sections are learned; None where objects are.
     """
 
     body: tuple[slice, ...]
     zoom: Zoom
     labels: NDArray[np.int32]
     steps: tuple[float, ...]
+    across: int | None = None
 
 
 def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
-    """Bring the annotation of an image to the working grid of a recipe.
+    """Bring the annotation of an image to the canonical orientation and the working grid of a recipe.
 
     Raises
     ------
@@ -69,13 +73,16 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
     if volume.channels != len(recipe.data.channels):
         cause = f"{volume.channels} channels, the recipe expects {len(recipe.data.channels)}"
         raise InputError(cause, path=volume.source, hint="choose one with --channel")
+    way, volume = orientation_of(volume.grid), canonical_volume(volume)
     zoom = zoom_to(volume.grid, recipe.data, volume.source)
     body = body_box(volume.array, recipe.normalise, recipe.data)
-    inside = annotation.labels[body]
+    inside = np.ascontiguousarray(way.apply(annotation.labels)[body])
     labels = rescale_labels(inside, rescaled_shape(inside.shape, zoom))
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=annotation.source)
-    return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe))
+    across = recipe.data.across
+    across = None if across is None else way.axes.index(across)
+    return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe), across)
 
 
 def _steps(grid: Grid, zoom: Zoom, recipe: Recipe) -> tuple[float, ...]:
@@ -196,7 +203,7 @@ class Preflight:
             if found.placed is not None and not found.held:
                 values |= {*np.unique(found.placed.labels).tolist()}
                 if self._data.kind == "instances":
-                    whole.add(has_whole_object(found.placed.labels, self._data.across))
+                    whole.add(has_whole_object(found.placed.labels, found.placed.across))
             yield found
         if values:
             self._refuse_useless(values, whole)

@@ -16,6 +16,7 @@ from biounet.job import BatchOptions, name_of
 from biounet.memory import expected_bytes
 from biounet.model import Model
 from biounet.one_file import own_words
+from biounet.orientation import canonical_grid
 from biounet.outputs import output_names
 from biounet.segment import check_fit, zoom_for
 from biounet.volume import Grid, Unit, Volume, apart
@@ -84,9 +85,9 @@ def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Prev
     try:
         found = [describe(file, options.read) for file in image.files()]
         grid = _one_grid([part.grid for part in found], image.files())
-        shape = (sum(part.channels for part in found), *grid.shape)
-        blank = np.broadcast_to(np.zeros((), found[0].dtype), shape)  # takes no memory
-        volume = Volume(blank, grid, image.path, tuple(dict.fromkeys(note for part in found for note in part.notes)))
+        shape, turned = (sum(part.channels for part in found), *grid.shape), canonical_grid(grid)
+        blank = np.broadcast_to(np.zeros((), found[0].dtype), (shape[0], *turned.shape))  # takes no memory
+        volume = Volume(blank, turned, image.path, tuple(dict.fromkeys(note for part in found for note in part.notes)))
         check_fit(volume, model.card)
         zoom = zoom_for(volume, model.card, options.segment.diameter)
     except BiounetError as error:

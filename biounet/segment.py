@@ -19,6 +19,7 @@ from biounet.lesions import fewest_voxels, measure_lesions
 from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
 from biounet.normalise import Zoom, body_box, normalise, onto_planes, rescale, zoom_to
+from biounet.orientation import AS_STORED, CANONICAL, canonical_volume, orientation_of
 from biounet.predict import FULL, Predictor
 from biounet.quality import remarks_on
 from biounet.recipe import DataSettings, LabelSettings, own_value
@@ -115,26 +116,44 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     check_fit(volume, card)
     settings = options.label or card.label
     clock = _Clock()
-    zoom = zoom_for(volume, card, options.diameter)
-    body = body_box(volume.array, card.recipe.normalise, card.recipe.data)
-    image = rescale(normalise(volume.array, card.recipe.normalise)[(slice(None), *body)], zoom)
+    way, turned = orientation_of(volume.grid), canonical_volume(volume)
+    zoom = zoom_for(turned, card, options.diameter)
+    body = body_box(turned.array, card.recipe.normalise, card.recipe.data)
+    image = rescale(normalise(turned.array, card.recipe.normalise)[(slice(None), *body)], zoom)
     clock.lap("normalise")
     if card.recipe.data.kind == "classes":
         maps = predict_image(image, predictor, options)
-        labels: NDArray[Any] = np.zeros(volume.grid.shape, np.uint8)
+        labels: NDArray[Any] = np.zeros(turned.grid.shape, np.uint8)
         labels[body] = label_maps(maps, labels[body].shape, card.recipe.data, settings)
+        labels = np.ascontiguousarray(way.undo(labels))
         clock.lap("predict_and_label")
         columns, count = _measure_regions(labels, card.recipe.data, volume.grid)
     else:
-        objects = _find_objects(image, volume, predictor, card, settings, options)
+        objects = _find_objects(image, turned, predictor, card, settings, options)
         clock.lap("predict_and_label")
-        labels, count = objects.labels, len(objects.count)
+        labels, count = np.ascontiguousarray(way.undo(objects.labels)), len(objects.count)
         columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
     clock.lap("measure")
     scale, doubtful = math.prod(zoom) ** (1 / len(zoom)), card.validation.get("doubtful_below")
     remarks = remarks_on(volume.array, image, columns, scale, card.seen, doubtful)
     clock.lap("quality")
+    remarks += _remarks_on_orientation(volume.grid, card)
     return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps)
+
+
+def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:
+    """Return remarks where nobody knows whether image and model lie in one orientation, and it matters."""
+    if card.recipe.data.dims == 2 or card.recipe.augment.mirror:  # turned and mirrored at will while it learned
+        return []
+    if grid.axcodes is None:
+        known = card.orientation == CANONICAL
+        return [f"orientation unknown: worked on as stored, by a model of volumes in {CANONICAL}"] if known else []
+    if card.orientation == AS_STORED:
+        return [f"brought to {CANONICAL}, by a model of images that did not say how they are oriented"]
+    if card.orientation is None and grid.axcodes != CANONICAL:
+        assumed = f"the model's card does not say in which orientation it works, and {CANONICAL} is assumed"
+        return [f"brought from {grid.axcodes} to {CANONICAL}: {assumed}"]
+    return []
 
 
 def check_fit(volume: Volume, card: Card) -> None:
@@ -149,7 +168,7 @@ def check_fit(volume: Volume, card: Card) -> None:
 
 
 def zoom_for(volume: Volume, card: Card, diameter: float | None) -> Zoom:
-    """Return the factor along each axis from the image's grid to the grid that the model works on."""
+    """Return the factor along each axis from the grid of an image in the canonical order to the model's own."""
     if diameter is None:
         return zoom_to(volume.grid, card.recipe.data, volume.source)
     if card.object_size_px is None:

@@ -23,6 +23,7 @@ from biounet.dataset import Case, Patches, Steps, fit_patch
 from biounet.errors import InputError, Stopped, TrainingError
 from biounet.loss import recipe_loss
 from biounet.model import Card, Model, continued, new_network, outputs_of
+from biounet.orientation import orientation_stated
 from biounet.predict import has_fast_bfloat16, pick_device
 from biounet.quality import Looks, looks_of, ranges_of
 from biounet.recipe import Recipe
@@ -269,6 +270,7 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures)
         outputs=outputs_of(recipe),
         object_size_px=float(np.median(sizes)) if len(sizes) else None,
         pixel_size_um=float(np.median(spacings)) if calibrated else None,
+        orientation=orientation_stated(case.grid for case in cases),
         lengths=recipe.targets.unit,
         seen=seen_of(cases, recipe),
         data={"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,11 @@ Headers hold rotations and voxel sizes in 32 bits, which makes 0.99999998 mm of 
 must not depend on that, so every bound is met from this much before it.
 """
 
+WORLD = ("LR", "PA", "IS")
+"""Names of the directions of space, those to which coordinates in RAS grow last: left and right, and so on."""
+
 _OFF = 1e-3  # of a voxel: more than float32 headers that mean the same place are apart
+_TIE = 1e-4  # of sums of cosines: two orders are equally close to the axes of space
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,12 @@ class Grid:
         Unit of `spacing`, ``"um"`` or ``"mm"``; None exactly where `spacing` is None.
     affine
         Of a NIfTI volume: three rows of four numbers that take a voxel ``(x, y, z, 1)``, x first, to its place in mm,
-        right, anterior and superior of the scanner's origin. None for files that have none.
+        right, anterior and superior of the origin of its frame. None for files that have none.
     header
         The header of that NIfTI file, from which label images take their place in space, bit for bit.
+    axcodes
+        Where the axes x, y and z lead, a letter of `WORLD` for each, such as ``"LPS"`` (as `nibabel.aff2axcodes`);
+        None where nobody knows. Follows from `affine` where there is one.
     """
 
     shape: tuple[int, ...]
@@ -49,8 +57,11 @@ class Grid:
     unit: Unit | None = None
     affine: tuple[tuple[float, ...], ...] | None = None
     header: bytes | None = field(default=None, compare=False, repr=False)
+    axcodes: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.affine is not None:
+            object.__setattr__(self, "axcodes", nearest_axcodes(self.affine, len(self.shape)))
         if len(self.shape) not in (2, 3) or min(self.shape) < 1:
             raise InputError(f"a grid has 2 or 3 axes of at least one voxel, not shape {self.shape}")
         if (self.spacing is None) != (self.unit is None):
@@ -81,6 +92,25 @@ class Grid:
     def steps(self) -> tuple[float, ...]:
         """Length of one voxel step along each axis: in `unit` when calibrated, else in voxels."""
         return self.spacing if self.spacing is not None else (1.0,) * self.dims
+
+
+def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
+    """Return the directions of space that the first `dims` axes of an affine are closest to, one for each.
+
+    Of all ways to give each axis a direction of its own, the one with the largest sum of cosines. Of two that are
+    equally close, as at 45 degrees, the choice depends on where the axes lead and not on the order they are stored in.
+    """
+    columns = np.array(affine, np.float64)[:, :dims]
+    cosines = columns / np.linalg.norm(columns, axis=0)
+    found = []
+    for worlds in permutations(range(3), dims):
+        closeness = float(sum(abs(cosines[world, axis]) for axis, world in enumerate(worlds)))
+        order = sorted(range(dims), key=lambda axis: worlds[axis])
+        leads = [cosines[:, axis] * (1 if cosines[worlds[axis], axis] >= 0 else -1) for axis in order]
+        found.append((closeness, np.concatenate(leads).round(3).tolist(), worlds))
+    best = max(closeness for closeness, *_ in found)
+    worlds = max((leads, worlds) for closeness, leads, worlds in found if closeness > best - _TIE)[1]
+    return "".join(WORLD[world][int(cosines[world, axis] >= 0)] for axis, world in enumerate(worlds))
 
 
 def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:

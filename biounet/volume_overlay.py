@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.orientation import orientation_of
 from biounet.overlay import LARGEST, Limits, contrast, draw_overlay, palette
 from biounet.volume import Grid
 
@@ -79,18 +80,12 @@ def _upright(
     image: NDArray[Any], labels: NDArray[Any], grid: Grid
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[float, ...]]:
     """Turn a volume so that its axes run from superior, from anterior and from the patient's right."""
-    if grid.affine is None:
+    if grid.axcodes is None:
         return image, labels, grid.steps
-    directions = np.array(grid.affine)[:, :3]  # rows right, anterior, superior; columns x, y, z
-    left, axes, turned = [0, 1, 2], [], []
-    for row in (2, 1, 0):
-        column = max(left, key=lambda axis: abs(directions[row, axis]))
-        left.remove(column)
-        axes.append(2 - column)  # arrays count z, y, x
-        # Each of them grows towards the body's end that is shown first.
-        turned.append(slice(None, None, -1) if directions[row, column] > 0 else slice(None))
-    where = tuple(turned)
-    return image.transpose(axes)[where], labels.transpose(axes)[where], tuple(grid.steps[axis] for axis in axes)
+    way = orientation_of(grid)
+    # The canonical axes grow away from the end of the body that is shown first.
+    image, labels = (way.apply(array)[::-1, ::-1, ::-1] for array in (image, labels))
+    return image, labels, tuple(grid.steps[axis] for axis in way.axes)
 
 
 def _connected(classes: NDArray[Any]) -> NDArray[np.int32]:

@@ -236,6 +236,6 @@ def test_check_lists_volumes_with_their_unit(tmp_path):
     (tmp_path / "p2/flair.nii.gz").unlink()
     report = check_data(tmp_path, None, recipe)
     _, row = report.as_table()
-    assert row[1:6] == ("2 x 2 x 3 x 4", "int16", "2 x 0.75 x 0.5 mm", "1", "100.0%")
+    assert row[1:7] == ("2 x 2 x 3 x 4", "int16", "2 x 0.75 x 0.5 mm", "RAS", "1", "100.0%")
     assert report.problems == (f"{tmp_path / 'p2/t1c.nii.gz'}: case 'p2': no file of 'flair'",)
     assert report.as_dict()["images"][0]["unit"] == "mm"

@@ -16,7 +16,7 @@ from biounet.files.nifti import BEGINNINGS, GZIP, read_nifti
 from biounet.files.picture import read_jpeg, read_png
 from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size
 from biounet.files.tiff import read_tiff
-from biounet.volume import Grid, Volume, apart
+from biounet.volume import Grid, Volume, apart, nearest_axcodes
 
 # A new format is a line here: how its files begin, and what reads their headers.
 _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
@@ -211,11 +211,11 @@ def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOp
     letters = "ZYX"[-len(shape) :]
     whole = tuple(n for n in raw.shape[-3:] if n > 1) == tuple(n for n in shape if n > 1)  # not one plane of many
     header = raw.header if whole else None
+    axcodes = None if raw.affine is None else nearest_axcodes(raw.affine, len(shape))
     if options.spacing is not None:
         about_size = ("pixel size", "voxel size", "the header gives")
-        return Grid(shape, options.spacing, raw.unit, header=header), tuple(
-            note for note in raw.notes if not note.startswith(about_size)
-        )
+        grid = Grid(shape, options.spacing, raw.unit, header=header, axcodes=axcodes)
+        return grid, tuple(note for note in raw.notes if not note.startswith(about_size))
     if raw.fault is not None:
         raise InputError(raw.fault[0], path=path, hint=raw.fault[1])
     known = [letter for letter in letters if letter in raw.spacing]
@@ -223,10 +223,10 @@ def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOp
     if len(known) == len(letters):
         spacing = tuple(raw.spacing[letter] for letter in letters)
         notes = tuple(note for note in raw.notes if not note.startswith(_UNKNOWN))  # of an axis that is left out
-        grid = Grid(shape, spacing, raw.unit, raw.affine if whole else None, header)
+        grid = Grid(shape, spacing, raw.unit, raw.affine if whole else None, header, axcodes)
         return grid, (*notes, *_not_square(raw), *_too_large(grid))
     missing = (f"{_UNKNOWN}: the distance of the planes is missing",) if known and not unknown else ()
-    return Grid(shape, header=header), (*raw.notes, *missing)
+    return Grid(shape, header=header, axcodes=axcodes), (*raw.notes, *missing)
 
 
 def _not_square(raw: RawImage) -> tuple[str, ...]:
