@@ -12,6 +12,7 @@ from pathlib import Path
 
 from biounet.errors import InputError
 from biounet.files.cases import FoundImage, group_cases, named_case
+from biounet.files.foreign import refuse_foreign
 from biounet.files.names import MASKS, OUTPUTS, SUFFIXES, ending, is_image, is_result, natural, stem_of
 
 __all__ = [
@@ -92,6 +93,8 @@ def find_images(inputs: Sequence[str | Path], channels: Sequence[str] = ()) -> l
             key = os.path.join(real(image.path.parent), image.path.name)  # noqa: PTH118 - faster for many
             found.setdefault(key, replace(image, relative=place.get(one, Path()) / image.relative))
     if not found and not named:
+        for one in plain:
+            refuse_foreign(Path(one))
         raise InputError("no image found", path=", ".join(given), hint=_LOOKED_FOR)
     images = group_cases([image for image in found.values() if not image.problem], channels)
     images += [image for image in found.values() if image.problem]
@@ -225,6 +228,7 @@ def find_pairs(images: str | Path, labels: str | Path | None = None, channels: S
         more = f"; and {len(alone.problems) - 5} more" if len(alone.problems) > 5 else ""
         raise InputError(f"{shown}{more}", path=images, hint="'biounet check' lists all")
     if not pairs:
+        refuse_foreign(Path(images))
         raise InputError("no image with an annotation found", path=images)
     return pairs
 
@@ -250,6 +254,8 @@ def match_pairs(
     inside = labels.resolve().is_relative_to(images.resolve())  # such as img/ and img/masks/
     apart = {file.resolve() for file in annotated} if inside else set()
     files = [file for file in list_images(images) if file.resolve() not in apart]
+    if not files:
+        refuse_foreign(images)
     return _match(_group(files, images, channels), annotated, labels)
 
 

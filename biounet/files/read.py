@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.errors import InputError
 from biounet.files.axes import ReadOptions, arrange
+from biounet.files.foreign import refuse_foreign
 from biounet.files.nifti import BEGINNINGS, GZIP, read_nifti
 from biounet.files.picture import read_jpeg, read_png
 from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size
@@ -29,6 +30,7 @@ _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
     (GZIP, read_nifti),
     *((beginning, read_nifti) for beginning in BEGINNINGS),
 )
+_NO_NIFTI = (".mgz",)  # gzip files that hold another format
 _UNKNOWN = "pixel size unknown"
 _LARGEST_MM = 100.0  # no scanner has voxels that are longer
 _SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
@@ -154,6 +156,7 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
         If it is of no known format, or declares more than `limit` bytes of pixels.
     """
     if path.is_dir():
+        refuse_foreign(path)
         raise InputError("a folder, not an image", path=path)
     if path.exists() and not path.is_file():
         raise InputError("not a file", path=path)  # to read from a pipe could wait for ever
@@ -161,6 +164,8 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
         begin = file.read(16)
     if not begin:
         raise InputError("empty file", path=path)
+    if path.name.lower().endswith(_NO_NIFTI):
+        refuse_foreign(path)
     for magic, read in _FORMATS:
         if begin.startswith(magic):
             raw = read(path)
@@ -168,6 +173,7 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
                 raise InputError(f"an image without pixels, shape {' x '.join(map(str, raw.shape))}", path=path)
             refuse_size(raw, path, limit)
             return as_declared(raw, path)
+    refuse_foreign(path)
     shown = begin.decode("ascii", "replace").replace("\ufffd", "?")
     raise InputError(f"not a TIFF, NIfTI, PNG or JPEG (begins with {shown!r})", path=path)
 
