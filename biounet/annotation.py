@@ -34,12 +34,15 @@ class Annotation:
         Grid of `labels`.
     source
         The file it was read from.
+    notes
+        Remarks that a user should see.
     """
 
     labels: NDArray[np.int32]
     kind: Kind
     grid: Grid
     source: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32:

@@ -130,6 +130,11 @@ def _describe(found: Annotated) -> CheckedImage:
         unit=volume.grid.unit,
         objects=objects,
         labelled=labelled,
-        notes=(*volume.notes, *([f"the same image as {found.same_as}"] if found.same_as else [])),
+        notes=_notes(found),
         orientation=volume.grid.axcodes,
     )
+
+
+def _notes(found: Annotated) -> tuple[str, ...]:
+    drawn = found.annotation.notes if found.annotation is not None else ()
+    return (*found.volume.notes, *drawn, *([f"the same image as {found.same_as}"] if found.same_as else []))
