@@ -106,6 +106,34 @@ def refuse_absent(values: Collection[int], regions: Mapping[str, Collection[int]
         raise InputError(f"no annotation has {', '.join(absent)}", hint=hint)
 
 
+def refuse_one_sided(values: Collection[int], kind: Kind) -> None:
+    """Refuse annotations that show no object, or nothing but objects: what is everywhere cannot be told from nothing.
+
+    Parameters
+    ----------
+    values
+        That occur in the annotations.
+    kind
+        Of the annotations. Classes may cover everything, and so may objects where all of an image was labelled.
+
+    Raises
+    ------
+    InputError
+        Saying which of the two is missing.
+    """
+    if kind == "instances" and max(values, default=0) <= 0:
+        hint = "is this the folder of the annotations, and did their export work?"
+        raise InputError("no annotation has an object", hint=hint)
+    if 0 in values or kind == "classes":
+        return
+    if kind == "scribbles":
+        hint = "paint some where no object is, as a class called 'background'"
+        raise InputError("no annotation has a stroke of background: everything would become an object", hint=hint)
+    if UNLABELLED in values:
+        hint = "label some voxels where no object is as 0"
+        raise InputError("no annotation has background: everything would become an object", hint=hint)
+
+
 def refuse_parts(whole: Iterable[bool | None]) -> None:
     """Refuse annotations of instances in which every object meets unlabelled space.
 

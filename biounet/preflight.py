@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.annotation import UNLABELLED, Annotation, has_whole_object, refuse_absent, refuse_parts
+from biounet.annotation import (
+    UNLABELLED,
+    Annotation,
+    has_whole_object,
+    refuse_absent,
+    refuse_one_sided,
+    refuse_parts,
+)
 from biounet.errors import BiounetError, InputError, SettingsError
 from biounet.files import (
     Pair,
@@ -291,6 +298,7 @@ class Preflight:
     def _refuse_useless(self, values: set[int], whole: set[bool | None]) -> None:
         """Refuse annotations from which nothing, or not all, can be learned that the recipe asks for."""
         try:
+            refuse_one_sided(values, self._data.kind)
             refuse_absent(values, self._data.learned)
             refuse_parts(whole)
         except InputError as error:

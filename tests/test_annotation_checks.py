@@ -239,3 +239,30 @@ def test_remarks_stand_in_the_table_of_check(tmp_path, field):
     labels[0, 0] = 2
     (row, _) = check_data(*data_set(tmp_path, labels, labels.T.copy()), RECIPE).rows
     assert any("stray pixels" in note for note in row.notes)
+
+
+def test_one_image_without_a_cell_is_fine_and_all_are_not(tmp_path, field):
+    labels = field.astype(np.uint16)
+    assert not check_data(*data_set(tmp_path / "one", labels, 0 * labels), RECIPE).problems
+    (problem,) = said_by_both(data_set(tmp_path / "none", 0 * labels, 0 * labels))
+    assert problem.startswith("no annotation has an object (hint: ")
+
+
+def test_objects_need_background_where_not_everything_was_labelled(tmp_path, field):
+    objects = np.where(field > 0, field, U).astype(np.int16)
+    (problem,) = [each for each in said_by_both(data_set(tmp_path / "a", objects)) if "background" in each]
+    assert "label some voxels where no object is as 0" in problem
+    tiles = SOUND["without background"](field).astype(np.uint16)
+    assert not check_data(*data_set(tmp_path / "b", tiles), RECIPE).problems
+
+
+@pytest.mark.parametrize("classes", [["cell", "background"], ["cell", "debris"]])
+def test_strokes_need_background(tmp_path, field, classes):
+    strokes = np.zeros(field.shape, np.uint8)
+    strokes[::9] = field[::9] > 0
+    strokes[40] *= 2 if "debris" in classes else 1
+    data = {"kind": "scribbles", "classes": classes}
+    recipe = parse_recipe({**RECIPE.model_dump(), "data": data})
+    (problem,) = said_by_both(data_set(tmp_path, strokes), recipe)
+    assert problem.startswith("no annotation has a stroke of background")
+    assert "a class called 'background'" in problem
