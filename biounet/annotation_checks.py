@@ -73,8 +73,8 @@ def inspect_annotation(annotation: Annotation) -> list[Finding]:
     if annotation.kind == "instances":
         pieces = _pieces_of(labels)
         large = _largest_of(labels, pieces)
-        found += [_points(pieces), _undeclared(large), _background(large), _planes_apart(labels)]
-        found += [_classes(pieces), _in_pieces(pieces), _strays(pieces), _no_background(labels)]
+        found += [_points(pieces), _undeclared(large), _planes_apart(labels), _classes(pieces)]
+        found += [_background(large), _in_pieces(pieces), _strays(pieces), _no_background(labels)]
     return sorted((one for one in found if one is not None), key=lambda one: one.severity != "problem")
 
 
@@ -223,7 +223,7 @@ def _background(large: _Largest) -> Finding | None:
     around = large.others >= _FEW and large.touched >= _NEARLY_ALL * large.others and large.share >= _BACKGROUND
     if not (around or (large.everywhere and large.share > _HALF)) or large.border < _HALF:
         return None
-    where = f" and lies around {large.touched} of the {large.others} others" if large.others else ""
+    where = f" and lies around {large.touched} of {large.others} others" if large.others else ""
     cause = f"one id, {large.value}, covers {large.share:.0%} of what is labelled{where}: it looks like background"
     hint = "background is 0 where objects have ids; if the values are classes, train with kind = 'classes'"
     return Finding("problem", cause, hint, {"value": large.value, "share": large.share})
@@ -233,7 +233,7 @@ def _classes(pieces: _Pieces) -> Finding | None:
     """Find ids of which each has many distant pieces: a mask, or classes."""
     count = pieces.large()
     objects, total = len(count), int(count.sum())
-    if total - objects < _FEW - 1 or total < 2 * objects:
+    if count.max() < _FEW or total < 2 * objects:
         return None
     figures = {"ids": objects, "pieces": total}
     if objects == 1:

@@ -98,6 +98,7 @@ SOUND = {
     "one object": lambda labels: labels == labels[labels > 0][0],
     "one large object": lambda labels: np.pad(np.ones((100, 100)), 14),
     "two pieces": lambda labels: np.where(labels == 2, 1, labels),
+    "two objects of two pieces": lambda labels: np.select([labels < 3, labels < 5], [labels > 0, 2 * (labels > 2)], 0),
     "enlarged as it should be": lambda labels: ndimage.zoom(labels, 3, order=0),
     "flat objects": lambda labels: np.repeat(np.arange(128) % 4 // 2 * (np.arange(128) // 4 + 1), 128).reshape(
         128, 128
@@ -143,7 +144,7 @@ def test_what_is_wrong_is_said_with_figures(field):
     assert found.cause.startswith("3 ids in 25 distant pieces, id ")
     (found, *_) = inspect(SPOILT["background 1"](field))
     assert "id, 1, covers" in found.cause
-    assert "lies around 25 of the 25 others" in found.cause
+    assert "lies around 25 of 25 others" in found.cause
 
 
 def test_stray_pixels_are_a_remark_until_they_are_everywhere(field):
