@@ -55,6 +55,8 @@ class Case:
         Grid of the image in the canonical orientation, before it is resampled.
     across
         The axis across which single planes are labelled, whose sections are learned; None where objects are.
+    body_alone
+        Whether the surroundings of the body were removed from the image.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Case:
     steps: tuple[float, ...]
     grid: Grid
     across: int | None = None
+    body_alone: bool = False
 
     @property
     def labelled(self) -> int:
@@ -113,6 +116,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
         steps=steps,
         grid=volume.grid,
         across=placed.across,
+        body_alone=placed.body_alone,
     )
 
 

@@ -52,6 +52,8 @@ class Card(Settings):
         ``"RAS"``: volumes are brought to it (see `biounet.orientation`). ``"as stored"``: no training image said how
         it is oriented. None in models of earlier versions, which learned from voxels in the order of their files: RAS
         is assumed of them, with a remark where a volume is stored otherwise.
+    body_alone
+        Whether the surroundings of the body were removed from all training images, such as skull-stripped brains.
     lengths
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
     seen
@@ -78,6 +80,7 @@ class Card(Settings):
     object_size_px: float | None = None
     pixel_size_um: float | None = None
     orientation: Literal["RAS", "as stored"] | None = None
+    body_alone: bool = False
     lengths: str = "px"
     seen: dict[str, tuple[float, float]] = Field(default_factory=dict)
     data: dict[str, float] = Field(default_factory=dict)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from biounet.errors import InputError
 from biounet.recipe import DataSettings, NormaliseSettings
+from biounet.surroundings import find_body
 from biounet.volume import Grid, bounding_box
 
 Zoom = tuple[float, ...]
 """A factor for each spatial axis."""
 
 
-_SURROUNDINGS = 0.05  # share of the voxels from which one value at all corners is no chance
 _FAR = 50.0  # factor between voxel sizes beyond which one of them is wrong
 _SAME = 0.02  # relative difference of voxel sizes that is not worth resampling
 
@@ -41,6 +41,7 @@ def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.fl
     """
     groups = image if settings.per_channel else image[None]
     if settings.method == "zscore":
+        groups = image[:, None] if settings.per_channel else image[None]
         return np.stack([_zscore(group) for group in groups]).reshape(image.shape)
     bounds = [percentiles(group, (settings.low, settings.high)) for group in groups]
     out = np.empty(image.shape, np.float32)
@@ -54,22 +55,17 @@ def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.fl
 
 
 def _zscore(group: NDArray[Any]) -> NDArray[np.float32]:
-    """Return (v - mean) / deviation over the voxels of the body, 0 around it."""
-    body = group != group.flat[0] if _has_surroundings(group) else np.ones(group.shape, np.bool_)
-    values = group[body]
+    """Return (v - mean) / deviation over the voxels of the body in some channels, 0 around it."""
+    body = find_body(group)
+    values = group.ravel() if body is None else group[body]
     if not values.size or values.min() == values.max():
         return np.zeros(group.shape, np.float32)
     scores = group.astype(np.float32)
     scores -= np.float32(values.mean(dtype=np.float64))
     scores /= np.float32(values.std(dtype=np.float64))
-    scores[~body] = 0
+    if body is not None:
+        scores[~body] = 0
     return scores
-
-
-def _has_surroundings(group: NDArray[Any]) -> bool:
-    """Whether all corners of the image have one value, as when everything but the body was removed."""
-    corners = group[np.ix_(*((0, size - 1) for size in group.shape))]
-    return bool((corners == corners.flat[0]).all()) and bool((group == corners.flat[0]).mean() > _SURROUNDINGS)
 
 
 def body_box(image: NDArray[Any], settings: NormaliseSettings, data: DataSettings) -> tuple[slice, ...]:
@@ -84,9 +80,21 @@ def body_box(image: NDArray[Any], settings: NormaliseSettings, data: DataSetting
         Shape ``(c, z, y, x)``.
     """
     whole = tuple(slice(0, size) for size in image.shape[1:])
-    if settings.method != "zscore" or data.kind != "classes" or not all(map(_has_surroundings, image)):
+    if settings.method != "zscore" or data.kind != "classes":
         return whole
-    return bounding_box(np.logical_or.reduce([channel != channel.flat[0] for channel in image])) or whole
+    bodies = bodies_of(image)
+    return whole if bodies is None else bounding_box(np.logical_or.reduce(bodies)) or whole
+
+
+def bodies_of(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
+    """Return where the body is in each channel of ``(c, z, y, x)``; None where one still has its surroundings."""
+    bodies = []
+    for channel in image:
+        body = find_body(channel[None])
+        if body is None:
+            return None
+        bodies.append(body[0])
+    return bodies
 
 
 def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:

@@ -33,7 +33,7 @@ from biounet.files import (
     read_annotation,
     read_volume,
 )
-from biounet.normalise import Zoom, body_box, rescale_labels, rescaled_shape, zoom_to
+from biounet.normalise import Zoom, bodies_of, body_box, rescale_labels, rescaled_shape, zoom_to
 from biounet.orientation import canonical_volume, orientation_of
 from biounet.plan import plan
 from biounet.recipe import Recipe
@@ -58,6 +58,8 @@ class Placed:
         Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
     across
         The axis across which single planes are labelled, whose sections are learned; None where objects are.
+    body_alone
+        Whether the surroundings of the body were removed, and the intensities are normalised without them.
     """
 
     body: tuple[slice, ...]
@@ -65,6 +67,7 @@ class Placed:
     labels: NDArray[np.int32]
     steps: tuple[float, ...]
     across: int | None = None
+    body_alone: bool = False
 
 
 def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
@@ -89,7 +92,8 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
         raise InputError("nothing is labelled", path=annotation.source)
     across = recipe.data.across
     across = None if across is None else way.axes.index(across)
-    return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe), across)
+    alone = recipe.normalise.method == "zscore" and bodies_of(volume.array) is not None
+    return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe), across, alone)
 
 
 def _steps(grid: Grid, zoom: Zoom, recipe: Recipe) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from biounet.label import BlockObjects, label_block, label_classes, reach
 from biounet.lesions import fewest_voxels, measure_lesions
 from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
-from biounet.normalise import Zoom, body_box, normalise, onto_planes, rescale, zoom_to
+from biounet.normalise import Zoom, bodies_of, body_box, normalise, onto_planes, rescale, zoom_to
 from biounet.orientation import AS_STORED, CANONICAL, canonical_volume, orientation_of
 from biounet.predict import FULL, Predictor
 from biounet.quality import remarks_on
@@ -137,7 +137,7 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     scale, doubtful = math.prod(zoom) ** (1 / len(zoom)), card.validation.get("doubtful_below")
     remarks = remarks_on(volume.array, image, columns, scale, card.seen, doubtful)
     clock.lap("quality")
-    remarks += _remarks_on_orientation(volume.grid, card)
+    remarks += [*_remarks_on_orientation(volume.grid, card), *_remarks_on_surroundings(turned, card)]
     return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps)
 
 
@@ -154,6 +154,13 @@ def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:
         assumed = f"the model's card does not say in which orientation it works, and {CANONICAL} is assumed"
         return [f"brought from {grid.axcodes} to {CANONICAL}: {assumed}"]
     return []
+
+
+def _remarks_on_surroundings(volume: Volume, card: Card) -> list[str]:
+    """Return a remark where the body was alone in all training images and is not here."""
+    if not card.body_alone or bodies_of(volume.array) is not None:
+        return []
+    return ["the background is not constant: the model learned from images whose surroundings were removed"]
 
 
 def check_fit(volume: Volume, card: Card) -> None:

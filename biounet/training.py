@@ -271,6 +271,7 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures)
         object_size_px=float(np.median(sizes)) if len(sizes) else None,
         pixel_size_um=float(np.median(spacings)) if calibrated else None,
         orientation=orientation_stated(case.grid for case in cases),
+        body_alone=all(case.body_alone for case in cases),
         lengths=recipe.targets.unit,
         seen=seen_of(cases, recipe),
         data={"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels},

@@ -13,8 +13,8 @@ PACKAGE = ROOT / "biounet"
 ORDER = [
     "errors", "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
     "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
-    "files", "normalise", "plan", "preflight", "prepare", "border_weight", "distances", "targets", "network",
-    "ranges", "loss", "dataset",
+    "files", "surroundings", "normalise", "plan", "preflight", "prepare", "border_weight", "distances", "targets",
+    "network", "ranges", "loss", "dataset",
     "model", "blocks", "integers", "predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch",
     "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
     "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest", "summary",
@@ -25,7 +25,7 @@ ORDER = [
 LIGHT = [
     "errors", "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
     "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
-    "files", "normalise", "plan", "preflight", "border_weight",
+    "files", "surroundings", "normalise", "plan", "preflight", "border_weight",
     "blocks", "surfaces", "saddles", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
     "quality", "matching", "region_scores", "scores", "evaluation", "overlay", "volume_overlay", "report_style",
     "report", "check",
