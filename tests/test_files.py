@@ -58,7 +58,7 @@ CASES = {
     "RGB": (COLOUR, {"photometric": "rgb"}, {}, COLOUR.transpose(2, 0, 1)),
     "RGB by planes": (
         COLOUR.transpose(2, 0, 1),
-        {"photometric": "rgb", "planarconfig": "separate"},
+        {"photometric": "rgb", "planarconfig": "separate", "software": "scanner"},
         {},
         COLOUR.transpose(2, 0, 1),
     ),
@@ -142,9 +142,22 @@ def test_ambiguous_axes_are_refused_with_the_guess_and_the_option(tmp_path):
 def test_planes_stored_like_colours_are_never_silently_colours(tmp_path):
     grey = write(tmp_path / "g.tif", STACK[:4], photometric="minisblack", planarconfig="separate")
     assert "does not say" in refusal(grey)
-    rgb = write(tmp_path / "c.tif", STACK[:3], photometric="rgb", planarconfig="separate")
+    rgb = write(tmp_path / "c.tif", STACK[:3], photometric="rgb", planarconfig="separate", software="scanner")
     assert any("red, green and blue" in note for note in read_volume(rgb).notes)
     np.testing.assert_array_equal(read_volume(rgb, ReadOptions(axes="ZYX", dims=3)).array, STACK[None, :3])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("metadata", [{}, None], ids=["described", "plain"])
+def test_three_planes_that_tifffile_calls_rgb_unasked_are_no_colours(tmp_path, dtype, metadata):
+    path = write(tmp_path / "x.tif", STACK[:3].astype(dtype), metadata=metadata)
+    with tifffile.TiffFile(path) as tif:
+        assert tif.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
+    assert "probably --axes CYX" in refusal(path)
+    assert "probably --axes ZYX" in refusal(path, dims=3)
+    np.testing.assert_array_equal(read_volume(path, ReadOptions(axes="ZYX", dims=3)).array[0], STACK[:3].astype(dtype))
+    named = write(tmp_path / "y.tif", STACK[:3].astype(dtype), metadata={"axes": "ZYX"})
+    np.testing.assert_array_equal(read_volume(named, ReadOptions(dims=3)).array[0], STACK[:3].astype(dtype))
 
 
 def test_options_that_do_not_fit_the_file(tmp_path):

@@ -23,7 +23,6 @@ FILES = {
     "a.lif": (b"\x70\x00\x00\x00\x10\x00\x00\x00\x2a" + bytes(40), "LIF", "Bio-Formats"),
     "a.oib": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(40), "OIB", "Bio-Formats"),
     "a.ims": (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5", "TIFF"),
-    "a.npy": (b"\x93NUMPY\x01\x00" + bytes(40), "NumPy", "model.segment"),
     "renamed.tif": (b"ZISRAWFILE" + bytes(40), "CZI", "Bio-Formats"),
 }
 

@@ -53,10 +53,8 @@ _BEGINNINGS = (
     (b"\x89HDF\r\n\x1a\n", Foreign("HDF5, such as IMS (Imaris) or MINC", "save its image as TIFF or .nii.gz")),
     (b"GIF8", Foreign("GIF", _TIFF)),
     (b"BM", Foreign("BMP", _TIFF)),
-    (b"\x93NUMPY", Foreign("NumPy's .npy", "give the array to model.segment in Python, or save it as TIFF")),
     (b"MATLAB 5.0", Foreign("a MATLAB file", _TIFF)),
     (b"%PDF", Foreign("PDF", _TIFF)),
-    (b"PK\x03\x04", Foreign("a ZIP archive", "unpack it")),
 )
 _ENDINGS = {
     (".dcm", ".dicom", ".ima"): _DICOM,

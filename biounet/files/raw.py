@@ -20,6 +20,9 @@ LIMIT = 16 * 2**30
 
 _DENSEST = 100_000  # no codec packs more bytes into one: deflate reaches 1 032, zstd about 32 000
 
+# Kinds of orientation: with rows for columns, and then those whose rows or columns run backwards
+_EXCHANGED, _UPSIDE_DOWN, _MIRRORED = 5, (3, 4, 7, 8), (2, 3, 6, 7)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -51,7 +54,10 @@ class RawImage:
     channels
         Names of the channels, where the file has them.
     colours
-        Palette, shape ``(n, 3)``, to which the values of the array are indices; None where they are intensities.
+        Palette, shape ``(n, 3)``, to which the values of the array are indices, or shape ``(n,)`` where all of it is
+        grey and in another order than the values; None where they are intensities.
+    orientation
+        How the array is to be turned to be seen as it was taken, 1 to 8 as in TIFF and EXIF; 1 is as it is stored.
     alpha
         Which samples of axis S are transparency and no intensity.
     notes
@@ -71,6 +77,7 @@ class RawImage:
     fault: tuple[str, str] | None = None
     channels: tuple[str, ...] = ()
     colours: NDArray[np.uint8] | None = None
+    orientation: int = 1
     alpha: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -85,9 +92,36 @@ def in_colour(raw: RawImage, path: Path) -> RawImage:
         values = raw.load()
         if values.max() >= len(colours):
             raise InputError(f"damaged: value {values.max()} in a palette of {len(colours)} colours", path=path)
-        return np.asarray(colours[values.astype(np.intp)])  # pixels of 1 bit are bool, and would be a mask
+        seen = np.empty((*values.shape, *colours.shape[1:]), colours.dtype)
+        for row, target in zip(values, seen, strict=True):  # as one, the indices would take 8 bytes a pixel
+            np.take(colours, row.astype(np.intp), axis=0, out=target)  # of 1 bit they are bool, and would be a mask
+        return seen
 
-    return replace(raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=np.dtype(np.uint8), load=load, colours=None)
+    if colours.ndim == 1:
+        return replace(raw, dtype=colours.dtype, load=load, colours=None)
+    return replace(raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=colours.dtype, load=load, colours=None)
+
+
+def upright(raw: RawImage) -> RawImage:
+    """Turn an image as its file asks, so that an annotation drawn on what people see fits it."""
+    kind = raw.orientation
+    if kind not in range(2, 9) or not {"Y", "X"} <= set(raw.axes):
+        return raw
+    y, x = raw.axes.index("Y"), raw.axes.index("X")
+    turned = kind >= _EXCHANGED
+    flips = tuple(axis for axis, kinds in ((y, _UPSIDE_DOWN), (x, _MIRRORED)) if kind in kinds)
+
+    def load() -> NDArray[Any]:
+        array = raw.load()
+        return np.ascontiguousarray(np.flip(array.swapaxes(y, x) if turned else array, flips))
+
+    if not turned:
+        return replace(raw, load=load, orientation=1)
+    shape = list(raw.shape)
+    shape[y], shape[x] = shape[x], shape[y]
+    other = {"X": "Y", "Y": "X"}
+    spacing = {other.get(axis, axis): size for axis, size in raw.spacing.items()}
+    return replace(raw, shape=tuple(shape), load=load, spacing=spacing, orientation=1)
 
 
 def as_declared(raw: RawImage, path: Path) -> RawImage:

@@ -15,7 +15,7 @@ from biounet.files.axes import ReadOptions, arrange
 from biounet.files.foreign import refuse_foreign
 from biounet.files.nifti import BEGINNINGS, GZIP, read_nifti
 from biounet.files.picture import read_jpeg, read_png
-from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size
+from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size, upright
 from biounet.files.tiff import read_tiff
 from biounet.volume import Grid, Volume, apart, nearest_axcodes
 
@@ -172,7 +172,7 @@ def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
             if 0 in raw.shape:
                 raise InputError(f"an image without pixels, shape {' x '.join(map(str, raw.shape))}", path=path)
             refuse_size(raw, path, limit)
-            return as_declared(raw, path)
+            return upright(as_declared(raw, path))
     refuse_foreign(path)
     shown = begin.decode("ascii", "replace").replace("\ufffd", "?")
     raise InputError(f"not a TIFF, NIfTI, PNG or JPEG (begins with {shown!r})", path=path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPageSeries
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
 
 from biounet.errors import InputError
 from biounet.files.calibration import calibration
@@ -22,6 +24,9 @@ _COLOUR = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
 # Codecs that give RGB where the file stores YCbCr
 _TURNED_TO_RGB = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_YCBC)
 _ALPHA = (1, 2)  # kinds of extra samples that are transparency
+_WHITE_IS_ZERO = "white is zero in this file: what is bright in it looks dark in a viewer"
+_TABLE_BITS = 16
+_PLACE = re.compile(r"^(?:[czt]:\d+/\d+\s*)+-?\s*")  # of a plane in its stack, with which labels may begin
 _BESIDE = ("label", "macro", "overview", "thumbnail")  # what scanners call pictures of the slide beside the image
 _SAYS = {"ome": "OME-XML", "imagej": "ImageJ tags", "shaped": "description"}
 
@@ -46,7 +51,9 @@ def read_tiff(path: Path) -> RawImage:
         notes = (*said.notes, *damaged, *check_complete(tif, level, path))
         axes, alpha, remark = _samples(level, path)
         colours = _palette(tif, level)
-        remarks = (remark,) if remark else ()
+        white_is_zero = level.keyframe.photometric == PHOTOMETRIC.MINISWHITE and level.dtype.kind != "b"
+        inverted = white_is_zero and colours is None
+        remarks = tuple(text for text in (remark, _WHITE_IS_ZERO if inverted else "") if text)
         return RawImage(
             axes=axes,
             shape=tuple(level.shape),
@@ -55,8 +62,9 @@ def read_tiff(path: Path) -> RawImage:
             axes_from=_SAYS.get(level.kind, "TIFF tags"),
             spacing=said.spacing_um,
             spacing_from=said.origin,
-            channels=said.channels,
+            channels=said.channels or _imagej_channels(tif, level),
             colours=colours,
+            orientation=int(level.keyframe.tags.valueof("Orientation", 1)),
             alpha=alpha,
             notes=(*notes, *remarks),
         )
@@ -110,7 +118,7 @@ def _samples(level: TiffPageSeries, path: Path) -> tuple[str, tuple[int, ...], s
     if "S" not in axes:
         return axes, (), ""
     separate = page.planarconfig == PLANARCONFIG.SEPARATE
-    if kind in _GREY and separate:
+    if separate and (kind in _GREY or (level.kind != "ome" and _by_default(page))):
         return axes.replace("S", "Q"), (), ""  # some programs store a stack of planes this way
     first_extra = 3 if kind in _COLOUR else 1
     extras = page.extrasamples or (1,) * (level.shape[axes.index("S")] - 3 if kind in _COLOUR else 0)
@@ -118,14 +126,56 @@ def _samples(level: TiffPageSeries, path: Path) -> tuple[str, tuple[int, ...], s
     return axes, alpha, "planes stored one by one are read as red, green and blue" if separate else ""
 
 
-def _palette(tif: TiffFile, level: TiffPageSeries) -> NDArray[np.uint8] | None:
-    """Return the colours of an indexed picture. In microscopy files values are intensities and colours are display."""
+def _by_default(page: TiffPage) -> bool:
+    """Whether tifffile wrote it, which calls any three planes RGB, and masks white-is-zero, without being asked."""
+    return str(page.software).startswith("tifffile")
+
+
+def _palette(tif: TiffFile, level: TiffPageSeries) -> NDArray[Any] | None:
+    """Return what values look like where it is not what they are: colours of an indexed picture, inverted grey.
+
+    In microscopy files values are intensities, and colours are display.
+    """
     page = level.keyframe
-    if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None or tif.is_imagej or tif.is_ome:
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        return None if _by_default(page) and page.bitspersample == 1 else _inverted(page.bitspersample, level.dtype)
+    if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None:
         return None
     colours = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-    grey = (colours == colours[:, :1]).all()
-    return None if grey else np.ascontiguousarray(colours)
+    grey = colours[:, 0]
+    steps = np.diff(grey.astype(int))
+    if (colours != grey[:, None]).any():
+        return None if tif.is_imagej or tif.is_ome else np.ascontiguousarray(colours)
+    if (steps >= 0).all():
+        return None
+    if tif.is_imagej or tif.is_ome:
+        return _inverted(page.bitspersample, level.dtype) if (steps <= 0).all() else None
+    return np.ascontiguousarray(grey)
+
+
+def _inverted(bits: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Return the table that exchanges dark and bright; None for values without a largest one, or too many of them."""
+    if dtype.kind not in "bu" or bits > _TABLE_BITS:
+        return None
+    return np.arange(2**bits, dtype=np.uint8 if bits <= 8 else np.uint16)[::-1].copy()
+
+
+def _imagej_channels(tif: TiffFile, level: TiffPageSeries) -> tuple[str, ...]:
+    """Return the names of the channels: what ImageJ calls the planes, where all of a channel have one name."""
+    labels = (tif.imagej_metadata or {}).get("Labels") if tif.is_imagej else None
+    if level.kind != "imagej" or not isinstance(labels, (list, tuple)) or "C" not in level.axes:
+        return ()
+    at, stacked = level.axes.index("C"), [n for n, letter in enumerate(level.axes) if letter not in "YXS"]
+    shape = tuple(level.shape[n] for n in stacked)
+    names = np.array([_PLACE.sub("", str(label).partition("\n")[0]).strip() for label in labels], object)
+    if names.size == level.shape[at]:
+        each = names.reshape(-1, 1)
+    elif names.size == math.prod(shape):
+        each = np.moveaxis(names.reshape(shape), stacked.index(at), 0).reshape(level.shape[at], -1)
+    else:
+        return ()
+    found = tuple(str(row[0]) for row in each if row[0] and (row == row[0]).all())
+    return found if len(set(found)) == level.shape[at] else ()
 
 
 def _has_ome(tif: TiffFile) -> bool:
