@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.annotation import UNLABELLED
 from biounet.errors import InputError
 from biounet.recipe import DataSettings, NormaliseSettings
 from biounet.surroundings import find_body
@@ -225,9 +226,34 @@ def _between(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], ND
 
 
 def rescale_labels(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Bring labels to a shape by taking the nearest voxel."""
-    if labels.shape == shape:
-        return labels
-    for axis, (old, new) in enumerate(zip(labels.shape, shape, strict=True)):
-        labels = labels.take(((np.arange(new) + 0.5) * old / new).astype(np.intp), axis=axis)
+    """Bring labels to a shape by taking the nearest voxel or, where nobody labelled it, the nearest labelled one.
+
+    A voxel of a coarser grid covers several of the finer one: where any of them is labelled, it is. So planes and
+    strokes of one voxel stay whole, wherever they lie; without unlabelled voxels this is the nearest voxel alone.
+    """
+    for axis, new in enumerate(shape):
+        old = labels.shape[axis]
+        if new == old:
+            continue
+        source, nearest = labels, ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+        labels = source.take(nearest, axis=axis)
+        for other in _others_covered(old, new, nearest):
+            if not (unlabelled := labels == UNLABELLED).any():
+                break
+            labels = np.where(unlabelled, source.take(other, axis=axis), labels)
     return labels
+
+
+def _others_covered(old: int, new: int, nearest: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Give for each of `new` voxels along an axis the next of the `old` ones that it covers, from its middle outwards.
+
+    Where all are given, the nearest again.
+    """
+    covers = ((np.arange(old) + 0.5) * new / old).astype(np.intp)
+    away = np.abs(np.arange(old) + 0.5 - (covers + 0.5) * old / new)
+    order = np.lexsort([away, np.arange(old) != nearest[covers], covers])
+    rank = np.arange(old) - np.searchsorted(covers[order], covers[order])
+    for n in range(1, int(rank.max(initial=0)) + 1):
+        given = nearest.copy()
+        given[covers[order][rank == n]] = order[rank == n]
+        yield given

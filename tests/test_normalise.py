@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 
 from biounet.errors import InputError
-from biounet.normalise import body_box, normalise, onto_planes, zoom_to
+from biounet.normalise import body_box, normalise, onto_planes, rescale_labels, zoom_to
 from biounet.recipe import DataSettings, NormaliseSettings
 from biounet.volume import Grid
 
@@ -79,3 +79,39 @@ def test_the_way_to_the_working_grid():
     assert zoom_to(Grid((8, 8), (0.25, 0.25), "um"), DataSettings(pixel_size_um=0.5)) == (0.5, 0.5)
     with pytest.raises(InputError, match=r"1\.5 x 1\.0 x 1\.0"):
         zoom_to(Grid((10, 20, 20)), DataSettings(dims=3, voxel_size=(1.5, 1, 1)))
+
+
+@pytest.mark.parametrize("plane", range(20))
+@pytest.mark.parametrize("axis", range(3))
+def test_a_labelled_plane_is_one_on_a_grid_half_as_fine(plane, axis):
+    labels = np.full((20, 20, 20), -1, np.int32)
+    at = (slice(None),) * axis + (plane,)
+    labels[at] = np.arange(400).reshape(20, 20) % 3
+    coarse = rescale_labels(labels, tuple(10 if n == axis else 20 for n in range(3)))
+    labelled = np.flatnonzero((coarse >= 0).any(axis=tuple({0, 1, 2} - {axis})))
+    assert labelled.tolist() == [plane // 2]
+    np.testing.assert_array_equal(coarse.take(plane // 2, axis=axis), labels[at])
+
+
+@settings(max_examples=200, deadline=None)
+@given(old=shapes, new=shapes, seed=st.integers(0, 2**32), share=st.sampled_from([0.02, 0.3, 1.0]))
+def test_what_is_labelled_stays_labelled_on_any_grid(old, new, seed, share):
+    rng = np.random.default_rng(seed)
+    labels = np.where(rng.random(old) < share, rng.integers(0, 5, old), -1).astype(np.int32)
+    found = rescale_labels(labels, new)
+    assert found.shape == new
+    assert found.dtype == np.int32
+    middles = [(np.arange(n) + 0.5) * b / n for n, b in zip(old, new, strict=True)]
+    cells = [middle.astype(int) for middle in middles]
+    # The voxel of the new grid in which the middle of a labelled one lies is labelled.
+    assert (found[np.ix_(*cells)][labels >= 0] >= 0).all()
+    nearest = labels[np.ix_(*(((np.arange(n) + 0.5) * b / n).astype(int) for n, b in zip(new, old, strict=True)))]
+    np.testing.assert_array_equal(found[nearest >= 0], nearest[nearest >= 0])
+    if share == 1:
+        np.testing.assert_array_equal(found, nearest)
+    # and none that does not touch a labelled one: of two voxels one has the middle of the other along each axis
+    near = labels >= 0
+    for axis, (n, b) in enumerate(zip(new, old, strict=True)):
+        touches = (cells[axis] == np.arange(n)[:, None]) | ((np.arange(n) + 0.5)[:, None] * b // n == np.arange(b))
+        near = np.moveaxis(np.tensordot(touches, near, (1, axis)), 0, axis)
+    assert not (found >= 0)[~near].any()
