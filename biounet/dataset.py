@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import set_track_meta
+from monai.data import get_track_meta, set_track_meta
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -164,6 +165,17 @@ def _places(labels: NDArray[np.int32], kind: Kind) -> tuple[NDArray[np.int32], .
     return tuple(np.flatnonzero(labels == n).astype(np.int32) for n in np.unique(labels[labels > 0]))
 
 
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Let MONAI return tensors without its metadata, and leave its setting for the whole process as it was."""
+    tracked = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(tracked)
+
+
 class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     """Patches of cases; patch ``n`` depends on the seed and ``n`` alone, whoever makes it.
 
@@ -177,7 +189,6 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     """
 
     def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
-        set_track_meta(False)
         self.cases = cases
         self.recipe = recipe
         self.patch = edges_of(recipe)
@@ -201,7 +212,8 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         centre = self._draw_centre(case, draw)
         augment = self.augment[case.steps]
         seed_all(augment, int(draw.integers(2**32)))
-        drawn = augment({IMAGE: case.image, TARGET: case.target, CENTRE: centre})
+        with _plain_tensors():
+            drawn = augment({IMAGE: case.image, TARGET: case.target, CENTRE: centre})
         return drawn[IMAGE], drawn[TARGET], number
 
     def _draw_centre(self, case: Case, draw: np.random.Generator) -> tuple[float, ...]:

@@ -24,6 +24,7 @@ Columns = dict[str, NDArray[Any]]
 """A table: arrays of one length by the names of their columns."""
 
 _MANY_ROWS = 20_000  # of numbers: from here on pyarrow, which takes 0.1 s to import, is faster than Python
+_POWERS_FROM, _POWERS_BELOW = 1e16, 1e-4  # Python writes larger and smaller numbers with a power of ten
 
 
 def measure_columns(
@@ -289,10 +290,33 @@ def _rows_by_pyarrow(columns: Columns) -> str:
     import pyarrow as pa  # slow to import
     from pyarrow import csv
 
-    arrays = [
-        pa.array(column.view(np.uint8) if column.dtype == np.bool_ else column, from_pandas=True)
-        for column in columns.values()
-    ]
+    table = pa.table([_spelled(column) for column in columns.values()], names=list(columns))
     buffer = pa.BufferOutputStream()
-    csv.write_csv(pa.table(arrays, names=list(columns)), buffer, csv.WriteOptions(include_header=False))
+    csv.write_csv(table, buffer, csv.WriteOptions(include_header=False, quoting_style="none"))
     return str(buffer.getvalue().to_pybytes().decode())
+
+
+def _spelled(column: NDArray[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return a column for pyarrow, floats as texts of Python's spelling: 2.0 and 1e-05 where pyarrow has 2 and 0.00001.
+
+    The digits are the same, since both are the shortest ones that read back.
+    """
+    import pyarrow as pa  # slow to import
+    from pyarrow import compute
+
+    if column.dtype == np.bool_:
+        return pa.array(column.view(np.uint8))
+    if column.dtype.kind != "f":
+        return pa.array(column)
+    if column.dtype.itemsize not in (4, 8):
+        return pa.array([text or None for text in _cells(column)], pa.string())
+    size = np.abs(column)
+    whole = (size < _POWERS_FROM) & (column == np.floor(column))
+    texts = compute.cast(pa.array(column, from_pandas=True), pa.string())
+    if whole.any():
+        texts = compute.if_else(pa.array(whole), compute.binary_join_element_wise(texts, ".0", ""), texts)
+    other = (size >= _POWERS_FROM) | ((size < _POWERS_BELOW) & (size > 0))
+    other |= compute.match_substring(texts, "e").fill_null(False).to_numpy(zero_copy_only=False)
+    if not other.any():
+        return texts
+    return compute.replace_with_mask(texts, pa.array(other), pa.array(_cells(column[other]), pa.string()))

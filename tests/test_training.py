@@ -118,6 +118,25 @@ def test_the_number_of_workers_changes_nothing(cases):
             assert numbers[place] == number
 
 
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_setting_of_monai_for_the_whole_process_stays_as_it_was(cases, tracked):
+    import monai.data
+
+    before = monai.data.get_track_meta()
+    try:
+        monai.data.set_track_meta(tracked)
+        patches = Patches(cases, _recipe())
+        image, target, _ = patches[0]
+        assert type(image) is type(target) is torch.Tensor
+        assert monai.data.get_track_meta() is tracked
+        seen = []
+        run = Run(report=lambda progress: seen.append(monai.data.get_track_meta()))
+        train(cases[:1], [], _recipe(train={"epochs": 1, "steps_per_epoch": 2, "minutes": None}), run)
+        assert seen == [tracked] * 2
+    finally:
+        monai.data.set_track_meta(before)
+
+
 def test_a_loss_that_is_no_number_stops_and_names_the_images(cases):
     bad = replace(cases[0], image=torch.full_like(cases[0].image, float("nan")), name="/data/broken.tif")
     with pytest.raises(TrainingError, match=r"broken\.tif") as caught:
