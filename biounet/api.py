@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.arguments import as_lengths, as_path
 from biounet.errors import InputError, ModelError, SettingsError
-from biounet.files import ReadOptions, read_volume, stem_of
+from biounet.files import ReadOptions, arranged, read_volume, rearranged, stem_of
 from biounet.model import Card, Model, continued, load_model, save_model
 from biounet.outputs import picture_of, write_outputs
 from biounet.predict import Predictor, predictor_of
@@ -53,10 +54,12 @@ class Result(Segmentation):
         name
             Begin of the file names; by default the name of the source, of several files that of the first.
         """
-        source = self.volume.source
+        source, folder = self.volume.source, as_path(folder, "the folder")
+        if name is not None and (not isinstance(name, str) or Path(as_path(name, "the name")).name != name):
+            raise SettingsError(f"{name!r} is not the name of a file", hint="give the folder apart from it")
         if name is None and source is None:
             raise SettingsError("an image that was not read from a file needs a name", hint="result.save(folder, name)")
-        return write_outputs(self, Path(folder), name or stem_of(source or Path()))
+        return write_outputs(self, folder, name or stem_of(source or Path()))
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Segmenter:
         self,
         image: PathLike | Sequence[PathLike] | NDArray[Any] | Volume,
         *,
-        spacing: Sequence[float] | None = None,
+        spacing: Sequence[float] | float | None = None,
         unit: Unit | None = None,
         axes: str | None = None,
         channel: int | str | None = None,
@@ -102,13 +105,13 @@ class Segmenter:
             A file, a file for each channel, an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y), or what
             `read_volume` gave.
         spacing
-            Pixel size along ``(y, x)`` or ``(z, y, x)``, of an array in `unit`, of a file in µm or for NIfTI in mm,
-            where the file does not say it or is wrong.
+            Pixel size along ``(y, x)`` or ``(z, y, x)``, or one number for all, of an array in `unit`, of a file in µm
+            or for NIfTI in mm, where the file does not say it or is wrong.
         unit
             Of the `spacing` of an array, ``"um"`` or ``"mm"``. By default µm; a model that works in mm needs to be
             told.
         axes
-            Axes of the file, such as ``"CYX"``, where it does not say them.
+            Axes of the file or array, such as ``"CYX"``, where it does not say them. A `Volume` does.
         channel
             Which channel to use, by number from 0 or by name.
         options
@@ -119,26 +122,42 @@ class Segmenter:
         InputError
             If the image cannot be used with this model.
         SettingsError
-            If the unit is missing, or cannot be chosen.
+            If an argument cannot be used with any image, or not with one like this; if the unit is missing.
         """
         dims = self.card.recipe.data.dims
-        size = tuple(float(s) for s in spacing) if spacing is not None else None
-        if unit is not None and not isinstance(image, np.ndarray):
-            raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
-        if isinstance(image, Volume):
-            volume = image
-        elif isinstance(image, np.ndarray):
+        size = None if spacing is None else as_lengths(spacing, dims)
+        read = ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims)
+        if isinstance(image, np.ndarray):
             if size is not None and unit is None and self.card.unit == "mm":
                 raise SettingsError("spacing without its unit, and this model works in mm", hint="add unit='mm'")
-            volume = volume_of_array(image, dims, size, unit)
+            volume = _volume_of_pixels(image, read, unit)
+        elif unit is not None:
+            raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
         else:
-            volume = read_volume(image, ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims))
+            volume = _again(image, read) if isinstance(image, Volume) else read_volume(image, read)
         found = segment(volume, self.predictor, self.card, options)
         return Result(**vars(found))
 
     def save(self, path: PathLike) -> None:
         """Write the model as one safetensors file."""
-        save_model(self.model, path)
+        save_model(self.model, as_path(path, "the model"))
+
+
+def _again(volume: Volume, options: ReadOptions) -> Volume:
+    """Return a volume as options say that it is read: with a channel, or a pixel size, of its own."""
+    if options.axes is not None:
+        raise SettingsError("a Volume has its axes: (c, [z,] y, x)", hint="leave axes out")
+    return rearranged(volume, "CZYX" if volume.grid.dims == 3 else "CYX", options)
+
+
+def _volume_of_pixels(array: NDArray[Any], options: ReadOptions, unit: Unit | None) -> Volume:
+    """Return the volume of an array; options mean what they mean for files."""
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise InputError("a masked array, whose masked pixels have no values", hint="fill them first")
+    if options.axes is not None:
+        return volume_of_array(arranged(array, options), options.dims, options.spacing, unit)
+    volume = volume_of_array(array, options.dims, options.spacing, unit)
+    return _again(volume, replace(options, spacing=None))
 
 
 def volume_of_array(
@@ -164,7 +183,7 @@ def volume_of_array(
     SettingsError
         If the unit is none, or the unit of nothing.
     """
-    if unit is not None and (unit not in get_args(Unit) or spacing is None):
+    if unit is not None and (not isinstance(unit, str) or unit not in get_args(Unit) or spacing is None):
         cause = "a unit without a spacing" if unit in get_args(Unit) else f"unit {unit!r}: 'um' or 'mm'"
         raise SettingsError(cause)
     if array.ndim not in (dims, dims + 1) or not array.size:
@@ -196,7 +215,7 @@ def load(name: PathLike, device: str = "auto") -> Segmenter:
         If the file cannot be used.
     """
     known = builtin_models()
-    path = known.get(str(name), Path(name))
+    path = known.get(str(name)) or as_path(name, "the model")
     if not path.is_file() and path.suffix != ".safetensors" and len(path.parts) == 1:
         raise ModelError(f"no model is called '{name}'", hint=f"built in: {', '.join(known) or 'none'}; or give a path")
     return Segmenter(load_model(path), device)
@@ -246,6 +265,9 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     from biounet.training import train as learn
 
     run = run or Run()
+    images, labels = as_path(images, "images"), None if labels is None else as_path(labels, "labels")
+    if validation is not None and not (isinstance(validation, Sequence) and len(validation) == 2):
+        raise SettingsError("validation: images and labels, two paths")
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(find_recipe(recipe))
     if minutes is not None or epochs is not None:
         recipe = recipe.replace("train", minutes=minutes, epochs=epochs)

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,9 +21,9 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from biounet import cli_options as given
-from biounet.errors import BiounetError, SettingsError, Stopped
+from biounet.errors import BiounetError, MachineError, SettingsError, Stopped
 from biounet.stopping import SIGNALS, code_after, stop_on_signals
-from biounet.terminal import preview_text, say, show_any_text, show_progress, show_row, table
+from biounet.terminal import preview_text, say, say_lines, show_any_text, show_progress, show_row, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,7 @@ def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, 
     from biounet.preview import preview
 
     seen = preview(images, model, options)
-    say(preview_text(seen, json_lines))
+    say_lines(preview_text(seen, json_lines))
     for row in seen:
         if row.failed:
             say(f"ERROR {row.image}: {row.message}", sys.stderr)
@@ -221,7 +222,7 @@ def evaluate(
     if json_lines:
         say(json.dumps(figures.as_dict()))
     else:
-        say(table(figures.as_table()))
+        say_lines(table(figures.as_table()))
 
 
 @app.command()
@@ -249,7 +250,7 @@ def check(
     if json_lines:
         say(json.dumps(found.as_dict()))
     else:
-        say(table(found.as_table()))
+        say_lines(table(found.as_table()))
         for name, planned in found.plan.items():
             say(f"{name}: {planned}")
         for problem in found.problems:
@@ -269,7 +270,7 @@ def models(json_lines: given.Json = False) -> None:
         for name, card in cards.items():
             say(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
     else:
-        say(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
+        say_lines(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
 
 
 @app.command()
@@ -289,7 +290,7 @@ def demo(out: given.Out = Path("biounet-out"), device: given.Device = "auto", js
     shown = [("image", "cells", "true", "seconds")]
     shown += [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
     if not json_lines:
-        say(table(shown))
+        say_lines(table(shown))
         say(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
     raise typer.Exit(exit_code(rows))
 
@@ -305,12 +306,33 @@ def main() -> None:
     show_any_text()
     try:
         code = app(standalone_mode=False)
-    except BiounetError as error:
-        say(f"ERROR {error}", sys.stderr)
-        code = error.exit_code
-    except TyperException as error:
-        say(f"ERROR {error.format_message()}", sys.stderr)
-        code = SettingsError.exit_code
     except (KeyboardInterrupt, Abort):
         code = 130
+    except Exception as error:  # the last that can be: what a user sees is one line
+        if os.environ.get("BIOUNET_DEBUG"):
+            raise
+        code = _report(error)
     raise SystemExit(code or 0)
+
+
+def _report(error: Exception) -> int:
+    """Say in one line what went wrong, and return the exit code."""
+    from biounet.machine import is_out_of_memory
+
+    if isinstance(error, BiounetError):
+        text, code = str(error), error.exit_code
+    elif isinstance(error, TyperException):
+        text, code = error.format_message(), SettingsError.exit_code
+    elif is_out_of_memory(error):
+        text, code = (
+            "not enough memory (hint: smaller images, a smaller --block, or fewer --jobs)",
+            MachineError.exit_code,
+        )
+    elif isinstance(error, OSError):
+        text, code = str(MachineError(error.strerror or str(error), path=error.filename)), MachineError.exit_code
+    else:
+        hint = "a defect of biounet, please report it; BIOUNET_DEBUG=1 shows where"
+        text, code = f"{type(error).__name__}: {error} (hint: {hint})", MachineError.exit_code
+    with suppress(BiounetError):  # of a full disk that standard error goes to
+        say(f"ERROR {text}", sys.stderr)
+    return code

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from biounet.files import ReadOptions
 
 _MOST_READERS = 32
+_DIGITS = 10  # no file has so many channels
 
 Inputs = Annotated[
     list[str],
@@ -70,7 +71,7 @@ def read_options(
     """Return how files of `dims` dimensions are read, as the options of a command say it."""
     from biounet.files import ReadOptions
 
-    number = int(channel) if channel is not None and channel.isdigit() else channel
+    number = int(channel) if channel is not None and channel.isdecimal() and len(channel) < _DIGITS else channel
     return ReadOptions(axes=axes, spacing=_spacing(spacing, dims), channel=number, dims=dims, plane=plane)
 
 

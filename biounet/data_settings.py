@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from biounet.annotation import UNLABELLED, Kind
 from biounet.volume import Unit
 
 
 class Settings(BaseModel):
-    """Frozen and strict base: a change is a new value, a misspelt key is an error."""
+    """Frozen and strict base: a change is a new value, a misspelt key is an error, and a number is finite.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Each has bounds far beyond what is of use: beyond them, a file from elsewhere could ask for any memory or time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(Settings):
@@ -66,16 +69,16 @@ class DataSettings(Settings):
 
     kind: Kind = "instances"
     dims: Literal[2, 3] = 2
-    channels: tuple[str, ...] = ("intensity",)
-    classes: tuple[str, ...] = ()
-    unlabelled: int = UNLABELLED
+    channels: tuple[str, ...] = Field(default=("intensity",), min_length=1, max_length=256)
+    classes: tuple[str, ...] = Field(default=(), max_length=254)  # label images of classes have 8 bits
+    unlabelled: int = Field(default=UNLABELLED, ge=-(2**31), lt=2**31)
     palette: dict[str, str] = Field(default_factory=dict)
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     unknown: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     slices: Literal["z", "y", "x"] | None = None
-    slice_numbers: tuple[int, ...] = ()
-    pixel_size_um: float | None = Field(default=None, gt=0)
-    voxel_size: tuple[PositiveFloat, ...] = ()
+    slice_numbers: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()
+    pixel_size_um: float | None = Field(default=None, ge=1e-5, le=1e6)
+    voxel_size: tuple[Annotated[float, Field(ge=1e-5, le=1e6)], ...] = ()
     voxel_unit: Unit | None = None
     min_lesion_mm3: float = Field(default=0.0, ge=0)
     validation: float = Field(default=0.1, ge=0, lt=1)

@@ -6,7 +6,24 @@ does not know biounet can still catch it, and carries the exit code that the com
 
 from __future__ import annotations
 
+import unicodedata
 from os import PathLike
+
+_JOINERS = "\u200c\u200d"  # invisible, and part of words of some languages
+
+
+def visible(text: str) -> str:
+    """Return text of one line that does to a terminal what it looks like, whatever a file is called.
+
+    Control characters, line ends and what turns the direction of writing are escaped as in Python.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(repr(character)[1:-1] if _is_unseen(character) else character for character in text)
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 
 
 class BiounetError(Exception):
@@ -33,7 +50,7 @@ class BiounetError(Exception):
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path is not None else ""
         hint = f" (hint: {self.hint})" if self.hint else ""
-        return " ".join(f"{where}{self.cause}{hint}".split("\n"))
+        return visible(where) + visible(" ".join(f"{self.cause}{hint}".split("\n")))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling, and errors cross process borders.

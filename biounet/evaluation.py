@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.errors import InputError
+from biounet.arguments import as_path, is_number
+from biounet.errors import InputError, SettingsError
 from biounet.files import ReadOptions, read_annotation, read_labels, unknown_regions
 from biounet.files.read import calibrate, open_raw
 from biounet.files.results import pair_results
@@ -109,7 +110,10 @@ def evaluate_folders(
     SettingsError
         If the tolerance is no length.
     """
-    pairs = pair_results(Path(predicted), Path(truth), data.channels)
+    if not is_number(tolerance):
+        raise SettingsError(f"tolerance {tolerance!r}: a length")
+    predicted, truth = as_path(predicted, "the folder of results"), as_path(truth, "the folder of annotations")
+    pairs = pair_results(predicted, truth, data.channels)
     if data.kind == "instances":
         return _pool([tally(*_read_pair(*pair, data)) for pair in pairs])
     asked = _regions(data.foreground, data.regions, tolerance, data.min_lesion_mm3)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
@@ -72,6 +72,8 @@ class Card(Settings):
     notes
         Remarks for the user.
     """
+
+    model_config = ConfigDict(allow_inf_nan=True)  # a figure that could not be measured is none
 
     format: int = FORMAT
     recipe: Recipe

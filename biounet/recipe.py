@@ -68,6 +68,8 @@ class Recipe(Settings):
         for name, values in per_axis.items():
             if any(len(value) != dims or min(value) < 1 for value in values):
                 raise ValueError(f"{name} = {values}: {dims} positive numbers for each")
+        if any(size % 2 == 0 for kernel in self.network.kernels for size in kernel):
+            raise ValueError(f"network.kernels = {self.network.kernels}: odd numbers")
         levels = len(self.network.widths)
         if self.network.pools and (len(self.network.pools), len(self.network.kernels)) != (levels - 1, levels):
             raise ValueError(f"network: {levels} widths need {levels - 1} pools and {levels} kernels")
@@ -92,7 +94,7 @@ def read_recipe(path: str | Path) -> Recipe:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError("no such recipe", path=path) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"not a TOML recipe: {error}", path=path) from error
     return parse_recipe(data, path)
 

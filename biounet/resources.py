@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from biounet.arguments import as_path
 from biounet.errors import MachineError, SettingsError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -36,7 +37,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
     SettingsError
         If there is neither such a file nor such a name; the hint gives the nearest name.
     """
-    path = Path(name_or_path)
+    path = as_path(name_or_path, "the recipe")
     if path.is_file():
         return path
     known = recipes()

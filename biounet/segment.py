@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.arguments import is_number, is_whole
 from biounet.blocks import Block, lattice, run_blocks
-from biounet.errors import InputError, ModelError
+from biounet.errors import InputError, ModelError, SettingsError
 from biounet.label import BlockObjects, label_block, label_classes, reach
 from biounet.lesions import fewest_voxels, measure_lesions
 from biounet.measure import Columns, measure_classes, measure_columns
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Maps = NDArray[np.uint16]
+
+_SMALLEST_BLOCK = 1
+_LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class SegmentOptions:
         Thresholds instead of those on the model's card.
     stop
         When it is set, the next block is not begun and `Stopped` is raised.
+
+    Raises
+    ------
+    SettingsError
+        If a value cannot be one for any image.
     """
 
     block: int | None = None
@@ -57,6 +66,12 @@ class SegmentOptions:
     diameter: float | None = None
     label: LabelSettings | None = None
     stop: Event | None = None
+
+    def __post_init__(self) -> None:
+        if self.block is not None and not (is_whole(self.block) and self.block >= _SMALLEST_BLOCK):
+            raise SettingsError(f"block {self.block!r}: a whole number, {_SMALLEST_BLOCK} or more")
+        if self.diameter is not None and not (is_number(self.diameter) and 0 < self.diameter < math.inf):
+            raise SettingsError(f"diameter {self.diameter!r}: a positive number")
 
 
 @dataclass(frozen=True)
@@ -180,7 +195,11 @@ def zoom_for(volume: Volume, card: Card, diameter: float | None) -> Zoom:
         return zoom_to(volume.grid, card.recipe.data, volume.source)
     if card.object_size_px is None:
         raise ModelError(f"the card of '{card.recipe.name}' has no object size to bring a diameter of {diameter} to")
-    return (card.object_size_px / diameter,) * volume.grid.dims
+    factor = card.object_size_px / diameter
+    if not 1 / _LARGEST_ZOOM <= factor <= _LARGEST_ZOOM:
+        cause = f"a diameter of {diameter:g} px, and objects of this model are {card.object_size_px:.3g} px wide"
+        raise SettingsError(cause, hint="--diameter is that of the objects, in pixels of the image")
+    return (factor,) * volume.grid.dims
 
 
 def _find_objects(

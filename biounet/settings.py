@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from biounet.data_settings import Settings
 
@@ -46,12 +46,14 @@ class NetworkSettings(Settings):
         the size of the kernels of each level.
     """
 
-    widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 96, 128, 128), min_length=1)
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(32, 64, 96, 128, 128), min_length=1, max_length=10
+    )
     convolutions: int = Field(default=2, ge=1, le=4)
     half_resolution: bool = True
-    fold: tuple[int, ...] = ()
-    pools: tuple[tuple[int, ...], ...] = ()
-    kernels: tuple[tuple[int, ...], ...] = ()
+    fold: tuple[Annotated[int, Field(le=8)], ...] = ()
+    pools: tuple[tuple[Annotated[int, Field(le=8)], ...], ...] = ()
+    kernels: tuple[tuple[Annotated[int, Field(le=15)], ...], ...] = ()
 
 
 class TargetSettings(Settings):
@@ -70,10 +72,10 @@ class TargetSettings(Settings):
         ``px``, or ``um`` where all training images are calibrated.
     """
 
-    border_weight: float = Field(default=10.0, ge=0)
-    border_sigma: float = Field(default=5.0, gt=0)
-    parting_weight: float = Field(default=4.0, ge=0)
-    contour: float = Field(default=1.0, gt=0)
+    border_weight: float = Field(default=10.0, ge=0, le=1e6)
+    border_sigma: float = Field(default=5.0, gt=0, le=1e4)
+    parting_weight: float = Field(default=4.0, ge=0, le=1e6)
+    contour: float = Field(default=1.0, gt=0, le=1e4)
     unit: Literal["px", "um"] = "px"
 
 
@@ -90,11 +92,11 @@ class LossSettings(Settings):
         Of the masked, spacing-aware boundary loss of Kervadec et al. 2019; 0 leaves it out.
     """
 
-    cross_entropy: float = Field(default=1.0, ge=0)
-    dice: float = Field(default=1.0, ge=0)
-    contour: float = Field(default=1.0, ge=0)
-    distance: float = Field(default=2.0, ge=0)
-    boundary: float = Field(default=0.0, ge=0)
+    cross_entropy: float = Field(default=1.0, ge=0, le=1e6)
+    dice: float = Field(default=1.0, ge=0, le=1e6)
+    contour: float = Field(default=1.0, ge=0, le=1e6)
+    distance: float = Field(default=2.0, ge=0, le=1e6)
+    boundary: float = Field(default=0.0, ge=0, le=1e6)
 
 
 class AugmentSettings(Settings):
@@ -125,12 +127,12 @@ class AugmentSettings(Settings):
     tilt: float = Field(default=0.0, ge=0, le=180)
     mirror: bool = True
     sides: bool = False
-    scale: float = Field(default=1.5, ge=1)
-    brightness: float = Field(default=0.1, ge=0)
+    scale: float = Field(default=1.5, ge=1, le=100)
+    brightness: float = Field(default=0.1, ge=0, le=100)
     contrast: float = Field(default=0.3, ge=0, lt=1)
-    gamma: float = Field(default=0.5, ge=0)
-    noise: float = Field(default=0.05, ge=0)
-    blur: float = Field(default=1.0, ge=0)
+    gamma: float = Field(default=0.5, ge=0, le=10)
+    noise: float = Field(default=0.05, ge=0, le=100)
+    blur: float = Field(default=1.0, ge=0, le=100)
     invert: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -156,15 +158,15 @@ class TrainSettings(Settings):
         Of everything that is drawn.
     """
 
-    minutes: float | None = Field(default=None, gt=0)
-    epochs: int | None = Field(default=None, gt=0)
-    patch: Annotated[int, Field(ge=16)] | tuple[PositiveInt, ...] = 128
-    batch: int = Field(default=8, ge=1)
-    steps_per_epoch: int = Field(default=250, ge=1)
-    rate: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
+    minutes: float | None = Field(default=None, gt=0, le=1e6)
+    epochs: int | None = Field(default=None, gt=0, le=10**7)
+    patch: Annotated[int, Field(ge=16, le=2**14)] | tuple[Annotated[int, Field(ge=1, le=2**14)], ...] = 128
+    batch: int = Field(default=8, ge=1, le=2**14)
+    steps_per_epoch: int = Field(default=250, ge=1, le=10**7)
+    rate: float = Field(default=3e-3, gt=0, le=10)
+    weight_decay: float = Field(default=1e-2, ge=0, le=10)
     average: float = Field(default=0.995, ge=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 class LabelSettings(Settings):
@@ -188,9 +190,9 @@ class LabelSettings(Settings):
     """
 
     foreground: float = Field(default=0.5, gt=0, lt=1)
-    contour: float = Field(default=0.4, ge=0)
+    contour: float = Field(default=0.4, ge=0, le=100)
     join: float = Field(default=0.45, ge=0, le=1)
     summit: float = Field(default=0.2, ge=0, le=1)
-    min_size: float = Field(default=15.0, ge=0)
+    min_size: float = Field(default=15.0, ge=0, le=1e15)
     min_size_unit: Literal["px", "um"] = "px"
     fill_holes: bool = True

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from biounet.errors import MachineError, visible
+
 if TYPE_CHECKING:
     from biounet.job import Row
     from biounet.preview import Preview
@@ -20,11 +22,25 @@ if TYPE_CHECKING:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line; work does not end because nobody reads on, as in ``| head``."""
+    """Print one line, whatever names are in it; errors as of `say_lines`."""
+    say_lines(visible(text), stream)
+
+
+def say_lines(text: str, stream: TextIO | None = None) -> None:
+    """Print lines as they are; work does not end because nobody reads on, as in ``| head``.
+
+    Raises
+    ------
+    MachineError
+        If the disk that they go to is full.
+    """
+    stream = stream or sys.stdout
     try:
-        print(text, file=stream or sys.stdout, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left would fail again at the end
+        if not isinstance(error, BrokenPipeError):
+            raise MachineError(f"what is shown cannot be written: {error.strerror}") from error
 
 
 @contextmanager
@@ -62,6 +78,7 @@ def _describe(progress: Progress) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return the text of a table whose columns are as wide as their widest cell."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "biounet"
 # The story of an image. A module imports only from modules above it; a folder counts as one module.
 # fmt: off
 ORDER = [
-    "errors", "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
+    "errors", "machine", "arguments",
+    "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
     "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "surroundings", "normalise", "plan", "preflight", "prepare", "border_weight", "distances", "targets",
     "network", "ranges", "loss", "dataset",
@@ -23,7 +24,8 @@ ORDER = [
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
-    "errors", "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
+    "errors", "machine", "arguments",
+    "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
     "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "surroundings", "normalise", "plan", "preflight", "border_weight",
     "blocks", "surfaces", "saddles", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",

@@ -7,7 +7,7 @@ from biounet.files.find import Pair, Unpaired, find_images, find_pairs, list_ima
 from biounet.files.isolated import Reader, Readers
 from biounet.files.masks import read_annotation, read_labels, unknown_regions
 from biounet.files.names import stem_of
-from biounet.files.read import Description, describe, read_volume
+from biounet.files.read import Description, arranged, describe, read_volume, rearranged
 from biounet.files.write import label_suffix, write_labels, write_picture
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Readers",
     "Unpaired",
     "append_line",
+    "arranged",
     "atomic_path",
     "describe",
     "find_images",
@@ -32,6 +33,7 @@ __all__ = [
     "read_annotation",
     "read_labels",
     "read_volume",
+    "rearranged",
     "stem_of",
     "unknown_regions",
     "write_labels",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from biounet.arguments import as_lengths, is_whole
 from biounet.errors import InputError, SettingsError
 from biounet.files.raw import LIMIT, RawImage
 
@@ -26,7 +26,7 @@ class ReadOptions:
     axes
         One letter for each axis of the file, such as ``"ZCYX"``; axes of length 1 may be left out.
     spacing
-        Pixel size, ``(y, x)`` or ``(z, y, x)``: in µm, in mm for NIfTI.
+        Pixel size, ``(y, x)`` or ``(z, y, x)``, or one number for all axes: in µm, in mm for NIfTI.
     channel
         The one channel to use, by number from 0 or by its name in OME-XML; None: all.
     dims
@@ -50,18 +50,19 @@ class ReadOptions:
     limit: int = LIMIT
 
     def __post_init__(self) -> None:
-        if self.dims not in (2, 3):
+        if not is_whole(self.dims) or self.dims not in (2, 3):
             raise SettingsError(f"an image has 2 or 3 dimensions, not {self.dims}")
         if self.axes is not None:
-            given = self.axes.upper()
+            given = self.axes.upper() if isinstance(self.axes, str) else ""
             if len(set(given)) != len(given) or not {"Y", "X"} <= set(given) <= set(_KNOWN):
                 cause = f"axes {self.axes!r}: Y and X, and those of {', '.join('TZCS')} that there are, once each"
                 raise SettingsError(cause, hint="for example ZCYX")
         if self.spacing is not None:
-            if len(self.spacing) != self.dims:
-                raise SettingsError(f"spacing {self.spacing}: one number for each of {'ZYX'[-self.dims :]}")
-            if not all(math.isfinite(size) and size > 0 for size in self.spacing):
-                raise SettingsError(f"spacing {self.spacing}: positive numbers")
+            object.__setattr__(self, "spacing", as_lengths(self.spacing, self.dims))
+        if self.channel is not None and not (is_whole(self.channel) or isinstance(self.channel, str)):
+            raise SettingsError(f"channel {self.channel!r}: a number from 0, or a name")
+        if self.plane is not None and not is_whole(self.plane):
+            raise SettingsError(f"plane {self.plane!r}: a number from 0")
 
 
 def arrange(

@@ -146,7 +146,7 @@ def _declared_channels(path: Path) -> dict[str, str]:
         return {f"{int(number):04d}": str(name) for number, name in names.items()}
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=path) from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InputError("not the description of an nnU-Net data set", path=path) from error
 
 

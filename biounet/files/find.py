@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from biounet.arguments import as_path
 from biounet.errors import InputError
 from biounet.files.cases import FoundImage, group_cases, named_case
 from biounet.files.foreign import refuse_foreign
@@ -83,7 +84,7 @@ def find_images(inputs: Sequence[str | Path], channels: Sequence[str] = ()) -> l
         If an input does not exist, or nothing is found.
     """
     given = [str(one) for one in inputs]
-    named = [one for one in given if channels and "=" in Path(one).parts[0] and not _exists(Path(one))]
+    named = [one for one in given if channels and "=" in str(*Path(one).parts[:1]) and not _exists(Path(one))]
     plain = [one for one in given if one not in named]
     place = _places(plain)
     found: dict[str, FoundImage] = {}
@@ -131,7 +132,7 @@ def _tails(folders: Collection[Path]) -> dict[Path, Path]:
 
 
 def _of_one(given: str) -> list[FoundImage]:
-    path = Path(given)
+    path = as_path(given, "an image, folder or pattern")
     if _exists(path) or path.is_symlink():
         return _search(path) if path.is_dir() else [FoundImage(path, Path(path.name))]
     if not glob.has_magic(given):
@@ -164,6 +165,14 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:  # no permission, a name that is too long
         raise InputError(f"cannot be looked up: {error.strerror}", path=path) from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that no file system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -237,8 +246,8 @@ def match_pairs(
     images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = ()
 ) -> tuple[list[Pair], Unpaired]:
     """Pair as `find_pairs` does, and return what has no partner instead of raising."""
-    images = Path(images)
-    for folder in (images, Path(labels) if labels is not None else images):
+    images = as_path(images, "the folder of images")
+    for folder in (images, as_path(labels, "the folder of annotations") if labels is not None else images):
         if not _exists(folder):
             raise InputError("no such folder", path=folder)
     if images.is_file():
@@ -336,6 +345,6 @@ def _from_csv(path: Path, channels: Sequence[str]) -> tuple[list[Pair], Unpaired
     if incomplete is not None:
         raise InputError(f"line {incomplete} lacks an image or a label", path=path)
     files = [[path.parent / row[name] for name in (*images, "label")] for row in rows]
-    problems = [f"{file} does not exist" for row in files for file in row if not file.is_file()]
-    pairs = [Pair(row[0], row[-1], tuple(row[1:-1])) for row in files if all(file.is_file() for file in row)]
+    problems = [f"{file} does not exist" for row in files for file in row if not _is_file(file)]
+    pairs = [Pair(row[0], row[-1], tuple(row[1:-1])) for row in files if all(_is_file(file) for file in row)]
     return pairs, Unpaired(tuple(problems))

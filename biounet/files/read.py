@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.arguments import as_path, as_paths
 from biounet.errors import InputError
 from biounet.files.axes import ReadOptions, arrange
 from biounet.files.foreign import refuse_foreign
@@ -34,6 +35,7 @@ _NO_NIFTI = (".mgz",)  # gzip files that hold another format
 _UNKNOWN = "pixel size unknown"
 _LARGEST_MM = 100.0  # no scanner has voxels that are longer
 _SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
+_ARRAY = Path("the array")  # what errors call an image that is no file
 _PEEK = 4096  # pixels that show that most images are not constant
 
 
@@ -90,9 +92,7 @@ def read_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | 
         If a file is damaged, its axes are ambiguous, pixels are not finite numbers, or channels lie on other grids.
     """
     options = options or ReadOptions()
-    if isinstance(path, str | Path):
-        return _read_one(Path(path), options)
-    return _stack([_read_one(Path(file), options) for file in path])
+    return _stack([_read_one(file, options) for file in as_paths(path, "the image")])
 
 
 def _read_one(path: Path, options: ReadOptions) -> Volume:
@@ -108,8 +108,6 @@ def _read_one(path: Path, options: ReadOptions) -> Volume:
 
 def _stack(volumes: Sequence[Volume]) -> Volume:
     """Return one image of the channels of several files."""
-    if not volumes:
-        raise InputError("no file, where one for each channel is needed")
     first = volumes[0]
     if len(volumes) == 1:
         return first
@@ -126,9 +124,40 @@ def _stack(volumes: Sequence[Volume]) -> Volume:
     return Volume(np.concatenate([volume.array for volume in volumes]), first.grid, first.source, tuple(notes))
 
 
+def arranged(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
+    """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`, as that of a file would be.
+
+    Raises
+    ------
+    InputError
+        If they do not fit, more than one image could be meant, or there is no such channel.
+    """
+    raw = RawImage("Q" * array.ndim, array.shape, array.dtype, lambda: array, "given")
+    return arrange(array, raw, _ARRAY, options)[0]
+
+
+def rearranged(volume: Volume, axes: str, options: ReadOptions) -> Volume:
+    """Apply to a volume with these axes what `options` say about channel and pixel size, as if it were read again.
+
+    Raises
+    ------
+    InputError
+        If there is no such channel.
+    """
+    path, array, grid = volume.source or _ARRAY, volume.array, volume.grid
+    raw = RawImage(axes, array.shape, array.dtype, lambda: array, "given", notes=volume.notes)
+    if options.channel is not None:
+        array = arrange(array, raw, path, options)[0]
+    if options.spacing is None:
+        return replace(volume, array=array)
+    said = replace(raw, unit=grid.unit or "um", header=grid.header)
+    grid, notes = calibrate(grid.shape, said, path, options)
+    return Volume(array, grid, volume.source, notes)
+
+
 def describe(path: str | Path, options: ReadOptions | None = None) -> Description:
     """Say what `read_volume` would read, from the headers alone; the errors are the same where headers show them."""
-    path, options = Path(path), options or ReadOptions()
+    path, options = as_path(path, "the image"), options or ReadOptions()
     raw = _open_image(path, options)
     blank = np.broadcast_to(np.zeros((), raw.dtype), raw.shape)  # takes no memory
     array, remarks = arrange(blank, raw, path, options)
