@@ -73,9 +73,11 @@ def only_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = (
     Raises
     ------
     InputError
-        If there is no such slice.
+        If there is no such slice, or no such axis.
     """
-    at = "zyx"[-labels.ndim :].index(axis)
+    at = "zyx"[-labels.ndim :].find(axis)
+    if at < 0:
+        raise InputError(f"an annotation of one plane, where slices along {axis} are labelled")
     others = tuple(other for other in range(labels.ndim) if other != at)
     labelled = (labels > 0).any(axis=others)
     if numbers:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from biounet.errors import SettingsError
+from biounet.machine import cores_given
 
 if TYPE_CHECKING:
     from biounet.files import ReadOptions
@@ -91,8 +92,8 @@ def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
 
 def count_readers(images: Sequence[str], jobs: int | None) -> int:
     """Return how many images are probably read at a time, before they are looked for."""
-    files = len(images) if all(Path(image).is_file() for image in images) else _MOST_READERS
-    return min(jobs or os.cpu_count() or 1, files, _MOST_READERS)
+    files = len(images) if all(map(os.path.isfile, images)) else _MOST_READERS
+    return min(jobs or cores_given(), files, _MOST_READERS)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -54,13 +54,16 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
     labels = _from_colours(path, data) if data.palette else _from_values(path, data)
     if grid is not None and (1, *labels.shape) == grid.shape:
         labels = labels[None]  # a volume of one slice
-    if data.slices is not None:
-        labels = only_slices(labels, data.slices, data.slice_numbers)
     if grid is not None and labels.shape != grid.shape:
         cause = f"is {_shape(labels.shape)}, its image {_shape(grid.shape)}"
         hint = "an annotation has the pixels of its image"
         hint = "the axes are exchanged" if labels.shape == grid.shape[::-1] else hint
         raise InputError(cause, path=path, hint=hint)
+    if data.slices is not None:
+        try:
+            labels = only_slices(labels, data.slices, data.slice_numbers)
+        except InputError as error:
+            raise InputError(error.cause, path=path) from None
     if grid is not None and grid.affine is not None:
         _refuse_elsewhere(path, grid)
     if (labels == UNLABELLED).all():
