@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from biounet.errors import SettingsError
+from biounet.errors import InputError, SettingsError
 
 
 def as_path(value: object, name: str) -> Path:
@@ -25,12 +25,16 @@ def as_path(value: object, name: str) -> Path:
     Raises
     ------
     SettingsError
-        If it is no path, empty, or holds a zero byte, which no file system takes.
+        If it is no path, or empty.
+    InputError
+        If it holds a zero byte, which no file system takes.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(text := os.fspath(value), bytes):
         raise SettingsError(f"{name} is a path, not {type(value).__name__}")
-    if not text or "\0" in text:
-        raise SettingsError(f"{name} is an empty path" if not text else f"{name} is a path with a zero byte in it")
+    if not text:
+        raise SettingsError(f"{name} is an empty path")
+    if "\0" in text:
+        raise InputError("no file has a zero byte in its name", path=text)
     return Path(value)
 
 

@@ -187,10 +187,10 @@ def pick_device(name: str) -> torch.device:
     MachineError
         If it was named and is not there.
     """
+    if not isinstance(name, str) or name.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        raise MachineError(f"device {name!r} cannot be used", hint="auto, cpu, cuda or cuda:n")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not isinstance(name, str) or name.partition(":")[0] not in ("cpu", "cuda"):
-        raise MachineError(f"device {name!r} cannot be used", hint="auto, cpu, cuda or cuda:n")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
