@@ -128,7 +128,8 @@ class Segmenter:
         size = None if spacing is None else as_lengths(spacing, dims)
         read = ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims)
         if isinstance(image, np.ndarray):
-            if size is not None and unit is None and self.card.unit == "mm":
+            in_mm = self.card.unit == "mm" or self.card.recipe.data.min_lesion_mm3 > 0
+            if size is not None and unit is None and in_mm:
                 raise SettingsError("spacing without its unit, and this model works in mm", hint="add unit='mm'")
             volume = _volume_of_pixels(image, read, unit)
         elif unit is not None:

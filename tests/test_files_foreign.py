@@ -5,7 +5,9 @@ import gzip
 import pytest
 
 from biounet import cli
+from biounet.data_settings import DataSettings
 from biounet.errors import InputError
+from biounet.evaluation import evaluate_folders
 from biounet.files import find_images, find_pairs, read_labels, read_volume
 
 DICOM = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + bytes(300)
@@ -47,11 +49,21 @@ def test_a_folder_of_such_files_is_too(tmp_path, name):
     (tmp_path / "case" / "series" / name).write_bytes(content)
     (tmp_path / "case" / "notes.txt").write_text("notes")
     (tmp_path / "labels").mkdir()
-    for find in (lambda: find_images([tmp_path]), lambda: find_pairs(tmp_path / "case", tmp_path / "labels")):
+    inputs = [[tmp_path], [str(tmp_path / "case" / "series" / "*")]]
+    finds = [lambda one=one: find_images(one) for one in inputs]
+    for find in (*finds, lambda: find_pairs(tmp_path / "case", tmp_path / "labels")):
         with pytest.raises(InputError) as caught:
             find()
         assert known in str(caught.value)
         assert way in str(caught.value)
+
+
+def test_annotations_of_such_a_format_are_named(tmp_path):
+    for name in ("out", "truth"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "truth" / "a.nrrd").write_bytes(b"NRRD0004\n")
+    with pytest.raises(InputError, match="NRRD"):
+        evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings())
 
 
 def test_a_zarr_folder_is_named(tmp_path):

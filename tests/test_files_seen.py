@@ -149,6 +149,15 @@ def test_white_that_is_zero_without_a_largest_value_is_said(tmp_path, dtype):
     assert any("white is zero" in note for note in volume.notes)
 
 
+@pytest.mark.parametrize("table", [range(255, -1, -1), range(256)], ids=["falling", "rising"])
+def test_an_indexed_png_of_greys_is_one_channel_as_it_is_seen(tmp_path, table):
+    image = Image.fromarray(GREY)
+    image.putpalette([value for grey in table for value in (grey,) * 3])
+    image.save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_volume(tmp_path / "x.png").array, np.array(table, np.uint8)[GREY][None])
+    np.testing.assert_array_equal(read_labels(tmp_path / "x.png"), GREY)
+
+
 def palette(path, values, **how):
     table = np.stack([np.asarray(values, np.uint16) * 257] * 3)
     tifffile.imwrite(path, GREY, photometric="palette", colormap=table, **how)

@@ -64,6 +64,13 @@ def test_an_array_has_the_unit_that_it_is_given():
         model.segment(volume_of_array(IMAGE, 3), unit="mm")
 
 
+def test_a_model_that_counts_by_mm3_needs_to_know_the_unit():
+    model = model_in(None, size=())
+    with pytest.raises(SettingsError, match="without its unit"):
+        Segmenter(model).segment(IMAGE, spacing=(2, 1, 1))
+    assert Segmenter(model).segment(IMAGE, spacing=(2, 1, 1), unit="mm").volume.grid.unit == "mm"
+
+
 def test_a_unit_belongs_to_a_spacing():
     assert volume_of_array(IMAGE, 3, (2.0, 1.0, 1.0)).grid.unit == "um"
     assert volume_of_array(IMAGE, 3, (2.0, 1.0, 1.0), unit="mm").grid.unit == "mm"

@@ -142,6 +142,8 @@ def _of_one(given: str) -> list[FoundImage]:
     matches = sorted((Path(match) for match in glob.glob(given, recursive=True)), key=natural)  # noqa: PTH207
     images = [match for match in matches if not match.is_dir() and is_image(match) and not is_result(match)]
     if not images:
+        for match in matches:
+            refuse_foreign(match)
         raise InputError("no image matches this pattern", path=given, hint=_LOOKED_FOR)
     return [FoundImage(image, image.relative_to(root)) for image in images]
 

@@ -128,10 +128,8 @@ def read_ome(xml: str, file: str) -> Ome:
         for data in (data for pixels in _children(element, "Pixels") for data in _children(pixels, "TiffData")):
             for uuid in list(_children(data, "UUID")):
                 data.remove(uuid)
-    kept = [element for element, _ in here]
-    for element, _ in everything:
-        if element not in kept:
-            root.remove(element)
+    away = {id(element) for element, image in everything if image is None}
+    root[:] = [child for child in root if id(child) not in away]  # to remove them one by one takes the square of them
     images = tuple(image for _, image in here)
     return Ome(images, tuple(elsewhere), ElementTree.tostring(root, "unicode", short_empty_elements=False))
 

@@ -63,7 +63,9 @@ def _indexed_png(path: Path, height: int, width: int, orientation: int) -> RawIm
 
     with PngImageFile(path) as image:
         colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    full = np.zeros((256, 3), np.uint8)
+    if (colours == colours[:, :1]).all():
+        colours = colours[:, 0]
+    full = np.zeros((256, *colours.shape[1:]), np.uint8)
     full[: len(colours)] = colours
     return RawImage(
         axes="YX",

@@ -54,8 +54,8 @@ class RawImage:
     channels
         Names of the channels, where the file has them.
     colours
-        Palette, shape ``(n, 3)``, to which the values of the array are indices, or shape ``(n,)`` where all of it is
-        grey and in another order than the values; None where they are intensities.
+        Palette, shape ``(n, 3)``, or ``(n,)`` where all of it is grey, to which the values of the array are indices;
+        None where they are intensities.
     orientation
         How the array is to be turned to be seen as it was taken, 1 to 8 as in TIFF and EXIF; 1 is as it is stored.
     alpha

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from biounet.errors import InputError
 from biounet.files.cases import FoundImage, group_cases
+from biounet.files.foreign import refuse_foreign
 from biounet.files.names import MASKS, ending, is_image, natural, stem_of
 
 _RESULT = "_labels"
@@ -43,6 +44,7 @@ def pair_results(predicted: Path, truth: Path, channels: Sequence[str] = ()) -> 
     results = _results(predicted)
     annotations = _annotations(truth, predicted, channels)
     if not annotations:
+        refuse_foreign(truth)
         raise InputError("no annotation found", path=truth)
     found = {key: _result_of(key, annotations, results, channels) for key in annotations}
     missing = [key for key, result in found.items() if result is None]

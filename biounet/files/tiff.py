@@ -64,7 +64,7 @@ def read_tiff(path: Path) -> RawImage:
             spacing_from=said.origin,
             channels=said.channels or _imagej_channels(tif, level),
             colours=colours,
-            orientation=int(level.keyframe.tags.valueof("Orientation", 1)),
+            orientation=_orientation(level.keyframe),
             alpha=alpha,
             notes=(*notes, *remarks),
         )
@@ -158,6 +158,11 @@ def _inverted(bits: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
     if dtype.kind not in "bu" or bits > _TABLE_BITS:
         return None
     return np.arange(2**bits, dtype=np.uint8 if bits <= 8 else np.uint16)[::-1].copy()
+
+
+def _orientation(page: TiffPage) -> int:
+    value = page.tags.valueof("Orientation", 1)
+    return int(value) if isinstance(value, int) else 1
 
 
 def _imagej_channels(tif: TiffFile, level: TiffPageSeries) -> tuple[str, ...]:
