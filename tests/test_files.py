@@ -156,6 +156,9 @@ def test_three_planes_that_tifffile_calls_rgb_unasked_are_no_colours(tmp_path, d
     assert "probably --axes CYX" in refusal(path)
     assert "probably --axes ZYX" in refusal(path, dims=3)
     np.testing.assert_array_equal(read_volume(path, ReadOptions(axes="ZYX", dims=3)).array[0], STACK[:3].astype(dtype))
+    both = write(tmp_path / "z.tif", np.stack([STACK[:3]] * 2).astype(dtype), metadata=metadata)
+    assert "--axes" in refusal(both)
+    assert read_volume(both, ReadOptions(axes="ZCYX", dims=3)).array.shape == (3, 2, 33, 47)
     named = write(tmp_path / "y.tif", STACK[:3].astype(dtype), metadata={"axes": "ZYX"})
     np.testing.assert_array_equal(read_volume(named, ReadOptions(dims=3)).array[0], STACK[:3].astype(dtype))
 

@@ -69,6 +69,16 @@ def test_size_and_channels_are_those_of_the_image_that_is_read(tmp_path, name, f
     assert describe(path).names == ("DAPI",)
 
 
+def test_an_image_without_pages_is_not_counted(tmp_path):
+    array = pixels(9, 7)
+    xml = image_xml(0, (90, 70), 8.0, "elsewhere", z=5) + image_xml(1, (9, 7), 0.5, "here", files=[(0, "")])
+    volume = read_volume(write(tmp_path / "x.ome.tif", [array], xml))
+    np.testing.assert_array_equal(volume.array[0], array)
+    assert volume.grid.spacing == (0.5, 0.5)
+    alone = read_volume(write(tmp_path / "y.ome.tif", [array], image_xml(0, (9, 7), 0.5)))
+    assert alone.grid.spacing == (0.5, 0.5)
+
+
 def test_an_image_called_label_is_read_where_there_is_no_other(tmp_path):
     array = pixels(9, 7)
     path = write(tmp_path / "x.ome.tif", [array], image_xml(0, (9, 7), 0.5, "label", files=[(0, "")]))

@@ -141,7 +141,10 @@ def _pick_plane(
         return array, axes
     if len(left) > 1:
         cause = f"more than one image along {' and '.join(left)} ({_seen(raw)})"
-        raise InputError(cause, path=path, hint="save the images you want as files of their own")
+        hint = "save the images you want as files of their own"
+        if set(left) - {*_WHAT} and "S" not in raw.axes:
+            hint = "name the axes with --axes, for example ZCYX"
+        raise InputError(cause, path=path, hint=hint)
     at = axes.index(left[0])
     length = array.shape[at]
     needs_z = options.dims == 3 and "Z" not in axes

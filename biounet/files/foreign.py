@@ -59,6 +59,7 @@ _BEGINNINGS = (
 _ENDINGS = {
     (".dcm", ".dicom", ".ima"): _DICOM,
     (".mgz", ".mgh"): Foreign("FreeSurfer's MGH", "convert it to .nii.gz, with mri_convert for example"),
+    (".hdr", ".img"): Foreign("an image in two files (.hdr and .img)", "convert it to .nii.gz, which is one file"),
     (".nhdr",): Foreign("NRRD", _SLICER),
     (".mhd", ".mha"): _META,
     (".lif", ".xlef", ".lof"): _LIF,

@@ -118,7 +118,9 @@ def read_ome(xml: str, file: str) -> Ome:
     """
     root = ElementTree.fromstring(xml)  # expat refuses entity bombs and entities outside the document
     own = _own_uuids(root, file)
-    everything = [(element, _read_image(element, own)) for element in _children(root, "Image")]
+    # An image whose pages are not told is that of a file that tells them of none.
+    told = any(element.tag.endswith("TiffData") for element in root.iter())
+    everything = [(element, _read_image(element, own, told=told)) for element in _children(root, "Image")]
     here = [(element, image) for element, image in everything if image is not None]
     elsewhere = [str(element.get("MetadataFile") or "another file") for element in _children(root, "BinaryOnly")]
     if not here:
@@ -168,14 +170,14 @@ def _own_uuids(root: ElementTree.Element, file: str) -> set[str]:
     return named.get(file.casefold(), alone)
 
 
-def _read_image(element: ElementTree.Element, own: set[str]) -> OmeImage | None:
+def _read_image(element: ElementTree.Element, own: set[str], *, told: bool) -> OmeImage | None:
     """Return an image; None where none of its planes is in this file."""
     pixels = next(_children(element, "Pixels"), None)
     if pixels is None:
         return None
     data = list(_children(pixels, "TiffData"))
     others = [one for one in data if any(_identity(uuid) not in own for uuid in _children(one, "UUID"))]
-    if len(others) == len(data) and (data or list(_children(pixels, "BinData"))):
+    if len(others) == len(data) and (told or list(_children(pixels, "BinData"))):
         return None
     sizes = {
         axis: length_um(pixels.get(f"PhysicalSize{axis}"), micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
