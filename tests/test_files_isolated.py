@@ -1,12 +1,14 @@
 """Reading in another process: the same volumes and errors, and whatever happens to it costs one file."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, Timer
 
 import imagecodecs
 import nibabel
@@ -14,8 +16,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.errors import InputError, MachineError
-from biounet.files import ReadOptions, isolated, read_volume
+from biounet.errors import InputError, MachineError, Stopped
+from biounet.files import FileState, ReadOptions, isolated, read_volume
 from biounet.files.isolated import Reader
 
 GREY = np.random.default_rng(0).integers(0, 60000, (33, 47)).astype(np.uint16)
@@ -175,7 +177,7 @@ def test_what_libraries_print_and_read_is_not_the_answer(bad):
 
 
 GRID = {"shape": [2, 2], "spacing": None, "unit": None, "affine": None, "header": None}
-VOLUME = {"dtype": "<u2", "shape": [1, 2, 2], "grid": GRID, "notes": []}
+VOLUME = {"dtype": "<u2", "shape": [1, 2, 2], "grid": GRID, "notes": [], "sha256": ["0" * 64]}
 HOSTILE = {
     "objects": VOLUME | {"dtype": "|O"},
     "no type": VOLUME | {"dtype": 7},
@@ -188,6 +190,8 @@ HOSTILE = {
     "another error": {"error": "SystemExit", "cause": "", "path": None, "hint": None},
     "a file that nobody asked for": {"error": "InputError", "cause": "", "path": 3, "hint": None},
     "numbers without end": VOLUME | {"grid": GRID | {"unit": "um", "spacing": [10**400, 1]}},
+    "no hash": VOLUME | {"sha256": []},
+    "a hash that is none": VOLUME | {"sha256": ["../x"]},
     "no mapping": [1],
     "nothing": {},
 }
@@ -291,3 +295,100 @@ def test_a_file_that_does_not_stop_changing_F025(image):
         with pytest.raises(InputError, match="changes while it is read") as caught:
             reader.read(image)
     assert caught.value.path == image
+
+
+def test_what_is_hashed_is_what_is_read(tmp_path, reader):
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for number, path in enumerate(paths):
+        tifffile.imwrite(path, GREY + number)
+    volume, states = reader.read_hashed(paths)
+    np.testing.assert_array_equal(volume.array, STACK[:2])
+    for path, state in zip(paths, states, strict=True):
+        content = path.read_bytes()
+        assert state == FileState(len(content), path.stat().st_mtime_ns, hashlib.sha256(content).hexdigest())
+        assert reader.hash_file(path) == state.sha256
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_the_headers_say_what_is_read_and_no_pixel_is(tmp_path, reader, case):
+    write, array, name, options = case
+    path = tmp_path / name
+    write(path, array)
+    seen, volume = reader.describe(path, ReadOptions(**options)), reader.read(path, ReadOptions(**options))
+    assert (seen.array.shape, seen.array.dtype, seen.grid) == (volume.array.shape, volume.array.dtype, volume.grid)
+    assert seen.array.strides == (0,) * seen.array.ndim
+    assert set(seen.notes) <= set(volume.notes)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<html>", b"II*\0\x08\0\0\0"])
+def test_an_error_of_the_headers_is_that_of_reading(tmp_path, reader, content):
+    path = tmp_path / "x.tif"
+    if content is not None:
+        path.write_bytes(content)
+    errors = []
+    for ask in (reader.describe, reader.read):
+        with pytest.raises(InputError) as caught:
+            ask(path)
+        errors.append((caught.value.cause, caught.value.path, caught.value.hint))
+    assert errors[0] == errors[1]
+
+
+def test_a_file_of_zeros_is_refused_before_it_is_read(tmp_path, reader):
+    path = tmp_path / "zeros.tif"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no place on the disk
+    with pytest.raises(InputError, match="not a TIFF"):
+        reader.describe(path)
+
+
+def test_a_small_image_in_a_file_of_no_end_is_refused_by_its_header(tmp_path, reader):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, GREY[:4, :4])
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match=r"declares 4 x 4 uint16, .* in a file of 1\.1e\+03 GB"):
+        reader.describe(path)
+
+
+def test_a_hash_that_never_comes_costs_one_file_F097(image, bad):
+    reader, path = bad("pass", seconds=0.3)
+    isolated._PROGRAM = isolated._PROGRAM.replace(
+        "reader_process.main()", "reader_process.hash_file = lambda path: time.sleep(1000)\nreader_process.main()"
+    )
+    for ask in (reader.hash_file, reader.read):
+        with pytest.raises(InputError, match="could not be read in 0 s"):
+            ask(path)
+
+
+def test_a_process_that_cannot_be_killed_is_left_behind(image, bad, monkeypatch):
+    reader, path = bad("time.sleep(1000)", seconds=0.3)
+    monkeypatch.setattr(isolated, "_DYING", 0.1)
+    reader.start()
+    stuck = reader._child
+    stuck.kill, really = (lambda: None), stuck.kill
+    try:
+        with pytest.raises(InputError, match="could not be read in 0 s"):
+            reader.read(path)
+        reader._seconds = 60
+        np.testing.assert_array_equal(reader.read(image).array[0], GREY)
+        assert reader._child is not stuck
+    finally:
+        really()
+        while not stuck.stdout.closed:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ask", ["read_hashed", "describe", "hash_file"])
+def test_reading_ends_when_work_is_to_end(image, bad, ask):
+    reader, path = bad("time.sleep(1000)")
+    isolated._PROGRAM = isolated._PROGRAM.replace(
+        "reader_process.main()",
+        "reader_process.hash_file = reader_process.describe_volume = lambda *_: time.sleep(99)\nreader_process.main()",
+    )
+    stop = Event()
+    timer = Timer(1.0, stop.set)
+    timer.start()
+    with pytest.raises(Stopped):
+        getattr(reader, ask)(path, stop=stop)
+    timer.join()

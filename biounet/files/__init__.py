@@ -4,14 +4,15 @@ from biounet.files.atomic import append_line, atomic_path, find_parts, hash_file
 from biounet.files.axes import ReadOptions
 from biounet.files.cases import FoundImage
 from biounet.files.find import Pair, Unpaired, find_images, find_pairs, list_images, match_pairs
-from biounet.files.isolated import Reader, Readers
+from biounet.files.isolated import FileState, Reader, Readers
 from biounet.files.masks import read_annotation, read_labels, unknown_regions
 from biounet.files.names import stem_of
-from biounet.files.read import Description, arranged, describe, read_volume, rearranged
+from biounet.files.read import Description, arranged, describe, describe_volume, read_volume, rearranged
 from biounet.files.write import label_suffix, write_labels, write_picture
 
 __all__ = [
     "Description",
+    "FileState",
     "FoundImage",
     "Pair",
     "ReadOptions",
@@ -22,6 +23,7 @@ __all__ = [
     "arranged",
     "atomic_path",
     "describe",
+    "describe_volume",
     "find_images",
     "find_pairs",
     "find_parts",

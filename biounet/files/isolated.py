@@ -1,5 +1,7 @@
 """Reading in another process: a codec that crashes, hangs or asks for all memory costs one file and not the batch.
 
+So does a disk that never answers: the process that waits for it can be given up, a thread could not.
+
 What comes back is numbers and text, never objects: whoever takes the other process over gets no code into this one.
 """
 
@@ -8,22 +10,26 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from threading import Event, Lock, Timer
-from typing import Any, cast
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from biounet.errors import BiounetError, InputError, MachineError, SettingsError
+from biounet.errors import BiounetError, InputError, MachineError, SettingsError, Stopped
 from biounet.files.axes import ReadOptions
 from biounet.volume import Grid, Volume
+
+T = TypeVar("T")
 
 _SECONDS = 60.0
 _BYTES_PER_SECOND = 10e6  # of a file, on a slow disk
@@ -32,12 +38,47 @@ _STARTS = 3
 _PAUSE = 2.0
 _COLOURS = 3  # bytes that a palette makes of one
 _LONGEST = 2**20  # bytes of the header of an answer
+_LOOK = 0.1  # seconds between looks at whether work is to end
+_DYING = 2.0  # seconds that a killed process may take to be gone; one that waits for a disk is not, and is left alone
 _TYPES = {np.dtype(code).str: np.dtype(code) for code in "bBhHiIlLqQfd"}
 _KINDS: dict[str, type[BiounetError]] = {kind.__name__: kind for kind in (InputError, SettingsError)}
+_HASH = re.compile("[0-9a-f]{64}")
 _PROGRAM = (
     "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
     "from biounet.files.reader_process import main; main()"
 )
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file as it was when it was read.
+
+    Attributes
+    ----------
+    size, mtime_ns
+        Bytes, and the time of its last change.
+    sha256
+        Of its content.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked of the process: the image, what its headers say of it, or the hash of its files alone."""
+
+    do: Literal["read", "describe", "hash"]
+    options: ReadOptions
+    stop: Event
+
+
+@dataclass(frozen=True)
+class _Answer:
+    volume: Volume | None
+    hashes: tuple[str, ...]
 
 
 class Reader:
@@ -56,7 +97,7 @@ class Reader:
     def __init__(self, seconds: float = _SECONDS, pause: float = _PAUSE) -> None:
         self._seconds, self._pause = seconds, pause
         self._child: subprocess.Popen[bytes] | None = None
-        self._greeted = False
+        self._greeted = self._talking = False
         self._closed, self._lock = Event(), Lock()
 
     def __enter__(self) -> Reader:
@@ -80,7 +121,12 @@ class Reader:
     def close(self) -> None:
         """End the process; a read that goes on in another thread ends with an error."""
         self._closed.set()
-        self._end()
+        with self._lock:
+            child, talking = self._child, self._talking
+        if child is not None and talking:
+            child.kill()  # the thread that waits for its answer does the rest
+        else:
+            self._end()
 
     def read(self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
         """Read an image, as `biounet.files.read_volume` does.
@@ -92,55 +138,82 @@ class Reader:
         MachineError
             If no process can be started.
         """
+        return self.read_hashed(path, options)[0]
+
+    def read_hashed(
+        self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None, stop: Event | None = None
+    ) -> tuple[Volume, tuple[FileState, ...]]:
+        """Read an image, and return with it the state of each of its files; errors as of `read`, and `Stopped`."""
+        answer, stamps = self._settled(path, _Request("read", options or ReadOptions(), stop or Event()))
+        return cast(Volume, answer.volume), tuple(map(FileState, *zip(*stamps, strict=True), answer.hashes))
+
+    def describe(
+        self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None, stop: Event | None = None
+    ) -> Volume:
+        """Return what `read` would, from the headers alone: with pixels that are all 0 and take no memory."""
+        return cast(
+            Volume, self._settled(path, _Request("describe", options or ReadOptions(), stop or Event()))[0].volume
+        )
+
+    def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
+        """Return the SHA-256 of a file; errors as of `read`."""
+        return self._settled(path, _Request("hash", ReadOptions(), stop or Event()))[0].hashes[0]
+
+    def _settled(
+        self, path: str | Path | Sequence[str | Path], request: _Request
+    ) -> tuple[_Answer, list[tuple[int, int]]]:
+        """Return the answer about files that did not change meanwhile, and their sizes and times."""
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
         for wait in (True, False):
             before = [_stamp(file) for file in paths]
-            result = self._try_twice(paths, options or ReadOptions())
+            result = self._try_twice(paths, request)
             changed = [file for file, stamp in zip(paths, before, strict=True) if _stamp(file) != stamp]
             if not changed:
                 break
             if wait:
-                self._closed.wait(self._pause)
+                request.stop.wait(self._pause)
         else:
             raise InputError("it changes while it is read", path=changed[0], hint="try again when it is written")
         if isinstance(result, BiounetError):
             raise result
-        return result
+        return result, [stamp or (0, 0) for stamp in before]
 
-    def _try_twice(self, paths: Sequence[Path], options: ReadOptions) -> Volume | BiounetError:
+    def _try_twice(self, paths: Sequence[Path], request: _Request) -> _Answer | BiounetError:
         with suppress(_Lost):
-            return self._try(paths, options)
+            return self._try(paths, request)
         try:
-            return self._try(paths, options)
+            return self._try(paths, request)
         except _Lost as lost:
             hint = "the file is damaged, or needs more memory or time than there is"
             return InputError(str(lost), path=paths[0], hint=hint)
 
-    def _try(self, paths: Sequence[Path], options: ReadOptions) -> Volume | BiounetError:
+    def _try(self, paths: Sequence[Path], request: _Request) -> _Answer | BiounetError:
         """Return what the process answers.
 
         Raises
         ------
         _Lost
             If it does not; a new one is started for the next file.
+        Stopped
+            If work is to end.
         """
-        child = self._greet(paths)
+        child = self._greet(paths, request.stop)
         seconds = self._seconds + sum(stamp[0] for stamp in map(_stamp, paths) if stamp) / _BYTES_PER_SECOND
-        request = {
+        asked = {
+            "do": request.do,
             "paths": [os.fsencode(path).hex() for path in paths],
-            "options": asdict(options),
+            "options": asdict(request.options),
             "folder": "" if all(path.is_absolute() for path in paths) else str(Path.cwd()),
             "seconds": seconds,
         }
-        line = json.dumps(request, default=np.generic.item).encode() + b"\n"
-        began = time.monotonic()
+        line = json.dumps(asked, default=np.generic.item).encode() + b"\n"
         try:
-            with self._ended_unless_done(child, seconds):
-                return _ask(child, line, paths, options)
+            return self._within(seconds, request.stop, child, lambda: _ask(child, line, paths, request))
+        except _Late:
+            hint = "the disk does not answer, or the file needs more time than its size allows"
+            return InputError(f"could not be read in {seconds:.0f} s", path=paths[0], hint=hint)
         except (OSError, EOFError):
-            if time.monotonic() - began >= seconds:
-                raise _Lost(f"could not be read in {seconds:.0f} s") from None
-            code = child.returncode
+            code = child.poll() or 0
             raise _Lost(
                 f"its reader crashed twice ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
             ) from None
@@ -149,7 +222,7 @@ class Reader:
         except MemoryError:
             return InputError("does not fit in memory", path=paths[0])
 
-    def _greet(self, paths: Sequence[Path]) -> subprocess.Popen[bytes]:
+    def _greet(self, paths: Sequence[Path], stop: Event) -> subprocess.Popen[bytes]:
         """Return the process, once it waits for requests."""
         for _ in range(_STARTS + 1):
             self.start()
@@ -158,36 +231,63 @@ class Reader:
                 raise InputError("reading was stopped", path=paths[0] if paths else None)
             if self._greeted:
                 return child
-            with suppress(OSError, EOFError, ValueError), self._ended_unless_done(child, _START):
-                _line(child)
+            with suppress(OSError, EOFError, ValueError, _Late):
+                self._within(_START, stop, child, lambda child=child: _line(child))  # type: ignore[misc]
                 self._greeted = True
         hint = "python -m biounet.files.reader_process shows why"
         raise MachineError("the process that reads images does not start", hint=hint)
 
-    @contextmanager
-    def _ended_unless_done(self, child: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
-        """End the process if the block takes too long, or ends with any error: half an answer may be in the pipe."""
-        timer = Timer(seconds, child.kill)
-        timer.daemon = True
-        with ExitStack() as stack:
-            stack.callback(self._end)
-            timer.start()
-            try:
-                yield
-            finally:
-                timer.cancel()
-            stack.pop_all()
+    def _within(self, seconds: float, stop: Event, child: subprocess.Popen[bytes], talk: Callable[[], T]) -> T:
+        """Return what a talk with the process gives; end the process if that fails: half an answer may be in the pipe.
 
-    def _end(self) -> None:
+        The talk is in a thread of its own, which is left behind when the process cannot even be killed.
+
+        Raises
+        ------
+        _Late
+            If it takes too long.
+        Stopped
+            If work is to end.
+        """
+        answers: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+        thread = Thread(target=_tell, args=(talk, answers), daemon=True)
+        self._talking = True
+        thread.start()
+        until = time.monotonic() + seconds
+        try:
+            while True:
+                with suppress(Empty):
+                    result, error = answers.get(timeout=min(_LOOK, max(0.0, until - time.monotonic())))
+                    if error is not None:
+                        raise error
+                    return cast(T, result)
+                if stop.is_set():
+                    raise Stopped("reading was stopped")
+                if self._closed.is_set():
+                    raise EOFError
+                if time.monotonic() >= until:
+                    raise _Late
+        except BaseException:
+            self._end(thread)
+            raise
+        finally:
+            self._talking = False
+
+    def _end(self, thread: Thread | None = None) -> None:
+        """End the process; its pipes are closed when nobody reads from them any more."""
         with self._lock:
             child, self._child = self._child, None
         if child is None:
             return
         child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            with suppress(OSError):
-                cast(BufferedWriter, pipe).close()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_DYING)
+        if thread is not None:
+            thread.join(_DYING)
+        if thread is None or not thread.is_alive():
+            _close(child)
+        else:
+            Thread(target=_close_after, args=(thread, child), daemon=True).start()
 
 
 class Readers:
@@ -212,21 +312,55 @@ class Readers:
         for reader in self._all:
             reader.close()
 
-    def read(self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
-        """Read an image, as `Reader.read` does; for any number of threads."""
+    @contextmanager
+    def one(self) -> Iterator[Reader]:
+        """Give a reader that no other thread has meanwhile."""
         try:
             reader = self._idle.pop()
         except IndexError:
             reader = Reader()
             self._all.append(reader)
         try:
-            return reader.read(path, options)
+            yield reader
         finally:
             self._idle.append(reader)
 
+    def read(self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
+        """Read an image, as `Reader.read` does; for any number of threads."""
+        with self.one() as reader:
+            return reader.read(path, options)
+
+    def hash_file(self, path: str | Path) -> str:
+        """Return the SHA-256 of a file, as `Reader.hash_file` does; for any number of threads."""
+        with self.one() as reader:
+            return reader.hash_file(path)
+
 
 class _Lost(Exception):
-    """The process ended, or was ended, without an answer."""
+    """The process ended without an answer."""
+
+
+class _Late(Exception):
+    """The process gave no answer in time."""
+
+
+def _tell(talk: Callable[[], T], answers: SimpleQueue[tuple[T | None, BaseException | None]]) -> None:
+    try:
+        answers.put((talk(), None))
+    except BaseException as error:  # noqa: BLE001 - raised again where the answer is waited for
+        answers.put((None, error))
+
+
+def _close(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout):
+        with suppress(OSError):
+            cast(BufferedWriter, pipe).close()
+
+
+def _close_after(thread: Thread, child: subprocess.Popen[bytes]) -> None:
+    thread.join()
+    child.wait()
+    _close(child)
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -253,26 +387,34 @@ def _line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def _ask(
-    child: subprocess.Popen[bytes], request: bytes, paths: Sequence[Path], options: ReadOptions
-) -> Volume | BiounetError:
+    child: subprocess.Popen[bytes], line: bytes, paths: Sequence[Path], request: _Request
+) -> _Answer | BiounetError:
     requests, answers = cast(BufferedWriter, child.stdin), cast(BufferedReader, child.stdout)
-    requests.write(request)
+    requests.write(line)
     requests.flush()
     header = _line(child)
     if "error" in header:
         about, hint = header["path"], header["hint"]
         path = None if about is None else paths[int(about)]
         return _KINDS[header["error"]](str(header["cause"]), path=path, hint=None if hint is None else str(hint))
+    hashes = tuple(map(str, header["sha256"]))
+    if len(hashes) != (0 if request.do == "describe" else len(paths)) or not all(map(_HASH.fullmatch, hashes)):
+        raise ValueError
+    if request.do == "hash":
+        return _Answer(None, hashes)
     dtype, shape = _TYPES[header["dtype"]], tuple(header["shape"])
     grid = _grid(header["grid"])
     if shape[1:] != grid.shape or not isinstance(shape[0], int) or shape[0] < 1:
         raise ValueError
-    if math.prod(shape) * dtype.itemsize > _COLOURS * options.limit * len(paths):
+    if math.prod(shape) * dtype.itemsize > _COLOURS * request.options.limit * len(paths):
         raise ValueError
+    notes = tuple(map(str, header["notes"]))
+    if request.do == "describe":
+        return _Answer(Volume(np.broadcast_to(np.zeros((), dtype), shape), grid, paths[0], notes), hashes)
     array = np.empty(shape, dtype)
     if answers.readinto(array.data.cast("B")) < array.nbytes:
         raise EOFError
-    return Volume(array, grid, paths[0], tuple(map(str, header["notes"])))
+    return _Answer(Volume(array, grid, paths[0], notes), hashes)
 
 
 def _grid(said: dict[str, Any]) -> Grid:

@@ -22,6 +22,8 @@ _DENSEST = 100_000  # no codec packs more bytes into one: deflate reaches 1 032,
 
 # Kinds of orientation: with rows for columns, and then those whose rows or columns run backwards
 _EXCHANGED, _UPSIDE_DOWN, _MIRRORED = 5, (3, 4, 7, 8), (2, 3, 6, 7)
+_EMPTIEST = 1000  # times the size of its image that a file may have, beside other things that it may hold
+_OTHER = 2**33
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -143,6 +145,9 @@ def refuse_size(raw: RawImage, path: Path, limit: int = LIMIT) -> None:
     what = f"declares {' x '.join(map(str, raw.shape))} {raw.dtype}, {needed / 2**30:.3g} GiB"
     if needed > limit:
         raise InputError(f"{what}; the limit is {limit / 2**30:.3g} GiB", path=path)
+    if stored > _EMPTIEST * needed + _OTHER:
+        cause = f"{what}, in a file of {stored / 1e9:.3g} GB"
+        raise InputError(cause, path=path, hint="the file is damaged, or a part of it is missing")
     if needed > _DENSEST * max(stored, 1):
         raise InputError(f"{what}, in a file of {stored} bytes", path=path, hint="the file is damaged")
 

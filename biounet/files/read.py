@@ -106,8 +106,34 @@ def _read_one(path: Path, options: ReadOptions) -> Volume:
     return Volume(array, grid, path, (*notes, *remarks))
 
 
+def describe_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
+    """Return what `read_volume` would, from the headers alone: all pixels are 0 and take no memory."""
+    options = options or ReadOptions()
+    volumes = []
+    for file in as_paths(path, "the image"):
+        found = describe(file, options)
+        kind = _plain(np.zeros((), found.dtype)).dtype
+        blank = np.broadcast_to(np.zeros((), kind), (found.channels, *found.grid.shape))
+        volumes.append(Volume(blank, found.grid, file, found.notes))
+    shape, kind = (sum(volume.channels for volume in volumes), *volumes[0].grid.shape), volumes[0].array.dtype
+    return replace(_joined(volumes), array=np.broadcast_to(np.zeros((), kind), shape))
+
+
 def _stack(volumes: Sequence[Volume]) -> Volume:
     """Return one image of the channels of several files."""
+    if len(volumes) == 1:
+        return volumes[0]
+    return replace(_joined(volumes), array=np.concatenate([volume.array for volume in volumes]))
+
+
+def _joined(volumes: Sequence[Volume]) -> Volume:
+    """Return the first of several files that are channels of one image, with the remarks on all.
+
+    Raises
+    ------
+    InputError
+        If one holds several channels, or lies on another grid.
+    """
     first = volumes[0]
     if len(volumes) == 1:
         return first
@@ -121,7 +147,7 @@ def _stack(volumes: Sequence[Volume]) -> Volume:
         if difference:
             raise InputError(f"not on the grid of {first.source}: {difference}", path=volume.source)
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
-    return Volume(np.concatenate([volume.array for volume in volumes]), first.grid, first.source, tuple(notes))
+    return replace(first, notes=tuple(notes))
 
 
 def arranged(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:

@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 from biounet.errors import BiounetError
+from biounet.files.atomic import hash_file
 from biounet.files.axes import ReadOptions
 from biounet.files.raw import own_errors
-from biounet.files.read import read_volume
+from biounet.files.read import describe_volume, read_volume
 from biounet.volume import Volume
 
 _ROOM = 2**29  # bytes of addresses for the interpreter, the libraries and what they keep
@@ -66,8 +67,13 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any] | None]
     _limit_memory(options.limit * max(1, len(paths)))
     if hasattr(signal, "alarm"):
         signal.alarm(int(request["seconds"]) + _GRACE)
+    hashes: list[str] = []
     try:
-        volume = _read_any(paths[0] if paths else Path(), paths, options)
+        if request["do"] != "describe":
+            hashes = _hash_all(paths[0] if paths else Path(), paths)
+        if request["do"] == "hash":
+            return {"sha256": hashes}, None
+        volume = _read_any(paths[0] if paths else Path(), paths, options, describing=request["do"] == "describe")
     except BiounetError as error:
         about = [number for number, path in enumerate(paths) if str(path) == str(error.path)]
         return {
@@ -79,12 +85,18 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any] | None]
     finally:
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-    return _header(volume), volume.array
+    header = _header(volume) | {"sha256": hashes}
+    return header, None if request["do"] == "describe" else volume.array
 
 
 @own_errors
-def _read_any(first: Path, paths: Sequence[Path], options: ReadOptions) -> Volume:
-    return read_volume(paths, options)
+def _read_any(first: Path, paths: Sequence[Path], options: ReadOptions, *, describing: bool) -> Volume:
+    return describe_volume(paths, options) if describing else read_volume(paths, options)
+
+
+@own_errors
+def _hash_all(first: Path, paths: Sequence[Path]) -> list[str]:
+    return [hash_file(path) for path in paths]
 
 
 def _header(volume: Volume) -> dict[str, Any]:
