@@ -28,7 +28,7 @@ class ReadOptions:
     spacing
         Pixel size, ``(y, x)`` or ``(z, y, x)``, or one number for all axes: in µm, in mm for NIfTI.
     channel
-        The one channel to use, by number from 0 or by its name in OME-XML; None: all.
+        The one channel to use, by number from 0 or by its name in OME-XML or ImageJ; None: all.
     dims
         2 or 3 spatial axes.
     plane
