@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from biounet.arguments import as_path, is_number
 from biounet.errors import InputError, SettingsError
 from biounet.files import ReadOptions, read_annotation, read_labels, unknown_regions
+from biounet.files.nifti import compare_places
 from biounet.files.read import calibrate, open_raw
 from biounet.files.results import pair_results
 from biounet.matching import THRESHOLDS, Tally, tally
 from biounet.recipe import DataSettings
 from biounet.region_scores import Regions, RegionScore, score_regions
 from biounet.scores import ClassEvaluation, Evaluation, LesionFigures, SurfaceFigures, mean, ratio
-from biounet.volume import Grid, apart
+from biounet.volume import Grid
 
 __all__ = ["ClassEvaluation", "Evaluation", "evaluate_folders", "score_classes", "score_instances"]
 
@@ -266,6 +267,7 @@ def _grid_of(truth: Path, predicted: Path, shape: tuple[int, ...]) -> Grid | Non
         return None
     options = ReadOptions(dims=3)
     true, found = (calibrate(shape, open_raw(path), path, options)[0] for path in (truth, predicted))
-    if true.affine is not None and found.affine is not None and (difference := apart(found, true)):
+    difference, _ = compare_places(found, true)
+    if true.affine is not None and found.affine is not None and difference:
         raise InputError(f"does not lie where the result {predicted} does: {difference}", path=truth)
     return found if found.calibrated else true

@@ -52,8 +52,9 @@ def measure_lesions(
     each lesion ``longest_diameter_mm``, the longest in any axial slice, ``perpendicular_diameter_mm``, the longest line
     across it at a right angle in that slice, inside the convex hull, and of a volume ``longest_diameter_3d_mm`` in any
     direction; ``centroid_<axis>_px``, counted from the first voxel; ``centroid_<axis>_ras_mm`` in space on a grid with
-    an affine; ``touches_border``, whether a voxel lies at the edge of the field of view. Numbers that a region does not
-    have, such as the centroid of no voxels, are NaN.
+    an affine, and ``frame``, what these places are given in, by the code of the header: ``scanner``, ``aligned``,
+    ``Talairach``, ``MNI152`` or ``template``; ``touches_border``, whether a voxel lies at the edge of the field of
+    view. Numbers that a region does not have, such as the centroid of no voxels, are NaN.
 
     Raises
     ------
@@ -101,12 +102,15 @@ class _Frame:
         Of `steps`; None where there is none.
     origin
         (3,) place of the first voxel in mm, right, anterior and superior; None where it is not known.
+    name
+        What places are given in, as `Grid.frame`.
     """
 
     axes: list[int]
     steps: Floats
     unit: str | None
     origin: Floats | None = None
+    name: str = ""
 
     def place(self, voxels: Floats) -> Floats:
         """Return places (n, d) of voxels (n, d)."""
@@ -134,7 +138,7 @@ def _frame(grid: Grid) -> _Frame:
     if grid.affine is None or grid.unit is None or grid.dims == 2:
         return _Frame(axes, np.diag(grid.steps), grid.unit)
     affine = np.array(grid.affine, np.float64)[:3]
-    return _Frame(axes, affine[:, 2::-1].T, "mm", affine[:, 3])  # a row of steps for each of z, y and x
+    return _Frame(axes, affine[:, 2::-1].T, "mm", affine[:, 3], grid.frame)  # a row of steps for each of z, y and x
 
 
 def _sizes(found: _Lesions, frame: _Frame) -> Columns:
@@ -154,6 +158,7 @@ def _places(found: _Lesions, frame: _Frame) -> Columns:
     if frame.origin is not None:
         place = frame.place(found.centroid)
         columns |= {f"centroid_{axis}_ras_mm": place[:, i] for i, axis in enumerate("xyz")}
+        columns |= {"frame": np.full(len(place), frame.name, object)} if frame.name else {}
     return columns
 
 

@@ -50,6 +50,9 @@ class Grid:
     axcodes
         Where the axes x, y and z lead, a letter of `WORLD` for each, such as ``"LPS"`` (as `nibabel.aff2axcodes`);
         None where nobody knows. Follows from `affine` where there is one.
+    frame
+        What `affine` leads to, by its code in the NIfTI header: ``scanner``, ``aligned`` (with another scan),
+        ``Talairach``, ``MNI152`` or ``template``; empty where it is not known.
     """
 
     shape: tuple[int, ...]
@@ -58,6 +61,7 @@ class Grid:
     affine: tuple[tuple[float, ...], ...] | None = None
     header: bytes | None = field(default=None, compare=False, repr=False)
     axcodes: str | None = field(default=None, compare=False)
+    frame: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.affine is not None:

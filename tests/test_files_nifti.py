@@ -95,8 +95,11 @@ def test_where_no_affine_is_stated(tmp_path):
     assert "voxel size unknown" in volume.notes[0]
     sized = read_volume(nifti(tmp_path / "x.nii", sform=0), VOLUME)
     assert sized.grid == Grid((2, 3, 4), (2, 0.75, 0.5), "mm")
+    for notes in (volume.notes[1:], sized.notes):
+        assert len(notes) == 1
+        assert notes[0].startswith("orientation unknown: the header has neither a sform nor a qform")
     stated = read_volume(nifti(tmp_path / "x.nii", unit=0, sform=0), ReadOptions(dims=3, spacing=(3, 2, 1)))
-    assert (stated.grid, stated.notes) == (Grid((2, 3, 4), (3, 2, 1), "mm"), ())
+    assert (stated.grid, stated.notes) == (Grid((2, 3, 4), (3, 2, 1), "mm"), sized.notes)
 
 
 def test_the_qform_counts_where_there_is_no_sform(tmp_path):

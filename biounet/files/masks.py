@@ -14,10 +14,11 @@ from biounet.annotation_checks import inspect_annotation
 from biounet.errors import InputError, SettingsError
 from biounet.files.axes import ReadOptions
 from biounet.files.names import stem_of
+from biounet.files.nifti import compare_places
 from biounet.files.raw import RawImage, in_colour
 from biounet.files.read import calibrate, open_raw
 from biounet.recipe import DataSettings
-from biounet.volume import Grid, apart
+from biounet.volume import Grid
 
 _LARGEST = np.iinfo(np.int32).max
 _JPEG = b"\xff\xd8\xff"
@@ -64,11 +65,10 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
             labels = only_slices(labels, data.slices, data.slice_numbers)
         except InputError as error:
             raise InputError(error.cause, path=path) from None
-    if grid is not None and grid.affine is not None:
-        _refuse_elsewhere(path, grid)
+    notes = _remark_on_place(path, grid) if grid is not None and grid.affine is not None else ()
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=path)
-    return _judged(Annotation(labels, data.kind, grid or Grid(labels.shape), path))
+    return _judged(Annotation(labels, data.kind, grid or Grid(labels.shape), path, notes))
 
 
 def unknown_regions(path: Path, data: DataSettings) -> frozenset[str]:
@@ -76,14 +76,16 @@ def unknown_regions(path: Path, data: DataSettings) -> frozenset[str]:
     return frozenset(name for case in (stem_of(path), path.parent.name) for name in data.unknown.get(case, ()))
 
 
-def _refuse_elsewhere(path: Path, grid: Grid) -> None:
-    """Refuse an annotation that says of itself that it lies elsewhere than its image."""
+def _remark_on_place(path: Path, grid: Grid) -> tuple[str, ...]:
+    """Refuse an annotation that says of itself that it lies elsewhere than its image; return remarks if it may."""
     raw = open_raw(path)
     if raw.header is None:
-        return
+        return ()
     own, _ = calibrate(grid.shape, raw, path, ReadOptions(dims=grid.dims))
-    if difference := apart(grid, own):
+    difference, remark = compare_places(grid, own)
+    if difference:
         raise InputError(f"does not lie where its image does: {difference}", path=path, hint="draw it on its image")
+    return (f"its annotation {remark}",) if remark else ()
 
 
 def read_labels(path: str | Path) -> NDArray[np.int32]:
@@ -201,7 +203,7 @@ def _judged(annotation: Annotation) -> Annotation:
     found = inspect_annotation(annotation)
     if found and found[0].severity == "problem":
         raise InputError(found[0].cause, path=annotation.source, hint=found[0].hint or None)
-    return replace(annotation, notes=tuple(finding.cause for finding in found))
+    return replace(annotation, notes=(*annotation.notes, *(finding.cause for finding in found)))
 
 
 def _refuse_jpeg(path: Path) -> None:

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.errors import InputError
+from biounet.files.matrices import LARGEST, SMALLEST, STATE, choose, matrices_of, unit_of
 from biounet.files.raw import RawImage, own_errors
+from biounet.volume import Grid, apart
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -30,13 +32,8 @@ _SINGLE = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # header size: w
 _LONGEST = 540
 _AHEAD = 2**17  # bytes of a gzip file that hold its names and remarks and the beginning of the content
 _PADDING = 512  # bytes that programs may add behind the voxels
-_MM = {1: 1000.0, 3: 1e-3}  # of the codes of other units; mm is what everybody means who says nothing
 _LABEL_INTENT = 1002
-_UNIT_CODES = 7
-_TOLERANCE = 1e-3  # of angles and of lengths, relative
-_SMALLEST, _LARGEST = 1e-6, 1e9  # of lengths in a header that is not damaged
-_RESAMPLE = "resample it to a rectangular grid first"
-_STATE = "state the voxel size with --spacing, in mm"
+_NOWHERE = "orientation unknown: the header has neither a sform nor a qform, and voxels are taken in the stored order"
 
 
 @own_errors
@@ -158,56 +155,56 @@ def _placed(raw: RawImage, header: Nifti1Header) -> RawImage:
     """Add where the voxels are, or what is wrong with what the header says about it."""
     count = min(int(header["dim"][0]), 3)
     sizes = np.asarray(header["pixdim"][1 : count + 1], float)
-    code = int(header["xyzt_units"]) & _UNIT_CODES
+    code, factor = unit_of(header)
     coded = header["sform_code"] > 0 or header["qform_code"] > 0
     if not coded and code not in (1, 2, 3):
-        return replace(raw, notes=("voxel size unknown: the header has neither an affine nor a unit",))
-    if not ((sizes > _SMALLEST) & (sizes < _LARGEST)).all():
+        return replace(raw, notes=("voxel size unknown: the header has neither an affine nor a unit", _NOWHERE))
+    if not ((sizes > SMALLEST) & (sizes < LARGEST)).all():
         shown = " x ".join(f"{size:g}" for size in sizes)
-        return replace(raw, fault=(f"the header gives a voxel size of {shown}", _STATE))
-    factor, letters = _MM.get(code, 1.0), "XYZ"[:count]
+        return replace(raw, fault=(f"the header gives a voxel size of {shown}", STATE))
+    letters = "XYZ"[:count]
     if not coded:
-        return replace(raw, spacing=dict(zip(letters, sizes * factor, strict=True)), spacing_from="pixdim")
-    affine = _affine(header, count) * factor
-    lengths = np.linalg.norm(affine[:, :count], axis=0)
-    if (fault := _fault(affine, lengths)) is not None:
-        return replace(raw, fault=fault)
-    stated = " x ".join(f"{size * factor:.4g}" for size in sizes)
-    agree = np.allclose(lengths, sizes * factor, rtol=_TOLERANCE)
-    used = " x ".join(f"{length:.4g}" for length in lengths)
+        spacing = dict(zip(letters, (sizes * factor).tolist(), strict=True))
+        return replace(raw, spacing=spacing, spacing_from="pixdim", notes=(_NOWHERE,))
+    used, notes = choose(matrices_of(header), sizes * factor)
+    if used.fault is not None:
+        return replace(raw, fault=used.fault)
     return replace(
         raw,
-        spacing=dict(zip(letters, lengths.tolist(), strict=True)),
-        spacing_from="sform" if header["sform_code"] > 0 else "qform",
-        affine=tuple(map(tuple, affine.tolist())),
-        notes=() if agree else (f"the header gives voxels of {stated} mm, its affine, which is used, of {used} mm",),
+        spacing=dict(zip(letters, used.lengths.tolist(), strict=True)),
+        spacing_from=used.name,
+        affine=tuple(map(tuple, used.affine.tolist())),
+        frame=used.frame,
+        notes=notes,
     )
 
 
-def _affine(header: Nifti1Header, count: int) -> NDArray[np.float64]:
-    """Return three rows of the sform or, without one, of the qform; NaN where it is none."""
-    if header["sform_code"] > 0:
-        return np.asarray(header.get_sform()[:3], float)
-    header = header.copy()
-    header["pixdim"][count + 1 : 4] = 1  # of axes that the volume does not have
-    try:
-        return np.asarray(header.get_qform()[:3], float)
-    except ValueError:  # a quaternion of more than unit length
-        return np.full((3, 4), np.nan)
+def places_of(grid: Grid) -> dict[str, Grid]:
+    """Return where the voxels of a NIfTI volume are by each matrix of its header that can be used, by its name."""
+    if grid.header is None or grid.affine is None:
+        return {}
+    matrices = [matrix for matrix in matrices_of(parse_header(grid.header)) if matrix.fault is None]
+    placed = {matrix.name: matrix.grid for matrix in matrices if len(matrix.shape) == 3}
+    return {name: replace(found, shape=grid.shape) for name, found in placed.items()}
 
 
-def _fault(affine: NDArray[np.float64], lengths: NDArray[np.float64]) -> tuple[str, str] | None:
-    """Return what is wrong with an affine, and what to do."""
-    if not (np.abs(affine) < _LARGEST).all() or not (lengths > _SMALLEST).all():
-        return "the affine of the header is damaged", _STATE
-    directions = affine[:, : len(lengths)] / lengths
-    cosines = np.abs(directions.T @ directions - np.eye(len(lengths)))
-    if np.linalg.matrix_rank(directions, tol=1e-6) < len(lengths):
-        return "the affine of the header is singular", _STATE
-    if cosines.max() > _TOLERANCE:
-        angle = np.degrees(np.arccos(cosines.max()))
-        return f"sheared: the axes of its voxels meet at {angle:.4g} degrees", _RESAMPLE
-    return None
+def compare_places(image: Grid, label: Grid) -> tuple[str, str]:
+    """Say how far a label image lies from its image, and what is to be said where it does not.
+
+    A header has two matrices, programs read one of them each, and labels are written under the one that was read: an
+    annotation is in its place if any matrix of its header says the same as any of its image's.
+
+    Returns
+    -------
+    The difference, empty where there is none; and a remark where it is so for another matrix than the one in use.
+    """
+    if image.affine is None or label.affine is None or not (difference := apart(image, label)):
+        return apart(image, label), ""
+    for name, place in (places_of(image) or {"affine": image}).items():
+        for own in (label, *places_of(label).values()):
+            if not apart(place, own):
+                return "", f"lies where the {name} of its image says, not by the matrix in use: {difference}"
+    return difference, ""
 
 
 def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool) -> None:

@@ -49,7 +49,7 @@ class RawImage:
         Where `spacing` is known from; empty where there is none.
     unit
         Of lengths in files of this format, also of those that a user states.
-    affine, header
+    affine, header, frame
         Of a NIfTI volume, as in `Grid`.
     fault
         What is wrong with what the file says about lengths, and what to do; None where nothing is.
@@ -76,6 +76,7 @@ class RawImage:
     unit: Unit = "um"
     affine: tuple[tuple[float, ...], ...] | None = None
     header: bytes | None = None
+    frame: str = ""
     fault: tuple[str, str] | None = None
     channels: tuple[str, ...] = ()
     colours: NDArray[np.uint8] | None = None

@@ -14,6 +14,7 @@ from biounet.arguments import as_path, as_paths
 from biounet.errors import InputError
 from biounet.files.axes import ReadOptions, arrange
 from biounet.files.foreign import refuse_foreign
+from biounet.files.matrices import CONFLICT
 from biounet.files.nifti import BEGINNINGS, GZIP, read_nifti
 from biounet.files.picture import read_jpeg, read_png
 from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size, upright
@@ -274,7 +275,7 @@ def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOp
     header = raw.header if whole else None
     axcodes = None if raw.affine is None else nearest_axcodes(raw.affine, len(shape))
     if options.spacing is not None:
-        about_size = ("pixel size", "voxel size", "the header gives")
+        about_size = ("pixel size", "voxel size", "the header gives", f"{CONFLICT} differ")
         grid = Grid(shape, options.spacing, raw.unit, header=header, axcodes=axcodes)
         return grid, tuple(note for note in raw.notes if not note.startswith(about_size))
     if raw.fault is not None:
@@ -284,7 +285,8 @@ def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOp
     if len(known) == len(letters):
         spacing = tuple(raw.spacing[letter] for letter in letters)
         notes = tuple(note for note in raw.notes if not note.startswith(_UNKNOWN))  # of an axis that is left out
-        grid = Grid(shape, spacing, raw.unit, raw.affine if whole else None, header, axcodes)
+        affine, frame = (raw.affine, raw.frame) if whole else (None, "")
+        grid = Grid(shape, spacing, raw.unit, affine, header, axcodes, frame)
         return grid, (*notes, *_not_square(raw), *_too_large(grid))
     missing = (f"{_UNKNOWN}: the distance of the planes is missing",) if known and not unknown else ()
     return Grid(shape, header=header, axcodes=axcodes), (*raw.notes, *missing)
