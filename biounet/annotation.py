@@ -18,6 +18,9 @@ UNLABELLED = -1
 
 Kind = Literal["instances", "classes", "scribbles"]
 
+ResultKind = Literal["objects", "classes"]
+"""What the values of a label image that biounet made are: ids of objects, or classes."""
+
 
 @dataclass(frozen=True)
 class Annotation:

@@ -211,18 +211,28 @@ def evaluate(
     truth: Annotated[Path, typer.Argument(help="Folder of annotations.")],
     recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
     tolerance: given.Tolerance = 1.0,
+    csv: Annotated[bool, typer.Option("--csv", help="Print one row per case and class as CSV.")] = False,
     json_lines: given.Json = False,
 ) -> None:
     """Compare results with annotations."""
     from biounet.evaluation import evaluate_folders
+    from biounet.job import code_of
     from biounet.recipe import read_recipe
     from biounet.resources import find_recipe
 
     figures = evaluate_folders(predicted, truth, read_recipe(find_recipe(recipe)).data, tolerance)
     if json_lines:
         say(json.dumps(figures.as_dict()))
+    elif csv:
+        for line in figures.as_csv().splitlines():
+            say(line)
     else:
-        say_lines(table(figures.as_table()))
+        say_lines("\n".join([table(figures.as_table()), *figures.definitions()]))
+    for note in figures.notes:
+        say(f"NOTE {note}", sys.stderr)
+    for problem in figures.failed:
+        say(f"ERROR {problem}", sys.stderr)
+    raise typer.Exit(code_of(len(figures.failed), len({row["case"] for row in figures.cases})))
 
 
 @app.command()

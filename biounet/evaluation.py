@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.annotation import UNLABELLED, ResultKind
 from biounet.arguments import as_path, is_number
 from biounet.errors import InputError, SettingsError
-from biounet.files import ReadOptions, read_annotation, read_labels, unknown_regions
+from biounet.files import ReadOptions, kind_of_labels, read_annotation, read_labels, stem_of, unknown_regions
 from biounet.files.nifti import compare_places
 from biounet.files.read import calibrate, open_raw
 from biounet.files.results import pair_results
 from biounet.matching import THRESHOLDS, Tally, tally
 from biounet.recipe import DataSettings
 from biounet.region_scores import Regions, RegionScore, score_regions
-from biounet.scores import ClassEvaluation, Evaluation, LesionFigures, SurfaceFigures, mean, ratio
+from biounet.scores import ClassEvaluation, Evaluation, LesionFigures, Row, SurfaceFigures, mean, ratio
 from biounet.volume import Grid
+
+T = TypeVar("T")
+
+_NO_MATCH, _AGREES = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
 
 __all__ = ["ClassEvaluation", "Evaluation", "evaluate_folders", "score_classes", "score_instances"]
 
@@ -104,10 +111,17 @@ def evaluate_folders(
     tolerance
         How far apart the surfaces of classes in volumes may be to agree, in the unit of the files.
 
+    Returns
+    -------
+    Figures over all pairs that can be compared, with those of each; what is wrong with the others is in `failed`.
+    Results that are objects (a label image says what its values are) are compared with strokes, or with a single class,
+    as foreground.
+
     Raises
     ------
     InputError
-        If an annotation has no result (naming them), a pair has two shapes or places, or a file cannot be read.
+        If an annotation has no result (naming them), or no pair can be compared: it has two shapes or places, a file
+        cannot be read, or holds classes where objects are expected.
     SettingsError
         If the tolerance is no length.
     """
@@ -116,18 +130,161 @@ def evaluate_folders(
     predicted, truth = as_path(predicted, "the folder of results"), as_path(truth, "the folder of annotations")
     pairs = pair_results(predicted, truth, data.channels)
     if data.kind == "instances":
-        return _pool([tally(*_read_pair(*pair, data)) for pair in pairs])
-    asked = _regions(data.foreground, data.regions, tolerance, data.min_lesion_mm3)
-    scores, grids = [], []
-    for true, found in pairs:
-        arrays = _read_pair(true, found, data)
-        grid = _grid_of(true, found, arrays[0].shape)
-        known = score_regions(*arrays, asked, grid)
-        unknown = unknown_regions(true, data)
-        nothing = RegionScore()
-        scores.append([nothing if name in unknown else s for name, s in zip(asked.values, known, strict=True)])
-        grids.append(grid)
-    return _class_figures(scores, asked, grids)
+        return _evaluate_objects(pairs, truth, data)
+    return _evaluate_classes(pairs, truth, data, tolerance)
+
+
+def _evaluate_objects(pairs: Sequence[tuple[Path, Path]], truth: Path, data: DataSettings) -> Evaluation:
+    def compare(pair: tuple[Path, Path]) -> tuple[Tally, RegionScore]:
+        if _kind_of(pair[1]) == "classes":
+            hint = "compare them by a recipe of kind = 'classes'"
+            raise InputError("holds classes, not objects", path=pair[1], hint=hint)
+        true, found = _read_pair(*pair, data)
+        return tally(true, found), _overlap(true, found)
+
+    done, failed = _each(pairs, compare)
+    figures = _pool([counted for _, (counted, _) in done])
+    rows = [{"case": _name(pair, truth), **_object_figures(counted)} for pair, (counted, _) in done]
+    return replace(
+        figures,
+        cases=_with_failed(rows, failed, pairs, truth),
+        failed=tuple(map(str, failed.values())),
+        notes=_doubt_ids(figures, [overlap for _, (_, overlap) in done]),
+    )
+
+
+def _evaluate_classes(
+    pairs: Sequence[tuple[Path, Path]], truth: Path, data: DataSettings, tolerance: float
+) -> ClassEvaluation:
+    whole = _compares_foreground(pairs, data)
+    names = data.foreground if not whole or len(data.foreground) == 1 else ("foreground",)
+    asked = _regions(names, None if whole else data.regions, tolerance, data.min_lesion_mm3)
+
+    def compare(pair: tuple[Path, Path]) -> tuple[list[RegionScore], Grid | None]:
+        if not whole and _kind_of(pair[1]) == "objects":
+            hint = "compare them by a recipe of kind = 'instances'"
+            raise InputError("holds objects, not classes", path=pair[1], hint=hint)
+        true, found = _read_pair(*pair, data)
+        if whole:
+            true, found = np.minimum(true, 1), np.minimum(found, 1)
+        grid = _grid_of(*pair, true.shape)
+        unknown, nothing = unknown_regions(pair[0], data), RegionScore()
+        known = zip(asked.values, score_regions(true, found, asked, grid), strict=True)
+        return [nothing if name in unknown else score for name, score in known], grid
+
+    done, failed = _each(pairs, compare)
+    figures = _class_figures([scores for _, (scores, _) in done], asked, [grid for _, (_, grid) in done])
+    rows: list[Row] = []
+    for pair, (scores, grid) in done:
+        own = _region_figures(scores, asked, grid)
+        rows += [{"case": _name(pair, truth), "class": name, **each} for name, each in own.items()]
+    as_one = whole and len(data.foreground) > 1
+    return replace(
+        figures,
+        cases=_with_failed(rows, failed, pairs, truth),
+        failed=tuple(map(str, failed.values())),
+        notes=(f"the results are objects: {', '.join(data.foreground)} are compared as one",) if as_one else (),
+    )
+
+
+def _each(
+    pairs: Sequence[tuple[Path, Path]], compare: Callable[[tuple[Path, Path]], T]
+) -> tuple[list[tuple[tuple[Path, Path], T]], dict[tuple[Path, Path], InputError]]:
+    """Return what comes of each pair, and the errors of those that cannot be compared; raise where all cannot."""
+    done, failed = [], {}
+    for pair in pairs:
+        try:
+            done.append((pair, compare(pair)))
+        except InputError as error:
+            failed[pair] = error
+    if not done:
+        raise next(iter(failed.values()))
+    return done, failed
+
+
+def _name(pair: tuple[Path, Path], truth: Path) -> str:
+    return pair[0].relative_to(truth).as_posix()
+
+
+def _with_failed(
+    rows: Sequence[Row],
+    failed: Mapping[tuple[Path, Path], InputError],
+    pairs: Sequence[tuple[Path, Path]],
+    truth: Path,
+) -> tuple[Row, ...]:
+    """Return the rows of all cases in the order of the pairs."""
+    order = {_name(pair, truth): number for number, pair in enumerate(pairs)}
+    lost: list[Row] = [{"case": _name(pair, truth), "message": str(error)} for pair, error in failed.items()]
+    return tuple(sorted([*rows, *lost], key=lambda row: order[str(row["case"])]))
+
+
+def _object_figures(counted: Tally) -> Row:
+    figures = _pool([counted])
+    at = figures.as_figures()
+    named = {name: at.get(name, math.nan) for name in ("ap", "ap50", "ap75", "ap90", "f1_50", "pq")}
+    counts = {"true": counted.truth, "predicted": counted.predicted}
+    return {**counts, **named, "splits": counted.splits, "merges": counted.merges}
+
+
+def _region_figures(scores: Sequence[RegionScore], asked: Regions, grid: Grid | None) -> dict[str, Row]:
+    """Return the figures of one case for each region."""
+    rows: dict[str, Row] = {}
+    for name, score in zip(asked.values, scores, strict=True):
+        row: dict[str, str | int | float] = {"true_voxels": score.true, "predicted_voxels": score.found}
+        row |= {"dice": _dice(score), "iou": _iou(score)}
+        if score.surfaces is not None and grid is not None:
+            row |= {f"hd95_{grid.unit or 'px'}": score.surfaces.hd95, "nsd": score.surfaces.nsd}
+        if score.lesions is not None:
+            own = _lesion_figures([[score]])
+            row |= {"lesions": own.true[0], "lesions_found": own.found[0], "lesions_spurious": own.spurious[0]}
+            row |= {"lesion_f1": own.f1[0], "lesion_dice": own.dice[0]}
+        rows[name] = row
+    return rows
+
+
+def _overlap(true: NDArray[np.int32], found: NDArray[np.int32]) -> RegionScore:
+    labelled = true != UNLABELLED
+    one, other = true > 0, (found > 0) & labelled
+    return RegionScore(int(np.count_nonzero(one & other)), int(np.count_nonzero(one)), int(np.count_nonzero(other)))
+
+
+def _doubt_ids(figures: Evaluation, overlaps: Sequence[RegionScore]) -> tuple[str, ...]:
+    """Say where no object matches although the foreground does: the ids of one side are classes."""
+    agree = _dice(_total(overlaps))
+    if not (figures.ap[0] < _NO_MATCH and agree > _AGREES):
+        return ()
+    counts = f"{sum(figures.truth_counts)} true and {sum(figures.predicted_counts)} predicted ids"
+    return (
+        f"AP is {figures.ap[0]:.3f} although the foreground agrees (Dice {agree:.3f}; {counts}): are the values of one "
+        "side classes? Then compare by a recipe of kind = 'classes'",
+    )
+
+
+def _kind_of(found: Path) -> ResultKind | None:
+    """Return what the values of a result are: as it says itself, or else as the table beside it does."""
+    kind = kind_of_labels(found)
+    table = found.with_name(f"{stem_of(found).removesuffix('_labels')}_objects.csv")
+    if kind is not None or not table.is_file():
+        return kind
+    with table.open(encoding="utf-8", errors="replace") as file:
+        return "classes" if "class" in file.readline().strip().split(",") else "objects"
+
+
+def _compares_foreground(pairs: Sequence[tuple[Path, Path]], data: DataSettings) -> bool:
+    """Return whether results are objects where the annotations have classes, so that only the foreground is comparable.
+
+    A model of strokes gives objects. With one class, objects of it are as good.
+    """
+    alone = len(data.foreground) == 1 and not data.regions
+    if data.kind == "classes" and not alone:
+        return False
+    if data.kind == "scribbles" and alone:
+        return True
+    for _, found in pairs:
+        with suppress(InputError):  # said when the pair is compared
+            if _kind_of(found) == "objects":
+                return True
+    return False
 
 
 def _regions(
@@ -199,10 +356,7 @@ def _class_figures(
 ) -> ClassEvaluation:
     """Pool the scores of images, one of each region."""
     columns = [[image[n] for image in scores] for n in range(len(asked.values))]
-    totals = [
-        RegionScore(*(sum(getattr(score, name) for score in column) for name in ("shared", "true", "found")))
-        for column in columns
-    ]
+    totals = [_total(column) for column in columns]
     units = sorted({grid.unit or "px" for grid in grids if grid is not None})
     if len(units) > 1:
         raise InputError(f"images in {' and in '.join(units)}: their distances cannot be averaged")
@@ -216,6 +370,10 @@ def _class_figures(
         surfaces=_surface_figures(columns, units[0], asked.tolerance) if units else None,
         lesions=_lesion_figures(columns) if units else None,
     )
+
+
+def _total(scores: Sequence[RegionScore]) -> RegionScore:
+    return RegionScore(*(sum(getattr(score, name) for score in scores) for name in ("shared", "true", "found")))
 
 
 def _dice(score: RegionScore) -> float:

@@ -51,12 +51,12 @@ def _write_one(path: Path, found: Segmentation, excel: bool) -> None:
     elif path.name.endswith(OVERLAY):
         write_picture(path, picture_of(found))
     else:
-        write_labels(path, found.labels, found.volume.grid)
+        write_labels(path, found.labels, found.volume.grid, found.kind)
 
 
 def picture_of(found: Segmentation) -> NDArray[np.uint8]:
     """Draw what was found, RGB, shape ``(y, x, 3)``: outlines of objects, or coloured classes."""
-    volume, fill = found.volume, _CLASS_FILL if "class" in found.columns else 0.0
+    volume, fill = found.volume, _CLASS_FILL if found.kind == "classes" else 0.0
     if volume.grid.dims == 3:
         return draw_volume(volume.array, found.labels, volume.grid, fill=fill)
     return draw_overlay(volume.array, found.labels, fill=fill)

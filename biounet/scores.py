@@ -7,15 +7,56 @@ among the main figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+
+from biounet.measure import columns_to_csv
+
+Row = Mapping[str, str | int | float]
+"""Figures of one case, or of one class in one case, by name; NaN where not defined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What was compared, beside the figures of all of it.
+
+    Attributes
+    ----------
+    cases
+        Of each case, or of each class in each case, the figures by name; of a case that failed, only its `message`.
+    failed
+        Why cases could not be compared, one line each. They are in none of the other figures.
+    notes
+        Remarks that a user should see.
+    """
+
+    cases: tuple[Row, ...] = ()
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def definitions(self) -> tuple[str, ...]:
+        """Return what the figures are that are defined in several ways, one line each."""
+        return ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all figures for JSON, None where not defined; without what was not compared or has nothing to say."""
+        figures = {name: _for_json(value) for name, value in asdict(self).items() if value is not None}
+        beside = {name: figures.pop(name) for name in ("cases", "failed", "notes")}
+        beside["definitions"] = list(self.definitions())
+        return figures | {name: value for name, value in beside.items() if value}
+
+    def as_csv(self) -> str:
+        """Return one row per case, or per class and case, as CSV; empty cells where a figure is not defined."""
+        names = dict.fromkeys(name for row in self.cases for name in row if name != "message")
+        return columns_to_csv({name: _column([row.get(name) for row in self.cases]) for name in [*names, "message"]})
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Compared):
     """Agreement of objects with the truth, pooled over images unless it says otherwise.
 
     An image without any object, true or predicted, adds nothing to AP, F1 and PQ. On sparse truth only labelled voxels
@@ -73,10 +114,6 @@ class Evaluation:
             "count_error": self.count_error,
         }
         return _defined(figures)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all figures for JSON, None where not defined."""
-        return {name: _for_json(value) for name, value in asdict(self).items()}
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return the figures as rows of text."""
@@ -148,7 +185,7 @@ class LesionFigures:
 
 
 @dataclass(frozen=True)
-class ClassEvaluation:
+class ClassEvaluation(Compared):
     """Agreement of classes with the truth, pooled over the labelled voxels of all images unless it says otherwise.
 
     Attributes
@@ -186,9 +223,20 @@ class ClassEvaluation:
             figures |= {f"{name}_{own}": value for own, value in zip(self.classes, values, strict=True)}
         return _defined(figures)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return all figures for JSON, None where not defined; without what was not compared."""
-        return {name: _for_json(value) for name, value in asdict(self).items() if value is not None}
+    def definitions(self) -> tuple[str, ...]:
+        """Return what the figures are that are defined in several ways, one line each."""
+        if (near := self.surfaces) is None:
+            return ()
+        tolerance = f"{near.tolerance:g} {near.unit}"
+        return (
+            "Dice per image: mean over the images where truth or prediction has the class",
+            "surface: the voxels of a class with a face on another voxel or on the edge of the image; distances are "
+            "those of their centres",
+            "HD95: the larger of both 95th percentiles of the distances from one surface to the other, mean over the "
+            "images where truth and prediction have the class",
+            f"NSD: share of the voxels of both surfaces within {tolerance} of the other one (Seidlitz et al. 2021, "
+            "arXiv:2111.05408), mean over the images where the truth has the class, 0 where it is missed",
+        )
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return the figures as rows of text."""
@@ -203,6 +251,13 @@ class ClassEvaluation:
         if self.lesions is not None:
             columns |= {"lesion F1": self.lesions.f1, "lesion Dice": self.lesions.dice}
         rows = [(name, *map(_text, values)) for name, *values in zip(self.classes, *columns.values(), strict=True)]
+        if near is not None:
+            at = 1 + list(columns).index(f"HD95 ({near.unit})")
+            misses = zip(rows, near.missed, near.images, strict=True)
+            rows = [
+                (*row[:at], f"{row[at]} ({missed} of {images} missed)" if missed else row[at], *row[at + 1 :])
+                for row, missed, images in misses
+            ]
         table = [("class", *columns), *rows, ("mean", *(_text(mean(values)) for values in columns.values()))]
         if self.lesions is None:
             return table
@@ -229,9 +284,16 @@ def _defined(figures: dict[str, float]) -> dict[str, float]:
 def _for_json(value: Any) -> Any:  # noqa: ANN401 - any field of a record
     if isinstance(value, dict):
         return {name: _for_json(item) for name, item in value.items()}
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return [_for_json(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _column(values: Sequence[str | int | float | None]) -> NDArray[Any]:
+    """Return a column of a table: floats where there is one, else integers or texts, nothing where there is none."""
+    if any(isinstance(value, float) for value in values):
+        return np.array([math.nan if value is None else value for value in values], np.float64)
+    return np.array(values, object)
 
 
 def _text(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.annotation import ResultKind
 from biounet.arguments import is_number, is_whole
 from biounet.blocks import Block, lattice, run_blocks
 from biounet.errors import InputError, ModelError, SettingsError
@@ -92,6 +93,8 @@ class Segmentation:
         Remarks that a user should see.
     seconds
         Time that each stage took.
+    kind
+        What the values of `labels` are: a model of strokes gives objects, though its annotations are classes.
     """
 
     labels: NDArray[Any]
@@ -100,6 +103,7 @@ class Segmentation:
     volume: Volume
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    kind: ResultKind = "objects"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -153,7 +157,8 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     remarks = remarks_on(volume.array, image, columns, scale, card.seen, doubtful)
     clock.lap("quality")
     remarks += [*_remarks_on_orientation(volume.grid, card), *_remarks_on_surroundings(turned, card)]
-    return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps)
+    kind: ResultKind = "classes" if card.recipe.data.kind == "classes" else "objects"
+    return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps, kind)
 
 
 def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -97,6 +98,25 @@ def test_train_check_evaluate(biounet, cell_folder, tmp_path):
     code, out, _ = biounet("evaluate", "biounet-out", labels, "--json")
     assert code == 0
     assert 0 <= json.loads(out)["ap"] <= 1 if isinstance(json.loads(out)["ap"], float) else json.loads(out)["ap"]
+
+
+def test_evaluate_goes_on_and_says_what_failed(biounet, tmp_path):
+    drawn = np.zeros((20, 20), np.uint16)
+    drawn[3:9, 3:9] = 1
+    for name, labels in (("truth/a", drawn), ("truth/b", drawn), ("out/a_labels", drawn), ("out/b_labels", drawn[:9])):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / f"{name}.tif", labels)
+    code, out, err = biounet("evaluate", "out", "truth", "--csv")
+    header, first, second = out.splitlines()
+    assert (code, header.split(",")[:4]) == (3, ["case", "true", "predicted", "ap"])
+    assert (first.split(",")[:4], second.split(",")[:4]) == (["a.tif", "1", "1", "1.0"], ["b.tif", "", "", ""])
+    assert err.startswith("ERROR ")
+    assert "b.tif: is (20, 20), but the result" in err
+    code, out, _ = biounet("evaluate", "out", "truth", "--json")
+    assert (code, json.loads(out)["ap"][0], len(json.loads(out)["failed"])) == (3, 1, 1)
+    (tmp_path / "truth" / "a.tif").unlink()
+    code, out, err = biounet("evaluate", "out", "truth")
+    assert (code, out, len(err.splitlines())) == (4, "", 1)
 
 
 def test_check_lists_everything_at_once(biounet, cell_folder, tmp_path):

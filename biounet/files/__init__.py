@@ -8,7 +8,7 @@ from biounet.files.isolated import FileState, Reader, Readers
 from biounet.files.masks import read_annotation, read_labels, unknown_regions
 from biounet.files.names import stem_of
 from biounet.files.read import Description, arranged, describe, describe_volume, read_volume, rearranged
-from biounet.files.write import label_suffix, write_labels, write_picture
+from biounet.files.write import kind_of_labels, label_suffix, write_labels, write_picture
 
 __all__ = [
     "Description",
@@ -28,6 +28,7 @@ __all__ = [
     "find_pairs",
     "find_parts",
     "hash_file",
+    "kind_of_labels",
     "label_suffix",
     "list_images",
     "match_pairs",

@@ -207,8 +207,10 @@ def compare_places(image: Grid, label: Grid) -> tuple[str, str]:
     return difference, ""
 
 
-def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool) -> None:
+def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool, values: str = "") -> None:
     """Write a label volume ``([z,] y, x)`` under the header of its source: its place in space, bit for bit.
+
+    The header says that they are labels, and of what: `values` is the name of the intent.
 
     Raises
     ------
@@ -227,7 +229,7 @@ def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"] = header["cal_max"] = 0  # the intensities that a viewer shows, of the image
-    header["intent_code"], header["intent_name"] = _LABEL_INTENT, b""
+    header["intent_code"], header["intent_name"] = _LABEL_INTENT, values.encode()
     for name in ("intent_p1", "intent_p2", "intent_p3"):
         header[name] = 0
     content = header.binaryblock + bytes(4) + labels.astype(header.get_data_dtype()).tobytes()

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from biounet.annotation import ResultKind
 from biounet.errors import InputError
 from biounet.files.atomic import atomic_path
 from biounet.files.names import NIFTI
-from biounet.files.nifti import write_nifti
+from biounet.files.nifti import parse_header, write_nifti
+from biounet.files.raw import own_errors
+from biounet.files.read import open_raw
 from biounet.volume import Grid, Volume
 
 _FAST = 1  # of deflate: label images shrink 50 times at any level
 _FILTER_SUB = 16  # of PNG: with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
 _LARGEST_IMAGEJ = 2**31  # bytes
 _MOST = 2**32 - 1  # of a label, and in a TIFF rational
+
+_VALUES = "values"  # the key of what they are, in the description of an ImageJ TIFF
 
 Resolution = tuple[tuple[int, int], tuple[int, int]]
 
@@ -29,7 +35,7 @@ def label_suffix(grid: Grid) -> str:
     return "_labels.tif" if grid.header is None else "_labels.nii.gz"
 
 
-def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
+def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: ResultKind | None = None) -> None:
     """Write a label image where its source is, atomically; equal input gives equal bytes.
 
     A name that ends in ``.nii`` or ``.nii.gz`` gives a NIfTI under the header of the source; others a TIFF with its
@@ -44,6 +50,8 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
         Integers from 0, shape ``([z,] y, x)``.
     grid
         Where they are, or the image that they were found in.
+    kind
+        What the values are, which `kind_of_labels` reads again; None leaves it open.
 
     Raises
     ------
@@ -61,19 +69,38 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume) -> None:
         if grid.header is None:
             raise InputError("its image has no NIfTI header to write with", path=path, hint="name it .tif")
         with atomic_path(path) as part:
-            write_nifti(part, labels, grid.header, packed=path.suffix.lower() == ".gz")
+            write_nifti(part, labels, grid.header, packed=path.suffix.lower() == ".gz", values=kind or "")
         return
     wide = labels.max() > np.iinfo(np.uint16).max
     stored = labels.astype(np.uint32 if wide else np.uint16)
     with atomic_path(path) as part:
         if wide or stored.nbytes >= _LARGEST_IMAGEJ:
-            _write_ome(part, stored, grid)
+            _write_ome(part, stored, grid, kind)
         else:
-            _write_imagej(part, stored, grid)
+            _write_imagej(part, stored, grid, kind)
 
 
-def _write_imagej(part: Path, labels: NDArray[Any], grid: Grid) -> None:
+@own_errors
+def kind_of_labels(path: Path) -> ResultKind | None:
+    """Return what the values of a label image are, as `write_labels` noted it; None where it did not."""
+    raw = open_raw(path)
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if raw.header is not None:
+        said = bytes(parse_header(raw.header)["intent_name"]).rstrip(b"\0").decode("latin-1")
+    elif begin in (b"II", b"MM"):
+        with tifffile.TiffFile(path, _multifile=False) as tif:
+            name = re.search(r'<Image ID="Image:0" Name="([a-z]+)"', tif.ome_metadata or "")
+            said = name[1] if name else str((tif.imagej_metadata or {}).get(_VALUES, ""))
+    else:
+        said = ""
+    return said if said in get_args(ResultKind) else None  # type: ignore[return-value]
+
+
+def _write_imagej(part: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
     metadata: dict[str, Any] = {"axes": "ZYX"[-grid.dims :]}
+    if kind is not None:
+        metadata[_VALUES] = kind
     resolution = None
     if grid.spacing is not None:
         metadata["unit"] = grid.unit
@@ -92,14 +119,14 @@ def _write_imagej(part: Path, labels: NDArray[Any], grid: Grid) -> None:
     )
 
 
-def _write_ome(part: Path, labels: NDArray[Any], grid: Grid) -> None:
+def _write_ome(part: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
     # tifffile's own OME-XML has a random identifier, and no two files would be equal.
     tifffile.imwrite(
         part,
         labels,
         bigtiff=labels.nbytes >= _LARGEST_IMAGEJ,
         photometric="minisblack",
-        description=_ome_xml(labels, grid),
+        description=_ome_xml(labels, grid, kind or "labels"),
         metadata=None,
         compression="zlib",
         compressionargs={"level": _FAST},
@@ -120,7 +147,7 @@ def _ratio(size: float) -> Fraction:
     return 1 / (1 / exact).limit_denominator(_MOST)
 
 
-def _ome_xml(labels: NDArray[Any], grid: Grid) -> str:
+def _ome_xml(labels: NDArray[Any], grid: Grid, name: str) -> str:
     axes = "ZYX"[-grid.dims :]
     sizes = {"X": 1, "Y": 1, "Z": 1, "C": 1, "T": 1} | dict(zip(axes, labels.shape, strict=True))
     attributes = {f"Size{letter}": str(size) for letter, size in sizes.items()}
@@ -131,7 +158,7 @@ def _ome_xml(labels: NDArray[Any], grid: Grid) -> str:
     text = " ".join(f'{name}="{value}"' for name, value in attributes.items())
     return (
         '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-        '<Image ID="Image:0" Name="labels">'
+        f'<Image ID="Image:0" Name="{name}">'
         f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="{labels.dtype}" {text}>'
         '<Channel ID="Channel:0:0" SamplesPerPixel="1"/><TiffData/></Pixels></Image></OME>'
     )
