@@ -224,7 +224,7 @@ def evaluate(
     if json_lines:
         say(json.dumps(figures.as_dict()))
     elif csv:
-        for line in figures.as_csv().splitlines():
+        for line in figures.as_csv().removesuffix("\n").split("\n"):
             say(line)
     else:
         say_lines("\n".join([table(figures.as_table()), *figures.definitions()]))
