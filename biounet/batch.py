@@ -6,7 +6,6 @@ beside, believes the manifest alone: what it names and can be checked is done, e
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,6 +22,7 @@ from biounet.claims import Claims
 from biounet.errors import InputError, Stopped
 from biounet.files import FoundImage, Readers, find_parts
 from biounet.job import BatchOptions, Record, Row, is_same, name_of
+from biounet.machine import cores_given
 from biounet.manifest import Manifest, are_there
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
@@ -219,5 +219,5 @@ def refuse_collisions(images: Sequence[FoundImage]) -> None:
 
 def _jobs(wanted: int | None, images: int, predictor: Predictor) -> int:
     if wanted is None:
-        wanted = (os.cpu_count() or 1) if predictor.device.type == "cpu" else 2
+        wanted = cores_given() if predictor.device.type == "cpu" else 2
     return max(1, min(wanted, images, 32))

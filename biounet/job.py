@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import biounet
-from biounet.errors import InputError, SettingsError
-from biounet.files import FoundImage, Readers, ReadOptions, hash_file
+from biounet.errors import SettingsError
+from biounet.files import FileState, FoundImage, Readers, ReadOptions, hash_file
 from biounet.model import Model
 from biounet.report import Sizes
 from biounet.segment import SegmentOptions
@@ -111,7 +111,7 @@ class InputFile:
     size, mtime_ns
         Bytes, and the time of its last change.
     sha256
-        Of its content.
+        Of its content; empty where it could not be read.
     """
 
     path: str
@@ -173,25 +173,23 @@ def escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def fingerprint(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
-    """Return what identifies the content of files, for a record in the folder `out`.
+def inputs_of(files: Sequence[Path], states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
+    """Return what identifies the content of files that were read, for a record in the folder `out`."""
+    return tuple(
+        InputFile(path_on_record(path, out), state.size, state.mtime_ns, state.sha256)
+        for path, state in zip(files, states, strict=True)
+    )
 
-    Raises
-    ------
-    InputError
-        If one cannot be read.
-    """
+
+def unread(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
+    """Return what a record in the folder `out` says of files that could not be read: no hash."""
     found = []
     for path in files:
         try:
-            if not path.is_file():
-                cause = "a link to a file that is not there" if path.is_symlink() else "no such file"
-                raise InputError("not a file" if path.exists() else cause, path=path)
-            before = path.stat()
-            name = path_on_record(path, out)
-            found.append(InputFile(name, before.st_size, before.st_mtime_ns, hash_file(path)))
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", path=path) from error
+            state = path.stat()
+            found.append(InputFile(path_on_record(path, out), state.st_size, state.st_mtime_ns, ""))
+        except (OSError, ValueError):
+            found.append(InputFile(path_on_record(path, out), 0, 0, ""))
     return tuple(found)
 
 
@@ -207,10 +205,12 @@ def path_on_record(path: Path, out: Path) -> str:
 
 
 def is_same(file: Path, known: InputFile) -> bool:
-    """Whether a file has the content it had: size and time are equal, or else the hash is."""
+    """Whether a file has the content it had: size and time are equal, or else the hash is, where it is known."""
     try:
         now = file.stat()
-        return now.st_size == known.size and (now.st_mtime_ns == known.mtime_ns or hash_file(file) == known.sha256)
+        if now.st_size != known.size:
+            return False
+        return now.st_mtime_ns == known.mtime_ns or not known.sha256 or hash_file(file) == known.sha256
     except OSError:
         return False
 

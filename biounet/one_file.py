@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from biounet.errors import BiounetError, InputError, MachineError, Stopped
+from biounet.errors import BiounetError, MachineError, Stopped
 from biounet.files import FoundImage, Readers, hash_file
 from biounet.job import (
     BatchOptions,
@@ -23,18 +22,19 @@ from biounet.job import (
     Row,
     Status,
     escaped,
-    fingerprint,
     hash_settings,
-    is_same,
+    inputs_of,
     name_of,
     settings_of,
+    unread,
 )
-from biounet.memory import segment_within_memory
+from biounet.machine import is_out_of_memory, memory_free
+from biounet.memory import Need, Room, needs_of, segment_within_memory
 from biounet.model import Model
 from biounet.outputs import write_outputs
 from biounet.predict import Predictor
 from biounet.report import object_sizes
-from biounet.segment import Segmentation
+from biounet.segment import Segmentation, SegmentOptions
 from biounet.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class Run:
         Work ends at the next block when it is set.
     readers
         Read the files where they can do no harm.
+    room
+        The memory that files share which are worked on at the same time.
     """
 
     model: Model
@@ -67,6 +69,7 @@ class Run:
     threads: int
     stop: Event
     readers: Readers
+    room: Room = field(default_factory=Room)
 
     @cached_property
     def settings(self) -> str:
@@ -86,36 +89,38 @@ def segment_file(image: FoundImage, run: Run) -> Record:
     """
     began = time.perf_counter()
     inputs: tuple[InputFile, ...] = ()
+    needs: list[tuple[SegmentOptions, Need]] = []
     try:
-        files = image.files()
-        inputs = fingerprint(files, run.out)
-        volume = run.readers.read(files, run.options.read)
-        if not _are_same(files, inputs):  # it was being written, and the reader waited for the end of that
-            inputs, volume = fingerprint(files, run.out), run.readers.read(files, run.options.read)
-            if not _are_same(files, inputs):
-                raise InputError("it changes while it is read", path=image.path, hint="wait until it is written")
-        found = _segment(volume, run)
-        folder, options = run.out / image.relative.parent, run.options
-        paths = write_outputs(found, folder, image.stem, overlay=options.overlay, excel=options.excel)
+        files, options = image.files(), run.options
+        with run.readers.one() as reader:
+            seen = reader.describe(files, options.read, run.stop)
+        needs = needs_of(seen, run.model.card, run.model.network, options.segment, options.device)
+        with run.room.take([need for _, need in needs], image.path, run.stop) as number:
+            with run.readers.one() as reader:
+                volume, states = reader.read_hashed(files, options.read, run.stop)
+            inputs = inputs_of(files, states, run.out)
+            found = _segment(volume, run, needs[number][0])
+            folder = run.out / image.relative.parent
+            paths = write_outputs(found, folder, image.stem, overlay=options.overlay, excel=options.excel)
         outputs = {path.relative_to(run.out).as_posix(): _hash(path) for path in paths}
     except Exception as error:  # the one that isolates a file
         if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_too_long(error)):
             raise
         _log.debug("%s", image.path, exc_info=True)
-        row = Row(name_of(image), "failed", None, time.perf_counter() - began, escaped(own_words(error)))
+        words = own_words(error)
+        if needs and is_out_of_memory(error):
+            words += f": it needs {needs[-1][1]}, and {(memory_free() or 0) / 2**30:.2g} GiB are free"
+        row = Row(name_of(image), "failed", None, time.perf_counter() - began, escaped(words))
+        inputs = inputs or unread((image.path, *image.others), run.out)
         return Record(row, inputs, run.model.sha256, run.settings)
     row = _row(name_of(image), found, tuple(outputs), run, time.perf_counter() - began)
     return Record(row, inputs, run.model.sha256, run.settings, outputs)
 
 
-def _are_same(files: Sequence[Path], inputs: Sequence[InputFile]) -> bool:
-    return all(map(is_same, files, inputs))
-
-
-def _segment(volume: Volume, run: Run) -> Segmentation:
+def _segment(volume: Volume, run: Run, chosen: SegmentOptions) -> Segmentation:
     if run.predictor.device.type == "cpu":
         torch.set_num_threads(run.threads)  # of this thread of the pool
-    options = replace(run.options.segment, stop=run.stop)
+    options = replace(chosen, stop=run.stop)
     return segment_within_memory(volume, run.predictor, run.model.card, options)
 
 
@@ -150,7 +155,7 @@ def own_words(error: Exception) -> str:
     """Return cause and hint; the row names the file already."""
     if isinstance(error, BiounetError):
         return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "not enough memory"
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (hint: a defect of biounet, please report it)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from biounet.checkpoint import State, begin, keep, restore
 from biounet.dataset import Case, Patches, Steps, fit_patch
 from biounet.errors import InputError, Stopped, TrainingError
 from biounet.loss import recipe_loss
+from biounet.machine import cores_given
 from biounet.model import Card, Model, continued, new_network, outputs_of
 from biounet.orientation import orientation_stated
 from biounet.predict import has_fast_bfloat16, pick_device
@@ -251,7 +251,7 @@ def _batches(
 ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
     workers = run.workers
     if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        workers = 0 if device.type == "cpu" else min(8, cores_given())
     steps = Steps(first, 2**40, recipe.train.batch)
     return DataLoader(
         Patches(cases, recipe), batch_sampler=steps, num_workers=workers, pin_memory=device.type == "cuda"
