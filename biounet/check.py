@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from biounet.files import ReadOptions
+from biounet.files import LeftOut, ReadOptions
 from biounet.orientation import describe_orientations
 from biounet.plan import describe_plan
 from biounet.preflight import Annotated, Folders, Preflight
@@ -59,15 +59,18 @@ class CheckedImage:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All images that can be read, all problems, and how a training on these images would work."""
+    """All images that can be read, all problems, how a training on them would work, and what is not looked at."""
 
     rows: tuple[CheckedImage, ...]
     problems: tuple[str, ...]
     plan: dict[str, str]
+    left_out: tuple[LeftOut, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"images": [asdict(row) for row in self.rows], "problems": list(self.problems), "plan": self.plan}
+        rows = [asdict(row) for row in self.rows]
+        left_out = [{"path": str(file.path), "reason": file.reason} for file in self.left_out]
+        return {"images": rows, "problems": list(self.problems), "plan": self.plan, "left_out": left_out}
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
@@ -111,7 +114,7 @@ def check_data(
     rows = sorted(((found.number, _describe(found)) for found in flight.read()), key=lambda row: row[0])
     shown = {"orientation": describe_orientations(flight.grids)} if flight.grids else {}
     shown |= describe_plan(flight.recipe, flight.grids[0].unit) if flight.grids else {}
-    return CheckReport(tuple(row for _, row in rows), tuple(flight.problems), shown)
+    return CheckReport(tuple(row for _, row in rows), tuple(flight.problems), shown, tuple(flight.left_out))
 
 
 def _describe(found: Annotated) -> CheckedImage:

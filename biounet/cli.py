@@ -74,7 +74,7 @@ def segment(
     json_lines: given.Json = False,
 ) -> None:
     """Find, count and measure the objects of images."""
-    from biounet.files import Readers, find_images
+    from biounet.files import Readers, describe_left_out, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part = given.parse_shard(shard)
@@ -86,22 +86,26 @@ def segment(
         from biounet.segment import SegmentOptions
 
         segmenter = load(model, device)
-        found = find_images(images, segmenter.card.recipe.data.channels)
-        read = given.read_options(axes, spacing, channel, plane, segmenter.card.recipe.data.dims)
+        data = segmenter.card.recipe.data
+        search = search_images(images, data.channels, data.annotation)
+        read = given.read_options(axes, spacing, channel, plane, data.dims)
         chain = SegmentOptions(block=block, diameter=diameter)
-        options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers)
+        left_out = tuple(search.left_out)
+        options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out)
         if dry_run:
-            raise typer.Exit(_preview(found, segmenter.model, options, json_lines))
+            raise typer.Exit(_preview(search.images, segmenter.model, options, json_lines))
         show = partial(show_row, quiet=quiet, json_lines=json_lines)
         with stop_on_signals() as stop:
             try:
-                rows = segment_batch(found, segmenter.model, out, options, show, stop)
+                rows = segment_batch(search.images, segmenter.model, out, options, show, stop)
             except Stopped as error:
                 say(f"stopped: {error}; the same command continues", sys.stderr)
                 raise typer.Exit(code_after(stop.number)) from None
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
         say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
+    if search.left_out and not quiet:
+        say(describe_left_out(search.left_out), sys.stderr)
     raise typer.Exit(exit_code(rows))
 
 
@@ -111,7 +115,7 @@ def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, 
     from biounet.preview import preview
 
     seen = preview(images, model, options)
-    say_lines(preview_text(seen, json_lines))
+    say_lines(preview_text(seen, options.left_out, json_lines))
     for row in seen:
         if row.failed:
             say(f"ERROR {row.image}: {row.message}", sys.stderr)
@@ -211,6 +215,10 @@ def evaluate(
     truth: Annotated[Path, typer.Argument(help="Folder of annotations.")],
     recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
     tolerance: given.Tolerance = 1.0,
+    axes: given.Axes = None,
+    spacing: given.Spacing = None,
+    channel: given.Channel = None,
+    plane: given.Plane = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print one row per case and class as CSV.")] = False,
     json_lines: given.Json = False,
 ) -> None:
@@ -220,7 +228,9 @@ def evaluate(
     from biounet.recipe import read_recipe
     from biounet.resources import find_recipe
 
-    figures = evaluate_folders(predicted, truth, read_recipe(find_recipe(recipe)).data, tolerance)
+    data = read_recipe(find_recipe(recipe)).data
+    options = given.read_options(axes, spacing, channel, plane, data.dims)
+    figures = evaluate_folders(predicted, truth, data, tolerance, options)
     if json_lines:
         say(json.dumps(figures.as_dict()))
     elif csv:
@@ -263,6 +273,8 @@ def check(
         say_lines(table(found.as_table()))
         for name, planned in found.plan.items():
             say(f"{name}: {planned}")
+        for file in found.left_out:
+            say(f"left out: {file.path} ({file.reason})")
         for problem in found.problems:
             say(f"ERROR {problem}", sys.stderr)
         say(f"{len(found.rows)} images read, {len(found.problems)} problems")

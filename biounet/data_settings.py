@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from biounet.annotation import UNLABELLED, Kind
 from biounet.volume import Unit
@@ -31,6 +31,10 @@ class DataSettings(Settings):
         2 for images, 3 for volumes.
     channels
         Names of the channels that the network sees, in order.
+    annotation
+        Name of the annotation where it lies beside the images of its case, or patterns: ``"lesions"`` is
+        ``p1/lesions.nii.gz``, ``p1/p1_lesions.nii.gz`` or ``p1_lesions.nii.gz``. None: the usual names, ``seg``,
+        ``label``, ``lesions``, ``tumour`` and the like, of which a mask is none.
     classes
         Names of the values 1, 2, … of ``classes`` and ``scribbles``. 0 has none: it is background in ``classes``, and
         where nobody drew in ``scribbles``, of which one class may be called ``background``.
@@ -70,6 +74,7 @@ class DataSettings(Settings):
     kind: Kind = "instances"
     dims: Literal[2, 3] = 2
     channels: tuple[str, ...] = Field(default=("intensity",), min_length=1, max_length=256)
+    annotation: tuple[str, ...] = ()
     classes: tuple[str, ...] = Field(default=(), max_length=254)  # label images of classes have 8 bits
     unlabelled: int = Field(default=UNLABELLED, ge=-(2**31), lt=2**31)
     palette: dict[str, str] = Field(default_factory=dict)
@@ -82,6 +87,19 @@ class DataSettings(Settings):
     voxel_unit: Unit | None = None
     min_lesion_mm3: float = Field(default=0.0, ge=0)
     validation: float = Field(default=0.1, ge=0, lt=1)
+
+    @field_validator("annotation", mode="before")
+    @classmethod
+    def _one_name_or_several(cls, value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("annotation")
+    @classmethod
+    def _names_of_files(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not name.strip("*_ ") or "/" in name or "\\" in name:
+                raise ValueError("the name of a file without its folder and suffix, or a pattern such as '*_lesions'")
+        return tuple(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".tif") for name in value)
 
     @model_validator(mode="after")
     def _names_fit(self) -> DataSettings:

@@ -92,7 +92,7 @@ def score_classes(
 
 
 def evaluate_folders(
-    predicted: Path, truth: Path, data: DataSettings, tolerance: float = 1.0
+    predicted: Path, truth: Path, data: DataSettings, tolerance: float = 1.0, options: ReadOptions | None = None
 ) -> Evaluation | ClassEvaluation:
     """Compare results with annotations.
 
@@ -110,6 +110,8 @@ def evaluate_folders(
         a case is not compared there, nor lesions smaller than it says.
     tolerance
         How far apart the surfaces of classes in volumes may be to agree, in the unit of the files.
+    options
+        Axes, pixel size, channel and plane of the label images, where their files do not say them or there is a choice.
 
     Returns
     -------
@@ -128,18 +130,20 @@ def evaluate_folders(
     if not is_number(tolerance):
         raise SettingsError(f"tolerance {tolerance!r}: a length")
     predicted, truth = as_path(predicted, "the folder of results"), as_path(truth, "the folder of annotations")
-    pairs = pair_results(predicted, truth, data.channels)
+    pairs = pair_results(predicted, truth, data.channels, data.annotation)
     if data.kind == "instances":
-        return _evaluate_objects(pairs, truth, data)
-    return _evaluate_classes(pairs, truth, data, tolerance)
+        return _evaluate_objects(pairs, truth, data, options)
+    return _evaluate_classes(pairs, truth, data, tolerance, options)
 
 
-def _evaluate_objects(pairs: Sequence[tuple[Path, Path]], truth: Path, data: DataSettings) -> Evaluation:
+def _evaluate_objects(
+    pairs: Sequence[tuple[Path, Path]], truth: Path, data: DataSettings, options: ReadOptions | None
+) -> Evaluation:
     def compare(pair: tuple[Path, Path]) -> tuple[Tally, RegionScore]:
         if _kind_of(pair[1]) == "classes":
             hint = "compare them by a recipe of kind = 'classes'"
             raise InputError("holds classes, not objects", path=pair[1], hint=hint)
-        true, found = _read_pair(*pair, data)
+        true, found = _read_pair(*pair, data, options)
         return tally(true, found), _overlap(true, found)
 
     done, failed = _each(pairs, compare)
@@ -154,7 +158,11 @@ def _evaluate_objects(pairs: Sequence[tuple[Path, Path]], truth: Path, data: Dat
 
 
 def _evaluate_classes(
-    pairs: Sequence[tuple[Path, Path]], truth: Path, data: DataSettings, tolerance: float
+    pairs: Sequence[tuple[Path, Path]],
+    truth: Path,
+    data: DataSettings,
+    tolerance: float,
+    options: ReadOptions | None,
 ) -> ClassEvaluation:
     whole = _compares_foreground(pairs, data)
     names = data.foreground if not whole or len(data.foreground) == 1 else ("foreground",)
@@ -164,10 +172,10 @@ def _evaluate_classes(
         if not whole and _kind_of(pair[1]) == "objects":
             hint = "compare them by a recipe of kind = 'instances'"
             raise InputError("holds objects, not classes", path=pair[1], hint=hint)
-        true, found = _read_pair(*pair, data)
+        true, found = _read_pair(*pair, data, options)
         if whole:
             true, found = np.minimum(true, 1), np.minimum(found, 1)
-        grid = _grid_of(*pair, true.shape)
+        grid = _grid_of(*pair, true.shape, options)
         unknown, nothing = unknown_regions(pair[0], data), RegionScore()
         known = zip(asked.values, score_regions(true, found, asked, grid), strict=True)
         return [nothing if name in unknown else score for name, score in known], grid
@@ -412,18 +420,20 @@ def _lesion_figures(columns: Sequence[Sequence[RegionScore]]) -> LesionFigures:
     )
 
 
-def _read_pair(truth: Path, predicted: Path, data: DataSettings) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    true, found = read_annotation(truth, data).labels, read_labels(predicted)
+def _read_pair(
+    truth: Path, predicted: Path, data: DataSettings, options: ReadOptions | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    true, found = read_annotation(truth, data, options=options).labels, read_labels(predicted, options)
     if true.shape != found.shape:
         raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)
     return true, found
 
 
-def _grid_of(truth: Path, predicted: Path, shape: tuple[int, ...]) -> Grid | None:
+def _grid_of(truth: Path, predicted: Path, shape: tuple[int, ...], given: ReadOptions | None) -> Grid | None:
     """Return where the voxels of a volume are; None for an image, whose surfaces and lesions nobody asks for."""
     if len(shape) == 2:
         return None
-    options = ReadOptions(dims=3)
+    options = ReadOptions(dims=3, spacing=given.spacing if given is not None else None)
     true, found = (calibrate(shape, open_raw(path), path, options)[0] for path in (truth, predicted))
     difference, _ = compare_places(found, true)
     if true.affine is not None and found.affine is not None and difference:

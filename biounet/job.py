@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import biounet
 from biounet.errors import SettingsError
-from biounet.files import FileState, FoundImage, Readers, ReadOptions, hash_file
+from biounet.files import FileState, FoundImage, LeftOut, Readers, ReadOptions, hash_file
 from biounet.model import Model
 from biounet.report import Sizes
 from biounet.segment import SegmentOptions
@@ -44,6 +44,8 @@ class BatchOptions:
         Whether the first image that fails is the last.
     readers
         Processes that read the images, started before; None: own ones, for this batch alone.
+    left_out
+        What lies beside the images and is no row; for ``run.json``.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -55,6 +57,7 @@ class BatchOptions:
     shard: tuple[int, int] | None = None
     fail_fast: bool = False
     readers: Readers | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:

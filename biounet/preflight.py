@@ -24,6 +24,7 @@ from biounet.annotation import (
 )
 from biounet.errors import BiounetError, InputError, SettingsError
 from biounet.files import (
+    LeftOut,
     Pair,
     ReadOptions,
     describe,
@@ -172,6 +173,8 @@ class Preflight:
         What is wrong, each by its sentence, in the order in which it was found; complete after `read`.
     pairs, held
         Images to learn from, and those to tune thresholds on.
+    left_out
+        Files of the folders that could be images and are neither an image nor an annotation here; not if `strict`.
     recipe
         With what it left open filled in from the grids of the images to learn from.
     """
@@ -191,6 +194,7 @@ class Preflight:
         self._data = recipe.data
         self._separate = validation is not None
         self._alone: list[tuple[Path, ...]] = []
+        self.left_out: list[LeftOut] = []
         self.pairs = self._find(folders)
         self.held = [] if validation is None else self._find(validation)
         self._in_order = [*self.pairs, *self.held]
@@ -234,18 +238,19 @@ class Preflight:
     def _find(self, folders: Folders) -> list[Pair]:
         """Pair images and annotations; where a folder has no annotation at all, its images are shown at least."""
         images, labels = folders
-        channels = self._data.channels
+        names = (self._data.channels, self._data.annotation)
         try:
             if self.strict:
-                return find_pairs(images, labels, channels)
-            pairs, alone = match_pairs(images, labels, channels)
+                return find_pairs(images, labels, *names)
+            pairs, alone = match_pairs(images, labels, *names)
+            self.left_out += alone.left_out
             for problem in alone.problems:
                 self._report(InputError(problem))
             if not pairs:
                 if not alone.problems:
                     self._report(InputError("no image with an annotation found", path=images))
                 if labels is None and Path(images).is_dir():
-                    found = find_images([images], channels)
+                    found = find_images([images], *names)
                     self._alone += [image.files() for image in found if not image.problem]
         except BiounetError as error:
             self._report(error)
@@ -281,7 +286,7 @@ class Preflight:
         annotation = placed = None
         try:
             if member.label is not None:
-                annotation = read_annotation(member.label, self._data, volume.grid)
+                annotation = read_annotation(member.label, self._data, volume.grid, self.options)
                 placed = place(volume, annotation, self.recipe)
         except BiounetError as error:
             self._report(error)

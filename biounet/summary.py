@@ -18,7 +18,7 @@ import torch
 import biounet
 from biounet import integers
 from biounet.files import write_text
-from biounet.job import BatchOptions, Record, Row, hash_settings, settings_of
+from biounet.job import BatchOptions, Record, Row, escaped, hash_settings, path_on_record, settings_of
 from biounet.measure import Columns
 from biounet.model import Model
 from biounet.outputs import OVERLAY, write_table
@@ -40,7 +40,7 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
     """
     rows = [record.row for record in records]
     write_table(out / "counts.csv", _counts(rows), excel=options.excel)
-    text = json.dumps(_run_record(records, model, options, started), indent=1)
+    text = json.dumps(_run_record(records, model, out, options, started), indent=1)
     write_text(out / "run.json", f"{text}\n")
     if options.overlay:
         shown = [
@@ -76,10 +76,13 @@ def _counts(rows: Sequence[Row]) -> Columns:
     return columns
 
 
-def _run_record(records: Sequence[Record], model: Model, options: BatchOptions, started: float) -> dict[str, Any]:
-    plain = replace(options, readers=None, segment=replace(options.segment, executor=None, label=None, stop=None))
+def _run_record(
+    records: Sequence[Record], model: Model, out: Path, options: BatchOptions, started: float
+) -> dict[str, Any]:
+    chain = replace(options.segment, executor=None, label=None, stop=None)
+    plain = replace(options, readers=None, left_out=(), segment=chain)
     settings = asdict(plain)
-    del settings["readers"]
+    del settings["readers"], settings["left_out"]
     settings["segment"]["label"] = (options.segment.label or model.card.label).model_dump(mode="json")
     return {
         **software(),
@@ -92,6 +95,9 @@ def _run_record(records: Sequence[Record], model: Model, options: BatchOptions, 
         "settings": settings,
         "settings_sha256": hash_settings(settings_of(model, options)),
         "images": [_image_record(record) for record in records],
+        "left_out": [
+            {"path": escaped(path_on_record(file.path, out)), "reason": file.reason} for file in options.left_out
+        ],
     }
 
 

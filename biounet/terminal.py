@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from biounet.errors import MachineError, visible
 
 if TYPE_CHECKING:
+    from biounet.files import LeftOut
     from biounet.job import Row
     from biounet.preview import Preview
     from biounet.training import Progress
@@ -84,13 +85,18 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def preview_text(rows: Sequence[Preview], as_json: bool) -> str:
-    """Return what is shown of what a batch would do: a table, or JSON with one object per line."""
+def preview_text(rows: Sequence[Preview], left_out: Sequence[LeftOut], as_json: bool) -> str:
+    """Return what is shown of what a batch would do: a table, or JSON with one object per line.
+
+    Files that are left out come after it, one by one.
+    """
     from biounet.preview import HEADER
 
     if as_json:
-        return "\n".join(json.dumps(vars(row)) for row in rows)
-    return table([HEADER, *(row.as_row() for row in rows if not row.failed)])
+        other = [json.dumps({"left_out": str(file.path), "reason": file.reason}) for file in left_out]
+        return "\n".join([*(json.dumps(vars(row)) for row in rows), *other])
+    other = [f"left out: {file.path} ({file.reason})" for file in left_out]
+    return "\n".join([table([HEADER, *(row.as_row() for row in rows if not row.failed)]), *other])
 
 
 def show_row(row: Row, quiet: bool, json_lines: bool) -> None:

@@ -152,8 +152,9 @@ def verify(
     options = replace(run.options, device=device or run.options.device, overlay=False)
     predictor = predictor_of(model, options.device)
     settings = hash_settings(settings_of(model, run.options))
-    channels = model.card.recipe.data.channels
-    there = {name_of(image): image for image in find_images([images], channels)} if images is not None else None
+    data = model.card.recipe.data
+    found = find_images([images], data.channels, data.annotation) if images is not None else []
+    there = {name_of(image): image for image in found} if images is not None else None
     results = []
     with Readers() as readers:
         for record in Manifest(out).records.values():

@@ -180,9 +180,29 @@ def test_a_case_nobody_annotated_is_left_out(cases):
 
 def test_two_annotations_of_one_case(cases):
     out, truth = cases
-    write_nifti(truth / "case_2" / "again.nii.gz", np.ones((5, 6, 7)))
-    with pytest.raises(InputError, match=r"again\.nii\.gz.*tumour\.nii\.gz is an annotation of the same image"):
+    write_nifti(truth / "case_2" / "seg.nii.gz", np.ones((5, 6, 7)))
+    with pytest.raises(InputError, match=r"seg\.nii\.gz.*tumour\.nii\.gz is an annotation of the same image"):
         evaluate_folders(out, truth, TUMOURS)
+    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS.model_copy(update={"annotation": ("tumour",)})))
+
+
+def test_a_mask_of_the_brain_is_no_annotation(cases):
+    out, truth = cases
+    (truth / "case_2" / "tumour.nii.gz").unlink()
+    assert evaluate_folders(out, truth, TUMOURS).images == 1
+    (truth / "case_1" / "tumour.nii.gz").unlink()
+    with pytest.raises(InputError, match="no annotation found"):
+        evaluate_folders(out, truth, TUMOURS)
+
+
+def test_links_to_folders_are_followed(cases, tmp_path):
+    out, truth = cases
+    for folder, name in ((truth, "linked_truth"), (out, "linked_out")):
+        (tmp_path / name).mkdir()
+        for entry in folder.iterdir():
+            (tmp_path / name / entry.name).symlink_to(entry)
+        (tmp_path / name / "round").symlink_to(tmp_path / name)
+    assert_a_plane_too_far(evaluate_folders(tmp_path / "linked_out", tmp_path / "linked_truth", TUMOURS))
 
 
 def test_a_result_of_another_file_is_not_that_of_a_lone_annotation(cases):

@@ -197,6 +197,8 @@ def test_any_locale_shows_any_text_F107(tmp_path, locale):
         image = tmp_path / "x.tif"
         tifffile.imwrite(image, GREY + len(name), imagej=True, resolution=(2, 2), metadata={"unit": "um"})
         image.rename(tmp_path / name)
+        tifffile.imwrite(image, np.pad(np.ones((9, 9), np.uint8), ((5, 19), (5, 33))))
+        image.rename(tmp_path / name.replace(".tif", "_masks.tif"))
     code = "from biounet.cli import main; main()"
     command = [sys.executable, "-c", code, "check", str(tmp_path)]
     done = subprocess.run(command, env=os.environ | locale, capture_output=True, check=False)

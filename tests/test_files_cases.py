@@ -8,7 +8,7 @@ import tifffile
 from test_files_nifti import VOLUME, VOXELS, nifti
 
 from biounet.check import check_data
-from biounet.errors import InputError
+from biounet.errors import InputError, SettingsError
 from biounet.files import find_images, find_pairs, match_pairs, read_volume
 from biounet.recipe import parse_recipe
 
@@ -161,13 +161,60 @@ def test_a_channel_that_is_missing_or_too_many(make, files, problem):
 
 def test_which_file_beside_the_channels_is_the_annotation(make):
     root = make("p/t1c.nii", "p/flair.nii", "p/brainmask.nii", "p/rim.nii", "p/core.nii")
-    (problem,) = match_pairs(root, None, MRI)[1].problems
-    assert problem.endswith("could have more than one annotation: core.nii, rim.nii")
+    (problem,) = match_pairs(root, None, MRI)[1].problems  # never what is merely left over
+    assert "has no annotation (hint: if one of core.nii, rim.nii is it, say which in the recipe" in problem
     for name in ("rim", "core"):
+        assert find_pairs(root, None, MRI, (name,))[0].label.name == f"{name}.nii"
         (root / "p" / f"{name}.nii").unlink()
-    assert find_pairs(root, None, MRI)[0].label.name == "brainmask.nii"  # nothing else is left
+    (problem,) = match_pairs(root, None, MRI)[1].problems
+    assert "t1c.nii has no annotation, and a mask is none" in problem
     (root / "p/brainmask.nii").unlink()
     assert match_pairs(root, None, MRI)[1].problems == (f"{root / 'p/t1c.nii'} has no annotation",)
+
+
+@pytest.mark.parametrize("name", ["seg", "SEG", "dseg", "label", "p_seg", "p_seg-manual", "flair_seg", "lesions"])
+def test_usual_names_of_an_annotation(make, name):
+    root = make("p/t1c.nii", "p/flair.nii", "p/brainmask.nii", "p/brain_mask.nii", "p/t1_Eq_1.nii", f"p/{name}.nii")
+    pairs, alone = match_pairs(root, None, MRI)
+    assert [pair.label.name for pair in pairs] == [f"{name}.nii"]
+    assert alone.problems == ()
+    assert {file.path.name for file in alone.left_out} == {"brainmask.nii", "brain_mask.nii", "t1_Eq_1.nii"}
+    two = make(f"p/x_{name}.nii")
+    assert [pair.label.name for pair in find_pairs(two, None, MRI)] == [f"{name}.nii"]  # x is no name of this case
+
+
+@pytest.mark.parametrize(
+    ("declared", "file"),
+    [("rater1", "rater1"), ("*_rater1", "p_rater1"), ("rater*", "rater2"), ("mask", "mask"), ("*mask", "brainmask")],
+)
+def test_the_recipe_names_the_annotation(make, declared, file):
+    root = make("p/t1c.nii", "p/flair.nii", "p/seg.nii", f"p/{file}.nii", "q_t1c.nii", "q_flair.nii", f"q_{file}.nii")
+    recipe = parse_recipe({"data": {"annotation": declared}})
+    assert recipe.data.annotation == (declared,)
+    pairs = find_pairs(root, None, MRI, recipe.data.annotation)
+    assert sorted(pair.label.name for pair in pairs) == sorted([f"{file}.nii", f"q_{file}.nii"])
+
+
+@pytest.mark.parametrize("wrong", ["", "*", "a/b", "_"])
+def test_a_name_of_an_annotation_that_is_none(wrong):
+    with pytest.raises(SettingsError, match="annotation"):
+        parse_recipe({"data": {"annotation": wrong}})
+
+
+def test_label_maps_are_never_patients_nor_images(make):
+    maps = ("seg", "lesions", "brainmask", "mask", "p_dseg", "p_seg-manual", "labels")
+    root = make("p/mri.nii.gz", "q/mri.nii.gz", *(f"p/{name}.nii.gz" for name in maps))
+    assert [image.path.name for image in find_images([root], ("mri",))] == ["mri.nii.gz"] * 2
+    root = make("r/t1c.nii", "r/flair.nii", *(f"r/{name}.nii" for name in maps))
+    assert cases(find_images([root / "r"], MRI), root) == {"r": ["r/t1c.nii", "r/flair.nii"]}
+
+
+def test_one_channel_and_the_annotation_in_a_folder_for_each_case(make):
+    root = make("a/mri.nii.gz", "a/seg.nii.gz", "a/brainmask.nii.gz", "b/mri.nii.gz", "b/seg.nii.gz")
+    pairs, alone = match_pairs(root, None, ("mri",))
+    assert pairs_of(pairs, root) == [(f"{case}/mri.nii.gz", f"{case}/seg.nii.gz") for case in "ab"]
+    assert alone.problems == ()
+    assert [file.path.name for file in alone.left_out] == ["brainmask.nii.gz"]
 
 
 def test_a_table_of_channels(make):

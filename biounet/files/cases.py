@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from biounet.errors import InputError
-from biounet.files.names import NIFTI, stem_of
+from biounet.files.names import ANNOTATIONS, NIFTI, before_annotation, stem_of
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # as nnU-Net names channels
 _DATASET = "dataset.json"
@@ -30,6 +31,8 @@ class FoundImage:
         The files of the further channels, in their order.
     beside
         Files of the case that are no channel, among which its annotation may be.
+    unused
+        Files of channels that are not asked for.
     problem
         What is wrong with the case; empty where nothing is.
     """
@@ -38,6 +41,7 @@ class FoundImage:
     relative: Path
     others: tuple[Path, ...] = ()
     beside: tuple[Path, ...] = ()
+    unused: tuple[Path, ...] = ()
     problem: str = ""
 
     @property
@@ -61,6 +65,25 @@ class FoundImage:
         if self.problem:
             raise InputError(self.problem, path=self.path)
         return (self.path, *self.others)
+
+    def annotations(self, names: Sequence[str] = ()) -> list[Path]:
+        """Return the files beside the channels that are called like an annotation; never what is merely left over.
+
+        Parameters
+        ----------
+        names
+            Names or patterns, as ``data.annotation`` of a recipe has them; none: `ANNOTATIONS`.
+        """
+        return [file for file in self.beside if self._is_annotation(file, names or ANNOTATIONS)]
+
+    def _is_annotation(self, file: Path, names: Sequence[str]) -> bool:
+        """Whether a name is one of those, after nothing, or after that of the case, its folder or one of its files."""
+        stem = stem_of(file).casefold()
+        if any(fnmatch(stem.removeprefix(f"{self.stem.casefold()}_"), name.casefold()) for name in names):
+            return True
+        before = before_annotation(stem, names)
+        own = ["", self.stem, file.parent.name, *(stem_of(other) for other in (self.path, *self.others))]
+        return before is not None and before in (name.casefold() for name in own)
 
 
 @dataclass
@@ -102,11 +125,13 @@ def group_cases(images: Sequence[FoundImage], channels: Sequence[str]) -> list[F
         case = cases.setdefault((folder, begin.casefold()), _Case(place / begin if begin else own_folder))
         case.files.setdefault(number, []).append(image.path)
     beside: dict[tuple[Path, str], list[Path]] = {}
-    for image in loose.copy():
+    alone: list[FoundImage] = []
+    for image in loose:
         if (owner := _owner(image.path, cases)) is not None:
             beside.setdefault(owner, []).append(image.path)
-            loose.remove(image)
-    return [*(_joined(case, channels, beside.get(key, [])) for key, case in cases.items()), *loose]
+        else:
+            alone.append(image)
+    return [*(_joined(case, channels, beside.get(key, [])) for key, case in cases.items()), *alone]
 
 
 def _split(path: Path, channels: Sequence[str], numbers: dict[str, int]) -> tuple[str, int] | None:
@@ -152,10 +177,12 @@ def _declared_channels(path: Path) -> dict[str, str]:
 
 def _owner(path: Path, cases: Collection[tuple[Path, str]]) -> tuple[Path, str] | None:
     """Return the case that a file which is no channel belongs to: the one with the longest common begin."""
-    stem = stem_of(path).casefold()
-    keys = [(folder, begin) for folder, begin in cases if folder == path.parent]
-    own = [key for key in keys if not key[1] or stem.startswith(f"{key[1]}_")]
-    return max(own, key=lambda key: len(key[1]), default=None)
+    begin = stem_of(path).casefold()
+    while begin:
+        begin = begin.rpartition("_")[0]
+        if (path.parent, begin) in cases:
+            return path.parent, begin
+    return None
 
 
 def _joined(case: _Case, channels: Sequence[str], beside: Sequence[Path]) -> FoundImage:
@@ -174,7 +201,8 @@ def _joined(case: _Case, channels: Sequence[str], beside: Sequence[Path]) -> Fou
     files = [file for number in range(len(channels)) for file in case.files.get(number, [])]
     files = files or [file for some in case.files.values() for file in some]
     problem = f"case '{case.relative.as_posix()}': {'; '.join(problems)}" if problems else ""
-    return FoundImage(files[0], case.relative, tuple(files[1:]), tuple(beside), problem)
+    unused = tuple(case.files.get(_UNUSED, []))
+    return FoundImage(files[0], case.relative, tuple(files[1:]), tuple(beside), unused, problem)
 
 
 def named_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from biounet.annotation import UNLABELLED, Annotation, only_slices
 from biounet.annotation_checks import inspect_annotation
 from biounet.errors import InputError, SettingsError
-from biounet.files.axes import ReadOptions
+from biounet.files.axes import ReadOptions, named_axes
 from biounet.files.names import stem_of
 from biounet.files.nifti import compare_places
 from biounet.files.raw import RawImage, in_colour
@@ -25,7 +25,9 @@ _JPEG = b"\xff\xd8\xff"
 _SHOWN = 5  # values that a message lists
 
 
-def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = None) -> Annotation:
+def read_annotation(
+    path: str | Path, data: DataSettings, grid: Grid | None = None, options: ReadOptions | None = None
+) -> Annotation:
     """Read an annotation.
 
     Parameters
@@ -37,6 +39,8 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
         ``background`` becomes 0 and the others keep their order.
     grid
         Grid of the image, which the annotation must share.
+    options
+        How the image is read: axes, channel and plane hold for an annotation that has as many.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def read_annotation(path: str | Path, data: DataSettings, grid: Grid | None = No
             "data.classes: the strokes of scribbles need names", hint="for example ['background', 'cell']"
         )
     _refuse_jpeg(path)
-    labels = _from_colours(path, data) if data.palette else _from_values(path, data)
+    labels = _from_colours(path, data) if data.palette else _from_values(path, data, options)
     if grid is not None and (1, *labels.shape) == grid.shape:
         labels = labels[None]  # a volume of one slice
     if grid is not None and labels.shape != grid.shape:
@@ -88,8 +92,15 @@ def _remark_on_place(path: Path, grid: Grid) -> tuple[str, ...]:
     return (f"its annotation {remark}",) if remark else ()
 
 
-def read_labels(path: str | Path) -> NDArray[np.int32]:
+def read_labels(path: str | Path, options: ReadOptions | None = None) -> NDArray[np.int32]:
     """Read a label image as it is: integers, shape ``([z,] y, x)``.
+
+    Parameters
+    ----------
+    path
+        The label image.
+    options
+        Its axes, and the channel and plane to use, where there is a choice.
 
     Raises
     ------
@@ -97,14 +108,14 @@ def read_labels(path: str | Path) -> NDArray[np.int32]:
         If values are fractions, or beyond 32 bits, or the image has several channels.
     """
     path = Path(path)
-    values = _integers(path)
+    values = _integers(path, options)
     if values.min() < -_LARGEST - 1 or values.max() > _LARGEST:
         raise InputError(f"label {values.max()} does not fit in 32 bits", path=path)
     return np.ascontiguousarray(values.astype(np.int32))
 
 
-def _from_values(path: Path, data: DataSettings) -> NDArray[np.int32]:
-    values = _integers(path)
+def _from_values(path: Path, data: DataSettings, options: ReadOptions | None) -> NDArray[np.int32]:
+    values = _integers(path, options)
     unlabelled = values == data.unlabelled
     if data.kind == "scribbles":
         unlabelled |= values == 0
@@ -174,7 +185,7 @@ def _colour_codes(raw: RawImage, path: Path) -> NDArray[np.int32]:
     return red << 16 | green << 8 | blue
 
 
-def _integers(path: Path) -> NDArray[Any]:
+def _integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
     """Return the numbers of a label image, shape ``([z,] y, x)``: its palette is display."""
     raw = open_raw(path)
     if raw.dtype.kind not in "biuf":
@@ -183,8 +194,10 @@ def _integers(path: Path) -> NDArray[Any]:
     if raw.alpha:
         at = raw.axes.index("S")
         values = values[(slice(None),) * at + (slice(0, min(raw.alpha)),)]
-    gone = tuple(n for n, letter in enumerate(raw.axes) if values.shape[n] == 1 and letter not in "YX")
-    values, axes = values.squeeze(gone), "".join(letter for n, letter in enumerate(raw.axes) if n not in gone)
+    named = _named(raw, options, path)
+    gone = tuple(n for n, letter in enumerate(named) if values.shape[n] == 1 and letter not in "YX")
+    values, axes = values.squeeze(gone), "".join(letter for n, letter in enumerate(named) if n not in gone)
+    values, axes = _chosen(values, axes, options, path)
     if axes.startswith("S") or axes.endswith("S"):
         raise InputError("a colour picture, not a label image", path=path, hint="declare its colours in data.palette")
     if axes not in ("YX", "ZYX", "QYX", "IYX"):
@@ -196,6 +209,28 @@ def _integers(path: Path) -> NDArray[Any]:
             raise InputError(f"label {values.max():g} is no object id", path=path)
         values = values.astype(np.int64)
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
+
+
+def _named(raw: RawImage, options: ReadOptions | None, path: Path) -> str:
+    """Return the axes, as the options name them where there are as many and the file itself does not say."""
+    given = None if options is None or raw.header is not None else options.axes
+    fits = given is not None and len(given) in (len(raw.shape), sum(length > 1 for length in raw.shape))
+    return named_axes(raw, given, path) if fits else raw.axes
+
+
+def _chosen(values: NDArray[Any], axes: str, options: ReadOptions | None, path: Path) -> tuple[NDArray[Any], str]:
+    """Return the channel and plane that the options choose, where the label image has several."""
+    if options is None:
+        return values, axes
+    flat = options.dims == 2 and len(axes) - ("C" in axes) == 3
+    stack = next((letter for letter in axes if letter not in "CYX"), "") if flat else ""
+    for letter, number, what in (("C", options.channel, "channel"), (stack, options.plane, "plane")):
+        if letter and letter in axes and isinstance(number, int):
+            at = axes.index(letter)
+            if not 0 <= number < values.shape[at]:
+                raise InputError(f"no {what} {number}: there are {values.shape[at]}, counted from 0", path=path)
+            values, axes = values.take(number, at), axes.replace(letter, "")
+    return values, axes
 
 
 def _judged(annotation: Annotation) -> Annotation:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", *NIFTI, ".png", ".jpg", ".jpeg")
 OUTPUTS = ("_overlay", ".curve")
-MASKS = ("_masks", "_mask", "_labels", "_label")
+MASKS = ("_masks", "_mask", "_labels", "_label", "_seg", "_dseg", "_seg-manual", "_cp_masks")
+ANNOTATIONS = (
+    *("seg", "dseg", "seg-manual", "segmentation", "label", "labels", "annotation", "annotations", "drawn", "manual"),
+    *("lesion", "lesions", "tumour", "tumours", "tumor", "tumors"),
+)
+"""Names of the annotation of a case, where the recipe has none. A mask is none: it may be that of the brain."""
 
 
 def is_image(path: Path) -> bool:
@@ -18,13 +25,56 @@ def is_image(path: Path) -> bool:
 
 def is_result(path: Path) -> bool:
     """Whether the name is one of biounet's own outputs or of an annotation."""
-    return bool(ending(path, (*OUTPUTS, *MASKS)))
+    return bool(ending(path, OUTPUTS)) or is_annotation(path)
+
+
+def is_annotation(path: Path, names: Sequence[str] = ()) -> bool:
+    """Whether the name is that of an annotation: ``x_masks.tif``, ``seg.nii.gz``, or as `names` say.
+
+    A NIfTI file whose name ends in ``mask``, such as ``brainmask.nii.gz``, is a label map too.
+    """
+    stem = stem_of(path).lower()
+    if f"_{stem}".endswith(MASKS):
+        return True
+    if path.name.lower().endswith(NIFTI) and (stem in ANNOTATIONS or stem.endswith("mask")):
+        return True
+    return before_annotation(stem, names) is not None
+
+
+def is_body_mask(path: Path) -> bool:
+    """Whether it is called like a mask of the brain or body, which lies beside the annotation of a volume."""
+    stem = stem_of(path).lower()
+    one_word = stem.endswith("mask") and not stem.endswith("_mask")
+    return path.name.lower().endswith(NIFTI) and (one_word or stem.endswith(("brain_mask", "head_mask", "body_mask")))
+
+
+def before_annotation(stem: str, names: Sequence[str]) -> str | None:
+    """Return what stands before the name of an annotation in a stem; None where the stem has none of the names.
+
+    Parameters
+    ----------
+    stem
+        Such as ``p1_lesions``.
+    names
+        Such as ``lesions``, or patterns, ``lesions_*``; whatever the capitals.
+
+    Returns
+    -------
+    Such as ``p1``; empty where all of the stem is the name.
+    """
+    own = [name.casefold().removeprefix("*_").removeprefix("_") for name in names]
+    starts = [match.end() for match in re.finditer("_", stem)]
+    for start in [*reversed(starts), 0]:
+        rest = stem[start:].casefold()
+        if any(fnmatch(rest, name) for name in own):
+            return stem[: max(0, start - 1)]
+    return None
 
 
 def ending(path: Path, endings: tuple[str, ...]) -> str:
-    """Return the ending that a name has, however it is capitalised; empty where it has none of them."""
+    """Return the longest ending that a name has, however it is capitalised; empty where it has none of them."""
     stem = stem_of(path).lower()
-    return next((end for end in endings if stem.endswith(end)), "")
+    return max((end for end in endings if stem.endswith(end)), key=len, default="")
 
 
 def stem_of(path: Path) -> str:

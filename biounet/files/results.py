@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from biounet.errors import InputError
 from biounet.files.cases import FoundImage, group_cases
+from biounet.files.find import walk
 from biounet.files.foreign import refuse_foreign
-from biounet.files.names import MASKS, ending, is_image, natural, stem_of
+from biounet.files.names import (
+    MASKS,
+    before_annotation,
+    ending,
+    is_body_mask,
+    is_image,
+    natural,
+    stem_of,
+)
 
 _RESULT = "_labels"
 _SHOWN = 10  # names that a message lists
 
 
-def pair_results(predicted: Path, truth: Path, channels: Sequence[str] = ()) -> list[tuple[Path, Path]]:
+def pair_results(
+    predicted: Path, truth: Path, channels: Sequence[str] = (), annotation: Sequence[str] = ()
+) -> list[tuple[Path, Path]]:
     """Pair annotations with results.
 
     Parameters
@@ -24,10 +37,13 @@ def pair_results(predicted: Path, truth: Path, channels: Sequence[str] = ()) -> 
         Folder of results, ``<name>_labels.tif`` or ``.nii.gz``, in folders below as well.
     truth
         Folder of annotations: the same names, with any suffix, and ``_masks`` or the like if they want, in the same
-        folders or, where a name occurs once, in any. Or folders of cases with one annotation each, whatever its name,
-        and perhaps the images: the result is ``<case>_labels``, or below ``<case>/`` called as the case or a channel.
+        folders or, where a name occurs once, in any. Or folders of cases with one annotation each and perhaps the
+        images: the result is ``<case>_labels``, or below ``<case>/`` called as the case or a channel. Links to folders
+        are followed, in both.
     channels
         Names of the channels that the images of cases are files of.
+    annotation
+        Names or patterns of the annotations of cases, as in `biounet.files.find_pairs`.
 
     Returns
     -------
@@ -42,11 +58,12 @@ def pair_results(predicted: Path, truth: Path, channels: Sequence[str] = ()) -> 
         if not folder.is_dir():
             raise InputError("no such folder", path=folder)
     results = _results(predicted)
-    annotations = _annotations(truth, predicted, channels)
+    annotations = _annotations(truth, predicted, channels, annotation)
     if not annotations:
         refuse_foreign(truth)
         raise InputError("no annotation found", path=truth)
-    found = {key: _result_of(key, annotations, results, channels) for key in annotations}
+    index = _Index(results, annotations, tuple(channels))
+    found = {key: index.result_of(key) for key in annotations}
     missing = [key for key, result in found.items() if result is None]
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -60,19 +77,21 @@ def _results(folder: Path) -> dict[str, Path]:
     return _only("result", ((_key(path, folder), path) for path in files))
 
 
-def _annotations(truth: Path, predicted: Path, channels: Sequence[str]) -> dict[str, Path]:
+def _annotations(truth: Path, predicted: Path, channels: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
     """Return the annotations of a folder and below by name, of cases by the name of the case."""
     inside = predicted != truth and predicted.resolve().is_relative_to(truth.resolve())
     files = [path for path in _files(truth) if not (inside and path.is_relative_to(predicted))]
-    groups: dict[str, list[Path]] = defaultdict(list)
+    loose: list[Path] = []
     cases: list[tuple[str, Path]] = []
     for image in group_cases([FoundImage(path, path.relative_to(truth)) for path in files], channels):
-        if image.is_case and not image.problem:
-            named = [path for path in image.beside if not stem_of(path).lower().endswith("mask")]  # such as brainmask
-            cases += [(image.relative.as_posix(), path) for path in named or image.beside]
-            continue
-        for path in (image.path, *image.others, *image.beside):
-            groups[_key(path, truth)].append(path)
+        if image.is_case:
+            cases += [(image.relative.as_posix(), path) for path in image.annotations(names)]
+        elif not is_body_mask(image.path) or before_annotation(stem_of(image.path), names) is not None:
+            loose.append(image.path)
+    named = [path for path in loose if before_annotation(stem_of(path), names) is not None]
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in named or loose:
+        groups[_key(path, truth, names)].append(path)
     if any(len(group) > 1 for group in groups.values()):  # a_masks.tif beside its image a.tif
         groups = {key: [path for path in group if ending(path, MASKS)] for key, group in groups.items()}
     return _only("annotation", [*cases, *((key, path) for key, group in groups.items() for path in group)])
@@ -80,9 +99,8 @@ def _annotations(truth: Path, predicted: Path, channels: Sequence[str]) -> dict[
 
 def _files(folder: Path) -> list[Path]:
     """Return the visible files with the suffix of an image in a folder and below, in natural order."""
-    files = (path for path in folder.rglob("*") if is_image(path) and path.is_file())
-    visible = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(visible, key=natural)
+    files = (path for path in walk(folder) if is_image(path) and not path.name.startswith(".") and path.is_file())
+    return sorted(files, key=natural)
 
 
 def _only(what: str, paths: Iterable[tuple[str, Path]]) -> dict[str, Path]:
@@ -95,29 +113,46 @@ def _only(what: str, paths: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return by_key
 
 
-def _key(path: Path, root: Path) -> str:
-    stem = stem_of(path)
-    name = stem[: len(stem) - len(ending(path, MASKS))]
-    return (path.relative_to(root).parent / name).as_posix()
+def _key(path: Path, root: Path, names: Sequence[str] = ()) -> str:
+    stem, folder = stem_of(path), path.relative_to(root).parent
+    before = before_annotation(stem, names)
+    if before is not None:
+        return (folder / before).as_posix() if before else (folder / stem).as_posix()
+    return (folder / stem[: len(stem) - len(ending(path, MASKS))]).as_posix()
 
 
-def _result_of(
-    key: str, annotations: dict[str, Path], results: dict[str, Path], channels: Sequence[str]
-) -> Path | None:
-    """Return the result with the name of an annotation, or else that of its case."""
-    by_name = _unique_names(results) if len(_unique_names(annotations)) == len(annotations) else {}
-    own = PurePosixPath(key)
-    if found := results.get(key) or by_name.get(own.name):
-        return found
-    neighbours = [other for other in annotations if PurePosixPath(other).parent == own.parent]
-    case = own.parent if own.parent.name and len(neighbours) == 1 else own
-    names = [case, *(case / name for name in (case.name, *channels))]
-    fitting = [results[name.as_posix()] for name in names if name.as_posix() in results]
-    return fitting[0] if len(fitting) == 1 else _unique_names(results).get(case.name)
+@dataclass(frozen=True)
+class _Index:
+    """Results and annotations, each by its place and name."""
 
+    results: dict[str, Path]
+    annotations: dict[str, Path]
+    channels: tuple[str, ...]
 
-def _unique_names(paths: dict[str, Path]) -> dict[str, Path]:
-    names: dict[str, list[Path]] = defaultdict(list)
-    for key, path in paths.items():
-        names[PurePosixPath(key).name].append(path)
-    return {name: found[0] for name, found in names.items() if len(found) == 1}
+    @cached_property
+    def _by_name(self) -> dict[str, Path]:
+        """Results whose name occurs once."""
+        names: dict[str, list[Path]] = defaultdict(list)
+        for key, path in self.results.items():
+            names[PurePosixPath(key).name].append(path)
+        return {name: found[0] for name, found in names.items() if len(found) == 1}
+
+    @cached_property
+    def _names_are_unique(self) -> bool:
+        return len({PurePosixPath(key).name for key in self.annotations}) == len(self.annotations)
+
+    @cached_property
+    def _in_folder(self) -> Counter[PurePosixPath]:
+        """Number of annotations in each folder."""
+        return Counter(PurePosixPath(key).parent for key in self.annotations)
+
+    def result_of(self, key: str) -> Path | None:
+        """Return the result with the name of an annotation, or else that of its case."""
+        own = PurePosixPath(key)
+        found = self.results.get(key) or (self._by_name.get(own.name) if self._names_are_unique else None)
+        if found is not None:
+            return found
+        case = own.parent if own.parent.name and self._in_folder[own.parent] == 1 else own
+        names = [case, *(case / name for name in (case.name, *self.channels))]
+        fitting = [self.results[name.as_posix()] for name in names if name.as_posix() in self.results]
+        return fitting[0] if len(fitting) == 1 else self._by_name.get(case.name)

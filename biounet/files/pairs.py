@@ -1,0 +1,273 @@
+"""Which annotation belongs to which image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from biounet.arguments import as_path
+from biounet.errors import InputError
+from biounet.files.cases import FoundImage, group_cases
+from biounet.files.find import Names, exists, sift, walk
+from biounet.files.foreign import refuse_foreign
+from biounet.files.left_out import LeftOut, reason_against
+from biounet.files.names import (
+    ANNOTATIONS,
+    MASKS,
+    OUTPUTS,
+    before_annotation,
+    ending,
+    is_annotation,
+    is_body_mask,
+    is_image,
+    natural,
+    stem_of,
+)
+from biounet.files.table import read_table
+
+_SHOWN = 5  # names that a message lists
+_IMAGE_FOLDERS = {"images", "image", "img", "imgs"}
+_MASK_FOLDERS = {"masks", "mask", "labels", "label", "annotations"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its annotation.
+
+    Attributes
+    ----------
+    image
+        The file, of several the one of the first channel.
+    label
+        The file of the annotation.
+    others
+        The files of the further channels, in their order.
+    """
+
+    image: Path
+    label: Path
+    others: tuple[Path, ...] = ()
+
+    def files(self) -> tuple[Path, ...]:
+        """Return one file for each channel, or the one file that holds all."""
+        return (self.image, *self.others)
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """What `match_pairs` did not pair.
+
+    Attributes
+    ----------
+    problems
+        What has no partner: one sentence each, naming the file.
+    left_out
+        Files that could be images and are neither an image nor an annotation here.
+    """
+
+    problems: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def find_pairs(
+    images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = (), annotation: Sequence[str] = ()
+) -> list[Pair]:
+    """Pair images with annotations.
+
+    Parameters
+    ----------
+    images
+        A folder; or, without `labels`, a folder in which ``x.tif`` has a sibling such as ``x_masks.tif`` or
+        ``images/x.tif`` a partner such as ``masks/x.png``, or a case one file that is called like an annotation; or
+        a folder with nnU-Net's ``dataset.json``; or a table with the columns ``image``, or one for each channel, and
+        ``label``, as `read_table` takes it.
+    labels
+        A folder whose files have the names of the images or cases, with any suffix, and ``_masks`` or the like if they
+        want; or one file, when `images` is one.
+    channels
+        Names of the channels that the model sees: files that are one channel each are joined, as `group_cases` says.
+    annotation
+        Names or patterns of the annotation, such as ``lesions`` for ``p1/lesions.nii.gz`` and ``p1_lesions.nii.gz``;
+        none: the usual ones.
+
+    Raises
+    ------
+    InputError
+        Naming every image without annotation and every annotation without image.
+    """
+    pairs, alone = match_pairs(images, labels, channels, annotation)
+    if alone.problems:
+        shown = "; ".join(alone.problems[:5])
+        more = f"; and {len(alone.problems) - 5} more" if len(alone.problems) > 5 else ""
+        raise InputError(f"{shown}{more}", path=images, hint="'biounet check' lists all")
+    if not pairs:
+        refuse_foreign(Path(images))
+        raise InputError("no image with an annotation found", path=images)
+    return pairs
+
+
+def match_pairs(
+    images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = (), annotation: Sequence[str] = ()
+) -> tuple[list[Pair], Unpaired]:
+    """Pair as `find_pairs` does, and return what has no partner instead of raising."""
+    images = as_path(images, "the folder of images")
+    for folder in (images, as_path(labels, "the folder of annotations") if labels is not None else images):
+        if not exists(folder):
+            raise InputError("no such folder", path=folder)
+    if images.is_file():
+        both = labels is not None and Path(labels).is_file()
+        return ([Pair(images, Path(str(labels)))], Unpaired(())) if both else _from_table(images, channels)
+    names = Names(tuple(channels), tuple(annotation))
+    if labels is None and (images / "dataset.json").is_file() and (images / "imagesTr").is_dir():
+        images, labels = images / "imagesTr", images / "labelsTr"
+        return match_pairs(images, labels, channels, annotation)
+    if labels is None or images.samefile(labels):
+        return _match_inside(images, names)
+    labels = Path(labels)
+    annotated = _annotations(labels)
+    inside = labels.resolve().is_relative_to(images.resolve())  # such as img/ and img/masks/
+    apart = {file.resolve() for file in annotated.files} if inside else set()
+    found = sift(sorted(walk(images), key=natural), images, names)
+    plain = [image for image in found.images if image.path.is_file()]
+    found.left_out += [LeftOut(image.path, "not a file") for image in found.images if not image.path.is_file()]
+    plain = [image for image in plain if not inside or image.path.resolve() not in apart]
+    if not plain:
+        refuse_foreign(images)
+    cases = group_cases(plain, channels)
+    return _match(cases, annotated.named(names.annotation), labels, names, [*found.left_out, *annotated.left_out])
+
+
+def _from_table(path: Path, channels: Sequence[str]) -> tuple[list[Pair], Unpaired]:
+    rows, absent = read_table(path, channels)
+    gone = {problem.removesuffix(" does not exist") for problem in absent}
+    whole = [row for row in rows if not any(str(file) in gone for file in row)] if absent else rows
+    return [Pair(row[0], row[-1], row[1:-1]) for row in whole], Unpaired(tuple(absent))
+
+
+@dataclass
+class _Labels:
+    """Files of a folder that can be annotations.
+
+    Label images that biounet wrote can: people correct them and train again.
+    """
+
+    files: list[Path]
+    left_out: list[LeftOut]
+
+    def named(self, names: Sequence[str]) -> list[Path]:
+        """Return the files with one of the names; all of them where none has one: they are called as their images."""
+        chosen = [file for file in self.files if before_annotation(stem_of(file), names) is not None]
+        return chosen or self.files
+
+
+def _annotations(folder: Path) -> _Labels:
+    found = _Labels([], [])
+    for file in sorted(walk(folder), key=natural):
+        if is_image(file) and not file.name.startswith(".") and not ending(file, OUTPUTS) and file.is_file():
+            found.files.append(file)
+        elif reason := reason_against(file):
+            found.left_out.append(LeftOut(file, reason))
+    return found
+
+
+def _match_inside(folder: Path, names: Names) -> tuple[list[Pair], Unpaired]:
+    """Pair images with annotations in the same folder or in one of its folders."""
+    every = _annotations(folder)
+    found = group_cases([FoundImage(file, file.relative_to(folder)) for file in every.files], names.channels)
+    masks = [image.path for image in found if not image.is_case and _is_mask(image.path, folder, names.annotation)]
+    apart = set(masks)
+    images = [image for image in found if image.is_case or image.path not in apart]
+    chosen = _Labels(masks, []).named(names.annotation)
+    other = [LeftOut(mask, "annotation of another name") for mask in apart - set(chosen)]
+    return _match(images, chosen, folder, names, [*every.left_out, *other])
+
+
+def _match(
+    images: Sequence[FoundImage], labels: Iterable[Path], root: Path, names: Names, left_out: Iterable[LeftOut]
+) -> tuple[list[Pair], Unpaired]:
+    lonely = _lonely(images)
+    known = {_key(image.relative.parent, image.stem) for image in images} | {*lonely.values()}
+    by_key, problems = _labels_by_key(labels, root, names.annotation, known)
+    pairs: dict[str, Pair] = {}
+    used: set[Path] = set()
+    for image in images:
+        key = _key(image.relative.parent, image.stem)
+        own = image.annotations(names.annotation)
+        label = by_key.get(key) or by_key.get(lonely.get(image.path, key)) or (own[0] if len(own) == 1 else None)
+        if image.problem:
+            problems.append(f"{image.path}: {image.problem}")
+        elif key in pairs:
+            problems.append(f"{image.path} and {pairs[key].image} have one name")
+        elif label is None:
+            problems.append(_without_annotation(image, own))
+        else:
+            pairs[key] = Pair(image.path, label, image.others)
+            used.add(label)
+    surplus = [label for label in by_key.values() if label not in used]
+    other = [LeftOut(label, "a mask of no image") for label in surplus if is_body_mask(label)]
+    problems += [f"{label} has no image" for label in surplus if not is_body_mask(label)]
+    other += [LeftOut(file, "neither a channel nor the annotation") for image in images for file in image.beside]
+    other += [LeftOut(file, "no channel of the recipe") for image in images for file in image.unused]
+    ignored = tuple(file for file in (*left_out, *other) if file.path not in used)
+    return list(pairs.values()), Unpaired(tuple(problems), ignored)
+
+
+def _labels_by_key(
+    labels: Iterable[Path], root: Path, names: Sequence[str], known: Collection[str]
+) -> tuple[dict[str, Path], list[str]]:
+    """Return annotations by the key of the image that they can be of, and a sentence for each that is one too many."""
+    by_key: dict[str, Path] = {}
+    problems: list[str] = []
+    for label in labels:
+        key = _key_of_label(label, root, names, known)
+        if key in by_key:
+            problems.append(f"{label} and {by_key[key]} are both annotations of one image")
+        by_key.setdefault(key, label)
+    return by_key, problems
+
+
+def _without_annotation(image: FoundImage, own: Sequence[Path]) -> str:
+    """Say that a case has no annotation, or too many, and how to name the right one."""
+    hint = "say which in the recipe, such as data.annotation = "
+    if own:
+        shown = ", ".join(file.name for file in own)
+        return f"{image.path} could have more than one annotation: {shown} (hint: {hint}'{stem_of(own[0])}')"
+    if not image.beside:
+        return f"{image.path} has no annotation"
+    likely = [file for file in image.beside if not is_body_mask(file)]
+    if not likely:
+        return f"{image.path} has no annotation, and a mask is none unless the recipe says so with data.annotation"
+    shown = ", ".join(file.name for file in likely[:_SHOWN])
+    name = stem_of(likely[0]).removeprefix(f"{image.stem}_")
+    return f"{image.path} has no annotation (hint: if one of {shown} is it, {hint}'{name}')"
+
+
+def _lonely(images: Sequence[FoundImage]) -> dict[Path, str]:
+    """Return the images that are alone in their folder, for which an annotation called ``seg.nii.gz`` can be."""
+    folders: dict[Path, list[Path]] = {}
+    for image in images:
+        if not image.is_case:
+            folders.setdefault(image.relative.parent, []).append(image.path)
+    return {files[0]: _key(folder, "") for folder, files in folders.items() if len(files) == 1}
+
+
+def _key_of_label(label: Path, root: Path, names: Sequence[str], known: Collection[str]) -> str:
+    """Return the key of the image that a label image can be of: one that there is, if any of its names fits."""
+    stem, end = stem_of(label), ending(label, MASKS)
+    before = before_annotation(stem, names)
+    begins = [*([] if before is None else [before]), stem[: len(stem) - len(end)], stem]
+    if f"_{stem.lower()}" in MASKS or stem.lower() in ANNOTATIONS:
+        begins.append("")  # called like an annotation and nothing else: that of its folder
+    keys = [_key(label.relative_to(root).parent, begin) for begin in begins]
+    return next((key for key in keys if key in known), keys[0])
+
+
+def _key(folder: Path, stem: str) -> str:
+    parts = [part for part in folder.parts if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
+    return "/".join([*parts, stem] if stem else parts)
+
+
+def _is_mask(path: Path, root: Path, names: Sequence[str]) -> bool:
+    folders = {part.lower() for part in path.relative_to(root).parent.parts}
+    return is_annotation(path, names) or bool(folders & _MASK_FOLDERS)
