@@ -64,8 +64,6 @@ class Grid:
     frame: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if self.affine is not None:
-            object.__setattr__(self, "axcodes", nearest_axcodes(self.affine, len(self.shape)))
         if len(self.shape) not in (2, 3) or min(self.shape) < 1:
             raise InputError(f"a grid has 2 or 3 axes of at least one voxel, not shape {self.shape}")
         if (self.spacing is None) != (self.unit is None):
@@ -75,6 +73,11 @@ class Grid:
                 raise InputError(f"spacing {self.spacing} does not fit the axes of shape {self.shape}")
             if not all(np.isfinite(s) and s > 0 for s in self.spacing):
                 raise InputError(f"spacing must be positive and finite, not {self.spacing}")
+        if self.affine is not None:
+            object.__setattr__(self, "axcodes", nearest_axcodes(self.affine, len(self.shape)))
+        leads = [sum(code in pair for code in self.axcodes or "") for pair in WORLD]
+        if self.axcodes is not None and not (max(leads) == 1 and sum(leads) == len(self.axcodes) == len(self.shape)):
+            raise InputError(f"axcodes {self.axcodes!r}: a letter for each axis, such as RAS, of shape {self.shape}")
 
     @property
     def dims(self) -> int:
@@ -103,8 +106,16 @@ def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
 
     Of all ways to give each axis a direction of its own, the one with the largest sum of cosines. Of two that are
     equally close, as at 45 degrees, the choice depends on where the axes lead and not on the order they are stored in.
+
+    Raises
+    ------
+    InputError
+        If it is no affine: three rows of four finite numbers, by which each axis leads somewhere.
     """
-    columns = np.array(affine, np.float64)[:, :dims]
+    matrix = np.array(affine, np.float64)
+    if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or not matrix[:, :dims].any(axis=0).all():
+        raise InputError(f"no affine, three rows of four numbers by which each axis leads somewhere: {affine}")
+    columns = matrix[:, :dims] / np.abs(matrix[:, :dims]).max(axis=0)  # of which squares are neither 0 nor infinite
     cosines = columns / np.linalg.norm(columns, axis=0)
     found = []
     for worlds in permutations(range(3), dims):

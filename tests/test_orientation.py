@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from biounet.annotation import Annotation
 from biounet.check import check_data
 from biounet.dataset import make_case
+from biounet.errors import InputError
 from biounet.files import ReadOptions, describe, read_annotation, read_volume, write_labels
 from biounet.model import Card, new_network, outputs_of
 from biounet.network import initialise
@@ -261,3 +262,15 @@ def test_where_the_orientation_is_a_guess_a_remark_says_so(stated, codes, remark
     assert not said or said[0].startswith(remark)
     turned = card.model_copy(update={"recipe": card.recipe.replace("augment", mirror=True)})
     assert not [note for note in segment(Volume(image, grid), predictor, turned).notes if "RAS" in note]
+
+
+@pytest.mark.parametrize("codes", ["", "RA", "RLS", "RAx", "RASR", "ras"])
+def test_directions_that_are_none_are_refused(codes):
+    with pytest.raises(InputError, match="a letter for each axis"):
+        Grid((2, 3, 4), axcodes=codes)
+
+
+@pytest.mark.parametrize("affine", [np.zeros((3, 4)), np.full((3, 4), np.nan), np.eye(4), np.eye(3)])
+def test_an_affine_that_is_none_is_refused(affine):
+    with pytest.raises(InputError, match="no affine"):
+        Grid((2, 3, 4), (1.0,) * 3, "mm", tuple(map(tuple, affine.tolist())))

@@ -421,12 +421,16 @@ def _grid(said: dict[str, Any]) -> Grid:
     spacing, affine, header = said["spacing"], said["affine"], said["header"]
     if said["unit"] not in (None, "um", "mm") or not all(isinstance(length, int) for length in said["shape"]):
         raise ValueError
+    if not isinstance(said["frame"], str):
+        raise TypeError
     return Grid(
         tuple(said["shape"]),
         None if spacing is None else tuple(map(float, spacing)),
         said["unit"],
         None if affine is None else tuple(tuple(map(float, row)) for row in affine),
         None if header is None else bytes.fromhex(header),
+        None if said["axcodes"] is None else str(said["axcodes"]),
+        said["frame"],
     )
 
 
