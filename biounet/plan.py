@@ -117,7 +117,7 @@ def _working_unit(recipe: Recipe, grids: Sequence[Grid]) -> Unit | None:
     unit = there.pop() if there else recipe.data.voxel_unit
     if recipe.data.voxel_unit not in (None, unit):
         cause = f"data.voxel_unit is {recipe.data.voxel_unit!r}, the training images are in {unit}"
-        raise SettingsError(cause, hint="give data.voxel_size in that unit, or train without --from")
+        raise SettingsError(cause, hint="give data.voxel_size in that unit, or start from no model")
     return unit
 
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from biounet.errors import InputError
-from biounet.files.names import ANNOTATIONS, NIFTI, before_annotation, stem_of
+from biounet.files.names import ANNOTATIONS, before_annotation, is_nifti, stem_of
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # as nnU-Net names channels
 _DATASET = "dataset.json"
@@ -74,7 +74,8 @@ class FoundImage:
         names
             Names or patterns, as ``data.annotation`` of a recipe has them; none: `ANNOTATIONS`.
         """
-        return [file for file in self.beside if self._is_annotation(file, names or ANNOTATIONS)]
+        usual = {True: ANNOTATIONS, False: (*ANNOTATIONS, "mask")}
+        return [file for file in self.beside if self._is_annotation(file, names or usual[is_nifti(file)])]
 
     def _is_annotation(self, file: Path, names: Sequence[str]) -> bool:
         """Whether a name is one of those, after nothing, or after that of the case, its folder or one of its files."""
@@ -154,7 +155,7 @@ def _numbers(folder: Path, files: Sequence[Path], channels: Sequence[str]) -> di
     declared = next((file for file in (folder / _DATASET, folder.parent / _DATASET) if file.is_file()), None)
     plain = {f"{number:04d}": number for number in range(len(channels))}
     if declared is None or not used:
-        numbered = None not in found and all(file.name.lower().endswith(NIFTI) for file in files)
+        numbered = None not in found and all(is_nifti(file) for file in files)
         return plain if numbered and "0000" in used and (len(channels) > 1 or len(used) == 1) else {}
     named = {name.casefold(): number for number, name in _declared_channels(declared).items()}
     if not {channel.casefold() for channel in channels} <= named.keys():

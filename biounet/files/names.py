@@ -13,14 +13,22 @@ OUTPUTS = ("_overlay", ".curve")
 MASKS = ("_masks", "_mask", "_labels", "_label", "_seg", "_dseg", "_seg-manual", "_cp_masks")
 ANNOTATIONS = (
     *("seg", "dseg", "seg-manual", "segmentation", "label", "labels", "annotation", "annotations", "drawn", "manual"),
-    *("lesion", "lesions", "tumour", "tumours", "tumor", "tumors"),
+    *("lesion", "lesions", "tumour", "tumours", "tumor", "tumors", "masks", "cp_masks"),
 )
-"""Names of the annotation of a case, where the recipe has none. A mask is none: it may be that of the brain."""
+"""Names of the annotation of a case, where the recipe has none.
+
+In a NIfTI file a mask is none, as it may be that of the brain; masks are those of objects.
+"""
 
 
 def is_image(path: Path) -> bool:
     """Whether the suffix is one that images have."""
     return path.name.lower().endswith(SUFFIXES)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the suffix is that of a NIfTI file."""
+    return path.name.lower().endswith(NIFTI)
 
 
 def is_result(path: Path) -> bool:
@@ -36,7 +44,7 @@ def is_annotation(path: Path, names: Sequence[str] = ()) -> bool:
     stem = stem_of(path).lower()
     if f"_{stem}".endswith(MASKS):
         return True
-    if path.name.lower().endswith(NIFTI) and (stem in ANNOTATIONS or stem.endswith("mask")):
+    if is_nifti(path) and (stem in ANNOTATIONS or stem.endswith("mask")):
         return True
     return before_annotation(stem, names) is not None
 
@@ -45,7 +53,7 @@ def is_body_mask(path: Path) -> bool:
     """Whether it is called like a mask of the brain or body, which lies beside the annotation of a volume."""
     stem = stem_of(path).lower()
     one_word = stem.endswith("mask") and not stem.endswith("_mask")
-    return path.name.lower().endswith(NIFTI) and (one_word or stem.endswith(("brain_mask", "head_mask", "body_mask")))
+    return is_nifti(path) and (one_word or stem.endswith(("brain_mask", "head_mask", "body_mask")))
 
 
 def before_annotation(stem: str, names: Sequence[str]) -> str | None:
