@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +20,8 @@ from typer.exceptions import Abort, TyperException
 
 from biounet import cli_options as given
 from biounet.errors import BiounetError, MachineError, SettingsError, Stopped
-from biounet.stopping import SIGNALS, code_after, stop_on_signals
+from biounet.machine import is_out_of_memory, refuse_little_room
+from biounet.stopping import code_after, end_on_signals, leave_on_signals, stop_on_signals
 from biounet.terminal import preview_text, say, say_lines, show_any_text, show_progress, show_row, table
 
 if TYPE_CHECKING:
@@ -74,6 +73,7 @@ def segment(
     json_lines: given.Json = False,
 ) -> None:
     """Find, count and measure the objects of images."""
+    refuse_little_room()
     from biounet.files import Readers, describe_left_out, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
@@ -132,6 +132,7 @@ def verify(
     json_lines: given.Json = False,
 ) -> None:
     """Segment the images of results again and compare bit for bit."""
+    refuse_little_room()
     from biounet import verify as replay
     from biounet.api import load
 
@@ -172,6 +173,7 @@ def train(
     json_lines: given.Json = False,
 ) -> None:
     """Train a model on annotated images."""
+    refuse_little_room()
     from biounet import api
     from biounet.history import write_history
     from biounet.recipe import read_recipe
@@ -298,6 +300,7 @@ def models(json_lines: given.Json = False) -> None:
 @app.command()
 def demo(out: given.Out = Path("biounet-out"), device: given.Device = "auto", json_lines: given.Json = False) -> None:
     """Segment the samples with the built-in model and show where the results are."""
+    refuse_little_room()
     from biounet.api import load
     from biounet.batch import segment_batch
     from biounet.files import find_images
@@ -317,14 +320,9 @@ def demo(out: given.Out = Path("biounet-out"), device: given.Device = "auto", js
     raise typer.Exit(exit_code(rows))
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(code_after(number))
-
-
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
-    for number in SIGNALS[1:]:  # Python makes an exception of SIGINT itself
-        signal.signal(number, _stop)
+    end_on_signals()
     show_any_text()
     try:
         code = app(standalone_mode=False)
@@ -334,22 +332,19 @@ def main() -> None:
         if os.environ.get("BIOUNET_DEBUG"):
             raise
         code = _report(error)
+    finally:
+        leave_on_signals()  # the interpreter would say where it was on its way out
     raise SystemExit(code or 0)
 
 
 def _report(error: Exception) -> int:
     """Say in one line what went wrong, and return the exit code."""
-    from biounet.machine import is_out_of_memory
-
     if isinstance(error, BiounetError):
         text, code = str(error), error.exit_code
     elif isinstance(error, TyperException):
         text, code = error.format_message(), SettingsError.exit_code
     elif is_out_of_memory(error):
-        text, code = (
-            "not enough memory (hint: smaller images, a smaller --block, or fewer --jobs)",
-            MachineError.exit_code,
-        )
+        text, code = "not enough memory", MachineError.exit_code
     elif isinstance(error, OSError):
         text, code = str(MachineError(error.strerror or str(error), path=error.filename)), MachineError.exit_code
     else:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from biounet.errors import MachineError
+
+_PROGRAM = 800 * 2**20  # bytes of addresses of torch and what else is loaded with it
 _NO_ROOM = (  # libraries have no class of their own for these
     "DefaultCPUAllocator:",  # torch
     "could not create a ",  # oneDNN, which says so of a primitive or of memory, and not why
@@ -17,6 +20,7 @@ _NO_ROOM = (  # libraries have no class of their own for these
     "cannot allocate memory",
     "failed to map segment",  # the loader of shared libraries
     "can't start new thread",
+    "Could not find/load shared object file",  # llvmlite, of any reason
 )
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
@@ -26,9 +30,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, and nothing else."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return True
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in _NO_ROOM)
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(words in str(error) for words in _NO_ROOM)
 
 
 def cores_given() -> int:
@@ -53,6 +57,20 @@ def memory_free() -> int | None:
 def addresses_free() -> int | None:
     """Return how many bytes of addresses a limit (``ulimit -v``) leaves to this process; None where there is none."""
     return next(iter(_addresses()), None)
+
+
+def refuse_little_room() -> None:
+    """Refuse to begin where a limit of addresses ends the program before it could say what is wrong.
+
+    Raises
+    ------
+    MachineError
+        If ``ulimit -v`` leaves less than the libraries take.
+    """
+    left = addresses_free()
+    if left is not None and left < _PROGRAM:
+        cause = f"not enough memory: the program takes {_PROGRAM / 2**30:.2g} GiB of addresses"
+        raise MachineError(f"{cause}, and {left / 2**30:.2g} GiB are left (ulimit -v)", hint="raise the limit")
 
 
 def _machine() -> Iterator[int]:

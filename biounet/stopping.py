@@ -34,6 +34,27 @@ def code_after(number: int) -> int:
     return _TRY_AGAIN if number == _USR1 else 128 + number
 
 
+def leave_on_signals() -> None:
+    """Let every further signal end the process at once, without a word."""
+    for number in SIGNALS:
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(code_after(number))  # temporary files stay behind: the next run removes them
+
+
+def end_on_signals() -> None:
+    """Let the first signal end the program where it stands, and the second end the process at once."""
+    for number in SIGNALS:
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    leave_on_signals()
+    raise SystemExit(code_after(number))
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
     """Give an event that the first SIGINT, SIGTERM or SIGUSR1 sets; the second ends the process at once.
@@ -43,8 +64,7 @@ def stop_on_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.number:
-            os._exit(code_after(number))  # temporary files stay behind: the next run removes them
+        leave_on_signals()
         stop.number = number
         stop.set()
 
@@ -52,5 +72,5 @@ def stop_on_signals() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not stop.number else ():
             signal.signal(number, handler)

@@ -16,7 +16,8 @@ from biounet.blocks import lattice, run_blocks
 from biounet.errors import Stopped
 from biounet.files import find_images
 from biounet.job import BatchOptions
-from biounet.memory import is_out_of_memory
+from biounet.machine import is_out_of_memory
+from biounet.stopping import code_after
 from conftest import discs
 
 
@@ -50,6 +51,47 @@ def test_ctrl_c_in_a_program_ends_the_queue(few, untrained, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         segment_batch(find_images([few]), untrained, tmp_path / "out", BatchOptions(jobs=1), report)
     assert seen == ["a.tif"]
+
+
+TWICE = """
+import sys, time
+from biounet import cli
+def app(**_):
+    try:
+        print("ready", flush=True)
+        time.sleep(100)
+    finally:
+        print("ending", flush=True)
+        time.sleep(100)
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_second_signal_ends_a_command_at_once_and_without_a_word(number):
+    command = [sys.executable, "-c", TWICE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        for line in ("ready", "ending"):
+            assert child.stdout.readline() == f"{line}\n"
+            child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (code_after(number), "", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="addresses of a process cannot be limited")
+@pytest.mark.parametrize("mib", [300, 500, 650])
+def test_too_few_addresses_for_the_program_are_said_before_it_aborts(mib, tmp_path):
+    import resource
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (mib * 2**20, mib * 2**20))
+
+    command = [sys.executable, "-c", "from biounet.cli import main; main()", "segment", "x.tif"]
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert done.stderr.startswith("ERROR not enough memory: the program takes 0.78 GiB of addresses")
+    assert len(done.stderr.splitlines()) == 1
 
 
 ASKED = """

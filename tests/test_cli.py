@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet import cli
+from biounet import cli, stopping
 from conftest import ROOT
 
 
@@ -17,7 +17,7 @@ from conftest import ROOT
 def biounet(capsys, monkeypatch, tmp_path):
     """Run a command in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["biounet", *map(str, arguments)])

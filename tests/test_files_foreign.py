@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from biounet import cli
+from biounet import cli, stopping
 from biounet.data_settings import DataSettings
 from biounet.errors import InputError
 from biounet.evaluation import evaluate_folders
@@ -78,7 +78,7 @@ def test_a_zarr_folder_is_named(tmp_path):
 def test_the_command_says_so_in_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "IM0000").write_bytes(DICOM)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
     for what in (tmp_path / "in", tmp_path / "in" / "IM0000"):
         monkeypatch.setattr("sys.argv", ["biounet", "segment", str(what), "-m", "nuclei", "-o", str(tmp_path / "out")])
         with pytest.raises(SystemExit) as stop:

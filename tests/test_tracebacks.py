@@ -12,7 +12,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from biounet import cli
+from biounet import cli, stopping
 from biounet.errors import InputError, SettingsError, visible
 from biounet.model import save_model
 from biounet.recipe import Recipe, parse_recipe, read_recipe
@@ -26,7 +26,7 @@ CODES = {0, 2, 3, 4, 5, 130, 143}
 def command(capsys, monkeypatch, tmp_path):
     """Run a command in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["biounet", *map(str, arguments)])

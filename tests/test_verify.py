@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet import cli
+from biounet import cli, stopping
 from biounet.batch import segment_batch
 from biounet.files import find_images
 from biounet.job import BatchOptions
@@ -31,7 +31,7 @@ def done(few, untrained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def biounet(capsys, monkeypatch):
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
 
     def run(*arguments: str) -> tuple[int, list[str], str]:
         monkeypatch.setattr(sys, "argv", ["biounet", *arguments])
