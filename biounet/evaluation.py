@@ -27,6 +27,7 @@ from biounet.volume import Grid
 
 T = TypeVar("T")
 
+_SEEN = ("pixel size", "voxel size", "pixels are", "orientation")  # begins remarks that no figure depends on unsaid
 _NO_MATCH, _AGREES = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
 
 __all__ = ["ClassEvaluation", "Evaluation", "evaluate_folders", "score_classes", "score_instances"]
@@ -139,11 +140,14 @@ def evaluate_folders(
 def _evaluate_objects(
     pairs: Sequence[tuple[Path, Path]], truth: Path, data: DataSettings, options: ReadOptions | None
 ) -> Evaluation:
+    notes: list[str] = []
+
     def compare(pair: tuple[Path, Path]) -> tuple[Tally, RegionScore]:
         if _kind_of(pair[1]) == "classes":
             hint = "compare them by a recipe of kind = 'classes'"
             raise InputError("holds classes, not objects", path=pair[1], hint=hint)
         true, found = _read_pair(*pair, data, options)
+        notes.extend(_grid_of(*pair, true.shape, options)[1])
         return tally(true, found), _overlap(true, found)
 
     done, failed = _each(pairs, compare)
@@ -153,7 +157,7 @@ def _evaluate_objects(
         figures,
         cases=_with_failed(rows, failed, pairs, truth),
         failed=tuple(map(str, failed.values())),
-        notes=_doubt_ids(figures, [overlap for _, (_, overlap) in done]),
+        notes=(*_doubt_ids(figures, [overlap for _, (_, overlap) in done]), *notes),
     )
 
 
@@ -168,6 +172,9 @@ def _evaluate_classes(
     names = data.foreground if not whole or len(data.foreground) == 1 else ("foreground",)
     asked = _regions(names, None if whole else data.regions, tolerance, data.min_lesion_mm3)
 
+    notes = [f"the results are objects: {', '.join(data.foreground)} are compared as one"]
+    notes = notes if whole and len(data.foreground) > 1 else []
+
     def compare(pair: tuple[Path, Path]) -> tuple[list[RegionScore], Grid | None]:
         if not whole and _kind_of(pair[1]) == "objects":
             hint = "compare them by a recipe of kind = 'instances'"
@@ -175,7 +182,8 @@ def _evaluate_classes(
         true, found = _read_pair(*pair, data, options)
         if whole:
             true, found = np.minimum(true, 1), np.minimum(found, 1)
-        grid = _grid_of(*pair, true.shape, options)
+        grid, remarks = _grid_of(*pair, true.shape, options)
+        notes.extend(remarks)
         unknown, nothing = unknown_regions(pair[0], data), RegionScore()
         known = zip(asked.values, score_regions(true, found, asked, grid), strict=True)
         return [nothing if name in unknown else score for name, score in known], grid
@@ -186,12 +194,11 @@ def _evaluate_classes(
     for pair, (scores, grid) in done:
         own = _region_figures(scores, asked, grid)
         rows += [{"case": _name(pair, truth), "class": name, **each} for name, each in own.items()]
-    as_one = whole and len(data.foreground) > 1
     return replace(
         figures,
         cases=_with_failed(rows, failed, pairs, truth),
         failed=tuple(map(str, failed.values())),
-        notes=(f"the results are objects: {', '.join(data.foreground)} are compared as one",) if as_one else (),
+        notes=tuple(notes),
     )
 
 
@@ -429,13 +436,17 @@ def _read_pair(
     return true, found
 
 
-def _grid_of(truth: Path, predicted: Path, shape: tuple[int, ...], given: ReadOptions | None) -> Grid | None:
-    """Return where the voxels of a volume are; None for an image, whose surfaces and lesions nobody asks for."""
+def _grid_of(
+    truth: Path, predicted: Path, shape: tuple[int, ...], given: ReadOptions | None
+) -> tuple[Grid | None, tuple[str, ...]]:
+    """Return where the voxels of a volume are, and remarks on it; None for an image, whose surfaces nobody asks for."""
     if len(shape) == 2:
-        return None
+        return None, ()
     options = ReadOptions(dims=3, spacing=given.spacing if given is not None else None)
-    true, found = (calibrate(shape, open_raw(path), path, options)[0] for path in (truth, predicted))
-    difference, _ = compare_places(found, true)
+    (true, _), (found, notes) = (calibrate(shape, open_raw(path), path, options) for path in (truth, predicted))
+    difference, remark = compare_places(found, true)
     if true.affine is not None and found.affine is not None and difference:
         raise InputError(f"does not lie where the result {predicted} does: {difference}", path=truth)
-    return found if found.calibrated else true
+    said = [f"{predicted}: {note}" for note in notes if not note.startswith(_SEEN)]
+    said += [f"{truth}: {remark}"] if remark else []
+    return found if found.calibrated else true, tuple(said)

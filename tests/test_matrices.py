@@ -130,7 +130,29 @@ def test_a_label_under_either_matrix_of_its_image_is_in_its_place(tmp_path, sfor
     assert len(said) == (follows == "qform")
     assert not said or said[0].startswith("its annotation lies where the qform of its image says, not by the matrix in")
     write(tmp_path / "found/x_labels.nii.gz", mask(), **both)
-    assert evaluate_folders(tmp_path / "found", tmp_path / "labels", ORGAN).dice == (1.0,)
+    figures = evaluate_folders(tmp_path / "found", tmp_path / "labels", ORGAN)
+    assert figures.dice == (1.0,)
+    differs, *remarks = figures.notes
+    assert "x_labels.nii.gz: sform and qform differ by up to" in differs
+    assert [("lies where the qform" in remark) for remark in remarks] == [True] * (follows == "qform")
+
+
+@pytest.mark.parametrize("data", [ORGAN, DataSettings(dims=3)], ids=["classes", "instances"])
+def test_evaluation_says_what_the_header_of_a_result_contradicts(tmp_path, data):
+    for folder, name in (("found", "x_labels"), ("truth", "x")):
+        (tmp_path / folder).mkdir()
+        write(
+            tmp_path / folder / f"{name}.nii.gz",
+            mask(),
+            (np.diag([-1.3, -1.3, 9, 1]), 1),
+            (np.eye(4), 1),
+            (1.3, 1.3, 9),
+        )
+    (note,) = evaluate_folders(tmp_path / "found", tmp_path / "truth", data).notes
+    assert "used is the qform: scanner, LPS, voxels of 1.3 x 1.3 x 9 mm" in note
+    write(tmp_path / "truth/x.nii.gz", mask(), sform=(MOVED, 1))
+    with pytest.raises(InputError, match="does not lie where the result"):
+        evaluate_folders(tmp_path / "found", tmp_path / "truth", data)
 
 
 def test_a_label_under_neither_is_refused(tmp_path):
