@@ -16,8 +16,7 @@ from biounet.annotation import UNLABELLED, ResultKind
 from biounet.arguments import as_path, is_number
 from biounet.errors import InputError, SettingsError
 from biounet.files import ReadOptions, kind_of_labels, read_annotation, read_labels, stem_of, unknown_regions
-from biounet.files.nifti import compare_places
-from biounet.files.read import calibrate, open_raw
+from biounet.files.places import place_of_pair
 from biounet.files.results import pair_results
 from biounet.matching import THRESHOLDS, Tally, tally
 from biounet.recipe import DataSettings
@@ -27,7 +26,6 @@ from biounet.volume import Grid
 
 T = TypeVar("T")
 
-_SEEN = ("pixel size", "voxel size", "pixels are", "orientation")  # begins remarks that no figure depends on unsaid
 _NO_MATCH, _AGREES = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
 
 __all__ = ["ClassEvaluation", "Evaluation", "evaluate_folders", "score_classes", "score_instances"]
@@ -147,7 +145,7 @@ def _evaluate_objects(
             hint = "compare them by a recipe of kind = 'classes'"
             raise InputError("holds classes, not objects", path=pair[1], hint=hint)
         true, found = _read_pair(*pair, data, options)
-        notes.extend(_grid_of(*pair, true.shape, options)[1])
+        notes.extend(place_of_pair(*pair, true.shape, options)[1])
         return tally(true, found), _overlap(true, found)
 
     done, failed = _each(pairs, compare)
@@ -182,7 +180,7 @@ def _evaluate_classes(
         true, found = _read_pair(*pair, data, options)
         if whole:
             true, found = np.minimum(true, 1), np.minimum(found, 1)
-        grid, remarks = _grid_of(*pair, true.shape, options)
+        grid, remarks = place_of_pair(*pair, true.shape, options)
         notes.extend(remarks)
         unknown, nothing = unknown_regions(pair[0], data), RegionScore()
         known = zip(asked.values, score_regions(true, found, asked, grid), strict=True)
@@ -434,19 +432,3 @@ def _read_pair(
     if true.shape != found.shape:
         raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)
     return true, found
-
-
-def _grid_of(
-    truth: Path, predicted: Path, shape: tuple[int, ...], given: ReadOptions | None
-) -> tuple[Grid | None, tuple[str, ...]]:
-    """Return where the voxels of a volume are, and remarks on it; None for an image, whose surfaces nobody asks for."""
-    if len(shape) == 2:
-        return None, ()
-    options = ReadOptions(dims=3, spacing=given.spacing if given is not None else None)
-    (true, _), (found, notes) = (calibrate(shape, open_raw(path), path, options) for path in (truth, predicted))
-    difference, remark = compare_places(found, true)
-    if true.affine is not None and found.affine is not None and difference:
-        raise InputError(f"does not lie where the result {predicted} does: {difference}", path=truth)
-    said = [f"{predicted}: {note}" for note in notes if not note.startswith(_SEEN)]
-    said += [f"{truth}: {remark}"] if remark else []
-    return found if found.calibrated else true, tuple(said)

@@ -14,7 +14,7 @@ from biounet.annotation_checks import inspect_annotation
 from biounet.errors import InputError, SettingsError
 from biounet.files.axes import ReadOptions, named_axes
 from biounet.files.names import stem_of
-from biounet.files.nifti import compare_places
+from biounet.files.places import compare_places
 from biounet.files.raw import RawImage, in_colour
 from biounet.files.read import calibrate, open_raw
 from biounet.recipe import DataSettings

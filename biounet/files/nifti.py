@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from biounet.errors import InputError
 from biounet.files.matrices import LARGEST, SMALLEST, STATE, choose, matrices_of, unit_of
 from biounet.files.raw import RawImage, own_errors
-from biounet.volume import Grid, apart
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -177,34 +176,6 @@ def _placed(raw: RawImage, header: Nifti1Header) -> RawImage:
         frame=used.frame,
         notes=notes,
     )
-
-
-def places_of(grid: Grid) -> dict[str, Grid]:
-    """Return where the voxels of a NIfTI volume are by each matrix of its header that can be used, by its name."""
-    if grid.header is None or grid.affine is None:
-        return {}
-    matrices = [matrix for matrix in matrices_of(parse_header(grid.header)) if matrix.fault is None]
-    placed = {matrix.name: matrix.grid for matrix in matrices if len(matrix.shape) == 3}
-    return {name: replace(found, shape=grid.shape) for name, found in placed.items()}
-
-
-def compare_places(image: Grid, label: Grid) -> tuple[str, str]:
-    """Say how far a label image lies from its image, and what is to be said where it does not.
-
-    A header has two matrices, programs read one of them each, and labels are written under the one that was read: an
-    annotation is in its place if any matrix of its header says the same as any of its image's.
-
-    Returns
-    -------
-    The difference, empty where there is none; and a remark where it is so for another matrix than the one in use.
-    """
-    if image.affine is None or label.affine is None or not (difference := apart(image, label)):
-        return apart(image, label), ""
-    for name, place in (places_of(image) or {"affine": image}).items():
-        for own in (label, *places_of(label).values()):
-            if not apart(place, own):
-                return "", f"lies where the {name} of its image says, not by the matrix in use: {difference}"
-    return difference, ""
 
 
 def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool, values: str = "") -> None:
