@@ -68,6 +68,14 @@ def as_lengths(value: Any, dims: int) -> tuple[float, ...]:  # noqa: ANN401
     return lengths
 
 
+def as_number(value: object, name: str) -> float:
+    """Return a number that a user gave; `SettingsError` if it is none."""
+    try:
+        return float(value if is_number(value) else "")  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        raise SettingsError(f"{name} is a number, not {value!r}") from None
+
+
 def is_number(value: object) -> bool:
     """Whether a value is a real number; a truth value is none."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

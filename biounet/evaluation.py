@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED, ResultKind
-from biounet.arguments import as_path, is_number
-from biounet.errors import InputError, SettingsError
+from biounet.arguments import as_number, as_path
+from biounet.errors import InputError
 from biounet.files import ReadOptions, kind_of_labels, read_annotation, read_labels, stem_of, unknown_regions
 from biounet.files.places import place_of_pair
 from biounet.files.results import pair_results
@@ -126,10 +126,8 @@ def evaluate_folders(
     SettingsError
         If the tolerance is no length.
     """
-    if not is_number(tolerance):
-        raise SettingsError(f"tolerance {tolerance!r}: a length")
-    predicted, truth = as_path(predicted, "the folder of results"), as_path(truth, "the folder of annotations")
-    pairs = pair_results(predicted, truth, data.channels, data.annotation)
+    truth, tolerance = as_path(truth, "the folder of annotations"), as_number(tolerance, "the tolerance")
+    pairs = pair_results(as_path(predicted, "the folder of results"), truth, data.channels, data.annotation)
     if data.kind == "instances":
         return _evaluate_objects(pairs, truth, data, options)
     return _evaluate_classes(pairs, truth, data, tolerance, options)
