@@ -6,8 +6,9 @@ beside, believes the manifest alone: what it names and can be checked is done, e
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,24 +20,39 @@ import torch
 
 from biounet.blocks import end_if
 from biounet.claims import Claims
-from biounet.errors import InputError, Stopped
+from biounet.errors import MachineError, Stopped
 from biounet.files import FoundImage, Readers, find_parts
-from biounet.job import BatchOptions, Record, Row, is_same, name_of
+from biounet.job import (
+    BatchOptions,
+    Record,
+    Row,
+    in_natural_order,
+    is_in_shard,
+    is_same,
+    name_of,
+    settings_of,
+)
 from biounet.machine import cores_given
-from biounet.manifest import Manifest, are_there
+from biounet.manifest import Manifest, are_there, exist, is_gone
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
 from biounet.outputs import make_folder, output_paths, remove_files, remove_parts
+from biounet.ownership import Ownership, is_own_table, refuse_foreign_tables
 from biounet.predict import Predictor, predictor_of
 from biounet.summary import NAMES, write_summary
+
+_SHOWN = 3  # names that a message lists
+_log = logging.getLogger(__name__)
+KEPT = "; what an earlier run gave is still there"
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """The output folder as this process sees it: what it claims, what is done, what killed processes left."""
+    """The output folder as this process sees it: claims, what is done, what is whose, what killed processes left."""
 
     claims: Claims
     manifest: Manifest
+    own: Ownership
     parts: dict[Path, list[Path]]
 
 
@@ -67,34 +83,64 @@ def segment_batch(
 
     Returns
     -------
-    One row per image of the shard, in the order of `images`; after `fail_fast` only those that there are.
+    One row per image of the shard, in the order of `images`; after `fail_fast` only those that there are. The shard
+    that ends last does what is left of the others, too.
 
     Raises
     ------
+    SettingsError
+        If the folder holds results of another model, of other settings or of other images, or files of that name.
     MachineError
-        If the output folder cannot be written to, or the disk is full. Nothing is half-written then, and the same call
-        goes on from there.
+        If the output folder cannot be written to or is removed, or the disk is full. Nothing is half-written then, and
+        the same call goes on from there.
     Stopped
         If `stop` was set; the same call goes on from there.
     """
-    options = options or BatchOptions()
-    refuse_collisions(images)
+    options, stop = options or BatchOptions(), stop or Event()
+    images = mark_collisions(images)
     make_folder(out)
+    refuse_foreign_tables(out, options, NAMES)
     predictor = predictor_of(model, options.device)
-    first, step = options.shard or (1, 1)
-    mine = images[first - 1 :: step]
+    mine = [image for image in images if is_in_shard(name_of(image), options.shard)]
     jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()
     options = replace(options, device=str(predictor.device), jobs=jobs)
     each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    with Claims(out) as claims, nullcontext(options.readers) if options.readers else Readers(jobs) as readers:
-        run = Run(model, predictor, out, options, each, stop or Event(), readers)
-        folder = _Folder(claims, Manifest(out), find_parts(out))
+    with Claims(out, stop) as claims, nullcontext(options.readers) if options.readers else Readers(jobs) as readers:
+        run = Run(model, predictor, out, options, each, stop, readers)
+        folder = _open(run, claims, mine)
         try:
             done = _work_through(mine, run, folder, report)
+            done |= _work_through(_left_by_others(images, done, run, folder), run, folder, report)
         finally:
             torch.set_num_threads(threads)
-        _summarise(images, done, run, folder, started)
-    return [done[name].row for name in map(name_of, mine) if name in done]
+        _summarise(done, run, folder, started)
+    return [done[name].row for name in map(name_of, images) if name in done]
+
+
+def _open(run: Run, claims: Claims, mine: Sequence[FoundImage]) -> _Folder:
+    """Make the output folder that of a run, or refuse it."""
+    manifest = Manifest(run.out)
+    own = Ownership(run.out, claims, manifest, run.options.overwrite)
+    own.occupy(run.model, settings_of(run.model, run.options))
+    own.refuse_other_inputs(mine)
+    own.begin_shard(run.options.shard)
+    return _Folder(claims, manifest, own, find_parts(run.out))
+
+
+def _left_by_others(
+    images: Sequence[FoundImage], done: Mapping[str, Record], run: Run, folder: _Folder
+) -> list[FoundImage]:
+    """Return what is left to do when this is the last of all shards, such as images that came in after the others."""
+    shard = run.options.shard
+    others = [image for image in images if name_of(image) not in done]
+    if shard is None or any(is_in_shard(name_of(image), shard) for image in others):
+        return []
+    last = folder.own.end_shard(shard)
+    folder.manifest.refresh()
+    missing = [image for image in others if _on_record(name_of(image), run, folder) is None]
+    if missing and not last:
+        _log.warning("%d of %d images have no result yet: they belong to other shards", len(missing), len(images))
+    return missing if last else []
 
 
 def _work_through(
@@ -161,26 +207,54 @@ def _record_of(image: FoundImage, run: Run, folder: _Folder, patient: bool) -> R
         remove_parts(output_paths(image, run.out), folder.parts)
         # What failed in an earlier run is tried again; what failed in another process a moment ago is not.
         record = _known(image, run, folder, failed=name in folder.manifest.fresh)
-        if record is None:
-            _remove_stale(name, run.out, folder)
-            record = segment_file(image, run)
-            folder.manifest.append(record, folder.claims)
+        return record or _make(image, run, folder)
     finally:
         folder.claims.release(name)
+
+
+def _make(image: FoundImage, run: Run, folder: _Folder) -> Record:
+    """Segment an image and append its record; what it had before goes where something new came, and stays otherwise."""
+    name = name_of(image)
+    if not folder.claims.is_there():
+        raise _removed(run.out)
+    before = dict(folder.manifest.written.get(name, {}))
+    record = segment_file(image, run, folder.own.begin(image))
+    failed = record.row.status == "failed"
+    if failed and any((run.out / path).exists() for path in before):
+        record = replace(record, row=replace(record.row, message=f"{record.row.message}{KEPT}"))
+    folder.manifest.append(record, folder.claims)
+    if not failed:
+        remove_files(folder.own.left_over(record.outputs, before))
     return record
+
+
+def _removed(out: Path) -> MachineError:
+    return MachineError("was removed while the batch ran", path=out, hint="the same command makes again what is lost")
 
 
 def _known(image: FoundImage, run: Run, folder: _Folder, *, failed: bool) -> Record | None:
     """Return the record of an image if it says what would come out now; that of one that failed only on request."""
     name = name_of(image)
-    record = folder.manifest.records.get(name)
-    if record is None or (record.model, record.settings) != (run.model.sha256, run.settings):
+    record = _on_record(name, run, folder)
+    if record is None or (record.row.status != "failed" and not _names_own(record, image, run.out)):
         return None
     if record.row.status == "failed":
-        return record if failed and (not record.inputs or _same_inputs(image, record)) else None
+        unknown = not all(file.sha256 for file in record.inputs)
+        return record if failed and (unknown or _same_inputs(image, record)) else None
     # What another process wrote a moment ago is not read again by each of those that work beside it.
     there = name in folder.manifest.fresh or are_there(record, run.out)
     return record if there and _same_inputs(image, record) else None
+
+
+def _on_record(name: str, run: Run, folder: _Folder) -> Record | None:
+    """Return the record of an image with this model and these settings, if its outputs exist; they are not read."""
+    record = folder.manifest.records.get(name)
+    known = record is not None and (record.model, record.settings) == (run.model.sha256, run.settings)
+    return record if known and record is not None and exist(record, run.out) else None
+
+
+def _names_own(record: Record, image: FoundImage, out: Path) -> bool:
+    return {out / path for path in record.outputs} <= set(output_paths(image, out))
 
 
 def _same_inputs(image: FoundImage, record: Record) -> bool:
@@ -188,33 +262,44 @@ def _same_inputs(image: FoundImage, record: Record) -> bool:
     return len(files) == len(record.inputs) and all(map(is_same, files, record.inputs))
 
 
-def _remove_stale(name: str, out: Path, folder: _Folder) -> None:
-    """Remove what an old record of an image names, and the tables of the batch, in which it stands."""
-    old = folder.manifest.records.get(name)
-    if old is not None:
-        remove_files([out / path for path in (*old.outputs, *NAMES)])
-
-
-def _summarise(
-    images: Sequence[FoundImage], done: dict[str, Record], run: Run, folder: _Folder, started: float
-) -> None:
-    """Write the tables of all images that have a record, those of other shards included."""
+def _summarise(done: Mapping[str, Record], run: Run, folder: _Folder, started: float) -> None:
+    """Write the tables of all images that have a record: those of other shards and earlier runs are not lost."""
+    if not folder.claims.is_there() or not all(exist(record, run.out) for record in done.values()):
+        raise _removed(run.out)
     with folder.claims.hold("summary"):
         folder.manifest.refresh()
-        records = [done.get(name_of(image)) or _known(image, run, folder, failed=True) for image in images]
+        on_record = (_on_record(name, run, folder) for name in folder.manifest.records)
+        known = {record.row.image: record for record in on_record if record and not is_gone(record, run.out)}
+        records = known | dict(done)
+        refuse_foreign_tables(run.out, run.options, NAMES)
         remove_parts([run.out / name for name in NAMES], folder.parts)
-        write_summary([record for record in records if record], run.model, run.out, run.options, started)
+        in_order = [records[name] for name in sorted(records, key=in_natural_order)]
+        write_summary(in_order, run.model, run.out, run.options, started)
+        if not run.options.overlay and is_own_table(run.out / "report.html"):  # of results with overlays
+            remove_files([run.out / "report.html"])
 
 
-def refuse_collisions(images: Sequence[FoundImage]) -> None:
-    """Refuse two inputs that would write to the same names; a file system may not tell case apart."""
-    seen: dict[str, FoundImage] = {}
+def mark_collisions(images: Sequence[FoundImage]) -> list[FoundImage]:
+    """Return the images; those whose results would have one name with a problem, so that each of them fails alone."""
+    groups: dict[str, list[FoundImage]] = {}
     for image in images:
-        key = (image.relative.parent / image.stem).as_posix().casefold()
-        if key in seen:
-            cause = f"its results would have the names of those of {seen[key].path}"
-            raise InputError(cause, path=image.path, hint="rename one, or segment them into different folders")
-        seen[key] = image
+        groups.setdefault(_key(image), []).append(image)
+    return [_collided(image, groups[_key(image)]) for image in images]
+
+
+def _key(image: FoundImage) -> str:
+    """Return what is equal where a disk that does not tell case apart takes two names for one: not ``ß`` and ``ss``."""
+    name = (image.relative.parent / image.stem).as_posix()
+    return "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in name)
+
+
+def _collided(image: FoundImage, group: Sequence[FoundImage]) -> FoundImage:
+    others = [str(other.path) for other in group if other is not image]
+    if not others or image.problem:
+        return image
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    cause = f"its results would have the names of those of {', '.join(others[:_SHOWN])}{more}"
+    return replace(image, problem=f"{cause} (hint: rename one, or segment them into different folders)")
 
 
 def _jobs(wanted: int | None, images: int, predictor: Predictor) -> int:

@@ -68,6 +68,7 @@ def segment(
     excel: given.Excel = False,
     shard: given.Shard = None,
     fail_fast: given.FailFast = False,
+    overwrite: given.Overwrite = False,
     dry_run: given.DryRun = False,
     quiet: given.Quiet = False,
     json_lines: given.Json = False,
@@ -91,7 +92,7 @@ def segment(
         read = given.read_options(axes, spacing, channel, plane, data.dims)
         chain = SegmentOptions(block=block, diameter=diameter)
         left_out = tuple(search.left_out)
-        options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out)
+        options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out, overwrite)
         if dry_run:
             raise typer.Exit(_preview(search.images, segmenter.model, options, json_lines))
         show = partial(show_row, quiet=quiet, json_lines=json_lines)
@@ -298,7 +299,12 @@ def models(json_lines: given.Json = False) -> None:
 
 
 @app.command()
-def demo(out: given.Out = Path("biounet-out"), device: given.Device = "auto", json_lines: given.Json = False) -> None:
+def demo(
+    out: given.Out = Path("biounet-out"),
+    device: given.Device = "auto",
+    overwrite: given.Overwrite = False,
+    json_lines: given.Json = False,
+) -> None:
     """Segment the samples with the built-in model and show where the results are."""
     refuse_little_room()
     from biounet.api import load
@@ -309,7 +315,7 @@ def demo(out: given.Out = Path("biounet-out"), device: given.Device = "auto", js
 
     samples = sample_folder()
     expected = json.loads((samples / "expected.json").read_text(encoding="utf-8"))
-    options = BatchOptions(device=device)
+    options = BatchOptions(device=device, overwrite=overwrite)
     found, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
     rows = segment_batch(found, segmenter.model, out, options, lambda row: show_row(row, True, json_lines))
     shown = [("image", "cells", "true", "seconds")]

@@ -43,9 +43,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
 Shard = Annotated[
     str | None,
-    typer.Option(help="i/n: work on every n-th image, from the i-th on.", metavar="I/N", show_default=False),
+    typer.Option(help="i/n: work on the i-th of n parts, as the names part them.", metavar="I/N", show_default=False),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace results of another model, other settings or other images.")
+]
 Excel = Annotated[bool, typer.Option("--excel", help="Make texts harmless that a spreadsheet would run as a formula.")]
 Diameter = Annotated[
     float | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, Literal
 
 import biounet
 from biounet.errors import SettingsError
-from biounet.files import FileState, FoundImage, LeftOut, Readers, ReadOptions, hash_file
+from biounet.files import FileState, FoundImage, LeftOut, Readers, ReadOptions, hash_file, natural
 from biounet.model import Model
 from biounet.report import Sizes
 from biounet.segment import SegmentOptions
 
 Status = Literal["ok", "empty", "flagged", "failed"]
+_LIKE_ESCAPE = re.compile(r"\\(?=ud[89a-f][0-9a-f]{2}|x5c)")
+_ESCAPE = re.compile(r"\\(?:u(?=d[89a-f])|x(?=5c))(?P<code>d[89a-f][0-9a-f]{2}|5c)")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,16 @@ class BatchOptions:
     excel
         Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
     shard
-        ``(i, n)``: work on every n-th image, from the i-th on, counted from 1; None: on all.
+        ``(i, n)``: work on the i-th of n parts of the images, as the hashes of their names part them, and when all
+        other parts are done on what is left; None: on all.
     fail_fast
         Whether the first image that fails is the last.
     readers
         Processes that read the images, started before; None: own ones, for this batch alone.
     left_out
         What lies beside the images and is no row; for ``run.json``.
+    overwrite
+        Whether results of another model, settings or input, and label images that somebody changed, are replaced.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -58,6 +64,7 @@ class BatchOptions:
     fail_fast: bool = False
     readers: Readers | None = None
     left_out: tuple[LeftOut, ...] = ()
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
@@ -132,7 +139,7 @@ class Record:
     row
         What became of the input.
     inputs
-        Its files; none where they could not be read.
+        Its files.
     model, settings
         SHA-256 of the model file and of the settings that outputs depend on.
     outputs
@@ -172,8 +179,30 @@ def name_of(image: FoundImage) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text in which bytes of a file name that are no text are escaped, so that it can be written."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Return text in which bytes of a file name that are no text are escaped, so that it can be written.
+
+    A backslash that looks like the begin of such an escape becomes one itself: two names stay two, and `unescaped`
+    gives them back.
+    """
+    return _LIKE_ESCAPE.sub(r"\\x5c", text).encode("utf-8", "backslashreplace").decode()
+
+
+def unescaped(text: str) -> str:
+    """Return the text that `escaped` was given."""
+    return _ESCAPE.sub(lambda found: chr(int(found["code"], 16)), text)
+
+
+def in_natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Key for sorting the names of images as their files are."""
+    return natural(Path(unescaped(name))), name
+
+
+def is_in_shard(name: str, shard: tuple[int, int] | None) -> bool:
+    """Whether an image belongs to a shard: the hash of its name says so, whatever else there is."""
+    if shard is None:
+        return True
+    first, count = shard
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count == first - 1
 
 
 def inputs_of(files: Sequence[Path], states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
@@ -205,6 +234,12 @@ def path_on_record(path: Path, out: Path) -> str:
         return Path(os.path.relpath(path, out)).as_posix()
     except ValueError:  # another drive of Windows
         return path.as_posix()
+
+
+def path_of_record(recorded: str, out: Path) -> Path:
+    """Return the path that `path_on_record` gave the name of."""
+    # Without links: the name was made so, and the folder of the results may be one
+    return Path(os.path.normpath(out.absolute() / Path(recorded).expanduser()))
 
 
 def is_same(file: Path, known: InputFile) -> bool:

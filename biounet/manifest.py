@@ -1,11 +1,12 @@
 """``manifest.jsonl``: one line for each input that is done, appended after everything that it names is on the disk.
 
-What it says is believed only as far as it can be checked, since anybody can write such a file: paths that leave the
-output folder, and lines of another form, are ignored.
+What it says is believed only as far as it can be checked, since anybody can write such a file: lines of another form,
+and outputs that an image does not have or that lie outside of the output folder, are ignored.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import threading
@@ -17,8 +18,9 @@ import numpy as np
 
 from biounet.claims import Claims
 from biounet.errors import MachineError
-from biounet.files import append_line, hash_file
-from biounet.job import InputFile, Record, Row, Status
+from biounet.files import append_line, hash_file, stem_of
+from biounet.job import InputFile, Record, Row, Status, path_of_record, unescaped
+from biounet.outputs import ENDINGS
 from biounet.report import SIZE_COLUMNS, Sizes
 
 NAME = "manifest.jsonl"
@@ -54,14 +56,23 @@ class Manifest:
         The last record of each image, by its name.
     fresh
         Names of the images whose record was made since this object was.
+    written
+        The last SHA-256 of each output that any record names, by the name of the image and the path of the output.
+    places
+        Where in the file the last record of each image begins, in bytes.
+    end
+        Where the file ended when it was last looked at, in bytes.
     """
 
     def __init__(self, folder: Path) -> None:
         self.records: dict[str, Record] = {}
         self.fresh: set[str] = set()
+        self.written: dict[str, dict[str, str]] = {}
+        self.places: dict[str, int] = {}
+        self.end = 0
         self._folder, self._root = folder, folder.resolve()
         self._one_reader = threading.Lock()
-        self._read_to = self._lines = 0
+        self._lines = 0
         self.refresh()
         self.fresh.clear()
 
@@ -71,16 +82,16 @@ class Manifest:
         with self._one_reader:
             try:
                 with path.open("rb") as file:
-                    file.seek(self._read_to)
+                    file.seek(self.end)
                     whole, end, _ = file.read().rpartition(b"\n")
             except FileNotFoundError:
                 return
             except OSError as error:
                 raise MachineError(f"cannot be read: {error.strerror}", path=path) from error
-            self._read_to += len(whole) + len(end)
             for line in whole.split(b"\n") if end else ():
                 self._lines += 1
                 self._take(line.decode("utf-8", "replace"))
+                self.end += len(line) + 1
 
     def append(self, record: Record, claims: Claims) -> None:
         """Write a record, which is on the disk afterwards."""
@@ -89,12 +100,24 @@ class Manifest:
 
     def _take(self, line: str) -> None:
         record = _from_line(line)
-        paths = () if record is None else (record.row.image, *record.outputs)
-        if record is not None and all(is_inside(self._root, path) for path in paths):
-            self.records[record.row.image] = record
-            self.fresh.add(record.row.image)
+        if record is not None and self._is_own(record):
+            name = record.row.image
+            self.records[name] = record
+            self.fresh.add(name)
+            self.written.setdefault(name, {}).update(record.outputs)
+            self.places[name] = self.end
         elif line.endswith(_END) or not line.startswith(_BEGIN):
             _log.warning("%s: line %d is no record of biounet and is ignored", self._folder / NAME, self._lines)
+
+    def _is_own(self, record: Record) -> bool:
+        """Whether a record names nothing but outputs of its image, below this folder."""
+        name = PurePath(unescaped(record.row.image))
+        own = {
+            (name.parent / f"{stem}{end}").as_posix() for stem in (name.name, stem_of(Path(name))) for end in ENDINGS
+        }
+        return record.outputs.keys() <= own and all(
+            is_inside(self._root, path) for path in (record.row.image, *record.outputs)
+        )
 
 
 def is_inside(folder: Path, path: str) -> bool:
@@ -108,12 +131,38 @@ def is_inside(folder: Path, path: str) -> bool:
         return False
 
 
+def is_gone(record: Record, folder: Path) -> bool:
+    """Whether a record is of an image that failed, and that nobody can try again because it is no longer there."""
+    files = [path_of_record(file.path, folder) for file in record.inputs]
+    return record.row.status == "failed" and not any(path.is_symlink() or path.is_file() for path in files)
+
+
+def exist(record: Record, folder: Path) -> bool:
+    """Whether every output of a record is in a folder, whatever it holds."""
+    return all((folder / path).is_file() for path in record.outputs)
+
+
 def are_there(record: Record, folder: Path) -> bool:
-    """Whether every output of a record is in a folder, as it was written."""
+    """Whether every output of a record is in a folder, as it was written, and holds as many objects as it says."""
     try:
-        return all(hash_file(folder / path) == digest for path, digest in record.outputs.items())
+        same = all(hash_file(folder / path) == digest for path, digest in record.outputs.items())
+        return same and has_its_count(record, folder)
     except OSError:
         return False
+
+
+def has_its_count(record: Record, folder: Path) -> bool:
+    """Whether the count of a record is the number of objects, or of lesions of the first class, in its table."""
+    table = next((folder / path for path in record.outputs if path.endswith("_objects.csv")), None)
+    if table is None or record.row.count is None:
+        return True
+    with table.open(encoding="utf-8", newline="") as file:
+        names = next(csv.reader([file.readline()]), [])
+        if "lesion" not in names:
+            return sum(1 for _ in file) == record.row.count
+        rows = list(csv.DictReader(file, names))
+    lesions = [int(row["lesion"]) for row in rows if row["class"] == rows[0]["class"]]
+    return max(lesions, default=0) == record.row.count
 
 
 def _to_line(record: Record) -> str:
@@ -146,6 +195,7 @@ def _from_line(line: str) -> Record | None:
     good = all(type(file.path) is type(file.sha256) is str and "\0" not in file.path for file in inputs)
     good &= all(type(file.size) is type(file.mtime_ns) is int for file in inputs)
     good &= row.count is None or 0 <= row.count < 2**63
+    good &= row.sizes is None or row.count == len(row.sizes.values)
     good &= row.status in get_args(Status) and (row.status == "failed" or bool(inputs and row.outputs))
     return Record(row, inputs, raw["model"], raw["settings"], raw["outputs"]) if good else None
 

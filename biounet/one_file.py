@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,7 @@ from biounet.report import object_sizes
 from biounet.segment import Segmentation, SegmentOptions
 from biounet.volume import Volume
 
+_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 _log = logging.getLogger(__name__)
 
 
@@ -77,8 +79,8 @@ class Run:
         return hash_settings(settings_of(self.model, self.options))
 
 
-def segment_file(image: FoundImage, run: Run) -> Record:
-    """Segment one file and write its outputs; an error becomes a row.
+def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Record:
+    """Segment one file and write its outputs, none in place of those to be kept; an error becomes a row.
 
     Raises
     ------
@@ -101,10 +103,10 @@ def segment_file(image: FoundImage, run: Run) -> Record:
             inputs = inputs_of(files, states, run.out)
             found = _segment(volume, run, needs[number][0])
             folder = run.out / image.relative.parent
-            paths = write_outputs(found, folder, image.stem, overlay=options.overlay, excel=options.excel)
+            paths = write_outputs(found, folder, image.stem, overlay=options.overlay, excel=options.excel, kept=kept)
         outputs = {path.relative_to(run.out).as_posix(): _hash(path) for path in paths}
     except Exception as error:  # the one that isolates a file
-        if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_too_long(error)):
+        if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_of_its_name(error)):
             raise
         _log.debug("%s", image.path, exc_info=True)
         words = own_words(error)
@@ -146,9 +148,9 @@ def _hash(path: Path) -> str:
         raise MachineError(f"cannot be read back: {error.strerror}", path=path) from error
 
 
-def _is_too_long(error: MachineError) -> bool:
-    """Whether it is the name of this one file that the disk does not take."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG
+def _is_of_its_name(error: MachineError) -> bool:
+    """Whether it is the name of this one file that the disk does not take: too long, or with a ``:`` on some drives."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NAME_ERRORS
 
 
 def own_words(error: Exception) -> str:

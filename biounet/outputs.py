@@ -3,46 +3,79 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.errors import MachineError
-from biounet.files import FoundImage, label_suffix, part_begin, write_labels, write_picture, write_text
+from biounet.errors import InputError, MachineError
+from biounet.files import (
+    FoundImage,
+    hash_file,
+    label_suffix,
+    part_begin,
+    together,
+    write_labels,
+    write_picture,
+    write_text,
+)
 from biounet.measure import Columns, columns_to_csv
 from biounet.overlay import draw_overlay
 from biounet.segment import Segmentation
 from biounet.volume_overlay import draw_volume
 
 OVERLAY = "_overlay.png"
-_ENDINGS = ("_objects.csv", OVERLAY, "_labels.tif", "_labels.nii.gz")
+LABELS = ("_labels.tif", "_labels.nii.gz")
+ENDINGS = ("_objects.csv", OVERLAY, *LABELS)
 _CLASS_FILL = 0.35  # opacity of the colours of classes in overlays
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how texts begin that a spreadsheet runs
 
 
 def write_outputs(
-    found: Segmentation, folder: Path, stem: str, *, overlay: bool = True, excel: bool = False
+    found: Segmentation,
+    folder: Path,
+    stem: str,
+    *,
+    overlay: bool = True,
+    excel: bool = False,
+    kept: Collection[Path] = (),
 ) -> list[Path]:
     """Write label image, table and overlay of one image; return their paths, the label image last.
 
-    The label image comes last, so that where it is, everything is. After an error none of them is left.
+    All of them are whole before the first takes its place, and after an error everything is as it was. The label image
+    comes last, so that where it is, everything is.
+
+    Parameters
+    ----------
+    kept
+        Files that somebody else wrote or changed, which are not replaced.
+
+    Raises
+    ------
+    InputError
+        If one of those would have to be.
     """
     make_folder(folder)
     paths = [folder / name for name in output_names(stem, label_suffix(found.volume.grid), overlay=overlay)]
-    written: list[Path] = []
-    try:
+    with together() as parts:
         for path in paths:
             _write_one(path, found, excel)
-            written.append(path)
-    except BaseException:  # raised again, after Ctrl-C too: nothing half-written stays
-        for path in written:
-            with suppress(OSError):
-                path.unlink()
-        raise
+        for path in paths:
+            if path in kept and not _have_one_content(path, parts[path]):
+                raise InputError(
+                    f"{path.name} is among the results and was not written by biounet, or changed since",
+                    path=path,
+                    hint="move it elsewhere, or choose another folder for the results",
+                )
     return paths
+
+
+def _have_one_content(one: Path, other: Path) -> bool:
+    try:
+        return hash_file(one) == hash_file(other)
+    except OSError:  # a folder, or closed to us: certainly nothing of ours
+        return False
 
 
 def _write_one(path: Path, found: Segmentation, excel: bool) -> None:
@@ -63,12 +96,17 @@ def picture_of(found: Segmentation) -> NDArray[np.uint8]:
 
 
 def write_table(path: Path, columns: Columns, *, excel: bool = False) -> None:
-    """Write a table as CSV, atomically; for `excel`, texts that a spreadsheet would run begin with an apostrophe."""
+    """Write a table as CSV, atomically, as `table_text` gives it."""
+    write_text(path, table_text(columns, excel=excel))
+
+
+def table_text(columns: Columns, *, excel: bool = False) -> str:
+    """Return a table as CSV; for `excel`, texts that a spreadsheet would run begin with an apostrophe."""
     if excel:
         texts = {name: column for name, column in columns.items() if column.dtype == object}
         columns = columns | {name: np.array([_as_text(x) for x in texts[name]], object) for name in texts}
         columns = {_as_text(name): column for name, column in columns.items()}
-    write_text(path, columns_to_csv(columns))
+    return columns_to_csv(columns)
 
 
 def _as_text(value: str) -> str:
@@ -90,7 +128,7 @@ def output_names(stem: str, labels: str, *, overlay: bool = True) -> list[str]:
 
 def output_paths(image: FoundImage, out: Path) -> list[Path]:
     """Return the paths that outputs of an image can have."""
-    return [out / image.relative.parent / f"{image.stem}{end}" for end in _ENDINGS]
+    return [out / image.relative.parent / f"{image.stem}{end}" for end in ENDINGS]
 
 
 def remove_files(paths: Iterable[Path]) -> None:

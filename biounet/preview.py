@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from biounet.batch import refuse_collisions
+from biounet.batch import mark_collisions
 from biounet.errors import BiounetError, InputError
 from biounet.files import FoundImage, describe, label_suffix
-from biounet.job import BatchOptions, name_of
+from biounet.job import BatchOptions, is_in_shard, name_of
 from biounet.memory import expected_bytes
 from biounet.model import Model
 from biounet.one_file import own_words
@@ -69,16 +69,9 @@ HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
 
 
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
-    """Say what `biounet.batch.segment_batch` would do; nothing is written, and no pixel is read.
-
-    Raises
-    ------
-    InputError
-        If two inputs would write to the same names.
-    """
-    refuse_collisions(images)
-    first, step = options.shard or (1, 1)
-    return [_preview_one(image, model, options) for image in images[first - 1 :: step]]
+    """Say what `biounet.batch.segment_batch` would do; nothing is written, and no pixel is read."""
+    mine = [image for image in mark_collisions(images) if is_in_shard(name_of(image), options.shard)]
+    return [_preview_one(image, model, options) for image in mine]
 
 
 def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Preview:

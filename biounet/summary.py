@@ -17,7 +17,7 @@ import torch
 
 import biounet
 from biounet import integers
-from biounet.files import write_text
+from biounet.files import hash_file, together, write_text
 from biounet.job import BatchOptions, Record, Row, escaped, hash_settings, path_on_record, settings_of
 from biounet.measure import Columns
 from biounet.model import Model
@@ -39,16 +39,18 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
         When the batch began, in seconds of `time.time`.
     """
     rows = [record.row for record in records]
-    write_table(out / "counts.csv", _counts(rows), excel=options.excel)
-    text = json.dumps(_run_record(records, model, out, options, started), indent=1)
-    write_text(out / "run.json", f"{text}\n")
-    if options.overlay:
-        shown = [
-            ReportRow(row.image, row.status, row.count, row.seconds, row.message, _overlay_of(row), row.sizes)
-            for row in rows
-        ]
-        title = f"{model.card.recipe.name}: {len(rows)} images"
-        write_report(out / "report.html", shown, title=title, settings=_shown_settings(model, options))
+    with together() as parts:
+        write_table(out / "counts.csv", count_columns(rows), excel=options.excel)
+        if options.overlay:
+            shown = [
+                ReportRow(row.image, row.status, row.count, row.seconds, row.message, _overlay_of(row), row.sizes)
+                for row in rows
+            ]
+            title = f"{model.card.recipe.name}: {len(rows)} images"
+            write_report(out / "report.html", shown, title=title, settings=_shown_settings(model, options))
+        run = _run_record(records, model, out, options, started)
+        run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
+        write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
 
 
 def software() -> dict[str, str]:
@@ -64,7 +66,8 @@ def software() -> dict[str, str]:
     }
 
 
-def _counts(rows: Sequence[Row]) -> Columns:
+def count_columns(rows: Sequence[Row]) -> Columns:
+    """Return the columns of ``counts.csv``."""
     texts = {
         "image": [row.image for row in rows],
         "status": [row.status for row in rows],

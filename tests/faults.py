@@ -146,7 +146,7 @@ STATED = {
         "test_a_name_that_is_no_text_is_escaped_and_done_once",
         "test_names_that_are_no_text_can_be_written",
     ],
-    105: ["test_inputs_whose_results_would_have_one_name_are_refused", "test_names_of_results"],
+    105: ["test_inputs_whose_results_would_have_one_name_fail_alone", "test_names_of_results"],
     106: ["test_what_is_no_image", "test_links_to_folders_are_followed_but_not_round"],
 }
 

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from biounet.batch import segment_batch
-from biounet.errors import InputError, MachineError
+from biounet.errors import MachineError
 from biounet.files import Readers, find_images, stem_of
 from biounet.job import BatchOptions, Row, exit_code
 from conftest import discs
@@ -118,13 +118,20 @@ def test_readers_that_were_started_before_serve_several_batches(segmenter, cell_
     assert "readers" not in json.loads((tmp_path / "one" / "run.json").read_text())["settings"]
 
 
-def test_inputs_whose_results_would_have_one_name_are_refused(segmenter, tmp_path):
+def test_inputs_whose_results_would_have_one_name_fail_alone(untrained, tmp_path):
     image, _ = discs((40, 40), 2, 0)
-    for name in ("a.tif", "a.ome.tif"):
-        tifffile.imwrite(tmp_path / name, image, ome=False)
-    with pytest.raises(InputError, match="results would have the names"):
-        segment_batch(find_images([tmp_path]), segmenter.model, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.tif", "a.ome.tif", "A.tiff", "b.tif", "Straße.tif", "Strasse.tif"):
+        tifffile.imwrite(folder / name, image, ome=False)
+    rows = segment_batch(find_images([folder]), untrained, tmp_path / "out")
+    assert {row.image: row.status == "failed" for row in rows} == {
+        "a.tif": True, "a.ome.tif": True, "A.tiff": True, "b.tif": False, "Straße.tif": False, "Strasse.tif": False,
+    }  # fmt: skip
+    said = {row.image: row.message for row in rows}["a.tif"]
+    assert f"those of {folder / 'a.ome.tif'}, {folder / 'A.tiff'} (hint: rename one" in said
+    assert exit_code(rows) == 3
+    assert sorted(row["image"] for row in _rows(tmp_path / "out")) == sorted(row.image for row in rows)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -21,6 +21,7 @@ from biounet.model import save_model
 from conftest import discs
 
 ONE = BatchOptions(jobs=1)
+THREE = [BatchOptions(jobs=1, shard=(number, 3)) for number in (1, 2, 3)]
 TABLES = {"counts.csv", "run.json", "report.html"}  # these state times
 OUR_OWN = TABLES | {"manifest.jsonl", ".claims"}
 
@@ -97,11 +98,14 @@ def test_what_changed_is_done_again_and_nothing_else(change, few, untrained, tmp
     assert table(tmp_path / "out") == table(tmp_path / "fresh")
 
 
-def test_other_settings_are_another_result_and_the_number_of_jobs_is_not(few, untrained, tmp_path, worked):
-    for options in (BatchOptions(jobs=1), BatchOptions(jobs=2), BatchOptions(jobs=1, overlay=False)):
+def test_the_number_of_jobs_is_no_other_setting_and_those_replace_results_on_request_only(
+    few, untrained, tmp_path, worked
+):
+    for options in (BatchOptions(jobs=1), BatchOptions(jobs=2), BatchOptions(jobs=1, overlay=False, overwrite=True)):
         run(few, untrained, tmp_path / "out", options)
     assert len(worked) == 6
     assert not list((tmp_path / "out").rglob("*_overlay.png"))
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 def test_what_failed_is_tried_again(few, untrained, tmp_path, worked):
@@ -114,12 +118,13 @@ def test_what_failed_is_tried_again(few, untrained, tmp_path, worked):
     assert worked == ["b.tif"]
 
 
-def test_an_input_that_fails_now_keeps_nothing_of_what_it_was(few, untrained, tmp_path):
+def test_an_input_that_fails_now_leaves_what_was_there_and_says_so(few, untrained, tmp_path):
     run(few, untrained, tmp_path / "out")
+    before = results(tmp_path / "out")
     (few / "b.tif").write_bytes(b"")
     run(few, untrained, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("b_*"))
-    assert table(tmp_path / "out")[2] == ("b.tif", "failed", "", "empty file")
+    assert results(tmp_path / "out") == before
+    assert table(tmp_path / "out")[2] == ("b.tif", "failed", "", "empty file; what an earlier run gave is still there")
 
 
 def test_what_a_killed_process_left_is_removed(few, untrained, tmp_path):
@@ -135,10 +140,9 @@ def test_what_a_killed_process_left_is_removed(few, untrained, tmp_path):
 
 
 def test_each_shard_does_its_part_and_the_last_table_holds_all(few, untrained, tmp_path, worked):
-    for shard in ((1, 2), (2, 2)):
-        rows = run(few, untrained, tmp_path / "out", BatchOptions(jobs=1, shard=shard))
-        assert len(rows) == 3 - shard[0]
-    assert worked == ["a.tif", "deep/c.tif", "b.tif"]
+    parts = [[row.image for row in run(few, untrained, tmp_path / "out", shard)] for shard in THREE]
+    assert worked == ["a.tif", "b.tif", "deep/c.tif"]
+    assert parts == [[], ["a.tif"], ["b.tif", "deep/c.tif"]]
     assert [row[0] for row in table(tmp_path / "out")] == ["image", "a.tif", "b.tif", "deep/c.tif"]
 
 

@@ -133,7 +133,7 @@ def test_a_broken_link_is_an_image_that_fails_however_it_is_named(make, monkeypa
         (["p1", "p1/s"], ["p1/f.tif", "p1/s/f.tif"]),
         (["p1/f.tif", "p2/f.tif", "y/i/g.tif"], ["p1/f.tif", "p2/f.tif", "g.tif"]),
         (["p1/f.tif", "p1/../p1/f.tif"], ["f.tif"]),
-        (["x/i", "p2/f.tif"], ["f.tif", "f.tif"]),
+        (["x/i", "p2/f.tif"], ["i/f.tif", "p2/f.tif"]),
     ],
 )
 def test_several_folders_keep_apart_by_their_names(make, monkeypatch, given, expected):

@@ -18,7 +18,8 @@ ORDER = [
     "network", "ranges", "loss", "dataset",
     "model", "blocks", "integers", "predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch",
     "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
-    "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest", "summary",
+    "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest",
+    "ownership", "summary",
     "one_file", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
     "stopping", "terminal", "cli_options", "cli",
 ]

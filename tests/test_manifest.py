@@ -20,8 +20,8 @@ from biounet.manifest import Manifest, is_inside
 from biounet.report import Sizes
 
 SIZES = Sizes("area_um2", np.array([0.1, 1e9, 3], np.float32))
-ROW = Row("é\udcff/a.tif", "ok", 3, 0.1, "", {"shape": [1, 4, 4]}, ("a_labels.tif",), SIZES)
-RECORD = Record(ROW, (InputFile("in/a.tif", 5, 7, "ab"),), "m", "s", {"a_labels.tif": "cd"})
+ROW = Row("é\udcff/a.tif", "ok", 3, 0.1, "", {"shape": [1, 4, 4]}, ("é\udcff/a_labels.tif",), SIZES)
+RECORD = Record(ROW, (InputFile("in/a.tif", 5, 7, "ab"),), "m", "s", {"é\udcff/a_labels.tif": "cd"})
 
 
 def write(folder: Path, record: Record = RECORD) -> None:
@@ -79,6 +79,11 @@ STRANGE = {
     "done without inputs": line_with(inputs=[]),
     "inputs of another form": line_with(inputs=[{"path": 1, "size": 1, "mtime_ns": 2, "sha256": "x"}]),
     "outputs of another form": line_with(outputs={"a_labels.tif": 3}),
+    "outputs of another image": line_with(outputs={"b_labels.tif": "y"}),
+    "outputs of an image elsewhere": line_with(outputs={"deep/a_labels.tif": "y"}),
+    "a file of somebody": line_with(outputs={"a_labels.tif": "y", "a_notes.txt": "y"}),
+    "a table of the batch": line_with(outputs={"counts.csv": "y"}),
+    "count that is not that of its objects": line_with(count=4, sizes=["area_px", [1, 2, 3]]),
     "outside": line_with(outputs={"../a_labels.tif": "y"}),
     "absolute": line_with(outputs={"/etc/passwd": "y"}),
     "the name of an image outside": line_with(image="../a.tif"),
@@ -99,7 +104,7 @@ def test_what_biounet_does_not_write_is_ignored_with_a_remark(name, tmp_path, ca
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path)
     append_line(tmp_path / "out" / "manifest.jsonl", STRANGE[name])
-    append_line(tmp_path / "out" / "manifest.jsonl", line_with(image="good.tif"))
+    append_line(tmp_path / "out" / "manifest.jsonl", line_with(image="good.tif", outputs={"good_labels.tif": "y"}))
     assert list(Manifest(tmp_path / "out").records) == ["good.tif"]
     (remark,) = caplog.messages
     assert "line 1 is no record" in remark

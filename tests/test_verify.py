@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -87,6 +88,77 @@ def test_another_result_is_not_the_same(done, biounet, untrained, few):
     assert biounet("verify", "out", "-m", "m.safetensors")[1][0] == "a.tif: differs: a_objects.csv"
 
 
+def drop_row(out):
+    lines = (out / "counts.csv").read_text().splitlines(keepends=True)
+    (out / "counts.csv").write_text("".join([*lines[:2], *lines[3:]]))
+
+
+def edit_row(out):
+    lines = [line.split(",") for line in (out / "counts.csv").read_text().splitlines()]
+    lines[1][2] = "7"
+    (out / "counts.csv").write_text("".join(f"{','.join(line)}\n" for line in lines))
+
+
+def make_up_row(out):
+    with (out / "counts.csv").open("a") as file:
+        file.write("x.tif,ok,3,1.0,\n")
+
+
+def drop_line(out):
+    lines = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (out / "manifest.jsonl").write_text("".join([lines[0], *lines[2:]]))
+
+
+def edit_line(out):
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    lines[0] |= {"count": 7, "sizes": None}
+    (out / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def edit_run(out):
+    raw = json.loads((out / "run.json").read_text())
+    raw["images"][0]["count"] = 7
+    (out / "run.json").write_text(json.dumps(raw))
+
+
+NOT_AS_IT_WAS = {
+    "a row is gone": (drop_row, ["counts.csv: differs: no rows of b.tif"]),
+    "a row was edited": (edit_row, ["counts.csv: differs: a.tif: count 7, recorded"]),
+    "a row was made up": (make_up_row, ["counts.csv: differs: x.tif is not on record"]),
+    "the table is gone": (lambda out: (out / "counts.csv").unlink(), ["counts.csv: missing"]),
+    "the table is none": (lambda out: (out / "counts.csv").write_bytes(b"\xff\0"), ["counts.csv: differs: it is no"]),
+    "the report is gone": (lambda out: (out / "report.html").unlink(), ["report.html: missing"]),
+    "the report was edited": (lambda out: (out / "report.html").write_text("x"), ["report.html: differs"]),
+    "a line is gone": (drop_line, ["b.tif: missing: its line in manifest.jsonl"]),
+    "the manifest is gone": (lambda out: (out / "manifest.jsonl").unlink(), ["a.tif: missing: its line", "b.tif", "z"]),
+    "a line was edited": (edit_line, ["a.tif: differs: status and count", "run.json: differs: a.tif: count"]),
+    "the run was edited": (edit_run, ["run.json: differs: a.tif: count not as", "counts.csv: differs: a.tif: count"]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_AS_IT_WAS)
+def test_tables_manifest_and_run_are_compared_with_each_other(name, done, biounet):
+    change, expected = NOT_AS_IT_WAS[name]
+    change(done)
+    code, lines, _ = biounet("verify", "out", "-m", "m.safetensors", "--quiet")
+    assert code in (3, 4)
+    for begin in expected:
+        assert any(line.startswith(begin) for line in lines), lines
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_names_that_are_no_text_collisions_and_links_are_as_they_were(few, untrained, biounet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(untrained, "m.safetensors")
+    (few / "a.tif").rename(few / os.fsdecode(b"\xff.tif"))
+    shutil.copy(few / "b.tif", few / "b.ome.tif")
+    (few / "link.tif").symlink_to("nowhere")
+    assert biounet("segment", "in", "-m", "m.safetensors", "-o", "out", "--quiet")[0] == 3
+    for images in ([], ["--images", "in"]):
+        code, lines, _ = biounet("verify", "out", "-m", "m.safetensors", *images)
+        assert (code, {line.split(": ")[1] for line in lines}, len(lines)) == (0, {"same"}, 5)
+
+
 def test_verify_needs_the_same_model_and_the_record_of_a_run(done, biounet):
     assert "is not built in" in biounet("verify", "out")[2]
     code, _, err = biounet("verify", "out", "-m", "nuclei")
@@ -123,7 +195,7 @@ def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe(untrained, tmp_pat
     images = find_images([tmp_path / "in"])
     names = {}
     for excel in (False, True):
-        segment_batch(images, untrained, tmp_path / "out", BatchOptions(excel=excel))
+        segment_batch(images, untrained, tmp_path / "out", BatchOptions(excel=excel, overwrite=excel))
         lines = (tmp_path / "out" / "counts.csv").read_text().splitlines()[1:]
         names[excel] = [line.split(",")[0] for line in lines]
     assert sorted(names[False]) == ["-1.tif", "=cmd().tif", "plain.tif"]

@@ -24,10 +24,13 @@ _HINTS = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that can be written to",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EINVAL: "the disk may refuse such a name: rename the image, or choose a folder on another disk",
+    errno.EILSEQ: "the disk refuses such a name: rename the image, or choose a folder on another disk",
 }
 _SHORT = 50  # characters of the name that the temporary one keeps: of 4 bytes each, where file systems allow 255
 _PART = ".part"
 _writes = itertools.count(1)
+_group = threading.local()  # of each thread: the files that wait for each other, by their final names
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     """Give the path of a temporary file beside `final` that takes its place when the block ends without an error.
 
     The content is on the disk before the name is: after a crash there is the old file, the new file or none, never a
-    part of one. After an error the temporary file is gone.
+    part of one. After an error the temporary file is gone. In a block of `together` it takes its place later.
 
     Raises
     ------
@@ -44,11 +47,15 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     """
     final = Path(final)
     part = final.with_name(f"{part_begin(final)}{os.getpid()}-{threading.get_ident()}{_PART}")
+    waiting: dict[Path, Path] | None = getattr(_group, "waiting", None)
     try:
         yield part
         _count_write(lambda: os.truncate(part, part.stat().st_size // 2))
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        if waiting is not None:
+            waiting[final] = part
+            return
         _count_write()
         part.replace(final)
     except BiounetError:
@@ -56,8 +63,47 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(final, error) from error
     finally:
-        with suppress(OSError):  # such as a folder that is a file: the error of the block says it
-            part.unlink(missing_ok=True)
+        if waiting is None or final not in waiting:
+            _forget(part)
+
+
+@contextmanager
+def together() -> Iterator[dict[Path, Path]]:
+    """Let the files that a block writes take their places when it ends, and all of them are whole.
+
+    Gives the temporary file of each, by its final path. An error in the block leaves everything as it was.
+
+    Raises
+    ------
+    MachineError
+        If a file cannot take its place.
+    """
+    waiting: dict[Path, Path] = {}
+    new: list[Path] = []
+    _group.waiting = waiting
+    try:
+        yield waiting
+        for final, part in waiting.items():
+            was_there = os.path.lexists(final)
+            try:
+                _count_write()
+                part.replace(final)
+            except OSError as error:
+                raise _cannot_write(final, error) from error
+            new += [] if was_there else [final]
+    except BaseException:  # raised again, after Ctrl-C too: no part of what belongs together appears
+        for path in new:
+            _forget(path)
+        raise
+    finally:
+        _group.waiting = None
+        for part in waiting.values():
+            _forget(part)
+
+
+def _forget(path: Path) -> None:
+    with suppress(OSError):  # such as a folder that is a file: another error says it
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -101,9 +101,10 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
         for one in plain:
             refuse_foreign(Path(one))
         raise InputError("no image found", path=", ".join(given), hint=_LOOKED_FOR)
-    images = group_cases([image for image in found.values() if not image.problem], channels)
+    apart = _keep_apart(list(found.values()))
+    images = group_cases([image for image in apart if not image.problem], channels)
     left_out.update({file.path: file for image in images for file in _not_in(image, annotation)})
-    images += [image for image in found.values() if image.problem]
+    images += [image for image in apart if image.problem]
     images = [named_case(named, channels), *images] if named else images
     taken = {file for image in images for file in (image.path, *image.others)}
     return Search(images, [file for path, file in left_out.items() if path not in taken])
@@ -135,22 +136,25 @@ def _not_in(image: FoundImage, annotation: Sequence[str]) -> Iterator[LeftOut]:
 
 
 def _places(given: Sequence[str]) -> dict[str, Path]:
-    """Return the folder of the results of those inputs that would not keep apart without one.
-
-    These are folders, where there are several, and files of one name.
-    """
+    """Return what the names of images begin with that are below each of several folders; nothing for one folder."""
     # Those of `os` follow no links, and take names that no file can have.
     folders = {one: Path(os.path.abspath(one)) for one in given if os.path.isdir(one)}  # noqa: PTH100, PTH112
-    groups: dict[str, dict[str, Path]] = {"": folders}
-    for one in given:
-        if one not in folders and not glob.has_magic(one):
-            path = Path(os.path.abspath(one))  # noqa: PTH100
-            groups.setdefault(path.name.casefold(), {})[one] = path.parent
-    places = {}
-    for group in groups.values():
-        tails = _tails(set(group.values())) if len(set(group.values())) > 1 else {}
-        places.update({one: tails[folder] for one, folder in group.items() if folder in tails})
-    return places
+    several = set(folders.values())
+    tails = _tails(several) if len(several) > 1 else {}
+    return {one: tails[folder] for one, folder in folders.items() if folder in tails}
+
+
+def _keep_apart(images: Sequence[FoundImage]) -> list[FoundImage]:
+    """Give images of one name, such as ``p1/f.tif`` and ``p2/f.tif``, those of their folders in front."""
+    groups: dict[str, set[Path]] = {}
+    for image in images:
+        groups.setdefault(image.relative.as_posix().casefold(), set()).add(image.path.parent.absolute())
+    apart = {key: _tails(folders) for key, folders in groups.items() if len(folders) > 1}
+    return [_in_front(image, apart.get(image.relative.as_posix().casefold())) for image in images]
+
+
+def _in_front(image: FoundImage, places: dict[Path, Path] | None) -> FoundImage:
+    return image if places is None else replace(image, relative=places[image.path.parent.absolute()] / image.path.name)
 
 
 def _tails(folders: Collection[Path]) -> dict[Path, Path]:
