@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from biounet.batch import mark_collisions
-from biounet.errors import BiounetError, InputError
-from biounet.files import FoundImage, describe, label_suffix
+from biounet.errors import BiounetError
+from biounet.files import FoundImage, describe, describe_volume, label_suffix
 from biounet.job import BatchOptions, is_in_shard, name_of
 from biounet.memory import expected_bytes
 from biounet.model import Model
@@ -19,7 +18,7 @@ from biounet.one_file import own_words
 from biounet.orientation import canonical_grid
 from biounet.outputs import output_names
 from biounet.segment import check_fit, zoom_for
-from biounet.volume import Grid, Unit, Volume, apart
+from biounet.volume import Unit
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,10 @@ def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -
 
 def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Preview:
     try:
-        found = [describe(file, options.read) for file in image.files()]
-        grid = _one_grid([part.grid for part in found], image.files())
-        shape, turned = (sum(part.channels for part in found), *grid.shape), canonical_grid(grid)
-        blank = np.broadcast_to(np.zeros((), found[0].dtype), (shape[0], *turned.shape))  # takes no memory
-        volume = Volume(blank, turned, image.path, tuple(dict.fromkeys(note for part in found for note in part.notes)))
+        first, whole = describe(image.files()[0], options.read), describe_volume(image.files(), options.read)
+        grid, turned = whole.grid, canonical_grid(whole.grid)
+        blank = np.broadcast_to(whole.array.flat[0], (whole.channels, *turned.shape))  # takes no memory
+        volume = replace(whole, array=blank, grid=turned)
         check_fit(volume, model.card)
         zoom = zoom_for(volume, model.card, options.segment.diameter)
     except BiounetError as error:
@@ -88,18 +86,11 @@ def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Prev
     names = output_names(image.stem, label_suffix(grid), overlay=options.overlay)
     return Preview(
         image=name_of(image),
-        axes=f"{found[0].axes} ({found[0].axes_from})",
-        shape=shape,
+        axes=f"{first.axes} ({first.axes_from})",
+        shape=whole.array.shape,
         spacing=grid.spacing,
         unit=grid.unit,
         outputs=tuple((image.relative.parent / name).as_posix() for name in names),
         memory=expected_bytes(volume, zoom, model.network, options.segment, options.device),
         message="; ".join(volume.notes),
     )
-
-
-def _one_grid(grids: Sequence[Grid], files: Sequence[Path]) -> Grid:
-    for grid, file in zip(grids, files, strict=True):
-        if difference := apart(grids[0], grid):
-            raise InputError(f"not on the grid of {files[0]}: {difference}", path=file)
-    return grids[0]

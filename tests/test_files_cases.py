@@ -1,6 +1,7 @@
 """Images of several files: which files are one case, and that their channels lie on one grid."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from test_files_nifti import VOLUME, VOXELS, nifti
 from biounet.check import check_data
 from biounet.errors import InputError, SettingsError
 from biounet.files import find_images, find_pairs, match_pairs, read_volume
+from biounet.job import BatchOptions
+from biounet.one_file import own_words
+from biounet.preview import preview
 from biounet.recipe import parse_recipe
 
 MRI = ("t1c", "flair")
@@ -286,3 +290,26 @@ def test_check_lists_volumes_with_their_unit(tmp_path):
     assert row[1:7] == ("2 x 2 x 3 x 4", "int16", "2 x 0.75 x 0.5 mm", "RAS", "1", "100.0%")
     assert report.problems == (f"{tmp_path / 'p2/t1c.nii.gz'}: case 'p2': no file of 'flair'",)
     assert report.as_dict()["images"][0]["unit"] == "mm"
+
+
+def test_a_preview_refuses_the_cases_that_the_run_does(tmp_path, untrained):
+    """Channels of a case of which one says where its voxels are and the other does not, or that have other shapes."""
+    card = untrained.card.model_copy(
+        update={
+            "recipe": parse_recipe({"data": {"dims": 3, "channels": list(MRI)}}),
+            "inputs": MRI,
+        }
+    )
+    model = replace(untrained, card=card)
+    calibrated = {"imagej": True, "resolution": (2.0, 4 / 3), "metadata": {"unit": "mm", "axes": "ZYX", "spacing": 2}}
+    for case, shape in (("mixed", VOXELS.shape), ("other", (3, *VOXELS.shape[1:]))):
+        (tmp_path / case).mkdir()
+        nifti(tmp_path / case / "t1c.nii.gz")
+        tifffile.imwrite(tmp_path / case / "flair.tif", np.ones(shape, np.uint16), **calibrated)
+    found = find_images([tmp_path], MRI)
+    assert [len(image.files()) for image in found] == [2, 2]
+    for image, seen in zip(found, preview(found, model, BatchOptions(read=VOLUME)), strict=True):
+        with pytest.raises(InputError) as caught:
+            read_volume(image.files(), VOLUME)
+        assert seen.failed
+        assert seen.message == own_words(caught.value)
