@@ -142,6 +142,8 @@ def _unknown_values(strange: NDArray[Any], data: DataSettings, path: Path) -> In
         hint = f"{values.size} values look like object ids: is this kind = 'instances'?"
     elif values[-1] in (255, 65535):
         hint += f"; if {values[-1]} means unlabelled, declare it as data.unlabelled"
+    elif values.size > 1:
+        hint += "; if they are ids of objects, this is kind = 'instances'"
     return InputError(f"holds values that no class has: {shown}", path=path, hint=hint)
 
 
