@@ -18,6 +18,7 @@ from threading import Event, Lock
 
 import torch
 
+from biounet.apart import segment_apart
 from biounet.blocks import end_if
 from biounet.claims import Claims
 from biounet.errors import MachineError, Stopped
@@ -106,7 +107,7 @@ def segment_batch(
     options = replace(options, device=str(predictor.device), jobs=jobs)
     each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
     with Claims(out, stop) as claims, nullcontext(options.readers) if options.readers else Readers(jobs) as readers:
-        run = Run(model, predictor, out, options, each, stop, readers)
+        run = Run(model, predictor, out, options, each, stop, readers, apart=segment_apart)
         folder = _open(run, claims, mine)
         try:
             done = _work_through(mine, run, folder, report)

@@ -73,6 +73,10 @@ class InputError(BiounetError, ValueError):
     exit_code = 4
 
 
+class EndedError(InputError):
+    """The process that worked on one image was ended from outside; others go on."""
+
+
 class ModelError(BiounetError, ValueError):
     """A model file is damaged, foreign, or does not fit the image."""
 

@@ -96,10 +96,10 @@ class Manifest:
     def append(self, record: Record, claims: Claims) -> None:
         """Write a record, which is on the disk afterwards."""
         with claims.hold(NAME):
-            append_line(self._folder / NAME, _to_line(record))
+            append_line(self._folder / NAME, record_to_line(record))
 
     def _take(self, line: str) -> None:
-        record = _from_line(line)
+        record = record_of_line(line)
         if record is not None and self._is_own(record):
             name = record.row.image
             self.records[name] = record
@@ -165,7 +165,8 @@ def has_its_count(record: Record, folder: Path) -> bool:
     return max(lesions, default=0) == record.row.count
 
 
-def _to_line(record: Record) -> str:
+def record_to_line(record: Record) -> str:
+    """Return the line of a record."""
     row = record.row
     # As many digits as it takes to read the same float32 again
     sizes = row.sizes and [row.sizes.column, [float(str(value)) for value in row.sizes.values]]
@@ -179,7 +180,8 @@ def _to_line(record: Record) -> str:
     return json.dumps(line)
 
 
-def _from_line(line: str) -> Record | None:
+def record_of_line(line: str) -> Record | None:
+    """Return the record of a line; None where it is none."""
     try:
         raw = json.loads(line)
         if not isinstance(raw, dict) or raw.keys() != _FORM.keys() or raw["biounet"] != 1:

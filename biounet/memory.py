@@ -26,6 +26,7 @@ from biounet.volume import Volume
 _SMALLER = {2: (512, 256), 3: (128, 64)}  # edges of blocks to try when memory runs out
 _COPIES_OF_READER = 2  # of an image that the process that reads it has: packed or arranged, and as it is given on
 _SHARE = 0.9  # of what is free that images may take: estimates are not exact
+_LARGE = 2 * 2**30
 _LATER = 2**28  # bytes of addresses for libraries that are loaded with the first image, and for stacks of threads
 _LOOK = 0.5  # seconds between looks at whether other programs gave memory back
 _LIVE = 5  # layers of the finest level that are in memory at a time: the skip, two inputs, an output, a work space
@@ -75,6 +76,11 @@ class Need:
 
     own: int
     reader: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the machine, when its memory runs out, would end the process that works on it."""
+        return self.own + self.reader > _LARGE
 
     def __str__(self) -> str:
         return f"about {(self.own + self.reader) / 2**30:.2g} GiB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from biounet.errors import BiounetError, MachineError, Stopped
+from biounet.errors import BiounetError, EndedError, MachineError, Stopped
 from biounet.files import FoundImage, Readers, hash_file
 from biounet.job import (
     BatchOptions,
@@ -62,6 +62,8 @@ class Run:
         Read the files where they can do no harm.
     room
         The memory that files share which are worked on at the same time.
+    apart
+        Segments a large image where the machine can end it without harm to others; None: here.
     """
 
     model: Model
@@ -72,6 +74,7 @@ class Run:
     stop: Event
     readers: Readers
     room: Room = field(default_factory=Room)
+    apart: Callable[[FoundImage, Run, Collection[Path]], Record] | None = None
 
     @cached_property
     def settings(self) -> str:
@@ -98,6 +101,8 @@ def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Re
             seen = reader.describe(files, options.read, run.stop)
         needs = needs_of(seen, run.model.card, run.model.network, options.segment, options.device)
         with run.room.take([need for _, need in needs], image.path, run.stop) as number:
+            if run.apart is not None and needs[number][1].is_large:
+                return run.apart(image, run, kept)
             with run.readers.one() as reader:
                 volume, states = reader.read_hashed(files, options.read, run.stop)
             inputs = inputs_of(files, states, run.out)
@@ -110,7 +115,7 @@ def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Re
             raise
         _log.debug("%s", image.path, exc_info=True)
         words = own_words(error)
-        if needs and is_out_of_memory(error):
+        if needs and (is_out_of_memory(error) or isinstance(error, EndedError)):
             words += f": it needs {needs[-1][1]}, and {(memory_free() or 0) / 2**30:.2g} GiB are free"
         row = Row(name_of(image), "failed", None, time.perf_counter() - began, escaped(words))
         inputs = inputs or unread((image.path, *image.others), run.out)

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "biounet"
 # The story of an image. A module imports only from modules above it; a folder counts as one module.
 # fmt: off
 ORDER = [
-    "errors", "machine", "arguments",
+    "errors", "machine", "arguments", "stopping",
     "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
     "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
     "files", "surroundings", "normalise", "plan", "preflight", "prepare", "border_weight", "distances", "targets",
@@ -20,8 +20,8 @@ ORDER = [
     "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
     "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest",
     "ownership", "summary",
-    "one_file", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
-    "stopping", "terminal", "cli_options", "cli",
+    "one_file", "apart", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
+    "terminal", "cli_options", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
 LIGHT = [
