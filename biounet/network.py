@@ -187,4 +187,10 @@ def initialise(network: UNet, seed: int) -> None:
                 nn.init.zeros_(module.bias)
     # A smaller head sends all voxels to the background first, and small classes are slow to leave it: after 250 steps
     # on the hippocampus Dice is 0 with 0.01, 0.82 with 0.1 and with 0.25.
-    nn.init.normal_(network.head.weight, std=0.1, generator=generator)
+    head = network.head.weight
+    nn.init.normal_(head, std=0.1, generator=generator)
+    # All voxels of a cell begin with the weights of its first one (ICNR, Aitken et al. 2017): drawn apart, they find
+    # their own ways out of the random start, and results show the lattice for thousands of steps.
+    folded = math.prod(network.fold)
+    with torch.no_grad():
+        head.copy_(head[::folded].repeat_interleave(folded, 0))

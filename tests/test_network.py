@@ -1,5 +1,7 @@
 """The network keeps the grid, sees as far as it says and no farther, and is the same in 2D and 3D."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -82,6 +84,18 @@ def test_a_coarse_axis_is_neither_folded_nor_pooled():
     for axis, (at, reach) in enumerate(zip((8, 32, 32), network.reach, strict=True)):
         assert at - reach <= seen[:, axis].min() <= seen[:, axis].max() <= at + reach
     assert network.reach[0] < network.reach[1]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_network_begins_with_the_same_output_for_all_voxels_of_a_cell(dims):
+    network = UNet(dims, 1, 2, NetworkSettings(widths=(4, 8))).eval()
+    initialise(network, 0)
+    with torch.no_grad():
+        logits = network(torch.randn(1, 1, *(16,) * dims))
+    cells = logits[(..., *(slice(None, None, 2),) * dims)]
+    assert logits.std() > 0
+    for place in itertools.product(range(2), repeat=dims):
+        assert torch.equal(logits[(..., *(slice(at, None, 2) for at in place))], cells)
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
