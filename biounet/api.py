@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -243,9 +244,10 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     images, labels
         Two folders with the same file stems; or a folder with sibling files, or a CSV, in `images` alone.
     minutes, epochs
-        Budget, instead of the recipe's.
+        Budget, instead of the recipe's. Minutes are wall time, with reading, validation and tuning inside.
     start
-        Model to continue from: a path or a built-in name.
+        Model to continue from: a path or a built-in name. It comes back, with a note on its card, if training does not
+        make it better.
     validation
         Images and labels that thresholds are tuned on, as `images` and `labels`. None holds out a share of the training
         images.
@@ -261,11 +263,13 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     SettingsError
         If the recipe cannot be used.
     """
+    began = time.perf_counter()
     from biounet.dataset import fingerprint  # MONAI is slow to import
     from biounet.training import Run
     from biounet.training import train as learn
 
     run = run or Run()
+    run = run if run.began is not None else replace(run, began=began)
     images, labels = as_path(images, "images"), None if labels is None else as_path(labels, "labels")
     if validation is not None and not (isinstance(validation, Sequence) and len(validation) == 2):
         raise SettingsError("validation: images and labels, two paths")
@@ -276,11 +280,12 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     if begin is not None:
         recipe = continued(recipe, begin)
     flight = Preflight((images, labels), recipe, options, validation, strict=True)
-    recipe = flight.recipe
     cases, held = _cases_of(flight)
-    model = learn(cases, held, recipe, run, begin)
-    card = model.card.model_copy(update={"fingerprint": fingerprint([*flight.pairs, *flight.held])})
-    return Segmenter(replace(model, card=card), run.device)
+    model = learn(cases, held, flight.recipe, run, begin)
+    if begin is None or model.network is not begin.network:  # else the start was kept, which learned from other files
+        card = model.card.model_copy(update={"fingerprint": fingerprint([*flight.pairs, *flight.held])})
+        model = replace(model, card=card)
+    return Segmenter(model, run.device)
 
 
 def _cases_of(flight: Preflight) -> tuple[list[Case], list[Case]]:

@@ -15,6 +15,7 @@ from biounet.network import UNet, initialise
 from biounet.recipe import Recipe
 
 _PROGRESS = ("step", "steps", "seconds", "loss")
+_SHARE = "share"  # not in checkpoints of earlier versions
 
 
 @dataclass
@@ -28,7 +29,9 @@ class State:
     optimizer
         With its moments.
     step, steps
-        Steps done, and planned; 0 planned as long as the budget in minutes has not been turned into steps.
+        Steps done, and in all: of a budget in minutes an estimate, 0 before there is one.
+    share
+        Of the schedule that is done; 1 after the last step.
     seconds
         Time spent.
     loss
@@ -42,6 +45,7 @@ class State:
     optimizer: torch.optim.AdamW
     step: int = 0
     steps: int = 0
+    share: float = 0.0
     seconds: float = 0.0
     loss: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -69,7 +73,7 @@ def keep(state: State, path: Path, recipe: Recipe) -> None:
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
-        "progress": {name: getattr(state, name) for name in _PROGRESS},
+        "progress": {name: getattr(state, name) for name in (*_PROGRESS, _SHARE)},
         "history": state.history,
     }
     with atomic_path(path) as part:
@@ -87,6 +91,8 @@ def restore(state: State, path: Path, recipe: Recipe) -> None:
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         made_with, progress = kept["recipe"], {name: kept["progress"][name] for name in _PROGRESS}
+        done = progress["step"] / progress["steps"] if progress["steps"] else 0.0
+        progress[_SHARE] = kept["progress"].get(_SHARE, min(done, 1.0))
     # What is no checkpoint raises whatever its bytes are taken for: UnpicklingError, KeyError, RuntimeError, …
     except Exception as error:
         raise ModelError("not a readable checkpoint", path=path, hint="remove it, or train without --resume") from error

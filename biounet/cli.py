@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from biounet import cli_options as given
 from biounet.errors import BiounetError, MachineError, SettingsError, Stopped
 from biounet.machine import is_out_of_memory, refuse_little_room
 from biounet.stopping import code_after, end_on_signals, leave_on_signals, stop_on_signals
-from biounet.terminal import preview_text, say, say_lines, show_any_text, show_progress, show_row, table
+from biounet.terminal import Warner, preview_text, say, say_lines, show_any_text, show_progress, show_row, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +159,7 @@ def train(
     images: Annotated[str, typer.Option(help="Folder of images; or sibling files, or a CSV with image,label.")],
     labels: Annotated[str | None, typer.Option(help="Folder of annotations.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The model file.")] = Path("model.safetensors"),
-    minutes: Annotated[float | None, typer.Option(help="Budget in minutes.", min=0.01)] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes, from start to end.", min=0.01)] = None,
     epochs: Annotated[int | None, typer.Option(help="Budget in epochs.", min=1)] = None,
     start: Annotated[str | None, typer.Option("--from", help="Model to continue from.")] = None,
     val_images: Annotated[str | None, typer.Option(help="Images to tune thresholds on.")] = None,
@@ -174,6 +175,7 @@ def train(
     json_lines: given.Json = False,
 ) -> None:
     """Train a model on annotated images."""
+    began = time.perf_counter()  # torch and MONAI take seconds of the budget to import
     refuse_little_room()
     from biounet import api
     from biounet.history import write_history
@@ -185,8 +187,9 @@ def train(
     options = given.read_options(axes, spacing, channel, plane, job.data.dims)
     validation = (val_images, val_labels) if val_images else None
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
+    warner = Warner()
     with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
-        run = Run(device=device, workers=workers, checkpoint=checkpoint, resume=resume, report=report, stop=stop)
+        run = Run(device, workers, checkpoint, resume, report, stop, warner, began)
         try:
             segmenter = api.train(
                 job,
@@ -206,10 +209,12 @@ def train(
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)
     if json_lines:
-        say(json.dumps({"model": str(out), **segmenter.card.validation}))
+        say(json.dumps({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes}))
     elif not quiet:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in segmenter.card.validation.items())
         say(f"{out}: {figures or 'no validation images'}")
+        for note in warner.unsaid(segmenter.card.notes):
+            say(note)
 
 
 @app.command()

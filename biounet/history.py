@@ -30,10 +30,11 @@ def _draw(card: Card, path: Path) -> None:
     left = figure.add_subplot(xlabel="epoch", ylabel="loss", title=card.recipe.name)
     epochs = [epoch["epoch"] for epoch in card.history]
     left.plot(epochs, [epoch["loss"] for epoch in card.history], color="tab:blue", label="loss")
-    score = next((name for name in ("ap", "dice") if card.history and name in card.history[-1]), None)
+    score = next((name for name in ("ap", "dice") if any(name in epoch for epoch in card.history)), None)
     if score is not None:
         right = left.twinx()
         right.set(ylabel=f"validation {score}", ylim=(0, 1))
-        right.plot(epochs, [epoch[score] for epoch in card.history], color="tab:orange", label=score)
+        known = [epoch for epoch in card.history if score in epoch]  # an epoch without time for it is not validated
+        right.plot([e["epoch"] for e in known], [e[score] for e in known], color="tab:orange", label=score)
     with atomic_path(path) as part:
         canvas.print_png(str(part))

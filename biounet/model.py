@@ -144,13 +144,19 @@ def continued(recipe: Recipe, start: Model) -> Recipe:
     Raises
     ------
     ModelError
-        If the model predicts something else than the recipe asks for.
+        If the model predicts something else than the recipe asks for, or takes another number of channels.
     """
     known = start.card.recipe
     if outputs_of(recipe) != outputs_of(known) or recipe.data.dims != known.data.dims:
         raise ModelError(
             f"the model predicts {', '.join(start.card.outputs)}, the recipe asks for {', '.join(outputs_of(recipe))}",
             hint="train without --from",
+        )
+    mine, theirs = recipe.data.channels, known.data.channels
+    if len(mine) != len(theirs):
+        ours = f"the recipe has {len(mine)} ({', '.join(mine)})"
+        raise ModelError(
+            f"the model takes {len(theirs)} channels ({', '.join(theirs)}), {ours}", hint="train without --from"
         )
     data = recipe.data.model_copy(update={"voxel_size": known.data.voxel_size, "voxel_unit": known.data.voxel_unit})
     return recipe.model_copy(update={"network": known.network, "normalise": known.normalise, "data": data})

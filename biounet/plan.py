@@ -45,7 +45,8 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
     if recipe.data.dims == 2 or not grids:
         return recipe
     grids = [canonical_grid(grid) for grid in grids]
-    spacing = recipe.data.voxel_size or _working_spacing(grids)
+    # A network that is given, such as that of a model to go on from, works on voxels as stored unless a size is given.
+    spacing = recipe.data.voxel_size or (() if recipe.network.pools else _working_spacing(grids))
     unit = _working_unit(recipe, grids) if spacing else None
     steps = spacing or (1.0,) * 3
     sizes = tuple(np.median([_sizes(grid, spacing) for grid in grids], axis=0))

@@ -44,6 +44,22 @@ def say_lines(text: str, stream: TextIO | None = None) -> None:
             raise MachineError(f"what is shown cannot be written: {error.strerror}") from error
 
 
+class Warner:
+    """Says remarks on stderr, even where only errors are wanted, and remembers them."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, remark: str) -> None:
+        """Say a remark."""
+        self._said.add(remark)
+        say(f"WARNING {remark}", sys.stderr)
+
+    def unsaid(self, remarks: Sequence[str]) -> list[str]:
+        """Return those remarks that were not said."""
+        return [remark for remark in remarks if remark not in self._said]
+
+
 @contextmanager
 def show_progress(silent: bool) -> Iterator[Any]:
     """Give a function that shows the progress of a training; a bar on a terminal, a line for each epoch elsewhere."""

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import NoReturn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import biounet
+from biounet.budget import CALIBRATING, PREDICTING, TUNING, Budget, Clock, factor_at
 from biounet.checkpoint import State, begin, keep, restore
 from biounet.dataset import Case, Patches, Steps, fit_patch
 from biounet.errors import InputError, Stopped, TrainingError
@@ -27,13 +28,15 @@ from biounet.orientation import orientation_stated
 from biounet.predict import has_fast_bfloat16, pick_device
 from biounet.quality import Looks, looks_of, ranges_of
 from biounet.recipe import Recipe
-from biounet.tune import Figures, observe_cases, tune, validate
+from biounet.start import Rival, remarks_on, score_start
+from biounet.tune import Figures, evenly, observe_cases, rehearse, seconds_of_end, tune, validate
 
-_TIMED = (5, 30)  # steps between which the speed is measured that a budget in minutes is turned into steps with
-_DEFAULT_MINUTES = 10.0
 SPLIT_BY_SHAPE = "learned from strokes: objects that touch are split by the shape of the foreground alone"
 _GENTLY = 1 / 3  # of the learning rate, from a model: larger steps forget what it knows
 _CLIP = 5.0  # largest norm of the gradient
+_VALIDATING = 0.03  # of an epoch in minutes
+_TOO_LARGE = 4  # times as much: a validation is left out
+_FEW_STEPS = 30  # from random weights, fewer teach nothing
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Progress:
     Attributes
     ----------
     step, steps
-        Steps done and planned; `steps` is 0 as long as nothing is planned.
+        Steps done, and in all: of a budget in minutes an estimate, 0 before there is one.
     seconds, left
         Time spent, and an estimate of the time left.
     loss
@@ -78,6 +81,11 @@ class Run:
         Called after each step.
     stop
         When it is set, the state is written to `checkpoint` after the present step, and `Stopped` is raised.
+    remark
+        Called with each sentence that whoever trains should read, such as that the start was kept; the card's notes
+        hold them too.
+    began
+        When the budget in minutes began, by `time.perf_counter`; None for when the call did.
     """
 
     device: str = "auto"
@@ -86,6 +94,19 @@ class Run:
     resume: bool = False
     report: Callable[[Progress], None] = lambda progress: None
     stop: Event | None = None
+    remark: Callable[[str], None] = lambda remark: None
+    began: float | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a training is made of, but for its state; `held` are validation cases."""
+
+    cases: Sequence[Case]
+    held: Sequence[Case]
+    recipe: Recipe
+    run: Run
+    budget: Budget
 
 
 def train(
@@ -104,12 +125,14 @@ def train(
     validation
         Annotated images that thresholds are tuned on; empty leaves them as the recipe has them.
     recipe
-        What to train. A budget of neither minutes nor epochs is 10 minutes.
+        What to train. A budget of neither minutes nor epochs is 10 minutes. Minutes are wall time with everything
+        inside; epochs give the same weights however often they were interrupted.
     run
         Device, checkpoint and progress.
     start
         A model to continue from instead of random weights: its network and normalisation replace the recipe's, and the
-        learning rate is a third of the recipe's.
+        learning rate is a third of the recipe's. It is scored on the validation images with thresholds tuned as well,
+        and comes back with a note on its card if training does not beat it.
 
     Returns
     -------
@@ -121,58 +144,113 @@ def train(
         If the loss is not finite; it names the images of the batch.
     InputError
         If there is nothing to learn from.
+    ModelError
+        If the start predicts something else, or takes other channels.
     Stopped
         If `run.stop` was set; the same call goes on from the checkpoint if `run.resume` is true.
     """
-    run = run or Run()
+    run = replace(run or Run(), began=(run and run.began) or time.perf_counter())
     if not cases:
         raise InputError("no annotated image to train on")
-    device = pick_device(run.device)
+    remarks = remarks_on(start, recipe, cases, _median_size(cases, recipe)) if start is not None else []
     if start is not None:
         recipe = continued(recipe, start).replace("train", rate=recipe.train.rate * _GENTLY)
     recipe = fit_patch(recipe, cases, new_network(recipe).stride)
-    state = begin(recipe, start, device)
+    state = _begin(recipe, start, run)
+    job = _Job(cases, validation, recipe, run, Budget(recipe.train, Clock(run.began, state.seconds)))
+    job = replace(job, held=_affordable(state, job))
+    rival = _score(start, job) if start is not None else None
+    _learn(state, job)
+    model = _finish(state, job)
+    return _better(model, rival, remarks + _remarks(state, job, start, len(validation)), run)
+
+
+def _better(model: Model, rival: Rival | None, remarks: list[str], run: Run) -> Model:
+    """Return the model, or its start where that is as good, with all remarks on its card."""
+    for remark in remarks:
+        run.remark(remark)
+    notes = list(remarks)
+    if rival is not None:
+        model, note, better = rival.beaten_by(model)
+        notes.append(note)
+        if not better:
+            run.remark(note)
+    return replace(model, card=model.card.model_copy(update={"notes": (*model.card.notes, *notes)}))
+
+
+def _begin(recipe: Recipe, start: Model | None, run: Run) -> State:
+    """Return the state before the first step, or where a training was interrupted."""
+    state = begin(recipe, start, pick_device(run.device))
     if run.resume and run.checkpoint is not None and run.checkpoint.exists():
         restore(state, run.checkpoint, recipe)
-    _learn(state, cases, validation, recipe, run)
-    state.average.eval()
-    ranges = observe_cases(state.average.cpu(), cases)
-    label, figures = tune(state.average, validation, recipe, run.device, ranges)
-    card = _card(recipe.replace("label", **label.model_dump()), cases, state, figures)
-    return Model(state.average, card, ranges)
+    return state
 
 
-def _learn(state: State, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
-    """Take all steps that are left."""
+def _remarks(state: State, job: _Job, start: Model | None, validation: int) -> list[str]:
+    """Say what there was no time for."""
+    remarks = []
+    if len(job.held) < validation:
+        remarks.append(f"validated on {len(job.held)} of {validation} held-out images: there was no time for more")
+    if start is None and job.budget.timed and state.step < _FEW_STEPS:
+        remarks.append(f"only {state.step} steps in the time given: from random weights a model needs some hundred")
+    return remarks
+
+
+def _score(start: Model, job: _Job) -> Rival:
+    """Score the start, and learn from it how long tuning takes."""
+    budget, began = job.budget, time.perf_counter()
+    rival = score_start(start, job.held, job.recipe, job.run.device, budget.deadline(TUNING))
+    calibrating, predicting, _ = seconds_of_end(budget.paces, job.cases, job.held, job.recipe)
+    budget.expect(calibrating, predicting, max(0.0, time.perf_counter() - began - predicting))
+    return rival
+
+
+def _affordable(state: State, job: _Job) -> Sequence[Case]:
+    """Return the validation cases that there is time for, all of them where the budget is in epochs."""
+    budget = job.budget
+    if not budget.timed or not job.held:
+        return job.held
+    budget.paces = rehearse(state.average, job.held, job.recipe, job.run.device)
+    held = evenly(job.held, PREDICTING * budget.total / budget.paces.predicting)
+    budget.expect(*seconds_of_end(budget.paces, job.cases, held, job.recipe))
+    return held
+
+
+def _learn(state: State, job: _Job) -> None:
+    """Take all steps that are left; none where a training was interrupted behind its last one."""
+    cases, recipe, run, budget = job.cases, job.recipe, job.run, job.budget
     device = next(state.network.parameters()).device
-    settings = recipe.train
-    clock = _Clock(state.seconds)
-    if settings.minutes is None and settings.epochs is not None:
-        state.steps = settings.epochs * settings.steps_per_epoch
+    budget.start()
+    if budget.is_over(state):
+        return
     for image, target, numbers in _batches(cases, recipe, state.step, run, device):
         for group in state.optimizer.param_groups:
-            group["lr"] = settings.rate * _schedule(state.step, state.steps)
+            group["lr"] = recipe.train.rate * factor_at(state, budget)
         loss = _take_step(state, image.to(device), target.to(device), recipe)
         if not math.isfinite(loss):
             names = ", ".join(sorted({Path(cases[int(n)].name).name for n in numbers}))
             raise TrainingError(
                 f"the loss is {loss} at step {state.step}, in a batch of {names}", hint="lower train.rate"
             )
-        state.step += 1
-        done_in_epoch = (state.step - 1) % settings.steps_per_epoch + 1
-        state.loss += (loss - state.loss) / done_in_epoch
-        state.seconds = clock.seconds(state.step)
-        if not state.steps and state.step == _TIMED[1]:
-            state.steps = _plan(clock, recipe)
-        last, mean = state.step == state.steps, state.loss
-        if done_in_epoch == settings.steps_per_epoch or last:
-            _end_epoch(state, validation, recipe, run)
+        budget.advance(state)
+        since = state.step - (int(state.history[-1]["step"]) if state.history else 0)
+        state.loss += (loss - state.loss) / since
+        mean, last = state.loss, budget.is_over(state)
+        if last:
+            budget.finish(state)
+        if last or since == recipe.train.steps_per_epoch or _is_half_way(state, budget):
+            _end_epoch(state, job, last)
         figures = state.history[-1] if state.history else {}
-        run.report(Progress(state.step, state.steps, state.seconds, clock.left(state), mean, figures))
+        run.report(Progress(state.step, state.steps, state.seconds, budget.left(state), mean, figures))
         if last:
             return
         if run.stop is not None and run.stop.is_set():
-            _stop(state, recipe, run)
+            _stop(state, job)
+
+
+def _is_half_way(state: State, budget: Budget) -> bool:
+    """Whether half of a training in minutes has gone without a validation: one says how long tuning will take."""
+    return budget.timed and not state.history and state.share >= 0.5
 
 
 def _take_step(state: State, image: Tensor, target: Tensor, recipe: Recipe) -> float:
@@ -196,54 +274,50 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([mine[name] for name in real], [theirs[name] for name in real], 1 - decay)
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to zero; as long as the number of steps is unknown, the warm-up goes on."""
-    warm = max(1, min(100, steps // 10)) if steps else 100
-    return min(1.0, (step + 1) / warm) * (0.5 * (1 + math.cos(math.pi * step / steps)) if steps else 1.0)
-
-
-def _end_epoch(state: State, validation: Sequence[Case], recipe: Recipe, run: Run) -> None:
+def _end_epoch(state: State, job: _Job, last: bool) -> None:
+    """Validate and write a checkpoint. The last epoch of a budget in minutes is validated by tuning."""
     state.average.eval()
-    figures = validate(state.average, validation, recipe, run.device)
-    epoch = math.ceil(state.step / recipe.train.steps_per_epoch)
-    state.history.append({"epoch": epoch, "step": state.step, "loss": state.loss, **figures})
+    figures: Figures = {}
+    if not job.budget.timed:
+        figures, _ = validate(state.average, job.held, job.recipe, job.run.device)
+    elif job.held and not last:
+        figures = _validate_briefly(state, job)
+    state.history.append({"epoch": len(state.history) + 1, "step": state.step, "loss": state.loss, **figures})
     state.loss = 0.0
-    if run.checkpoint is not None:
-        keep(state, run.checkpoint, recipe)
+    if job.run.checkpoint is not None:
+        keep(state, job.run.checkpoint, job.recipe)
 
 
-def _stop(state: State, recipe: Recipe, run: Run) -> NoReturn:
-    if run.checkpoint is not None and state.steps:  # until the steps are planned there is nothing to lose
-        keep(state, run.checkpoint, recipe)
-    raise Stopped(f"{state.step} of {state.steps or 'unknown'} steps done")
+def _validate_briefly(state: State, job: _Job) -> Figures:
+    """Validate on so many cases as are a small part of the time, and learn from it what the end will take."""
+    budget, smallest = job.budget, job.held[0].labels.size
+    voxels = _VALIDATING * state.seconds / (len(state.history) + 1) / budget.paces.predicting
+    if smallest > _TOO_LARGE * voxels or smallest * budget.paces.predicting > budget.until_end() / 2:
+        return {}
+    figures, paces = validate(state.average, job.held, job.recipe, job.run.device, voxels)
+    budget.paces = replace(budget.paces, predicting=paces.predicting, judging=paces.judging)
+    budget.expect(*seconds_of_end(budget.paces, job.cases, job.held, job.recipe))
+    return figures
 
 
-class _Clock:
-    """Seconds of training, over interruptions."""
-
-    def __init__(self, before: float) -> None:
-        self.before = before
-        self.began = time.perf_counter()
-        self.marks: dict[int, float] = {}
-
-    def seconds(self, step: int) -> float:
-        now = self.before + time.perf_counter() - self.began
-        if step in _TIMED:
-            self.marks[step] = now
-        return now
-
-    def per_step(self) -> float:
-        return (self.marks[_TIMED[1]] - self.marks[_TIMED[0]]) / (_TIMED[1] - _TIMED[0])
-
-    def left(self, state: State) -> float:
-        return state.seconds / state.step * (state.steps - state.step) if state.steps else math.inf
+def _finish(state: State, job: _Job) -> Model:
+    """Calibrate and tune the running average of the weights."""
+    recipe, budget = job.recipe, job.budget
+    state.average.eval()
+    ranges = observe_cases(state.average.cpu(), job.cases, budget.deadline(CALIBRATING))
+    label, figures = tune(state.average, job.held, recipe, job.run.device, ranges, budget.deadline(1.0))
+    if budget.timed and state.history:
+        state.history[-1].update(figures)
+    return Model(state.average, _card(recipe.replace("label", **label.model_dump()), job.cases, state, figures), ranges)
 
 
-def _plan(clock: _Clock, recipe: Recipe) -> int:
-    """Turn minutes into steps, once, so that an interrupted run can end with the weights of an unbroken one."""
-    seconds = 60 * (recipe.train.minutes or _DEFAULT_MINUTES)
-    reserve = 0.06 * seconds  # validations between the epochs
-    return max(_TIMED[1] + 1, int((seconds - reserve) / clock.per_step()))
+def _stop(state: State, job: _Job) -> NoReturn:
+    if job.run.checkpoint is not None:
+        keep(state, job.run.checkpoint, job.recipe)
+    done = f"{state.step} of {state.steps} steps done"
+    if job.budget.timed:
+        done = f"{state.step} steps in {state.share:.0%} of the time done"
+    raise Stopped(done)
 
 
 def _batches(
@@ -268,7 +342,7 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures)
         recipe=recipe,
         inputs=recipe.data.channels,
         outputs=outputs_of(recipe),
-        object_size_px=float(np.median(sizes)) if len(sizes) else None,
+        object_size_px=_median_size(cases, recipe),
         pixel_size_um=float(np.median(spacings)) if calibrated else None,
         orientation=orientation_stated(case.grid for case in cases),
         body_alone=all(case.body_alone for case in cases),
@@ -291,6 +365,11 @@ def seen_of(cases: Iterable[Case], recipe: Recipe) -> dict[str, tuple[float, flo
             one["diameter"] = float(np.median(_object_sizes([case])))
         looks.append(one)
     return ranges_of(looks)
+
+
+def _median_size(cases: Sequence[Case], recipe: Recipe) -> float | None:
+    sizes = _object_sizes(cases) if recipe.data.kind == "instances" else np.empty(0)
+    return float(np.median(sizes)) if len(sizes) else None
 
 
 def _object_sizes(cases: Sequence[Case]) -> np.ndarray:

@@ -20,7 +20,8 @@ ORDER = [
     "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
     "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest",
     "ownership", "summary",
-    "one_file", "apart", "batch", "preview", "verify", "tune", "checkpoint", "training", "history", "check", "api",
+    "one_file", "apart", "batch", "preview", "verify", "tune", "checkpoint",
+    "budget", "start", "training", "history", "check", "api",
     "terminal", "cli_options", "cli",
 ]
 # Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.

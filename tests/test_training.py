@@ -149,14 +149,6 @@ def test_nothing_to_train_on_is_an_error():
         train([], [], _recipe())
 
 
-def test_minutes_become_steps(cases):
-    seen: list[Progress] = []
-    recipe = _recipe(train={"minutes": 0.02, "epochs": None})
-    train(cases[:2], [], recipe, Run(report=seen.append))
-    assert seen[0].steps == 0
-    assert seen[-1].step == seen[-1].steps > 30
-
-
 def test_training_learns(cases):
     seen: list[Progress] = []
     recipe = _recipe(train={"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "rate": 1e-2, "average": 0.9})
