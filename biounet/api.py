@@ -264,12 +264,10 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
         If the recipe cannot be used.
     """
     began = time.perf_counter()
-    from biounet.dataset import fingerprint  # MONAI is slow to import
-    from biounet.training import Run
+    from biounet.training import Run  # MONAI is slow to import
     from biounet.training import train as learn
 
-    run = run or Run()
-    run = run if run.began is not None else replace(run, began=began)
+    run = replace(run or Run(), began=(run and run.began) or began)
     images, labels = as_path(images, "images"), None if labels is None else as_path(labels, "labels")
     if validation is not None and not (isinstance(validation, Sequence) and len(validation) == 2):
         raise SettingsError("validation: images and labels, two paths")
@@ -282,10 +280,17 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     flight = Preflight((images, labels), recipe, options, validation, strict=True)
     cases, held = _cases_of(flight)
     model = learn(cases, held, flight.recipe, run, begin)
-    if begin is None or model.network is not begin.network:  # else the start was kept, which learned from other files
-        card = model.card.model_copy(update={"fingerprint": fingerprint([*flight.pairs, *flight.held])})
-        model = replace(model, card=card)
-    return Segmenter(model, run.device)
+    return Segmenter(_with_fingerprint(model, begin, flight), run.device)
+
+
+def _with_fingerprint(model: Model, begin: Model | None, flight: Preflight) -> Model:
+    """Note what a model was trained on; a start that was kept learned from other files."""
+    from biounet.dataset import fingerprint
+
+    if begin is not None and model.network is begin.network:
+        return model
+    made_of = fingerprint([*flight.pairs, *flight.held])
+    return replace(model, card=model.card.model_copy(update={"fingerprint": made_of}))
 
 
 def _cases_of(flight: Preflight) -> tuple[list[Case], list[Case]]:
