@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from biounet.files import FoundImage
     from biounet.job import BatchOptions
-    from biounet.model import Model
+    from biounet.model import Card, Model
     from biounet.verify import Checked
 
 app = typer.Typer(
@@ -211,10 +211,15 @@ def train(
     if json_lines:
         say(json.dumps({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes}))
     elif not quiet:
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in segmenter.card.validation.items())
-        say(f"{out}: {figures or 'no validation images'}")
-        for note in warner.unsaid(segmenter.card.notes):
-            say(note)
+        _show_trained(segmenter.card, out, warner)
+
+
+def _show_trained(card: Card, out: Path, warner: Warner) -> None:
+    """Show the figures of a new model, and the notes on its card that were not said yet."""
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in card.validation.items())
+    say(f"{out}: {figures or 'no validation images'}")
+    for note in warner.unsaid(card.notes):
+        say(note)
 
 
 @app.command()
