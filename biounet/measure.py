@@ -276,8 +276,8 @@ def _cells(column: NDArray[Any]) -> list[str]:
     if kind == "b":
         return ["1" if value else "0" for value in column.tolist()]
     if kind == "f":
-        # A float32 keeps its type, since as a Python float it would take 17 digits instead of 8.
-        values = column.tolist() if column.dtype == np.float64 else column
+        # A float32 has 8 digits, of which a Python float would make 17; numpy spells them by rules that change.
+        values = column.tolist() if column.dtype == np.float64 else [float(str(value)) for value in column]
         return [str(value) if value == value else "" for value in values]
     return ["" if value is None else _quote(str(value)) for value in column.tolist()]
 

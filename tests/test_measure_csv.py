@@ -70,6 +70,16 @@ def test_numbers_have_one_style_at_every_number_of_rows(double, single, whole, h
     assert measure._rows_by_pyarrow(columns) == rows
 
 
+def test_large_numbers_of_any_type_are_spelled_alike():
+    for dtype in (np.float16, np.float32, np.float64):
+        columns = {"x": np.array([1e3, 2e-5, 0.5], dtype), "y": np.array([1e4, 6e4, 0], dtype)}
+        rows = columns_to_csv(columns)
+        assert rows.startswith("x,y\n1000.0,10000.0\n")
+        assert rows == "x,y\n" + measure._rows_by_pyarrow(columns)
+    large = {"x": np.array([1e6, 1e15, 1e16], np.float32)}
+    assert columns_to_csv(large).split() == ["x", "1000000.0", "1000000000000000.0", "1e+16"]
+
+
 def test_a_long_table_has_a_line_per_row():
     columns = {"n": np.arange(measure._MANY_ROWS + 1), "x": np.linspace(0, 1, measure._MANY_ROWS + 1)}
     lines = columns_to_csv(columns).split("\n")
