@@ -40,6 +40,8 @@ KNOWN = {
     "ImageJ nm": (imagej("nm", (1, 250)), 0.25, "ImageJ tags"),
     "ImageJ mm": (imagej("mm", 1000), 1.0, "ImageJ tags"),
     "ImageJ inch": (imagej("inch", 25400), 1.0, "ImageJ tags"),
+    "ImageJ plural": (imagej("Micrometres", 4), 0.25, "ImageJ tags"),
+    "ImageJ in quotes": (imagej('"um"', 4), 0.25, "ImageJ tags"),
     "OME µm": (ome(0.325), 0.325, "OME-XML"),
     "OME nm": (ome(325, "nm"), 0.325, "OME-XML"),
     "OME mm": (ome(0.000325, "mm"), 0.325, "OME-XML"),
@@ -57,7 +59,10 @@ UNKNOWN = {
     "odd dpi": (tag(117, 2), DPI.format(117)),
     "ImageJ 72 dpi": (imagej("inch", 72), DPI.format(72)),
     "ImageJ pixel": (imagej("pixel", 1), "pixel size unknown"),
-    "ImageJ strange": (imagej("furlong", 1), "pixel size unknown"),
+    "ImageJ strange": (imagej("furlong", 1), "pixel size unknown: x is in 'furlong', which is no unit of length"),
+    "ImageJ megametres": (imagej("Mm", 1), "pixel size unknown: x is in 'Mm', which is no unit of length"),
+    "OME megametres": (ome(0.5, "Mm"), "pixel size unknown"),
+    "OME petametres": (ome(0.5, "Pm"), "pixel size unknown"),
     "zero": (tag((0, 1), 3), "pixel size unknown"),
     "OME 0": (ome(0), "pixel size unknown"),
     "OME NaN": (ome("NaN"), "pixel size unknown"),
@@ -149,6 +154,7 @@ MIXED = {  # what is said beside unit=um, resolution 2 per unit and spacing 500:
     "the same in other words": ({"yunit": "micron", "zunit": "microns"}, (500, 0.5, 0.5)),
     "z in time": ({"zunit": "sec"}, None),
     "y in pixels": ({"yunit": "pixel", "zunit": "nm"}, None),
+    "z in megametres": ({"zunit": "Mm"}, None),
 }
 
 

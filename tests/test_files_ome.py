@@ -69,6 +69,31 @@ def test_size_and_channels_are_those_of_the_image_that_is_read(tmp_path, name, f
     assert describe(path).names == ("DAPI",)
 
 
+@pytest.mark.parametrize("first", ["slide", "label"])
+def test_a_grey_image_beside_a_picture_in_colour_is_whole(tmp_path, first):
+    arrays = {"slide": pixels(40, 32), "label": RNG.integers(0, 255, (9, 7, 3)).astype(np.uint8)}
+    order = [first, *(name for name in arrays if name != first)]
+    xml = "".join(image_xml(n, arrays[name].shape[:2], 0.5, name, files=[(n, "")]) for n, name in enumerate(order))
+    colours = f'Name="label"><Pixels ID="Pixels:{order.index("label")}" DimensionOrder="XYZCT" Type="uint16"'
+    assert colours in xml
+    head, tail = xml.split(colours)
+    tail = tail.replace('SizeC="1"', 'SizeC="3"', 1).replace('SamplesPerPixel="1"', 'SamplesPerPixel="3"', 1)
+    path = tmp_path / "x.ome.tif"
+
+    def rewrite(pages):
+        with tifffile.TiffWriter(path) as tif:
+            for n, name in enumerate(order[:pages]):
+                about = f'{HEAD}>{head}{colours.replace("uint16", "uint8")}{tail}</OME>' if n == 0 else None
+                kind = "rgb" if name == "label" else "minisblack"
+                tif.write(arrays[name], description=about, metadata=None, photometric=kind)
+
+    rewrite(2)
+    np.testing.assert_array_equal(read_volume(path).array[0], arrays["slide"])
+    rewrite(1)
+    with pytest.raises(InputError, match=r"truncated: 4 planes declared, 1 pages are there"):
+        read_volume(path)
+
+
 def test_an_image_without_pages_is_not_counted(tmp_path):
     array = pixels(9, 7)
     xml = image_xml(0, (90, 70), 8.0, "elsewhere", z=5) + image_xml(1, (9, 7), 0.5, "here", files=[(0, "")])

@@ -17,7 +17,7 @@ _UM: dict[str, Fraction] = {
         "1e6": ("m", "meter", "metre"),
         "1e4": ("cm", "centimeter", "centimetre"),
         "1e3": ("mm", "millimeter", "millimetre"),
-        "1": ("um", "µm", "μm", "\\u00b5m", "micron", "microns", "micrometer", "micrometre", "micrometers"),
+        "1": ("um", "µm", "μm", "\\u00b5m", "micron", "micrometer", "micrometre"),
         "1e-3": ("nm", "nanometer", "nanometre"),
         "1e-4": ("å", "angstrom", "\\u00c5"),
         "1e-6": ("pm", "picometer", "picometre"),
@@ -26,6 +26,9 @@ _UM: dict[str, Fraction] = {
     }.items()
     for name in names
 }
+_PLURAL = 5  # letters from which on a word may be one: "ms" is none of metres
+_CAPITALS = {"Mm", "Pm"}  # mega and peta, which are not milli and pico
+_NO_UNIT = ("", "pixel", "pixels")
 _PRINTED = {"inch", "in", "inches", "cm", "centimeter", "centimetre"}  # units of printers and screens
 _DPI = {72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 220, 240, 300, 360, 400, 600, 720, 1200, 2400}
 _SMALLEST_UM, _LARGEST_UM, _LARGEST_PRINTED_UM = 1e-6, 1000, 20  # outside of these no microscope has pixels
@@ -55,7 +58,16 @@ class Calibration:
 
 def micrometres(unit: str) -> Fraction | None:
     """Return how many µm a unit of length is; None where the word is no unit of length, such as ``pixel``."""
-    return _UM.get(unit.strip().lower())
+    word = _word(unit)
+    if word in _CAPITALS:
+        return None
+    name = word.lower()
+    return _UM.get(name) or (_UM.get(name.removesuffix("s")) if len(name) >= _PLURAL else None)
+
+
+def _word(unit: str) -> str:
+    """Return a unit without the blanks and quotation marks that some programs write around it."""
+    return unit.strip().strip("\"'").strip()
 
 
 def calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
@@ -75,21 +87,22 @@ def calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
 
 def _from_imagej(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> Calibration | None:
     """Read what ImageJ says: one unit for all axes and, where theirs are others, ``yunit`` and ``zunit``."""
-    unit = str(metadata.get("unit") or "pixel").strip().lower()
-    if micrometres(unit) is None:
+    unit = _word(str(metadata.get("unit") or ""))
+    if unit.lower() in _NO_UNIT:
         return None
-    units = {axis: str(metadata.get(f"{axis.lower()}unit") or unit).strip().lower() for axis in "XYZ"}
+    units = {axis: _word(str(metadata.get(f"{axis.lower()}unit") or unit)) for axis in "XYZ"}
     units["X"] = unit
     x, y = (
         length_um(_per_pixel(page, tag), micrometres(units[axis]))
         for axis, tag in (("X", "XResolution"), ("Y", "YResolution"))
     )
-    if (unit in _PRINTED and _printed(x)) or (units["Y"] in _PRINTED and _printed(y)):
+    if any(units[axis].lower() in _PRINTED and _printed(size) for axis, size in (("X", x), ("Y", y))):
         return _unknown(x)
     z = metadata.get("spacing")  # negative where the stack was acquired downwards
     depth = length_um(abs(z) if isinstance(z, (int, float)) else None, micrometres(units["Z"]))
     found = calibrated({"X": x, "Y": y, "Z": depth}, "ImageJ tags")
     strange = [f"{axis.lower()} is in '{word}'" for axis, word in units.items() if micrometres(word) is None]
+    strange = strange[:1] if micrometres(unit) is None else strange  # that of all axes
     if not strange:
         return found
     return replace(found, notes=(f"pixel size unknown: {' and '.join(strange)}, which is no unit of length",))

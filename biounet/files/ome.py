@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -62,15 +62,17 @@ class Ome:
     elsewhere: tuple[str, ...]
     xml: str
 
-    def refuse_parts(self, path: Path, planes: int) -> None:
+    def refuse_parts(self, path: Path, pages: int, samples: Callable[[int], int]) -> None:
         """Refuse a file that lacks planes of an image of its own.
 
         Parameters
         ----------
         path
             The file.
-        planes
-            How many are there, each sample of a colour counted as one.
+        pages
+            How many are there.
+        samples
+            Gives how many planes, one for each colour, a page holds.
 
         Raises
         ------
@@ -82,8 +84,13 @@ class Ome:
             cause = f"a part of an image of several files: {', '.join(others[:_SHOWN])}"
             raise InputError(cause, path=path, hint="save it as one file, in Fiji with Bio-Formats")
         declared = sum(image.planes for image in self.images)
-        if declared > planes:  # tifffile would make a list of them all
-            raise InputError(f"truncated: {declared} planes declared, {planes} pages are there", path=path)
+        if declared <= pages:
+            return
+        # Those of one image have as many samples as its first, but a picture in colour may lie beside one in grey.
+        each = [samples(image.page) if image.page < pages else 1 for image in self.images]
+        needed = sum(math.ceil(image.planes / count) for image, count in zip(self.images, each, strict=True))
+        if needed > pages:  # tifffile would make a list of them all
+            raise InputError(f"truncated: {declared} planes declared, {pages} pages are there", path=path)
 
     def describes(self, first: TiffPage) -> bool:
         """Whether the first page has the size of the image that it is said to belong to."""

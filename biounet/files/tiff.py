@@ -43,7 +43,7 @@ def read_tiff(path: Path) -> RawImage:
     with _opened(path) as (tif, ome):
         pages = count_pages(tif, path)
         if ome is not None:
-            ome.refuse_parts(path, pages * tif.pages.first.samplesperpixel)
+            ome.refuse_parts(path, pages, lambda page: tif.pages.get(page).samplesperpixel)
         series = _only_series(tif, ome, path)
         level = series.levels[0]
         said = ome.about(series) if ome is not None else calibration(tif, level.keyframe)
