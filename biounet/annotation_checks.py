@@ -6,7 +6,7 @@ undeclared value where nobody looked, is a valid file of integers, and everythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -22,6 +22,9 @@ _RAMPS = 0.1  # of the edges that go over a value in between: at most .012 in re
 _FEWEST_RAMPS = 20  # such voxels, below which no share is told
 _LARGE_PIECE = 0.2  # of the largest piece of an object: smaller ones are strays
 _POINT = 4  # voxels: objects that are this small or smaller are points or strays
+_DOT = 29  # voxels of the largest mark that a point is drawn with, a disc 7 across; a ball of 5 has 33
+_DOTS = 5  # objects of one form from which on it is a mark
+_HOLLOW = 1.0  # times its own size that the hole inside of a line has
 _FEW = 3  # objects or pieces from which on a share says something
 _BY_HABIT = (255, 65535)  # what is written where nobody looked, in 8 and in 16 bits
 _OUTSIZE = 10.0  # times the median object: so large is no object beside the others
@@ -73,7 +76,8 @@ def inspect_annotation(annotation: Annotation) -> list[Finding]:
     if annotation.kind == "instances":
         pieces = _pieces_of(labels)
         large = _largest_of(labels, pieces)
-        found += [_points(pieces), _undeclared(large), _planes_apart(labels), _classes(pieces)]
+        found += [_points(pieces, labels), _undeclared(large, pieces), _planes_apart(labels), _classes(pieces)]
+        found += [_outlines(labels, pieces)]
         found += [_background(large), _in_pieces(pieces), _strays(pieces), _no_background(labels)]
     return sorted((one for one in found if one is not None), key=lambda one: one.severity != "problem")
 
@@ -161,12 +165,52 @@ def _smoothed(annotation: Annotation) -> Finding | None:
     return Finding(severity, cause, hint, {"ramps": share, "values": values})
 
 
-def _points(pieces: _Pieces) -> Finding | None:
-    number = len(pieces.ids)
-    if number < _FEW or pieces.sizes.max() > _POINT:
+def _points(pieces: _Pieces, labels: NDArray[np.int32]) -> Finding | None:
+    """Find points, and marks of one form that are drawn for points."""
+    number, hint = len(pieces.ids), "outline the objects, or paint scribbles"
+    if number >= _FEW and pieces.sizes.max() <= _POINT:
+        cause = f"{number} objects of at most {_POINT} pixels: points are not outlines"
+        return Finding("problem", cause, hint, {"points": number})
+    size = int(pieces.sizes.max())
+    same = int(np.count_nonzero(pieces.sizes == size))  # smaller ones may be cut by the border
+    if number < _DOTS or size > _DOT or same < _NEARLY_ALL * number:
         return None
-    cause = f"{number} objects of at most {_POINT} pixels: points are not outlines"
-    return Finding("problem", cause, "outline the objects, or paint scribbles", {"points": number})
+    forms = [form for form, _ in _boxes(labels, pieces) if np.count_nonzero(form) == size]
+    equal = sum(np.array_equal(form, forms[0]) for form in forms) if forms else 0
+    if equal < max(_DOTS, _NEARLY_ALL * len(forms)) or len(set(forms[0].shape)) > 1:
+        return None
+    cause = f"{equal} of {number} objects are marks of one form and {size} pixels: points are not outlines"
+    return Finding("problem", cause, hint, {"points": equal})
+
+
+def _boxes(labels: NDArray[np.int32], pieces: _Pieces) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
+    """Give for each id its voxels in the box around it, and the labels there."""
+    from scipy.ndimage import find_objects  # slow to import
+
+    ids = np.unique(pieces.ids)
+    table = np.arange(1, ids.size + 1, dtype=np.int32)
+    numbered = np.where(labels > 0, table[np.searchsorted(ids, np.maximum(labels, ids[0]))], 0)
+    for value, box in zip(ids, find_objects(numbered), strict=True):
+        yield labels[box] == value, labels[box]
+
+
+def _outlines(labels: NDArray[np.int32], pieces: _Pieces) -> Finding | None:
+    """Find lines around objects that nobody filled; of volumes, in their planes."""
+    from scipy.ndimage import binary_fill_holes, generate_binary_structure
+
+    beside = generate_binary_structure(labels.ndim, 1)
+    if labels.ndim == 3:
+        beside[[0, 2]] = False
+    number = hollow = 0
+    for form, inside in _boxes(labels, pieces):
+        number, size = number + 1, int(np.count_nonzero(form))
+        if size * (1 + _HOLLOW) < form.size:  # most are not, and to fill holes takes time
+            hole = binary_fill_holes(form, beside) & (inside == 0)
+            hollow += int(np.count_nonzero(hole)) > _HOLLOW * size
+    if hollow < max(_FEW, _HALF * number):
+        return None
+    cause = f"{hollow} of {number} objects are lines around an empty inside: outlines that are not filled"
+    return Finding("problem", cause, "fill them, so that each object has all of its pixels", {"hollow": hollow})
 
 
 class _Largest(NamedTuple):
@@ -181,10 +225,11 @@ class _Largest(NamedTuple):
     touched: int = 0  # of the others
     border: float = 0.0  # of the border of what is labelled
     everywhere: bool = False  # whether nothing is unlabelled or background
+    holes: int = 0  # pieces of background, where there is no other object
 
 
 def _largest_of(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
-    from scipy.ndimage import binary_dilation  # slow to import
+    from scipy.ndimage import binary_dilation, label  # slow to import
 
     ids, owner = np.unique(pieces.ids, return_inverse=True)  # an object in several labelled planes is one
     sizes = np.bincount(owner.reshape(-1), pieces.sizes).astype(np.int64)
@@ -204,26 +249,35 @@ def _largest_of(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
         touched=np.setdiff1d(around[around > 0], ids[at]).size,
         border=float(mask[border].mean()) if border.any() else 0.0,
         everywhere=not (labels <= 0).any(),
+        holes=0 if rest.size else int(label(labels == 0)[1]),
     )
 
 
-def _undeclared(large: _Largest) -> Finding | None:
+def _undeclared(large: _Largest, pieces: _Pieces) -> Finding | None:
     """Find the value that many programs write where nobody looked, beyond the numbers of the other objects."""
+    *others, value = np.unique(pieces.ids).tolist()
+    voxels = int(pieces.sizes[pieces.ids == value].sum())
     outsize = large.others >= _FEW and large.voxels >= _OUTSIZE * large.median
-    covers = large.share >= (_SHARE if large.others else _HALF)
-    if large.value not in _BY_HABIT or not large.beyond or not (covers or outsize):
+    covers = large.share >= (_SHARE if large.others else _HALF) and large.holes < _FEW
+    much = large.beyond and large.value == value and (covers or outsize)
+    after_gap = len(others) >= _FEW and others[-1] == len(others) < value - 1  # 1, 2, … and then this
+    if value not in _BY_HABIT or not (much or after_gap):
         return None
-    cause = f"one id, {large.value}, covers {large.share:.0%} of what is labelled and may mean unlabelled"
-    hint = f"then say data.unlabelled = {large.value} in the recipe; if it is an object, number it after the others"
-    return Finding("problem", cause, hint, {"value": large.value, "share": large.share})
+    share = large.share * voxels / large.voxels
+    cause = f"one id, {value}, covers {share:.0%} of what is labelled and may mean unlabelled"
+    instead = "number it after the others" if others else "give it the number 1"
+    hint = f"then say data.unlabelled = {value} in the recipe; if it is an object, {instead}"
+    return Finding("problem", cause, hint, {"value": value, "share": share})
 
 
 def _background(large: _Largest) -> Finding | None:
-    """Find a background that has an id: it lies along the border and around the others."""
+    """Find a background that has an id: it lies along the border and around the others, or around what has none."""
     around = large.others >= _FEW and large.touched >= _NEARLY_ALL * large.others and large.share >= _BACKGROUND
-    if not (around or (large.everywhere and large.share > _HALF)) or large.border < _HALF:
+    alone = large.share > _HALF and (large.everywhere or (not large.others and large.holes >= _FEW))
+    if not (around or alone) or large.border < _HALF:
         return None
     where = f" and lies around {large.touched} of {large.others} others" if large.others else ""
+    where = where or (f" and lies around {large.holes} places without any" if large.holes else "")
     cause = f"one id, {large.value}, covers {large.share:.0%} of what is labelled{where}: it looks like background"
     hint = "background is 0 where objects have ids; if the values are classes, train with kind = 'classes'"
     return Finding("problem", cause, hint, {"value": large.value, "share": large.share})

@@ -49,6 +49,12 @@ def enlarged(labels, zoom, order):
     return np.rint(ndimage.zoom(labels.astype(float), zoom, order=order)).clip(0)
 
 
+def disc(radius):
+    return np.add.outer(np.arange(-radius, radius + 1) ** 2, np.arange(-radius, radius + 1) ** 2) <= radius**2
+
+
+GRID_POINTS = np.zeros((128, 128), int)
+GRID_POINTS[4::9, 4::9] = np.arange(1, 197).reshape(14, 14)
 SPOILT = {
     "enlarged": lambda labels: enlarged(labels * 7, 2, 1),
     "enlarged by a spline": lambda labels: enlarged(labels, 1.5, 3),
@@ -71,8 +77,16 @@ SPOILT = {
     "255 where nobody looked": lambda labels: np.where(np.arange(128) < 50, labels, 255),
     "65535 around a window": lambda labels: np.where(np.pad(np.ones((60, 60)), 34) > 0, labels, 65535),
     "65535 in a corner": lambda labels: np.where(np.pad(np.ones((108, 108)), ((0, 20), (0, 20))) > 0, labels, 65535),
+    "255 in a strip": lambda labels: np.where(np.arange(128) < 120, labels, 255),
+    "255 as a line around each": lambda labels: np.where(
+        (labels == 0) & (ndimage.grey_dilation(labels, (3, 3)) > 0), 255, labels
+    ),
     "255 beside nothing": lambda labels: np.where(np.arange(128) < 40, 0, 255) + 0 * labels,
     "one value everywhere": np.ones_like,
+    "background and nothing else": lambda labels: labels == 0,
+    "outlines": lambda labels: np.where(ndimage.grey_erosion(labels, (3, 3)) == labels, 0, labels),
+    "dots": lambda labels: ndimage.grey_dilation(GRID_POINTS + 0 * labels, (3, 3)),
+    "discs": lambda labels: ndimage.grey_dilation(GRID_POINTS + 0 * labels, footprint=disc(2)),
     "points": lambda labels: np.where(
         (np.arange(128)[:, None] % 9 == 0) & (np.arange(128) % 9 == 0), np.arange(128), 0
     ),
@@ -97,6 +111,12 @@ SOUND = {
     "without background": lambda labels: np.kron(np.arange(1, 65).reshape(8, 8), np.ones((16, 16))),
     "one object": lambda labels: labels == labels[labels > 0][0],
     "one large object": lambda labels: np.pad(np.ones((100, 100)), 14),
+    "one object with holes": lambda labels: (labels == 0) & (np.pad(np.ones((60, 60)), 34) > 0),
+    "rods of one size": lambda labels: np.kron(
+        np.arange(1, 257).reshape(16, 16), np.pad(np.ones((2, 5)), ((3, 3), (1, 2)))
+    ),
+    "rings": lambda labels: np.where(ndimage.grey_erosion(labels, (9, 9)) == labels, 0, labels),
+    "255 for one of few": lambda labels: np.where(labels == 1, 255, labels) * (labels < 3),
     "two pieces": lambda labels: np.where(labels == 2, 1, labels),
     "two objects of two pieces": lambda labels: np.select([labels < 3, labels < 5], [labels > 0, 2 * (labels > 2)], 0),
     "enlarged as it should be": lambda labels: ndimage.zoom(labels, 3, order=0),
@@ -145,6 +165,12 @@ def test_what_is_wrong_is_said_with_figures(field):
     (found, *_) = inspect(SPOILT["background 1"](field))
     assert "id, 1, covers" in found.cause
     assert "lies around 25 of 25 others" in found.cause
+
+
+def test_sections_that_are_outlines_are_a_problem_of_volumes_too(field):
+    outlines = np.repeat(SPOILT["outlines"](field)[None], 4, axis=0)
+    (cause,) = problems(outlines)
+    assert "of 25 objects are lines around an empty inside" in cause
 
 
 def test_stray_pixels_are_a_remark_until_they_are_everywhere(field):

@@ -112,7 +112,7 @@ def test_values_without_a_meaning(tmp_path):
     assert "value -2 is negative" in refusal(tif(path, [[0, -2]], "i2"), CELLS)
     assert "holds fractions" in refusal(tif(path, [[0, 0.5]], "f4"), CELLS)
     assert "holds fractions" in refusal(tif(path, [[0, np.nan]], "f4"), CELLS)
-    assert "colour picture" in refusal(png(tmp_path / "x.png", np.zeros((3, 3, 3))), CELLS)
+    assert "colour picture" in refusal(png(tmp_path / "x.png", np.eye(3)[None]), CELLS)
     assert "complex" in refusal(tif(path, [[0, 1]], "c8"), CELLS)
 
 
@@ -168,3 +168,23 @@ def test_the_display_colours_of_a_label_image_are_no_labels(tmp_path):
     for name, imagej in (("fiji.tif", True), ("plain.tif", False)):
         tifffile.imwrite(tmp_path / name, SMALL.astype(np.uint8), photometric="palette", colormap=table, imagej=imagej)
         np.testing.assert_array_equal(read_annotation(tmp_path / name, CELLS).labels, SMALL)
+
+
+def test_grey_that_is_stored_as_colours_is_read_as_ids(tmp_path):
+    opaque = np.full(SMALL.shape, 255)
+    for name, bands in (("rgb.png", [SMALL] * 3), ("rgba.png", [SMALL] * 3 + [opaque])):
+        assert read_labels(png(tmp_path / name, np.stack(bands, axis=-1))).tolist() == SMALL.tolist()
+    tifffile.imwrite(tmp_path / "x.tif", np.stack([SMALL] * 3, axis=-1).astype(np.uint16), photometric="rgb")
+    assert read_annotation(tmp_path / "x.tif", CELLS).labels.tolist() == SMALL.tolist()
+    coloured = refusal(png(tmp_path / "y.png", np.stack([SMALL, SMALL, 2 * SMALL], axis=-1)), CELLS)
+    assert "a colour picture, not a label image (hint: save one number for each object, in grey" in coloured
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_masks_of_one_bit_are_as_people_see_them(tmp_path, white_is_zero):
+    white = SMALL > 0
+    kind = "miniswhite" if white_is_zero else "minisblack"
+    stored = ~white if white_is_zero else white
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric=kind, metadata=None, software="scanner")
+    data = DataSettings(kind="classes", classes=("cell",))
+    assert read_annotation(tmp_path / "x.tif", data).labels.tolist() == white.astype(int).tolist()

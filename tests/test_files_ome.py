@@ -83,7 +83,7 @@ def test_a_grey_image_beside_a_picture_in_colour_is_whole(tmp_path, first):
     def rewrite(pages):
         with tifffile.TiffWriter(path) as tif:
             for n, name in enumerate(order[:pages]):
-                about = f'{HEAD}>{head}{colours.replace("uint16", "uint8")}{tail}</OME>' if n == 0 else None
+                about = f"{HEAD}>{head}{colours.replace('uint16', 'uint8')}{tail}</OME>" if n == 0 else None
                 kind = "rgb" if name == "label" else "minisblack"
                 tif.write(arrays[name], description=about, metadata=None, photometric=kind)
 

@@ -22,6 +22,7 @@ from biounet.volume import Grid
 
 _LARGEST = np.iinfo(np.int32).max
 _JPEG = b"\xff\xd8\xff"
+_COLOURS = 3
 _SHOWN = 5  # values that a message lists
 
 
@@ -188,8 +189,9 @@ def _colour_codes(raw: RawImage, path: Path) -> NDArray[np.int32]:
 
 
 def _integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
-    """Return the numbers of a label image, shape ``([z,] y, x)``: its palette is display."""
+    """Return the numbers of a label image, shape ``([z,] y, x)``: its palette is display, unless it is a mask."""
     raw = open_raw(path)
+    raw = in_colour(raw, path) if raw.dtype == np.bool_ else raw  # of which white may be 0
     if raw.dtype.kind not in "biuf":
         raise InputError(f"labels of type {raw.dtype} are not supported", path=path)
     values = raw.load()
@@ -200,8 +202,8 @@ def _integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
     gone = tuple(n for n, letter in enumerate(named) if values.shape[n] == 1 and letter not in "YX")
     values, axes = values.squeeze(gone), "".join(letter for n, letter in enumerate(named) if n not in gone)
     values, axes = _chosen(values, axes, options, path)
-    if axes.startswith("S") or axes.endswith("S"):
-        raise InputError("a colour picture, not a label image", path=path, hint="declare its colours in data.palette")
+    if "S" in axes:
+        values, axes = _grey(values, axes.index("S"), path), axes.replace("S", "")
     if axes not in ("YX", "ZYX", "QYX", "IYX"):
         raise InputError(f"a label image has axes YX or ZYX, not {raw.axes} of shape {_shape(raw.shape)}", path=path)
     if values.dtype.kind == "f":
@@ -211,6 +213,15 @@ def _integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
             raise InputError(f"label {values.max():g} is no object id", path=path)
         values = values.astype(np.int64)
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
+
+
+def _grey(values: NDArray[Any], at: int, path: Path) -> NDArray[Any]:
+    """Return the one value that all colours of a pixel have, as programs store grey that know nothing but colours."""
+    bands = np.moveaxis(values, at, 0)
+    if len(bands) < _COLOURS or any((band != bands[0]).any() for band in bands[1:]):
+        hint = "save one number for each object, in grey, or declare the colours of classes in data.palette"
+        raise InputError("a colour picture, not a label image", path=path, hint=hint)
+    return np.asarray(bands[0])
 
 
 def _named(raw: RawImage, options: ReadOptions | None, path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 from biounet.errors import InputError
 from biounet.files.calibration import calibration
@@ -43,7 +43,7 @@ def read_tiff(path: Path) -> RawImage:
     with _opened(path) as (tif, ome):
         pages = count_pages(tif, path)
         if ome is not None:
-            ome.refuse_parts(path, pages, lambda page: tif.pages.get(page).samplesperpixel)
+            ome.refuse_parts(path, pages, lambda page: _planes_of(tif.pages.get(page)))
         series = _only_series(tif, ome, path)
         level = series.levels[0]
         said = ome.about(series) if ome is not None else calibration(tif, level.keyframe)
@@ -90,6 +90,10 @@ def _opened(path: Path) -> Iterator[tuple[TiffFile, Ome | None]]:
             about = {"omexml": ome.xml} if ome.describes(tif.pages.first) else {"is_ome": False}
             tif = stack.enter_context(TiffFile(path, _multifile=False, **about))
         yield tif, ome
+
+
+def _planes_of(page: TiffPage | TiffFrame | None) -> int:
+    return int(page.samplesperpixel) if isinstance(page, TiffPage) else 1
 
 
 def _only_series(tif: TiffFile, ome: Ome | None, path: Path) -> TiffPageSeries:
