@@ -49,6 +49,25 @@ def test_masks_beside_their_images(folders):
     assert evaluate_folders(out, truth, DataSettings()).ap == (2 / 3,) * 9
 
 
+def test_one_name_in_two_spellings(tmp_path):
+    write(tmp_path / "truth" / "Zelle a\u0308-mask.tif", picture("11.22"))
+    write(tmp_path / "truth" / "face_mask.tif", picture("11.22"))
+    write(tmp_path / "out" / "Zelle ä_labels.tif", picture("11.22"))
+    write(tmp_path / "truth" / "cell1.tif", picture("11.22"))
+    write(tmp_path / "out" / "face_mask_labels.tif", picture("11.22"))
+    write(tmp_path / "out" / "Cell1_labels.tif", picture("11.22"))
+    assert evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
+
+
+def test_images_that_say_that_they_are(tmp_path):
+    for name in ("000_img.tif", "001_img.tif"):
+        write(tmp_path / "truth" / name, picture("99999"))
+    for number in "01":
+        write(tmp_path / "truth" / f"00{number}_masks.tif", picture("11.22"))
+        write(tmp_path / "out" / f"00{number}_img_labels.tif", picture("11.22"))
+    assert evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
+
+
 def test_results_below_the_truth_are_no_truth(folders):
     out, truth = folders
     out = out.rename(truth / "biounet-out")

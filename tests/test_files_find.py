@@ -211,6 +211,57 @@ def test_everything_without_a_partner_is_listed_at_once(make):
     assert all(name in str(caught.value) for name in ("b.tif", "z.tif", "c.png"))
 
 
+def test_one_name_in_two_spellings(make):
+    """A Mac writes umlauts as two characters, Windows pays no heed to capitals."""
+    root = make("i/Zelle ä.tif", "l/Zelle a\u0308.tif", "i/Cell1.TIF", "l/cell1_Mask.png")
+    assert [pair.label.name for pair in find_pairs(root / "i", root / "l")] == ["cell1_Mask.png", "Zelle a\u0308.tif"]
+    both = make("j/a.tif", "j/A.tif", "m/a.tif", "m/A.tif")
+    assert {(pair.image.name, pair.label.name) for pair in find_pairs(both / "j", both / "m")} == {
+        ("a.tif", "a.tif"),
+        ("A.tif", "A.tif"),
+    }
+
+
+@pytest.mark.parametrize("end", ["-mask", "-labels", ".seg", " mask", "_seg-manual", "-cp_masks"])
+def test_endings_of_annotations_whatever_is_before_them(make, end):
+    root = make("a b.tif", f"a b{end}.png", "i/x.tif", f"l/x{end}.tif")
+    assert stems(find_pairs(root / "i", root / "l"), root) == [("i/x.tif", f"l/x{end}.tif")]
+    assert relatives(find_images([root])) == ["a b.tif", "i/x.tif"]
+
+
+def test_images_that_say_that_they_are(make):
+    """As in the data of Cellpose."""
+    root = make("000_img.png", "000_masks.png", "001_img.png", "001_masks.png")
+    assert stems(find_pairs(root), root) == [(f"00{n}_img.png", f"00{n}_masks.png") for n in (0, 1)]
+    other = make("i/a.tif", "i/a_img.tif", "l/a.tif", "l/a_img.tif")
+    assert len(find_pairs(other / "i", other / "l")) == 2
+
+
+def test_images_that_are_called_like_annotations(make):
+    """Where the folder is said to hold images, and there is an annotation of that name."""
+    root = make("i/face_mask.tif", "l/face_mask.tif", "i/siRNA_label.tif", "l/siRNA_label_masks.tif")
+    expected = [("i/face_mask.tif", "l/face_mask.tif"), ("i/siRNA_label.tif", "l/siRNA_label_masks.tif")]
+    assert stems(find_pairs(root / "i", root / "l"), root) == expected
+    mixed = make("j/a.tif", "j/a_mask.tif", "m/a_mask.tif")
+    assert stems(find_pairs(mixed / "j", mixed / "m"), mixed) == [("j/a.tif", "m/a_mask.tif")]
+    beside = make("k/siRNA_label.tif", "k/siRNA_label_masks.tif", "k/b.tif", "k/b_mask.tif") / "k"
+    assert {pair.image.name: pair.label.name for pair in find_pairs(beside)} == {
+        "siRNA_label.tif": "siRNA_label_masks.tif",
+        "b.tif": "b_mask.tif",
+    }
+
+
+@pytest.mark.parametrize("end", ["_GT", "_Object Identities", "-nuclei"])
+def test_an_ending_that_nobody_knows_is_named(make, end):
+    root = make("i/a.tif", f"l/a{end}.tif")
+    with pytest.raises(InputError) as caught:
+        find_pairs(root / "i", root / "l")
+    assert f"if a{end}.tif is it, say which in the recipe, such as data.annotation = '{end[1:]}'" in str(caught.value)
+    assert stems(find_pairs(root / "i", root / "l", (), (end[1:],)), root) == [("i/a.tif", f"l/a{end}.tif")]
+    other = make("j/img_1.tif", "m/drawn_1.tif")
+    assert "in a CSV with the columns image and label" in match_pairs(other / "j", other / "m")[1].problems[-1]
+
+
 def test_no_pair_at_all(make):
     root = make("a/x.txt")
     for images, labels in ((root / "a", None), (root / "none", root), (root / "a", root / "none")):

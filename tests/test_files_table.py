@@ -93,6 +93,14 @@ def test_every_dialect_says_the_same(tmp_path_factory, names, separator, end, bl
         ("image,label\na.tif\n", "line 2 lacks an image or a label"),
         ("image;label\n\na.tif;\n", "line 3 lacks an image or a label"),
         ("image,label\nC:\\data\\a.tif,l/a.tif\n", "of Windows"),
+        (
+            "image,mask\na.tif,b.tif\n",
+            "its first line has: image, mask (hint: call the column of the annotation 'label', not 'mask'",
+        ),
+        ("image,image,label\na.tif,b.tif,c.tif\n", "two columns are called image"),
+        ("image,label\na.tif,b.tif\n\na.tif,c.tif\n", "line 4 names a.tif again, as line 2 does"),
+        ("image,label\na.tif,b.tif\na.tif,b.tif\n", "line 3 names a.tif again, as line 2 does"),
+        ("PK\3\4 a\0b", "save it as CSV"),
     ],
 )
 def test_what_is_different_is_named(tmp_path, text, said):
@@ -106,3 +114,18 @@ def test_channels_whatever_their_capitals(folder):
     (folder / "c.csv").write_text("Case;T1C;Flair;LABEL\n1;i/a.tif;i/a.tif;l/a.tif\n")
     recipe = parse_recipe({"data": {"channels": ["t1c", "flair"]}})
     assert len(find_pairs(folder / "c.csv", None, recipe.data.channels)[0].files()) == 2
+
+
+def test_names_that_a_mac_spells_in_two_characters(folder):
+    for name in ("ä.tif", "o\u0308.tif"):
+        (folder / "i" / name).write_bytes((folder / "i/a.tif").read_bytes())
+    (folder / "mac.csv").write_text("image,label\ni/a\u0308.tif,l/a.tif\ni/ö.tif,l/a.tif\n", "utf-8")
+    assert [pair.image.name for pair in find_pairs(folder / "mac.csv")] == ["ä.tif", "o\u0308.tif"]
+
+
+def test_a_path_of_another_machine_is_said_once(folder):
+    (folder / "other.csv").write_text("image,label\nC:\\i\\a.tif,C:\\l\\a.tif\ni/a.tif,l/a.tif\n")
+    report = check_data(folder / "other.csv", None, Recipe())
+    assert len(report.problems) == 2
+    assert all("a path of Windows, on another machine" in problem for problem in report.problems)
+    assert len(report.rows) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,6 +21,14 @@ ANNOTATIONS = (
 In a NIfTI file a mask is none, as it may be that of the brain; masks are those of objects.
 """
 
+IMAGES = ("_img", "_image", "_raw")
+"""How the names of images end beside annotations of the same begin, as in the data of Cellpose."""
+
+SEPARATORS = "_-. "
+"""What stands before the ending of a name."""
+
+_SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
+
 
 def is_image(path: Path) -> bool:
     """Whether the suffix is one that images have."""
@@ -36,13 +45,26 @@ def is_result(path: Path) -> bool:
     return bool(ending(path, OUTPUTS)) or is_annotation(path)
 
 
+def spelt(text: str) -> str:
+    """Return a name in the one spelling of Unicode: a Mac writes umlauts as two characters."""
+    return unicodedata.normalize("NFC", text)
+
+
+def mask_ending(path: Path) -> str:
+    """Return the longest ending of annotations that a name has, such as ``_masks`` or ``-mask``; empty: none."""
+    stem, plain = stem_of(path), [end.replace("-", "_") for end in MASKS]
+    low = _SEPARATOR.sub("_", stem.lower())
+    length = max((len(end) for end in plain if low.endswith(end)), default=0)
+    return stem[len(stem) - length :]
+
+
 def is_annotation(path: Path, names: Sequence[str] = ()) -> bool:
     """Whether the name is that of an annotation: ``x_masks.tif``, ``seg.nii.gz``, or as `names` say.
 
     A NIfTI file whose name ends in ``mask``, such as ``brainmask.nii.gz``, is a label map too.
     """
     stem = stem_of(path).lower()
-    if f"_{stem}".endswith(MASKS):
+    if mask_ending(path) or f"_{stem}" in MASKS:
         return True
     if is_nifti(path) and (stem in ANNOTATIONS or stem.endswith("mask")):
         return True
@@ -71,7 +93,7 @@ def before_annotation(stem: str, names: Sequence[str]) -> str | None:
     Such as ``p1``; empty where all of the stem is the name.
     """
     own = [name.casefold().removeprefix("*_").removeprefix("_") for name in names]
-    starts = [match.end() for match in re.finditer("_", stem)]
+    starts = [match.end() for match in _SEPARATOR.finditer(stem)]
     for start in [*reversed(starts), 0]:
         rest = stem[start:].casefold()
         if any(fnmatch(rest, name) for name in own):

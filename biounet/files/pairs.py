@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,18 @@ from biounet.files.foreign import refuse_foreign
 from biounet.files.left_out import LeftOut, reason_against
 from biounet.files.names import (
     ANNOTATIONS,
+    IMAGES,
     MASKS,
     OUTPUTS,
+    SEPARATORS,
     before_annotation,
     ending,
     is_annotation,
     is_body_mask,
     is_image,
+    mask_ending,
     natural,
+    spelt,
     stem_of,
 )
 from biounet.files.table import read_table
@@ -132,17 +137,45 @@ def match_pairs(
     plain = [image for image in found.images if image.path.is_file()]
     found.left_out += [LeftOut(image.path, "not a file") for image in found.images if not image.path.is_file()]
     plain = [image for image in plain if not inside or image.path.resolve() not in apart]
+    chosen = annotated.named(names.annotation)
+    if not inside:
+        plain += _called_like_annotations(found.left_out, plain, images, chosen, labels)
+        taken = {image.path for image in plain}
+        found.left_out = [file for file in found.left_out if file.path not in taken]
     if not plain:
         refuse_foreign(images)
-    cases = group_cases(plain, channels)
-    return _match(cases, annotated.named(names.annotation), labels, names, [*found.left_out, *annotated.left_out])
+    cases = group_cases(sorted(plain, key=lambda image: natural(image.path)), channels)
+    return _match(cases, chosen, labels, names, [*found.left_out, *annotated.left_out])
+
+
+def _called_like_annotations(
+    left_out: Iterable[LeftOut], images: Iterable[FoundImage], root: Path, labels: Iterable[Path], label_root: Path
+) -> list[FoundImage]:
+    """Return files that are called like annotations and are images: an annotation has their name, and no other image.
+
+    Parameters
+    ----------
+    left_out
+        Files below `root`, the folder of the images.
+    images
+        Those that are found already.
+    labels
+        Annotations below `label_root`.
+    """
+    known = {_key(image.relative.parent, image.stem) for image in images}
+    wanted: set[str] = set()
+    for label in labels:
+        place = label.relative_to(label_root).parent
+        keys = {_key(place, stem_of(label)), _key(place, _before_mask(label))}
+        wanted |= keys if not keys & known else set()
+    files = [file.path for file in left_out if is_image(file.path) and not file.path.name.startswith(".")]
+    named = [FoundImage(file, file.relative_to(root)) for file in files if not ending(file, OUTPUTS)]
+    return [image for image in named if _key(image.relative.parent, image.stem) in wanted]
 
 
 def _from_table(path: Path, channels: Sequence[str]) -> tuple[list[Pair], Unpaired]:
     rows, absent = read_table(path, channels)
-    gone = {problem.removesuffix(" does not exist") for problem in absent}
-    whole = [row for row in rows if not any(str(file) in gone for file in row)] if absent else rows
-    return [Pair(row[0], row[-1], row[1:-1]) for row in whole], Unpaired(tuple(absent))
+    return [Pair(row[0], row[-1], row[1:-1]) for row in rows], Unpaired(tuple(absent))
 
 
 @dataclass
@@ -176,6 +209,9 @@ def _match_inside(folder: Path, names: Names) -> tuple[list[Pair], Unpaired]:
     every = _annotations(folder)
     found = group_cases([FoundImage(file, file.relative_to(folder)) for file in every.files], names.channels)
     masks = [image.path for image in found if not image.is_case and _is_mask(image.path, folder, names.annotation)]
+    stems = {(image.path.parent, image.stem) for image in found}
+    own = {mask for mask in _annotated_masks(masks) if (mask.parent, _before_mask(mask)) not in stems}
+    masks = [mask for mask in masks if mask not in own]
     apart = set(masks)
     images = [image for image in found if image.is_case or image.path not in apart]
     chosen = _Labels(masks, []).named(names.annotation)
@@ -183,34 +219,56 @@ def _match_inside(folder: Path, names: Names) -> tuple[list[Pair], Unpaired]:
     return _match(images, chosen, folder, names, [*every.left_out, *other])
 
 
+def _before_mask(path: Path) -> str:
+    """Return a name without the ending that annotations have."""
+    return stem_of(path).removesuffix(mask_ending(path))
+
+
+def _annotated_masks(masks: Iterable[Path]) -> set[Path]:
+    """Return those that are images: ``x_label.tif``, where there is ``x_label_masks.tif``."""
+    begins = {(mask.parent, _before_mask(mask)) for mask in masks if mask_ending(mask)}
+    return {mask for mask in masks if (mask.parent, stem_of(mask)) in begins}
+
+
 def _match(
     images: Sequence[FoundImage], labels: Iterable[Path], root: Path, names: Names, left_out: Iterable[LeftOut]
 ) -> tuple[list[Pair], Unpaired]:
-    lonely = _lonely(images)
-    known = {_key(image.relative.parent, image.stem) for image in images} | {*lonely.values()}
+    others = _other_keys(images)
+    known = {_key(image.relative.parent, image.stem) for image in images} | {*others.values()}
     by_key, problems = _labels_by_key(labels, root, names.annotation, known)
+    strange = {key: label for key, label in by_key.items() if key not in known}
+    folded, longer = _folded(strange, known), _longer_names(strange.values(), root)
     pairs: dict[str, Pair] = {}
     used: set[Path] = set()
     for image in images:
         key = _key(image.relative.parent, image.stem)
         own = image.annotations(names.annotation)
-        label = by_key.get(key) or by_key.get(lonely.get(image.path, key)) or (own[0] if len(own) == 1 else None)
+        label = by_key.get(key) or by_key.get(others.get(image.path, key)) or folded.get(key.casefold())
+        label = label or (own[0] if len(own) == 1 else None)
         if image.problem:
             problems.append(f"{image.path}: {image.problem}")
         elif key in pairs:
             problems.append(f"{image.path} and {pairs[key].image} have one name")
         elif label is None:
-            problems.append(_without_annotation(image, own))
+            problems.append(_without_annotation(image, own, longer.get(key)))
         else:
             pairs[key] = Pair(image.path, label, image.others)
             used.add(label)
     surplus = [label for label in by_key.values() if label not in used]
-    other = [LeftOut(label, "a mask of no image") for label in surplus if is_body_mask(label)]
     problems += [f"{label} has no image" for label in surplus if not is_body_mask(label)]
-    other += [LeftOut(file, "neither a channel nor the annotation") for image in images for file in image.beside]
-    other += [LeftOut(file, "no channel of the recipe") for image in images for file in image.unused]
-    ignored = tuple(file for file in (*left_out, *other) if file.path not in used)
-    return list(pairs.values()), Unpaired(tuple(problems), ignored)
+    if images and surplus and not pairs and not any("(hint: " in problem for problem in problems):
+        cause = f"{root}: no annotation is called like an image, such as {images[0].path.name}"
+        problems.append(f"{cause} (hint: rename them, or name both in a CSV with the columns image and label)")
+    other = [*left_out, *_no_partners(images, surplus)]
+    return list(pairs.values()), Unpaired(tuple(problems), tuple(file for file in other if file.path not in used))
+
+
+def _no_partners(images: Iterable[FoundImage], surplus: Iterable[Path]) -> Iterator[LeftOut]:
+    """Give the files that are no partner of another, and that is no problem."""
+    yield from (LeftOut(label, "a mask of no image") for label in surplus if is_body_mask(label))
+    for image in images:
+        yield from (LeftOut(file, "neither a channel nor the annotation") for file in image.beside)
+        yield from (LeftOut(file, "no channel of the recipe") for file in image.unused)
 
 
 def _labels_by_key(
@@ -227,36 +285,67 @@ def _labels_by_key(
     return by_key, problems
 
 
-def _without_annotation(image: FoundImage, own: Sequence[Path]) -> str:
-    """Say that a case has no annotation, or too many, and how to name the right one."""
+def _longer_names(labels: Iterable[Path], root: Path) -> dict[str, tuple[Path, str]]:
+    """Return annotations of no image by the keys of images that they could be of, and how their names go on."""
+    longer: dict[str, tuple[Path, str]] = {}
+    for label in labels:
+        stem, place = stem_of(label), label.relative_to(root).parent
+        for at, letter in enumerate(stem):
+            if at and letter in SEPARATORS and stem[at + 1 :]:
+                longer.setdefault(_key(place, stem[:at]), (label, stem[at + 1 :]))
+    return longer
+
+
+def _without_annotation(image: FoundImage, own: Sequence[Path], likely: tuple[Path, str] | None) -> str:
+    """Say that an image or case has no annotation, or too many, and how to name the right one."""
     hint = "say which in the recipe, such as data.annotation = "
     if own:
         shown = ", ".join(file.name for file in own)
         return f"{image.path} could have more than one annotation: {shown} (hint: {hint}'{stem_of(own[0])}')"
+    if not image.beside and likely is not None:
+        return f"{image.path} has no annotation (hint: if {likely[0].name} is it, {hint}'{likely[1]}')"
     if not image.beside:
         return f"{image.path} has no annotation"
-    likely = [file for file in image.beside if not is_body_mask(file)]
-    if not likely:
+    beside = [file for file in image.beside if not is_body_mask(file)]
+    if not beside:
         return f"{image.path} has no annotation, and a mask is none unless the recipe says so with data.annotation"
-    shown = ", ".join(file.name for file in likely[:_SHOWN])
-    name = stem_of(likely[0]).removeprefix(f"{image.stem}_")
+    shown = ", ".join(file.name for file in beside[:_SHOWN])
+    name = stem_of(beside[0]).removeprefix(f"{image.stem}_")
     return f"{image.path} has no annotation (hint: if one of {shown} is it, {hint}'{name}')"
 
 
-def _lonely(images: Sequence[FoundImage]) -> dict[Path, str]:
-    """Return the images that are alone in their folder, for which an annotation called ``seg.nii.gz`` can be."""
+def _other_keys(images: Sequence[FoundImage]) -> dict[Path, str]:
+    """Return other keys of images, for which an annotation can be.
+
+    That of their folder where they are alone in it, as of ``seg.nii.gz``, or else, of ``x_img.tif``, that of ``x``.
+    """
     folders: dict[Path, list[Path]] = {}
+    keys: dict[Path, str] = {}
     for image in images:
-        if not image.is_case:
-            folders.setdefault(image.relative.parent, []).append(image.path)
-    return {files[0]: _key(folder, "") for folder, files in folders.items() if len(files) == 1}
+        if image.is_case:
+            continue
+        folders.setdefault(image.relative.parent, []).append(image.path)
+        if end := ending(image.path, IMAGES):
+            keys[image.path] = _key(image.relative.parent, image.stem[: -len(end)])
+    taken = {_key(image.relative.parent, image.stem) for image in images}
+    keys = {path: key for path, key in keys.items() if key not in taken}
+    return {files[0]: _key(folder, "") for folder, files in folders.items() if len(files) == 1} | keys
+
+
+def _folded(labels: Mapping[str, Path], known: Collection[str]) -> dict[str, Path]:
+    """Return annotations by keys without capitals, where one annotation and one image fit."""
+    found: dict[str, list[Path]] = {}
+    for key, label in labels.items():
+        found.setdefault(key.casefold(), []).append(label)
+    images = Counter(key.casefold() for key in known)
+    return {key: own[0] for key, own in found.items() if len(own) == images[key] == 1}
 
 
 def _key_of_label(label: Path, root: Path, names: Sequence[str], known: Collection[str]) -> str:
     """Return the key of the image that a label image can be of: one that there is, if any of its names fits."""
-    stem, end = stem_of(label), ending(label, MASKS)
+    stem = stem_of(label)
     before = before_annotation(stem, names)
-    begins = [*([] if before is None else [before]), stem[: len(stem) - len(end)], stem]
+    begins = [*([] if before is None else [before]), _before_mask(label), stem]
     if f"_{stem.lower()}" in MASKS or stem.lower() in ANNOTATIONS:
         begins.append("")  # called like an annotation and nothing else: that of its folder
     keys = [_key(label.relative_to(root).parent, begin) for begin in begins]
@@ -265,7 +354,7 @@ def _key_of_label(label: Path, root: Path, names: Sequence[str], known: Collecti
 
 def _key(folder: Path, stem: str) -> str:
     parts = [part for part in folder.parts if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
-    return "/".join([*parts, stem] if stem else parts)
+    return spelt("/".join([*parts, stem] if stem else parts))
 
 
 def _is_mask(path: Path, root: Path, names: Sequence[str]) -> bool:

@@ -13,12 +13,13 @@ from biounet.files.cases import FoundImage, group_cases
 from biounet.files.find import walk
 from biounet.files.foreign import refuse_foreign
 from biounet.files.names import (
-    MASKS,
+    IMAGES,
     before_annotation,
-    ending,
     is_body_mask,
     is_image,
+    mask_ending,
     natural,
+    spelt,
     stem_of,
 )
 
@@ -92,8 +93,10 @@ def _annotations(truth: Path, predicted: Path, channels: Sequence[str], names: S
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in named or loose:
         groups[_key(path, truth, names)].append(path)
-    if any(len(group) > 1 for group in groups.values()):  # a_masks.tif beside its image a.tif
-        groups = {key: [path for path in group if ending(path, MASKS)] for key, group in groups.items()}
+    if any(len(group) > 1 for group in groups.values()) or any(
+        f"{key}{end}" in groups for key in groups for end in IMAGES
+    ):  # a_masks.tif beside its image a.tif, or a_img.tif
+        groups = {key: [path for path in group if mask_ending(path)] for key, group in groups.items()}
     return _only("annotation", [*cases, *((key, path) for key, group in groups.items() for path in group)])
 
 
@@ -116,9 +119,8 @@ def _only(what: str, paths: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 def _key(path: Path, root: Path, names: Sequence[str] = ()) -> str:
     stem, folder = stem_of(path), path.relative_to(root).parent
     before = before_annotation(stem, names)
-    if before is not None:
-        return (folder / before).as_posix() if before else (folder / stem).as_posix()
-    return (folder / stem[: len(stem) - len(ending(path, MASKS))]).as_posix()
+    name = stem.removesuffix(mask_ending(path)) if before is None else before or stem
+    return spelt((folder / name).as_posix())
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,15 @@ class _Index:
         return {name: found[0] for name, found in names.items() if len(found) == 1}
 
     @cached_property
+    def _without_capitals(self) -> dict[str, list[Path]]:
+        """Results of no annotation by their keys in small letters."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        for key, path in self.results.items():
+            if key not in self.annotations:
+                found[key.casefold()].append(path)
+        return found
+
+    @cached_property
     def _names_are_unique(self) -> bool:
         return len({PurePosixPath(key).name for key in self.annotations}) == len(self.annotations)
 
@@ -149,9 +160,15 @@ class _Index:
     def result_of(self, key: str) -> Path | None:
         """Return the result with the name of an annotation, or else that of its case."""
         own = PurePosixPath(key)
-        found = self.results.get(key) or (self._by_name.get(own.name) if self._names_are_unique else None)
-        if found is not None:
-            return found
+        full = own.with_name(spelt(stem_of(self.annotations[key])))  # an image may be called like an annotation
+        for place in (own, full, *(own.with_name(f"{own.name}{end}") for end in IMAGES)):
+            if (found := self.results.get(place.as_posix())) is not None:
+                return found
+        if self._names_are_unique and own.name in self._by_name:
+            return self._by_name[own.name]
+        alike = self._without_capitals.get(key.casefold(), [])
+        if len(alike) == 1:
+            return alike[0]
         case = own.parent if own.parent.name and self._in_folder[own.parent] == 1 else own
         names = [case, *(case / name for name in (case.name, *self.channels))]
         fitting = [self.results[name.as_posix()] for name in names if name.as_posix() in self.results]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -12,6 +13,7 @@ from biounet.errors import InputError
 
 _SEPARATORS = ",;\t|"
 _LABEL = "label"
+_LIKELY = ("mask", "label", "annotation", "segmentation", "seg", "truth", "label_path", "mask_path")
 _BEGIN = 64  # characters in which a file that is no text has a zero byte
 
 
@@ -30,29 +32,47 @@ def read_table(path: Path, channels: Sequence[str]) -> tuple[list[tuple[Path, ..
 
     Returns
     -------
-    The files of each row, the annotation last; and a sentence for each file that does not exist.
+    The files of each row, the annotation last, without rows of files that do not exist; and a sentence for each of
+    these.
 
     Raises
     ------
     InputError
-        If it is no table, or lacks a column or an entry: it names what is there and what is expected.
+        If it is no table, or lacks a column or an entry: it names what is there and what is expected; if it names an
+        image twice.
     """
     header, rows = _parse(_text_of(path), path, (*channels, "image", _LABEL))
     several = len(channels) > 1 and bool({name.casefold() for name in channels} & set(header))
     wanted = [*(channels if several else ["image"]), _LABEL]
     missing = [name for name in wanted if name.casefold() not in header]
     if missing:
-        shown = ", ".join(name or "(none)" for name in header) or "nothing"
-        cause = f"expected a CSV with the columns {', '.join(wanted[:-1])} and {_LABEL}; its first line has: {shown}"
-        raise InputError(cause, path=path)
+        raise _lacks(header, wanted, path)
+    twice = [name for name in wanted if header.count(name.casefold()) > 1]
+    if twice:
+        raise InputError(f"two columns are called {twice[0]}", path=path)
     places = [header.index(name.casefold()) for name in wanted]
-    files = []
+    files: list[tuple[Path, ...]] = []
+    lines: dict[tuple[Path, ...], int] = {}
     for number, row in rows:
         entries = [row[place] if place < len(row) else "" for place in places]
         if not all(entries):
             raise InputError(f"line {number} lacks an image or a label", path=path)
         files.append(tuple(_file(path.parent, entry) for entry in entries))
-    return files, [_absent(file) for row in files for file in row if not _is_file(file)]
+        first = lines.setdefault(files[-1][:-1], number)
+        if first != number:
+            raise InputError(f"line {number} names {entries[0]} again, as line {first} does", path=path)
+    absent = {file: _absent(file) for row in files for file in row if not _is_file(file)}
+    return [row for row in files if not absent.keys() & {*row}], list(absent.values())
+
+
+def _lacks(header: Sequence[str], wanted: Sequence[str], path: Path) -> InputError:
+    shown = ", ".join(name or "(none)" for name in header) or "nothing"
+    cause = f"expected a CSV with the columns {', '.join(wanted[:-1])} and {_LABEL}; its first line has: {shown}"
+    likely = [name for name in header if name.rstrip("s") in _LIKELY]
+    hint = (
+        f"call the column of the annotation '{_LABEL}', not '{likely[0]}'" if likely and _LABEL not in header else None
+    )
+    return InputError(cause, path=path, hint=hint)
 
 
 def _text_of(path: Path) -> str:
@@ -68,7 +88,9 @@ def _text_of(path: Path) -> str:
             continue
         if "\0" not in text[:_BEGIN]:
             return text
-    raise InputError("not a CSV table of text", path=path, hint="or name the annotation too")
+    workbook = content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0"))
+    hint = "save it as CSV in the spreadsheet" if workbook else "or name the annotation too"
+    raise InputError("not a CSV table of text", path=path, hint=hint)
 
 
 def _parse(text: str, path: Path, known: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -99,11 +121,11 @@ def _split(text: str, separator: str, path: Path) -> list[list[str]]:
 
 
 def _file(folder: Path, entry: str) -> Path:
-    """Return a file as the table names it; with backslashes for slashes where only that is a file."""
-    plain = folder / entry
-    if "\\" in entry and not _is_file(plain) and not PureWindowsPath(entry).drive:
-        return folder / entry.replace("\\", "/")
-    return plain
+    """Return a file as the table names it; with slashes for backslashes, or umlauts otherwise, where there is that."""
+    slashed = entry if PureWindowsPath(entry).drive else entry.replace("\\", "/")
+    tries = [folder / entry, folder / slashed]
+    tries += [folder / unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
+    return next((file for file in tries if _is_file(file)), tries[1])
 
 
 def _is_file(path: Path) -> bool:
