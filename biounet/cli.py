@@ -84,7 +84,7 @@ def segment(
     with Readers(0 if dry_run else given.count_readers(images, jobs)) as readers:
         from biounet.api import load
         from biounet.batch import segment_batch
-        from biounet.job import BatchOptions, exit_code
+        from biounet.job import BatchOptions, exit_code, unknown_sizes
         from biounet.segment import SegmentOptions
 
         segmenter = load(model, device)
@@ -106,6 +106,8 @@ def segment(
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
         say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
+        if unknown := unknown_sizes(rows):
+            say(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
     if search.left_out and not quiet:
         say(describe_left_out(search.left_out), sys.stderr)
     raise typer.Exit(exit_code(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from torch.utils.data import Dataset, Sampler
 from biounet.annotation import UNLABELLED, Annotation, Kind
 from biounet.distances import signed_distance
 from biounet.files import Pair, ReadOptions, read_annotation, unknown_regions
+from biounet.looks import Looks, looks_of
 from biounet.loss import boundary_regions, weights_of
-from biounet.normalise import normalise, rescale
+from biounet.normalise import rescale, rescale_labels, scale_intensities
 from biounet.orientation import canonical_volume
 from biounet.preflight import Placed, place
 from biounet.preflight import hold_out as hold_out
@@ -58,6 +59,8 @@ class Case:
         The axis across which single planes are labelled, whose sections are learned; None where objects are.
     body_alone
         Whether the surroundings of the body were removed from the image.
+    looks
+        How the image looks, from `biounet.looks.looks_of`.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Case:
     grid: Grid
     across: int | None = None
     body_alone: bool = False
+    looks: Looks = field(default_factory=dict)
 
     @property
     def labelled(self) -> int:
@@ -100,8 +104,12 @@ def make_case(volume: Volume, annotation: Annotation, recipe: Recipe) -> Case:
 def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Recipe) -> Case:
     """Make what the network learns from an image and the place of its annotation on the working grid."""
     volume = canonical_volume(volume)
-    image = rescale(normalise(volume.array, recipe.normalise)[(slice(None), *placed.body)], placed.zoom)
+    scaled = scale_intensities(volume.array, recipe.normalise)
+    image = rescale(scaled.image[(slice(None), *placed.body)], placed.zoom)
     labels, steps = placed.labels, placed.steps
+    if scaled.acquired is not None:  # nobody can have seen anything there
+        there = rescale_labels(scaled.acquired[placed.body].astype(np.int32), labels.shape)
+        labels = np.where(there > 0, labels, UNLABELLED)
     if placed.across is not None:  # the recipe counts along the axes of the file
         recipe = recipe.replace("data", slices="zyx"[placed.across])
     drawn = Annotation(labels, annotation.kind, Grid(labels.shape), annotation.source)
@@ -118,6 +126,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
         grid=volume.grid,
         across=placed.across,
         body_alone=placed.body_alone,
+        looks=looks_of(volume, replace(scaled, image=image)),
     )
 
 

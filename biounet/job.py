@@ -80,7 +80,8 @@ class Row:
     image
         The input as it was given, relative to the input folder where there is one.
     status
-        ``ok``; ``empty``: nothing was found; ``flagged``: done, with something that a user should look at; ``failed``.
+        ``ok``; ``empty``: nothing was found, and nothing is odd about it; ``flagged``: done, with something that a user
+        should look at; ``failed``.
     count
         Number of objects; None where nothing was measured.
     seconds
@@ -251,6 +252,13 @@ def is_same(file: Path, known: InputFile) -> bool:
         return now.st_mtime_ns == known.mtime_ns or not known.sha256 or hash_file(file) == known.sha256
     except OSError:
         return False
+
+
+def unknown_sizes(rows: Sequence[Row]) -> str:
+    """Say of how many images the pixel size is unknown; empty where it is known of all."""
+    done = [row for row in rows if row.status != "failed"]
+    unknown = sum(row.details.get("spacing") is None for row in done)
+    return f"unknown in {unknown} of {len(done)} images" if unknown else ""
 
 
 def exit_code(rows: Sequence[Row]) -> int:

@@ -57,8 +57,10 @@ class Card(Settings):
     lengths
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
     seen
-        Ranges over the training images of `biounet.quality.looks_of`, and of the median diameter of the objects in an
-        image, in pixels of the working grid.
+        Ranges over the training images of `biounet.looks.looks_of`, of the median diameter of the objects in an image
+        in pixels of the working grid, and of the share of them at its border, from `biounet.looks.ranges_of`.
+    textures
+        Of the training images, from `biounet.looks.textures_of`.
     data
         How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled.
     fingerprint
@@ -85,6 +87,7 @@ class Card(Settings):
     body_alone: bool = False
     lengths: str = "px"
     seen: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    textures: tuple[tuple[float, float, float], ...] = ()
     data: dict[str, float] = Field(default_factory=dict)
     fingerprint: str = ""
     validation: dict[str, float] = Field(default_factory=dict)

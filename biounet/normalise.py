@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.annotation import UNLABELLED
 from biounet.errors import InputError
+from biounet.intensities import find_unacquired, from_lowest, lower_spikes, mirror_into, percentiles
 from biounet.recipe import DataSettings, NormaliseSettings
 from biounet.surroundings import find_body
 from biounet.volume import Grid, bounding_box
@@ -23,11 +25,38 @@ _FAR = 50.0  # factor between voxel sizes beyond which one of them is wrong
 _SAME = 0.02  # relative difference of voxel sizes that is not worth resampling
 
 
+@dataclass(frozen=True)
+class Intensities:
+    """Intensities on one scale, and what of an image turned out not to be specimen.
+
+    Attributes
+    ----------
+    image
+        Normalised, float32, shape ``(c, [z,] y, x)``.
+    acquired
+        Where any channel was acquired, shape ``([z,] y, x)``; None: everywhere.
+    hot
+        Share of the values that were hot pixels.
+    """
+
+    image: NDArray[np.float32]
+    acquired: NDArray[np.bool_] | None = None
+    hot: float = 0.0
+
+
 def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.float32]:
+    """Return the image of `scale_intensities`."""
+    return scale_intensities(image, settings).image
+
+
+def scale_intensities(image: NDArray[Any], settings: NormaliseSettings) -> Intensities:
     """Map percentiles of the whole image to 0 and 1, or its mean to 0 and its standard deviation to 1, linearly.
 
-    The statistics are those of the whole image, so that no tile is treated differently from another; nothing is
-    clipped. An image, or a channel, without contrast becomes 0 everywhere.
+    The statistics are those of the whole image, so that no tile is treated differently from another. Percentiles are
+    those of the specimen: areas that were never acquired are left out, and filled with the mirror image of what lies
+    beside them; hot pixels are brought down to their neighbours, and nothing else is clipped. Where objects are too few
+    to reach the percentiles on a constant background, the background becomes 0 and they 1. An image, or a channel,
+    without contrast becomes 0 everywhere.
 
     Parameters
     ----------
@@ -35,24 +64,50 @@ def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.fl
         Shape ``(c, …)``, any real type, finite.
     settings
         The method, and the percentiles.
-
-    Returns
-    -------
-    float32, shape of `image`.
     """
     groups = image if settings.per_channel else image[None]
     if settings.method == "zscore":
         groups = image[:, None] if settings.per_channel else image[None]
-        return np.stack([_zscore(group) for group in groups]).reshape(image.shape)
-    bounds = [percentiles(group, (settings.low, settings.high)) for group in groups]
+        return Intensities(np.stack([_zscore(from_lowest(group)) for group in groups]).reshape(image.shape))
     out = np.empty(image.shape, np.float32)
-    for target, group, (low, high) in zip(out if settings.per_channel else out[None], groups, bounds, strict=True):
-        if high > low:
-            np.subtract(group, np.float32(low), out=target, dtype=np.float32, casting="unsafe")
-            target *= np.float32(1 / (high - low))
-        else:
-            target[...] = 0
-    return out
+    missing: list[NDArray[np.bool_] | None] = []
+    hot = 0
+    for target, group in zip(out if settings.per_channel else out[None], groups, strict=True):
+        blank, spikes = _scale(group, settings, target)
+        missing += list(blank) if blank is not None and not settings.per_channel else [blank]
+        hot += spikes
+    known = [area for area in missing if area is not None]
+    acquired = ~np.logical_and.reduce(known) if len(known) == len(image) else None
+    return Intensities(out, acquired, hot / max(1, image.size))
+
+
+def _scale(
+    group: NDArray[Any], settings: NormaliseSettings, out: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_] | None, int]:
+    """Write a group on its scale; return where nothing was acquired, and how many hot pixels there were."""
+    group = from_lowest(group)
+    shares = settings.low, settings.high
+    blank = find_unacquired(group)
+    group, spikes = lower_spikes(group, blank)
+    low, high = percentiles(group, shares, blank)
+    if high <= low and blank:  # what is left is constant: two values with straight borders are a picture
+        blank = ()
+        low, high = percentiles(group, shares)
+    if high <= low:
+        least, most = percentiles(group, shares, (low,))
+        low, high = min(low, least), max(high, most)
+    if high <= low:
+        out[...] = 0
+        return None, spikes
+    wide = group.dtype.itemsize > 2 and group.dtype != np.float32  # has more digits than float32, which low takes away
+    kind = np.float64 if wide else np.float32
+    np.subtract(group, kind(low), out=out, dtype=kind, casting="unsafe")
+    out *= np.float32(1 / (high - low))
+    if not blank:
+        return None, spikes
+    area = group == blank[0]
+    mirror_into(area, out)
+    return area, spikes
 
 
 def _zscore(group: NDArray[Any]) -> NDArray[np.float32]:
@@ -61,8 +116,9 @@ def _zscore(group: NDArray[Any]) -> NDArray[np.float32]:
     values = group.ravel() if body is None else group[body]
     if not values.size or values.min() == values.max():
         return np.zeros(group.shape, np.float32)
-    scores = group.astype(np.float32)
-    scores -= np.float32(values.mean(dtype=np.float64))
+    kind = np.float64 if group.dtype.itemsize > 2 and group.dtype != np.float32 else np.float32
+    scores = np.empty(group.shape, np.float32)
+    np.subtract(group, kind(values.mean(dtype=np.float64)), out=scores, dtype=kind, casting="unsafe")
     scores /= np.float32(values.std(dtype=np.float64))
     if body is not None:
         scores[~body] = 0
@@ -96,25 +152,6 @@ def bodies_of(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
             return None
         bodies.append(body[0])
     return bodies
-
-
-def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Return percentiles of all values, as ``numpy.percentile(method="linear")`` would.
-
-    Integers of 8 and 16 bits are counted instead of sorted: 1.5 ms instead of 40 ms for 4 million pixels.
-    """
-    if values.dtype not in (np.uint8, np.uint16):
-        return tuple(float(p) for p in np.percentile(values, shares))
-    counts = np.bincount(values.ravel()).cumsum()
-    ranks = [(counts[-1] - 1) * share / 100 for share in shares]
-    return tuple(_at_rank(counts, rank) for rank in ranks)
-
-
-def _at_rank(counts: NDArray[np.int64], rank: float) -> float:
-    below = int(np.floor(rank))
-    first = int(np.searchsorted(counts, below, side="right"))
-    second = int(np.searchsorted(counts, min(below + 1, counts[-1] - 1), side="right"))
-    return first + (second - first) * (rank - below)
 
 
 def zoom_to(grid: Grid, data: DataSettings, path: Path | None = None) -> Zoom:

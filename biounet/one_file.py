@@ -137,12 +137,13 @@ def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: Run, sec
         "shape": list(found.volume.array.shape),
         "spacing": None if grid.spacing is None else list(grid.spacing),
         "unit": grid.unit,
+        "notes": [escaped(note) for note in found.volume.notes],
         "seconds": found.seconds,
         "device": str(run.predictor.device),
         "threads": run.threads,
     }
     sizes = None if found.count is None else object_sizes(found.columns)
-    status: Status = "empty" if found.count == 0 else "flagged" if found.notes else "ok"
+    status: Status = "flagged" if found.notes else "empty" if found.count == 0 else "ok"
     return Row(name, status, found.count, seconds, escaped("; ".join(found.notes)), details, outputs, sizes)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.compiled import compiled
+from biounet.intensities import from_lowest
 
 Limits = tuple[float, float]
 """Intensities that become black and white."""
@@ -66,13 +67,15 @@ def draw_overlay(
         raise ValueError(f"labels {labels.shape} do not lie on the grid of an image {array.shape}")
     if not 0 <= fill <= 1:
         raise ValueError(f"fill is an opacity between 0 and 1, not {fill}")
-    channels = _plain(array if array.shape[0] == 3 else array[:1])
+    colours = array.dtype == np.uint8
+    shown, limits = _without_offset(array if array.shape[0] == 3 else array[:1], limits)
+    channels = _plain(shown)
     names = np.ascontiguousarray(labels, np.int32)
     factor = -(-max(names.shape) // LARGEST)
     if factor > 1:
         channels, names = _shrink(channels, factor), _thin(names, factor)
     given = _scales([limits] * len(channels)) if limits is not None else None
-    ends = given or _limits(channels, together=array.dtype == np.uint8)
+    ends = given or _limits(channels, together=colours)
     picture: NDArray[np.uint8] = _stretch(channels, *ends)
     if bright is None:
         bright = float(np.median(_sample(picture[:, :, 1]))) > 127
@@ -112,6 +115,18 @@ def _oklch_to_rgb(lightness: NDArray[Any], chroma: NDArray[Any], angle: NDArray[
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     rgb: NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8)
     return rgb
+
+
+def _without_offset(channels: NDArray[Any], limits: Limits | None) -> tuple[NDArray[Any], Limits | None]:
+    """Return channels counted from what is black, where they have digits that float32 has not, and limits like them."""
+    if channels.dtype.itemsize <= 2 or channels.dtype == np.float32:
+        return channels, limits
+    if limits is None:
+        channels = from_lowest(channels)
+    black = float(channels.min()) if limits is None else limits[0]
+    above = np.empty(channels.shape, np.float32)
+    np.subtract(channels, black, out=above, dtype=np.float64, casting="unsafe")
+    return above, None if limits is None else (0.0, limits[1] - black)
 
 
 def _plain(channels: NDArray[Any]) -> NDArray[Any]:

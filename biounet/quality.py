@@ -1,141 +1,158 @@
 """What a user should look at before believing a result: each remark with the figure that raised it.
 
-Figures of how an image looks are compared with those of the images that the model was trained on, which its card has;
-they are taken from the normalised image, so that exposure and number type do not matter.
+How an image looks is compared with how the images looked that the model was trained on, which its card has. No remark
+is made about what a training image had as well.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.looks import Looks, Ranges, Texture, texture_of
 from biounet.measure import Columns
 
-Looks = dict[str, float]
-Ranges = Mapping[str, tuple[float, float]]
-
-_SAMPLE = 2**15  # voxels that are looked at: more would not change what is said
-_LAG = 8  # voxels over which an edge in focus is as high as it gets
-_EDGES = 99.5  # percentile of differences between neighbours that only edges reach
-_TAIL, _MIDDLE = 2.81, 0.6745  # the same percentile, and the 50th, of the size of normal deviates
-_MARGIN = {"sharpness": 1.0, "brightness": 0.7, "diameter": 0.5}  # factor by which a figure may leave the range
+_MARGIN = {"brightness": 0.7, "diameter": 0.5}  # factor by which a figure may leave the range
 _PURE_NOISE = 7.0  # times its deviation that the percentiles 1 and 99.8 of Gaussian noise lie apart, 5.2, and a margin
-_FULL_SCALES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # highest values of cameras and scanners
+_HOT = 1e-4  # share of the pixels from which a user should know
 _SATURATED, _AT_BORDER, _UNSURE = 0.01, 0.5, 0.3  # shares of pixels, and of objects, from which a user should know
+_SCAN_MARGIN = 0.7  # factor by which a length may leave the range of scans
+_ORDER = {"core": "the middle is brighter by", "skew": "skewness"}  # what tells the order of a contrast
+_ORDER_MARGIN = 0.25  # standard deviations by which those may leave it
 _FEW = 5  # objects that are too few for a share
 
 
-def looks_of(image: NDArray[Any]) -> Looks:
-    """Return how an image looks.
+class Known(NamedTuple):
+    """What the card of a model says of its training images.
 
-    Parameters
+    Attributes
     ----------
-    image
-        Normalised, shape ``(c, [z,] y, x)``.
-
-    Returns
-    -------
-    ``sharpness``: how much of an edge's height lies between two neighbours along x, 0..1, without what the noise adds;
-    ``brightness``: mean as a share of the way from the percentile 1 to 99.8; ``contrast``: that way in deviations of
-    the noise. Without what cannot be told: in an image that is narrow or constant, or whose edges drown in noise.
+    seen
+        Ranges from `biounet.looks.ranges_of`; empty where the card does not say.
+    textures
+        From `biounet.looks.textures_of`.
+    doubtful
+        Confidence below which most objects are wrong; None where the card does not say.
     """
-    rows = image.reshape(-1, image.shape[-1])
-    if rows.shape[1] <= 2 * _LAG:
-        return {}
-    rows = rows[:: max(1, rows.size // _SAMPLE)].astype(np.float32)
-    low, high = np.percentile(rows, (1, 99.8))
-    near, far = np.abs(np.diff(rows, axis=1)), np.abs(rows[:, _LAG:] - rows[:, :-_LAG])
-    if high <= low:
-        return {}
-    deviation = float(np.median(near)) / _MIDDLE  # of the difference of two pixels, by noise alone
-    step, edge = (max(float(np.percentile(size, _EDGES)) ** 2 - (_TAIL * deviation) ** 2, 0.0) for size in (near, far))
-    return {
-        **({"sharpness": math.sqrt(step / edge)} if step and edge else {}),
-        "brightness": float((rows.mean() - low) / (high - low)),
-        **({"contrast": float((high - low) / (deviation / math.sqrt(2)))} if deviation else {}),
-    }
+
+    seen: Ranges
+    textures: Sequence[Texture] = ()
+    doubtful: float | None = None
 
 
-def ranges_of(looks: Iterable[Looks]) -> dict[str, tuple[float, float]]:
-    """Return the range of each figure over the training images, from the 2nd to the 98th percentile."""
-    values: dict[str, list[float]] = {}
-    for one in looks:
-        for name, value in one.items():
-            values.setdefault(name, []).append(value)
-    ends = {name: np.percentile(known, (2, 98)) for name, known in values.items() if name in _MARGIN}
-    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
-
-
-def remarks_on(
-    raw: NDArray[Any],
-    image: NDArray[np.float32],
-    columns: Columns,
-    zoom: float,
-    seen: Ranges,
-    doubtful: float | None = None,
-) -> list[str]:
+def remarks_on(looks: Looks, columns: Columns, known: Known, zoom: float = 1.0) -> list[str]:
     """Return remarks on an image and what was found in it.
 
     Parameters
     ----------
-    raw, image
-        As read, and as the network saw it, both ``(c, [z,] y, x)``.
+    looks
+        From `biounet.looks.looks_of`.
     columns
         The table of its objects.
+    known
+        From the card.
     zoom
-        Pixels of `image` for a pixel of `raw`.
-    seen
-        From the card: ranges over the training images; empty where it does not say.
-    doubtful
-        From the card: confidence below which most objects are wrong; None where it does not say.
+        Pixels of the grid that the network works on for a pixel of the image.
     """
-    looks = looks_of(image)
     sizes = _diameters(columns)
     if len(sizes) >= _FEW:
-        looks["diameter"] = float(np.median(sizes)) * zoom
-    return [*_unlike(looks, seen), *_of_pixels(raw, looks), *_of_objects(columns, doubtful)]
+        looks = looks | {"diameter": float(np.median(sizes)) * zoom}
+    return [
+        *_unlike_texture(looks, known),
+        *_unlike(looks, known.seen),
+        *_of_scan(looks, known.seen),
+        *_of_pixels(looks, known.seen),
+        *_of_objects(columns, known),
+    ]
+
+
+def _unlike_texture(looks: Looks, known: Known) -> Iterator[str]:
+    """Say in which way an image looks different from the training image that is most like it, where it does."""
+    texture = texture_of(looks)
+    if texture is None or not known.textures or "unlikeness" not in known.seen:
+        return
+    apart = np.array(texture) - np.array(known.textures)
+    nearest = apart[np.linalg.norm(apart, axis=1).argmin()]
+    if np.linalg.norm(nearest) <= known.seen["unlikeness"][1]:
+        return
+    edge, structure, detail = nearest
+    softer = max(edge, detail)
+    if softer > 0 and softer >= structure:
+        word = "blurred"
+    elif structure >= max(-softer, -min(edge, detail)):
+        word = "coarse"
+    else:
+        word = "fine or noisy" if structure <= min(edge, detail) else "sharp or noisy"
+    now, then = (np.exp(values) for values in (np.array(texture), np.array(texture) - nearest))
+    yield (
+        f"{word}: edges of {now[0]:.1f} pixels, structures of {now[1]:.1f}, detail of {now[2]:.1f};"
+        f" the training image most like it has {then[0]:.1f}, {then[1]:.1f} and {then[2]:.1f}"
+    )
 
 
 def _unlike(looks: Looks, seen: Ranges) -> Iterator[str]:
     """Give what lies far outside of the training images' range."""
     words = {
-        "sharpness": ("blurred: sharpness {:.2f}", None),
         "brightness": ("mostly dark: mean {:.2f}", "mostly bright: mean {:.2f}"),
         "diameter": ("small objects: {:.1f} pixels across", "large objects: {:.1f} pixels across"),
     }
-    for name, (low, high) in seen.items():
+    for name, (below, above) in words.items():
         value = looks.get(name)
-        if value is None or name not in words:
+        if value is None or name not in seen:
             continue
-        below, above = words[name]
+        low, high = seen[name]
         text = below if value < low * _MARGIN[name] else above if value > high / _MARGIN[name] else None
         if text is not None:
             yield f"{text.format(value)}, trained on {low:.3g} to {high:.3g}"
 
 
-def _of_pixels(raw: NDArray[Any], looks: Looks) -> Iterator[str]:
-    if looks.get("contrast", np.inf) < _PURE_NOISE:
+def _of_scan(looks: Looks, seen: Ranges) -> Iterator[str]:
+    """Give what a radiologist would compare, where it lies far outside of the training scans' range."""
+    ways = {"x": "from left to right", "y": "from back to front", "z": "from foot to head"}
+    for axis, way in ways.items():
+        for name, what in ((f"voxel_{axis}", "voxels of {:.3g} mm"), (f"view_{axis}", "a field of view of {:.0f} mm")):
+            if name in looks and name in seen and not _within(looks[name], seen[name]):
+                low, high = seen[name]
+                yield f"{what.format(looks[name])} {way}, trained on {low:.3g} to {high:.3g}"
+    for name in sorted(looks.keys() & seen.keys()):
+        kind, _, channel = name.partition("_")
+        low, high = seen[name]
+        if kind in _ORDER and not low - _ORDER_MARGIN <= looks[name] <= high + _ORDER_MARGIN:
+            about = f"{_ORDER[kind]} {looks[name]:.2f}, trained on {low:.2f} to {high:.2f}"
+            yield f"another order of contrast in channel {channel}: {about}"
+
+
+def _within(value: float, ends: tuple[float, float]) -> bool:
+    return ends[0] * _SCAN_MARGIN <= value <= ends[1] / _SCAN_MARGIN
+
+
+def _of_pixels(looks: Looks, seen: Ranges) -> Iterator[str]:
+    least = min(_PURE_NOISE, seen.get("contrast", (np.inf, np.inf))[0])
+    if looks.get("contrast", np.inf) < least:
         yield f"blank: what is bright stands out from the noise by {looks['contrast']:.1f} deviations only"
-    top = raw.max()
-    if np.issubdtype(raw.dtype, np.integer) and top in _FULL_SCALES and raw.min() < top:
-        share = float(np.count_nonzero(raw == top)) / raw.size
-        if share >= _SATURATED:
-            yield f"saturated: {share:.1%} of the pixels have the highest value, {top}"
+    if looks.get("saturated", 0) >= max(_SATURATED, _above(seen, "saturated")):
+        yield f"saturated: {looks['saturated']:.1%} of the pixels have the highest value, {looks['top']:.0f}"
+    if looks.get("hot", 0) >= max(_HOT, _above(seen, "hot")):
+        yield f"hot pixels: {looks['hot']:.2%} of the pixels stand out alone, and were brought down to their neighbours"
 
 
-def _of_objects(columns: Columns, doubtful: float | None) -> Iterator[str]:
+def _above(seen: Ranges, name: str) -> float:
+    """Return a share just above the highest that a training image has."""
+    return seen.get(name, (0.0, 0.0))[1] * 1.01
+
+
+def _of_objects(columns: Columns, known: Known) -> Iterator[str]:
     if "class" in columns or len(columns["label"]) < _FEW:
         return
     share = float(np.mean(columns["touches_border"]))
-    if share > _AT_BORDER:
+    if share > max(_AT_BORDER, _above(known.seen, "at_border")):
         yield f"{share:.0%} of the objects touch the border"
-    share = 0.0 if doubtful is None else float(np.mean(columns["confidence"] < doubtful))
+    share = 0.0 if known.doubtful is None else float(np.mean(columns["confidence"] < known.doubtful))
     if share > _UNSURE:
-        yield f"{share:.0%} of the objects have a confidence below {doubtful:.2f}, as wrong ones have"
+        yield f"{share:.0%} of the objects have a confidence below {known.doubtful:.2f}, as wrong ones have"
 
 
 def _diameters(columns: Columns) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,13 @@ from biounet.blocks import Block, lattice, run_blocks
 from biounet.errors import InputError, ModelError, SettingsError
 from biounet.label import BlockObjects, label_block, label_classes, reach
 from biounet.lesions import fewest_voxels, measure_lesions
+from biounet.looks import looks_of
 from biounet.measure import Columns, measure_classes, measure_columns
 from biounet.model import Card
-from biounet.normalise import Zoom, bodies_of, body_box, normalise, onto_planes, rescale, zoom_to
+from biounet.normalise import Intensities, Zoom, bodies_of, body_box, onto_planes, rescale, scale_intensities, zoom_to
 from biounet.orientation import AS_STORED, CANONICAL, canonical_volume, orientation_of
 from biounet.predict import FULL, Predictor
-from biounet.quality import remarks_on
+from biounet.quality import Known, remarks_on
 from biounet.recipe import DataSettings, LabelSettings, own_value
 from biounet.stitch import Objects, label_objects, stitch
 from biounet.volume import Grid, Volume
@@ -138,27 +139,31 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     way, turned = orientation_of(volume.grid), canonical_volume(volume)
     zoom = zoom_for(turned, card, options.diameter)
     body = body_box(turned.array, card.recipe.normalise, card.recipe.data)
-    image = rescale(normalise(turned.array, card.recipe.normalise)[(slice(None), *body)], zoom)
+    scaled = scale_intensities(turned.array, card.recipe.normalise)
+    image = rescale(scaled.image[(slice(None), *body)], zoom)
+    scaled = replace(scaled, image=image)
     clock.lap("normalise")
     if card.recipe.data.kind == "classes":
         maps = predict_image(image, predictor, options)
         labels: NDArray[Any] = np.zeros(turned.grid.shape, np.uint8)
         labels[body] = label_maps(maps, labels[body].shape, card.recipe.data, settings)
+        if scaled.acquired is not None:
+            labels[~scaled.acquired] = 0
         labels = np.ascontiguousarray(way.undo(labels))
         clock.lap("predict_and_label")
         columns, count = _measure_regions(labels, card.recipe.data, volume.grid)
     else:
-        objects = _find_objects(image, turned, predictor, card, settings, options)
+        objects = _find_objects(scaled, turned, predictor, card, settings, options)
         clock.lap("predict_and_label")
         labels, count = np.ascontiguousarray(way.undo(objects.labels)), len(objects.count)
         columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
     clock.lap("measure")
-    scale, doubtful = math.prod(zoom) ** (1 / len(zoom)), card.validation.get("doubtful_below")
-    remarks = remarks_on(volume.array, image, columns, scale, card.seen, doubtful)
+    known = Known(card.seen, card.textures, card.validation.get("doubtful_below"))
+    remarks = remarks_on(looks_of(turned, scaled), columns, known, math.prod(zoom) ** (1 / len(zoom)))
     clock.lap("quality")
     remarks += [*_remarks_on_orientation(volume.grid, card), *_remarks_on_surroundings(turned, card)]
     kind: ResultKind = "classes" if card.recipe.data.kind == "classes" else "objects"
-    return Segmentation(labels, count, columns, volume, (*volume.notes, *remarks), clock.laps, kind)
+    return Segmentation(labels, count, columns, volume, (*volume.remarks, *remarks), clock.laps, kind)
 
 
 def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:
@@ -208,7 +213,7 @@ def zoom_for(volume: Volume, card: Card, diameter: float | None) -> Zoom:
 
 
 def _find_objects(
-    image: NDArray[np.float32],
+    scaled: Intensities,
     volume: Volume,
     predictor: Predictor,
     card: Card,
@@ -218,24 +223,28 @@ def _find_objects(
     shape = volume.grid.shape
     area = float(np.prod(volume.grid.steps_um)) if volume.grid.steps_um is not None else None
     parts = card.recipe.data.kind == "instances"
+    image = scaled.image
+
+    def surfaces(maps: Maps, part: tuple[slice, ...]) -> tuple[Maps, Maps | None, Maps | None]:
+        """Return foreground, contour and distance; a model of scribbles knows only what is not background."""
+        foreground = maps[0] if parts else FULL - maps[0]
+        if scaled.acquired is not None:
+            foreground = np.where(scaled.acquired[part], foreground, 0)
+        return (foreground, maps[1], maps[2]) if parts else (foreground, None, None)
+
     if image.shape[1:] != shape:
         maps = np.stack(list(onto_planes(predict_image(image, predictor, options), shape)), 1).reshape(-1, *shape)
-        return label_objects(*_surfaces(maps, parts), settings, voxel_um=area)
+        return label_objects(*surfaces(maps, (slice(None),)), settings, voxel_um=area)
     margin = reach(has_distance=parts)
     padded = pad_to_stride(image, predictor.network.stride)
 
     def work(block: Block) -> BlockObjects:
         maps = predict_block(padded, block, margin, predictor)
-        return label_block(*_surfaces(maps, parts), settings, block=block)
+        return label_block(*surfaces(maps, block.grown(margin)), settings, block=block)
 
     halo = tuple(reach + margin for reach in predictor.network.reach)
     blocks = lattice(shape, block_size(options, len(shape)), halo, predictor.network.stride)
     return stitch(list(run_blocks(work, blocks, options.executor, options.stop)), shape, settings, voxel_um=area)
-
-
-def _surfaces(maps: Maps, parts: bool) -> tuple[Maps, Maps | None, Maps | None]:
-    """Return foreground, contour and distance; a model of scribbles knows only what is not background."""
-    return (maps[0], maps[1], maps[2]) if parts else (FULL - maps[0], None, None)
 
 
 def label_maps(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings: LabelSettings) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import torch
 import biounet
 from biounet import integers
 from biounet.files import hash_file, together, write_text
-from biounet.job import BatchOptions, Record, Row, escaped, hash_settings, path_on_record, settings_of
+from biounet.job import BatchOptions, Record, Row, escaped, hash_settings, path_on_record, settings_of, unknown_sizes
 from biounet.measure import Columns
 from biounet.model import Model
 from biounet.outputs import OVERLAY, write_table
@@ -47,7 +47,9 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
                 for row in rows
             ]
             title = f"{model.card.recipe.name}: {len(rows)} images"
-            write_report(out / "report.html", shown, title=title, settings=_shown_settings(model, options))
+            unknown = unknown_sizes(rows)
+            shown_settings = _shown_settings(model, options) | ({"pixel size": unknown} if unknown else {})
+            write_report(out / "report.html", shown, title=title, settings=shown_settings)
         run = _run_record(records, model, out, options, started)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
         write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,12 +22,12 @@ from biounet.budget import CALIBRATING, PREDICTING, TUNING, Budget, Clock, facto
 from biounet.checkpoint import State, begin, keep, restore
 from biounet.dataset import Case, Patches, Steps, fit_patch
 from biounet.errors import InputError, Stopped, TrainingError
+from biounet.looks import ranges_of, textures_of
 from biounet.loss import recipe_loss
 from biounet.machine import cores_given
 from biounet.model import Card, Model, continued, new_network, outputs_of
 from biounet.orientation import orientation_stated
 from biounet.predict import has_fast_bfloat16, pick_device
-from biounet.quality import Looks, looks_of, ranges_of
 from biounet.recipe import Recipe
 from biounet.start import Rival, remarks_on, score_start
 from biounet.tune import Figures, evenly, observe_cases, rehearse, seconds_of_end, tune, validate
@@ -162,6 +163,8 @@ def train(
     rival = _score(start, job) if start is not None else None
     _learn(state, job)
     model = _finish(state, job)
+    looks = looks_on_card([*cases, *validation], recipe)  # those that there was no time to validate on as well
+    model = replace(model, card=model.card.model_copy(update=looks))
     return _better(model, rival, remarks + _remarks(state, job, start, len(validation)), run)
 
 
@@ -347,7 +350,6 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures)
         orientation=orientation_stated(case.grid for case in cases),
         body_alone=all(case.body_alone for case in cases),
         lengths=recipe.targets.unit,
-        seen=seen_of(cases, recipe),
         data={"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels},
         validation=figures,
         history=tuple(state.history),
@@ -356,15 +358,23 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures)
     )
 
 
-def seen_of(cases: Iterable[Case], recipe: Recipe) -> dict[str, tuple[float, float]]:
-    """Return the ranges of how images of cases look and how large their objects are, for the card."""
-    looks: list[Looks] = []
+def looks_on_card(cases: Iterable[Case], recipe: Recipe) -> dict[str, Any]:
+    """Return what the card says of how the images of cases look: ``seen`` and ``textures``."""
+    looks = []
     for case in cases:
-        one = looks_of(case.image.numpy())
+        one = dict(case.looks)
         if recipe.data.kind == "instances" and (case.labels > 0).any():
             one["diameter"] = float(np.median(_object_sizes([case])))
+            one["at_border"] = _share_at_border(case.labels)
         looks.append(one)
-    return ranges_of(looks)
+    return {"seen": ranges_of(looks), "textures": textures_of(looks)}
+
+
+def _share_at_border(labels: NDArray[np.int32]) -> float:
+    """Return the share of the objects that touch the border of the image."""
+    ends = [labels.take(end, axis) for axis in range(labels.ndim) for end in (0, -1)]
+    touching = np.unique(np.concatenate([end.ravel() for end in ends]))
+    return float(np.count_nonzero(touching > 0) / np.count_nonzero(np.bincount(labels[labels > 0])))
 
 
 def _median_size(cases: Sequence[Case], recipe: Recipe) -> float | None:

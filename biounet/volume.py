@@ -15,6 +15,9 @@ from biounet.errors import InputError
 
 Unit = Literal["um", "mm"]
 
+SIZE_UNKNOWN = ("pixel size unknown", "voxel size unknown")
+"""How notes begin that say why an image is not calibrated."""
+
 ROUNDING = 1e-5
 """Relative difference of lengths that are taken for one.
 
@@ -198,3 +201,8 @@ class Volume:
     def channels(self) -> int:
         """Number of channels."""
         return int(self.array.shape[0])
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Notes that are about this image alone; that sizes are unknown is said once, of all images of a batch."""
+        return tuple(note for note in self.notes if not note.startswith(SIZE_UNKNOWN))

@@ -20,7 +20,7 @@ from biounet.files import find_pairs
 from biounet.model import load_model, save_model
 from biounet.recipe import Recipe, read_recipe
 from biounet.synthetic import draw_settings, make_field
-from biounet.training import Progress, Run, train
+from biounet.training import Progress, Run, looks_on_card, train
 from biounet.tune import retuned
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=Path, help="go on from this model, with a third of the rate")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--card-only", action="store_true", help="keep the weights of --out: only tune again")
+    parser.add_argument("--looks-only", action="store_true", help="keep all else of --out: only look again")
     options = parser.parse_args()
 
     recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None, average=0.998)
@@ -64,6 +65,11 @@ def main() -> None:
     pairs = [pair for name in SETS for pair in find_pairs(*(options.data / name / "train" / part for part in PARTS))]
     pairs, held = hold_out(pairs, recipe.data.validation, recipe.train.seed)
     cases = [*load_cases(pairs, recipe), *synthetic_cases(options.synthetic, recipe)]
+    if options.looks_only:
+        there = load_model(options.out)
+        looks = looks_on_card([*cases, *load_cases(held, recipe)], recipe)
+        save_model(replace(there, card=there.card.model_copy(update=looks), file=""), options.out)
+        return
     if options.card_only:
         there = load_model(options.out)
         save_model(retuned(there, cases, list(load_cases(held, recipe)), recipe.label), options.out)

@@ -14,6 +14,8 @@ from biounet.batch import segment_batch
 from biounet.errors import MachineError
 from biounet.files import Readers, find_images, stem_of
 from biounet.job import BatchOptions, Row, exit_code
+from biounet.recipe import LabelSettings
+from biounet.segment import SegmentOptions
 from conftest import discs
 
 
@@ -99,10 +101,15 @@ def test_the_hash_on_record_is_that_of_the_model_file(segmenter, tmp_path):
     assert hashlib.sha256((tmp_path / "m.safetensors").read_bytes()).hexdigest() == segmenter.model.sha256
 
 
-def test_an_image_without_cells_is_empty_and_not_an_error(segmenter, tmp_path):
-    tifffile.imwrite(tmp_path / "flat.tif", np.full((64, 64), 100, np.uint16))
-    rows = segment_batch(find_images([tmp_path / "flat.tif"]), segmenter.model, tmp_path / "out")
-    assert (rows[0].status, rows[0].count, exit_code(rows)) == ("empty", 0, 0)
+@pytest.mark.parametrize("odd", [False, True])
+def test_an_image_without_cells_is_empty_and_no_error_or_flagged_where_something_is_odd(segmenter, tmp_path, odd):
+    tifffile.imwrite(tmp_path / "flat.tif", np.full((64, 64), 100, np.uint16) if odd else discs((64, 64), 6, 1)[0])
+    chain = SegmentOptions(label=LabelSettings(min_size=4000))
+    found = find_images([tmp_path / "flat.tif"])
+    rows = segment_batch(found, segmenter.model, tmp_path / "out", BatchOptions(segment=chain))
+    status = "flagged" if odd else "empty"
+    assert (rows[0].status, rows[0].count, exit_code(rows)) == (status, 0, 0), rows[0].message
+    assert ("constant" in rows[0].message) == odd
     assert (tmp_path / "out" / "flat_objects.csv").read_text().startswith("label,")
     assert tifffile.imread(tmp_path / "out" / "flat_labels.tif").max() == 0
 
