@@ -108,8 +108,8 @@ def segment(
         say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
         if unknown := unknown_sizes(rows):
             say(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
-    if search.left_out and not quiet:
-        say(describe_left_out(search.left_out), sys.stderr)
+    if not quiet and (surprising := [file for file in left_out if not file.expected]):
+        say(describe_left_out(surprising), sys.stderr)
     raise typer.Exit(exit_code(rows))
 
 

@@ -93,6 +93,33 @@ def test_of_cases_what_is_no_channel_is_listed(tmp_path):
     assert find_images([tmp_path], ("flair", "t1")) == found.images
 
 
+@pytest.mark.parametrize("names", [("flair", "t1", "lesions"), ("p1_flair", "p1_t1", "p1_seg")])
+def test_the_annotation_of_a_case_is_recorded_and_no_surprise(biounet, tmp_path, names):  # noqa: F811
+    """It belongs there; a mask of the brain, or a further series, is said at the end as well."""
+    from biounet.model import Card, Model, new_network, outputs_of, save_model
+    from biounet.plan import plan
+    from biounet.volume import Grid
+
+    channels = ("flair", "t1")
+    data = {"dims": 3, "kind": "classes", "classes": ["lesion"], "channels": channels}
+    recipe = parse_recipe({"data": data, "network": {"widths": [2, 2], "half_resolution": False}})
+    recipe = plan(recipe, [Grid((8, 8, 8), (1.0, 1.0, 1.0), "mm")])
+    card = Card(recipe=recipe, inputs=channels, outputs=outputs_of(recipe))
+    save_model(Model(new_network(recipe).eval(), card), tmp_path / "m.safetensors")
+    (tmp_path / "in").mkdir()
+    for name in names:
+        image = nibabel.Nifti1Image(np.eye(8, dtype=np.float32)[None].repeat(8, 0), np.eye(4))
+        nibabel.save(image, tmp_path / "in" / f"{name}.nii.gz")
+    code, _, err = biounet("segment", "in", "-m", "m.safetensors", "-o", "out")
+    assert (code, err) == (0, "")
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert [file["reason"] for file in record["left_out"]] == ["annotation of a case"]
+    (tmp_path / "in" / "brainmask.nii.gz").write_bytes(b"")
+    _, _, err = biounet("segment", "in", "-m", "m.safetensors", "-o", "out")
+    assert err.startswith("1 file left out: ")
+    assert "brainmask" in err
+
+
 def test_one_line_says_how_many_and_why(tmp_path):
     files = [LeftOut(tmp_path / f"{n}.czi", "CZI is not read") for n in range(5)]
     line = describe_left_out([*files, LeftOut(tmp_path / ".a.tif", "hidden")])

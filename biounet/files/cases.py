@@ -54,6 +54,12 @@ class FoundImage:
         """Begin of the names of the results."""
         return self.relative.name if self.is_case else stem_of(self.relative)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What an annotation of it can be called after, in small letters: itself, its folder, and its files."""
+        own = (self.stem, self.path.parent.name, *(stem_of(file) for file in (self.path, *self.others)))
+        return tuple(name.casefold() for name in own)
+
     def files(self) -> tuple[Path, ...]:
         """Return one file for each channel, or the one file that holds all.
 
@@ -83,8 +89,7 @@ class FoundImage:
         if any(fnmatch(stem.removeprefix(f"{self.stem.casefold()}_"), name.casefold()) for name in names):
             return True
         before = before_annotation(stem, names)
-        own = ["", self.stem, file.parent.name, *(stem_of(other) for other in (self.path, *self.others))]
-        return before is not None and before in (name.casefold() for name in own)
+        return before is not None and before in ("", *self.names)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from biounet.files.cases import FoundImage, group_cases, named_case
 from biounet.files.foreign import refuse_foreign
 from biounet.files.left_out import LeftOut, reason_against
 from biounet.files.names import (
+    ANNOTATIONS,
     MASKS,
     OUTPUTS,
     SUFFIXES,
@@ -104,6 +105,7 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
     apart = _keep_apart(list(found.values()))
     images = group_cases([image for image in apart if not image.problem], channels)
     left_out.update({file.path: file for image in images for file in _not_in(image, annotation)})
+    left_out.update({file.path: file for file in _expected(left_out.values(), images, annotation)})
     images += [image for image in apart if image.problem]
     images = [named_case(named, channels), *images] if named else images
     taken = {file for image in images for file in (image.path, *image.others)}
@@ -131,8 +133,20 @@ def _not_in(image: FoundImage, annotation: Sequence[str]) -> Iterator[LeftOut]:
     """Give the files of a case that are none of its channels."""
     own = set(image.annotations(annotation))
     for file in image.beside:
-        yield LeftOut(file, "annotation of a case" if file in own else "no channel of the model")
+        yield LeftOut(file, "annotation of a case" if file in own else "no channel of the model", file in own)
     yield from (LeftOut(file, "no channel of the model") for file in image.unused)
+
+
+def _expected(left_out: Iterable[LeftOut], images: Sequence[FoundImage], annotation: Sequence[str]) -> list[LeftOut]:
+    """Return those of the files left out that are annotations of cases, which lie beside the channels."""
+    cases = [image for image in images if image.is_case]
+    known = {(image.path.parent, name) for image in cases for name in ("", *image.names)}
+    found = []
+    for file in left_out:
+        before = before_annotation(stem_of(file.path), annotation or ANNOTATIONS)
+        if before is not None and (file.path.parent, before.casefold()) in known:
+            found.append(LeftOut(file.path, "annotation of a case", True))
+    return found
 
 
 def _places(given: Sequence[str]) -> dict[str, Path]:

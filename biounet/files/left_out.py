@@ -37,10 +37,13 @@ class LeftOut:
         The file.
     reason
         Why.
+    expected
+        Whether anybody who knows the folder expects it, as the annotation of a case beside its channels.
     """
 
     path: Path
     reason: str
+    expected: bool = False
 
 
 def reason_against(path: Path, names: Sequence[str] = ()) -> str | None:
