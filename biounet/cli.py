@@ -219,7 +219,9 @@ def train(
 def _show_trained(card: Card, out: Path, warner: Warner) -> None:
     """Show the figures of a new model, and the notes on its card that were not said yet."""
     figures = ", ".join(f"{name} {value:.3f}" for name, value in card.validation.items())
-    say(f"{out}: {figures or 'no validation images'}")
+    held = int(card.data.get("held_out", 0))
+    none = f"no figures: nothing to compare in {held} validation images" if held else "no validation images"
+    say(f"{out}: {figures or none}")
     for note in warner.unsaid(card.notes):
         say(note)
 

@@ -107,6 +107,10 @@ class DataSettings(Settings):
             raise ValueError("annotations of kind 'instances' have no classes")
         if self.kind == "classes" and not self.classes:
             raise ValueError("annotations of kind 'classes' need the names of the classes")
+        for what, names in (("channels", self.channels), ("classes", self.classes)):
+            folded = [name.casefold() for name in names]
+            if twice := next((name for name in names if folded.count(name.casefold()) > 1), None):
+                raise ValueError(f"{what}: '{twice}' stands there more than once")
         known = {*self.classes, "background", "unlabelled"}
         for colour, name in self.palette.items():
             if name not in known:

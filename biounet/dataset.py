@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,8 @@ class Case:
         Whether the surroundings of the body were removed from the image.
     looks
         How the image looks, from `biounet.looks.looks_of`.
+    voxel_um
+        Area (µm²) or volume (µm³) of a voxel of the working grid; None where it is unknown.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Case:
     across: int | None = None
     body_alone: bool = False
     looks: Looks = field(default_factory=dict)
+    voxel_um: float | None = None
 
     @property
     def labelled(self) -> int:
@@ -127,6 +131,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
         across=placed.across,
         body_alone=placed.body_alone,
         looks=looks_of(volume, replace(scaled, image=image)),
+        voxel_um=math.prod(volume.grid.steps_um) / math.prod(placed.zoom) if volume.grid.steps_um else None,
     )
 
 
@@ -266,18 +271,20 @@ def edges_of(recipe: Recipe) -> tuple[int, ...]:
 def fit_patch(recipe: Recipe, cases: Sequence[Case], strides: tuple[int, ...]) -> Recipe:
     """Bring the patch to multiples of the stride and, in images, shrink it to what is labelled, with more of them.
 
-    Little work is then spent on unlabelled pixels. The patch becomes the smallest multiple of the stride that holds the
+    Little work is then spent on unlabelled pixels. An edge becomes the smallest multiple of the stride that holds the
     median extent of the labelled pixels and half as much again; never more than the recipe says, never less than 2
     strides. Volumes are labelled in planes, and the patch has to see beyond them.
     """
-    edges = tuple(max(edge // stride, 1) * stride for edge, stride in zip(edges_of(recipe), strides, strict=True))
+    wanted_edges = edges_of(recipe)
+    edges = tuple(max(edge // stride, 1) * stride for edge, stride in zip(wanted_edges, strides, strict=True))
     if recipe.data.dims == 3:
         return recipe.replace("train", patch=edges)
     stride = max(strides)
     extents = [max(_extent(case)) for case in cases]
-    wanted = int(np.ceil(1.5 * float(np.median(extents)) / stride)) * stride
-    patch = min(min(edges), max(wanted, 2 * stride))
-    more = min(edges_of(recipe)) ** 2 / patch**2
+    holding = max(int(np.ceil(1.5 * float(np.median(extents)) / stride)) * stride, 2 * stride)
+    edges = tuple(min(edge, holding) for edge in edges)
+    more = np.prod(wanted_edges) / np.prod(edges)
+    patch = edges if isinstance(recipe.train.patch, tuple) else edges[0]
     return recipe.replace("train", patch=patch, batch=max(1, round(recipe.train.batch * min(more, 8.0))))
 
 

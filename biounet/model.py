@@ -62,7 +62,8 @@ class Card(Settings):
     textures
         Of the training images, from `biounet.looks.textures_of`.
     data
-        How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled.
+        How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled; and how
+        many images were held out, on which thresholds were tuned.
     fingerprint
         SHA-256 over the names and contents of the training files.
     validation

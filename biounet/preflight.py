@@ -98,8 +98,12 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
 
 
 def _steps(grid: Grid, zoom: Zoom, recipe: Recipe) -> tuple[float, ...]:
-    if grid.spacing is None and recipe.targets.unit == "um":
-        raise SettingsError("targets.unit = 'um' needs calibrated images", hint="set targets.unit = 'px' or --spacing")
+    lengths = {"targets.unit": recipe.targets.unit}
+    if recipe.data.kind != "classes":
+        lengths["label.min_size_unit"] = recipe.label.min_size_unit
+    for name, needed in lengths.items():
+        if grid.spacing is None and needed == "um":
+            raise SettingsError(f"{name} = 'um' needs calibrated images", hint=f"set {name} = 'px', or --spacing")
     if grid.spacing is None or (recipe.targets.unit == "px" and grid.dims == 2):
         return (1.0,) * grid.dims
     steps = [step / factor for step, factor in zip(grid.spacing, zoom, strict=True)]

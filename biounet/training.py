@@ -311,7 +311,7 @@ def _finish(state: State, job: _Job) -> Model:
     label, figures = tune(state.average, job.held, recipe, job.run.device, ranges, budget.deadline(1.0))
     if budget.timed and state.history:
         state.history[-1].update(figures)
-    return Model(state.average, _card(recipe.replace("label", **label.model_dump()), job.cases, state, figures), ranges)
+    return Model(state.average, _card(recipe.replace("label", **label.model_dump()), job, state, figures), ranges)
 
 
 def _stop(state: State, job: _Job) -> NoReturn:
@@ -335,12 +335,14 @@ def _batches(
     )
 
 
-def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures) -> Card:
+def _card(recipe: Recipe, job: _Job, state: State, figures: Figures) -> Card:
+    cases = job.cases
     voxels = sum(case.labels.size for case in cases)
     labelled = sum(case.labelled for case in cases)
     sizes = _object_sizes(cases) if recipe.data.kind == "instances" else np.empty(0)
     spacings = [np.mean(case.grid.spacing[-2:]) for case in cases if case.grid.spacing and case.grid.unit == "um"]
     calibrated = len(spacings) == len(cases)
+    learned = {"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels}
     return Card(
         recipe=recipe,
         inputs=recipe.data.channels,
@@ -350,7 +352,7 @@ def _card(recipe: Recipe, cases: Sequence[Case], state: State, figures: Figures)
         orientation=orientation_stated(case.grid for case in cases),
         body_alone=all(case.body_alone for case in cases),
         lengths=recipe.targets.unit,
-        data={"images": len(cases), "objects": len(sizes), "voxels": labelled, "share": labelled / voxels},
+        data={**learned, "held_out": len(job.held)},
         validation=figures,
         history=tuple(state.history),
         notes=(SPLIT_BY_SHAPE,) if recipe.data.kind == "scribbles" else (),

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import chain, product, repeat
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from biounet.predict import fold_norms, make_predictor
 from biounet.ranges import Ranges, observe
 from biounet.recipe import LabelSettings, Recipe
 from biounet.segment import label_maps, pad_to_stride, predict_image
-from biounet.stitch import label_objects
+from biounet.stitch import Objects, label_objects
 
 Figures = dict[str, float]
 Maps = NDArray[np.uint16]
@@ -340,9 +340,13 @@ def _not_above(differences: NDArray[np.float64]) -> bool:
     return bool(differences.mean() <= _ERRORS * error)
 
 
+def _label(case: Case, maps: Maps, settings: LabelSettings) -> Objects:
+    return label_objects(maps[0], maps[1], maps[2], settings, voxel_um=case.voxel_um)
+
+
 def evaluate_instances(cases: Sequence[Case], maps: Sequence[Maps], settings: LabelSettings) -> Evaluation:
     """Label the maps of all cases and compare with the annotation on labelled voxels."""
-    found = [label_objects(m[0], m[1], m[2], settings).labels for m in maps]
+    found = [_label(case, m, settings).labels for case, m in zip(cases, maps, strict=True)]
     pairs = [(_views(case, case.labels), _views(case, labels)) for case, labels in zip(cases, found, strict=True)]
     return score_instances(*(list(chain.from_iterable(views)) for views in zip(*pairs, strict=True)))
 
@@ -363,7 +367,7 @@ def _doubt(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settings
     if recipe.data.kind != "instances":
         return {}
     confidences, wrong = [], []
-    for case, found in zip(cases, (label_objects(m[0], m[1], m[2], settings) for m in maps), strict=True):
+    for case, found in zip(cases, map(_label, cases, maps, repeat(settings)), strict=True):
         for truth, labels in zip(_views(case, case.labels), _views(case, found.labels), strict=True):
             table = match(truth, labels)
             is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_of[table.matches()]])

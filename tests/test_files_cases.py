@@ -66,6 +66,12 @@ def test_common_names(make):
     assert alone.problems == (f"{root / 'y.tif'} has no annotation",)
 
 
+@pytest.mark.parametrize("order", [("ce", "t1_ce"), ("t1_ce", "ce")])
+def test_a_channel_whose_name_ends_like_another_one(make, order):
+    root = make("p1_ce.nii.gz", "p1_t1_ce.nii.gz")
+    assert cases(find_images([root], order), root) == {"p1": [f"p1_{channel}.nii.gz" for channel in order]}
+
+
 def test_a_folder_of_labels(make):
     root = make("i/p1/t1c.nii", "i/p1/flair.nii", "i/p2_t1c.nii", "i/p2_flair.nii", "l/p1.nii.gz", "l/p2_labels.nii.gz")
     assert pairs_of(find_pairs(root / "i", root / "l", MRI), root) == [

@@ -75,6 +75,8 @@ def test_a_key_like_no_other_lists_the_known_ones():
         ({"data": {"kind": "points"}}, "data.kind = 'points'"),
         ({"data": {"kind": "classes"}}, "names of the classes"),
         ({"data": {"kind": "instances", "classes": ["a"]}}, "have no classes"),
+        ({"data": {"kind": "classes", "classes": ["a", "b", "a"]}}, "classes: 'a' stands there more than once"),
+        ({"data": {"channels": ["DAPI", "dapi"]}}, "channels: 'DAPI' stands there more than once"),
         ({"data": {"kind": "classes", "classes": ["a"], "palette": {"#000000": "b"}}}, "#000000 is called 'b'"),
     ],
 )

@@ -229,6 +229,17 @@ def test_small_labelled_windows_get_small_patches_and_more_of_them():
     assert fitted.batch == 7
 
 
+def test_a_patch_of_an_image_may_have_two_edges(cases):
+    recipe = _recipe(train={"patch": (32, 64), "batch": 2})
+    assert fit_patch(recipe, cases, (8, 8)).train.patch == (32, 64)
+    image, target, _ = Patches(cases, recipe)[0]
+    assert image.shape[1:] == target.shape[1:] == (32, 64)
+
+
+def test_a_card_says_how_many_images_were_held_out(cases):
+    assert train(cases[:2], cases[2:4], _recipe(train={"epochs": 1, "steps_per_epoch": 1})).card.data["held_out"] == 2
+
+
 def test_holding_out_is_a_split():
     pairs = [Pair(Path(f"{n}.tif"), Path(f"{n}_masks.tif")) for n in range(20)]
     kept, held = hold_out(pairs, 0.1, 0)

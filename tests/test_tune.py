@@ -11,7 +11,7 @@ from biounet.dataset import make_case
 from biounet.label import ONE
 from biounet.recipe import LabelSettings, parse_recipe
 from biounet.stitch import label_objects
-from biounet.tune import _DROP, _best, _doubt, _not_above
+from biounet.tune import _DROP, _best, _doubt, _not_above, evaluate_instances
 from biounet.volume import Grid
 
 RECIPE = parse_recipe({})
@@ -42,6 +42,18 @@ def test_one_case_moves_no_threshold_and_several_that_agree_do(cases, smallest):
     made = [case_and_maps(range(2 + n), range(2 + n)) for n in range(cases)]
     best = _best([case for case, _ in made], [maps for _, maps in made], LabelSettings(), _DROP)
     assert best.min_size == smallest
+
+
+@pytest.mark.parametrize(("pixel", "counted"), [(1.0, 2), (0.5, 0)])
+def test_a_smallest_size_in_um_is_that_of_the_working_grid(pixel, counted):
+    # Squares of 2 x 2 pixels: of 4 µm², or of 1 µm².
+    case, maps = case_and_maps(range(2), range(2))
+    recipe = RECIPE.replace("label", min_size=3.0, min_size_unit="um").replace("data", pixel_size_um=pixel)
+    volume = volume_of_array(case.labels, 2, (pixel, pixel))
+    case = make_case(volume, Annotation(case.labels, "instances", Grid(case.labels.shape)), recipe)
+    assert case.voxel_um == pixel**2
+    found = evaluate_instances([case], [maps], recipe.label)
+    assert found.count_bias == counted - 2
 
 
 def test_differences_within_two_standard_errors_are_none():

@@ -145,11 +145,12 @@ def _split(path: Path, channels: Sequence[str], numbers: dict[str, int]) -> tupl
     stem = stem_of(path)
     if numbers and (found := _NUMBERED.fullmatch(stem)) is not None:
         return found["case"], numbers.get(found["number"], _SURPLUS)
-    for number, channel in enumerate(channels if len(channels) > 1 else ()):
+    # The longest first: of "ce" and "t1_ce" both end "p1_t1_ce".
+    for channel in sorted(channels if len(channels) > 1 else (), key=len, reverse=True):
         if stem.casefold() == channel.casefold():
-            return "", number
+            return "", channels.index(channel)
         if stem.casefold().endswith(f"_{channel}".casefold()):
-            return stem[: -len(channel) - 1], number
+            return stem[: -len(channel) - 1], channels.index(channel)
     return None
 
 
