@@ -187,8 +187,7 @@ def verify(
     options = replace(run.options, device=device or run.options.device, overlay=False)
     predictor, manifest = predictor_of(model, options.device), Manifest(out)
     settings = hash_settings(settings_of(model, run.options))
-    named = {row.image for row in run.rows}
-    records = [one for one in manifest.records.values() if one.row.image in named or not is_gone(one, out)]
+    records = list(manifest.records.values())
     there = _inputs_of(records, out, images, model.card.recipe.data)
     results = []
     with Readers() as readers:
