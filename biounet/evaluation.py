@@ -16,7 +16,7 @@ from biounet.annotation import UNLABELLED, ResultKind
 from biounet.arguments import as_number, as_path
 from biounet.errors import InputError
 from biounet.files import ReadOptions, kind_of_labels, read_annotation, read_labels, stem_of, unknown_regions
-from biounet.files.places import place_of_pair
+from biounet.files.places import place_of_labels, place_of_pair
 from biounet.files.results import pair_results
 from biounet.matching import THRESHOLDS, Tally, tally
 from biounet.recipe import DataSettings
@@ -426,7 +426,9 @@ def _lesion_figures(columns: Sequence[Sequence[RegionScore]]) -> LesionFigures:
 def _read_pair(
     truth: Path, predicted: Path, data: DataSettings, options: ReadOptions | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    true, found = read_annotation(truth, data, options=options).labels, read_labels(predicted, options)
+    found = read_labels(predicted, options)
+    order = place_of_labels(predicted, found.shape, options) if found.ndim == 3 else None
+    true = read_annotation(truth, data, options=options, order=order).labels
     if true.shape != found.shape:
         raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)
     return true, found

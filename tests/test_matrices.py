@@ -1,5 +1,7 @@
 """The two matrices of a NIfTI header: where they disagree it is said, and a label under either is in its place."""
 
+from itertools import permutations, product
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -135,6 +137,59 @@ def test_a_label_under_either_matrix_of_its_image_is_in_its_place(tmp_path, sfor
     differs, *remarks = figures.notes
     assert "x_labels.nii.gz: sform and qform differ by up to" in differs
     assert [("lies where the qform" in remark) for remark in remarks] == [True] * (follows == "qform")
+
+
+ORDERS = ["".join(codes) for axes in permutations(["LR", "PA", "IS"]) for codes in product(*axes)]
+
+
+def stored_as(path, array, affine, codes):
+    """Write a volume with its axes exchanged and flipped, which its affine says."""
+    image = nib.Nifti1Image(array, affine)
+    found, wanted = nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(codes)
+    image = image.as_reoriented(nib.orientations.ornt_transform(found, wanted))
+    return write(path, np.asarray(image.dataobj), (image.affine, 1), (image.affine, 1), image.header.get_zooms())
+
+
+@settings(deadline=None, max_examples=30)
+@given(image=st.sampled_from(ORDERS), label=st.sampled_from(ORDERS), oblique=st.booleans())
+def test_a_label_with_the_voxels_of_its_image_in_another_order_is_in_its_place(tmp_path_factory, image, label, oblique):
+    folder = tmp_path_factory.mktemp("orders")
+    for name in ("truth", "found"):
+        (folder / name).mkdir()
+    affine = SCANNER if oblique else np.diag([1.0, 1, 2, 1])
+    drawn = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) % 4
+    several = DataSettings(kind="classes", classes=("a", "b", "c"), dims=3)
+    path = stored_as(folder / "found/x_labels.nii", drawn, affine, image)
+    stored_as(folder / "truth/x.nii", drawn, affine, label)
+    read = read_annotation(folder / "truth/x.nii", several, read_volume(path, VOLUME).grid)
+    np.testing.assert_array_equal(read.labels, np.asarray(nib.load(path).dataobj).T)
+    said = f"is stored as {label}, and was brought to {image}"
+    assert [said in note for note in read.notes] == [True] * (label != image)
+    figures = evaluate_folders(folder / "found", folder / "truth", several)
+    assert figures.dice == (1.0, 1.0, 1.0)
+    assert [said in note for note in figures.notes] == [True] * (label != image)
+
+
+def test_a_label_elsewhere_in_another_order_is_refused(tmp_path):
+    affine, moved = np.diag([1.0, 1, 2, 1]), np.diag([1.0, 1, 2, 1])
+    moved[0, 3] = 3
+    grid = read_volume(stored_as(tmp_path / "x.nii", mask(), affine, "RAS"), VOLUME).grid
+    label = stored_as(tmp_path / "y.nii", mask(), moved, "LPS")
+    with pytest.raises(InputError, match="does not lie where its image does"):
+        read_annotation(label, ORGAN, grid)
+
+
+def test_planes_that_were_looked_at_are_those_of_the_image_whatever_the_order_of_the_label(tmp_path):
+    planes = DataSettings(kind="classes", classes=("organ",), dims=3, slices="z")
+    for name in ("truth", "found"):
+        (tmp_path / name).mkdir()
+    affine = np.diag([1.0, 1, 2, 1])
+    path = stored_as(tmp_path / "found/x_labels.nii", mask(), affine, "RAS")
+    label = stored_as(tmp_path / "truth/x.nii", mask(), affine, "SPL")
+    drawn = read_annotation(label, planes, read_volume(path, VOLUME).grid)
+    assert (drawn.labels >= 0).any((1, 2)).tolist() == [False, False, True, True, False, False]
+    (row,) = evaluate_folders(tmp_path / "found", tmp_path / "truth", planes).cases
+    assert row["true_voxels"] == row["predicted_voxels"] == 32
 
 
 @pytest.mark.parametrize("data", [ORGAN, DataSettings(dims=3)], ids=["classes", "instances"])

@@ -14,7 +14,7 @@ from biounet.annotation_checks import inspect_annotation
 from biounet.errors import InputError, SettingsError
 from biounet.files.axes import ReadOptions, named_axes
 from biounet.files.names import stem_of
-from biounet.files.places import compare_places
+from biounet.files.places import compare_places, in_order_of, stored_shape
 from biounet.files.raw import RawImage, in_colour
 from biounet.files.read import calibrate, open_raw
 from biounet.recipe import DataSettings
@@ -27,7 +27,11 @@ _SHOWN = 5  # values that a message lists
 
 
 def read_annotation(
-    path: str | Path, data: DataSettings, grid: Grid | None = None, options: ReadOptions | None = None
+    path: str | Path,
+    data: DataSettings,
+    grid: Grid | None = None,
+    options: ReadOptions | None = None,
+    order: Grid | None = None,
 ) -> Annotation:
     """Read an annotation.
 
@@ -39,9 +43,12 @@ def read_annotation(
         What the values mean. In scribbles 0 is unlabelled, a stroke of the first class has 1, and so on; a class called
         ``background`` becomes 0 and the others keep their order.
     grid
-        Grid of the image, which the annotation must share.
+        Grid of the image, which the annotation must share. It may be stored in another order, axes exchanged or
+        flipped, if its affine says so.
     options
         How the image is read: axes, channel and plane hold for an annotation that has as many.
+    order
+        Grid in whose order the voxels shall be where the annotation need not share it, instead of `grid`.
 
     Raises
     ------
@@ -60,6 +67,7 @@ def read_annotation(
     labels = _from_colours(path, data) if data.palette else _from_values(path, data, options)
     if grid is not None and (1, *labels.shape) == grid.shape:
         labels = labels[None]  # a volume of one slice
+    labels = in_order_of(labels, path, grid or order)
     if grid is not None and labels.shape != grid.shape:
         cause = f"is {_shape(labels.shape)}, its image {_shape(grid.shape)}"
         hint = "an annotation has the pixels of its image"
@@ -86,7 +94,7 @@ def _remark_on_place(path: Path, grid: Grid) -> tuple[str, ...]:
     raw = open_raw(path)
     if raw.header is None:
         return ()
-    own, _ = calibrate(grid.shape, raw, path, ReadOptions(dims=grid.dims))
+    own, _ = calibrate(stored_shape(raw, grid.shape), raw, path, ReadOptions(dims=grid.dims))
     difference, remark = compare_places(grid, own)
     if difference:
         raise InputError(f"does not lie where its image does: {difference}", path=path, hint="draw it on its image")
