@@ -279,7 +279,7 @@ def _background(large: _Largest) -> Finding | None:
     where = f" and lies around {large.touched} of {large.others} others" if large.others else ""
     where = where or (f" and lies around {large.holes} places without any" if large.holes else "")
     cause = f"one id, {large.value}, covers {large.share:.0%} of what is labelled{where}: it looks like background"
-    hint = "background is 0 where objects have ids; if the values are classes, train with kind = 'classes'"
+    hint = "background is 0 where objects have ids; if the values are classes, say kind = 'classes' in the recipe"
     return Finding("problem", cause, hint, {"value": large.value, "share": large.share})
 
 
@@ -292,10 +292,10 @@ def _classes(pieces: _Pieces) -> Finding | None:
     figures = {"ids": objects, "pieces": total}
     if objects == 1:
         cause = f"one object of value {pieces.ids[0]} in {total} pieces: this is a mask, its objects have no ids"
-        return Finding("problem", cause, "number the objects, or train with kind = 'classes'", figures)
+        return Finding("problem", cause, "number the objects, or say kind = 'classes' in the recipe", figures)
     most = int(count.argmax())
     cause = f"{objects} ids in {total} distant pieces, id {pieces.ids[most]} in {count[most]}: these look like classes"
-    return Finding("problem", cause, "train with kind = 'classes', or number the objects", figures)
+    return Finding("problem", cause, "say kind = 'classes' in the recipe, or number the objects", figures)
 
 
 def _in_pieces(pieces: _Pieces) -> Finding | None:

@@ -113,7 +113,7 @@ def check_data(
     flight = Preflight((images, labels), recipe, options, validation)
     rows = sorted(((found.number, _describe(found)) for found in flight.read()), key=lambda row: row[0])
     shown = {"orientation": describe_orientations(flight.grids)} if flight.grids else {}
-    shown |= describe_plan(flight.recipe, flight.grids[0].unit) if flight.grids else {}
+    shown |= describe_plan(flight.recipe, flight.grids[0].unit) if flight.grids and flight.planned else {}
     return CheckReport(tuple(row for _, row in rows), tuple(flight.problems), shown, tuple(flight.left_out))
 
 

@@ -197,7 +197,8 @@ def _refuse_other_unit(grid: Grid, data: DataSettings, path: Path | None) -> Non
     unit = data.voxel_unit or ("um" if data.dims == 2 else None)
     if data.voxel_size and unit is not None and grid.unit != unit:
         cause = f"voxel size in {grid.unit}, and this model works on voxels in {unit}"
-        raise InputError(cause, path=path, hint=f"choose a model that was trained on images in {grid.unit}")
+        hint = "NIfTI is in mm and TIFF in µm; a model works in the one that it was trained in"
+        raise InputError(cause, path=path, hint=hint)
 
 
 def rescale(image: NDArray[np.float32], zoom: Zoom) -> NDArray[np.float32]:

@@ -181,6 +181,8 @@ class Preflight:
         Files of the folders that could be images and are neither an image nor an annotation here; not if `strict`.
     recipe
         With what it left open filled in from the grids of the images to learn from.
+    planned
+        Whether that was possible.
     """
 
     def __init__(
@@ -205,6 +207,7 @@ class Preflight:
         if validation is None:
             self.pairs, self.held = hold_out(self.pairs, recipe.data.validation, recipe.train.seed)
         self.grids = self._describe()
+        self.planned = True
         self.recipe = self._plan(recipe)
         self._digests: dict[str, tuple[str, bool]] = {}
 
@@ -279,6 +282,7 @@ class Preflight:
             return plan(recipe, self.grids)
         except BiounetError as error:
             self._report(error)
+            self.planned = False
             return recipe
 
     def _read_one(self, member: Member) -> Annotated | None:

@@ -68,6 +68,15 @@ def test_images_that_say_that_they_are(tmp_path):
     assert evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
 
 
+def test_results_are_not_compared_with_themselves(folders):
+    out, _ = folders
+    with pytest.raises(InputError, match=r"a_labels\.tif: both the result and the annotation"):
+        evaluate_folders(out, out, DataSettings())
+    (out / "counts.csv").write_text("image,status,count\n")
+    with pytest.raises(InputError, match=r"counts\.csv: not a folder"):
+        evaluate_folders(out / "counts.csv", out, DataSettings())
+
+
 def test_results_below_the_truth_are_no_truth(folders):
     out, truth = folders
     out = out.rename(truth / "biounet-out")

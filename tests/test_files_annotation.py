@@ -108,6 +108,10 @@ def test_values_without_a_meaning(tmp_path):
     assert "1 water, 2 road" in refusal(path, LAND)
     assert "declare it as data.unlabelled" in refusal(tif(path, [[0, 255]]), LAND.model_copy(update={"unlabelled": -1}))
     assert "kind = 'instances'" in refusal(tif(path, np.arange(20).reshape(4, 5)), LAND)
+    mask = refusal(tif(path, [[0, 255]]), DataSettings(kind="classes", classes=("cell",)))
+    assert "if 255 is cell, write 1 for it" in mask
+    pixels = refusal(tif(path, [[1, 2]]), DataSettings(kind="classes", classes=("cell",)))
+    assert "if background has a value of its own, name it among them as 'background'" in pixels
     assert "ids of objects, this is kind = 'instances'" in refusal(tif(path, [[0, 1, 2, 3, 4]]), LAND)
     assert "value -2 is negative" in refusal(tif(path, [[0, -2]], "i2"), CELLS)
     assert "holds fractions" in refusal(tif(path, [[0, 0.5]], "f4"), CELLS)

@@ -19,6 +19,7 @@ from biounet.recipe import parse_recipe
 
 GREY = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40)
 FOREIGN = {"f.czi": b"ZISRAWFILE" + bytes(1000), "IM0001": bytes(128) + b"DICM" + bytes(100)}
+FOREIGN |= {"a.oif": b"[x]", "b.npy": b"\x93NUMPY", "c.avi": b"RIFF", "d.spe": bytes(99), "e.jxl": bytes(99)}
 TIFF_INSIDE = ("c.lsm", "d.stk", "e.svs", "no_ending")
 NAMED = ("siRNA_GFP_label.tif", "face_mask.tif", "seg.tif", "a_overlay.png", ".hidden.tif")
 NO_IMAGE = ("notes.txt", "t.csv", "dwi.bval", ".DS_Store", "run.json")
@@ -133,17 +134,17 @@ def test_commands_list_it(biounet, folder, untrained, tmp_path):  # noqa: F811
     code, out, _ = biounet("segment", folder, "-m", "m.safetensors", "--dry-run")
     assert code == 0
     left = [line for line in out.splitlines() if line.startswith("left out: ")]
-    assert len(left) == 12
+    assert len(left) == 17
     _, out, _ = biounet("segment", folder, "-m", "m.safetensors", "--dry-run", "--json")
-    assert sum("left_out" in json.loads(line) for line in out.splitlines()) == 12
+    assert sum("left_out" in json.loads(line) for line in out.splitlines()) == 17
     code, out, err = biounet("segment", folder, "-m", "m.safetensors", "-o", "out")
     assert code == 0
     (line,) = [line for line in err.splitlines() if "left out" in line]
-    assert line.startswith("12 files left out: ")
+    assert line.startswith("17 files left out: ")
     assert len((tmp_path / "out/counts.csv").read_text().splitlines()) == 3
     record = json.loads((tmp_path / "out/run.json").read_text())
     assert {"path": "../in/f.czi", "reason": "CZI (Zeiss) is not read"} in record["left_out"]
-    assert len(record["left_out"]) == 12
+    assert len(record["left_out"]) == 17
 
 
 def test_check_lists_it_and_shows_each_annotation(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biounet.api import Segmenter, volume_of_array
+from biounet.check import check_data
 from biounet.errors import InputError, SettingsError
 from biounet.files import ReadOptions, read_volume
 from biounet.model import Card, Model, load_model, new_network, outputs_of, save_model
@@ -48,6 +49,20 @@ def test_a_stack_in_um_is_no_volume_in_mm(tmp_path):
     assert Segmenter(model_in("mm")).segment(scan).labels.shape == SHAPE
     with pytest.raises(InputError, match="voxel size in mm, and this model works on voxels in um"):
         Segmenter(model_in("um")).segment(scan)
+
+
+def test_a_data_set_in_another_unit_than_the_recipe_is_a_problem_and_no_defect(tmp_path):
+    stack, drawn = tmp_path / "i" / "x.tif", tmp_path / "l" / "x.tif"
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[2:5, 2:6, 2:6] = 1
+    for path, array in ((stack, IMAGE), (drawn, labels)):
+        path.parent.mkdir()
+        metadata = {"axes": "ZYX", "unit": "um", "spacing": 1.0}
+        tifffile.imwrite(path, array, imagej=True, resolution=(1, 1), metadata=metadata)
+    recipe = parse_recipe({"data": {"dims": 3, "voxel_size": (1.0, 1.0, 1.0), "voxel_unit": "mm"}})
+    report = check_data(stack.parent, drawn.parent, recipe)
+    assert any("um" in problem and "mm" in problem for problem in report.problems)
+    assert report.as_table()[1][0].endswith(f"{stack} -> {drawn}")
 
 
 def test_an_array_has_the_unit_that_it_is_given():

@@ -14,7 +14,9 @@ _UNKNOWN = "its ending is not one that is looked for: name the file to try it"
 _TRIED = (".lsm", ".stk", ".svs", ".ndpi", ".scn", ".qptiff", ".dng", ".flex", ".nef", ".cr2", ".jpe", ".jfif")
 _OTHER = (
     *(".webp", ".heic", ".heif", ".avif", ".psd", ".ppm", ".pgm", ".fits", ".img", ".hdr", ".mrc", ".dv", ".r3d"),
-    *(".mrxs", ".ims", ".ics", ".ids", ".mnc", ".jp2", ".tif.gz", ".tiff.gz"),
+    *(".mrxs", ".ims", ".ics", ".ids", ".mnc", ".jp2", ".j2k", ".jxl", ".exr", ".tga", ".pbm", ".pnm", ".eps"),
+    *(".oif", ".oib", ".zvi", ".sld", ".sldy", ".spe", ".sif", ".pic", ".cxd", ".c01", ".xdce", ".dib", ".lim", ".kfb"),
+    *(".avi", ".mov", ".mp4", ".npy", ".npz", ".tif.gz", ".tiff.gz"),
 )
 # What is no image whatever it holds, so that a folder of many tables is not opened file by file.
 _TEXT = {

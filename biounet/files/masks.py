@@ -151,8 +151,12 @@ def _unknown_values(strange: NDArray[Any], data: DataSettings, path: Path) -> In
         hint = f"{values.size} values look like object ids: is this kind = 'instances'?"
     elif values[-1] in (255, 65535):
         hint += f"; if {values[-1]} means unlabelled, declare it as data.unlabelled"
+        if values.size == len(data.classes) == 1:
+            hint += f"; if {values[-1]} is {data.classes[0]}, write 1 for it"
     elif values.size > 1:
         hint += "; if they are ids of objects, this is kind = 'instances'"
+    elif values[-1] == len(data.classes) + 1 and data.kind == "classes" and "background" not in data.classes:
+        hint += "; if background has a value of its own, name it among them as 'background'"
     return InputError(f"holds values that no class has: {shown}", path=path, hint=hint)
 
 

@@ -57,12 +57,16 @@ def pair_results(
     """
     for folder in (predicted, truth):
         if not folder.is_dir():
-            raise InputError("no such folder", path=folder)
+            raise InputError("not a folder" if folder.exists() else "no such folder", path=folder)
     results = _results(predicted)
     annotations = _annotations(truth, predicted, channels, annotation)
     if not annotations:
         refuse_foreign(truth)
         raise InputError("no annotation found", path=truth)
+    own = {*results.values()}
+    itself = next((path for path in annotations.values() if path in own), None)
+    if itself is not None:
+        raise InputError("both the result and the annotation", path=itself, hint="name the folder of the annotations")
     index = _Index(results, annotations, tuple(channels))
     found = {key: index.result_of(key) for key in annotations}
     missing = [key for key, result in found.items() if result is None]
