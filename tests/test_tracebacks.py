@@ -60,7 +60,7 @@ def test_what_names_do_to_a_terminal_is_what_they_look_like(command, untrained, 
     save_model(untrained, tmp_path / "m.safetensors")
     code, out, err = command("segment", folder, "-m", "m.safetensors", "--jobs", 1)
     assert code == 3
-    assert (len(out.splitlines()), len(err.splitlines())) == (2, 1)
+    assert (len(out.splitlines()), len(err.splitlines())) == (3, 1)  # the last is on pixel sizes
     code, more, errors = command("segment", folder, "-m", "m.safetensors", "--dry-run")
     assert (len(more.splitlines()), len(errors.splitlines())) == (2, 1)
     code, named, last = command("segment", folder / f"{name}none.tif", "-m", "m.safetensors")
