@@ -97,7 +97,10 @@ def main() -> None:
                 figure = next((f"{n} {card.validation[n]:.3f}" for n in ("ap", "dice") if n in card.validation), "")
                 off = took.seconds / 60 / minutes - 1
                 row = f"{minutes:g} | {took.seconds / 60:.2f} | {off:+.1%} | {took.code}"
-                print(f"| `{arm}` | {row} | {card.history[-1]['step']:.0f} | {figure} |", flush=True)
+                print(
+                    f"| `{arm}` | {row} | {card.history[-1]['step'] if card.history else 0:.0f} | {figure} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -225,6 +225,9 @@ def _learn(state: State, job: _Job) -> None:
     device = next(state.network.parameters()).device
     budget.start()
     if budget.is_over(state):
+        if state.share < 1:  # reading again took the time that was left
+            budget.finish(state)
+            _end_epoch(state, job, last=True)
         return
     for image, target, numbers in _batches(cases, recipe, state.step, run, device):
         for group in state.optimizer.param_groups:

@@ -190,3 +190,18 @@ def test_what_the_end_takes_follows_from_what_was_measured():
     size = case.labels.size
     ends = seconds_of_end(Paces(1e-3, 1e-4, 1e-2), [case] * 3, [case] * 2, RECIPE)
     assert ends == pytest.approx((3 * size * 1e-2, 2 * size * 1e-3, 2 * size * 1e-4 * (2 + 8 + 210 + 7 + 8)))
+
+
+def test_a_resumed_training_without_time_for_a_step_ends_with_what_it_has(cases, tmp_path):
+    stop, checkpoint = Event(), tmp_path / "m.checkpoint.pt"
+    stop.set()
+    recipe = _recipe(train={"minutes": 0.1, "epochs": None})
+    with pytest.raises(Stopped):
+        train(cases[:2], [], recipe, Run(checkpoint=checkpoint, stop=stop))
+    kept = torch.load(checkpoint, weights_only=True)
+    kept["progress"]["seconds"] = 60.0
+    torch.save(kept, checkpoint)
+    again: list[Progress] = []
+    model = train(cases[:2], [], recipe, Run(checkpoint=checkpoint, resume=True, report=again.append))
+    assert again == []
+    assert [epoch["step"] for epoch in model.card.history] == [1]
