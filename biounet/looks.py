@@ -21,7 +21,7 @@ Looks = dict[str, float]
 Ranges = Mapping[str, tuple[float, float]]
 Texture = tuple[float, float, float]
 
-_SAMPLE = 2**16  # voxels that are looked at: more would not change what is said
+_SAMPLE = 2**14  # voxels that are looked at: more would not change what is said
 _LAGS = (1, 2, 4, 8, 16, 32, 64)  # voxels over which intensities are compared
 _NARROW = 16  # voxels across, below which nothing can be told
 _EDGES = 99.5  # percentile of differences between neighbours that only edges reach

@@ -58,7 +58,8 @@ class Card(Settings):
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
     seen
         Ranges over the training images of `biounet.looks.looks_of`, of the median diameter of the objects in an image
-        in pixels of the working grid, and of the share of them at its border, from `biounet.looks.ranges_of`.
+        in pixels of the working grid, and of the share of them at its border, from `biounet.looks.ranges_of`; of
+        built-in models also of the share of objects found that are ``unsure``.
     textures
         Of the training images, from `biounet.looks.textures_of`.
     data

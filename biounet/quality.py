@@ -151,7 +151,7 @@ def _of_objects(columns: Columns, known: Known) -> Iterator[str]:
     if share > max(_AT_BORDER, _above(known.seen, "at_border")):
         yield f"{share:.0%} of the objects touch the border"
     share = 0.0 if known.doubtful is None else float(np.mean(columns["confidence"] < known.doubtful))
-    if share > _UNSURE:
+    if share > max(_UNSURE, _above(known.seen, "unsure")):
         yield f"{share:.0%} of the objects have a confidence below {known.doubtful:.2f}, as wrong ones have"
 
 
