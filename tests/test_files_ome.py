@@ -49,6 +49,15 @@ def pixels(*shape):
 
 
 BESIDE = ["label", "Macro", "overview", "thumbnail", "Label Image", "macro image"]
+BESIDE += [
+    "macro mask image",
+    "Overview Scan",
+    "overview_1",
+    "slide overview",
+    "Image:label",
+    "label.tif - label",
+    "barcode",
+]
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -67,6 +76,23 @@ def test_size_and_channels_are_those_of_the_image_that_is_read(tmp_path, name, f
     np.testing.assert_array_equal(volume.array[0], arrays[order.index(1)])
     assert volume.grid.spacing == (0.5, 0.5)
     assert describe(path).names == ("DAPI",)
+
+
+@pytest.mark.parametrize("name", ["GFP label", "label-free", "scan 2", "Image", ""])
+def test_an_image_of_another_name_is_left_out_by_nobody(tmp_path, name):
+    arrays = [pixels(9, 7), pixels(40, 32)]
+    xml = image_xml(0, (9, 7), 8.0, name, files=[(0, "")]) + image_xml(1, (40, 32), 0.5, "slide", files=[(1, "")])
+    with pytest.raises(InputError, match="holds 2 images"):
+        read_volume(write(tmp_path / "x.ome.tif", arrays, xml))
+
+
+@pytest.mark.parametrize("sizes", [('SizeX="7"', 'SizeX="7.0"'), ('SizeZ="1"', 'SizeZ=""'), ('IFD="0"', 'IFD="first"')])
+def test_xml_with_sizes_that_are_no_numbers_is_ignored_and_said(tmp_path, sizes):
+    array = pixels(9, 7)
+    volume = read_volume(write(tmp_path / "x.tif", [array], image_xml(0, (9, 7), 0.5, files=[(0, "")]).replace(*sizes)))
+    np.testing.assert_array_equal(volume.array[0], array)
+    assert volume.grid.spacing is None
+    assert "OME-XML is damaged and ignored" in volume.notes
 
 
 @pytest.mark.parametrize("first", ["slide", "label"])

@@ -27,7 +27,9 @@ _ALPHA = (1, 2)  # kinds of extra samples that are transparency
 _WHITE_IS_ZERO = "white is zero in this file: what is bright in it looks dark in a viewer"
 _TABLE_BITS = 16
 _PLACE = re.compile(r"^(?:[czt]:\d+/\d+\s*)+-?\s*")  # of a plane in its stack, with which labels may begin
-_BESIDE = ("label", "macro", "overview", "thumbnail")  # what scanners call pictures of the slide beside the image
+_BESIDE = {"label", "macro", "overview", "thumbnail", "barcode", "preview"}  # what scanners call pictures of the slide
+_SAYS_NOTHING = {"image", "images", "slide", "scan", "mask", "tif", "tiff", "ome"}  # beside one of these words
+_WORDS = re.compile(r"[^\W\d_]+")
 _SAYS = {"ome": "OME-XML", "imagej": "ImageJ tags", "shaped": "description"}
 
 
@@ -85,11 +87,20 @@ def _opened(path: Path) -> Iterator[tuple[TiffFile, Ome | None]]:
     """Open a TIFF, of several files this one alone, with what its OME-XML says, which tifffile then goes by."""
     with strict(path), ExitStack() as stack:
         tif = stack.enter_context(TiffFile(path, _multifile=False))
-        ome = read_ome(tif.ome_metadata, path.name) if tif.is_ome and tif.ome_metadata else None
-        if ome is not None:
-            about = {"omexml": ome.xml} if ome.describes(tif.pages.first) else {"is_ome": False}
+        xml = tif.ome_metadata if tif.is_ome else None
+        ome = _ome_of(xml, path) if xml else None
+        if xml:
+            fits = ome is not None and ome.describes(tif.pages.first)
+            about = {"omexml": ome.xml} if ome is not None and fits else {"is_ome": False}
             tif = stack.enter_context(TiffFile(path, _multifile=False, **about))
         yield tif, ome
+
+
+def _ome_of(xml: str, path: Path) -> Ome | None:
+    try:
+        return read_ome(xml, path.name)
+    except ValueError:  # sizes that are no numbers; text that is no XML may be an attack
+        return None
 
 
 def _planes_of(page: TiffPage | TiffFrame | None) -> int:
@@ -100,14 +111,20 @@ def _only_series(tif: TiffFile, ome: Ome | None, path: Path) -> TiffPageSeries:
     every = [s for s in tif.series if s.kind != "thumbnail"]
     if not every:
         raise InputError("a TIFF without an image", path=path)
-    names = [(ome.name_of(s) if ome is not None else s.name).casefold().removesuffix(" image") for s in every]
-    series = [s for s, name in zip(every, names, strict=True) if name not in _BESIDE] or every
+    names = [str(ome.name_of(s) if ome is not None else s.name) for s in every]
+    series = [s for s, name in zip(every, names, strict=True) if not _is_beside(name)] or every
     # A smaller copy of the image in front of or behind it, as some microscopes add
     full = [s for s in series if not s.keyframe.is_reduced] or series
     if len(full) > 1:
         shapes = ", ".join(" x ".join(map(str, s.shape)) for s in full[:4])
         raise InputError(f"holds {len(full)} images ({shapes})", path=path, hint="save each as a file of its own")
     return full[0]
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a name says that a picture of the slide is meant, and nothing else."""
+    words = {word for word in _WORDS.findall(name.casefold()) if word not in _SAYS_NOTHING}
+    return bool(words) and words <= _BESIDE
 
 
 def _samples(level: TiffPageSeries, path: Path) -> tuple[str, tuple[int, ...], str]:
