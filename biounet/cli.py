@@ -187,7 +187,7 @@ def train(
 
     job = read_recipe(find_recipe(recipe))
     options = given.read_options(axes, spacing, channel, plane, job.data.dims)
-    validation = (val_images, val_labels) if val_images else None
+    validation = given.validation_of(val_images, val_labels)
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     warner = Warner()
     with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
@@ -282,7 +282,7 @@ def check(
 
     plan = read_recipe(find_recipe(recipe))
     options = given.read_options(axes, spacing, channel, plane, plan.data.dims)
-    validation = (val_images, val_labels) if val_images else None
+    validation = given.validation_of(val_images, val_labels)
     found = check_data(images, labels, plan, options, validation)
     if json_lines:
         say(json.dumps(found.as_dict()))

@@ -79,6 +79,19 @@ def read_options(
     return ReadOptions(axes=axes, spacing=_spacing(spacing, dims), channel=number, dims=dims, plane=plane)
 
 
+def validation_of(images: str | None, labels: str | None) -> tuple[str, str | None] | None:
+    """Return the images and labels of validation; None where none are given.
+
+    Raises
+    ------
+    SettingsError
+        If there are labels and no images.
+    """
+    if images is None and labels is not None:
+        raise SettingsError("--val-labels without --val-images", hint="give both, or a CSV to --val-images")
+    return None if images is None else (images, labels)
+
+
 def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
     if text is None:
         return None

@@ -139,6 +139,14 @@ def test_check_lists_everything_at_once(biounet, cell_folder, tmp_path):
     assert sum("in training and in validation" in line for line in lines) == 3
 
 
+def test_annotations_of_validation_need_its_images(biounet, cell_folder):
+    images, labels = cell_folder / "images", cell_folder / "labels"
+    for command in (["check", images, labels], ["train", "nuclei_2d", "--images", images, "--labels", labels]):
+        code, _, err = biounet(*command, "--val-labels", labels)
+        assert code == 2
+        assert err.startswith("ERROR --val-labels without --val-images")
+
+
 def test_help_and_import_load_nothing_heavy():
     heavy = "{'torch', 'monai', 'pandas', 'numba', 'skimage', 'scipy', 'tifffile', 'matplotlib'}"
     code = (

@@ -312,3 +312,12 @@ def test_threads_hear_of_their_own_file_only(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read, [good, bad, good, bad]))
     assert not logging.getLogger("tifffile").handlers
+
+
+def test_a_channel_by_a_name_that_two_have(tmp_path):
+    channels = {"axes": "CYX", "Channel": {"Name": ["DAPI", "DAPI"]}}
+    tifffile.imwrite(tmp_path / "x.ome.tif", np.zeros((2, 4, 5), np.uint16), ome=True, metadata=channels)
+    with pytest.raises(InputError, match=r"2 channels are called 'DAPI' \(hint: give the number of one, from 0\)"):
+        read_volume(tmp_path / "x.ome.tif", ReadOptions(channel="DAPI"))
+    with pytest.raises(InputError, match="the channels are DAPI, DAPI: give a number from 0"):
+        read_volume(tmp_path / "x.ome.tif", ReadOptions(channel="GFP"))

@@ -176,8 +176,11 @@ def _pick_channel(array: NDArray[Any], raw: RawImage, path: Path, options: ReadO
     number = options.channel
     if isinstance(number, str):
         if number not in names:
-            known = ", ".join(names) or "the channels of this file have no names: give a number from 0"
-            raise InputError(f"no channel is called '{number}'", path=path, hint=known)
+            known = f"the channels are {', '.join(names)}" if names else "the channels of this file have no names"
+            raise InputError(f"no channel is called '{number}'", path=path, hint=f"{known}: give a number from 0")
+        if names.count(number) > 1:
+            cause = f"{names.count(number)} channels are called '{number}'"
+            raise InputError(cause, path=path, hint="give the number of one, from 0")
         number = names.index(number)
     if not 0 <= number < array.shape[0]:
         raise InputError(f"no channel {number}: there are {array.shape[0]}, counted from 0", path=path)
