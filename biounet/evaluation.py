@@ -207,7 +207,7 @@ def _each(
         try:
             done.append((pair, compare(pair)))
         except InputError as error:
-            failed[pair] = error
+            failed[pair] = error if error.path else InputError(error.cause, path=pair[1], hint=error.hint)
     if not done:
         raise next(iter(failed.values()))
     return done, failed

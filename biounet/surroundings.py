@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.volume import bounding_box
+
 _SHARE = 0.05  # share of the voxels from which one value along the edges of the field is no chance
 _MAJORITY = 0.5  # share of the neighbours along these edges that have it
 _NOISE = 1e-4  # deviations of the image within which voxels have one value: what interpolation leaves of 0
+_PADDINGS = 3  # fields around one another that each have a value
 _SAMPLE = 2**20  # voxels of which the deviation is taken
 
 
@@ -19,7 +22,8 @@ def find_body(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     Surroundings have one value, such as 0, or what a later step made of 0, up to a ten thousandth of the deviation of
     the image. It is known from the edges in which the sides of the field meet, where a body hardly reaches: more than
     half of the neighbours along them have it, both of them, which the background of a scanner, that is noise, does not.
-    No single voxel decides: not a mark in a corner, nor a slice that was filled.
+    No single voxel decides: not a mark in a corner, nor a slice that was filled. Where the field was padded with
+    another value, the surroundings lie inside of that, and are looked for again.
 
     Parameters
     ----------
@@ -30,6 +34,20 @@ def find_body(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     -------
     Shape of `image`.
     """
+    body = _inside(image)
+    for _ in range(_PADDINGS):
+        if body is None or (found := bounding_box(np.logical_or.reduce(body))) is None:
+            break
+        box = (slice(None), *found)
+        inner = _inside(image[box])
+        if inner is None or (body[box] & ~inner).mean() <= _SHARE:
+            break
+        body[box] &= inner
+    return body
+
+
+def _inside(image: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return what does not have the value of the edges; None where they have none."""
     lines = [_edges_along(image, axis) for axis in range(1, image.ndim)]
     value = float(np.percentile(np.concatenate([line.ravel() for line in lines]), 50, method="lower"))
     tolerance = _NOISE * float(image.ravel()[:: max(1, image.size // _SAMPLE)].std(dtype=np.float64))

@@ -53,6 +53,14 @@ def lesions(tmp_path):
     return tmp_path / "out", tmp_path / "truth"
 
 
+def test_a_result_of_other_classes_is_named(tmp_path):
+    save(tmp_path / "truth/a.nii.gz", TEN)
+    save(tmp_path / "out/a_labels.nii.gz", MOVED * 3)
+    with pytest.raises(InputError, match="the prediction has classes 0 to 3") as caught:
+        evaluate_folders(tmp_path / "out", tmp_path / "truth", LESIONS)
+    assert caught.value.path == tmp_path / "out/a_labels.nii.gz"
+
+
 def test_empty_and_missed_cases_are_visible(lesions):
     found = evaluate_folders(*lesions, LESIONS)
     assert found.dice_per_image == (pytest.approx(0.4),)  # 0, 0, .8 and .8: what nobody has is left out

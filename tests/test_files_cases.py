@@ -319,3 +319,18 @@ def test_a_preview_refuses_the_cases_that_the_run_does(tmp_path, untrained):
             read_volume(image.files(), VOLUME)
         assert seen.failed
         assert seen.message == own_words(caught.value)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_nnunet_folder_is_read_with_and_without_its_description(tmp_path, declared):
+    for name in ("imagesTr/a_0000", "imagesTr/b_0000", "imagesTs/c_0000", "labelsTr/a", "labelsTr/b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.nii.gz").touch()
+    if declared:
+        (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "mri"}}')
+    pairs = find_pairs(tmp_path, None, ("mri",))
+    assert [(pair.image.name, pair.label.name) for pair in pairs] == [
+        ("a_0000.nii.gz", "a.nii.gz"), ("b_0000.nii.gz", "b.nii.gz")
+    ]  # fmt: skip
+    found = find_images([tmp_path], ("mri",))
+    assert [image.relative.as_posix() for image in found] == ["imagesTr/a", "imagesTr/b", "imagesTs/c"]

@@ -121,6 +121,21 @@ def test_the_annotation_of_a_case_is_recorded_and_no_surprise(biounet, tmp_path,
     assert "brainmask" in err
 
 
+@pytest.mark.parametrize(
+    "folders", [("images", "labels"), ("imagesTr", "labelsTr"), (".", "Masks"), ("a/img", "a/label")]
+)
+def test_label_maps_of_a_folder_of_annotations_are_no_images(tmp_path, folders):
+    """They have the names of the images, and only that of their folder says what they are."""
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / folder / "x.tif", GREY)
+    found = search_images([tmp_path])
+    assert [image.path for image in found.images] == [tmp_path / folders[0] / "x.tif"]
+    assert [file.path for file in found.left_out] == [tmp_path / folders[1] / "x.tif"]
+    assert found.left_out[0].reason == "in a folder of annotations: name the folder to segment what it holds"
+    assert len(find_images([tmp_path / folders[1]])) == 1
+
+
 def test_one_line_says_how_many_and_why(tmp_path):
     files = [LeftOut(tmp_path / f"{n}.czi", "CZI is not read") for n in range(5)]
     line = describe_left_out([*files, LeftOut(tmp_path / ".a.tif", "hidden")])

@@ -131,6 +131,24 @@ def test_geometry_that_cannot_be(tmp_path):
     assert label_suffix(volume.grid) == "_labels.nii.gz"
 
 
+@pytest.mark.parametrize("forms", [(1, 0), (0, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("first", [0.0, 1.0, 2.0, np.nan])
+def test_a_handedness_that_is_none_is_the_usual_one(tmp_path, forms, first):
+    """The standard reads a 0, which programs of long ago write in front of the voxel sizes, as a 1."""
+    image, affine = nib.Nifti1Image(VOXELS.T, None), np.diag([0.5, 0.75, 2, 1])
+    image.header.set_zooms((0.5, 0.75, 2))
+    image.header.set_xyzt_units("mm")
+    for place, code in zip((image.header.set_sform, image.header.set_qform), forms, strict=True):
+        place(affine if code else None, code)
+    data = bytearray(nib.Nifti1Image(VOXELS.T, None, image.header).to_bytes())
+    F.pack_into(data, FIELDS["pixdim"][0], first)
+    (tmp_path / "x.nii").write_bytes(data)
+    volume = read_volume(tmp_path / "x.nii", VOLUME)
+    assert volume.grid.spacing == (2, 0.75, 0.5)
+    assert volume.grid.axcodes == "RAS"
+    assert volume.notes == ()
+
+
 def test_a_header_that_contradicts_itself_says_so(tmp_path):
     (note,) = read_volume(nifti(tmp_path / "x.nii", pixdim__1=0.6), VOLUME).notes
     assert note == "the header gives voxels of 0.6 x 0.75 x 2 mm, its affine, which is used, of 0.5 x 0.75 x 2 mm"

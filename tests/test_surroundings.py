@@ -69,6 +69,21 @@ def test_the_body_is_found_by_the_majority_of_the_border(spoil):
     assert body.mean() < 0.5
 
 
+@pytest.mark.parametrize("width", [(3, 3, 3), (0, 0, 4), (5, 0, 0)], ids=str)
+@pytest.mark.parametrize("values", [(-7,), (55,), (-1024, 3)], ids=str)
+def test_a_field_that_was_padded_with_another_value_keeps_the_brain(width, values):
+    """Around the zeros around the brain lies what a program filled the rest of a larger field with, or two did."""
+    image, inside = brain()
+    spoilt, where = image[0], inside
+    for value in values:
+        spoilt = np.pad(spoilt, [(w, w) for w in width], constant_values=value)
+        where = np.pad(where, [(w, w) for w in width])
+    np.testing.assert_array_equal(find_body(spoilt[None])[0], where)
+    normalised = normalise(spoilt[None], ZSCORE)[0]
+    np.testing.assert_allclose(normalised[where], normalise(image, ZSCORE)[0][inside], atol=1e-5)
+    assert not normalised[~where].any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), corners=st.sets(st.integers(0, 7), max_size=3), value=st.floats(-1000, 1000),
        scale=st.floats(1e-3, 1e3), offset=st.integers(-100, 100))  # fmt: skip

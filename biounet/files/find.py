@@ -15,6 +15,7 @@ from biounet.files.cases import FoundImage, group_cases, named_case
 from biounet.files.foreign import refuse_foreign
 from biounet.files.left_out import LeftOut, reason_against
 from biounet.files.names import (
+    ANNOTATION_FOLDERS,
     ANNOTATIONS,
     MASKS,
     OUTPUTS,
@@ -119,9 +120,11 @@ class Names:
     channels: tuple[str, ...]
     annotation: tuple[str, ...]
 
-    def against(self, path: Path) -> str | None:
-        """Return why a file is no image, as `reason_against` does; a channel is one whatever it is called."""
+    def against(self, path: Path, root: Path) -> str | None:
+        """Return why a file of a folder is no image, as `reason_against` does; a channel is one whatever its name."""
         reason = reason_against(path, self.annotation)
+        if reason == "" and not ANNOTATION_FOLDERS.isdisjoint(map(str.lower, path.relative_to(root).parent.parts)):
+            reason = "in a folder of annotations: name the folder to segment what it holds"
         is_channel = bool(reason) and reason != "hidden" and is_image(path) and self._is_channel(path)
         return "" if is_channel else reason
 
@@ -201,7 +204,7 @@ def _of_one(given: str, names: Names) -> Search:
 def sift(files: Iterable[Path], root: Path, names: Names) -> Search:
     found = Search()
     for file in files:
-        reason = names.against(file)
+        reason = names.against(file, root)
         if reason:
             found.left_out.append(LeftOut(file, reason))
         elif reason is not None:

@@ -95,6 +95,8 @@ def matrices_of(header: Nifti1Header) -> list[Matrix]:
 def _qform(header: Nifti1Header, count: int) -> NDArray[np.float64]:
     header = header.copy()
     header["pixdim"][count + 1 : 4] = 1  # of axes that the volume does not have
+    if header["pixdim"][0] != -1:
+        header["pixdim"][0] = 1  # as the standard says of other values
     try:
         return np.asarray(header.get_qform()[:3], float)
     except ValueError:  # a quaternion of more than unit length

@@ -21,6 +21,9 @@ ANNOTATIONS = (
 In a NIfTI file a mask is none, as it may be that of the brain; masks are those of objects.
 """
 
+ANNOTATION_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "labelstr", "labelsts", "labelsval"}
+"""What folders of annotations are called, in small letters; the last ones by nnU-Net."""
+
 IMAGES = ("_img", "_image", "_raw")
 """How the names of images end beside annotations of the same begin, as in the data of Cellpose."""
 

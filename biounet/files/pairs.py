@@ -14,6 +14,7 @@ from biounet.files.find import Names, exists, sift, walk
 from biounet.files.foreign import refuse_foreign
 from biounet.files.left_out import LeftOut, reason_against
 from biounet.files.names import (
+    ANNOTATION_FOLDERS,
     ANNOTATIONS,
     IMAGES,
     MASKS,
@@ -32,8 +33,7 @@ from biounet.files.names import (
 from biounet.files.table import read_table
 
 _SHOWN = 5  # names that a message lists
-_IMAGE_FOLDERS = {"images", "image", "img", "imgs"}
-_MASK_FOLDERS = {"masks", "mask", "labels", "label", "annotations"}
+_IMAGE_FOLDERS = {"images", "image", "img", "imgs", "imagestr"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def match_pairs(
         both = labels is not None and Path(labels).is_file()
         return ([Pair(images, Path(str(labels)))], Unpaired(())) if both else _from_table(images, channels)
     names = Names(tuple(channels), tuple(annotation))
-    if labels is None and (images / "dataset.json").is_file() and (images / "imagesTr").is_dir():
+    declared = (images / "dataset.json").is_file() or (images / "labelsTr").is_dir()
+    if labels is None and declared and (images / "imagesTr").is_dir():
         images, labels = images / "imagesTr", images / "labelsTr"
         return match_pairs(images, labels, channels, annotation)
     if labels is None or images.samefile(labels):
@@ -353,10 +354,10 @@ def _key_of_label(label: Path, root: Path, names: Sequence[str], known: Collecti
 
 
 def _key(folder: Path, stem: str) -> str:
-    parts = [part for part in folder.parts if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
+    parts = [part for part in folder.parts if part.lower() not in _IMAGE_FOLDERS | ANNOTATION_FOLDERS]
     return spelt("/".join([*parts, stem] if stem else parts))
 
 
 def _is_mask(path: Path, root: Path, names: Sequence[str]) -> bool:
     folders = {part.lower() for part in path.relative_to(root).parent.parts}
-    return is_annotation(path, names) or bool(folders & _MASK_FOLDERS)
+    return is_annotation(path, names) or bool(folders & ANNOTATION_FOLDERS)
