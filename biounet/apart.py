@@ -112,7 +112,7 @@ def _path(text: str) -> Path:
 def _request(image: FoundImage, run: Run, kept: Collection[Path]) -> dict[str, Any]:
     options, label = run.options, run.options.segment.label
     return {
-        "folder": _hex(Path.cwd()),
+        "folder": None if _are_absolute(image, run, kept) else _hex(Path.cwd()),
         "image": [_hex(path) for path in (image.path, *image.others)],
         "relative": _hex(image.relative),
         "kept": [_hex(path) for path in kept],
@@ -126,13 +126,19 @@ def _request(image: FoundImage, run: Run, kept: Collection[Path]) -> dict[str, A
     }
 
 
+def _are_absolute(image: FoundImage, run: Run, kept: Collection[Path]) -> bool:
+    """Whether the folder that this process runs in does not matter: it may have been removed."""
+    return all(path.is_absolute() for path in (image.path, *image.others, run.out, *kept))
+
+
 def main() -> None:
     """Answer the one request that stands on the standard input; end at once when that ends."""
     from biounet.stopping import stop_on_signals
 
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
-    os.chdir(_path(request["folder"]))
+    if request["folder"] is not None:
+        os.chdir(_path(request["folder"]))
     with stop_on_signals() as stop, Readers(1) as readers:
         try:
             said = {"record": record_to_line(_segment(request, stop, readers))}

@@ -34,7 +34,7 @@ from biounet.job import (
     settings_of,
 )
 from biounet.machine import cores_given
-from biounet.manifest import Manifest, are_there, exist, is_gone
+from biounet.manifest import Manifest, are_there, exist, is_file
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
 from biounet.outputs import make_folder, output_paths, remove_files, remove_parts
@@ -121,7 +121,7 @@ def segment_batch(
 def _open(run: Run, claims: Claims, mine: Sequence[FoundImage]) -> _Folder:
     """Make the output folder that of a run, or refuse it."""
     manifest = Manifest(run.out)
-    own = Ownership(run.out, claims, manifest, run.options.overwrite)
+    own = Ownership(run.out, claims, manifest, run.options.overwrite, run.hash_input)
     own.occupy(run.model, settings_of(run.model, run.options))
     own.refuse_other_inputs(mine)
     own.begin_shard(run.options.shard)
@@ -221,7 +221,7 @@ def _make(image: FoundImage, run: Run, folder: _Folder) -> Record:
     before = dict(folder.manifest.written.get(name, {}))
     record = segment_file(image, run, folder.own.begin(image))
     failed = record.row.status == "failed"
-    if failed and any((run.out / path).exists() for path in before):
+    if failed and any(is_file(run.out / path) for path in before):
         record = replace(record, row=replace(record.row, message=f"{record.row.message}{KEPT}"))
     folder.manifest.append(record, folder.claims)
     if not failed:
@@ -241,10 +241,10 @@ def _known(image: FoundImage, run: Run, folder: _Folder, *, failed: bool) -> Rec
         return None
     if record.row.status == "failed":
         unknown = not all(file.sha256 for file in record.inputs)
-        return record if failed and (unknown or _same_inputs(image, record)) else None
+        return record if failed and (unknown or _same_inputs(image, record, run)) else None
     # What another process wrote a moment ago is not read again by each of those that work beside it.
     there = name in folder.manifest.fresh or are_there(record, run.out)
-    return record if there and _same_inputs(image, record) else None
+    return record if there and _same_inputs(image, record, run) else None
 
 
 def _on_record(name: str, run: Run, folder: _Folder) -> Record | None:
@@ -258,9 +258,10 @@ def _names_own(record: Record, image: FoundImage, out: Path) -> bool:
     return {out / path for path in record.outputs} <= set(output_paths(image, out))
 
 
-def _same_inputs(image: FoundImage, record: Record) -> bool:
+def _same_inputs(image: FoundImage, record: Record, run: Run) -> bool:
     files = (image.path, *image.others)
-    return len(files) == len(record.inputs) and all(map(is_same, files, record.inputs))
+    pairs = zip(files, record.inputs, strict=False)
+    return len(files) == len(record.inputs) and all(is_same(file, known, run.hash_input) for file, known in pairs)
 
 
 def _summarise(done: Mapping[str, Record], run: Run, folder: _Folder, started: float) -> None:
@@ -270,14 +271,23 @@ def _summarise(done: Mapping[str, Record], run: Run, folder: _Folder, started: f
     with folder.claims.hold("summary"):
         folder.manifest.refresh()
         on_record = (_on_record(name, run, folder) for name in folder.manifest.records)
-        known = {record.row.image: record for record in on_record if record and not is_gone(record, run.out)}
+        known = {record.row.image: record for record in on_record if record and not folder.manifest.is_gone(record)}
         records = known | dict(done)
+        _say_what_is_dropped(folder.manifest, records)
         refuse_foreign_tables(run.out, run.options, NAMES)
         remove_parts([run.out / name for name in NAMES], folder.parts)
         in_order = [records[name] for name in sorted(records, key=in_natural_order)]
         write_summary(in_order, run.model, run.out, run.options, started)
         if not run.options.overlay and is_own_table(run.out / "report.html"):  # of results with overlays
             remove_files([run.out / "report.html"])
+
+
+def _say_what_is_dropped(manifest: Manifest, records: Mapping[str, Record]) -> None:
+    names = [name for name, record in manifest.records.items() if name not in records and not manifest.is_gone(record)]
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        why = "since their results are of other settings or not all there"
+        _log.warning("not in the tables, %s: %s%s", why, ", ".join(names[:_SHOWN]), more)
 
 
 def mark_collisions(images: Sequence[FoundImage]) -> list[FoundImage]:

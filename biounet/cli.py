@@ -21,7 +21,7 @@ from typer.exceptions import Abort, TyperException
 
 from biounet import cli_options as given
 from biounet.errors import BiounetError, MachineError, SettingsError, Stopped
-from biounet.machine import is_out_of_memory, refuse_little_room
+from biounet.machine import is_out_of_memory, refuse_little_room, refuse_lost_folder
 from biounet.stopping import code_after, end_on_signals, leave_on_signals, stop_on_signals
 from biounet.terminal import Warner, preview_text, say, say_lines, show_any_text, show_progress, show_row, table
 
@@ -345,6 +345,7 @@ def main() -> None:
     end_on_signals()
     show_any_text()
     try:
+        refuse_lost_folder()
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, Abort):
         code = 130

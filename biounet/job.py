@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import biounet
-from biounet.errors import SettingsError
+from biounet.errors import InputError, SettingsError
 from biounet.files import FileState, FoundImage, LeftOut, Readers, ReadOptions, hash_file, natural
+from biounet.machine import home
 from biounet.model import Model
 from biounet.report import Sizes
 from biounet.segment import SegmentOptions
@@ -228,9 +229,9 @@ def unread(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
 
 def path_on_record(path: Path, out: Path) -> str:
     """Return how records in a folder name a path: from there, or from the user's home when only that is below it."""
-    path, out, home = path.absolute(), out.absolute(), Path.home()
-    if path.is_relative_to(home) and not out.is_relative_to(home):
-        return f"~/{path.relative_to(home).as_posix()}"
+    path, out, user = path.absolute(), out.absolute(), home()
+    if user and path.is_relative_to(user) and not out.is_relative_to(user):
+        return f"~/{path.relative_to(user).as_posix()}"
     try:
         return Path(os.path.relpath(path, out)).as_posix()
     except ValueError:  # another drive of Windows
@@ -240,17 +241,21 @@ def path_on_record(path: Path, out: Path) -> str:
 def path_of_record(recorded: str, out: Path) -> Path:
     """Return the path that `path_on_record` gave the name of."""
     # Without links: the name was made so, and the folder of the results may be one
-    return Path(os.path.normpath(out.absolute() / Path(recorded).expanduser()))
+    # `os.path.expanduser` leaves the ~ where nobody knows whose it is; Path would raise
+    return Path(os.path.normpath(out.absolute() / os.path.expanduser(recorded)))  # noqa: PTH111
 
 
-def is_same(file: Path, known: InputFile) -> bool:
-    """Whether a file has the content it had: size and time are equal, or else the hash is, where it is known."""
+def is_same(file: Path, known: InputFile, hash_of: Callable[[Path], str] = hash_file) -> bool:
+    """Whether a file has the content it had: size and time are equal, or else the hash is, where it is known.
+
+    `hash_of` gives the hash; that of `biounet.files.Readers` is not held up by a disk that does not answer.
+    """
     try:
         now = file.stat()
         if now.st_size != known.size:
             return False
-        return now.st_mtime_ns == known.mtime_ns or not known.sha256 or hash_file(file) == known.sha256
-    except OSError:
+        return now.st_mtime_ns == known.mtime_ns or not known.sha256 or hash_of(file) == known.sha256
+    except (OSError, InputError):
         return False
 
 

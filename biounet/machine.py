@@ -80,6 +80,29 @@ def _machine() -> Iterator[int]:
                 yield int(line.split()[1]) * 1024
 
 
+def home() -> Path | None:
+    """Return the user's home; None where there is none, as in a container that runs as a user it does not know."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def refuse_lost_folder() -> None:
+    """Refuse to work in a folder that was removed: libraries would end the process with words of their own.
+
+    Raises
+    ------
+    MachineError
+        If it was.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        hint = "change to another folder"
+        raise MachineError(f"the folder that this command runs in is not there: {error.strerror}", hint=hint) from error
+
+
 def _addresses() -> Iterator[int]:
     with suppress(ImportError, OSError, ValueError, IndexError):
         import resource  # not on Windows

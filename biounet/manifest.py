@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import threading
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -98,6 +99,13 @@ class Manifest:
         with claims.hold(NAME):
             append_line(self._folder / NAME, record_to_line(record))
 
+    def is_gone(self, record: Record) -> bool:
+        """Whether an image failed, nobody can try it again because it is no longer there, and nothing is left of it."""
+        files = [path_of_record(file.path, self._folder) for file in record.inputs]
+        left = (self._folder / path for path in self.written.get(record.row.image, ()))
+        there = any(map(is_file, (*files, *left))) or any(map(os.path.islink, files))
+        return record.row.status == "failed" and not there
+
     def _take(self, line: str) -> None:
         record = record_of_line(line)
         if record is not None and self._is_own(record):
@@ -131,15 +139,14 @@ def is_inside(folder: Path, path: str) -> bool:
         return False
 
 
-def is_gone(record: Record, folder: Path) -> bool:
-    """Whether a record is of an image that failed, and that nobody can try again because it is no longer there."""
-    files = [path_of_record(file.path, folder) for file in record.inputs]
-    return record.row.status == "failed" and not any(path.is_symlink() or path.is_file() for path in files)
-
-
 def exist(record: Record, folder: Path) -> bool:
     """Whether every output of a record is in a folder, whatever it holds."""
-    return all((folder / path).is_file() for path in record.outputs)
+    return all(is_file(folder / path) for path in record.outputs)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; of one in a folder that is closed to us, or of a name that is too long, nobody knows."""
+    return os.path.isfile(path)  # noqa: PTH113 - that of Path raises an error there
 
 
 def are_there(record: Record, folder: Path) -> bool:

@@ -81,6 +81,10 @@ class Run:
         """Hash of the settings that outputs depend on."""
         return hash_settings(settings_of(self.model, self.options))
 
+    def hash_input(self, path: Path) -> str:
+        """Return the SHA-256 of a file, which is read where a disk that does not answer can do no harm."""
+        return self.readers.hash_file(path, self.stop)
+
 
 def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Record:
     """Segment one file and write its outputs, none in place of those to be kept; an error becomes a row.

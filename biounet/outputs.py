@@ -154,11 +154,18 @@ def remove_parts(paths: Iterable[Path], parts: dict[Path, list[Path]]) -> None:
         remove_files(parts.get(path.with_name(part_begin(path)), ()))
 
 
+def _why_not(error: OSError) -> str:
+    if not isinstance(error, FileExistsError):
+        return str(error.strerror)
+    path = Path(error.filename)
+    return "it is a file" if path.exists() else f"it is a link to {path.readlink()}, which is not there"
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder that can be written into."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(f"cannot make this folder: {error.strerror}", path=folder) from error
+        raise MachineError(f"cannot make this folder: {_why_not(error)}", path=folder) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MachineError("cannot write into this folder", path=folder, hint="choose another with -o")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ _SHOWN = 3  # names that a message lists
 _HEAD = 4096  # bytes by which a file is told
 # How files of a whole batch begin, or what stands near their begin.
 _FORMS: dict[str, tuple[bytes, ...]] = {
-    "counts.csv": (b"image,status,count,",),
+    "counts.csv": (b"image,status,count,seconds,message\n",),
     "run.json": (b'"biounet":', b'"torch":'),
     "report.html": (b"Content-Security-Policy", b"form-action", b'<meta name="color-scheme" content="light dark">'),
     NAME: (b'{"biounet": 1, ',),
@@ -85,12 +85,15 @@ class Ownership:
         Of this folder.
     overwrite
         Whether a label image that somebody changed may be replaced.
+    hash_input
+        Gives the SHA-256 of an image.
     """
 
     out: Path
     claims: Claims
     manifest: Manifest
     overwrite: bool = False
+    hash_input: Callable[[Path], str] = hash_file
     notes: Notes = field(default_factory=Notes)
 
     def occupy(self, model: Model, settings: Mapping[str, Any]) -> None:
@@ -127,7 +130,7 @@ class Ownership:
 
     def _has_results(self) -> bool:
         paths = (path for record in self.manifest.records.values() for path in record.outputs)
-        return any((self.out / path).exists() for path in paths)
+        return any(os.path.lexists(self.out / path) for path in paths)
 
     def _other(self, mine: Mapping[str, Any]) -> str:
         """Say what is other about the model and settings that the folder belongs to."""
@@ -172,7 +175,7 @@ class Ownership:
         known = self.manifest.records[name_of(image)].inputs[0]
         if known.path == path_on_record(image.path, self.out) or before.resolve() == image.path.resolve():
             return False
-        return is_same(before, known) and not is_same(image.path, known)
+        return is_same(before, known, self.hash_input) and not is_same(image.path, known, self.hash_input)
 
     def begin(self, image: FoundImage) -> frozenset[Path]:
         """Note that the outputs of an image are about to be written; return the files that must not be replaced."""
@@ -190,7 +193,7 @@ class Ownership:
 
     def _is_foreign(self, path: Path, name: str) -> bool:
         """Whether a file is there that biounet did not write, or a label image that somebody has changed."""
-        if not (path.exists() or path.is_symlink()):
+        if not os.path.lexists(path):  # which says so of a name that is too long, too
             return False
         relative, begun = self._relative(path), self.notes.begun.get(name)
         if begun is not None and begun.at > self.manifest.places.get(name, -1):  # a kill came between

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from biounet.batch import mark_collisions
 from biounet.errors import BiounetError
-from biounet.files import FoundImage, describe, describe_volume, label_suffix
+from biounet.files import FoundImage, Reader, Readers, label_suffix
 from biounet.job import BatchOptions, is_in_shard, name_of
 from biounet.memory import expected_bytes
 from biounet.model import Model
@@ -70,12 +71,13 @@ HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
     """Say what `biounet.batch.segment_batch` would do; nothing is written, and no pixel is read."""
     mine = [image for image in mark_collisions(images) if is_in_shard(name_of(image), options.shard)]
-    return [_preview_one(image, model, options) for image in mine]
+    with nullcontext(options.readers) if options.readers else Readers() as readers, readers.one() as reader:
+        return [_preview_one(image, model, options, reader) for image in mine]
 
 
-def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Preview:
+def _preview_one(image: FoundImage, model: Model, options: BatchOptions, reader: Reader) -> Preview:
     try:
-        first, whole = describe(image.files()[0], options.read), describe_volume(image.files(), options.read)
+        whole, (axes, axes_from) = reader.look(image.files(), options.read)
         grid, turned = whole.grid, canonical_grid(whole.grid)
         blank = np.broadcast_to(whole.array.flat[0], (whole.channels, *turned.shape))  # takes no memory
         volume = replace(whole, array=blank, grid=turned)
@@ -86,7 +88,7 @@ def _preview_one(image: FoundImage, model: Model, options: BatchOptions) -> Prev
     names = output_names(image.stem, label_suffix(grid), overlay=options.overlay)
     return Preview(
         image=name_of(image),
-        axes=f"{first.axes} ({first.axes_from})",
+        axes=f"{axes} ({axes_from})",
         shape=whole.array.shape,
         spacing=grid.spacing,
         unit=grid.unit,

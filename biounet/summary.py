@@ -19,6 +19,7 @@ import biounet
 from biounet import integers
 from biounet.files import hash_file, together, write_text
 from biounet.job import BatchOptions, Record, Row, escaped, hash_settings, path_on_record, settings_of, unknown_sizes
+from biounet.machine import home
 from biounet.measure import Columns
 from biounet.model import Model
 from biounet.outputs import OVERLAY, write_table
@@ -91,7 +92,7 @@ def _run_record(
     settings["segment"]["label"] = (options.segment.label or model.card.label).model_dump(mode="json")
     return {
         **software(),
-        "command": [argument.replace(str(Path.home()), "~") for argument in sys.argv[1:]],
+        "command": [_without_home(argument) for argument in sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
         "cores": os.cpu_count(),
@@ -104,6 +105,11 @@ def _run_record(
             {"path": escaped(path_on_record(file.path, out)), "reason": file.reason} for file in options.left_out
         ],
     }
+
+
+def _without_home(argument: str) -> str:
+    user = home()
+    return argument if user is None else argument.replace(str(user), "~")
 
 
 def _image_record(record: Record) -> dict[str, Any]:

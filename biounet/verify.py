@@ -29,7 +29,7 @@ from biounet.job import (
     settings_of,
     unescaped,
 )
-from biounet.manifest import Manifest, is_gone
+from biounet.manifest import Manifest, is_file
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
 from biounet.outputs import OVERLAY, table_text
@@ -223,7 +223,7 @@ def _compare_records(out: Path, run: RunFile, manifest: Manifest) -> Iterator[Ch
             yield Checked(name, "missing", "its line in manifest.jsonl")
     for name, record in manifest.records.items():
         if name not in rows:
-            if not is_gone(record, out) and record.model == run.model:
+            if not manifest.is_gone(record) and record.model == run.model:
                 yield Checked("run.json", "differs", f"nothing about {name}")
             continue
         pairs = {
@@ -240,14 +240,14 @@ def _compare_tables(out: Path, run: RunFile) -> Iterator[Checked]:
     names = ("counts.csv", *(("report.html",) if run.options.overlay else ()))
     for name in names:
         path = out / name
-        if not path.is_file():
+        if not is_file(path):
             yield Checked(name, "missing", "it is not there")
             continue
         other = _other_rows(path, run) if name == "counts.csv" else []
         if other:
             more = f" and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
             yield Checked(name, "differs", f"{'; '.join(other[:_SHOWN])}{more}")
-        elif name in run.tables and hash_file(path) != run.tables[name]:
+        elif hash_file(path) != run.tables.get(name):
             yield Checked(name, "differs", "it was changed")
 
 
@@ -287,25 +287,25 @@ def _check(record: Record, out: Path, again: Run, there: dict[str, FoundImage]) 
     if image is None or not os.path.lexists(image.path):
         return Checked(name, "missing", "its input")
     files, read = (image.path, *image.others), all(file.sha256 for file in record.inputs)
-    if record.inputs and _have_changed(files, record.inputs):
+    if record.inputs and _have_changed(files, record.inputs, again):
         return _differs(record, "its input")
     made = segment_file(image, again)
     if "failed" in (made.row.status, record.row.status):
         said = record.row.message.removesuffix(KEPT)
         same = made.row.status == record.row.status and (made.row.message == said or not read)
         return Checked(name, "same") if same else _differs(record, f"now {made.row.status} {made.row.message}".strip())
-    absent = [path for path in record.outputs if not (out / path).is_file()]
+    absent = [path for path in record.outputs if not is_file(out / path)]
     if absent:
         return Checked(name, "missing", ", ".join(absent))
     other = list(_others(record, made, out))
     return _differs(record, ", ".join(other)) if other else Checked(name, "same")
 
 
-def _have_changed(files: Sequence[Path], known: Sequence[InputFile]) -> bool:
+def _have_changed(files: Sequence[Path], known: Sequence[InputFile], run: Run) -> bool:
     """Whether files are not what they were; what was no file, such as a broken link, may still be none."""
     pairs = list(zip(files, known, strict=False))
     return len(files) != len(known) or any(
-        not is_same(file, was) for file, was in pairs if was.sha256 or file.is_file()
+        not is_same(file, was, run.hash_input) for file, was in pairs if was.sha256 or is_file(file)
     )
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from biounet.errors import InputError
+from biounet.files.patience import first_bytes
 
 _BIOFORMATS = "save each image as OME-TIFF, in Fiji with Bio-Formats"
 _SLICER = "save it as .nii.gz, in 3D Slicer for example"
@@ -81,8 +82,7 @@ def foreign_format(path: Path) -> Foreign | None:
         inside = any((path / name).is_file() for name in (".zattrs", ".zgroup", ".zarray", "zarr.json"))
         return _ZARR if inside else None
     try:
-        with path.open("rb") as file:
-            begin = file.read(_HEAD)
+        begin = first_bytes(path, _HEAD)
     except (OSError, ValueError):  # no permission, or a name that no file can have
         return None
     return _by_content(begin) or _by_name(path)

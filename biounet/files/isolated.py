@@ -68,9 +68,9 @@ class FileState:
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked of the process: the image, what its headers say of it, or the hash of its files alone."""
+    """What is asked of the process: the image, what its headers say of it, with its axes, or its hash alone."""
 
-    do: Literal["read", "describe", "hash"]
+    do: Literal["read", "describe", "look", "hash"]
     options: ReadOptions
     stop: Event
 
@@ -79,6 +79,7 @@ class _Request:
 class _Answer:
     volume: Volume | None
     hashes: tuple[str, ...]
+    axes: tuple[str, str] = ("", "")
 
 
 class Reader:
@@ -154,6 +155,13 @@ class Reader:
         return cast(
             Volume, self._settled(path, _Request("describe", options or ReadOptions(), stop or Event()))[0].volume
         )
+
+    def look(
+        self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None
+    ) -> tuple[Volume, tuple[str, str]]:
+        """Return what `describe` does, and the axes of the array in the first file with how they are known."""
+        answer = self._settled(path, _Request("look", options or ReadOptions(), Event()))[0]
+        return cast(Volume, answer.volume), answer.axes
 
     def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
         """Return the SHA-256 of a file; errors as of `read`."""
@@ -330,10 +338,10 @@ class Readers:
         with self.one() as reader:
             return reader.read(path, options)
 
-    def hash_file(self, path: str | Path) -> str:
+    def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
         """Return the SHA-256 of a file, as `Reader.hash_file` does; for any number of threads."""
         with self.one() as reader:
-            return reader.hash_file(path)
+            return reader.hash_file(path, stop)
 
 
 class _Lost(Exception):
@@ -398,7 +406,8 @@ def _ask(
         path = None if about is None else paths[int(about)]
         return _KINDS[header["error"]](str(header["cause"]), path=path, hint=None if hint is None else str(hint))
     hashes = tuple(map(str, header["sha256"]))
-    if len(hashes) != (0 if request.do == "describe" else len(paths)) or not all(map(_HASH.fullmatch, hashes)):
+    headers_only = request.do in ("describe", "look")
+    if len(hashes) != (0 if headers_only else len(paths)) or not all(map(_HASH.fullmatch, hashes)):
         raise ValueError
     if request.do == "hash":
         return _Answer(None, hashes)
@@ -409,8 +418,10 @@ def _ask(
     if math.prod(shape) * dtype.itemsize > _COLOURS * request.options.limit * len(paths):
         raise ValueError
     notes = tuple(map(str, header["notes"]))
-    if request.do == "describe":
-        return _Answer(Volume(np.broadcast_to(np.zeros((), dtype), shape), grid, paths[0], notes), hashes)
+    if headers_only:
+        axes, axes_from = map(str, header["axes"])
+        blank = np.broadcast_to(np.zeros((), dtype), shape)
+        return _Answer(Volume(blank, grid, paths[0], notes), hashes, (axes, axes_from))
     array = np.empty(shape, dtype)
     if answers.readinto(array.data.cast("B")) < array.nbytes:
         raise EOFError

@@ -9,6 +9,7 @@ from pathlib import Path
 from biounet.files.foreign import foreign_format
 from biounet.files.names import OUTPUTS, ending, is_annotation, is_image
 from biounet.files.nifti import BEGINNINGS
+from biounet.files.patience import first_bytes
 
 _UNKNOWN = "its ending is not one that is looked for: name the file to try it"
 _TRIED = (".lsm", ".stk", ".svs", ".ndpi", ".scn", ".qptiff", ".dng", ".flex", ".nef", ".cr2", ".jpe", ".jfif")
@@ -74,20 +75,18 @@ def _of_other_ending(path: Path) -> str | None:
         return None
     if path.name.lower().endswith(_TRIED):
         return _UNKNOWN
+    try:
+        begin = b"" if path.is_dir() else first_bytes(path, 16)
+    except TimeoutError:
+        return "the disk does not answer"
+    except OSError:
+        begin = b""
     known = foreign_format(path)
     if known is not None:
         return f"{known.name} is not read"
     if path.name.lower().endswith(_OTHER):
         return "a format that is not read"
-    return _UNKNOWN if _begins_like_an_image(path) else None
-
-
-def _begins_like_an_image(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(16).startswith(_BEGINNINGS)
-    except OSError:
-        return False
+    return _UNKNOWN if begin.startswith(_BEGINNINGS) else None
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:

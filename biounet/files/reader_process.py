@@ -21,7 +21,7 @@ from biounet.errors import BiounetError
 from biounet.files.atomic import hash_file
 from biounet.files.axes import ReadOptions
 from biounet.files.raw import own_errors
-from biounet.files.read import describe_volume, read_volume
+from biounet.files.read import describe, describe_volume, read_volume
 from biounet.volume import Volume
 
 _ROOM = 2**29  # bytes of addresses for the interpreter, the libraries and what they keep
@@ -68,12 +68,16 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any] | None]
     if hasattr(signal, "alarm"):
         signal.alarm(int(request["seconds"]) + _GRACE)
     hashes: list[str] = []
+    axes = ("", "")
     try:
-        if request["do"] != "describe":
+        if request["do"] in ("read", "hash"):
             hashes = _hash_all(paths[0] if paths else Path(), paths)
         if request["do"] == "hash":
             return {"sha256": hashes}, None
-        volume = _read_any(paths[0] if paths else Path(), paths, options, describing=request["do"] == "describe")
+        if request["do"] == "look":
+            first = describe(paths[0], options)
+            axes = (first.axes, first.axes_from)
+        volume = _read_any(paths[0] if paths else Path(), paths, options, describing=request["do"] != "read")
     except BiounetError as error:
         about = [number for number, path in enumerate(paths) if str(path) == str(error.path)]
         return {
@@ -85,8 +89,8 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any] | None]
     finally:
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-    header = _header(volume) | {"sha256": hashes}
-    return header, None if request["do"] == "describe" else volume.array
+    header = _header(volume) | {"sha256": hashes, "axes": axes}
+    return header, volume.array if request["do"] == "read" else None
 
 
 @own_errors
