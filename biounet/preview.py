@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -65,6 +66,7 @@ class Preview:
         return (self.image, self.axes, shape, spacing, memory, ", ".join(self.outputs), self.message)
 
 
+_LONGEST = 255  # bytes of a file name, on the disks of today
 HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
 
 
@@ -86,6 +88,9 @@ def _preview_one(image: FoundImage, model: Model, options: BatchOptions, reader:
     except BiounetError as error:
         return Preview(name_of(image), message=own_words(error), failed=True)
     names = output_names(image.stem, label_suffix(grid), overlay=options.overlay)
+    if max(len(os.fsencode(name)) for name in names) > _LONGEST:
+        cause = "the names of its results would be too long (hint: choose a shorter name)"
+        return Preview(name_of(image), message=cause, failed=True)
     return Preview(
         image=name_of(image),
         axes=f"{axes} ({axes_from})",

@@ -255,7 +255,8 @@ def _other_rows(path: Path, run: RunFile) -> list[str]:
     """Return in which rows ``counts.csv`` is not what ``run.json`` says."""
     expected = list(csv.reader(io.StringIO(table_text(count_columns(run.rows), excel=run.options.excel), newline="")))
     try:
-        found = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+        with path.open(encoding="utf-8", newline="") as file:  # a name may have a line end of its own
+            found = list(csv.reader(file))
     except (ValueError, csv.Error):
         return ["it is no table"]
     if not found or found[0] != expected[0]:

@@ -13,7 +13,7 @@ from threading import Event
 
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_batch_results import everything
 from test_batch_resume import ONE, run, table
@@ -50,6 +50,11 @@ def test_a_name_too_long_for_its_results_is_one_failed_row(length, few, untraine
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(name="a\rb")
+@example(name="a\r\nb")
+@example(name='q"uo,te')
+@example(name="PLAIN")
+@example(name="x" * 250)
 @given(name=st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="/\0"), min_size=1, max_size=300))
 def test_a_batch_goes_on_whatever_one_file_is_called(name, few, untrained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("names")
@@ -66,6 +71,9 @@ def test_a_batch_goes_on_whatever_one_file_is_called(name, few, untrained, tmp_p
         )
     assert len(rows) == len(found)
     assert next(row for row in rows if row.image == "plain.tif").status != "failed" or name.lower() == "plain"
+    assert {checked.status for checked in verify(folder / "out", untrained)} == {"same"}
+    failed = {one.image for one in preview(found, untrained, ONE) if one.failed}
+    assert failed == {row.image for row in rows if row.status == "failed"}
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_another_model_or_other_settings_are_refused_and_nothing_is_touched(few,
 
 
 def test_on_request_new_results_take_the_place_of_old_ones(few, untrained, out, tmp_path):
-    larger = untrained.card.label.model_copy(update={"min_size": 30})
+    larger = untrained.card.label.model_copy(update={"min_size": 10_000})
     options, before = replace(ONE, segment=SegmentOptions(label=larger)), results(out)
     run(few, untrained, out, replace(options, overwrite=True))
     run(few, untrained, tmp_path / "fresh", options)

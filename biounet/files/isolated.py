@@ -152,15 +152,12 @@ class Reader:
         self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None, stop: Event | None = None
     ) -> Volume:
         """Return what `read` would, from the headers alone: with pixels that are all 0 and take no memory."""
-        return cast(
-            Volume, self._settled(path, _Request("describe", options or ReadOptions(), stop or Event()))[0].volume
-        )
+        answer = self._settled(path, _Request("describe", options or ReadOptions(), stop or Event()))[0]
+        return cast(Volume, answer.volume)
 
-    def look(
-        self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None
-    ) -> tuple[Volume, tuple[str, str]]:
+    def look(self, paths: Sequence[Path], options: ReadOptions) -> tuple[Volume, tuple[str, str]]:
         """Return what `describe` does, and the axes of the array in the first file with how they are known."""
-        answer = self._settled(path, _Request("look", options or ReadOptions(), Event()))[0]
+        answer = self._settled(paths, _Request("look", options, Event()))[0]
         return cast(Volume, answer.volume), answer.axes
 
     def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
