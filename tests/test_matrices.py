@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from biounet.errors import InputError
 from biounet.evaluation import evaluate_folders
 from biounet.files import ReadOptions, read_annotation, read_volume
+from biounet.files.read import describe_volume
 from biounet.lesions import measure_lesions
 from biounet.recipe import DataSettings
 
@@ -168,6 +169,20 @@ def test_a_label_with_the_voxels_of_its_image_in_another_order_is_in_its_place(t
     figures = evaluate_folders(folder / "found", folder / "truth", several)
     assert figures.dice == (1.0, 1.0, 1.0)
     assert [said in note for note in figures.notes] == [True] * (label != image)
+
+
+@pytest.mark.parametrize("order", ["RAS", "LPS", "PIR", "SLA", "IPL"])
+def test_channels_with_the_same_voxels_in_another_order_are_one_image(tmp_path, order):
+    values = np.random.default_rng(0).integers(0, 1000, SHAPE).astype(np.int16)
+    first = stored_as(tmp_path / "flair.nii", values, SCANNER, "LIP")
+    other = stored_as(tmp_path / "t1.nii", values, SCANNER, order)
+    volume = read_volume([first, other], VOLUME)
+    np.testing.assert_array_equal(volume.array[0], volume.array[1])
+    assert volume.grid == read_volume(first, VOLUME).grid
+    assert describe_volume([first, other], VOLUME).array.shape == volume.array.shape
+    moved = stored_as(tmp_path / "moved.nii", values, MOVED, order)
+    with pytest.raises(InputError, match="not on the grid of"):
+        read_volume([first, moved], VOLUME)
 
 
 def test_a_label_elsewhere_in_another_order_is_refused(tmp_path):

@@ -23,6 +23,7 @@ from biounet.volume import Grid
 _LARGEST = np.iinfo(np.int32).max
 _JPEG = b"\xff\xd8\xff"
 _COLOURS = 3
+_ROUNDING = 1e-3  # what a scale in the header or another type left of a whole number; interpolation leaves more
 _SHOWN = 5  # values that a message lists
 
 
@@ -219,8 +220,9 @@ def _integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
     if axes not in ("YX", "ZYX", "QYX", "IYX"):
         raise InputError(f"a label image has axes YX or ZYX, not {raw.axes} of shape {_shape(raw.shape)}", path=path)
     if values.dtype.kind == "f":
-        if not np.isfinite(values).all() or (values != np.floor(values)).any():
+        if not np.isfinite(values).all() or (np.abs(values - np.rint(values)) > _ROUNDING).any():
             raise InputError("labels are whole numbers, this file holds fractions", path=path)
+        values = np.rint(values)
         if np.abs(values).max() > 2.0**53:
             raise InputError(f"label {values.max():g} is no object id", path=path)
         values = values.astype(np.int64)

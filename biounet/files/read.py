@@ -19,6 +19,7 @@ from biounet.files.nifti import BEGINNINGS, GZIP, read_nifti
 from biounet.files.picture import read_jpeg, read_png
 from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size, upright
 from biounet.files.tiff import read_tiff
+from biounet.orientation import canonical_grid, orientation_of
 from biounet.volume import Grid, Volume, apart, nearest_axcodes
 
 # A new format is a line here: how its files begin, and what reads their headers.
@@ -116,6 +117,7 @@ def describe_volume(path: str | Path | Sequence[str | Path], options: ReadOption
         kind = _plain(np.zeros((), found.dtype)).dtype
         blank = np.broadcast_to(np.zeros((), kind), (found.channels, *found.grid.shape))
         volumes.append(Volume(blank, found.grid, file, found.notes))
+    volumes = _in_one_order(volumes)
     shape, kind = (sum(volume.channels for volume in volumes), *volumes[0].grid.shape), volumes[0].array.dtype
     return replace(_joined(volumes), array=np.broadcast_to(np.zeros((), kind), shape))
 
@@ -124,7 +126,19 @@ def _stack(volumes: Sequence[Volume]) -> Volume:
     """Return one image of the channels of several files."""
     if len(volumes) == 1:
         return volumes[0]
+    volumes = _in_one_order(volumes)
     return replace(_joined(volumes), array=np.concatenate([volume.array for volume in volumes]))
+
+
+def _in_one_order(volumes: Sequence[Volume]) -> list[Volume]:
+    """Return volumes that have the voxels of the first in another order, axes exchanged or flipped, in its order."""
+    first, ordered = volumes[0].grid, [*volumes]
+    for n, volume in enumerate(volumes):
+        other = first.axcodes is not None and volume.grid.axcodes not in (None, first.axcodes)
+        if other and apart(first, volume.grid) and not apart(canonical_grid(first), canonical_grid(volume.grid)):
+            turned = orientation_of(first).undo(orientation_of(volume.grid).apply(volume.array))
+            ordered[n] = replace(volume, array=turned, grid=first)
+    return ordered
 
 
 def _joined(volumes: Sequence[Volume]) -> Volume:
