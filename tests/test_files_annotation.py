@@ -115,6 +115,7 @@ def test_values_without_a_meaning(tmp_path):
     assert "ids of objects, this is kind = 'instances'" in refusal(tif(path, [[0, 1, 2, 3, 4]]), LAND)
     assert "value -2 is negative" in refusal(tif(path, [[0, -2]], "i2"), CELLS)
     assert "holds fractions" in refusal(tif(path, [[0, 0.5]], "f4"), CELLS)
+    assert read_annotation(tif(path, [[0, 0.99999, 2.0001]], "f4"), CELLS).labels.tolist() == [[0, 1, 2]]
     assert "holds fractions" in refusal(tif(path, [[0, np.nan]], "f4"), CELLS)
     assert "colour picture" in refusal(png(tmp_path / "x.png", np.eye(3)[None]), CELLS)
     assert "complex" in refusal(tif(path, [[0, 1]], "c8"), CELLS)

@@ -334,3 +334,10 @@ def test_an_nnunet_folder_is_read_with_and_without_its_description(tmp_path, dec
     ]  # fmt: skip
     found = find_images([tmp_path], ("mri",))
     assert [image.relative.as_posix() for image in found] == ["imagesTr/a", "imagesTr/b", "imagesTs/c"]
+
+
+def test_the_hint_of_several_annotations_names_none_of_the_brain(tmp_path):
+    for name in ("flair", "t1", "brainmask", "mask"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    with pytest.raises(InputError, match=r"more than one annotation: brainmask.* such as data.annotation = 'mask'"):
+        find_pairs(tmp_path, None, ("flair", "t1"), ("*mask*",))
