@@ -18,6 +18,9 @@ _DIGIT = 16  # bits that are counted at a time
 _REACH = 0.002  # share of the pixels that percentiles begin to feel
 _STRAIGHT = 0.75  # share of a border that runs along rows and columns
 _RUN = 64  # pixels over which the border of a tile is straight, or a quarter of a smaller image; cells are round
+_SIDES = 8  # of a rectangle that was turned and cut off at the borders of the image
+_OFF_A_LINE = 1.5  # pixels by which a border may leave a straight line; that of a disc of radius 20 needs 9 sides
+_AROUND_IT, _LARGE = 0.75, 0.25  # share of the area that lies around the polygon, and of the image that this has
 _SAMPLE = 2**15  # pixels from which the contrast is known well enough to tell what stands out of it
 _SPIKE_ROOM = 7.0  # deviations of the noise that no pixel of a million leaves its neighbours behind by
 _HALF = 0.6745  # the 50th percentile of the size of normal deviates
@@ -129,8 +132,9 @@ def from_lowest(values: NDArray[Any]) -> NDArray[Any]:
 def find_unacquired(values: NDArray[Any]) -> tuple[Any, ...]:
     """Return the value of areas that were never acquired, such as the black around the tiles of a mosaic.
 
-    They have the lowest or highest value, and their borders run along rows and columns. Dark background that is cut off
-    at 0 has a ragged border, and cells on a constant background have round ones.
+    They have the lowest or highest value, and their borders run along rows and columns, or they are the corners around
+    one field with straight sides that was turned. Dark background that is cut off at 0 has a ragged border, and cells
+    on a constant background have round ones.
 
     Parameters
     ----------
@@ -143,7 +147,9 @@ def find_unacquired(values: NDArray[Any]) -> tuple[Any, ...]:
     """
     for value in (values.min(), values.max()):
         area = values == value
-        if _REACH <= np.count_nonzero(area) / area.size < 1 and _has_straight_borders(area):
+        if not _REACH <= np.count_nonzero(area) / area.size < 1:
+            continue
+        if _has_straight_borders(area) or _is_around_a_turned_field(area):
             return (value.item(),)
     return ()
 
@@ -160,6 +166,33 @@ def _has_straight_borders(area: NDArray[np.bool_]) -> bool:
         straight += int(lengths[lengths >= max(run, 2)].sum())
         total += int(lengths.sum())
     return total > 0 and straight >= _STRAIGHT * total
+
+
+def _is_around_a_turned_field(area: NDArray[np.bool_]) -> bool:
+    """Whether in each plane all but an area is one polygon of few long sides, as registered images are."""
+    planes = area.reshape(-1, *area.shape[-2:])
+    first = planes[0]
+    if not all(np.array_equal(first, plane) for plane in planes[1:]) or first.all():
+        return False
+    along = np.count_nonzero(first[:, 1:] ^ first[:, :-1]) + np.count_nonzero(first[1:] ^ first[:-1])
+    if along > 2 * sum(first.shape):  # more border than anything convex has, as most dark backgrounds
+        return False
+    from scipy.spatial import ConvexHull, QhullError  # slow to import, and rarely needed
+    from skimage.measure import approximate_polygon
+
+    rows = np.flatnonzero(~first.all(1))
+    left, right = (~first[rows]).argmax(1), first.shape[1] - (~first[rows, ::-1]).argmax(1)
+    ends = np.concatenate([np.stack([rows + up, side], 1) for up in (0, 1) for side in (left, right)])
+    try:
+        hull = ConvexHull(ends)
+    except QhullError:  # a line
+        return False
+    corners = hull.points[hull.vertices]
+    sides = approximate_polygon(np.concatenate([corners, corners[:1]]), _OFF_A_LINE)
+    missing, around = np.count_nonzero(first), first.size - hull.volume
+    large = hull.volume >= _LARGE * first.size
+    apart = missing - around <= sum(first.shape)  # but for pixels that a side of the polygon goes through
+    return bool(len(sides) - 1 <= _SIDES and large and apart and around >= _AROUND_IT * missing)
 
 
 def mirror_into(area: NDArray[np.bool_], values: NDArray[np.float32]) -> None:

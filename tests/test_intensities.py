@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from biounet.intensities import find_unacquired, from_lowest, lower_spikes, mirror_into, percentiles
 from biounet.normalise import normalise, scale_intensities
@@ -106,6 +107,26 @@ def test_areas_that_were_never_acquired_change_nothing_in_the_tiles(at, fill):
     assert np.array_equal(scaled.acquired, image != fill)
     assert np.array_equal(scaled.image[0][scaled.acquired], alone.ravel())
     assert scaled.image[0][~scaled.acquired].max() <= alone.max()
+
+
+@pytest.mark.parametrize("angle", [3, 20, 45, 77])
+@pytest.mark.parametrize("fill", [0, 65535])
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_field_that_was_turned_has_corners_that_were_never_acquired(angle, fill, order):
+    field = discs((200, 230), 25, 4)[0].astype(float)
+    turned = np.rint(ndimage.rotate(field, angle, order=order, cval=fill)).astype(np.uint16)
+    assert find_unacquired(turned) == (fill,)
+    cut = turned[None, 10:-10, 5:] if angle == 3 else turned[None, 30:-30, 25:]
+    assert find_unacquired(cut) == (fill,)
+
+
+@pytest.mark.parametrize("radius", [30, 60, 120])
+def test_a_round_object_on_a_constant_background_is_no_turned_field(radius):
+    y, x = np.ogrid[:300, :300]
+    ball = np.where((y - 150) ** 2 + (x - 140) ** 2 < radius**2, 500 + y + x, 0)
+    assert find_unacquired(ball.astype(np.uint16)) == ()
+    stretched = np.where((y - 150) ** 2 + (x - y) ** 2 / 9 < radius**2 / 4, 500 + y + x, 0)
+    assert find_unacquired(stretched.astype(np.uint16)) == ()
 
 
 def test_a_stack_may_lack_a_corner_or_planes():

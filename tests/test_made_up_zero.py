@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import volume_of_array
@@ -35,6 +36,16 @@ def test_a_field_in_a_mosaic_has_the_cells_that_it_has_alone(segmenter, fill, at
     inside = found.labels[place].copy()
     assert np.count_nonzero(inside) == np.count_nonzero(found.labels)  # nothing is found where nobody looked
     assert not any("saturated" in note or "hot" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("angle", [8, 20, 45])
+def test_a_field_that_was_turned_has_the_cells_that_it_has_alone(segmenter, angle):
+    slope = np.linspace(0, 600, 200).astype(np.uint16)
+    field = FIELD + slope + slope[:, None]
+    alone = segmenter.segment(field)
+    found = segmenter.segment(np.rint(ndimage.rotate(field.astype(float), angle, order=1)).astype(np.uint16))
+    assert abs(found.count - alone.count) <= 0.1 * alone.count
+    assert largest(found.labels) <= 1.5 * largest(alone.labels)
 
 
 def test_a_mosaic_in_blocks_is_the_mosaic(segmenter):
