@@ -302,7 +302,7 @@ def _without_annotation(image: FoundImage, own: Sequence[Path], likely: tuple[Pa
     hint = "say which in the recipe, such as data.annotation = "
     if own:
         shown = ", ".join(file.name for file in own)
-        chosen = next((file for file in own if not is_body_mask(file)), own[0])
+        chosen = min(own, key=lambda file: is_body_mask(file) and stem_of(file).lower() != "mask")
         return f"{image.path} could have more than one annotation: {shown} (hint: {hint}'{stem_of(chosen)}')"
     if not image.beside and likely is not None:
         return f"{image.path} has no annotation (hint: if {likely[0].name} is it, {hint}'{likely[1]}')"
