@@ -21,7 +21,7 @@ from typer.exceptions import Abort, TyperException
 
 from biounet import cli_options as given
 from biounet.errors import BiounetError, MachineError, SettingsError, Stopped
-from biounet.machine import is_out_of_memory, refuse_little_room, refuse_lost_folder
+from biounet.machine import is_out_of_memory, refuse_little_room, refuse_lost_folder, shortage
 from biounet.stopping import code_after, end_on_signals, leave_on_signals, stop_on_signals
 from biounet.terminal import Warner, preview_text, say, say_lines, show_any_text, show_progress, show_row, table
 
@@ -365,7 +365,7 @@ def _report(error: Exception) -> int:
     elif isinstance(error, TyperException):
         text, code = error.format_message(), SettingsError.exit_code
     elif is_out_of_memory(error):
-        text, code = "not enough memory", MachineError.exit_code
+        text, code = shortage(error), MachineError.exit_code
     elif isinstance(error, OSError):
         text, code = str(MachineError(error.strerror or str(error), path=error.filename)), MachineError.exit_code
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from biounet.errors import MachineError
 
 _PROGRAM = 800 * 2**20  # bytes of addresses of torch and what else is loaded with it
+_NO_THREAD = "can't start new thread"
 _NO_ROOM = (  # libraries have no class of their own for these
     "DefaultCPUAllocator:",  # torch
     "could not create a ",  # oneDNN, which says so of a primitive or of memory, and not why
@@ -19,7 +20,7 @@ _NO_ROOM = (  # libraries have no class of their own for these
     "Cannot allocate memory",
     "cannot allocate memory",
     "failed to map segment",  # the loader of shared libraries
-    "can't start new thread",
+    _NO_THREAD,
     "Could not find/load shared object file",  # llvmlite, of any reason
 )
 _GROUPS = Path("/sys/fs/cgroup")
@@ -33,6 +34,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError | ImportError | OSError) and any(words in str(error) for words in _NO_ROOM)
+
+
+def shortage(error: BaseException) -> str:
+    """Return what there is too little of when `is_out_of_memory` holds for an error, in words for the user."""
+    if _NO_THREAD in str(error):  # the system does not say which of the two it is
+        return "no further thread can be started: the limit of processes (ulimit -u) or of memory is reached"
+    return "not enough memory"
 
 
 def cores_given() -> int:

@@ -29,7 +29,7 @@ from biounet.job import (
     settings_of,
     unread,
 )
-from biounet.machine import is_out_of_memory, memory_free
+from biounet.machine import is_out_of_memory, memory_free, shortage
 from biounet.memory import Need, Room, needs_of, segment_within_memory
 from biounet.model import Model
 from biounet.outputs import write_outputs
@@ -168,6 +168,6 @@ def own_words(error: Exception) -> str:
     if isinstance(error, BiounetError):
         return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
     if is_out_of_memory(error):
-        return "not enough memory"
+        return shortage(error)
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (hint: a defect of biounet, please report it)"

@@ -18,6 +18,7 @@ from biounet.machine import cores_given, is_out_of_memory, memory_free
 from biounet.memory import Need, Room, needs_of
 from biounet.model import Card, Model, new_network, outputs_of
 from biounet.network import initialise
+from biounet.one_file import own_words
 from biounet.recipe import parse_recipe
 from biounet.segment import SegmentOptions
 from biounet.volume import Grid, Volume
@@ -161,6 +162,11 @@ def test_a_limit_of_addresses_is_said_as_such(monkeypatch):
 )
 def test_what_libraries_say_when_memory_runs_out(error):
     assert is_out_of_memory(error)
+
+
+def test_a_limit_of_processes_is_not_said_to_be_one_of_memory():
+    assert "ulimit -u" in own_words(RuntimeError("can't start new thread"))
+    assert own_words(RuntimeError("std::bad_alloc")) == "not enough memory"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape"), OSError(2, "no"), ImportError("no module"), ValueError("x")])
