@@ -33,6 +33,8 @@ class StackSettings:
         Distance of the centres of neighbours in sums of their radii: below 1 they flatten each other.
     filling
         Share of the places that would fit which are taken.
+    envelope
+        Thickness of the stained nuclear envelope relative to the radius; 0 stains the whole nucleus.
     roughness, texture, brightness_spread
         Amplitude of the outline's waves relative to the radius; of the chromatin; spread of the brightness.
     blur
@@ -50,6 +52,7 @@ class StackSettings:
     elongation: float = 1.3
     closeness: float = 0.95
     filling: float = 0.6
+    envelope: float = 0.0
     roughness: float = 0.12
     texture: float = 0.25
     brightness_spread: float = 0.25
@@ -77,8 +80,7 @@ def make_stack(seed: int, settings: StackSettings) -> tuple[NDArray[np.uint16], 
     labels, kept = _tidy(owner, settings)
     brightness = np.exp(rng.normal(0, settings.brightness_spread, len(centres) + 1)).astype(np.float32)
     brightness[0] = 0
-    # Thin at the rim, as a round body is.
-    light = brightness[np.where(kept, owner, 0)] * np.sqrt(np.clip(1.3 - depth, 0, 1))
+    light = brightness[np.where(kept, owner, 0)] * _profile(depth, settings.envelope)
     light *= np.clip(1 + settings.texture * _noise(rng, settings, 0.12), 0.2, None)
     return _record(light, rng, settings), labels
 
@@ -140,6 +142,13 @@ def make_head(
         noisy = _blurred(light.astype(np.float32), (0.6, 0.6, 0.6)) + rng.normal(0, 0.06, shape)
         images[name] = np.where(head < 1, np.maximum(600 * noisy, 1), 0).astype(np.float32)
     return images, labels
+
+
+def _profile(depth: Image, envelope: float) -> Image:
+    """Return the stain at each relative distance from the centre: of a round body, thin at the rim, or of its rim."""
+    if envelope > 0:
+        return np.asarray(np.exp(-(((1 - depth) / envelope) ** 2)), np.float32)
+    return np.sqrt(np.clip(1.3 - depth, 0, 1))
 
 
 def _place(rng: Generator, settings: StackSettings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

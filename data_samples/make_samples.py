@@ -57,13 +57,22 @@ STACKS: dict[str, tuple[int, StackSettings]] = {
     "crowded": (22, StackSettings(shape=(20, 64, 64), filling=0.9, closeness=0.85)),
     "thick": (23, StackSettings(shape=(12, 64, 64), spacing=(2.0, 0.5, 0.5), filling=0.6)),
 }
+ENVELOPES = {
+    f"{'train' if n <= 4 else 'test'}/stack{n}": (
+        40 + n,
+        StackSettings(shape=(20, 64, 64), filling=filling, envelope=0.25, photons=120),
+    )
+    for n, filling in enumerate((0.5, 0.8, 0.6, 0.9, 0.7, 0.6), 1)
+}
+"""Nuclei of which only the envelope is stained: of a kind that ``nuclei3d`` has not learned from."""
+
 HEADS = {"case_1": 31, "case_2": 32, "case_3": 33}
 AFFINE = np.array([[-1.0, 0, 0, 22], [0, 1.0, 0, -24], [0, 0, 1.5, -20], [0, 0, 0, 1]])
 """Of the heads: x runs to the left, as in files of many scanners, and slices are 1.5 mm apart."""
 
 
 def write_samples(folder: Path) -> None:
-    """Write ``images/``, ``labels/``, ``expected.json``, ``stacks/`` and ``cases/`` into a folder."""
+    """Write ``images/``, ``labels/``, ``expected.json``, ``stacks/``, ``envelopes/`` and ``cases/`` into a folder."""
     expected: dict[str, dict[str, int]] = {}
     for name, (seed, settings) in FIELDS.items():
         image, labels = make_field(seed, settings)
@@ -72,10 +81,13 @@ def write_samples(folder: Path) -> None:
         count = int(labels.max())
         expected[f"{name}.tif"] = {"count": count, "tolerance": max(1, round(TOLERANCE * count))}
     (folder / "expected.json").write_text(json.dumps(expected, indent=2) + "\n", encoding="utf-8")
-    for name, (seed, stack) in STACKS.items():
+    stacks = {f"stacks/{name}": stack for name, stack in STACKS.items()}
+    stacks |= {f"envelopes/{name}": stack for name, stack in ENVELOPES.items()}
+    for path, (seed, stack) in stacks.items():
+        place, name = (folder / path).parent, Path(path).name
         image, labels = make_stack(seed, stack)
         for part, array in (("images", image), ("labels", labels.astype(np.uint16))):
-            _write_tiff(folder / "stacks" / part / f"{name}.tif", array, stack.spacing[0])
+            _write_tiff(place / part / f"{name}.tif", array, stack.spacing[0])
     for name, seed in HEADS.items():
         contrasts, classes = make_head(seed, (28, 48, 44))
         for contrast, values in contrasts.items():

@@ -21,7 +21,7 @@ INSTALLING = "pip install"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty folder but for the samples, with ``biounet`` on the path."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("images", "labels", "stacks", "cases"):
+    for name in ("images", "labels", "envelopes", "cases"):
         shutil.copytree(sample_folder() / name, folder / name)
     return folder
 

@@ -71,3 +71,12 @@ def test_samples_of_stacks_state_their_voxel_size():
             assert file.series[0].axes == "ZYX"
             assert file.imagej_metadata["spacing"] in (1.0, 2.0)
             assert file.pages[0].tags["XResolution"].value == (2, 1)
+
+
+def test_only_the_envelope_is_stained_where_that_is_asked_for():
+    stack = StackSettings(shape=(24, 48, 48), spacing=(0.5, 0.5, 0.5), filling=1.0, background=0.0, haze=0.0)
+    (filled, labels), (hollow, same) = (make_stack(3, replace(stack, envelope=share)) for share in (0.0, 0.25))
+    assert np.array_equal(labels, same)
+    inside = ndimage.distance_transform_edt(labels > 0) >= 4
+    assert hollow[inside].mean() < 0.5 * hollow[(labels > 0) & ~inside].mean()
+    assert filled[inside].mean() > filled[(labels > 0) & ~inside].mean()
