@@ -60,7 +60,7 @@ STACKS: dict[str, tuple[int, StackSettings]] = {
 ENVELOPES = {
     f"{'train' if n <= 4 else 'test'}/stack{n}": (
         40 + n,
-        StackSettings(shape=(20, 64, 64), filling=filling, envelope=0.25, photons=120),
+        StackSettings(shape=(16, 56, 56), filling=filling, envelope=0.25, photons=120),
     )
     for n, filling in enumerate((0.5, 0.8, 0.6, 0.9, 0.7, 0.6), 1)
 }
