@@ -18,6 +18,7 @@ _DIGIT = 16  # bits that are counted at a time
 _REACH = 0.002  # share of the pixels that percentiles begin to feel
 _STRAIGHT = 0.75  # share of a border that runs along rows and columns
 _RUN = 64  # pixels over which the border of a tile is straight, or a quarter of a smaller image; cells are round
+_SMALLEST = 8  # pixels along an edge of an image that may have such areas
 _SIDES = 8  # of a rectangle that was turned and cut off at the borders of the image
 _OFF_A_LINE = 1.5  # pixels by which a border may leave a straight line; that of a disc of radius 20 needs 9 sides
 _AROUND_IT, _LARGE = 0.75, 0.25  # share of the area that lies around the polygon, and of the image that this has
@@ -145,6 +146,8 @@ def find_unacquired(values: NDArray[Any]) -> tuple[Any, ...]:
     -------
     The value alone; empty where nothing is missing.
     """
+    if min(values.shape[-2:]) < _SMALLEST:
+        return ()
     for value in (values.min(), values.max()):
         area = values == value
         if not _REACH <= np.count_nonzero(area) / area.size < 1:
@@ -157,15 +160,31 @@ def find_unacquired(values: NDArray[Any]) -> tuple[Any, ...]:
 def _has_straight_borders(area: NDArray[np.bool_]) -> bool:
     planes = area.reshape(-1, *area.shape[-2:])
     height, width = planes.shape[1:]
-    runs = min(_RUN, height / 4), min(_RUN, width / 4)
-    along_columns = (planes[:, :, 1:] ^ planes[:, :, :-1]).sum(1)
-    along_rows = (planes[:, 1:] ^ planes[:, :-1]).sum(2)
-    between_planes = (planes[1:] ^ planes[:-1]).sum((1, 2))
+    down, along = max(min(_RUN, height / 4), 2), max(min(_RUN, width / 4), 2)
     straight = total = 0
-    for lengths, run in ((along_columns, runs[0]), (along_rows, runs[1]), (between_planes, runs[0] * runs[1])):
-        straight += int(lengths[lengths >= max(run, 2)].sum())
-        total += int(lengths.sum())
+    for axis, run in ((1, down), (2, along)):
+        first, second = (planes[:, :, 1:], planes[:, :, :-1]) if axis == 1 else (planes[:, 1:], planes[:, :-1])
+        border = first ^ second
+        total += int(np.count_nonzero(border))
+        straight += _count_in_lines(border, axis, math.ceil(run))
+    between = (planes[1:] ^ planes[:-1]).sum((1, 2))
+    straight += int(between[between >= down * along].sum())
+    total += int(between.sum())
     return total > 0 and straight >= _STRAIGHT * total
+
+
+def _count_in_lines(border: NDArray[np.bool_], axis: int, run: int) -> int:
+    """Return how many elements of a border lie in unbroken lines of at least `run` elements along an axis.
+
+    Noise that is cut off at 0, and cells that stand close, have as much border in a column, but in short pieces.
+    """
+    sums = np.count_nonzero(border, axis=axis)
+    if border.shape[axis] < run or not (sums >= run).any():
+        return 0
+    lines = np.moveaxis(border, axis, -1)[sums >= run]  # the few that can hold one
+    ends = np.diff(np.pad(lines, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    lengths = np.flatnonzero(ends == -1) - np.flatnonzero(ends == 1)
+    return int(lengths[lengths >= run].sum())
 
 
 def _is_around_a_turned_field(area: NDArray[np.bool_]) -> bool:

@@ -40,7 +40,7 @@ def find_body(image: NDArray[Any]) -> NDArray[np.bool_] | None:
             break
         box = (slice(None), *found)
         inner = _inside(image[box])
-        if inner is None or (body[box] & ~inner).mean() <= _SHARE:
+        if inner is None or not inner.any() or (body[box] & ~inner).mean() <= _SHARE:
             break
         body[box] &= inner
     return body

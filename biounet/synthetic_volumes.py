@@ -148,7 +148,7 @@ def _profile(depth: Image, envelope: float) -> Image:
     """Return the stain at each relative distance from the centre: of a round body, thin at the rim, or of its rim."""
     if envelope > 0:
         return np.asarray(np.exp(-(((1 - depth) / envelope) ** 2)), np.float32)
-    return np.sqrt(np.clip(1.3 - depth, 0, 1))
+    return np.asarray(np.sqrt(np.clip(1.3 - depth, 0, 1)), np.float32)
 
 
 def _place(rng: Generator, settings: StackSettings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -102,7 +102,7 @@ def test_the_hash_on_record_is_that_of_the_model_file(segmenter, tmp_path):
 
 
 @pytest.mark.parametrize("odd", [False, True])
-def test_an_image_without_cells_is_empty_and_no_error_or_flagged_where_something_is_odd(segmenter, tmp_path, odd):
+def test_an_image_without_cells_is_empty_or_flagged_and_no_error(segmenter, tmp_path, odd):
     tifffile.imwrite(tmp_path / "flat.tif", np.full((64, 64), 100, np.uint16) if odd else discs((64, 64), 6, 1)[0])
     chain = SegmentOptions(label=LabelSettings(min_size=4000))
     found = find_images([tmp_path / "flat.tif"])

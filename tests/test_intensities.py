@@ -152,6 +152,20 @@ def test_round_cells_on_a_constant_background_are_no_tiles():
     assert find_unacquired(np.full((90, 90), 7)) == ()
 
 
+def test_a_large_field_of_noise_or_of_close_cells_is_no_tile_though_each_column_has_much_border():
+    draw = np.random.default_rng(0)
+    noise = np.clip(draw.normal(0, 5, (1024, 1024)), 0, 255).astype(np.uint8)
+    assert find_unacquired(noise) == ()
+    cells, disc = np.zeros((2048, 2048), np.uint8), (np.mgrid[-9:10, -9:10] ** 2).sum(0) <= 81
+    for y, x in draw.integers(10, 2038, (6000, 2)):
+        cells[y - 9 : y + 10, x - 9 : x + 10][disc] = 150
+    assert find_unacquired(cells) == ()
+    noise[:700, :900] = 0
+    noise[:700, 900:] += 9  # of a tile that is not cut off at 0
+    noise[700:] += 9
+    assert find_unacquired(noise) == (0,)
+
+
 def test_a_picture_of_two_values_keeps_its_contrast():
     image = np.zeros((1, 128, 128), np.uint8)
     image[0, 30:90, 20:100] = 255
