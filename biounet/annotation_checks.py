@@ -161,6 +161,7 @@ def _smoothed(annotation: Annotation) -> Finding | None:
     values = int(np.count_nonzero(np.unique(labels) > 0))
     cause = f"{share:.0%} of the edges go over values in between, as rings around the objects ({values} values)"
     hint = "it was smoothed, stored as JPEG or resized with interpolation: resize labels by the nearest neighbour"
+    hint += "; if it is an image, exchange the folders"
     severity: Severity = "problem" if annotation.kind == "instances" else "remark"
     return Finding(severity, cause, hint, {"ramps": share, "values": values})
 
@@ -292,7 +293,9 @@ def _classes(pieces: _Pieces) -> Finding | None:
     figures = {"ids": objects, "pieces": total}
     if objects == 1:
         cause = f"one object of value {pieces.ids[0]} in {total} pieces: this is a mask, its objects have no ids"
-        return Finding("problem", cause, "number the objects, or say kind = 'classes' in the recipe", figures)
+        hint = "number the objects, in Fiji with Analyze Particles and Show: Count Masks, "
+        hint += "or say kind = 'classes' in the recipe"
+        return Finding("problem", cause, hint, figures)
     most = int(count.argmax())
     cause = f"{objects} ids in {total} distant pieces, id {pieces.ids[most]} in {count[most]}: these look like classes"
     return Finding("problem", cause, "say kind = 'classes' in the recipe, or number the objects", figures)

@@ -37,7 +37,7 @@ from biounet.machine import cores_given
 from biounet.manifest import Manifest, are_there, exist, is_file
 from biounet.model import Model
 from biounet.one_file import Run, segment_file
-from biounet.outputs import make_folder, output_paths, remove_files, remove_parts
+from biounet.outputs import make_folder, output_paths, refuse_among_images, remove_files, remove_parts
 from biounet.ownership import Ownership, is_own_table, refuse_foreign_tables
 from biounet.predict import Predictor, predictor_of
 from biounet.summary import NAMES, write_summary
@@ -90,7 +90,7 @@ def segment_batch(
     Raises
     ------
     SettingsError
-        If the folder holds results of another model, of other settings or of other images, or files of that name.
+        If the folder is that of the images, or holds results of another model, other settings or other images.
     MachineError
         If the output folder cannot be written to or is removed, or the disk is full. Nothing is half-written then, and
         the same call goes on from there.
@@ -99,6 +99,7 @@ def segment_batch(
     """
     options, stop = options or BatchOptions(), stop or Event()
     images = mark_collisions(images)
+    refuse_among_images(images, out)
     make_folder(out)
     refuse_foreign_tables(out, options, NAMES)
     predictor = predictor_of(model, options.device)

@@ -85,6 +85,7 @@ def segment(
         from biounet.api import load
         from biounet.batch import segment_batch
         from biounet.job import BatchOptions, exit_code, unknown_sizes
+        from biounet.outputs import refuse_among_images
         from biounet.segment import SegmentOptions
 
         segmenter = load(model, device)
@@ -95,6 +96,7 @@ def segment(
         left_out = tuple(search.left_out)
         options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out, overwrite)
         if dry_run:
+            refuse_among_images(search.images, out)
             raise typer.Exit(_preview(search.images, segmenter.model, options, json_lines))
         show = partial(show_row, quiet=quiet, json_lines=json_lines)
         with stop_on_signals() as stop:
@@ -275,7 +277,7 @@ def check(
     plane: given.Plane = None,
     json_lines: given.Json = False,
 ) -> None:
-    """Show what would be read, and everything that is wrong, before any training."""
+    """Show what would be read, and everything that is wrong."""
     from biounet.check import check_data
     from biounet.recipe import read_recipe
     from biounet.resources import find_recipe
@@ -294,7 +296,8 @@ def check(
             say(f"left out: {file.path} ({file.reason})")
         for problem in found.problems:
             say(f"ERROR {problem}", sys.stderr)
-        say(f"{len(found.rows)} images read, {len(found.problems)} problems")
+        total = len(found.problems)
+        say(f"{len(found.rows)} images read, {total} problem{'' if total == 1 else 's'}")
     raise typer.Exit(SettingsError.exit_code if found.problems else 0)
 
 
@@ -319,7 +322,7 @@ def demo(
     overwrite: given.Overwrite = False,
     json_lines: given.Json = False,
 ) -> None:
-    """Segment the samples with the built-in model and show where the results are."""
+    """Segment the samples with the built-in model."""
     refuse_little_room()
     from biounet.api import load
     from biounet.batch import segment_batch
@@ -330,6 +333,8 @@ def demo(
     samples = sample_folder()
     expected = json.loads((samples / "expected.json").read_text(encoding="utf-8"))
     options = BatchOptions(device=device, overwrite=overwrite)
+    if not json_lines:
+        say("segmenting four samples; the very first run compiles its inner loops and takes longer")
     found, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
     rows = segment_batch(found, segmenter.model, out, options, lambda row: show_row(row, True, json_lines))
     shown = [("image", "cells", "true", "seconds")]

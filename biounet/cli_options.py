@@ -43,7 +43,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
 Shard = Annotated[
     str | None,
-    typer.Option(help="i/n: work on the i-th of n parts, as the names part them.", metavar="I/N", show_default=False),
+    typer.Option(help="Work on part I of N only; names decide the part.", metavar="I/N", show_default=False),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
 Overwrite = Annotated[

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.errors import InputError, MachineError
+from biounet.errors import InputError, MachineError, SettingsError
 from biounet.files import (
     FoundImage,
     hash_file,
@@ -129,6 +129,23 @@ def output_names(stem: str, labels: str, *, overlay: bool = True) -> list[str]:
 def output_paths(image: FoundImage, out: Path) -> list[Path]:
     """Return the paths that outputs of an image can have."""
     return [out / image.relative.parent / f"{image.stem}{end}" for end in ENDINGS]
+
+
+def refuse_among_images(images: Iterable[FoundImage], out: Path) -> None:
+    """Refuse an output folder that would put results among the images they are of.
+
+    Paths are compared as they are spelt: a disk that does not answer is not asked.
+
+    Raises
+    ------
+    SettingsError
+        Naming the folder and another one.
+    """
+    places = {(image.path.parent, out / image.relative.parent) for image in images}
+    for folder, results in places:
+        if os.path.abspath(folder) == os.path.abspath(results):  # noqa: PTH100 - `resolve` would ask the disk
+            hint = "choose a folder of its own, such as -o biounet-out"
+            raise SettingsError("the results would lie among the images", path=out, hint=hint)
 
 
 def remove_files(paths: Iterable[Path]) -> None:

@@ -251,8 +251,8 @@ class Preflight:
                 return find_pairs(images, labels, *names)
             pairs, alone = match_pairs(images, labels, *names)
             self.left_out += alone.left_out
-            for problem in alone.problems:
-                self._report(InputError(problem))
+            for problem in alone.errors():
+                self._report(problem)
             if not pairs:
                 if not alone.problems:
                     self._report(InputError("no image with an annotation found", path=images))

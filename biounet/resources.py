@@ -43,8 +43,9 @@ def find_recipe(name_or_path: str | Path) -> Path:
     known = recipes()
     if path.parent == Path() and path.name.removesuffix(".toml") in known:
         return known[path.name.removesuffix(".toml")]
-    near = difflib.get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"a path to a .toml file, or one of: {', '.join(known)}"
+    begun = [name for name in known if path.stem and name.startswith(path.stem)]
+    near = " or ".join(f"'{name}'" for name in begun or difflib.get_close_matches(path.stem, known, n=1))
+    hint = f"did you mean {near}?" if near else f"a path to a .toml file, or one of: {', '.join(known)}"
     raise SettingsError("no such recipe", path=name_or_path, hint=hint)
 
 

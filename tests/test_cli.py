@@ -60,6 +60,12 @@ def test_json_lines_hold_one_object_for_each_input(biounet, model, cell_folder, 
 USAGE = {
     "unknown option": (["segment", "x.tif", "--blok", "3"], 2, "--blok"),
     "unknown command": (["segmnt"], 2, "segmnt"),
+    "among the images": (["segment", "{image}", "-m", "{model}", "-o", "{image}/.."], 2, "lie among the images"),
+    "among them, dry": (
+        ["segment", "{image}", "-m", "{model}", "-o", "{image}/..", "--dry-run"],
+        2,
+        "lie among the images",
+    ),
     "no such file": (["segment", "nowhere.tif"], 4, "nowhere.tif: no such file"),
     "no such model": (["segment", "{image}", "-m", "nucleii"], 5, "nucleii"),
     "bad spacing": (["segment", "{image}", "-m", "{model}", "--spacing", "1,2,3"], 2, "--spacing 1,2,3"),

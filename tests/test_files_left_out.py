@@ -142,6 +142,12 @@ def test_one_line_says_how_many_and_why(tmp_path):
     assert line == "6 files left out: 5 (CZI is not read): 0.czi, 1.czi, 2.czi, …; 1 (hidden): .a.tif"
 
 
+def test_files_of_one_name_are_told_apart(tmp_path):
+    files = [LeftOut(tmp_path / f"case_{n}" / "tumour.nii.gz", "an annotation") for n in (1, 2)]
+    line = "2 files left out: 2 (an annotation): case_1/tumour.nii.gz, case_2/tumour.nii.gz"
+    assert describe_left_out(files) == line
+
+
 def test_commands_list_it(biounet, folder, untrained, tmp_path):  # noqa: F811
     from biounet.model import save_model
 

@@ -141,7 +141,12 @@ def test_a_file_wins_over_a_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("asked", "hint"),
-    [("nuclei2d", "'nuclei_2d'"), ("land_cove.toml", "'land_cover'"), ("qqqqq", "one of: brain_tumour")],
+    [
+        ("nuclei2d", "'nuclei_2d'"),
+        ("nuclei", "did you mean 'nuclei_2d' or 'nuclei_3d'?"),
+        ("land_cove.toml", "'land_cover'"),
+        ("qqqqq", "one of: brain_tumour"),
+    ],
 )
 def test_an_unknown_recipe_names_the_nearest(asked, hint):
     with pytest.raises(SettingsError) as caught:

@@ -86,7 +86,8 @@ def arrange(
     axes = axes.replace("S", "C")
     array, axes = _pick_plane(array, axes, raw, path, options)
     if options.dims == 3 and "Z" not in axes:
-        raise InputError(f"an image, not a volume ({_seen(raw)})", path=path)
+        hint = "take a model or a recipe for images, such as nuclei or nuclei_2d"
+        raise InputError(f"an image, not a volume ({_seen(raw)})", path=path, hint=hint)
     if "C" not in axes:
         array, axes = array[None], "C" + axes
     array = array.transpose([axes.index(letter) for letter in "C" + keep])
@@ -158,6 +159,8 @@ def _pick_plane(
 def _ambiguous(letter: str, length: int, needs_z: bool, raw: RawImage, path: Path) -> InputError:
     if letter in _WHAT:
         hint = "it has no axis Z: name the axes with --axes if that is wrong" if needs_z else "choose one with --plane"
+        if letter == "Z":
+            hint += ", or take a model or a recipe for volumes, such as nuclei3d or nuclei_3d"
         if letter == "T" and raw.header is not None:
             hint += ", or say --axes CZYX if they are channels"
         return InputError(f"{length} {_WHAT[letter]} ({_seen(raw)})", path=path, hint=hint)
@@ -183,7 +186,10 @@ def _pick_channel(array: NDArray[Any], raw: RawImage, path: Path, options: ReadO
             raise InputError(cause, path=path, hint="give the number of one, from 0")
         number = names.index(number)
     if not 0 <= number < array.shape[0]:
-        raise InputError(f"no channel {number}: there are {array.shape[0]}, counted from 0", path=path)
+        there = (
+            "there is one, with number 0" if len(array) == 1 else f"there are {len(array)}, from 0 to {len(array) - 1}"
+        )
+        raise InputError(f"no channel {number}: {there}", path=path)
     return array[number : number + 1]
 
 

@@ -91,11 +91,14 @@ def _of_other_ending(path: Path) -> str | None:
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:
     """Return one line that says how many files are left out and why, with some of their names."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[Path]] = {}
     for one in left_out:
-        groups.setdefault(one.reason, []).append(one.path.name)
+        groups.setdefault(one.reason, []).append(one.path)
     parts = []
-    for reason, names in groups.items():
+    for reason, paths in groups.items():
+        names = [path.name for path in paths]
+        if len(set(names)) < len(names):  # as the annotations of cases in folders
+            names = [f"{path.parent.name}/{path.name}" for path in paths]
         more = ", …" if len(names) > _SHOWN else ""
         parts.append(f"{len(names)} ({reason}): {', '.join(names[:_SHOWN])}{more}")
     total = sum(map(len, groups.values()))

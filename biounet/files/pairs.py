@@ -32,6 +32,10 @@ from biounet.files.names import (
 )
 from biounet.files.table import read_table
 
+_BARE = " has no annotation"
+_WAYS = (
+    "keep images that nobody annotated in another folder, or name the pairs in a CSV with the columns image and label"
+)
 _SHOWN = 5  # names that a message lists
 _IMAGE_FOLDERS = {"images", "image", "img", "imgs", "imagestr"}
 
@@ -74,6 +78,11 @@ class Unpaired:
     problems: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
 
+    def errors(self) -> list[InputError]:
+        """Return an error for each problem; the first image without annotation says what to do with such."""
+        first = next((problem for problem in self.problems if problem.endswith(_BARE)), None)
+        return [InputError(problem, hint=_WAYS if problem == first else None) for problem in self.problems]
+
 
 def find_pairs(
     images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = (), annotation: Sequence[str] = ()
@@ -105,7 +114,10 @@ def find_pairs(
     if alone.problems:
         shown = "; ".join(alone.problems[:5])
         more = f"; and {len(alone.problems) - 5} more" if len(alone.problems) > 5 else ""
-        raise InputError(f"{shown}{more}", path=images, hint="'biounet check' lists all")
+        hint = "'biounet check' lists all"
+        if any(problem.endswith(_BARE) for problem in alone.problems):
+            hint += f"; {_WAYS}"
+        raise InputError(f"{shown}{more}", path=images, hint=hint)
     if not pairs:
         refuse_foreign(Path(images))
         raise InputError("no image with an annotation found", path=images)
@@ -307,7 +319,7 @@ def _without_annotation(image: FoundImage, own: Sequence[Path], likely: tuple[Pa
     if not image.beside and likely is not None:
         return f"{image.path} has no annotation (hint: if {likely[0].name} is it, {hint}'{likely[1]}')"
     if not image.beside:
-        return f"{image.path} has no annotation"
+        return f"{image.path}{_BARE}"
     beside = [file for file in image.beside if not is_body_mask(file)]
     if not beside:
         return f"{image.path} has no annotation, and a mask is none unless the recipe says so with data.annotation"
