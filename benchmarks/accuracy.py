@@ -17,14 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import Segmenter, load
-from biounet.dataset import Case, hold_out, make_case
+from biounet.core import UNLABELLED, Annotation, DataSettings, Recipe, find_recipe, read_recipe
 from biounet.evaluation import score_instances
 from biounet.files import Pair, find_pairs, read_annotation, read_volume
-from biounet.recipe import DataSettings, Recipe, read_recipe
-from biounet.resources import find_recipe
-from biounet.training import Progress, Run, train
+from biounet.training import Case, Progress, Run, hold_out, make_case, train
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 WINDOW, NUCLEI, PER_IMAGE = 64, 150, 3

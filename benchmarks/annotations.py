@@ -15,10 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from biounet.annotation import Annotation
-from biounet.annotation_checks import inspect_annotation
+from biounet.core import Annotation, Grid, inspect_annotation
 from biounet.files import read_labels
-from biounet.volume import Grid
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 SETS = ("nuclei2d", "nuclei2d-u2os", "nuclei3d-embryo")

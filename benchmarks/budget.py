@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from biounet.model import read_card
+from biounet.network import read_card
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 ARMS = {

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from data_folders import DataFolder, make_data_folder
 
 import biounet
-from biounet.check import check_data
-from biounet.errors import BiounetError
+from biounet.core import BiounetError
+from biounet.training import check_data
 
 
 def train(folder: DataFolder) -> BiounetError | None:

@@ -19,18 +19,14 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from biounet.annotation import UNLABELLED, Annotation
-from biounet.dataset import Case, make_case
+from biounet.core import UNLABELLED, Annotation, Recipe, Volume, find_recipe, read_recipe
+from biounet.core.resources import recipes
 from biounet.files import ReadOptions, find_pairs, read_annotation, read_volume
-from biounet.model import Model
-from biounet.plan import plan
-from biounet.predict import FULL
-from biounet.recipe import Recipe, read_recipe
-from biounet.resources import find_recipe, recipes
-from biounet.segment import label_maps
-from biounet.training import Run, train
-from biounet.tune import predict_cases
-from biounet.volume import Volume
+from biounet.network import FULL, Model
+from biounet.segmentation import label_maps
+from biounet.training import Case, Run, make_case, train
+from biounet.training.planning import plan
+from biounet.training.tuning import predict_cases
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 FOLDERS = {

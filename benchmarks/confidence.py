@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from biounet.api import load
+from biounet.evaluation import match
 from biounet.files import find_pairs, read_labels
-from biounet.matching import match
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 COLUMNS = ("confidence", "area_px", "solidity")

@@ -15,9 +15,9 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from biounet.api import Segmenter, load
+from biounet.core import DataSettings
 from biounet.evaluation import score_instances
 from biounet.files import Pair, find_pairs, read_annotation, read_volume
-from biounet.recipe import DataSettings
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 CROP = 256

@@ -24,7 +24,7 @@ import nibabel
 import numpy as np
 import tifffile
 
-from biounet.errors import BiounetError
+from biounet.core import BiounetError
 from biounet.files import ReadOptions, read_volume
 
 
@@ -49,7 +49,8 @@ def _volume(path: Path) -> object:
 
 
 def _model(path: Path) -> object:
-    from biounet.model import load_model, weights_of
+    from biounet.network import load_model
+    from biounet.network.model_file import weights_of
 
     model = load_model(path)
     return model.card, {name: value.tolist() for name, value in weights_of(model).items()}
@@ -57,8 +58,8 @@ def _model(path: Path) -> object:
 
 def small_model() -> bytes:
     """Return the file of the smallest model that there is."""
-    from biounet.model import Card, Model, new_network, outputs_of, save_model
-    from biounet.recipe import parse_recipe
+    from biounet.core.recipe import parse_recipe
+    from biounet.network import Card, Model, new_network, outputs_of, save_model
 
     recipe = parse_recipe({"network": {"widths": [1, 1]}})
     model = Model(new_network(recipe).eval(), Card(recipe=recipe, inputs=("intensity",), outputs=outputs_of(recipe)))

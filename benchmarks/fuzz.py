@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from flips import small_cases, small_model
 
-from biounet.errors import BiounetError
+from biounet.core import BiounetError
 from biounet.files import Reader, ReadOptions
 
 LIMIT = 2**27  # bytes of an image
@@ -66,7 +66,7 @@ def outcome_of(read: Callable[[Path], object], path: Path) -> tuple[str, str]:
 
 def fuzz(seconds: float, seed: int, keep: Path | None = None, most: int = sys.maxsize) -> Counter[tuple[str, str]]:
     """Return how many files of each format had which outcome; outcomes in capitals must not be."""
-    from biounet.model import load_model
+    from biounet.network import load_model
 
     draw, counts = np.random.default_rng(seed), Counter[tuple[str, str]]()
     whole = {case.name: case.content for case in small_cases()}

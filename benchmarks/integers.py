@@ -16,11 +16,11 @@ import torch
 from accuracy import dense_labels, pairs_of
 
 from biounet.api import Segmenter, load
+from biounet.core import Volume
 from biounet.evaluation import score_instances
 from biounet.files import read_volume
-from biounet.normalise import normalise
-from biounet.segment import predict_image
-from biounet.volume import Volume
+from biounet.preprocessing.normalisation import normalise
+from biounet.segmentation import predict_image
 
 REPEATS = 3
 

@@ -22,10 +22,9 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from biounet.manifest import Manifest
-from biounet.model import Card, Model, new_network, outputs_of, save_model
-from biounet.network import initialise
-from biounet.recipe import parse_recipe
+from biounet.batch.manifest import Manifest
+from biounet.core.recipe import parse_recipe
+from biounet.network import Card, Model, initialise, new_network, outputs_of, save_model
 
 CLI = [sys.executable, "-c", "from biounet.cli import main; main()"]
 TIMED = {"counts.csv", "run.json", "report.html", "manifest.jsonl", ".claims"}

@@ -19,16 +19,13 @@ from pathlib import Path
 
 import torch
 
-from biounet.annotation import Annotation
 from biounet.api import volume_of_array
-from biounet.checkpoint import begin, restore
-from biounet.dataset import Case, fit_patch, make_case
-from biounet.errors import BiounetError
-from biounet.model import load_model, new_network, save_model
-from biounet.recipe import Recipe, read_recipe
-from biounet.resources import find_recipe
+from biounet.core import Annotation, BiounetError, Recipe, find_recipe, read_recipe
+from biounet.network import load_model, new_network, save_model
 from biounet.synthetic import draw_settings, make_field
-from biounet.training import Run, train
+from biounet.training import Case, Run, make_case, train
+from biounet.training.checkpoint import begin, restore
+from biounet.training.dataset import fit_patch
 
 TRAIN = {"patch": 64, "batch": 2, "steps_per_epoch": 5, "minutes": None}
 

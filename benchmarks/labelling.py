@@ -24,15 +24,14 @@ from skimage.measure import regionprops_table
 from skimage.morphology import h_maxima
 from skimage.segmentation import relabel_sequential, watershed
 
-from biounet import ascent, surfaces
 from biounet.api import load
-from biounet.blocks import lattice
+from biounet.core import LabelSettings
 from biounet.files import read_volume
-from biounet.label import ONE, _frame, _steps
-from biounet.normalise import normalise
-from biounet.recipe import LabelSettings
-from biounet.segment import predict_image
-from biounet.stitch import label_objects
+from biounet.labelling import ascent, label_objects, surfaces
+from biounet.labelling.label import ONE, _frame, _steps
+from biounet.preprocessing.normalisation import normalise
+from biounet.segmentation import predict_image
+from biounet.tiling import lattice
 
 DATA = Path(__file__).parents[2] / "shared/data/nuclei2d/val"
 IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from biounet.files import find_images, find_pairs
-from biounet.files.results import pair_results
+from biounet.files import find_images, find_pairs, pair_results
 
 MRI = ("flair", "t1")
 Task = Callable[[Path], int]

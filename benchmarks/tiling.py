@@ -16,7 +16,7 @@ import torch
 
 from biounet.api import load
 from biounet.files import find_images
-from biounet.segment import SegmentOptions
+from biounet.segmentation import SegmentOptions
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

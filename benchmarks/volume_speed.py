@@ -23,12 +23,12 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from biounet.api import Segmenter, load
-from biounet.dataset import edges_of
+from biounet.core import Volume
 from biounet.files import ReadOptions, read_volume, write_labels
-from biounet.label import label_classes
-from biounet.normalise import normalise
-from biounet.outputs import write_outputs
-from biounet.volume import Volume
+from biounet.labelling import label_classes
+from biounet.preprocessing.normalisation import normalise
+from biounet.reporting import write_outputs
+from biounet.training.dataset import edges_of
 
 Files = tuple[Path, ...]
 

@@ -17,16 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import Segmenter, load
-from biounet.dataset import Case, hold_out, make_case
+from biounet.core import UNLABELLED, Annotation, Recipe, Volume, find_recipe, read_recipe
 from biounet.evaluation import score_classes, score_instances
 from biounet.files import ReadOptions, read_annotation, read_volume
-from biounet.plan import plan
-from biounet.recipe import Recipe, read_recipe
-from biounet.resources import find_recipe
-from biounet.training import Progress, Run, train
-from biounet.volume import Volume
+from biounet.training import Case, Progress, Run, hold_out, make_case, train
+from biounet.training.planning import plan
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 EVERY, PLANES = 10, 5

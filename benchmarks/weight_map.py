@@ -15,12 +15,10 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from biounet.annotation import Annotation
-from biounet.border_weight import border_weight
-from biounet.distances import edge_distance
-from biounet.recipe import TargetSettings
-from biounet.targets import make_targets
-from biounet.volume import Grid
+from biounet.core import Annotation, Grid, TargetSettings
+from biounet.training.targets.boundary_weight import border_weight
+from biounet.training.targets.distances import edge_distance
+from biounet.training.targets.instances import make_targets
 
 W0, SIGMA = 10.0, 5.0
 CROP = 256

@@ -5,16 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from biounet.core.version import __version__
 
 if TYPE_CHECKING:
     from biounet.api import Result, Segmenter, load, train
-    from biounet.errors import BiounetError
+    from biounet.core import BiounetError
     from biounet.evaluation import evaluate_folders as evaluate
     from biounet.files import read_volume
 
 _HOMES = {
-    "BiounetError": "biounet.errors",
+    "BiounetError": "biounet.core",
     "Result": "biounet.api",
     "Segmenter": "biounet.api",
     "evaluate": "biounet.evaluation:evaluate_folders",
@@ -22,7 +22,7 @@ _HOMES = {
     "read_volume": "biounet.files",
     "train": "biounet.api",
 }
-__all__ = ["BiounetError", "Result", "Segmenter", "evaluate", "load", "read_volume", "train"]
+__all__ = ["BiounetError", "Result", "Segmenter", "__version__", "evaluate", "load", "read_volume", "train"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
@@ -36,4 +36,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

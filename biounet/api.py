@@ -12,21 +12,28 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.arguments import as_lengths, as_path
-from biounet.errors import InputError, ModelError, SettingsError
+from biounet.core import (
+    Grid,
+    InputError,
+    ModelError,
+    Recipe,
+    SettingsError,
+    Unit,
+    Volume,
+    as_lengths,
+    as_path,
+    builtin_models,
+    find_recipe,
+    read_recipe,
+)
 from biounet.files import ReadOptions, arranged, read_volume, rearranged, stem_of
-from biounet.model import Card, Model, continued, load_model, save_model
-from biounet.outputs import picture_of, write_outputs
-from biounet.predict import Predictor, predictor_of
-from biounet.preflight import Preflight
-from biounet.recipe import Recipe, read_recipe
-from biounet.resources import builtin_models, find_recipe
-from biounet.segment import Segmentation, SegmentOptions, segment
-from biounet.volume import Grid, Unit, Volume
+from biounet.network import Card, Model, Predictor, continued, load_model, predictor_of, save_model
+from biounet.reporting import picture_of, write_outputs
+from biounet.segmentation import Segmentation, SegmentOptions, segment
+from biounet.training import Preflight
 
 if TYPE_CHECKING:
-    from biounet.dataset import Case
-    from biounet.training import Run
+    from biounet.training import Case, Run
 
 PathLike = str | Path
 
@@ -285,7 +292,7 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
 
 def _with_fingerprint(model: Model, begin: Model | None, flight: Preflight) -> Model:
     """Note what a model was trained on; a start that was kept learned from other files."""
-    from biounet.dataset import fingerprint
+    from biounet.training import fingerprint
 
     if begin is not None and model.network is begin.network:
         return model
@@ -295,7 +302,7 @@ def _with_fingerprint(model: Model, begin: Model | None, flight: Preflight) -> M
 
 def _cases_of(flight: Preflight) -> tuple[list[Case], list[Case]]:
     """Return what is learned from, and what thresholds are tuned on; an image drawn for both is learned from."""
-    from biounet.dataset import case_of
+    from biounet.training import case_of
 
     cases: list[Case] = []
     held: list[Case] = []

@@ -16,8 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from biounet.synthetic import FieldSettings, make_field
-from biounet.synthetic_volumes import StackSettings, make_head, make_stack
+from biounet.synthetic import FieldSettings, StackSettings, make_field, make_head, make_stack
 
 PIXEL_SIZE_UM = 0.5
 TOLERANCE = 0.1

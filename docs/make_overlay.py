@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 import biounet
+from biounet.core import sample_folder
 from biounet.files import write_picture
-from biounet.overlay import draw_overlay
-from biounet.resources import sample_folder
+from biounet.reporting import draw_overlay
 
 
 def main() -> None:

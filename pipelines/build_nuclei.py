@@ -15,15 +15,23 @@ from pathlib import Path
 
 import numpy as np
 
-from biounet.annotation import Annotation
 from biounet.api import Segmenter, volume_of_array
-from biounet.dataset import Case, fingerprint, hold_out, load_cases, make_case
+from biounet.core import Annotation, Recipe, read_recipe
 from biounet.files import find_pairs
-from biounet.model import load_model, save_model
-from biounet.recipe import Recipe, read_recipe
+from biounet.network import load_model, save_model
 from biounet.synthetic import draw_settings, make_field
-from biounet.training import Progress, Run, looks_on_card, train
-from biounet.tune import retuned
+from biounet.training import (
+    Case,
+    Progress,
+    Run,
+    fingerprint,
+    hold_out,
+    load_cases,
+    looks_on_card,
+    make_case,
+    retuned,
+    train,
+)
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
 HERE = Path(__file__).parent

@@ -1,6 +1,6 @@
 """Train the built-in model ``nuclei3d`` again: python pipelines/build_nuclei3d.py --minutes 60.
 
-It learns from stacks that biounet.synthetic_volumes makes and from nothing else, so that the weights are free to ship.
+It learns from stacks that biounet.synthetic.volumes makes and from nothing else, so that the weights are free to ship.
 Interrupted, the same command with ``--resume`` goes on where it was.
 """
 
@@ -11,14 +11,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from biounet.annotation import Annotation
-from biounet.dataset import Case, make_case
-from biounet.model import load_model, save_model
-from biounet.recipe import Recipe, read_recipe
-from biounet.synthetic_volumes import draw_stack_settings, make_stack
-from biounet.training import Progress, Run, train
-from biounet.tune import retuned
-from biounet.volume import Grid, Volume
+from biounet.core import Annotation, Grid, Recipe, Volume, read_recipe
+from biounet.network import load_model, save_model
+from biounet.synthetic import draw_stack_settings, make_stack
+from biounet.training import Case, Progress, Run, make_case, retuned, train
 
 HERE = Path(__file__).parent
 # One network for stacks of all steps along z: what is coarse is pooled once less, and nothing is resampled.

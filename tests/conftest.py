@@ -10,12 +10,10 @@ import torch
 from hypothesis import settings
 
 from biounet.api import Segmenter
-from biounet.dataset import load_cases
+from biounet.core.recipe import parse_recipe
 from biounet.files import find_pairs
-from biounet.model import Card, Model, new_network, outputs_of
-from biounet.network import initialise
-from biounet.recipe import parse_recipe
-from biounet.training import train
+from biounet.network import Card, Model, initialise, new_network, outputs_of
+from biounet.training import load_cases, train
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -34,7 +32,7 @@ def _seed() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let ``-k F028`` find the tests that state fault 28."""
-    from faults import faults_of
+    from stated_faults import faults_of
 
     for item in items:
         item.extra_keyword_matches.update(faults_of(item.name))

@@ -9,8 +9,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from biounet.core import Recipe
+from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions
-from biounet.recipe import Recipe, parse_recipe
 
 LAYOUTS = ("two folders", "siblings", "sub-folders", "table", "cases", "common names", "nnunet")
 FAULTS = (

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from biounet.measure import measure_columns
-from biounet.volume import Grid
+from biounet.core import Grid
+from biounet.measurement import measure_columns
 
 
 def without_gaps(labels):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from biounet.errors import ModelError
-from biounet.model import load_model
+from biounet.core import ModelError
+from biounet.network import load_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -1,6 +1,9 @@
 """What may stand in the package, read from its syntax tree: who imports whom, and what no module does."""
 
 import ast
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,48 +11,38 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "biounet"
 
-# The story of an image. A module imports only from modules above it; a folder counts as one module.
-# fmt: off
-ORDER = [
-    "errors", "machine", "arguments", "stopping",
-    "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
-    "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
-    "files", "surroundings", "intensities", "normalise", "looks", "plan", "preflight", "prepare", "border_weight",
-    "distances", "targets", "network", "ranges", "loss", "dataset",
-    "model", "blocks", "integers", "predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch",
-    "shape", "solids", "measure", "lesions", "quality", "segment", "matching", "region_scores", "scores", "evaluation",
-    "overlay", "volume_overlay", "report_style", "report", "outputs", "memory", "job", "claims", "manifest",
-    "ownership", "summary",
-    "one_file", "apart", "batch", "preview", "verify", "tune", "checkpoint",
-    "budget", "start", "training", "history", "check", "api",
-    "terminal", "cli_options", "cli",
+# The story of an image. A room imports only from rooms above it, and only what their `__init__` exports.
+ROOMS = [
+    "core",
+    "synthetic",
+    "files",
+    "tiling",
+    "preprocessing",
+    "network",
+    "labelling",
+    "measurement",
+    "evaluation",
+    "segmentation",
+    "training",
+    "reporting",
+    "batch",
+    "api",
+    "cli",
 ]
-# Modules that answer before torch and MONAI are loaded, which takes seconds, or that need neither.
-LIGHT = [
-    "errors", "machine", "arguments",
-    "compiled", "volume", "orientation", "annotation", "annotation_checks", "data_settings", "settings",
-    "recipe", "resources", "synthetic_nuclei", "synthetic", "synthetic_volumes",
-    "files", "surroundings", "intensities", "normalise", "looks", "plan", "preflight", "border_weight",
-    "blocks", "surfaces", "saddles", "ascent", "holes", "label", "stitch", "shape", "solids", "measure", "lesions",
-    "quality", "matching", "region_scores", "scores", "evaluation", "overlay", "volume_overlay", "report_style",
-    "report", "check",
-]
-# fmt: on
+# Rooms that need neither torch nor MONAI, which take seconds to load, and what they may import of the others.
+LIGHT = {"core", "synthetic", "files", "tiling", "preprocessing", "labelling", "measurement", "evaluation", "reporting"}
+# Modules of training that answer before torch is loaded: `biounet check` is made of them.
+LIGHT_TRAINING = {"planning", "preflight", "data_check"}
+# What `core` is built on: nothing else has to be installed to talk about an image, an annotation or a recipe.
+CORE_NEEDS = {"numpy", "pydantic", "numba", "lazy_loader"}
 HEAVY = {"torch", "monai"}
-
-SEGMENTING = ["predict", "surfaces", "saddles", "ascent", "holes", "label", "stitch", "measure", "lesions", "segment"]
-TRAINING = {"training", "tune", "targets", "dataset", "loss", "prepare"}
-
 SLOW_TO_START = {"pandas", "skimage", "scipy", "matplotlib", "monai", "pyarrow", "PIL"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def module_of(path):
+def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-MODULES = {module_of(path) for path in FILES} - {"__init__", "__main__"}
 
 
 def imported(tree):
@@ -58,12 +51,12 @@ def imported(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
 
 
 def own(tree):
-    """Modules of biounet imported anywhere in a tree."""
-    return {name.split(".")[1] for name in imported(tree) if name.startswith("biounet.")} & MODULES
+    """Dotted names below biounet, without the package, imported anywhere in a tree."""
+    return [name.removeprefix("biounet.") for name in imported(tree) if name.split(".")[0] == "biounet"]
 
 
 def at_start(tree):
@@ -73,49 +66,103 @@ def at_start(tree):
     return {name.split(".")[0] for node in plain for name in imported(node)}
 
 
+def exports(room):
+    """Public names of a room, as its stub for type checkers lists them and lazy_loader serves them."""
+    tree = ast.parse((PACKAGE / room / "__init__.pyi").read_text(encoding="utf-8"))
+    return {
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+
+
 def calls(tree):
     return [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
 
 
 @pytest.fixture(params=FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def source(request):
-    return module_of(request.param), ast.parse(request.param.read_text(encoding="utf-8"))
+    return room_of(request.param), ast.parse(request.param.read_text(encoding="utf-8"))
 
 
-def test_every_module_has_its_place():
-    assert set(ORDER) >= MODULES, "add the module to ORDER, where it comes in the story of an image"
-    assert len(ORDER) == len(set(ORDER))
+def test_rooms_are_those_of_the_package():
+    there = {path.name for path in PACKAGE.iterdir() if path.is_dir() and list(path.glob("*.py"))}
+    assert {*ROOMS} == there | {"api"}, "add the room to ROOMS, where it comes in the story of an image"
+    assert len(ROOMS) == len({*ROOMS})
+    assert {*ROOMS} >= LIGHT
 
 
-def test_a_module_imports_only_from_above(source):
-    module, tree = source
-    if module in MODULES:
-        above = set(ORDER[: ORDER.index(module)])
-        assert own(tree) - {module} <= above
+@pytest.mark.parametrize("room", sorted({*ROOMS} - {"api"}))
+def test_a_room_says_what_it_promises_and_exports_what_exists(room):
+    tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
+    assert (ast.get_docstring(tree) or "").endswith(".")
+    module = import_module(f"biounet.{room}")
+    assert exports(room) == {*module.__all__}
+    assert all(getattr(module, name) is not None for name in exports(room))
 
 
-def test_light_modules_load_neither_torch_nor_monai(source):
-    module, tree = source
-    if module in LIGHT:
-        assert not at_start(tree) & HEAVY
-        assert own(tree) <= set(LIGHT)
+@pytest.mark.parametrize("room", sorted({*ROOMS} - {"api"}))
+def test_every_export_is_used_outside_its_room(room):
+    elsewhere = [path for path in ROOT.rglob("*.py") if PACKAGE / room not in path.parents]
+    used = {name for path in elsewhere for name in own(ast.parse(path.read_text(encoding="utf-8")))}
+    text = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    text += (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    used |= {
+        f"{room}.{name}" for name in exports(room) if f"biounet.{room}:{name}" in text or f'"{name}": "biounet' in text
+    }
+    assert not {name for name in exports(room) if f"{room}.{name}" not in used}
 
 
-def test_segmenting_imports_nothing_of_training(source):
-    module, tree = source
-    if module in SEGMENTING:
-        assert not own(tree) & TRAINING
+def test_a_room_imports_only_exports_of_rooms_above(source):
+    room, tree = source
+    assert not any(name.startswith(".") for name in imported(tree)), "imports are absolute"
+    if room == "__init__":
+        return
+    for name in own(tree):
+        first, _, rest = name.partition(".")
+        if first != room:
+            assert first in ROOMS, "import from the room that has it, not from the package"
+            assert ROOMS.index(first) < ROOMS.index(room), name
+            assert first == "api" or rest in exports(first), f"{first}/__init__.pyi does not export {rest}"
+
+
+def test_light_rooms_import_no_heavy_package(source):
+    room, tree = source
+    assert room not in LIGHT or not at_start(tree) & HEAVY
+
+
+@pytest.mark.parametrize("room", sorted(LIGHT))
+def test_light_rooms_load_neither_torch_nor_monai(room):
+    """All of a room, with whatever its modules import in turn, in a process of its own."""
+    modules = [path.relative_to(ROOT).with_suffix("") for path in (PACKAGE / room).rglob("*.py")]
+    lines = [f"import {'.'.join(module.parts)}" for module in modules if module.name != "__init__"]
+    program = "\n".join([*lines, "import sys; sys.exit(', '.join({'torch', 'monai'} & {*sys.modules}) or None)"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(LIGHT_TRAINING))
+def test_checking_data_loads_neither_torch_nor_monai(name):
+    tree = ast.parse((PACKAGE / "training" / f"{name}.py").read_text(encoding="utf-8"))
+    others = {dotted.split(".")[1] for dotted in own(tree) if dotted.startswith("training.")}
+    assert not at_start(tree) & HEAVY
+    assert others <= LIGHT_TRAINING
+    assert {dotted.split(".")[0] for dotted in own(tree)} <= LIGHT | {"training"}
+
+
+def test_core_needs_little(source):
+    room, tree = source
+    if room == "core":
+        assert at_start(tree) <= CORE_NEEDS | {"biounet"} | sys.stdlib_module_names
 
 
 def test_start_is_fast(source):
-    module, tree = source
-    if module not in TRAINING:  # training takes minutes anyway
+    room, tree = source
+    if room != "training":  # training takes minutes anyway
         assert not at_start(tree) & SLOW_TO_START, "import it in the function that needs it"
 
 
 def test_only_the_command_line_prints(source):
-    module, tree = source
-    assert module == "terminal" or "print" not in calls(tree)
+    room, tree = source
+    assert room == "cli" or "print" not in calls(tree)
 
 
 def test_asserts_are_for_tests(source):

@@ -9,16 +9,14 @@ import pytest
 import tifffile
 import torch
 
-from biounet.annotation import UNLABELLED, Annotation
 from biounet.api import volume_of_array
 from biounet.batch import segment_batch
-from biounet.dataset import make_case
+from biounet.core import UNLABELLED, Annotation, Grid
+from biounet.core.recipe import parse_recipe
 from biounet.evaluation import score_instances
 from biounet.files import find_images, read_volume, write_labels
-from biounet.recipe import parse_recipe
-from biounet.segment import SegmentOptions
-from biounet.training import Run, train
-from biounet.volume import Grid
+from biounet.segmentation import SegmentOptions
+from biounet.training import Run, make_case, train
 from conftest import discs
 
 TINY = parse_recipe(
@@ -134,7 +132,7 @@ def test_7_labels_stay_integers(objects, dtype, tmp_path):
 
 
 def test_8_the_command_writes_the_bytes_of_the_api(segmenter, cell_folder, tmp_path):
-    from biounet.cli import app
+    from biounet.cli.commands import app
 
     model = tmp_path / "m.safetensors"
     segmenter.save(model)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from biounet.resources import sample_folder
+from biounet.core import sample_folder
 from conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ import pytest
 import tifffile
 
 import biounet
+from biounet.core import sample_folder
 from biounet.evaluation import score_instances
-from biounet.resources import sample_folder
 
 
 def shell(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from test_stories import rows_of, shell
 
-from biounet.resources import find_recipe, sample_folder
+from biounet.core import find_recipe, sample_folder
 
 SHORT = "[train]\nsteps_per_epoch = 15\nrate = 1e-2"
 

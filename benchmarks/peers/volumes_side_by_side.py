@@ -21,10 +21,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from volumes import DATA, RECIPES, read_pair
 
+from biounet.core import find_recipe, read_recipe
 from biounet.evaluation import score_classes, score_instances
 from biounet.files import read_labels
-from biounet.recipe import read_recipe
-from biounet.resources import find_recipe
 
 SHOWN = ("dice", "hd95", "nsd")
 Score = Callable[[list[np.ndarray]], dict[str, float]]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from biounet.errors import BiounetError, MachineError
-from biounet.files.patience import patiently
+from biounet.core import BiounetError, MachineError
+from biounet.files.retry import patiently
 
 _HINTS = {
     errno.ENOSPC: "free some space, or choose another folder",

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from biounet.arguments import as_lengths, is_whole
-from biounet.errors import InputError, SettingsError
-from biounet.files.raw import LIMIT, RawImage
+from biounet.core import InputError, SettingsError, as_lengths, is_whole
+from biounet.files.formats.raw import LIMIT, RawImage
 
 _KNOWN = "TZCYXS"
 _WHAT = {"T": "times", "Z": "planes"}

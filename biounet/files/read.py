@@ -10,17 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.arguments import as_path, as_paths
-from biounet.errors import InputError
+from biounet.core import (
+    Grid,
+    InputError,
+    Volume,
+    apart,
+    as_path,
+    as_paths,
+    canonical_grid,
+    nearest_axcodes,
+    orientation_of,
+)
 from biounet.files.axes import ReadOptions, arrange
-from biounet.files.foreign import refuse_foreign
-from biounet.files.matrices import CONFLICT
-from biounet.files.nifti import BEGINNINGS, GZIP, read_nifti
-from biounet.files.picture import read_jpeg, read_png
-from biounet.files.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size, upright
-from biounet.files.tiff import read_tiff
-from biounet.orientation import canonical_grid, orientation_of
-from biounet.volume import Grid, Volume, apart, nearest_axcodes
+from biounet.files.formats.foreign import refuse_foreign
+from biounet.files.formats.nifti import BEGINNINGS, GZIP, read_nifti
+from biounet.files.formats.nifti_affines import CONFLICT
+from biounet.files.formats.png_jpeg import read_jpeg, read_png
+from biounet.files.formats.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size, upright
+from biounet.files.formats.tiff import read_tiff
 
 # A new format is a line here: how its files begin, and what reads their headers.
 _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (

@@ -11,14 +11,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from biounet.annotation import ResultKind
-from biounet.errors import InputError
+from biounet.core import Grid, InputError, ResultKind, Volume
 from biounet.files.atomic import atomic_path
-from biounet.files.names import NIFTI
-from biounet.files.nifti import parse_header, write_nifti
-from biounet.files.raw import own_errors
+from biounet.files.dataset_index.names import NIFTI
+from biounet.files.formats.nifti import parse_header, write_nifti
+from biounet.files.formats.raw import own_errors
 from biounet.files.read import open_raw
-from biounet.volume import Grid, Volume
 
 _FAST = 1  # of deflate: label images shrink 50 times at any level
 _FILTER_SUB = 16  # of PNG: with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size

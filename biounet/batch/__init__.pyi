@@ -1,0 +1,14 @@
+from .dry_run import HEADER as HEADER
+from .dry_run import Preview as Preview
+from .dry_run import preview as preview
+from .records import BatchOptions as BatchOptions
+from .records import Row as Row
+from .records import code_of as code_of
+from .records import exit_code as exit_code
+from .records import unknown_sizes as unknown_sizes
+from .replay import Checked as Checked
+from .replay import code_of_checks as code_of_checks
+from .replay import find_model as find_model
+from .replay import read_run as read_run
+from .replay import verify as verify
+from .runner import segment_batch as segment_batch

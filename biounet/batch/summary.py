@@ -1,0 +1,143 @@
+"""The files of a whole batch: ``counts.csv``, ``run.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from biounet.batch.records import (
+    BatchOptions,
+    Record,
+    Row,
+    escaped,
+    hash_settings,
+    path_on_record,
+    settings_of,
+    unknown_sizes,
+)
+from biounet.core import __version__, home
+from biounet.files import hash_file, together, write_text
+from biounet.measurement import Columns
+from biounet.network import Model, has_fast_bfloat16, int8
+from biounet.reporting import OVERLAY, ReportRow, write_report, write_table
+
+NAMES = ("counts.csv", "run.json", "report.html")
+
+
+def write_summary(records: Sequence[Record], model: Model, out: Path, options: BatchOptions, started: float) -> None:
+    """Write ``counts.csv``, ``run.json`` and, with overlays, ``report.html``.
+
+    Parameters
+    ----------
+    records
+        One for each image, in the order of the input.
+    started
+        When the batch began, in seconds of `time.time`.
+    """
+    rows = [record.row for record in records]
+    with together() as parts:
+        write_table(out / "counts.csv", count_columns(rows), excel=options.excel)
+        if options.overlay:
+            shown = [
+                ReportRow(row.image, row.status, row.count, row.seconds, row.message, _overlay_of(row), row.sizes)
+                for row in rows
+            ]
+            title = f"{model.card.recipe.name}: {len(rows)} images"
+            unknown = unknown_sizes(rows)
+            shown_settings = _shown_settings(model, options) | ({"pixel size": unknown} if unknown else {})
+            write_report(out / "report.html", shown, title=title, settings=shown_settings)
+        run = _run_record(records, model, out, options, started)
+        run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
+        write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
+
+
+def software() -> dict[str, str]:
+    """Return what, beside the settings, bits of a result can depend on."""
+    fast = {"integers": int8.is_fast(), "bfloat16": has_fast_bfloat16(torch.device("cpu"))}
+    kind = (platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability())
+    return {
+        "biounet": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": " ".join([*kind, *(name for name, there in fast.items() if there)]),
+    }
+
+
+def count_columns(rows: Sequence[Row]) -> Columns:
+    """Return the columns of ``counts.csv``."""
+    texts = {
+        "image": [row.image for row in rows],
+        "status": [row.status for row in rows],
+        "count": ["" if row.count is None else str(row.count) for row in rows],
+    }
+    columns: Columns = {name: np.array(values, dtype=object) for name, values in texts.items()}
+    columns["seconds"] = np.array([round(row.seconds, 4) for row in rows])
+    columns["message"] = np.array([row.message for row in rows], dtype=object)
+    return columns
+
+
+def _run_record(
+    records: Sequence[Record], model: Model, out: Path, options: BatchOptions, started: float
+) -> dict[str, Any]:
+    chain = replace(options.segment, executor=None, label=None, stop=None)
+    plain = replace(options, readers=None, left_out=(), segment=chain)
+    settings = asdict(plain)
+    del settings["readers"], settings["left_out"]
+    settings["segment"]["label"] = (options.segment.label or model.card.label).model_dump(mode="json")
+    return {
+        **software(),
+        "command": [_without_home(argument) for argument in sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "model": {"name": model.card.recipe.name, "sha256": model.sha256},
+        "settings": settings,
+        "settings_sha256": hash_settings(settings_of(model, options)),
+        "images": [_image_record(record) for record in records],
+        "left_out": [
+            {"path": escaped(path_on_record(file.path, out)), "reason": file.reason} for file in options.left_out
+        ],
+    }
+
+
+def _without_home(argument: str) -> str:
+    user = home()
+    return argument if user is None else argument.replace(str(user), "~")
+
+
+def _image_record(record: Record) -> dict[str, Any]:
+    row = asdict(replace(record.row, sizes=None))
+    details = {**row.pop("details"), "inputs": [asdict(file) for file in record.inputs], "outputs": record.outputs}
+    return {name: value for name, value in row.items() if name != "sizes"} | details
+
+
+def _shown_settings(model: Model, options: BatchOptions) -> dict[str, str]:
+    """Return the settings that the report shows: those that the result depends on, and where it was made."""
+    data, label = model.card.recipe.data, options.segment.label or model.card.label
+    shown = {"model": f"{model.card.recipe.name} ({model.sha256[:12]})", "channels": ", ".join(model.card.inputs)}
+    if not data.exclusive:
+        shown["foreground"] = f"{label.foreground:g}"
+    if data.kind == "instances":
+        shown |= {name: f"{getattr(label, name):g}" for name in ("contour", "join", "summit")}
+        unit = "voxels" if label.min_size_unit == "px" else {2: "µm²", 3: "µm³"}[data.dims]
+        shown["smallest object"] = f"{label.min_size:g} {unit}"
+        shown["holes"] = "filled" if label.fill_holes else "kept"
+    sizes = {"diameter": options.segment.diameter, "block": options.segment.block}
+    shown |= {name: f"{value:g} px" for name, value in sizes.items() if value is not None}
+    return {**shown, "device": options.device, "biounet": __version__}
+
+
+def _overlay_of(row: Row) -> str | None:
+    return next((path for path in row.outputs if path.endswith(OVERLAY)), None)

@@ -1,0 +1,385 @@
+"""Commands of a few lines over the public functions.
+
+Nothing heavy is imported before a command runs: importing torch takes seconds, and ``--help`` must not.
+"""
+
+# The parameters of a command are its options: each is one line of its help, and passing them on is all that it does.
+# ruff: noqa: PLR0913
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from biounet.cli import options as given
+from biounet.cli.terminal import Warner, preview_text, say, say_lines, show_any_text, show_progress, show_row, table
+from biounet.core import (
+    BiounetError,
+    MachineError,
+    SettingsError,
+    Stopped,
+    code_after,
+    end_on_signals,
+    is_out_of_memory,
+    leave_on_signals,
+    refuse_little_room,
+    refuse_lost_folder,
+    shortage,
+    stop_on_signals,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from biounet.batch import BatchOptions, Checked
+    from biounet.files import FoundImage
+    from biounet.network import Card, Model
+
+app = typer.Typer(
+    name="biounet",
+    help="Segment cells and tumours; learn from a few annotations.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from biounet.core import __version__
+
+        say(f"biounet {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def segment(
+    images: given.Inputs,
+    model: given.ModelName = "nuclei",
+    out: given.Out = Path("biounet-out"),
+    device: given.Device = "auto",
+    axes: given.Axes = None,
+    spacing: given.Spacing = None,
+    channel: given.Channel = None,
+    plane: given.Plane = None,
+    diameter: given.Diameter = None,
+    block: given.Block = None,
+    jobs: given.Jobs = None,
+    overlay: given.Overlay = True,
+    excel: given.Excel = False,
+    shard: given.Shard = None,
+    fail_fast: given.FailFast = False,
+    overwrite: given.Overwrite = False,
+    dry_run: given.DryRun = False,
+    quiet: given.Quiet = False,
+    json_lines: given.Json = False,
+) -> None:
+    """Find, count and measure the objects of images."""
+    refuse_little_room()
+    from biounet.files import Readers, describe_left_out, search_images
+
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
+    part = given.parse_shard(shard)
+    # Their processes start while this one imports torch.
+    with Readers(0 if dry_run else given.count_readers(images, jobs)) as readers:
+        from biounet.api import load
+        from biounet.batch import BatchOptions, exit_code, segment_batch, unknown_sizes
+        from biounet.reporting import refuse_among_images
+        from biounet.segmentation import SegmentOptions
+
+        segmenter = load(model, device)
+        data = segmenter.card.recipe.data
+        search = search_images(images, data.channels, data.annotation)
+        read = given.read_options(axes, spacing, channel, plane, data.dims)
+        chain = SegmentOptions(block=block, diameter=diameter)
+        left_out = tuple(search.left_out)
+        options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out, overwrite)
+        if dry_run:
+            refuse_among_images(search.images, out)
+            raise typer.Exit(_preview(search.images, segmenter.model, options, json_lines))
+        show = partial(show_row, quiet=quiet, json_lines=json_lines)
+        with stop_on_signals() as stop:
+            try:
+                rows = segment_batch(search.images, segmenter.model, out, options, show, stop)
+            except Stopped as error:
+                say(f"stopped: {error}; the same command continues", sys.stderr)
+                raise typer.Exit(code_after(stop.number)) from None
+    if not quiet and not json_lines:
+        total = sum(row.count or 0 for row in rows)
+        say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
+        if unknown := unknown_sizes(rows):
+            say(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
+    if not quiet and (surprising := [file for file in left_out if not file.expected]):
+        say(describe_left_out(surprising), sys.stderr)
+    raise typer.Exit(exit_code(rows))
+
+
+def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, json_lines: bool) -> int:
+    """Show what a batch would do, and return the exit code."""
+    from biounet.batch import code_of, preview
+
+    seen = preview(images, model, options)
+    say_lines(preview_text(seen, options.left_out, json_lines))
+    for row in seen:
+        if row.failed:
+            say(f"ERROR {row.image}: {row.message}", sys.stderr)
+    return code_of(sum(row.failed for row in seen), len(seen))
+
+
+@app.command()
+def verify(
+    out: given.Results,
+    images: given.Moved = None,
+    model: given.ModelFile = None,
+    device: given.OtherDevice = None,
+    quiet: given.Quiet = False,
+    json_lines: given.Json = False,
+) -> None:
+    """Segment the images of results again and compare bit for bit."""
+    refuse_little_room()
+    from biounet.api import load
+    from biounet.batch import code_of_checks, find_model, read_run
+    from biounet.batch import verify as verify_results
+
+    run = read_run(out)
+    segmenter = load(find_model(run) if model is None else model)
+
+    def report(checked: Checked) -> None:
+        if json_lines:
+            say(json.dumps(vars(checked)))
+        elif not quiet or checked.status != "same":
+            say(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
+
+    code = code_of_checks(verify_results(out, segmenter.model, images, report, device))
+    if code and run.differences():
+        say(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe: a name such as nuclei_2d, or the path of a TOML file.")],
+    images: Annotated[str, typer.Option(help="Folder of images; or sibling files, or a CSV with image,label.")],
+    labels: Annotated[str | None, typer.Option(help="Folder of annotations.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model file.")] = Path("model.safetensors"),
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes, from start to end.", min=0.01)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Budget in epochs.", min=1)] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Model to continue from.")] = None,
+    val_images: Annotated[str | None, typer.Option(help="Images to tune thresholds on.")] = None,
+    val_labels: Annotated[str | None, typer.Option(help="Their annotations.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
+    axes: given.Axes = None,
+    spacing: given.Spacing = None,
+    channel: given.Channel = None,
+    plane: given.Plane = None,
+    device: given.Device = "auto",
+    workers: Annotated[int | None, typer.Option("--jobs", help="Processes that make patches.", min=0)] = None,
+    quiet: given.Quiet = False,
+    json_lines: given.Json = False,
+) -> None:
+    """Train a model on annotated images."""
+    began = time.perf_counter()  # torch and MONAI take seconds of the budget to import
+    refuse_little_room()
+    from biounet import api
+    from biounet.core import find_recipe, read_recipe
+    from biounet.training import Run, write_history
+
+    job = read_recipe(find_recipe(recipe))
+    options = given.read_options(axes, spacing, channel, plane, job.data.dims)
+    validation = given.validation_of(val_images, val_labels)
+    checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
+    warner = Warner()
+    with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
+        run = Run(device, workers, checkpoint, resume, report, stop, warner, began)
+        try:
+            segmenter = api.train(
+                job,
+                images,
+                labels,
+                minutes=minutes,
+                epochs=epochs,
+                start=start,
+                validation=validation,
+                options=options,
+                run=run,
+            )
+        except Stopped as error:
+            say(f"stopped: {error}; the same command with --resume continues", sys.stderr)
+            raise typer.Exit(code_after(stop.number)) from None
+    segmenter.save(out)
+    write_history(segmenter.card, out)
+    checkpoint.unlink(missing_ok=True)
+    if json_lines:
+        say(json.dumps({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes}))
+    elif not quiet:
+        _show_trained(segmenter.card, out, warner)
+
+
+def _show_trained(card: Card, out: Path, warner: Warner) -> None:
+    """Show the figures of a new model, and the notes on its card that were not said yet."""
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in card.validation.items())
+    held = int(card.data.get("held_out", 0))
+    none = f"no figures: nothing to compare in {held} validation images" if held else "no validation images"
+    say(f"{out}: {figures or none}")
+    for note in warner.unsaid(card.notes):
+        say(note)
+
+
+@app.command()
+def evaluate(
+    predicted: Annotated[Path, typer.Argument(help="Folder of results.")],
+    truth: Annotated[Path, typer.Argument(help="Folder of annotations.")],
+    recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
+    tolerance: given.Tolerance = 1.0,
+    axes: given.Axes = None,
+    spacing: given.Spacing = None,
+    channel: given.Channel = None,
+    plane: given.Plane = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print one row per case and class as CSV.")] = False,
+    json_lines: given.Json = False,
+) -> None:
+    """Compare results with annotations."""
+    from biounet.batch import code_of
+    from biounet.core import find_recipe, read_recipe
+    from biounet.evaluation import evaluate_folders
+
+    data = read_recipe(find_recipe(recipe)).data
+    options = given.read_options(axes, spacing, channel, plane, data.dims)
+    figures = evaluate_folders(predicted, truth, data, tolerance, options)
+    if json_lines:
+        say(json.dumps(figures.as_dict()))
+    elif csv:
+        for line in figures.as_csv().removesuffix("\n").split("\n"):
+            say(line)
+    else:
+        say_lines("\n".join([table(figures.as_table()), *figures.definitions()]))
+    for note in figures.notes:
+        say(f"NOTE {note}", sys.stderr)
+    for problem in figures.failed:
+        say(f"ERROR {problem}", sys.stderr)
+    raise typer.Exit(code_of(len(figures.failed), len({row["case"] for row in figures.cases})))
+
+
+@app.command()
+def check(
+    images: Annotated[str, typer.Argument(help="Folder of images, or a CSV with image,label.")],
+    labels: Annotated[str | None, typer.Argument(help="Folder of annotations.")] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
+    val_images: Annotated[str | None, typer.Option(help="Validation images.")] = None,
+    val_labels: Annotated[str | None, typer.Option(help="Their annotations.")] = None,
+    axes: given.Axes = None,
+    spacing: given.Spacing = None,
+    channel: given.Channel = None,
+    plane: given.Plane = None,
+    json_lines: given.Json = False,
+) -> None:
+    """Show what would be read, and everything that is wrong."""
+    from biounet.core import find_recipe, read_recipe
+    from biounet.training import check_data
+
+    plan = read_recipe(find_recipe(recipe))
+    options = given.read_options(axes, spacing, channel, plane, plan.data.dims)
+    validation = given.validation_of(val_images, val_labels)
+    found = check_data(images, labels, plan, options, validation)
+    if json_lines:
+        say(json.dumps(found.as_dict()))
+    else:
+        say_lines(table(found.as_table()))
+        for name, planned in found.plan.items():
+            say(f"{name}: {planned}")
+        for file in found.left_out:
+            say(f"left out: {file.path} ({file.reason})")
+        for problem in found.problems:
+            say(f"ERROR {problem}", sys.stderr)
+        total = len(found.problems)
+        say(f"{len(found.rows)} images read, {total} problem{'' if total == 1 else 's'}")
+    raise typer.Exit(SettingsError.exit_code if found.problems else 0)
+
+
+@app.command()
+def models(json_lines: given.Json = False) -> None:
+    """List the built-in models and what each is for."""
+    from biounet.core import builtin_models
+    from biounet.network import read_card
+
+    cards = {name: read_card(path) for name, path in builtin_models().items()}
+    if json_lines:
+        for name, card in cards.items():
+            say(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
+    else:
+        say_lines(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
+
+
+@app.command()
+def demo(
+    out: given.Out = Path("biounet-out"),
+    device: given.Device = "auto",
+    overwrite: given.Overwrite = False,
+    json_lines: given.Json = False,
+) -> None:
+    """Segment the samples with the built-in model."""
+    refuse_little_room()
+    from biounet.api import load
+    from biounet.batch import BatchOptions, exit_code, segment_batch
+    from biounet.core import sample_folder
+    from biounet.files import find_images
+
+    samples = sample_folder()
+    expected = json.loads((samples / "expected.json").read_text(encoding="utf-8"))
+    options = BatchOptions(device=device, overwrite=overwrite)
+    if not json_lines:
+        say("segmenting four samples; the very first run compiles its inner loops and takes longer")
+    found, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
+    rows = segment_batch(found, segmenter.model, out, options, lambda row: show_row(row, True, json_lines))
+    shown = [("image", "cells", "true", "seconds")]
+    shown += [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
+    if not json_lines:
+        say_lines(table(shown))
+        say(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
+    raise typer.Exit(exit_code(rows))
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit code."""
+    end_on_signals()
+    show_any_text()
+    try:
+        refuse_lost_folder()
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, Abort):
+        code = 130
+    except Exception as error:  # the last that can be: what a user sees is one line
+        if os.environ.get("BIOUNET_DEBUG"):
+            raise
+        code = _report(error)
+    finally:
+        leave_on_signals()  # the interpreter would say where it was on its way out
+    raise SystemExit(code or 0)
+
+
+def _report(error: Exception) -> int:
+    """Say in one line what went wrong, and return the exit code."""
+    if isinstance(error, BiounetError):
+        text, code = str(error), error.exit_code
+    elif isinstance(error, TyperException):
+        text, code = error.format_message(), SettingsError.exit_code
+    elif is_out_of_memory(error):
+        text, code = shortage(error), MachineError.exit_code
+    elif isinstance(error, OSError):
+        text, code = str(MachineError(error.strerror or str(error), path=error.filename)), MachineError.exit_code
+    else:
+        hint = "a defect of biounet, please report it; BIOUNET_DEBUG=1 shows where"
+        text, code = f"{type(error).__name__}: {error} (hint: {hint})", MachineError.exit_code
+    with suppress(BiounetError):  # of a full disk that standard error goes to
+        say(f"ERROR {text}", sys.stderr)
+    return code

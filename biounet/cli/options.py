@@ -1,0 +1,127 @@
+"""Options that commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from biounet.core import SettingsError, cores_given
+
+if TYPE_CHECKING:
+    from biounet.files import ReadOptions
+
+_MOST_READERS = 32
+_DIGITS = 10  # no file has so many channels
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Images, folders, patterns, or CHANNEL=FILE for each channel.", metavar="IMAGE...", show_default=False
+    ),
+]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name or path of a model.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
+Axes = Annotated[str | None, typer.Option(help="Axes of the files, such as ZCYX.", show_default=False)]
+Spacing = Annotated[
+    str | None,
+    typer.Option(help="Pixel size in µm (NIfTI: mm): one number, or y,x or z,y,x.", show_default=False),
+]
+Channel = Annotated[
+    str | None,
+    typer.Option(help="Channel to use: number from 0, or name.", show_default=False),
+]
+Plane = Annotated[int | None, typer.Option(help="Plane of a stack to use, from 0.", show_default=False)]
+Jobs = Annotated[int | None, typer.Option(help="Images at a time.", min=1, show_default="one per core")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
+Shard = Annotated[
+    str | None,
+    typer.Option(help="Work on part I of N only; names decide the part.", metavar="I/N", show_default=False),
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace results of another model, other settings or other images.")
+]
+Excel = Annotated[bool, typer.Option("--excel", help="Make texts harmless that a spreadsheet would run as a formula.")]
+Diameter = Annotated[
+    float | None,
+    typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1),
+]
+Block = Annotated[int | None, typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]
+Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
+Tolerance = Annotated[float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)]
+Results = Annotated[Path, typer.Argument(help="Folder of results.", metavar="OUT")]
+Moved = Annotated[
+    str | None,
+    typer.Option(help="Folder of the images, when they were moved.", show_default=False),
+]
+ModelFile = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Path of the model, when it is not built in.", show_default=False),
+]
+OtherDevice = Annotated[str | None, typer.Option(help="As recorded, or another.", show_default=False)]
+
+
+def read_options(
+    axes: str | None, spacing: str | None, channel: str | None, plane: int | None, dims: int
+) -> ReadOptions:
+    """Return how files of `dims` dimensions are read, as the options of a command say it."""
+    from biounet.files import ReadOptions
+
+    number = int(channel) if channel is not None and channel.isdecimal() and len(channel) < _DIGITS else channel
+    return ReadOptions(axes=axes, spacing=_spacing(spacing, dims), channel=number, dims=dims, plane=plane)
+
+
+def validation_of(images: str | None, labels: str | None) -> tuple[str, str | None] | None:
+    """Return the images and labels of validation; None where none are given.
+
+    Raises
+    ------
+    SettingsError
+        If there are labels and no images.
+    """
+    if images is None and labels is not None:
+        raise SettingsError("--val-labels without --val-images", hint="give both, or a CSV to --val-images")
+    return None if images is None else (images, labels)
+
+
+def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) == 1:
+        numbers *= dims
+    if len(numbers) != dims or not all(0 < number < float("inf") for number in numbers):
+        raise SettingsError(f"--spacing {text}: expected {dims} positive numbers, or one", hint="such as 0.325,0.325")
+    return numbers
+
+
+def count_readers(images: Sequence[str], jobs: int | None) -> int:
+    """Return how many images are probably read at a time, before they are looked for."""
+    files = len(images) if all(map(os.path.isfile, images)) else _MOST_READERS
+    return min(jobs or cores_given(), files, _MOST_READERS)
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """Return the numbers of ``i/n``.
+
+    Raises
+    ------
+    SettingsError
+        If they are no numbers, or not 1 <= i <= n.
+    """
+    if text is None:
+        return None
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise SettingsError(f"--shard {text}: expected i/n with i from 1 to n", hint="such as 2/4")
+    return int(first), int(count)

@@ -1,0 +1,5 @@
+"""The nouns that every stage shares: errors, volumes, annotations and settings."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

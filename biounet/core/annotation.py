@@ -1,0 +1,180 @@
+"""What a person drew on an image, and where nobody drew anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core.errors import InputError
+from biounet.core.volume import Grid
+
+UNLABELLED = -1
+"""The value of a voxel that nobody labelled, everywhere in memory."""
+
+Kind = Literal["instances", "classes", "scribbles"]
+
+ResultKind = Literal["objects", "classes"]
+"""What the values of a label image that biounet made are: ids of objects, or classes."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Labels of one image on the image's own grid.
+
+    Attributes
+    ----------
+    labels
+        int32, shape ``(y, x)`` or ``(z, y, x)``: `UNLABELLED` where nobody labelled, 0 background, and from 1 on object
+        ids (kind ``"instances"``) or classes (kinds ``"classes"`` and ``"scribbles"``).
+    kind
+        What the positive values mean.
+    grid
+        Grid of `labels`.
+    source
+        The file it was read from.
+    notes
+        Remarks that a user should see.
+    """
+
+    labels: NDArray[np.int32]
+    kind: Kind
+    grid: Grid
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != np.int32:
+            raise InputError(f"labels are int32 in memory, not {self.labels.dtype}", path=self.source)
+        if self.labels.shape != self.grid.shape:
+            raise InputError(f"labels {self.labels.shape} do not lie on grid {self.grid.shape}", path=self.source)
+        if self.labels.size and self.labels.min() < UNLABELLED:
+            raise InputError(f"label {self.labels.min()} is below {UNLABELLED} (unlabelled)", path=self.source)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """True where somebody labelled, shape of `labels`."""
+        return np.asarray(self.labels != UNLABELLED)
+
+
+def only_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = ()) -> NDArray[np.int32]:
+    """Return labels of which only some slices are labelled.
+
+    Parameters
+    ----------
+    labels
+        int32, shape ``([z,] y, x)``.
+    axis
+        ``z``, ``y`` or ``x``: the axis along which slices are counted.
+    numbers
+        The labelled slices, from 0; empty: those that hold any object or class.
+
+    Raises
+    ------
+    InputError
+        If there is no such slice, or no such axis.
+    """
+    at = "zyx"[-labels.ndim :].find(axis)
+    if at < 0:
+        raise InputError(f"an annotation of one plane, where slices along {axis} are labelled")
+    others = tuple(other for other in range(labels.ndim) if other != at)
+    labelled = (labels > 0).any(axis=others)
+    if numbers:
+        if not 0 <= min(numbers) <= max(numbers) < labels.shape[at]:
+            raise InputError(f"slices {list(numbers)} along {axis}, of which there are {labels.shape[at]}")
+        labelled = np.isin(np.arange(labels.shape[at]), numbers)
+    return np.where(np.expand_dims(labelled, others), labels, np.int32(UNLABELLED))
+
+
+def refuse_absent(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
+    """Refuse annotations in which something that is to be learned never occurs.
+
+    Parameters
+    ----------
+    values
+        That occur in the annotations.
+    regions
+        Classes or regions, and the values of each.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing.
+    """
+    absent = [f"{name} ({', '.join(map(str, sorted(own)))})" for name, own in regions.items() if not {*own} & {*values}]
+    if absent:
+        hint = "take it out of the recipe, or add a case that has it"
+        raise InputError(f"no annotation has {', '.join(absent)}", hint=hint)
+
+
+def refuse_one_sided(values: Collection[int], kind: Kind) -> None:
+    """Refuse annotations that show no object, or nothing but objects: what is everywhere cannot be told from nothing.
+
+    Parameters
+    ----------
+    values
+        That occur in the annotations.
+    kind
+        Of the annotations. Classes may cover everything, and so may objects where all of an image was labelled.
+
+    Raises
+    ------
+    InputError
+        Saying which of the two is missing.
+    """
+    if kind == "instances" and max(values, default=0) <= 0:
+        hint = "is this the folder of the annotations, and did their export work?"
+        raise InputError("no annotation has an object", hint=hint)
+    if 0 in values or kind == "classes":
+        return
+    if kind == "scribbles":
+        hint = "paint some where no object is, as a class called 'background'"
+        raise InputError("no annotation has a stroke of background: everything would become an object", hint=hint)
+    if UNLABELLED in values:
+        hint = "label some voxels where no object is as 0"
+        raise InputError("no annotation has background: everything would become an object", hint=hint)
+
+
+def refuse_parts(whole: Iterable[bool | None]) -> None:
+    """Refuse annotations of instances in which every object meets unlabelled space.
+
+    Parameters
+    ----------
+    whole
+        `has_whole_object` of each annotation.
+
+    Raises
+    ------
+    InputError
+        If there are objects and none is whole: nothing could be learned of where one ends and where its middle is.
+    """
+    if {*whole} - {None} == {False}:
+        hint = "outline some whole; where single planes of volumes are outlined, say slices = 'z' in the recipe"
+        raise InputError("every object meets unlabelled space, so that none is known as a whole", hint=hint)
+
+
+def has_whole_object(labels: NDArray[np.int32], across: int | None) -> bool | None:
+    """Return whether an object of instances is whole (see `whole_objects`); None without objects."""
+    return bool((whole_objects(labels, across) > 0).any()) if (labels > 0).any() else None
+
+
+def whole_objects(labels: NDArray[np.int32], across: int | None = None) -> NDArray[np.int32]:
+    """Return labels of instances in which objects that meet unlabelled voxels, even at a corner, are unlabelled too.
+
+    Such an object goes on where nobody looked: whoever finds it whole seems to be wrong, and whoever splits it right.
+    With `across`, the axis across which single planes of a volume are labelled, it is asked of each section by itself.
+    """
+    if across is not None:
+        planes = np.moveaxis(labels, across, 0)
+        return np.stack([whole_objects(plane) for plane in planes], axis=across)
+    from scipy.ndimage import binary_dilation  # slow to import
+
+    unlabelled = labels == UNLABELLED
+    if not unlabelled.any():
+        return labels
+    beside = labels[binary_dilation(unlabelled, np.ones((3,) * labels.ndim))]
+    return np.where(np.isin(labels, np.unique(beside[beside > 0])), np.int32(UNLABELLED), labels)

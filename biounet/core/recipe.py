@@ -1,0 +1,134 @@
+"""A recipe says what a model is: the settings of all stages, read from TOML.
+
+An unknown key is an error that names the nearest known one, so that a misspelt setting is never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from biounet.core.data_settings import DataSettings, Settings, own_value
+from biounet.core.errors import SettingsError
+from biounet.core.settings import (
+    AugmentSettings,
+    LabelSettings,
+    LossSettings,
+    NetworkSettings,
+    NormaliseSettings,
+    TargetSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "AugmentSettings",
+    "DataSettings",
+    "LabelSettings",
+    "LossSettings",
+    "NetworkSettings",
+    "NormaliseSettings",
+    "Recipe",
+    "Settings",
+    "TargetSettings",
+    "TrainSettings",
+    "own_value",
+    "parse_recipe",
+    "read_recipe",
+]
+
+
+class Recipe(Settings):
+    """Everything that makes a model, apart from the data."""
+
+    name: str = "model"
+    purpose: str = ""
+    data: DataSettings = DataSettings()
+    normalise: NormaliseSettings = NormaliseSettings()
+    network: NetworkSettings = NetworkSettings()
+    targets: TargetSettings = TargetSettings()
+    loss: LossSettings = LossSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+    label: LabelSettings = LabelSettings()
+
+    @model_validator(mode="after")
+    def _axes_fit(self) -> Recipe:
+        dims, patch = self.data.dims, self.train.patch
+        per_axis = {
+            "train.patch": (patch,) if isinstance(patch, tuple) else (),
+            "network.fold": (self.network.fold,) if self.network.fold else (),
+            "network.pools": self.network.pools,
+            "network.kernels": self.network.kernels,
+        }
+        for name, values in per_axis.items():
+            if any(len(value) != dims or min(value) < 1 for value in values):
+                raise ValueError(f"{name} = {values}: {dims} positive numbers for each")
+        if any(size % 2 == 0 for kernel in self.network.kernels for size in kernel):
+            raise ValueError(f"network.kernels = {self.network.kernels}: odd numbers")
+        levels = len(self.network.widths)
+        if self.network.pools and (len(self.network.pools), len(self.network.kernels)) != (levels - 1, levels):
+            raise ValueError(f"network: {levels} widths need {levels - 1} pools and {levels} kernels")
+        return self
+
+    def replace(self, section: str, **changes: Any) -> Recipe:  # noqa: ANN401
+        """Return the recipe with some settings of one section changed, validated again."""
+        data = self.model_dump()
+        data[section] = {**data[section], **changes}
+        return parse_recipe(data)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, is not TOML, or holds a key or value that no recipe has.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError("no such recipe", path=path) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingsError(f"not a TOML recipe: {error}", path=path) from error
+    return parse_recipe(data, path)
+
+
+def parse_recipe(data: Mapping[str, Any], path: str | Path | None = None) -> Recipe:
+    """Make a recipe of nested mappings, as TOML gives them.
+
+    Raises
+    ------
+    SettingsError
+        Naming the first wrong key, its value, and for an unknown key the nearest known one.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _as_settings_error(error, path) from None
+
+
+def _as_settings_error(error: ValidationError, path: str | Path | None) -> SettingsError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        cause = first["msg"].removeprefix("Value error, ")
+        return SettingsError(f"{where} = {first['input']!r}: {cause}" if where else cause, path=path)
+    known = _keys_of(first["loc"][:-1])
+    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+    return SettingsError(f"unknown setting '{where}'", path=path, hint=hint)
+
+
+def _keys_of(section: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in section:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,206 @@
+"""Which predicted object is which true object: the sparse table of overlaps of two label images.
+
+On sparse truth everything is compared on labelled voxels only. A predicted object may be cut off by the border of what
+somebody labelled: one that lies more than half in unlabelled voxels can still find its true object, but is no false
+positive when it finds none, because nobody looked at most of it. What is predicted in unlabelled voxels decides that
+alone, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import UNLABELLED, InputError, compiled
+
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+"""IoU from which on a pair is a match. Literals: summed steps would miss an IoU of exactly 0.6."""
+
+_PART = 0.1  # IoU above which an object is a part of another (Caicedo et al. 2019)
+_BITS = 31  # of a predicted id; a true id and a predicted id share one int64
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Objects of two label images, and how many labelled voxels they share.
+
+    Attributes
+    ----------
+    truth_ids, predicted_ids
+        Ids of the objects that have a labelled voxel, ascending, shapes ``(t,)`` and ``(p,)``.
+    truth_sizes, predicted_sizes
+        Labelled voxels of each.
+    excused
+        True for predicted objects that lie more than half in unlabelled voxels, shape ``(p,)``.
+    truth_of, predicted_of
+        Indices (not ids) of the objects of each overlapping pair, shape ``(n,)``, ordered by truth, then predicted.
+    shared
+        Voxels that each pair shares.
+    """
+
+    truth_ids: NDArray[np.int64]
+    predicted_ids: NDArray[np.int64]
+    truth_sizes: NDArray[np.int64]
+    predicted_sizes: NDArray[np.int64]
+    excused: NDArray[np.bool_]
+    truth_of: NDArray[np.int64]
+    predicted_of: NDArray[np.int64]
+    shared: NDArray[np.int64]
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union of each pair, shape ``(n,)``."""
+        union = self.truth_sizes[self.truth_of] + self.predicted_sizes[self.predicted_of] - self.shared
+        return np.asarray(self.shared / union)
+
+    def matches(self) -> NDArray[np.int64]:
+        """Return the indices of the pairs of IoU >= 0.5 that match, each object in at most one.
+
+        Objects of one label image do not overlap, so pairs above 0.5 are unique (Kirillov et al. 2019, Panoptic
+        Segmentation, section 4.1). Two pairs of one object at exactly 0.5 are only possible where two objects are the
+        two halves of a third. Then one that is not excused matches, because the other is no false positive if it is;
+        else the one of lower id, which makes no difference to any figure. No assignment has more matches.
+        """
+        candidates = np.flatnonzero(self.iou >= THRESHOLDS[0])
+        candidates = candidates[np.argsort(self.excused[self.predicted_of[candidates]], kind="stable")]
+        candidates = candidates[np.unique(self.truth_of[candidates], return_index=True)[1]]
+        return np.asarray(candidates[np.unique(self.predicted_of[candidates], return_index=True)[1]])
+
+
+def match(truth: NDArray[Any], predicted: NDArray[Any]) -> Overlaps:
+    """Find the overlaps of two label images.
+
+    Parameters
+    ----------
+    truth
+        Integers, shape ``([z,] y, x)``: `UNLABELLED`, 0 background, else ids up to 2³¹ - 1.
+    predicted
+        Integers of the same shape; values below 1 are background.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or an array holds something else.
+    """
+    if truth.shape != predicted.shape:
+        raise InputError(f"predicted labels are {predicted.shape}, the truth is {truth.shape}")
+    if truth.min(initial=0) < UNLABELLED:
+        raise InputError(f"the truth holds {truth.min()}, which is below {UNLABELLED} (unlabelled)")
+    truth_id, predicted_id, voxels = _pair_sizes(_ids(truth, "the truth"), _ids(predicted, "the prediction"))
+    labelled, true, found = truth_id != UNLABELLED, truth_id > 0, predicted_id > 0
+    truth_ids, truth_sizes = _sizes(truth_id[true], voxels[true])
+    predicted_ids, predicted_sizes = _sizes(predicted_id[found & labelled], voxels[found & labelled])
+    all_ids, all_sizes = _sizes(predicted_id[found], voxels[found])
+    both = true & found
+    return Overlaps(
+        truth_ids,
+        predicted_ids,
+        truth_sizes,
+        predicted_sizes,
+        excused=2 * predicted_sizes < all_sizes[np.searchsorted(all_ids, predicted_ids)],
+        truth_of=np.searchsorted(truth_ids, truth_id[both]),
+        predicted_of=np.searchsorted(predicted_ids, predicted_id[both]),
+        shared=voxels[both],
+    )
+
+
+def _ids(labels: NDArray[Any], whose: str) -> NDArray[np.int32]:
+    if labels.dtype.kind not in "biu":
+        raise InputError(f"{whose} holds {labels.dtype}, labels are integers")
+    if labels.dtype.itemsize >= 4 and labels.dtype != np.int32 and labels.max(initial=0) >= 2**_BITS:
+        raise InputError(f"{whose} holds id {labels.max()}, which does not fit in 32 bits")
+    return np.ascontiguousarray(labels, np.int32).ravel()
+
+
+def _pair_sizes(
+    truth: NDArray[np.int32], predicted: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return each pair of values that occurs, once, ascending, and its number of voxels."""
+    # Rows of label images are a few long runs: sorting 46 000 runs instead of 1 000 000 voxels takes 1 ms, not 40.
+    pairs, voxels = _sizes(*_runs(truth, predicted))
+    return (pairs >> _BITS) + UNLABELLED, pairs & (2**_BITS - 1), voxels
+
+
+@compiled
+def _runs(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pair of values of each run of voxels, as one number, and the length of the run."""
+    count = 0
+    for n in range(truth.size):
+        if n == 0 or truth[n] != truth[n - 1] or predicted[n] != predicted[n - 1]:
+            count += 1
+    codes, lengths = np.empty(count, np.int64), np.zeros(count, np.int64)
+    run = -1
+    for n in range(truth.size):
+        if n == 0 or truth[n] != truth[n - 1] or predicted[n] != predicted[n - 1]:
+            run += 1
+            codes[run] = (np.int64(truth[n]) - UNLABELLED) << _BITS | np.int64(max(predicted[n], 0))
+        lengths[run] += 1
+    return codes, lengths
+
+
+def _sizes(ids: NDArray[np.int64], voxels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each id once, ascending, and the sum of its voxels."""
+    order = np.argsort(ids, kind="stable")  # on runs in scan order twice as fast as the default
+    ids, voxels = ids[order], voxels[order]
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))  # ids are never negative here
+    return ids[starts], np.add.reduceat(voxels, starts) if starts.size else voxels
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What is counted of one image; tallies of a set of images are pooled by adding.
+
+    Attributes
+    ----------
+    truth, predicted
+        Number of objects. Predicted objects that are excused count where they match a true one.
+    matched
+        True positives at each of `THRESHOLDS`.
+    spurious
+        False positives at each of `THRESHOLDS`.
+    iou
+        Sum of the IoU of the pairs that match at 0.5.
+    splits, merges
+        True objects with several predicted parts, and predicted objects with several true parts.
+    """
+
+    truth: int
+    predicted: int
+    matched: tuple[int, ...]
+    spurious: tuple[int, ...]
+    iou: float
+    splits: int
+    merges: int
+
+
+def tally(truth: NDArray[Any], predicted: NDArray[Any]) -> Tally:
+    """Count what agrees in one image.
+
+    Splits and merges are those of Caicedo et al. 2019 (Cytometry A 95:952-965, "Evaluation of deep learning strategies
+    for nucleus segmentation in fluorescence images"): an object with two or more partners of IoU above 0.1.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ.
+    """
+    overlaps = match(truth, predicted)
+    iou, matches = overlaps.iou, overlaps.matches()
+    quality, excused = iou[matches], overlaps.excused[overlaps.predicted_of[matches]]
+    judged = int(np.count_nonzero(~overlaps.excused))
+    matched = tuple(int(np.count_nonzero(quality >= t)) for t in THRESHOLDS)
+    spurious = tuple(judged - int(np.count_nonzero((quality >= t) & ~excused)) for t in THRESHOLDS)
+    parts = iou > _PART
+    return Tally(
+        truth=len(overlaps.truth_ids),
+        predicted=matched[0] + spurious[0],
+        matched=matched,
+        spurious=spurious,
+        iou=math.fsum(quality),
+        splits=int(np.count_nonzero(np.bincount(overlaps.truth_of[parts]) > 1)),
+        merges=int(np.count_nonzero(np.bincount(overlaps.predicted_of[parts]) > 1)),
+    )

@@ -1,0 +1,212 @@
+"""How well the regions of one image agree with the truth: in voxels, along their surfaces, and lesion by lesion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import ROUNDING, UNLABELLED, Grid, InputError, SettingsError
+from biounet.evaluation.matching import match
+from biounet.measurement import fewest_voxels
+
+Mask = NDArray[np.bool_]
+
+_PERCENTILE = 95.0
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What is compared, and how exactly surfaces have to agree.
+
+    Attributes
+    ----------
+    values
+        The classes of each region, by its name. A class is a region of one value; regions may share values.
+    classes
+        The largest class that there is.
+    tolerance
+        How far apart surfaces may be to agree, in the unit of the grid; voxels where it has none.
+    min_lesion_mm3
+        Smaller lesions are not compared (see `biounet.core.DataSettings`).
+    """
+
+    values: dict[str, tuple[int, ...]]
+    classes: int
+    tolerance: float = 1.0
+    min_lesion_mm3: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < np.inf:
+            raise SettingsError(f"a tolerance is a length, not {self.tolerance}")
+
+
+class Surfaces(NamedTuple):
+    """Agreement of the surfaces of one region in one image; NaN where it is not defined (see `compare_surfaces`)."""
+
+    hd95: float
+    nsd: float
+
+
+class Lesions(NamedTuple):
+    """Lesions of one region in one image, of which those of several images can be added (see `compare_lesions`)."""
+
+    true: int
+    found: int
+    spurious: int
+    dice: float
+
+
+@dataclass(frozen=True)
+class RegionScore:
+    """Agreement of one region in one image.
+
+    Attributes
+    ----------
+    shared, true, found
+        Labelled voxels that truth and prediction, the truth, and the prediction have in the region.
+    surfaces, lesions
+        None where they were not asked for, or where voxels are unlabelled: nobody knows where a surface is that meets
+        them, or whether two parts of a lesion are one.
+    """
+
+    shared: int = 0
+    true: int = 0
+    found: int = 0
+    surfaces: Surfaces | None = None
+    lesions: Lesions | None = None
+
+
+def score_regions(
+    truth: NDArray[Any], predicted: NDArray[Any], regions: Regions, grid: Grid | None = None
+) -> list[RegionScore]:
+    """Compare each region of an image with the truth.
+
+    Parameters
+    ----------
+    truth
+        Integers, shape ``([z,] y, x)``: `UNLABELLED`, 0 background, else classes.
+    predicted
+        Classes, same shape.
+    grid
+        Where the voxels are; None: surfaces and lesions are not compared.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or there are other classes.
+    """
+    if truth.shape != predicted.shape:
+        raise InputError(f"predicted classes are {predicted.shape}, the truth is {truth.shape}")
+    if grid is not None and grid.shape != truth.shape:
+        raise InputError(f"the truth is {truth.shape}, its grid {grid.shape}")
+    table = _confusion(truth, predicted, regions.classes)
+    dense = int(table.sum()) == truth.size
+    scores = []
+    fewest = 1 if grid is None else fewest_voxels(regions.min_lesion_mm3, grid)
+    for own in map(list, regions.values.values()):
+        shared, true, found = int(table[own][:, own].sum()), int(table[own].sum()), int(table[:, own].sum())
+        if grid is None or not dense:
+            scores.append(RegionScore(shared, true, found))
+            continue
+        masks = np.isin(truth, own), np.isin(predicted, own)
+        surfaces = compare_surfaces(*masks, grid.steps, regions.tolerance)
+        scores.append(RegionScore(shared, true, found, surfaces, compare_lesions(*masks, fewest)))
+    return scores
+
+
+def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """Count labelled voxels by true (row) and predicted (column) class, shape ``(classes + 1, classes + 1)``."""
+    labelled = truth != UNLABELLED
+    true, found = truth[labelled], predicted[labelled]
+    for values, whose in ((true, "the truth"), (found, "the prediction")):
+        if values.size and not 0 <= values.min() <= values.max() <= classes:
+            raise InputError(f"{whose} has classes {values.min()} to {values.max()}, of which 0 to {classes} are known")
+    edge = classes + 1
+    return np.bincount(true.astype(np.int64) * edge + found, minlength=edge * edge).reshape(edge, edge)
+
+
+def compare_surfaces(truth: Mask, predicted: Mask, steps: tuple[float, ...], tolerance: float) -> Surfaces:
+    """Measure how far two surfaces are apart.
+
+    The surface of a mask are its voxels with a face on another voxel or on the edge of the image, and distances are
+    those of their centres. HD95 is the larger one of the 95th percentiles of the distances from either surface to the
+    other. NSD, the normalised surface Dice, is the share of both surfaces that lies within the tolerance of the other
+    one (Seidlitz et al. 2021, arXiv:2111.05408). These are the figures of `monai.metrics`, which would
+    load PyTorch for them and measure each surface twice.
+
+    Parameters
+    ----------
+    truth, predicted
+        Shape ``([z,] y, x)``.
+    steps
+        Length of one voxel step along each axis.
+    tolerance
+        In the unit of `steps`; a surface exactly as far away, up to the rounding of headers, is within it.
+
+    Returns
+    -------
+    HD95 in the unit of `steps`, NaN where a mask is empty. NSD, 0 where one of them is, NaN where both are.
+    """
+    from scipy.spatial import KDTree  # slow to import
+
+    if not truth.any() or not predicted.any():
+        return Surfaces(np.nan, 0.0 if truth.any() or predicted.any() else np.nan)
+    one, other = (_surface(mask) * np.array(steps) for mask in (truth, predicted))
+    away = [KDTree(other).query(one)[0], KDTree(one).query(other)[0]]
+    within = sum(int(np.count_nonzero(distances <= tolerance * (1 + ROUNDING))) for distances in away)
+    return Surfaces(
+        hd95=float(max(np.percentile(distances, _PERCENTILE) for distances in away)),
+        nsd=within / (len(one) + len(other)),
+    )
+
+
+def _surface(mask: Mask) -> NDArray[np.int64]:
+    """Return the voxels (n, d) of a mask that have another voxel, or the edge of the image, at one of their faces."""
+    from scipy import ndimage  # slow to import
+
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    inside = mask[box]
+    return np.asarray(np.argwhere(inside & ~ndimage.binary_erosion(inside)) + [part.start for part in box])
+
+
+def compare_lesions(truth: Mask, predicted: Mask, min_voxels: int = 1) -> Lesions:
+    """Compare two masks lesion by lesion.
+
+    A lesion is a set of voxels that are connected by faces, edges or corners. A true lesion is found if any predicted
+    lesion shares a voxel with it; its Dice is the one with all predicted lesions that do, together, and 0 if none does.
+    A predicted lesion that shares no voxel with a true one is spurious. This is the lesion-wise comparison of the BraTS
+    challenge 2023 (Moawad et al. 2023, arXiv:2306.00838) without its constants, which suit one kind of tumour on
+    voxels of 1 mm: lesions are not dilated before they are matched or joined.
+
+    Parameters
+    ----------
+    truth, predicted
+        Masks of one shape.
+    min_voxels
+        Lesions of fewer voxels are taken for background, in both.
+
+    Returns
+    -------
+    Number of true lesions, of those that are found, of spurious ones, and the sum of the Dice of the true ones.
+    """
+    from scipy import ndimage  # slow to import
+
+    touching = np.ones((3,) * truth.ndim)
+    pairs = match(*(_without_small(ndimage.label(mask, touching)[0], min_voxels) for mask in (truth, predicted)))
+    number = len(pairs.truth_ids)
+    shared = np.bincount(pairs.truth_of, pairs.shared, number)
+    partners = np.bincount(pairs.truth_of, pairs.predicted_sizes[pairs.predicted_of], number)
+    return Lesions(
+        true=number,
+        found=int(np.count_nonzero(shared)),
+        spurious=len(pairs.predicted_ids) - len(np.unique(pairs.predicted_of)),
+        dice=float(np.sum(2 * shared / (pairs.truth_sizes + partners))),
+    )
+
+
+def _without_small(parts: NDArray[np.int32], min_voxels: int) -> NDArray[np.int32]:
+    small = np.bincount(parts.ravel()) < min_voxels
+    return np.where(small[parts], 0, parts) if small.any() else parts

@@ -1,0 +1,1 @@
+"""Which files of a folder are images, annotations and results, and which belong together."""

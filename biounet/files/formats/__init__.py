@@ -1,0 +1,1 @@
+"""One module for each format: what its header says, and its array."""

@@ -1,0 +1,145 @@
+"""Whether a TIFF is all there: tifffile reads what is left of a damaged one, and only logs what is missing."""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tifffile import COMPRESSION, TiffFile, TiffFrame, TiffPage, TiffPageSeries
+
+from biounet.core import InputError
+
+_JPEG_END = b"\xff\xd9"
+_PADDING = 2  # bytes that some programs add to a strip
+_heard = threading.local()
+
+
+def _hear(record: logging.LogRecord) -> bool:
+    """Keep the problems that this thread's tifffile logs while `strict` is on; otherwise records go their way."""
+    problems: list[str] | None = getattr(_heard, "problems", None)
+    if problems is None:
+        return True
+    text = record.getMessage()
+    if record.levelno >= logging.ERROR or "missing" in text.lower():
+        problems.append(text.splitlines()[0].rpartition("> ")[2].strip())
+    return False
+
+
+# Once and for good: while one thread removes its filter or handler, the record of another may pass unheard.
+logging.getLogger("tifffile").addFilter(_hear)
+
+
+@contextmanager
+def strict(path: Path) -> Iterator[None]:
+    """Turn what tifffile only logs about damage and missing planes into an error.
+
+    Raises
+    ------
+    InputError
+        After the block, with the first problem that this thread heard of.
+    """
+    problems: list[str] = []
+    _heard.problems = problems
+    try:
+        yield
+    finally:
+        _heard.problems = None
+    if problems:
+        raise InputError(f"damaged: {problems[0]}", path=path)
+
+
+def count_pages(tif: TiffFile, path: Path) -> int:
+    """Follow the chain of pages to its end; tifffile only logs a broken one, and never comes to the end of a ring.
+
+    Raises
+    ------
+    InputError
+        If there is no page, or the chain does not end.
+    """
+    layout, file = tif.tiff, tif.filehandle
+    try:
+        at = tif.pages.first.offset
+    except IndexError:
+        raise InputError("a TIFF without an image", path=path) from None
+    seen: set[int] = set()
+    while at:
+        if at in seen:
+            raise InputError(f"damaged: page {len(seen)} leads back to an earlier one", path=path)
+        seen.add(at)
+        try:
+            file.seek(at)
+            (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+            file.seek(at + layout.tagnosize + tags * layout.tagsize)
+            (at,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
+        except struct.error:
+            raise InputError(f"truncated: page {len(seen) - 1} is not there", path=path) from None
+    return len(seen)
+
+
+def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[str, ...]:
+    """Compare what the headers declare with the bytes that are there; return remarks.
+
+    Raises
+    ------
+    InputError
+        If planes, strips or tiles are missing.
+    """
+    size = tif.filehandle.size
+    declared = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
+    planes = _product(level.shape) // max(1, _product(level.keyframe.shape))
+    if isinstance(declared, int) and planes < declared:
+        raise InputError(f"truncated: {declared} planes declared, {planes} readable", path=path)
+    _check_plain(level.keyframe, path)
+    if level.dataoffset is not None:
+        needed = level.dataoffset + _product(level.shape) * np.dtype(level.dtype).itemsize
+        if needed > size:
+            raise InputError(f"truncated: needs {needed} bytes, has {size}", path=path)
+        return ()
+    absent = 0
+    for number, page in enumerate(level.pages):
+        if page is None:
+            raise InputError(f"plane {number} of {len(level.pages)} is missing", path=path)
+        absent += _check_plane(page, f"plane {number} of {len(level.pages)}", path)
+    return (f"{absent} tiles are absent and read as 0",) if absent else ()
+
+
+def _check_plain(page: TiffPage, path: Path) -> None:
+    """Refuse a page that says nothing of a compression, and whose strips are not as long as plain ones are."""
+    plain = page.bitspersample % 8 == 0 and not page.is_tiled
+    if plain and "Compression" not in page.tags and sum(page.databytecounts) != page.nbytes:
+        cause = f"damaged: {sum(page.databytecounts)} bytes of pixels and no word on how they are compressed"
+        raise InputError(cause, path=path)
+
+
+def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
+    """Return how many strips or tiles of a plane are declared to be empty."""
+    offsets, counts = page.dataoffsets, page.databytecounts
+    expected = math.prod(page.chunked)
+    if min(len(offsets), len(counts)) < expected:
+        cause = f"truncated: {name} has {min(len(offsets), len(counts))} of {expected} strips or tiles"
+        raise InputError(cause, path=path)
+    if min(*offsets, *counts) < 0:
+        raise InputError(f"damaged: {name} begins before the file", path=path)
+    if not any(counts):
+        raise InputError(f"{name} has no pixels", path=path)
+    file = page.parent.filehandle
+    needed = max(offset + count for offset, count in zip(offsets, counts, strict=False))
+    if needed > file.size:
+        raise InputError(f"truncated: {name} needs {needed} bytes, the file has {file.size}", path=path)
+    if page.compression == COMPRESSION.JPEG:  # the decoder would fill up what is missing with grey
+        for offset, count in zip(offsets, counts, strict=False):
+            tail = min(count, len(_JPEG_END) + _PADDING)
+            file.seek(offset + count - tail)
+            if count and _JPEG_END not in file.read(tail):
+                raise InputError(f"truncated: {name} is a JPEG without an end", path=path)
+    return sum(count == 0 for count in counts)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    return math.prod(map(int, shape))

@@ -1,0 +1,265 @@
+"""One HTML page on a batch, which opens anywhere, without a network, years from now."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.files import write_text
+from biounet.measurement import Columns
+from biounet.reporting.style import SCRIPT, STYLE
+
+_BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
+_MOST_BARS = 80  # images that have a bar each; more are a histogram
+_SIZE_BARS = 40
+SIZE_COLUMNS = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "volume_px", "voxels")
+_UNITS = {"um2": "µm²", "um3": "µm³", "mm2": "mm²", "mm3": "mm³", "px": "pixels"}
+
+
+class Sizes(NamedTuple):
+    """Sizes of the objects of an image, shape ``(n,)``, above 0, and the column of its table that they come from."""
+
+    column: str
+    values: NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """What the page shows of one image.
+
+    Attributes
+    ----------
+    image
+        Its name.
+    status
+        ``ok``, ``empty`` (nothing found), ``flagged`` (done, look at it) or ``failed``.
+    count
+        Number of objects; None where nothing was counted.
+    seconds
+        Time it took.
+    message
+        Error or remarks.
+    overlay
+        Path of its overlay relative to the page, with ``/``; None if there is none.
+    sizes
+        Of its objects; None where they were not measured.
+    """
+
+    image: str
+    status: Literal["ok", "empty", "flagged", "failed"]
+    count: int | None
+    seconds: float
+    message: str = ""
+    overlay: str | None = None
+    sizes: Sizes | None = None
+
+
+def object_sizes(columns: Columns) -> Sizes:
+    """Return the areas or volumes in a table of objects or lesions, in a unit of length where there is one."""
+    name = next(name for name in SIZE_COLUMNS if name in columns)
+    counted = np.ones(len(columns[name]), np.bool_)
+    if "lesion" in columns:  # those of the first class are the ones that are counted
+        counted = (columns["lesion"] > 0) & (columns["class"] == columns["class"][0])
+    return Sizes(name, columns[name][counted].astype(np.float32))
+
+
+def write_report(
+    path: Path, rows: Sequence[ReportRow], *, title: str, settings: Mapping[str, str] | None = None
+) -> None:
+    """Write the page of a batch, atomically; equal rows give equal bytes.
+
+    Parameters
+    ----------
+    path
+        The HTML file; the overlays of `rows` are relative to its folder.
+    rows
+        One per image, in the order in which they are shown at first.
+    title
+        Heading of the page.
+    settings
+        What the batch was run with, by name, for the line below the heading.
+    """
+    write_text(path, render_report(rows, title, settings))
+
+
+def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, str] | None = None) -> str:
+    """Return the page: summary, counts, sizes, and a table to sort and filter; it loads nothing but the overlays."""
+    policy = (
+        f"default-src 'none'; img-src 'self' file:; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    body = "\n".join(_table_row(number, row) for number, row in enumerate(rows))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_escape(policy)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{_escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header><h1>{_escape(title)}</h1>{_settings(settings or {})}</header>
+<main>
+{_summary(rows)}
+{_chart(rows)}
+{_size_charts(rows)}
+{_FILTERS}
+<table id="images">
+{_HEAD}
+<tbody>
+{body}
+</tbody>
+</table>
+<p id="none" hidden>No image matches.</p>
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _escape(text: str) -> str:
+    """Return text for HTML, inside and outside of quotes; bytes of a file name that are no text become ``?``."""
+    return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)
+
+
+def _digest(text: str) -> str:
+    """Return the hash that lets this very script or style run, and no other that might get into the page."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def _settings(settings: Mapping[str, str]) -> str:
+    parts = "".join(f"<span>{_escape(name)} <b>{_escape(value)}</b></span>" for name, value in settings.items())
+    return f'<p class="settings">{parts}</p>' if parts else ""
+
+
+def _summary(rows: Sequence[ReportRow]) -> str:
+    number = {status: sum(row.status == status for row in rows) for status in _BADGES}
+    counts = [row.count for row in rows if row.count is not None]
+    figures = [
+        ("images", _grouped(len(rows)), ""),
+        ("objects", _grouped(sum(counts)) if counts else "–", ""),
+        *((status, _grouped(number[status]), status if number[status] else "") for status in _BADGES if status != "ok"),
+        ("seconds", f"{sum(row.seconds for row in rows):.1f}", ""),
+    ]
+    tiles = "".join(f'<div class="{mark}"><dt>{name}</dt><dd>{value}</dd></div>' for name, value, mark in figures)
+    return f'<dl class="summary">{tiles}</dl>'
+
+
+def _table_row(number: int, row: ReportRow) -> str:
+    name, picture = f"<bdi>{_escape(row.image)}</bdi>", ""
+    if row.overlay is not None:
+        link = _escape(quote(os.fsencode(row.overlay)))
+        picture = (
+            f'<a href="{link}"><img src="{link}" alt="" loading="lazy" decoding="async" width="72" height="72"></a>'
+        )
+        name = f'<a href="{link}">{name}</a>'
+    count = "" if row.count is None else str(row.count)
+    shown = "–" if row.count is None else _grouped(row.count)
+    return (
+        f'<tr data-number="{number}" data-status="{row.status}"><td class="picture">{picture}</td>'
+        f'<td class="name" data-key="{_escape(row.image)}">{name}</td>'
+        f'<td data-key="{row.status}"><span class="badge {row.status}">{_BADGES[row.status]}</span></td>'
+        f'<td class="figure" data-key="{count}">{shown}</td>'
+        f'<td class="figure" data-key="{row.seconds:.4f}">{row.seconds:.2f}</td>'
+        f'<td class="message" data-key="{_escape(row.message)}"><bdi>{_escape(row.message)}</bdi></td></tr>'
+    )
+
+
+def _chart(rows: Sequence[ReportRow]) -> str:
+    """Return a bar of objects for each image or, for many images, a histogram of them."""
+    counts = np.array([row.count for row in rows if row.count is not None], dtype=np.int64)
+    if not counts.size:
+        return ""
+    if len(rows) <= _MOST_BARS:
+        bars = [(row.count or 0, f"{row.image}: {_outcome(row)}", row.status) for row in rows]
+        return _bars(bars, "Objects in each image", "images, in the order of the table as it came")
+    width = -(-(int(counts.max()) + 1) // 40)
+    images = np.bincount(counts // width)
+    bars = [(int(n), f"{i * width} to {(i + 1) * width - 1} objects: {n} images", "ok") for i, n in enumerate(images)]
+    return _bars(bars, "Images by number of objects", f"objects per image, 0 to {len(images) * width - 1}")
+
+
+def _size_charts(rows: Sequence[ReportRow]) -> str:
+    """Return a histogram of the sizes of all objects, one for each unit that images have."""
+    columns: dict[str, list[NDArray[Any]]] = {}
+    for row in rows:
+        if row.sizes is not None and len(row.sizes.values):
+            columns.setdefault(row.sizes.column, []).append(row.sizes.values)
+    return "\n".join(_size_chart(column, np.concatenate(values)) for column, values in columns.items())
+
+
+def _size_chart(column: str, sizes: NDArray[Any]) -> str:
+    """Return a histogram whose bars are equally wide on a logarithmic axis, since cells grow by dividing."""
+    quantity, _, unit = column.partition("_")
+    unit = "voxels" if quantity == "voxels" or column == "volume_px" else _UNITS.get(unit, unit)
+    name = "Areas" if quantity in ("area", "pixels") else "Volumes"
+    low, high = float(sizes.min()), float(sizes.max())
+    number = min(_SIZE_BARS, int(np.sqrt(sizes.size)) + 1) if high > low else 1
+    edges = np.geomspace(low, high, number + 1)
+    edges[[0, -1]] = low, high  # which rounding must not leave out
+    heights = np.histogram(sizes, edges)[0] if high > low else [sizes.size]
+    bars = [(int(n), f"{edges[i]:.4g} to {edges[i + 1]:.4g} {unit}: {n} objects", "ok") for i, n in enumerate(heights)]
+    axis = f"{unit}, {low:.4g} to {high:.4g}, median {np.median(sizes):.4g}; logarithmic"
+    return _bars(bars, f"{name} of objects", axis)
+
+
+def _outcome(row: ReportRow) -> str:
+    return row.status if row.count is None else f"{row.status}, {row.count}"
+
+
+def _bars(bars: Sequence[tuple[int, str, str]], title: str, axis: str) -> str:
+    """Return an SVG of bars, each with a height, a text for the pointer and a status."""
+    top, step = max(max(height for height, _, _ in bars), 1), 960 / len(bars)
+    wide, parts = min(step * 0.8, 48), []
+    for number, (height, text, status) in enumerate(bars):
+        tall, left = 150 * height / top, step * (number + 0.5) - wide / 2
+        place = f'x="{left:.2f}" width="{wide:.2f}"'
+        parts.append(
+            f'<g><title>{_escape(text)}</title><rect class="air" {place} y="20" height="150"/>'
+            f'<rect class="bar {status}" {place} y="{168 - tall:.2f}" height="{tall + 2:.2f}"/></g>'
+        )
+    return (
+        f'<figure><figcaption>{title}</figcaption><svg viewBox="0 0 960 192" role="img" aria-label="{title}">'
+        f'<path class="line" d="M0 20H960M0 170H960"/><text x="0" y="14">{_grouped(top)}</text>{"".join(parts)}'
+        f'<text x="0" y="188">{axis}</text></svg></figure>'
+    )
+
+
+_FILTERS = (
+    '<div class="filters" id="filters" hidden><input type="search" id="words" placeholder="Filter by name or message" '
+    'aria-label="Filter by name or message"><select id="status" aria-label="Status"><option value="">all</option>'
+    + "".join(f'<option value="{status}">{status}</option>' for status in _BADGES)
+    + '</select><span id="shown" role="status"></span></div>'
+)
+
+_HEAD = (
+    "<thead><tr><th></th>"
+    + "".join(
+        f'<th{kind}><button type="button">{name}</button></th>'
+        for name, kind in (
+            ("Image", ""),
+            ("Status", ""),
+            ("Objects", ' class="figure" data-kind="number"'),
+            ("Seconds", ' class="figure" data-kind="number"'),
+            ("Message", ""),
+        )
+    )
+    + "</tr></thead>"
+)

@@ -1,0 +1,5 @@
+"""One image becomes a Segmentation: labels, count and table on the grid of its source."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,13 @@
+from .memory import Need as Need
+from .memory import Room as Room
+from .memory import expected_bytes as expected_bytes
+from .memory import needs_of as needs_of
+from .memory import segment_within_memory as segment_within_memory
+from .pipeline import Segmentation as Segmentation
+from .pipeline import SegmentOptions as SegmentOptions
+from .pipeline import check_fit as check_fit
+from .pipeline import label_maps as label_maps
+from .pipeline import pad_to_stride as pad_to_stride
+from .pipeline import predict_image as predict_image
+from .pipeline import segment as segment
+from .pipeline import zoom_for as zoom_for

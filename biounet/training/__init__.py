@@ -1,0 +1,5 @@
+"""Annotations become a model; voxels without a label do not exist."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

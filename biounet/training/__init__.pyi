@@ -1,0 +1,14 @@
+from .data_check import check_data as check_data
+from .dataset import Case as Case
+from .dataset import case_of as case_of
+from .dataset import fingerprint as fingerprint
+from .dataset import load_cases as load_cases
+from .dataset import make_case as make_case
+from .history import write_history as write_history
+from .loop import Progress as Progress
+from .loop import Run as Run
+from .loop import looks_on_card as looks_on_card
+from .loop import train as train
+from .preflight import Preflight as Preflight
+from .preflight import hold_out as hold_out
+from .tuning import retuned as retuned

@@ -1,0 +1,1 @@
+"""Annotation -> what the network learns at each voxel, and where it is known."""

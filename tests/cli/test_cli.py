@@ -1,0 +1,181 @@
+"""The command line: exit codes that can be believed, one line for each error, the bytes of the API."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from biounet.cli import commands
+from biounet.core import stopping
+from conftest import ROOT
+
+
+@pytest.fixture
+def biounet(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["biounet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            commands.main()
+        shown = capsys.readouterr()
+        return int(stop.value.code or 0), shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(segmenter, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "discs.safetensors"
+    segmenter.save(path)
+    return path
+
+
+def test_segment_writes_what_the_api_writes(biounet, segmenter, model, cell_folder, tmp_path):
+    image = cell_folder / "images" / "field0.tif"
+    code, out, err = biounet("segment", image, "-m", model)
+    assert (code, err) == (0, "")
+    assert "field0.tif" in out
+    segmenter.segment(image).save(tmp_path / "api")
+    for path in (tmp_path / "api").iterdir():
+        assert path.read_bytes() == (tmp_path / "biounet-out" / path.name).read_bytes()
+    assert sorted(p.name for p in image.parent.iterdir()) == [f"field{n}.tif" for n in range(6)]
+
+
+def test_json_lines_hold_one_object_for_each_input(biounet, model, cell_folder, tmp_path):
+    (tmp_path / "bad.tif").write_bytes(b"")
+    code, out, err = biounet("segment", cell_folder / "images", tmp_path / "bad.tif", "-m", model, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 3
+    assert len(rows) == 7
+    assert [row["count"] for row in rows if row["status"] == "failed"] == [None]
+    assert err.splitlines() == ["ERROR bad.tif: empty file"]
+
+
+USAGE = {
+    "unknown option": (["segment", "x.tif", "--blok", "3"], 2, "--blok"),
+    "unknown command": (["segmnt"], 2, "segmnt"),
+    "among the images": (["segment", "{image}", "-m", "{model}", "-o", "{image}/.."], 2, "lie among the images"),
+    "among them, dry": (
+        ["segment", "{image}", "-m", "{model}", "-o", "{image}/..", "--dry-run"],
+        2,
+        "lie among the images",
+    ),
+    "no such file": (["segment", "nowhere.tif"], 4, "nowhere.tif: no such file"),
+    "no such model": (["segment", "{image}", "-m", "nucleii"], 5, "nucleii"),
+    "bad spacing": (["segment", "{image}", "-m", "{model}", "--spacing", "1,2,3"], 2, "--spacing 1,2,3"),
+    "bad device": (["segment", "{image}", "-m", "{model}", "--device", "cuda:7"], 5, "cuda:7"),
+    "unknown recipe": (["train", "nuclei_2f", "--images", "."], 2, "nuclei_2d"),
+    "all fail": (["segment", "{root}/README.md", "-m", "{model}"], 4, "README.md: not a TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_errors_are_one_line_with_the_right_code(name, biounet, model, cell_folder):
+    arguments, code, words = USAGE[name]
+    places = {"image": cell_folder / "images" / "field0.tif", "model": model, "root": ROOT}
+    found, _, err = biounet(*(a.format(**places) for a in arguments))
+    assert found == code
+    assert err.startswith("ERROR ")
+    assert len(err.splitlines()) == 1
+    assert words in err
+
+
+def test_train_check_evaluate(biounet, cell_folder, tmp_path):
+    images, labels = cell_folder / "images", cell_folder / "labels"
+    code, out, _ = biounet("check", images, labels)
+    assert (code, "6 images read, 0 problems" in out) == (0, True)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[network]\nwidths = [8, 12]\n[train]\npatch = 32\nbatch = 2\nsteps_per_epoch = 3\n")
+    code, _, err = biounet(
+        "train", recipe, "--images", images, "--labels", labels, "-o", "m.safetensors", "--epochs", 2
+    )
+    assert code == 0
+    assert [line.split(":")[0] for line in err.splitlines()] == ["epoch 1", "epoch 2"]
+    made = sorted(p.name for p in tmp_path.iterdir())
+    assert made == ["m.curve.png", "m.history.csv", "m.safetensors", "mine.toml"]
+    assert len((tmp_path / "m.history.csv").read_text().splitlines()) == 3
+    assert biounet("segment", images, "-m", "m.safetensors", "-q")[0] == 0
+    code, out, _ = biounet("evaluate", "biounet-out", labels, "--json")
+    assert code == 0
+    assert 0 <= json.loads(out)["ap"] <= 1 if isinstance(json.loads(out)["ap"], float) else json.loads(out)["ap"]
+
+
+def test_evaluate_goes_on_and_says_what_failed(biounet, tmp_path):
+    drawn = np.zeros((20, 20), np.uint16)
+    drawn[3:9, 3:9] = 1
+    for name, labels in (("truth/a", drawn), ("truth/b", drawn), ("out/a_labels", drawn), ("out/b_labels", drawn[:9])):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / f"{name}.tif", labels)
+    code, out, err = biounet("evaluate", "out", "truth", "--csv")
+    header, first, second = out.splitlines()
+    assert (code, header.split(",")[:4]) == (3, ["case", "true", "predicted", "ap"])
+    assert (first.split(",")[:4], second.split(",")[:4]) == (["a.tif", "1", "1", "1.0"], ["b.tif", "", "", ""])
+    assert err.startswith("ERROR ")
+    assert "b.tif: is (20, 20), but the result" in err
+    code, out, _ = biounet("evaluate", "out", "truth", "--json")
+    assert (code, json.loads(out)["ap"][0], len(json.loads(out)["failed"])) == (3, 1, 1)
+    (tmp_path / "truth" / "a.tif").unlink()
+    code, out, err = biounet("evaluate", "out", "truth")
+    assert (code, out, len(err.splitlines())) == (4, "", 1)
+
+
+def test_check_lists_everything_at_once(biounet, cell_folder, tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+        for path in (cell_folder / name).iterdir():
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "images" / "field1.tif").unlink()
+    (tmp_path / "labels" / "field2.tif").unlink()
+    tifffile.imwrite(tmp_path / "labels" / "field3.tif", tifffile.imread(tmp_path / "labels" / "field3.tif")[:50])
+    (tmp_path / "images" / "field4.tif").write_bytes(b"II*\0broken")
+    validation = ["--val-images", cell_folder / "images", "--val-labels", cell_folder / "labels"]
+    code, _, err = biounet("check", tmp_path / "images", tmp_path / "labels", *validation)
+    lines = err.splitlines()
+    assert code == 2
+    assert sum("field1.tif has no image" in line for line in lines) == 1
+    assert sum("field2.tif has no annotation" in line for line in lines) == 1
+    assert sum("field3.tif: is 50 x 96, its image 96 x 96" in line for line in lines) == 1
+    assert sum(str(tmp_path / "images" / "field4.tif") in line for line in lines) == 1
+    assert sum("in training and in validation" in line for line in lines) == 3
+
+
+def test_annotations_of_validation_need_its_images(biounet, cell_folder):
+    images, labels = cell_folder / "images", cell_folder / "labels"
+    for command in (["check", images, labels], ["train", "nuclei_2d", "--images", images, "--labels", labels]):
+        code, _, err = biounet(*command, "--val-labels", labels)
+        assert code == 2
+        assert err.startswith("ERROR --val-labels without --val-images")
+
+
+def test_help_and_import_load_nothing_heavy():
+    heavy = "{'torch', 'monai', 'pandas', 'numba', 'skimage', 'scipy', 'tifffile', 'matplotlib'}"
+    code = (
+        "import sys, biounet\nfrom biounet.cli import main\nsys.argv = ['biounet', 'segment', '--help']\n"
+        f"try: main()\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--diameter" in done.stdout
+
+
+def test_segmenting_does_not_import_what_only_training_needs(model, cell_folder, tmp_path):
+    code = (
+        "import sys\nfrom biounet.cli import main\n"
+        f"sys.argv = ['biounet', 'segment', {str(cell_folder / 'images' / 'field0.tif')!r}, '-m', {str(model)!r}]\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
+        "heavy = {'monai', 'pandas', 'skimage', 'matplotlib', 'pyarrow'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_models_and_version(biounet):
+    assert "nuclei" in biounet("models")[1]
+    assert biounet("--version")[1].startswith("biounet 0.")

@@ -1,0 +1,118 @@
+"""Recipes: every one that travels parses, misspelt keys are named, values are frozen and survive a round trip."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from biounet.core import Recipe, SettingsError, read_recipe
+from biounet.core.recipe import parse_recipe
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+FILES = sorted(PIPELINES.glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_recipe_parses_and_is_named_like_its_file(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe.purpose
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_recipe_is_in_the_table_for_users(path):
+    assert f"({path.name})" in (PIPELINES / "README.md").read_text(encoding="utf-8")
+
+
+def test_nuclei_2d_states_the_defaults_as_it_says():
+    stated = tomllib.loads((PIPELINES / "nuclei_2d.toml").read_text(encoding="utf-8"))
+    defaults = Recipe().model_dump(mode="json")
+    stated["train"].pop("minutes")
+    sections = {key: value for key, value in stated.items() if isinstance(value, dict)}
+    assert len(sections) == 7
+    for section, settings in sections.items():
+        assert settings == {key: defaults[section][key] for key in settings}
+
+
+def test_land_cover_knows_the_colours_of_its_classes():
+    data = read_recipe(PIPELINES / "land_cover.toml").data
+    assert data.classes == ("land", "water", "building", "vegetation", "road")
+    assert data.palette["#3C1098"] == "building"
+    assert data.palette["#9B9B9B"] == "unlabelled"
+    assert data.channels == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize(
+    ("data", "unknown", "nearest"),
+    [
+        ({"trian": {}}, "trian", "train"),
+        ({"train": {"minuts": 10}}, "train.minuts", "minutes"),
+        ({"data": {"unlabeled": 0}}, "data.unlabeled", "unlabelled"),
+        ({"label": {"min_sise": 3}}, "label.min_sise", "min_size"),
+    ],
+)
+def test_a_misspelt_key_names_the_nearest(data, unknown, nearest):
+    with pytest.raises(SettingsError) as caught:
+        parse_recipe(data, "mine.toml")
+    assert str(caught.value).startswith("mine.toml: ")
+    assert unknown in caught.value.cause
+    assert f"'{nearest}'" in caught.value.hint
+
+
+def test_a_key_like_no_other_lists_the_known_ones():
+    with pytest.raises(SettingsError, match="low, high, per_channel"):
+        parse_recipe({"normalise": {"zzzzzz": 1}})
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ({"train": {"minutes": 0}}, "train.minutes = 0"),
+        ({"label": {"foreground": 1.0}}, "label.foreground = 1.0"),
+        ({"network": {"widths": []}}, "network.widths = []"),
+        ({"network": {"widths": [8, 0]}}, "network.widths.1 = 0"),
+        ({"data": {"kind": "points"}}, "data.kind = 'points'"),
+        ({"data": {"kind": "classes"}}, "names of the classes"),
+        ({"data": {"kind": "instances", "classes": ["a"]}}, "have no classes"),
+        ({"data": {"kind": "classes", "classes": ["a", "b", "a"]}}, "classes: 'a' stands there more than once"),
+        ({"data": {"channels": ["DAPI", "dapi"]}}, "channels: 'DAPI' stands there more than once"),
+        ({"data": {"kind": "classes", "classes": ["a"], "palette": {"#000000": "b"}}}, "#000000 is called 'b'"),
+    ],
+)
+def test_a_wrong_value_is_named(data, complaint):
+    with pytest.raises(SettingsError) as caught:
+        parse_recipe(data)
+    assert complaint in str(caught.value)
+
+
+def test_settings_are_frozen():
+    recipe = Recipe()
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.train.batch = 4
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.name = "other"
+
+
+def test_replace_makes_a_new_validated_recipe():
+    recipe = Recipe()
+    assert recipe.replace("train", batch=2).train.batch == 2
+    assert recipe.train.batch == 8
+    with pytest.raises(SettingsError, match=r"train\.batch"):
+        recipe.replace("train", batch=0)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_recipe_survives_json(path):
+    recipe = read_recipe(path)
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_missing_and_a_broken_file_are_one_line_each(tmp_path):
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[train\nminutes = 1\n")
+    for path, cause in ((tmp_path / "absent.toml", "no such recipe"), (broken, "not a TOML recipe")):
+        with pytest.raises(SettingsError, match=cause) as caught:
+            read_recipe(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)

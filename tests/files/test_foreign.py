@@ -1,0 +1,94 @@
+"""Formats that are not read: one line that names the format and the way to one that is."""
+
+import gzip
+
+import pytest
+
+from biounet.cli import commands
+from biounet.core import DataSettings, InputError, stopping
+from biounet.evaluation import evaluate_folders
+from biounet.files import find_images, find_pairs, read_labels, read_volume
+
+DICOM = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + bytes(300)
+BARE = b"\x08\x00\x05\x00\x0a\x00\x00\x00ISO_IR 100" + bytes(300)  # as old scanners write it
+FILES = {
+    "IM0000.dcm": (DICOM, "DICOM", "dcm2niix"),
+    "IM0000": (DICOM, "DICOM", "dcm2niix"),
+    "IM0001": (BARE, "DICOM", "dcm2niix"),
+    "a.nrrd": (b"NRRD0004\ntype: float\n", "NRRD", "Slicer"),
+    "a.mha": (b"ObjectType = Image\nNDims = 3\n", "MetaImage", "Slicer"),
+    "a.mhd": (b"Comment = x\nNDims = 3\n", "MetaImage", "Slicer"),
+    "a.mgz": (gzip.compress(b"\x00\x00\x00\x01" + bytes(400)), "MGH", "mri_convert"),
+    "a.czi": (b"ZISRAWFILE" + bytes(40), "CZI", "Bio-Formats"),
+    "a.nd2": (b"\xda\xce\xbe\x0a" + bytes(40), "ND2", "Bio-Formats"),
+    "a.lif": (b"\x70\x00\x00\x00\x10\x00\x00\x00\x2a" + bytes(40), "LIF", "Bio-Formats"),
+    "a.oib": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(40), "OIB", "Bio-Formats"),
+    "a.ims": (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5", "TIFF"),
+    "renamed.tif": (b"ZISRAWFILE" + bytes(40), "CZI", "Bio-Formats"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_refused_by_the_name_of_its_format(tmp_path, name):
+    content, known, way = FILES[name]
+    (tmp_path / name).write_bytes(content)
+    for read in (read_volume, read_labels):
+        with pytest.raises(InputError) as caught:
+            read(tmp_path / name)
+        text = str(caught.value)
+        assert known in text
+        assert way in text
+        assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "renamed.tif"])
+def test_a_folder_of_such_files_is_too(tmp_path, name):
+    content, known, way = FILES[name]
+    (tmp_path / "case" / "series").mkdir(parents=True)
+    (tmp_path / "case" / "series" / name).write_bytes(content)
+    (tmp_path / "case" / "notes.txt").write_text("notes")
+    (tmp_path / "labels").mkdir()
+    inputs = [[tmp_path], [str(tmp_path / "case" / "series" / "*")]]
+    finds = [lambda one=one: find_images(one) for one in inputs]
+    for find in (*finds, lambda: find_pairs(tmp_path / "case", tmp_path / "labels")):
+        with pytest.raises(InputError) as caught:
+            find()
+        assert known in str(caught.value)
+        assert way in str(caught.value)
+
+
+def test_annotations_of_such_a_format_are_named(tmp_path):
+    for name in ("out", "truth"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "truth" / "a.nrrd").write_bytes(b"NRRD0004\n")
+    with pytest.raises(InputError, match="NRRD"):
+        evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings())
+
+
+def test_a_zarr_folder_is_named(tmp_path):
+    store = tmp_path / "in" / "a.ome.zarr"
+    store.mkdir(parents=True)
+    (store / "zarr.json").write_text("{}")
+    for path in (store, store.parent):
+        with pytest.raises(InputError, match="Zarr"):
+            find_images([path])
+
+
+def test_the_command_says_so_in_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "IM0000").write_bytes(DICOM)
+    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
+    for what in (tmp_path / "in", tmp_path / "in" / "IM0000"):
+        monkeypatch.setattr("sys.argv", ["biounet", "segment", str(what), "-m", "nuclei", "-o", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as stop:
+            commands.main()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 4
+        assert "DICOM" in line
+        assert "dcm2niix" in line
+
+
+def test_what_is_none_of_them_is_no_image_as_before(tmp_path):
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(InputError, match="no image found"):
+        find_images([tmp_path])

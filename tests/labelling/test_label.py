@@ -1,0 +1,161 @@
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from biounet.core import LabelSettings
+from biounet.labelling import label_block, label_classes, reach, stitch
+from biounet.labelling.label import ONE, label_components, label_surface
+from biounet.tiling import lattice
+
+SETTINGS = LabelSettings(min_size=0)
+
+
+def whole(shape):
+    return lattice(shape, max(shape))[0]
+
+
+def dense(objects):
+    """Return the basins of a block as an array of its core, -1 for background."""
+    shape = tuple(part.stop - part.start for part in objects.block.core)
+    basins = np.full(int(np.prod(shape)), -1)
+    n = 0
+    for begin, end in objects.runs:
+        basins[begin:end] = objects.labels[n : n + end - begin]
+        n += end - begin
+    return basins.reshape(shape)
+
+
+def maps(dims):
+    return hnp.arrays(np.uint16, hnp.array_shapes(min_dims=dims, max_dims=dims, max_side=9), elements=st.integers(0, 4))
+
+
+def test_two_hills_and_the_saddle_between_them():
+    height = np.array([[0, 3, 9, 4, 2, 5, 7, 1]], np.uint16)
+    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole((1, 8)))
+    left, right = np.argsort(found.root)
+    assert dense(found).tolist() == [[-1, left, left, left, right, right, right, right]]
+    assert found.root[[left, right]].tolist() == [2, 6]
+    assert found.height[[left, right]].tolist() == [9, 7]
+    assert found.count[[left, right]].tolist() == [3, 4]
+    assert found.first[[left, right]].tolist() == [1, 4]
+    assert found.edges.tolist() == [[0, 1]]
+    assert found.passes.tolist() == [[2, 2, 1]]
+
+
+def test_a_path_that_leaves_the_core_ends_at_the_ring():
+    height = np.array([[1, 2, 3, 4, 5, 6]], np.uint16)
+    full = np.full_like(height, ONE)
+    left, right = lattice((1, 6), (1, 3))
+    found = label_surface(full[left.grown(1)], height[left.grown(1)], ONE, block=left)
+    assert found.root.tolist() == [3]
+    assert found.leaves.tolist() == [True]
+    assert found.gates.tolist() == [[2, 0]]
+    found = label_surface(full[right.grown(1)], height[right.grown(1)], ONE, block=right)
+    assert found.root[~found.leaves].tolist() == [5]
+    assert found.gates[:, 0].tolist() == [3]
+
+
+def test_the_surface_is_the_distance_less_the_contour_smoothed():
+    distance = np.array([[0, 0, 0, 160, 160, 160, 0]], np.uint16)
+    contour = np.array([[0, 0, 0, 0, 160, 0, 160]], np.uint16)
+    foreground = np.full_like(distance, ONE)
+    rule = SETTINGS.model_copy(update={"contour": 0.5})
+    found = label_block(foreground, contour, distance, rule, block=whole(distance.shape))
+    # Lowered: 0 0 0 160 80 160 0; smoothed: 1 1 40 100 120 100 40, since foreground is never below 1.
+    assert found.height.max() == 120
+    assert found.root[found.height.argmax()] == 4
+    assert 1 in found.height
+
+
+@settings(deadline=None, max_examples=50)
+@given(maps(2) | maps(3))
+def test_every_voxel_climbs_without_a_step_down(height):
+    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole(height.shape))
+    basins = dense(found)
+    assert np.array_equal(basins >= 0, height > 0)
+    assert not found.leaves.any()
+    for basin, root in enumerate(found.root):
+        assert basins.flat[root] == basin
+        assert height.flat[root] == height[basins == basin].max()
+    assert found.count.sum() == (height > 0).sum()
+    assert found.certainty.sum() == ONE * (height > 0).sum()
+
+
+@settings(deadline=None, max_examples=50)
+@given(maps(2) | maps(3))
+def test_passes_are_the_minima_of_touching_voxels(height):
+    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole(height.shape))
+    basins = dense(found)
+    expected = defaultdict(list)
+    for place in np.ndindex(height.shape):
+        for step in np.ndindex((3,) * height.ndim):
+            other = tuple(np.add(place, step) - 1)
+            if other > place and all(0 <= i < n for i, n in zip(other, height.shape, strict=True)):
+                pair = tuple(sorted((int(basins[place]), int(basins[other]))))
+                if pair[0] >= 0 and pair[0] != pair[1]:
+                    expected[pair].append(int(min(height[place], height[other])))
+    counted = defaultdict(lambda: [0, 0, 0])
+    for pair, (highest, total, number) in zip(found.edges.tolist(), found.passes.tolist(), strict=True):
+        before = counted[tuple(pair)]
+        counted[tuple(pair)] = [max(before[0], highest), before[1] + total, before[2] + number]
+    assert counted == {pair: [max(passes), sum(passes), len(passes)] for pair, passes in expected.items()}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (17, 19), (3, 4, 5)])
+@pytest.mark.parametrize("value", [1, ONE])
+def test_a_constant_map_is_one_basin_graph(shape, value):
+    height = np.full(shape, value, np.uint16)
+    found = label_surface(np.full(shape, ONE, np.uint16), height, ONE, block=whole(shape))
+    assert found.count.sum() == height.size
+    assert set(found.height.tolist()) == {value}
+
+
+def test_maps_of_another_shape_are_refused():
+    block = lattice((8, 8), 4)[0]
+    core_only = np.zeros((4, 4), np.uint16)
+    with pytest.raises(ValueError, match="the block and its ring"):
+        label_block(core_only, None, core_only, SETTINGS, block=block)
+
+
+def test_components_touch_at_corners():
+    mask = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
+    found = stitch([label_components(mask, block=whole(mask.shape))], mask.shape, SETTINGS)
+    assert found.labels.tolist() == [[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 2]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=3, max_side=9)), st.integers(1, 9))
+def test_components_are_those_of_scipy_in_any_blocks(mask, size):
+    from scipy import ndimage
+
+    found = [label_components(mask[block.grown(1)], block=block) for block in lattice(mask.shape, size)]
+    labels = stitch(found, mask.shape, SETTINGS.model_copy(update={"fill_holes": False})).labels
+    assert np.array_equal(labels, ndimage.label(mask, np.ones((3,) * mask.ndim))[0])
+
+
+def test_the_most_probable_class_wins_and_the_lower_of_equals():
+    probabilities = np.array([[[5, 1, 2, 3]], [[1, 5, 2, 3]], [[0, 0, 9, 3]]], np.uint16)
+    assert label_classes(probabilities).tolist() == [[0, 1, 2, 0]]
+
+
+def test_inner_regions_replace_outer_ones():
+    regions = np.array([[[0, 40000, 40000]], [[60000, 0, 60000]]], np.uint16)
+    assert label_classes(regions, thresholds=(0.5, 0.95)).tolist() == [[0, 1, 1]]
+    assert label_classes(regions, thresholds=(0.5, 0.9)).tolist() == [[2, 1, 2]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 90))), st.integers(5, 50))
+def test_shape_surface_does_not_depend_on_the_blocks(mask, size):
+    foreground = mask.astype(np.uint16) * np.uint16(ONE)
+    once = stitch([label_block(foreground, None, None, SETTINGS, block=whole(mask.shape))], mask.shape, SETTINGS)
+    ring = reach(has_distance=False)
+    cut = [
+        label_block(foreground[block.grown(ring)], None, None, SETTINGS, block=block)
+        for block in lattice(mask.shape, size)
+    ]
+    assert np.array_equal(once.labels, stitch(cut, mask.shape, SETTINGS).labels)

@@ -1,0 +1,87 @@
+"""Tables as CSV: what is written reads back as it was."""
+
+import csv
+import io
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from biounet.measurement import columns_to_csv, objects
+
+
+def test_csv():
+    columns = {
+        "name": np.array(["a,b", 'say "x"', None, "two\nlines"], object),
+        "n": np.array([1, 2, 3, -4]),
+        "x": np.array([0.1, np.nan, 1e300, -0.0]),
+        "half": np.array([0.1, 1, 2, np.nan], np.float32),
+        "is": np.array([True, False, True, False]),
+    }
+    assert columns_to_csv(columns) == (
+        'name,n,x,half,is\n"a,b",1,0.1,0.1,1\n"say ""x""",2,,1.0,0\n,3,1e+300,2.0,1\n"two\nlines",-4,-0.0,,0\n'
+    )
+
+
+@given(
+    hnp.arrays(np.float64, 5, elements=st.floats()),
+    st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=5, max_size=5),
+)
+def test_csv_reads_back_as_it_was(numbers, texts):
+    columns = {"x, of all": numbers, "text": np.array(texts, object)}
+    header, *rows = csv.reader(io.StringIO(columns_to_csv(columns), newline=""))
+    assert header == list(columns)
+    np.testing.assert_array_equal([float(x or "nan") for x, _ in rows], numbers)
+    assert [text for _, text in rows] == texts
+
+
+def test_csv_of_one_column_has_no_empty_line():
+    rows = list(csv.reader(io.StringIO(columns_to_csv({"x": np.array([1.5, np.nan])}))))
+    assert rows == [["x"], ["1.5"], [""]]
+
+
+def test_long_tables_are_written_as_short_ones_are(monkeypatch):
+    some = np.array([0.1, 1e-7, 1 / 3, 5e-324, 1.7976931348623157e308, np.nan, 123456789.123, -2.5])
+    columns = {
+        "x": some,
+        "half": np.nan_to_num(some).clip(-1, 1).astype(np.float32),
+        "is": np.arange(8) % 3 == 0,
+        "n": np.arange(8) * 2**40,
+        "small": np.arange(8, dtype=np.uint16),
+    }
+    short = columns_to_csv(columns)
+    monkeypatch.setattr(objects, "_MANY_ROWS", 1)
+    long = columns_to_csv(columns)
+    assert long == short
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float64, 4, elements=st.floats()),
+    hnp.arrays(np.float32, 4, elements=st.floats(width=32)),
+    hnp.arrays(np.float64, 4, elements=st.floats(-1e20, 1e20).map(np.round)),
+    hnp.arrays(np.float16, 4, elements=st.floats(width=16)),
+)
+def test_numbers_have_one_style_at_every_number_of_rows(double, single, whole, half):
+    columns = {"double": double, "single": single, "whole": whole, "half": half, "is": np.arange(4) > 1}
+    rows = columns_to_csv(columns).split("\n", 1)[1]
+    assert objects._rows_by_pyarrow(columns) == rows
+
+
+def test_large_numbers_of_any_type_are_spelled_alike():
+    for dtype in (np.float16, np.float32, np.float64):
+        columns = {"x": np.array([1e3, 2e-5, 0.5], dtype), "y": np.array([1e4, 6e4, 0], dtype)}
+        rows = columns_to_csv(columns)
+        assert rows.startswith("x,y\n1000.0,10000.0\n")
+        assert rows == "x,y\n" + objects._rows_by_pyarrow(columns)
+    large = {"x": np.array([1e6, 1e15, 1e16], np.float32)}
+    assert columns_to_csv(large).split() == ["x", "1000000.0", "1000000000000000.0", "1e+16"]
+
+
+def test_a_long_table_has_a_line_per_row():
+    columns = {"n": np.arange(objects._MANY_ROWS + 1), "x": np.linspace(0, 1, objects._MANY_ROWS + 1)}
+    lines = columns_to_csv(columns).split("\n")
+    assert lines[0] == "n,x"
+    assert lines[1] == "0,0.0"
+    assert len(lines) == objects._MANY_ROWS + 3

@@ -1,0 +1,127 @@
+"""The network keeps the grid, sees as far as it says and no farther, and is the same in 2D and 3D."""
+
+import itertools
+
+import pytest
+import torch
+
+from biounet.core import NetworkSettings
+from biounet.network import UNet, fold_norms, initialise
+from biounet.network.unet import fold_voxels, unfold_voxels
+
+SMALL = {"widths": (8, 12, 16)}
+SHAPES = {2: (48, 40), 3: (16, 24, 32)}
+
+
+def _network(dims: int, seed: int = 0, **changes: object) -> UNet:
+    network = UNet(dims, 1, 3, NetworkSettings(**{**SMALL, **changes}))
+    initialise(network, seed)
+    # Running statistics of a trained network are not 0 and 1.
+    draw = torch.Generator().manual_seed(seed)
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.uniform_(-0.1, 0.1, generator=draw)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5, generator=draw)
+    return network.eval()
+
+
+def _noise(*shape: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(shape, dtype=torch.float64, generator=draw).requires_grad_()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("half", [True, False])
+def test_the_output_lies_on_the_grid_of_the_input(dims, half):
+    network = _network(dims, half_resolution=half)
+    shape = tuple(stride * n for stride, n in zip(network.stride, (2, 3, 2), strict=False))
+    assert network(torch.randn(2, 1, *shape)).shape == (2, 3, *shape)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_folding_voxels_into_channels_loses_nothing(dims):
+    image = torch.randn(2, 3, *SHAPES[dims])
+    folded = fold_voxels(image, (2,) * dims)
+    assert folded.shape == (2, 3 * 2**dims, *(size // 2 for size in SHAPES[dims]))
+    assert torch.equal(unfold_voxels(folded, (2,) * dims), image)
+
+
+def test_folding_is_pixel_unshuffle():
+    image = torch.randn(1, 2, 8, 6)
+    assert torch.equal(fold_voxels(image, (2, 2)), torch.nn.functional.pixel_unshuffle(image, 2))
+    assert torch.equal(
+        unfold_voxels(fold_voxels(image, (2, 2)), (2, 2)),
+        torch.nn.functional.pixel_shuffle(fold_voxels(image, (2, 2)), 2),
+    )
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_no_output_depends_on_an_input_beyond_the_reach(half):
+    network = _network(2, half_resolution=half).double()
+    (reach, _), (stride, _) = network.reach, network.stride
+    size = -(-(4 * reach) // stride) * stride
+    image = _noise(1, 1, size, size)
+    middle = size // 2
+    network(image)[0, :, middle, middle].sum().backward()
+    rows = torch.nonzero(image.grad[0, 0].abs().sum(1)).flatten()
+    assert middle - reach <= rows.min() <= rows.max() <= middle + reach
+    assert rows.max() - rows.min() > reach  # the bound is not idle
+
+
+def test_a_coarse_axis_is_neither_folded_nor_pooled():
+    settings = NetworkSettings(
+        widths=(4, 6, 8), fold=(1, 2, 2), pools=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3))
+    )
+    network = UNet(3, 1, 2, settings).double().eval()
+    initialise(network, 0)
+    assert network.stride == (2, 8, 8)
+    image = _noise(1, 1, 16, 64, 64)
+    out = network(image)
+    assert out.shape == (1, 2, 16, 64, 64)
+    out[0, :, 8, 32, 32].sum().backward()
+    seen = torch.nonzero(image.grad[0, 0])
+    for axis, (at, reach) in enumerate(zip((8, 32, 32), network.reach, strict=True)):
+        assert at - reach <= seen[:, axis].min() <= seen[:, axis].max() <= at + reach
+    assert network.reach[0] < network.reach[1]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_network_begins_with_the_same_output_for_all_voxels_of_a_cell(dims):
+    network = UNet(dims, 1, 2, NetworkSettings(widths=(4, 8))).eval()
+    initialise(network, 0)
+    with torch.no_grad():
+        logits = network(torch.randn(1, 1, *(16,) * dims))
+    cells = logits[(..., *(slice(None, None, 2),) * dims)]
+    assert logits.std() > 0
+    for place in itertools.product(range(2), repeat=dims):
+        assert torch.equal(logits[(..., *(slice(at, None, 2) for at in place))], cells)
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
+    first = _network(2, 3).state_dict()
+    torch.rand(5)
+    second = _network(2, 3).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["head.weight"], _network(2, 4).state_dict()["head.weight"])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_folding_batch_norm_into_convolutions_changes_nothing(dims):
+    network = _network(dims).double()
+    image = torch.randn(1, 1, *SHAPES[dims], dtype=torch.float64)
+    folded = fold_norms(network)
+    torch.testing.assert_close(folded(image), network(image))
+    assert not any(isinstance(m, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)) for m in folded.modules())
+    assert any(isinstance(m, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)) for m in network.modules())
+
+
+def test_a_trained_network_can_be_exported():
+    network = _network(2)
+    image = torch.randn(1, 1, 32, 32)
+    size = torch.export.Dim("size", min=2, max=64)
+    program = torch.export.export(
+        network, (image,), dynamic_shapes={"image": {2: size * network.stride[0], 3: size * network.stride[1]}}
+    )
+    wider = torch.randn(1, 1, 64, 64)
+    torch.testing.assert_close(program.module()(wider), network(wider))

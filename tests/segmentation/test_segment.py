@@ -1,0 +1,154 @@
+"""Segmenting one image: the source grid comes back, tiling is invisible, what does not fit is refused."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from biounet.api import Segmenter, load, volume_of_array
+from biounet.core import InputError, MachineError, ModelError, NormaliseSettings
+from biounet.preprocessing.intensities import percentiles
+from biounet.preprocessing.normalisation import normalise
+from biounet.segmentation import SegmentOptions
+from conftest import discs
+
+
+def test_cells_are_counted_labelled_and_measured(segmenter):
+    image, truth = discs((160, 200), 30, 77)
+    found = segmenter.segment(image, spacing=(0.5, 0.5))
+    assert abs(found.count - truth.max()) <= 2
+    assert found.labels.shape == image.shape
+    assert sorted(np.unique(found.labels)) == list(range(found.count + 1))
+    assert len(found.table) == found.count
+    assert found.table["area_um2"].sum() == pytest.approx((found.labels > 0).sum() * 0.25)
+    assert found.table["confidence"].between(0, 1).all()
+
+
+@given(block=st.integers(64, 250), workers=st.sampled_from([1, 2]), seed=st.integers(0, 3))
+@settings(deadline=None, max_examples=8)
+def test_tiling_is_invisible(segmenter, block, workers, seed):
+    image, _ = discs((230, 190), 45, seed)
+    whole = segmenter.segment(image)
+    with ThreadPoolExecutor(workers) as pool:
+        tiled = segmenter.segment(image, options=SegmentOptions(block=block, executor=pool))
+    assert np.array_equal(whole.labels, tiled.labels)
+    assert whole.columns.keys() == tiled.columns.keys()
+    for name, values in whole.columns.items():
+        assert np.array_equal(values, tiled.columns[name]), name
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (17, 19), (33, 64), (5, 300)])
+def test_any_size_of_image(segmenter, shape):
+    found = segmenter.segment(np.random.default_rng(0).integers(0, 1000, shape).astype(np.uint16))
+    assert found.labels.shape == shape
+    assert found.count == found.labels.max()
+
+
+@pytest.mark.parametrize("value", [0, 7, 65535])
+def test_an_image_without_contrast_has_no_cells_and_says_so(segmenter, value, tmp_path):
+    tifffile.imwrite(tmp_path / "flat.tif", np.full((90, 80), value, np.uint16))
+    found = segmenter.segment(tmp_path / "flat.tif")
+    assert found.count == 0
+    assert len(found.table) == 0
+    assert any("constant" in note for note in found.notes)
+
+
+def test_a_diameter_brings_the_image_to_the_size_the_model_knows(segmenter):
+    image, truth = discs((96, 96), 12, 50)
+    large = image.repeat(3, 0).repeat(3, 1)
+    size = segmenter.card.object_size_px
+    found = segmenter.segment(large, options=SegmentOptions(diameter=3 * size))
+    assert found.labels.shape == large.shape
+    assert abs(found.count - truth.max()) <= 1
+
+
+def test_doubling_the_pixel_size_makes_areas_four_times_as_large(segmenter):
+    image, _ = discs((96, 96), 12, 51)
+    one, two = (segmenter.segment(image, spacing=(s, s)).table for s in (0.5, 1.0))
+    assert np.allclose(two["area_um2"], 4 * one["area_um2"])
+    assert np.allclose(two["perimeter_um"], 2 * one["perimeter_um"])
+
+
+def test_without_calibration_there_is_no_physical_column(segmenter):
+    found = segmenter.segment(discs((96, 96), 12, 52)[0])
+    assert not [name for name in found.columns if "um" in name.split("_")[-1]]
+
+
+def test_the_same_image_in_another_unit_of_light_gives_the_same_labels(segmenter):
+    image, _ = discs((96, 96), 12, 53)
+    assert np.array_equal(segmenter.segment(image).labels, segmenter.segment(image.astype(np.float32)).labels)
+
+
+def test_images_that_do_not_fit_are_refused(segmenter):
+    with pytest.raises(InputError, match="3 channels"):
+        segmenter.segment(np.zeros((3, 50, 50), np.uint8))
+    with pytest.raises(InputError, match="NaN"):
+        segmenter.segment(np.full((50, 50), np.nan))
+    with pytest.raises(InputError, match="real numbers"):
+        segmenter.segment(np.zeros((50, 50), complex))
+    with pytest.raises(InputError, match="not a 2D image"):
+        segmenter.segment(np.zeros((1, 2, 50, 50)))
+
+
+def test_models_that_are_not_there_are_refused(tmp_path, segmenter):
+    with pytest.raises(ModelError, match="no model is called 'nucleii'"):
+        load("nucleii")
+    with pytest.raises(MachineError, match="no such model"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(MachineError, match="cuda:9"):
+        Segmenter(segmenter.model, "cuda:9").segment(np.zeros((9, 9)))
+
+
+def test_a_damaged_or_foreign_model_file_is_refused(tmp_path, segmenter):
+    path = tmp_path / "m.safetensors"
+    segmenter.save(path)
+    data = path.read_bytes()
+    assert load(path).card == segmenter.card
+    for broken in (data[: len(data) // 2], data[:20], b"", b"PK\x03\x04" + data, data[:8] + b"\xff" * 40 + data[48:]):
+        path.write_bytes(broken)
+        with pytest.raises(ModelError) as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(ModelError, match="not a biounet model"):
+        load(path)
+
+
+def test_saving_a_result(segmenter, tmp_path):
+    image, _ = discs((96, 96), 12, 54)
+    found = segmenter.segment(image, spacing=(0.5, 0.25))
+    paths = found.save(tmp_path, "field")
+    assert [path.name for path in paths] == ["field_objects.csv", "field_overlay.png", "field_labels.tif"]
+    with tifffile.TiffFile(tmp_path / "field_labels.tif") as tif:
+        assert np.array_equal(tif.asarray(), found.labels)
+        assert tif.pages[0].tags["YResolution"].value == (2, 1)
+        assert tif.imagej_metadata["unit"] == "um"
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=30)
+def test_percentiles_are_those_of_numpy(data):
+    dtype = data.draw(st.sampled_from([np.uint8, np.uint16, np.int16, np.float32]))
+    values = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 250, data.draw(st.integers(1, 300)))
+    shares = (data.draw(st.floats(0, 49)), data.draw(st.floats(51, 100)))
+    assert percentiles(values.astype(dtype), shares) == pytest.approx(np.percentile(values, shares))
+
+
+def test_statistics_are_of_the_whole_image_and_each_channel():
+    image = np.stack([np.arange(101.0), np.arange(101.0) * 5 + 3])[:, None]
+    scaled = normalise(image, NormaliseSettings(low=0, high=100))
+    assert np.allclose(scaled[0], np.arange(101) / 100)
+    assert np.allclose(scaled[0], scaled[1])
+    together = normalise(image, NormaliseSettings(low=0, high=100, per_channel=False))
+    assert np.allclose(together, image / 503, atol=1e-6)
+    assert (normalise(np.full((1, 3, 3), 9), NormaliseSettings()) == 0).all()
+
+
+def test_an_array_becomes_a_volume_without_invented_calibration():
+    assert volume_of_array(np.zeros((4, 5)), 2).grid.spacing is None
+    assert volume_of_array(np.zeros((2, 4, 5)), 2, (1.0, 2.0)).grid.unit == "um"

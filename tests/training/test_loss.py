@@ -1,0 +1,145 @@
+"""A voxel of weight 0 does not exist, for any loss; elsewhere the losses are the textbook ones."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from biounet.core import LossSettings
+from biounet.core.recipe import parse_recipe
+from biounet.training import losses
+
+INSTANCES = LossSettings()
+
+
+def _batch(seed: int, channels: int = 6, shape: tuple[int, ...] = (2, 7, 9)) -> tuple[Tensor, Tensor]:
+    """Logits (2, 3, …) and instance targets (2, 6, …) with about half of each weight at 0."""
+    draw = torch.Generator().manual_seed(seed)
+    batch, *space = shape
+    logits = torch.randn(batch, 3, *space, generator=draw) * 3
+    target = torch.rand(batch, channels, *space, generator=draw)
+    target[:, 3:] *= torch.rand(batch, channels - 3, *space, generator=draw) > 0.5
+    return logits, target
+
+
+def _instance(logits: Tensor, target: Tensor) -> Tensor:
+    return losses.instance_loss(logits, target, INSTANCES)
+
+
+def _classes(logits: Tensor, target: Tensor) -> Tensor:
+    return losses.class_loss(logits, target[:, 0].mul(3).long(), target[:, 3], INSTANCES)
+
+
+WITH_BOUNDARY = parse_recipe({"loss": {"boundary": 0.5}})
+
+
+def _boundary(logits: Tensor, target: Tensor) -> Tensor:
+    away = target[:, :1] - 0.5, target[:, 3:4]
+    return losses.recipe_loss(logits, torch.cat([target[:, :3], away[0], target[:, 3:], away[1]], 1), WITH_BOUNDARY)
+
+
+LOSSES = {"instances": _instance, "classes": _classes, "boundary": _boundary}
+WEIGHTS_OF_HEAD = (3, 4, 5)
+
+
+def _unlabelled(name: str, target: Tensor) -> Tensor:
+    """Where no head of the loss has a weight, (b, …)."""
+    used = (3,) if name == "classes" else WEIGHTS_OF_HEAD
+    return (target[:, used] == 0).all(1)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(seed=st.integers(0, 2**31), poison=st.sampled_from([0.0, 1e30, -1e30, math.nan, math.inf]))
+@settings(deadline=None, max_examples=10)
+def test_what_stands_at_unlabelled_voxels_changes_no_bit_of_the_loss(name, seed, poison):
+    logits, target = _batch(seed)
+    there = _unlabelled(name, target)
+    changed, other = logits.clone(), target.clone()
+    changed.movedim(1, -1)[there] = poison
+    other[:, :3].movedim(1, -1)[there] = 0.25
+    assert torch.equal(LOSSES[name](logits, target), LOSSES[name](changed, other))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(seed=st.integers(0, 2**31), poison=st.sampled_from([0.0, 1e30, math.nan]))
+@settings(deadline=None, max_examples=10)
+def test_the_gradient_at_unlabelled_voxels_is_exactly_zero(name, seed, poison):
+    logits, target = _batch(seed)
+    there = _unlabelled(name, target)
+    logits.movedim(1, -1)[there] = poison
+    logits.requires_grad_()
+    LOSSES[name](logits, target).backward()
+    assert (logits.grad.movedim(1, -1)[there] == 0).all()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_patch_without_labels_costs_nothing(name):
+    logits, target = _batch(0)
+    target[:, 3:] = 0
+    logits.requires_grad_()
+    value = LOSSES[name](logits, target)
+    value.backward()
+    assert value == 0
+    assert (logits.grad == 0).all()
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(deadline=None, max_examples=5)
+def test_the_loss_of_a_padded_patch_is_the_loss_of_the_patch(seed):
+    logits, target = _batch(seed)
+    wide_logits = torch.nn.functional.pad(logits, (3, 2, 1, 4), value=7.0)
+    wide_target = torch.nn.functional.pad(target, (3, 2, 1, 4))
+    torch.testing.assert_close(_instance(wide_logits, wide_target), _instance(logits, target))
+
+
+def test_binary_cross_entropy_is_that_of_torch_where_all_weights_are_one():
+    logits, target = _batch(1)
+    ours = losses.binary_cross_entropy(logits, target[:, :3], torch.ones_like(logits))
+    torch.testing.assert_close(ours, torch.nn.functional.binary_cross_entropy_with_logits(logits, target[:, :3]))
+
+
+def test_weights_weigh():
+    logits, target = torch.tensor([0.0, 10.0]), torch.tensor([1.0, 0.0])
+    value = losses.binary_cross_entropy(logits, target, torch.tensor([3.0, 1.0]))
+    assert value == pytest.approx((3 * math.log(2) + math.log1p(math.exp(10))) / 4)
+
+
+def test_cross_entropy_is_that_of_torch_on_the_labelled_voxels_alone():
+    logits, target = _batch(2)
+    classes, weight = target[:, 0].mul(3).long(), (target[:, 3] > 0).float()
+    alone = torch.nn.functional.cross_entropy(logits.movedim(1, -1)[weight > 0], classes[weight > 0])
+    torch.testing.assert_close(losses.cross_entropy(logits, classes, weight), alone)
+
+
+def test_dice_of_a_perfect_and_of_a_wrong_prediction():
+    truth = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    everywhere = torch.ones(4)
+    assert losses.dice(truth, truth, everywhere) == 0
+    assert losses.dice(1 - truth, truth, everywhere) == pytest.approx(1 - 1 / 5)
+
+
+def test_boundary_loss_counts_distance_outside_and_rewards_inside():
+    distance = torch.tensor([2.0, 1.0, -1.0])
+    everywhere = torch.ones(3)
+    assert losses.boundary(torch.tensor([1.0, 0.0, 0.0]), distance, everywhere) == pytest.approx(2 / 3)
+    assert losses.boundary(torch.tensor([0.0, 0.0, 1.0]), distance, everywhere) == pytest.approx(-1 / 3)
+
+
+def test_a_better_prediction_costs_less():
+    _, target = _batch(3)
+    target[:, :2] = (target[:, :2] > 0.5).float()
+    good = torch.logit(target[:, :3].clamp(0.01, 0.99))
+    assert _instance(good, target) < _instance(good * 0.5, target) < _instance(-good, target)
+
+
+def test_the_recipe_chooses_the_loss():
+    logits, target = _batch(4)
+    classes = parse_recipe({"data": {"kind": "classes", "classes": ["a", "b"]}})
+    one_hot = torch.cat([torch.nn.functional.one_hot(target[:, 0].mul(3).long(), 3).movedim(-1, 1), target[:, 3:4]], 1)
+    assert torch.equal(losses.recipe_loss(logits, one_hot, classes), _classes(logits, target))
+    assert torch.equal(losses.recipe_loss(logits, target, parse_recipe({})), _instance(logits, target))

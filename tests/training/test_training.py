@@ -1,0 +1,248 @@
+"""Training: repeatable, resumable to the bit, honest about what goes wrong."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+
+from biounet.api import volume_of_array
+from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, Recipe, Stopped, TrainingError
+from biounet.core.recipe import parse_recipe
+from biounet.files import Pair, find_pairs
+from biounet.network import Model, load_model, save_model
+from biounet.training import Progress, Run, hold_out, load_cases, make_case, train
+from biounet.training.dataset import Patches, Steps, fit_patch, targets_of
+from conftest import discs
+
+TINY = {
+    "network": {"widths": [8, 12]},
+    "train": {"patch": 32, "batch": 2, "steps_per_epoch": 4, "epochs": 2},
+}
+
+
+def _recipe(**changes: dict[str, object]) -> Recipe:
+    return parse_recipe({**TINY, **{k: {**TINY.get(k, {}), **v} for k, v in changes.items()}})
+
+
+@pytest.fixture(scope="module")
+def cases(cell_folder: Path) -> list:
+    return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), _recipe()))
+
+
+def _hash(model: Model) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.network.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_the_same_settings_give_the_same_weights(cases):
+    first, second = (train(cases[:4], cases[4:], _recipe()) for _ in range(2))
+    other = train(cases[:4], cases[4:], _recipe(train={"seed": 1}))
+    assert _hash(first) == _hash(second) != _hash(other)
+
+
+@pytest.mark.parametrize("patch", [32, 96, 112])
+def test_a_patch_that_is_not_turned_wastes_nothing_on_what_lies_beyond_the_border(cases, patch):
+    patches = Patches(cases, _recipe(train={"patch": patch}, augment={"free": 0.0}))
+    inside = min(1.0, (96 / patch) ** 2)  # the fields have 96 x 96 pixels, all of them labelled
+    for index in range(20):
+        _, target, _ = patches[index]
+        assert (target[3] > 0).float().mean() == pytest.approx(inside)
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 6:
+            raise Killed
+
+    checkpoint = tmp_path / "m.checkpoint.pt"
+    with pytest.raises(Killed):
+        train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, report=kill))
+    resumed = train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, resume=True))
+    unbroken = train(cases[:4], cases[4:], _recipe())
+    assert _hash(resumed) == _hash(unbroken)
+    assert [e["step"] for e in resumed.card.history] == [4, 8]
+    assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 6])
+def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
+    stop, checkpoint = Event(), tmp_path / "m.checkpoint.pt"
+
+    def ask(progress: Progress) -> None:
+        if progress.step == at:
+            stop.set()
+
+    with pytest.raises(Stopped, match=f"{at} of 8 steps done"):
+        train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, report=ask, stop=stop))
+    first: list[Progress] = []
+    resumed = train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, resume=True, report=first.append))
+    unbroken = train(cases[:4], cases[4:], _recipe())
+    assert first[0].step == at + 1
+    assert _hash(resumed) == _hash(unbroken)
+    assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
+
+
+def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(cases, tmp_path):
+    checkpoint = tmp_path / "m.checkpoint.pt"
+    train(cases[:2], [], _recipe(), Run(checkpoint=checkpoint))
+    with pytest.raises(ModelError, match="other settings"):
+        train(cases[:2], [], _recipe(train={"rate": 1e-4}), Run(checkpoint=checkpoint, resume=True))
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "another.pt")
+    torch.save(Path("x"), tmp_path / "code.pt")  # to make a Path, code would have to run
+    another, code, whole = ((path.read_bytes()) for path in (tmp_path / "another.pt", tmp_path / "code.pt", checkpoint))
+    for content in (b"", b"some text", another, code, whole[:500], whole[:-1]):
+        checkpoint.write_bytes(content)
+        with pytest.raises(ModelError, match="not a readable checkpoint"):
+            train(cases[:2], [], _recipe(), Run(checkpoint=checkpoint, resume=True))
+
+
+def test_the_number_of_workers_changes_nothing(cases):
+    alone = Patches(cases, _recipe())
+    loader = torch.utils.data.DataLoader(alone, batch_sampler=Steps(3, 5, 2), num_workers=2)
+    for step, (images, targets, numbers) in zip((3, 4), loader, strict=True):
+        for place in range(2):
+            image, target, number = alone[2 * step + place]
+            assert torch.equal(images[place], image)
+            assert torch.equal(targets[place], target)
+            assert numbers[place] == number
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_setting_of_monai_for_the_whole_process_stays_as_it_was(cases, tracked):
+    import monai.data
+
+    before = monai.data.get_track_meta()
+    try:
+        monai.data.set_track_meta(tracked)
+        patches = Patches(cases, _recipe())
+        image, target, _ = patches[0]
+        assert type(image) is type(target) is torch.Tensor
+        assert monai.data.get_track_meta() is tracked
+        seen = []
+        run = Run(report=lambda progress: seen.append(monai.data.get_track_meta()))
+        train(cases[:1], [], _recipe(train={"epochs": 1, "steps_per_epoch": 2, "minutes": None}), run)
+        assert seen == [tracked] * 2
+    finally:
+        monai.data.set_track_meta(before)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_images(cases):
+    bad = replace(cases[0], image=torch.full_like(cases[0].image, float("nan")), name="/data/broken.tif")
+    with pytest.raises(TrainingError, match=r"broken\.tif") as caught:
+        train([bad], [], _recipe())
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_train_on_is_an_error():
+    with pytest.raises(InputError, match="no annotated image"):
+        train([], [], _recipe())
+
+
+def test_training_learns(cases):
+    seen: list[Progress] = []
+    recipe = _recipe(train={"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "rate": 1e-2, "average": 0.9})
+    model = train(cases[:5], cases[5:], recipe, Run(report=seen.append))
+    losses = [epoch["loss"] for epoch in model.card.history]
+    assert losses[-1] < 0.6 * losses[0]
+    assert model.card.validation["f1_50"] > 0.8
+    assert model.card.validation["count_mae"] <= 2
+
+
+def test_training_goes_on_from_a_model(cases, tmp_path):
+    first = train(cases[:4], [], _recipe())
+    save_model(first, tmp_path / "m.safetensors")
+    start = load_model(tmp_path / "m.safetensors")
+    wider = _recipe(network={"widths": [16, 24]}, train={"epochs": 1, "rate": 1e-12})
+    second = train(cases[:4], [], wider, start=start)
+    assert second.card.recipe.network == first.card.recipe.network
+    for name, value in first.network.state_dict().items():
+        if "running" not in name and value.is_floating_point():
+            torch.testing.assert_close(second.network.state_dict()[name], value, atol=1e-6, rtol=1e-5)
+    classes = parse_recipe({**TINY, "data": {"kind": "classes", "classes": ["a"]}})
+    with pytest.raises(ModelError, match="foreground, contour, distance"):
+        train(cases[:4], [], classes, start=start)
+
+
+def test_the_card_says_what_it_was_made_of(cases):
+    card = train(cases[:4], cases[4:], _recipe()).card
+    assert card.pixel_size_um == pytest.approx(0.5)
+    assert 9 < card.object_size_px < 15
+    assert card.data["images"] == 4
+    assert card.data["share"] == 1
+    assert len(card.history) == 2
+    assert card.versions.keys() == {"biounet", "torch", "python"}
+
+
+def _sparse(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    image, labels = discs((96, 96), 12, seed)
+    kept = np.full_like(labels, UNLABELLED)
+    kept[30:62, 20:52] = labels[30:62, 20:52]
+    return image, kept
+
+
+def _case_of(image: np.ndarray, labels: np.ndarray):
+    return make_case(volume_of_array(image, 2), Annotation(labels, "instances", Grid(labels.shape)), _recipe())
+
+
+def test_patches_are_drawn_where_there_are_labels():
+    case = _case_of(*_sparse(0))
+    patches = Patches([case], _recipe())
+    for index in range(30):
+        _, target, _ = patches[index]
+        assert (target[3] > 0).any()
+
+
+def test_what_stands_at_unlabelled_voxels_changes_no_bit_of_a_patch():
+    image, labels = _sparse(0)
+    dense = discs((96, 96), 12, 0)[1]
+    target = targets_of(Annotation(labels, "instances", Grid(labels.shape)), _recipe(), (1.0, 1.0))
+    other = target.copy()
+    other[:3, labels == UNLABELLED] = dense[labels == UNLABELLED]
+    case = _case_of(image, labels)
+    changed = replace(case, target=torch.from_numpy(other))
+    for index in range(10):
+        _, mine, _ = Patches([case], _recipe())[index]
+        _, theirs, _ = Patches([changed], _recipe())[index]
+        for value, weight in ((0, 3), (1, 4), (2, 5)):
+            exists = mine[weight] > 0
+            assert torch.equal(exists, theirs[weight] > 0)
+            assert torch.equal(mine[value][exists], theirs[value][exists])
+
+
+def test_small_labelled_windows_get_small_patches_and_more_of_them():
+    dense, sparse = _case_of(*discs((96, 96), 12, 0)), _case_of(*_sparse(0))
+    recipe = _recipe(train={"patch": 64, "batch": 4})
+    assert fit_patch(recipe, [dense], (4, 4)).train.patch == 64
+    fitted = fit_patch(recipe, [sparse], (4, 4)).train
+    assert fitted.patch == 48
+    assert fitted.batch == 7
+
+
+def test_a_patch_of_an_image_may_have_two_edges(cases):
+    recipe = _recipe(train={"patch": (32, 64), "batch": 2})
+    assert fit_patch(recipe, cases, (8, 8)).train.patch == (32, 64)
+    image, target, _ = Patches(cases, recipe)[0]
+    assert image.shape[1:] == target.shape[1:] == (32, 64)
+
+
+def test_a_card_says_how_many_images_were_held_out(cases):
+    assert train(cases[:2], cases[2:4], _recipe(train={"epochs": 1, "steps_per_epoch": 1})).card.data["held_out"] == 2
+
+
+def test_holding_out_is_a_split():
+    pairs = [Pair(Path(f"{n}.tif"), Path(f"{n}_masks.tif")) for n in range(20)]
+    kept, held = hold_out(pairs, 0.1, 0)
+    assert len(held) == 2
+    assert sorted([*kept, *held], key=lambda p: int(p.image.stem)) == pairs
+    assert hold_out(pairs[:1], 0.1, 0) == (pairs[:1], [])
+    assert len(hold_out(pairs[:3], 0.1, 0)[1]) == 1
+    assert hold_out(pairs, 0.0, 0)[1] == []

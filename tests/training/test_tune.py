@@ -1,0 +1,80 @@
+"""Thresholds leave what the recipe says only where the cases show that they should."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from biounet.api import volume_of_array
+from biounet.core import Annotation, Grid, LabelSettings, whole_objects
+from biounet.core.recipe import parse_recipe
+from biounet.labelling import label_objects
+from biounet.labelling.label import ONE
+from biounet.training import make_case
+from biounet.training.tuning import _DROP, _best, _doubt, _not_above, evaluate_instances
+
+RECIPE = parse_recipe({})
+
+
+def test_objects_that_meet_unlabelled_voxels_are_not_judged():
+    labels = np.array([[1, 0, 2, 2, -1], [0, 0, 0, 0, 0], [3, 0, 4, 0, -1], [3, 0, 0, 5, 0]], np.int32)
+    judged = np.array([[1, 0, -1, -1, -1], [0, 0, 0, 0, 0], [3, 0, 4, 0, -1], [3, 0, 0, -1, 0]], np.int32)
+    assert np.array_equal(whole_objects(labels), judged)
+    dense = np.maximum(labels, 0)
+    assert whole_objects(dense) is dense
+
+
+def case_and_maps(truth, found):
+    """A case with squares of 3 x 3 pixels at the places of `truth`, and maps of a network that saw those of `found`."""
+    labels, foreground = np.zeros((12, 24), np.int32), np.zeros((12, 24), np.uint16)
+    for number, place in enumerate(truth, 1):
+        labels[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = number
+    for place in found:
+        foreground[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = ONE
+    maps = np.stack([foreground, 0 * foreground, foreground])
+    return make_case(volume_of_array(labels, 2), Annotation(labels, "instances", Grid(labels.shape)), RECIPE), maps
+
+
+@pytest.mark.parametrize(("cases", "smallest"), [(1, 15.0), (6, 0.0)])
+def test_one_case_moves_no_threshold_and_several_that_agree_do(cases, smallest):
+    # Objects of 4 pixels, all found: only without a smallest size of 15 they count.
+    made = [case_and_maps(range(2 + n), range(2 + n)) for n in range(cases)]
+    best = _best([case for case, _ in made], [maps for _, maps in made], LabelSettings(), _DROP)
+    assert best.min_size == smallest
+
+
+@pytest.mark.parametrize(("pixel", "counted"), [(1.0, 2), (0.5, 0)])
+def test_a_smallest_size_in_um_is_that_of_the_working_grid(pixel, counted):
+    # Squares of 2 x 2 pixels: of 4 µm², or of 1 µm².
+    case, maps = case_and_maps(range(2), range(2))
+    recipe = RECIPE.replace("label", min_size=3.0, min_size_unit="um").replace("data", pixel_size_um=pixel)
+    volume = volume_of_array(case.labels, 2, (pixel, pixel))
+    case = make_case(volume, Annotation(case.labels, "instances", Grid(case.labels.shape)), recipe)
+    assert case.voxel_um == pixel**2
+    found = evaluate_instances([case], [maps], recipe.label)
+    assert found.count_bias == counted - 2
+
+
+def test_differences_within_two_standard_errors_are_none():
+    assert _not_above(np.array([5.0]))
+    assert _not_above(np.array([-1.0, 0.0, 0.5]))
+    assert _not_above(np.array([0.0, 0.0, 0.0, 1.0]))
+    assert not _not_above(np.array([1.0, 1.1, 0.9, 1.0]))
+
+
+def test_below_the_doubtful_confidence_half_of_the_objects_are_wrong():
+    made, settings = [case_and_maps(range(17), range(24)) for _ in range(3)], LabelSettings(min_size=0)
+    for number, (case, maps) in enumerate(made):
+        places = case.labels > 0
+        maps[0][places] = ONE * (0.9 + 0.001 * case.labels[places] + 0.0001 * number)
+        maps[0][~places & (maps[0] > 0)] = 0.6 * ONE
+    cases, maps = zip(*made, strict=True)
+    doubtful = _doubt(cases, maps, RECIPE, settings)["doubtful_below"]
+    sure = np.concatenate([label_objects(*m, settings).confidence for m in maps])
+    assert (sure < doubtful).sum() == 41  # 21 wrong ones, and 20 of 51
+    assert _doubt(cases[:1], [np.where(m > 0.7 * ONE, m, 0) for m in maps[:1]], RECIPE, settings) == {}
+
+
+def test_cases_stay_as_they_are():
+    case, _ = case_and_maps((0, 1), ())
+    assert replace(case, labels=whole_objects(case.labels)).labels is case.labels
