@@ -1,6 +1,7 @@
 """What several test files use: small fields of cells with truth, and the folder of real data."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from hypothesis import settings
 
 from biounet.api import Segmenter
+from biounet.cli import commands
+from biounet.core import stopping
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_pairs
 from biounet.network import Card, Model, initialise, new_network, outputs_of
@@ -22,6 +25,22 @@ SHARED = ROOT.parent / "shared" / "data"
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture
+def biounet(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["biounet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            commands.main()
+        shown = capsys.readouterr()
+        return int(stop.value.code or 0), shown.out, shown.err
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from biounet.batch.records import (
 from biounet.core import __version__, home
 from biounet.files import hash_file, together, write_text
 from biounet.measurement import Columns
-from biounet.network import Model, has_fast_bfloat16, int8
+from biounet.network import Model, has_fast_bfloat16, has_fast_int8
 from biounet.reporting import OVERLAY, ReportRow, write_report, write_table
 
 NAMES = ("counts.csv", "run.json", "report.html")
@@ -63,7 +63,7 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
 
 def software() -> dict[str, str]:
     """Return what, beside the settings, bits of a result can depend on."""
-    fast = {"integers": int8.is_fast(), "bfloat16": has_fast_bfloat16(torch.device("cpu"))}
+    fast = {"integers": has_fast_int8(), "bfloat16": has_fast_bfloat16(torch.device("cpu"))}
     kind = (platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability())
     return {
         "biounet": __version__,

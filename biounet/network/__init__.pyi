@@ -1,5 +1,6 @@
 from .activation_ranges import Ranges as Ranges
 from .activation_ranges import observe as observe
+from .int8 import has_fast_int8 as has_fast_int8
 from .model_file import Card as Card
 from .model_file import Model as Model
 from .model_file import continued as continued

@@ -30,7 +30,7 @@ _ZEROS = range(0, 136, 8)  # integers that may stand for 0 in the sums of the de
 _Layer = Any  # a ``Conv2d`` or a ``Conv3d``, which have no class in common that is of use
 
 
-def is_fast() -> bool:
+def has_fast_int8() -> bool:
     """Whether this CPU multiplies integers of 8 bits natively, without cutting off their sums."""
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(there and torch.cpu._is_vnni_supported())

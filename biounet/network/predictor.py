@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from biounet.core import MachineError, ModelError
-from biounet.network import int8
 from biounet.network.activation_ranges import Ranges
-from biounet.network.int8 import IntegerUNet
+from biounet.network.int8 import IntegerUNet, has_fast_int8
 from biounet.network.model_file import Model
 from biounet.network.unet import Level, UNet, unfold_voxels
 
@@ -99,7 +98,7 @@ def make_predictor(
     """
     place = pick_device(device)
     dtype = torch.bfloat16 if has_fast_bfloat16(place) else torch.float32
-    if place.type == "cpu" and ranges and int8.is_fast():
+    if place.type == "cpu" and ranges and has_fast_int8():
         return Predictor(IntegerUNet(fold_norms(network), ranges, dtype), place, dtype, softmax)
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
     ready = fold_norms(network).to(device=place, dtype=dtype)

@@ -79,7 +79,7 @@ def hung(monkeypatch):
     """Let reading of files called ``hang…`` never end, in the processes that read and in this one."""
     program = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from biounet.files import reader_process as rp\n"
+        "from biounet.files.isolation import worker as rp\n"
         "hangs = lambda path: str(path).rsplit('/', 1)[-1].startswith('hang')\n"
         "def late(really):\n"
         "    return lambda path, *rest: time.sleep(1000) if 'hang' in str(path) else really(path, *rest)\n"

@@ -198,8 +198,8 @@ import torch
 from pathlib import Path
 from biounet.batch import segment_batch
 from biounet.files import find_images
-from biounet.job import BatchOptions
-from biounet.model import load_model
+from biounet.batch import BatchOptions
+from biounet.network import load_model
 torch.set_num_threads(1)
 model, images = load_model(sys.argv[1]), find_images([sys.argv[2]])
 for number in itertools.count(1):

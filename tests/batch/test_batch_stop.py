@@ -93,7 +93,7 @@ def test_too_few_addresses_for_the_program_are_said_before_it_aborts(mib, tmp_pa
 
 ASKED = """
 import sys
-from biounet.stopping import stop_on_signals
+from biounet.core import stop_on_signals
 with stop_on_signals() as stop:
     for line in sys.stdin:
         print(stop.number, stop.is_set(), flush=True)

@@ -143,7 +143,7 @@ def test_no_path_leads_out_of_the_folder(tmp_path_factory, parts):
 HOLDER = """
 import sys
 from pathlib import Path
-from biounet.claims import Claims
+from biounet.batch.locks import Claims
 with Claims(Path(sys.argv[1])) as claims:
     print(claims.take(sys.argv[2]), flush=True)
     sys.stdin.read()

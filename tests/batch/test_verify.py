@@ -10,8 +10,7 @@ import pytest
 import tifffile
 
 from biounet.batch import BatchOptions, segment_batch
-from biounet.cli import commands
-from biounet.core import Grid, Volume, stopping
+from biounet.core import Grid, Volume
 from biounet.files import find_images
 from biounet.network import save_model
 from biounet.segmentation import SegmentOptions, expected_bytes
@@ -29,15 +28,12 @@ def done(few, untrained, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def biounet(capsys, monkeypatch):
-    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
+def biounet(biounet):
+    """Run a command; return exit code, the lines of stdout, and stderr."""
 
-    def run(*arguments: str) -> tuple[int, list[str], str]:
-        monkeypatch.setattr(sys, "argv", ["biounet", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            commands.main()
-        shown = capsys.readouterr()
-        return int(stop.value.code or 0), shown.out.splitlines(), shown.err
+    def run(*arguments):
+        code, out, err = biounet(*arguments)
+        return code, out.splitlines(), err
 
     return run
 

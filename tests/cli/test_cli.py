@@ -9,25 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.cli import commands
-from biounet.core import stopping
 from conftest import ROOT
-
-
-@pytest.fixture
-def biounet(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; return exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["biounet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            commands.main()
-        shown = capsys.readouterr()
-        return int(stop.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture(scope="session")

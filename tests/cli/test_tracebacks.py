@@ -12,29 +12,12 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from biounet.cli import commands
-from biounet.core import Grid, InputError, Recipe, SettingsError, read_recipe, stopping, visible
+from biounet.core import Grid, InputError, Recipe, SettingsError, read_recipe, visible
 from biounet.core.recipe import parse_recipe
 from biounet.network import save_model
 
 QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 CODES = {0, 2, 3, 4, 5, 130, 143}
-
-
-@pytest.fixture
-def command(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; return exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["biounet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            commands.main()
-        shown = capsys.readouterr()
-        return int(stop.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 def refused(found, *, code):
@@ -51,18 +34,18 @@ NAMES = ["\x1b]0;pwned\a\x1b[31mred", "a\nERROR z.tif: forged", "\u202efit", "\x
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_what_names_do_to_a_terminal_is_what_they_look_like(command, untrained, tmp_path, name):
+def test_what_names_do_to_a_terminal_is_what_they_look_like(biounet, untrained, tmp_path, name):
     folder = tmp_path / "in"
     folder.mkdir()
     tifffile.imwrite(folder / f"{name}.tif", np.zeros((16, 16), np.uint8))
     (folder / f"{name}bad.tif").write_bytes(b"junk")
     save_model(untrained, tmp_path / "m.safetensors")
-    code, out, err = command("segment", folder, "-m", "m.safetensors", "--jobs", 1)
+    code, out, err = biounet("segment", folder, "-m", "m.safetensors", "--jobs", 1)
     assert code == 3
     assert (len(out.splitlines()), len(err.splitlines())) == (3, 1)  # the last is on pixel sizes
-    code, more, errors = command("segment", folder, "-m", "m.safetensors", "--dry-run")
+    code, more, errors = biounet("segment", folder, "-m", "m.safetensors", "--dry-run")
     assert (len(more.splitlines()), len(errors.splitlines())) == (2, 1)
-    code, named, last = command("segment", folder / f"{name}none.tif", "-m", "m.safetensors")
+    code, named, last = biounet("segment", folder / f"{name}none.tif", "-m", "m.safetensors")
     assert (named, len(last.splitlines())) == ("", 1)
     for text in (out, err, more, errors, last):
         assert all(line == visible(line) for line in text.split("\n"))
@@ -87,7 +70,7 @@ def test_an_error_names_a_path_in_one_line_whatever_it_is_called():
     assert str(InputError("no", path="a\nb\x1b")) == r"a\nb\x1b: no"
 
 
-def test_a_full_disk_under_the_output_is_one_line(command, untrained, tmp_path):
+def test_a_full_disk_under_the_output_is_one_line(biounet, untrained, tmp_path):
     if not os.path.exists("/dev/full"):  # noqa: PTH110
         pytest.skip("needs /dev/full")
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((16, 16), np.uint8))
@@ -102,22 +85,22 @@ def test_a_full_disk_under_the_output_is_one_line(command, untrained, tmp_path):
 
 
 @pytest.mark.parametrize("given", [".", "", "\0", "=", "a=b", "[", "*", "**", "x" * 5000, "~", "²", "/dev/null"])
-def test_whatever_is_given_as_an_image(command, untrained, tmp_path, given):
+def test_whatever_is_given_as_an_image(biounet, untrained, tmp_path, given):
     save_model(untrained, tmp_path / "m.safetensors")
-    found = command("segment", given, "-m", "m.safetensors", "--jobs", 1)
+    found = biounet("segment", given, "-m", "m.safetensors", "--jobs", 1)
     assert found[0] in (2, 4)
     assert refused(found, code=found[0])
 
 
-def test_the_current_folder_is_a_folder(command, untrained, tmp_path):
+def test_the_current_folder_is_a_folder(biounet, untrained, tmp_path):
     save_model(untrained, tmp_path / "m.safetensors")
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((16, 16), np.uint8))
-    assert command("segment", ".", "-m", "m.safetensors", "--jobs", 1)[0] == 0
+    assert biounet("segment", ".", "-m", "m.safetensors", "--jobs", 1)[0] == 0
 
 
-def test_a_csv_with_a_name_that_no_file_system_takes(command, tmp_path):
+def test_a_csv_with_a_name_that_no_file_system_takes(biounet, tmp_path):
     (tmp_path / "long.csv").write_text("image,label\n" + "x" * 5000 + ",y\n" + "x\0,y\n")
-    code, _, err = command("check", "long.csv")
+    code, _, err = biounet("check", "long.csv")
     assert code == 2
     assert "does not exist" in err
     assert "defect" not in err
@@ -126,14 +109,14 @@ def test_a_csv_with_a_name_that_no_file_system_takes(command, tmp_path):
 @pytest.mark.parametrize(
     "content", ["[" * 100_000, '{"channel_names": ' * 50_000, "[]", "\0", '{"channel_names": [1]}']
 )
-def test_a_description_of_a_data_set_that_is_none(command, untrained, tmp_path, content):
+def test_a_description_of_a_data_set_that_is_none(biounet, untrained, tmp_path, content):
     (tmp_path / "ds" / "imagesTr").mkdir(parents=True)
     (tmp_path / "ds" / "labelsTr").mkdir()
     tifffile.imwrite(tmp_path / "ds" / "imagesTr" / "a_0000.tif", np.zeros((16, 16), np.uint8))
     (tmp_path / "ds" / "dataset.json").write_text(content)
     save_model(untrained, tmp_path / "m.safetensors")
     for arguments in (["check", "ds"], ["segment", "ds", "-m", "m.safetensors", "--jobs", 1]):
-        code, _, err = command(*arguments)
+        code, _, err = biounet(*arguments)
         assert code in CODES
         assert "defect" not in err
 
@@ -141,9 +124,9 @@ def test_a_description_of_a_data_set_that_is_none(command, untrained, tmp_path, 
 @pytest.mark.parametrize(
     "text", ["a=" + "[" * 50_000 + "]" * 50_000, "a=" + "{b=" * 5000, "\0", "a.b=1\na=2", "=" * 99]
 )
-def test_a_recipe_that_is_no_toml(command, tmp_path, text):
+def test_a_recipe_that_is_no_toml(biounet, tmp_path, text):
     (tmp_path / "r.toml").write_text(text)
-    assert refused(command("train", "r.toml", "--images", "i", "--labels", "l", "-o", "m"), code=2)
+    assert refused(biounet("train", "r.toml", "--images", "i", "--labels", "l", "-o", "m"), code=2)
 
 
 ABSURD = [
@@ -175,16 +158,16 @@ ABSURD = [
 
 
 @pytest.mark.parametrize("line", ABSURD)
-def test_an_absurd_setting_is_refused_by_its_name(command, tmp_path, line):
+def test_an_absurd_setting_is_refused_by_its_name(biounet, tmp_path, line):
     name, _, value = line.partition("=")
     section, _, key = name.partition(".")
     (tmp_path / "r.toml").write_text(f"[{section}]\n{key}={value}\n")
-    found = command("train", "r.toml", "--images", "i", "--labels", "l", "-o", "m")
+    found = biounet("train", "r.toml", "--images", "i", "--labels", "l", "-o", "m")
     assert refused(found, code=2)
     assert key in found[2]
 
 
-def test_a_working_grid_beyond_all_images_is_refused(command, tmp_path):
+def test_a_working_grid_beyond_all_images_is_refused(biounet, tmp_path):
     (tmp_path / "i").mkdir()
     (tmp_path / "l").mkdir()
     calibration = {"imagej": True, "resolution": (2.0, 2.0), "metadata": {"unit": "um", "axes": "YX"}}
@@ -196,7 +179,7 @@ def test_a_working_grid_beyond_all_images_is_refused(command, tmp_path):
             **calibration,
         )
     (tmp_path / "r.toml").write_text("[data]\npixel_size_um=1e-5\n")
-    found = command("train", "r.toml", "--images", "i", "--labels", "l", "-o", "m", "--epochs", 1)
+    found = biounet("train", "r.toml", "--images", "i", "--labels", "l", "-o", "m", "--epochs", 1)
     assert refused(found, code=4)
     assert "this model works at 1e-05" in found[2]
 
@@ -268,7 +251,7 @@ OPTIONS = {
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_whatever_is_typed_there_is_one_line_and_a_code(command, untrained, tmp_path, data):
+def test_whatever_is_typed_there_is_one_line_and_a_code(biounet, untrained, tmp_path, data):
     if not (tmp_path / "x.tif").exists():
         tifffile.imwrite(tmp_path / "x.tif", np.zeros((16, 16), np.uint8))
         (tmp_path / "in").mkdir()
@@ -284,20 +267,20 @@ def test_whatever_is_typed_there_is_one_line_and_a_code(command, untrained, tmp_
         "train": ["nuclei_2d", "--images", first, "--labels", data.draw(WORDS), "-o", "new.safetensors"],
     }
     arguments = [name, *places[name], *(word for pair in given for word in pair)]
-    code, out, err = command(*arguments)
+    code, out, err = biounet(*arguments)
     assert code in CODES, (arguments, err)
     assert "defect of biounet" not in err, (arguments, err)
     assert "Traceback" not in out + err
 
 
-def test_an_annotation_of_a_plane_beside_a_volume_is_a_problem(command, tmp_path):
+def test_an_annotation_of_a_plane_beside_a_volume_is_a_problem(biounet, tmp_path):
     for name, array in (("i", np.arange(4096, dtype="u2").reshape(4, 32, 32)), ("l", np.eye(32, dtype="u2"))):
         (tmp_path / name).mkdir()
         axes = {"axes": "ZYX"[-array.ndim :]}
         tifffile.imwrite(tmp_path / name / "a.tif", array, imagej=True, metadata=axes)
     for slices in ('slices="z"\n', 'slices="z"\nslice_numbers=[0,3]\n', 'slices="x"\nslice_numbers=[99]\n', ""):
         (tmp_path / "r.toml").write_text(f'[data]\ndims=3\nkind="classes"\nclasses=["c"]\n{slices}')
-        code, _, err = command("check", "i", "l", "--recipe", "r.toml")
+        code, _, err = biounet("check", "i", "l", "--recipe", "r.toml")
         assert code == 2
         assert "a.tif" in err
         assert "defect" not in err

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from test_files_nifti import VOLUME, VOXELS, nifti
+from test_nifti import VOLUME, VOXELS, nifti
 
 from biounet.batch import BatchOptions, preview
 from biounet.batch.process_image import own_words

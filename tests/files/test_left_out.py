@@ -9,7 +9,6 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import biounet  # noqa: F401 - a fixture
 
 from biounet.core.recipe import parse_recipe
 from biounet.files import LeftOut, describe_left_out, find_images, search_images
@@ -94,7 +93,7 @@ def test_of_cases_what_is_no_channel_is_listed(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("flair", "t1", "lesions"), ("p1_flair", "p1_t1", "p1_seg")])
-def test_the_annotation_of_a_case_is_recorded_and_no_surprise(biounet, tmp_path, names):  # noqa: F811
+def test_the_annotation_of_a_case_is_recorded_and_no_surprise(biounet, tmp_path, names):
     """It belongs there; a mask of the brain, or a further series, is said at the end as well."""
     from biounet.core import Grid
     from biounet.network import Card, Model, new_network, outputs_of, save_model
@@ -147,7 +146,7 @@ def test_files_of_one_name_are_told_apart(tmp_path):
     assert describe_left_out(files) == line
 
 
-def test_commands_list_it(biounet, folder, untrained, tmp_path):  # noqa: F811
+def test_commands_list_it(biounet, folder, untrained, tmp_path):
     from biounet.network import save_model
 
     save_model(untrained, tmp_path / "m.safetensors")

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biounet.core import NetworkSettings
-from biounet.network import UNet, fold_norms, initialise, int8, make_predictor, observe
+from biounet.network import UNet, fold_norms, has_fast_int8, initialise, make_predictor, observe
 from biounet.network.activation_ranges import channels_observed
 from biounet.network.int8 import IntegerUNet, _add_repeated, _pool_cells, _unit_of_sum
 from biounet.network.unet import unfold_voxels
 from biounet.segmentation import SegmentOptions, pad_to_stride, predict_image
 
-fast_only = pytest.mark.skipif(not int8.is_fast(), reason="this CPU does not multiply integers of 8 bits natively")
+fast_only = pytest.mark.skipif(not has_fast_int8(), reason="this CPU does not multiply integers of 8 bits natively")
 SHAPES = {2: (96, 128), 3: (16, 48, 32)}
 ALONG_Z = {"fold": (1, 2, 2), "pools": ((1, 2, 2), (2, 2, 2)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}
 NETWORKS = [
@@ -84,7 +84,7 @@ def test_without_ranges_or_without_such_a_cpu_numbers_are_real(monkeypatch):
     network = network_of(2, NETWORKS[0][1])
     ranges = observe(fold_norms(network), [image_of(2)])
     assert isinstance(make_predictor(network, "cpu").network, UNet)
-    monkeypatch.setattr(int8, "is_fast", lambda: False)
+    monkeypatch.setattr("biounet.network.predictor.has_fast_int8", lambda: False)
     assert isinstance(make_predictor(network, "cpu", ranges=ranges).network, UNet)
 
 
