@@ -21,7 +21,7 @@ from biounet.api import Segmenter, load
 from biounet.core import UNLABELLED, Annotation, DataSettings, Recipe, find_recipe, read_recipe
 from biounet.evaluation import score_instances
 from biounet.files import Pair, find_pairs, read_annotation, read_volume
-from biounet.training import Case, Progress, Run, hold_out, make_case, train
+from biounet.training import Case, Progress, TrainOptions, hold_out, make_case, train
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 WINDOW, NUCLEI, PER_IMAGE = 64, 150, 3
@@ -132,7 +132,7 @@ def main() -> None:
         if options.arm == "fine-tuned":
             start = load(options.work / "u2os.safetensors").model
         cases, held = cases_of(options.arm, recipe)
-        segmenter = Segmenter(train(cases, held, recipe, replace(Run(), report=show), start))
+        segmenter = Segmenter(train(cases, held, recipe, replace(TrainOptions(), report=show), start))
         segmenter.save(options.work / f"{options.arm}.safetensors")
     minutes = (time.perf_counter() - began) / 60
     figures = score(segmenter)

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from biounet.core import UNLABELLED, Annotation, Recipe, Volume, find_recipe, read_recipe
+from biounet.core import PROBABILITY_MAX, UNLABELLED, Annotation, Recipe, Volume, find_recipe, read_recipe
 from biounet.core.resources import recipes
 from biounet.files import ReadOptions, find_pairs, read_annotation, read_volume
-from biounet.network import FULL, Model
-from biounet.segmentation import label_maps
-from biounet.training import Case, Run, make_case, train
+from biounet.network import Model
+from biounet.segmentation import label_regions
+from biounet.training import Case, TrainOptions, make_case, train
 from biounet.training.planning import plan
 from biounet.training.tuning import predict_cases
 
@@ -109,9 +109,9 @@ def found_by(model: Model, cases: list[Case]) -> Iterator[np.ndarray]:
     recipe = model.card.recipe
     for case, maps in zip(cases, predict_cases(model.network, cases, recipe, "cpu", model.ranges), strict=True):
         if recipe.data.kind == "instances":
-            yield maps[0][tuple(slice(size) for size in case.labels.shape)] >= recipe.label.foreground * FULL
+            yield maps[0][tuple(slice(size) for size in case.labels.shape)] >= recipe.label.foreground * PROBABILITY_MAX
             continue
-        labels = label_maps(maps, case.labels.shape, recipe.data, recipe.label)
+        labels = label_regions(maps, case.labels.shape, recipe.data, recipe.label)
         yield from (np.isin(labels, values) for values in recipe.data.learned.values())
 
 
@@ -153,7 +153,9 @@ def main() -> None:
         recipe = plan(recipe, [volume.grid for volume, _ in known])
         cases, held = ([make_case(*drawn, recipe) for drawn in part] for part in (known, unseen))
         began, steps = time.perf_counter(), []
-        model = train(cases, held, recipe, Run(device="cpu", report=lambda p, steps=steps: steps.append(p.step)))
+        model = train(
+            cases, held, recipe, TrainOptions(device="cpu", report=lambda p, steps=steps: steps.append(p.step))
+        )
         minutes = (time.perf_counter() - began) / 60
         masks, dims = list(found_by(model, held)), recipe.data.dims
         counts = np.sum([places(mask) for mask in masks], axis=0)

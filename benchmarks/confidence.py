@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from biounet.api import load
-from biounet.evaluation import match
+from biounet.evaluation import match_objects
 from biounet.files import find_pairs, read_labels
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -26,7 +26,7 @@ STEPS = (0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1)
 
 def is_matched(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Return for each object 1..N whether some true object shares at least half of their union."""
-    overlaps = match(truth, found)
+    overlaps = match_objects(truth, found)
     matched = np.zeros(int(found.max()) + 1, bool)
     matched[overlaps.predicted_ids[overlaps.predicted_of[overlaps.iou >= 0.5]]] = True
     return matched[1:]

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import tifffile
 
-from biounet.synthetic import draw_settings, make_field
+from biounet.synthetic import draw_field_settings, make_field
 
 _REFUSED = set(':?*<>|"\\')
 _COMMAND = [sys.executable, "-c", "from biounet.cli import main; main()", "segment"]
@@ -155,7 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         room = Path(name)
         image = room / "image.tif"
-        tifffile.imwrite(image, make_field(0, draw_settings(0, (128, 128)))[0])
+        tifffile.imwrite(image, make_field(0, draw_field_settings(0, (128, 128)))[0])
         (room / "in").mkdir()
         (room / "real" / "in" / "private").mkdir(parents=True)
         for target in ("in/a.tif", "in/b 12:30:05.tif", "in/c.tif", "real/in/y.tif"):

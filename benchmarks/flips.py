@@ -59,10 +59,12 @@ def _model(path: Path) -> object:
 def small_model() -> bytes:
     """Return the file of the smallest model that there is."""
     from biounet.core.recipe import parse_recipe
-    from biounet.network import Card, Model, new_network, outputs_of, save_model
+    from biounet.network import Card, Model, build_network, output_channels, save_model
 
     recipe = parse_recipe({"network": {"widths": [1, 1]}})
-    model = Model(new_network(recipe).eval(), Card(recipe=recipe, inputs=("intensity",), outputs=outputs_of(recipe)))
+    model = Model(
+        build_network(recipe).eval(), Card(recipe=recipe, inputs=("intensity",), outputs=output_channels(recipe))
+    )
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder, "m.safetensors"))
         return Path(folder, "m.safetensors").read_bytes()

@@ -24,7 +24,7 @@ import tifffile
 
 from biounet.batch.manifest import Manifest
 from biounet.core.recipe import parse_recipe
-from biounet.network import Card, Model, initialise, new_network, outputs_of, save_model
+from biounet.network import Card, Model, build_network, initialise_weights, output_channels, save_model
 
 CLI = [sys.executable, "-c", "from biounet.cli import main; main()"]
 TIMED = {"counts.csv", "run.json", "report.html", "manifest.jsonl", ".claims"}
@@ -40,9 +40,9 @@ def make_inputs(folder: Path, images: int, edge: int = 96) -> None:
             field[y - 3 : y + 4, x - 3 : x + 4] += 800
         tifffile.imwrite(folder / "in" / f"{number}.tif", field)
     recipe = parse_recipe({"network": {"widths": [4, 4]}, "label": {"min_size": 1}})
-    network = new_network(recipe)
-    initialise(network, 0)
-    card = Card(recipe=recipe, inputs=("intensity",), outputs=outputs_of(recipe))
+    network = build_network(recipe)
+    initialise_weights(network, 0)
+    card = Card(recipe=recipe, inputs=("intensity",), outputs=output_channels(recipe))
     save_model(Model(network.eval(), card), folder / "m.safetensors")
 
 

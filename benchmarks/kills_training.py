@@ -21,9 +21,9 @@ import torch
 
 from biounet.api import volume_of_array
 from biounet.core import Annotation, BiounetError, Recipe, find_recipe, read_recipe
-from biounet.network import load_model, new_network, save_model
-from biounet.synthetic import draw_settings, make_field
-from biounet.training import Case, Run, make_case, train
+from biounet.network import build_network, load_model, save_model
+from biounet.synthetic import draw_field_settings, make_field
+from biounet.training import Case, TrainOptions, make_case, train
 from biounet.training.checkpoint import begin, restore
 from biounet.training.dataset import fit_patch
 
@@ -34,7 +34,7 @@ def make_cases(count: int, recipe: Recipe) -> list[Case]:
     """Make annotated fields."""
     cases = []
     for seed in range(count):
-        image, labels = make_field(seed, draw_settings(seed))
+        image, labels = make_field(seed, draw_field_settings(seed))
         volume = volume_of_array(image, 2)
         cases.append(make_case(volume, Annotation(labels, "instances", volume.grid), recipe))
     return cases
@@ -44,7 +44,7 @@ def start(cases: list[Case], recipe: Recipe, out: Path) -> int:
     """Train in a child process; return its number."""
     child = os.fork()
     if not child:
-        run = Run(device="cpu", workers=0, checkpoint=out.with_suffix(".checkpoint.pt"), resume=True)
+        run = TrainOptions(device="cpu", workers=0, checkpoint=out.with_suffix(".checkpoint.pt"), resume=True)
         save_model(train(cases[2:], cases[:2], recipe, run), out)
         os._exit(0)
     return child
@@ -52,7 +52,7 @@ def start(cases: list[Case], recipe: Recipe, out: Path) -> int:
 
 def loads(recipe: Recipe, cases: list[Case], path: Path) -> bool:
     """Whether a checkpoint can be gone on from."""
-    fitted = fit_patch(recipe, cases[2:], new_network(recipe).stride)
+    fitted = fit_patch(recipe, cases[2:], build_network(recipe).stride)
     try:
         restore(begin(fitted, None, torch.device("cpu")), path, fitted)
     except BiounetError as error:

@@ -25,13 +25,13 @@ from skimage.morphology import h_maxima
 from skimage.segmentation import relabel_sequential, watershed
 
 from biounet.api import load
-from biounet.core import LabelSettings
+from biounet.core import PROBABILITY_MAX, LabelSettings
 from biounet.files import read_volume
 from biounet.labelling import ascent, label_objects, surfaces
-from biounet.labelling.label import ONE, _frame, _steps
+from biounet.labelling.label import _frame, _steps
 from biounet.preprocessing.normalisation import normalise
 from biounet.segmentation import predict_image
-from biounet.tiling import lattice
+from biounet.tiling import block_lattice
 
 DATA = Path(__file__).parents[2] / "shared/data/nuclei2d/val"
 IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -53,8 +53,12 @@ def seeds_and_watershed(maps, threshold, weight=0.0, height=None):
     surface = distance.astype(np.int32)
     if weight:
         surface = surface - (weight * contour).astype(np.int32)
-    peaks = surface > threshold * ONE if height is None else h_maxima(distance, int(height * ONE)) > 0
-    inside = foreground >= 0.5 * ONE
+    peaks = (
+        surface > threshold * PROBABILITY_MAX
+        if height is None
+        else h_maxima(distance, int(height * PROBABILITY_MAX)) > 0
+    )
+    inside = foreground >= 0.5 * PROBABILITY_MAX
     return watershed(-surface, components(peaks & inside, connectivity=2), mask=inside)
 
 
@@ -104,10 +108,10 @@ def nanoseconds(data, functions):
 def ascent_alone(maps):
     """Find basins only, which is what stands in for the flooding."""
     foreground, _, distance = maps
-    block = lattice(foreground.shape, max(foreground.shape))[0]
+    block = block_lattice(foreground.shape, max(foreground.shape))[0]
     inside, frame = _frame(block)
     surface = surfaces.mask_surface(
-        distance.reshape(inside), foreground.reshape(inside), np.uint16(ONE // 2), frame[2], frame[0]
+        distance.reshape(inside), foreground.reshape(inside), np.uint16(PROBABILITY_MAX // 2), frame[2], frame[0]
     )
     parent = np.zeros(surface.size, np.int32)
     runs = ascent.find_runs(surface, frame[1])

@@ -23,7 +23,7 @@ import biounet
 from biounet.api import Segmenter
 from biounet.evaluation import score_classes
 from biounet.files import write_labels
-from biounet.training import Progress, Run
+from biounet.training import Progress, TrainOptions
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "hippocampus"
 ORDERS = [(axes, flips) for axes in permutations(range(3)) for flips in product((1, -1), repeat=3)]
@@ -53,7 +53,9 @@ def train_model(minutes: float) -> Segmenter:
             print(f"{progress.step}/{progress.steps} loss {progress.loss:.3f}", file=sys.stderr, flush=True)
 
     folder = DATA / "train"
-    return biounet.train("hippocampus", folder / "images", folder / "labels", minutes=minutes, run=Run(report=show))
+    return biounet.train(
+        "hippocampus", folder / "images", folder / "labels", minutes=minutes, run=TrainOptions(report=show)
+    )
 
 
 def score(model: Segmenter, scans: int) -> list[dict[str, object]]:

@@ -21,7 +21,7 @@ from biounet.api import Segmenter, load
 from biounet.core import UNLABELLED, Annotation, Recipe, Volume, find_recipe, read_recipe
 from biounet.evaluation import score_classes, score_instances
 from biounet.files import ReadOptions, read_annotation, read_volume
-from biounet.training import Case, Progress, Run, hold_out, make_case, train
+from biounet.training import Case, Progress, TrainOptions, hold_out, make_case, train
 from biounet.training.planning import plan
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -141,7 +141,7 @@ def main() -> None:
     cases, tuned = (make_cases(options.arm, pairs, recipe, draw) for pairs in (kept, held))
     path = options.work / f"{options.arm}.safetensors"
     if not options.score:
-        Segmenter(train(cases, tuned, recipe, Run(report=show))).save(path)
+        Segmenter(train(cases, tuned, recipe, TrainOptions(report=show))).save(path)
     segmenter = load(path)
     minutes = (time.perf_counter() - began) / 60
     row = {"arm": options.arm, "minutes": round(minutes, 1), **score(segmenter, unseen)}

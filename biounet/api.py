@@ -26,14 +26,14 @@ from biounet.core import (
     find_recipe,
     read_recipe,
 )
-from biounet.files import ReadOptions, arranged, read_volume, rearranged, stem_of
-from biounet.network import Card, Model, Predictor, continued, load_model, predictor_of, save_model
-from biounet.reporting import picture_of, write_outputs
+from biounet.files import ReadOptions, arrange_axes, read_volume, rearrange_volume, stem_of
+from biounet.network import Card, Model, Predictor, inherit_settings, load_model, predictor_of, save_model
+from biounet.reporting import draw_segmentation, write_outputs
 from biounet.segmentation import Segmentation, SegmentOptions, segment
 from biounet.training import Preflight
 
 if TYPE_CHECKING:
-    from biounet.training import Case, Run
+    from biounet.training import Case, TrainOptions
 
 PathLike = str | Path
 
@@ -44,7 +44,7 @@ class Result(Segmentation):
 
     def overlay(self) -> NDArray[np.uint8]:
         """Return the image with what was found, RGB, shape ``(y, x, 3)``."""
-        return picture_of(self)
+        return draw_segmentation(self)
 
     def show(self) -> None:
         """Open the overlay in the picture viewer of the desktop."""
@@ -156,7 +156,7 @@ def _again(volume: Volume, options: ReadOptions) -> Volume:
     """Return a volume as options say that it is read: with a channel, or a pixel size, of its own."""
     if options.axes is not None:
         raise SettingsError("a Volume has its axes: (c, [z,] y, x)", hint="leave axes out")
-    return rearranged(volume, "CZYX" if volume.grid.dims == 3 else "CYX", options)
+    return rearrange_volume(volume, "CZYX" if volume.grid.dims == 3 else "CYX", options)
 
 
 def _volume_of_pixels(array: NDArray[Any], options: ReadOptions, unit: Unit | None) -> Volume:
@@ -164,7 +164,7 @@ def _volume_of_pixels(array: NDArray[Any], options: ReadOptions, unit: Unit | No
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise InputError("a masked array, whose masked pixels have no values", hint="fill them first")
     if options.axes is not None:
-        return volume_of_array(arranged(array, options), options.dims, options.spacing, unit)
+        return volume_of_array(arrange_axes(array, options), options.dims, options.spacing, unit)
     volume = volume_of_array(array, options.dims, options.spacing, unit)
     return _again(volume, replace(options, spacing=None))
 
@@ -240,7 +240,7 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     start: PathLike | None = None,
     validation: tuple[PathLike, PathLike | None] | None = None,
     options: ReadOptions | None = None,
-    run: Run | None = None,
+    run: TrainOptions | None = None,
 ) -> Segmenter:
     """Train a model on annotated images.
 
@@ -271,10 +271,10 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
         If the recipe cannot be used.
     """
     began = time.perf_counter()
-    from biounet.training import Run  # MONAI is slow to import
+    from biounet.training import TrainOptions  # MONAI is slow to import
     from biounet.training import train as learn
 
-    run = replace(run or Run(), began=(run and run.began) or began)
+    run = replace(run or TrainOptions(), began=(run and run.began) or began)
     images, labels = as_path(images, "images"), None if labels is None else as_path(labels, "labels")
     if validation is not None and not (isinstance(validation, Sequence) and len(validation) == 2):
         raise SettingsError("validation: images and labels, two paths")
@@ -283,7 +283,7 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
         recipe = recipe.replace("train", minutes=minutes, epochs=epochs)
     begin = load(start, run.device).model if start is not None else None
     if begin is not None:
-        recipe = continued(recipe, begin)
+        recipe = inherit_settings(recipe, begin)
     flight = Preflight((images, labels), recipe, options, validation, strict=True)
     cases, held = _cases_of(flight)
     model = learn(cases, held, flight.recipe, run, begin)
@@ -292,11 +292,11 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
 
 def _with_fingerprint(model: Model, begin: Model | None, flight: Preflight) -> Model:
     """Note what a model was trained on; a start that was kept learned from other files."""
-    from biounet.training import fingerprint
+    from biounet.training import hash_training_files
 
     if begin is not None and model.network is begin.network:
         return model
-    made_of = fingerprint([*flight.pairs, *flight.held])
+    made_of = hash_training_files([*flight.pairs, *flight.held])
     return replace(model, card=model.card.model_copy(update={"fingerprint": made_of}))
 
 

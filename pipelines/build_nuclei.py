@@ -19,18 +19,18 @@ from biounet.api import Segmenter, volume_of_array
 from biounet.core import Annotation, Recipe, read_recipe
 from biounet.files import find_pairs
 from biounet.network import load_model, save_model
-from biounet.synthetic import draw_settings, make_field
+from biounet.synthetic import draw_field_settings, make_field
 from biounet.training import (
     Case,
     Progress,
-    Run,
-    fingerprint,
+    TrainOptions,
+    hash_training_files,
     hold_out,
     load_cases,
-    looks_on_card,
     make_case,
-    retuned,
+    retune,
     train,
+    training_statistics,
 )
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
@@ -48,7 +48,7 @@ def most_unsure(segmenter: Segmenter, images: Iterable[Path]) -> float:
 def synthetic_cases(count: int, recipe: Recipe) -> Iterator[Case]:
     """Make fields of all sizes, densities and brightnesses; one in five with inverted contrast."""
     for seed in range(count):
-        image, labels = make_field(seed, draw_settings(seed, transmitted=0.2))
+        image, labels = make_field(seed, draw_field_settings(seed, transmitted=0.2))
         volume = volume_of_array(image, 2)
         yield make_case(volume, Annotation(labels, "instances", volume.grid), recipe)
 
@@ -85,20 +85,20 @@ def main() -> None:
     cases = [*load_cases(pairs, recipe), *synthetic_cases(options.synthetic, recipe)]
     if options.looks_only:
         there = load_model(options.out)
-        looks = looks_on_card([*cases, *load_cases(held, recipe)], recipe)
+        looks = training_statistics([*cases, *load_cases(held, recipe)], recipe)
         real = [pair.image for pair in (*pairs, *held)]  # the tiny ones among the fields leave any network unsure
         looks["seen"]["unsure"] = (0.0, most_unsure(Segmenter(there), real))
         save_model(replace(there, card=there.card.model_copy(update=looks), file=""), options.out)
         return
     if options.card_only:
         there = load_model(options.out)
-        save_model(retuned(there, cases, list(load_cases(held, recipe)), recipe.label), options.out)
+        save_model(retune(there, cases, list(load_cases(held, recipe)), recipe.label), options.out)
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
-    run = Run(checkpoint=checkpoint, resume=options.resume, report=show)
+    run = TrainOptions(checkpoint=checkpoint, resume=options.resume, report=show)
     start = load_model(options.start) if options.start else None
     model = train(cases, list(load_cases(held, recipe)), recipe, run, start)
-    card = model.card.model_copy(update={"fingerprint": fingerprint([*pairs, *held])})
+    card = model.card.model_copy(update={"fingerprint": hash_training_files([*pairs, *held])})
     save_model(replace(model, card=card), options.out)
     checkpoint.unlink(missing_ok=True)
     print(f"{options.out}: {card.validation}", file=sys.stderr)

@@ -14,7 +14,7 @@ from pathlib import Path
 from biounet.core import Annotation, Grid, Recipe, Volume, read_recipe
 from biounet.network import load_model, save_model
 from biounet.synthetic import draw_stack_settings, make_stack
-from biounet.training import Case, Progress, Run, make_case, retuned, train
+from biounet.training import Case, Progress, TrainOptions, make_case, retune, train
 
 HERE = Path(__file__).parent
 # One network for stacks of all steps along z: what is coarse is pooled once less, and nothing is resampled.
@@ -57,10 +57,10 @@ def main() -> None:
     tuned = list(synthetic_cases(range(held), recipe))
     cases = list(synthetic_cases(range(held, options.stacks), recipe))
     if options.card_only:
-        save_model(retuned(load_model(options.out), cases, tuned, recipe.label), options.out)
+        save_model(retune(load_model(options.out), cases, tuned, recipe.label), options.out)
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
-    run = Run(checkpoint=checkpoint, resume=options.resume, report=show)
+    run = TrainOptions(checkpoint=checkpoint, resume=options.resume, report=show)
     model = train(cases, tuned, recipe, run)
     save_model(model, options.out)
     checkpoint.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from biounet.cli import commands
 from biounet.core import stopping
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_pairs
-from biounet.network import Card, Model, initialise, new_network, outputs_of
+from biounet.network import Card, Model, build_network, initialise_weights, output_channels
 from biounet.training import load_cases, train
 
 ROOT = Path(__file__).parent.parent
@@ -124,9 +124,9 @@ def segmenter(cell_folder: Path) -> Segmenter:
 def untrained() -> Model:
     """A model of random weights: what it finds is nonsense, but always the same, and there at once."""
     recipe = parse_recipe({"network": {"widths": [4, 4]}, "label": {"min_size": 1}})
-    network = new_network(recipe)
-    initialise(network, 0)
-    return Model(network.eval(), Card(recipe=recipe, inputs=("intensity",), outputs=outputs_of(recipe)))
+    network = build_network(recipe)
+    initialise_weights(network, 0)
+    return Model(network.eval(), Card(recipe=recipe, inputs=("intensity",), outputs=output_channels(recipe)))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from biounet.core.recipe import parse_recipe
 from biounet.evaluation import score_instances
 from biounet.files import find_images, read_volume, write_labels
 from biounet.segmentation import SegmentOptions
-from biounet.training import Run, make_case, train
+from biounet.training import TrainOptions, make_case, train
 from conftest import discs
 
 TINY = parse_recipe(
@@ -116,7 +116,7 @@ def test_6_no_network_is_used(segmenter, cell_folder, tmp_path, monkeypatch):
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    train([_sparse_case("nothing")], [], TINY, Run(checkpoint=tmp_path / "c.pt"))
+    train([_sparse_case("nothing")], [], TINY, TrainOptions(checkpoint=tmp_path / "c.pt"))
     segmenter.segment(cell_folder / "images" / "field0.tif").save(tmp_path)
 
 

@@ -17,7 +17,7 @@ from biounet.core import BiounetError, Unit, canonical_grid
 from biounet.files import FoundImage, Reader, Readers, label_suffix
 from biounet.network import Model
 from biounet.reporting import output_names
-from biounet.segmentation import check_fit, expected_bytes, zoom_for
+from biounet.segmentation import check_model_fits, expected_bytes, model_zoom
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Preview:
     failed: bool = False
 
     def as_row(self) -> tuple[str, ...]:
-        """Return a row of text, as `HEADER` names its cells."""
+        """Return a row of text, as `PREVIEW_HEADER` names its cells."""
         unit = "µm" if self.unit == "um" else self.unit
         spacing = f"{' x '.join(f'{s:.4g}' for s in self.spacing)} {unit}" if self.spacing else "unknown"
         memory = "" if self.memory is None else f"{math.ceil(self.memory / 2**20)} MiB"
@@ -64,7 +64,7 @@ class Preview:
 
 
 _LONGEST = 255  # bytes of a file name, on the disks of today
-HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
+PREVIEW_HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
 
 
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
@@ -80,8 +80,8 @@ def _preview_one(image: FoundImage, model: Model, options: BatchOptions, reader:
         grid, turned = whole.grid, canonical_grid(whole.grid)
         blank = np.broadcast_to(whole.array.flat[0], (whole.channels, *turned.shape))  # takes no memory
         volume = replace(whole, array=blank, grid=turned)
-        check_fit(volume, model.card)
-        zoom = zoom_for(volume, model.card, options.segment.diameter)
+        check_model_fits(volume, model.card)
+        zoom = model_zoom(volume, model.card, options.segment.diameter)
     except BiounetError as error:
         return Preview(name_of(image), message=own_words(error), failed=True)
     names = output_names(image.stem, label_suffix(grid), overlay=options.overlay)

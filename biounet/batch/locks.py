@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from biounet.core import MachineError
-from biounet.tiling import end_if
+from biounet.tiling import raise_if_stopped
 
 _NAME = ".claims"
 _BUSY = (errno.EACCES, errno.EAGAIN)
@@ -31,7 +31,7 @@ _WORKERS = "\0workers"  # no image has such a name
 _log = logging.getLogger(__name__)
 
 
-class Claims:
+class Locks:
     """Claims of this process in an output folder; where there are no such locks, it gets whatever it asks for.
 
     Closing any descriptor of the file would drop all claims of the process: one process runs one batch in a folder.
@@ -125,7 +125,7 @@ class Claims:
                 said = time.monotonic() - began
                 _log.warning("%s by another process; waited %.0f s so far", what, said)
             stop.wait(pause)
-            end_if(stop)
+            raise_if_stopped(stop)
             pause = min(2 * pause, _EVERY)
 
     def _lock(self, name: str, *, shared: bool = False) -> bool:

@@ -17,11 +17,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from biounet.batch.locks import Claims
+from biounet.batch.locks import Locks
 from biounet.batch.records import InputFile, Record, Row, Status, path_of_record, unescaped
 from biounet.core import MachineError
 from biounet.files import append_line, hash_file, stem_of
-from biounet.reporting import ENDINGS, SIZE_COLUMNS, Sizes
+from biounet.reporting import OUTPUT_SUFFIXES, SIZE_COLUMNS, Sizes
 
 NAME = "manifest.jsonl"
 _BEGIN, _END = '{"biounet": 1, ', "}"  # a line with this begin and not this end was torn by a kill
@@ -93,7 +93,7 @@ class Manifest:
                 self._take(line.decode("utf-8", "replace"))
                 self.end += len(line) + 1
 
-    def append(self, record: Record, claims: Claims) -> None:
+    def append(self, record: Record, claims: Locks) -> None:
         """Write a record, which is on the disk afterwards."""
         with claims.hold(NAME):
             append_line(self._folder / NAME, record_to_line(record))
@@ -120,7 +120,9 @@ class Manifest:
         """Whether a record names nothing but outputs of its image, below this folder."""
         name = PurePath(unescaped(record.row.image))
         own = {
-            (name.parent / f"{stem}{end}").as_posix() for stem in (name.name, stem_of(Path(name))) for end in ENDINGS
+            (name.parent / f"{stem}{end}").as_posix()
+            for stem in (name.name, stem_of(Path(name)))
+            for end in OUTPUT_SUFFIXES
         }
         return record.outputs.keys() <= own and all(
             is_inside(self._root, path) for path in (record.row.image, *record.outputs)

@@ -22,9 +22,9 @@ from typing import IO, Any, cast
 import numpy as np
 
 from biounet.batch.manifest import record_of_line, record_to_line
-from biounet.batch.process_image import Run, segment_file
+from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions, Record
-from biounet.core import BiounetError, EndedError, LabelSettings, MachineError, Stopped
+from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError
 from biounet.files import FoundImage, Readers, ReadOptions
 from biounet.network import load_model, predictor_of, save_model
 from biounet.segmentation import SegmentOptions
@@ -37,7 +37,7 @@ _PROGRAM = (
 )
 
 
-def segment_apart(image: FoundImage, run: Run, kept: Collection[Path]) -> Record:
+def segment_apart(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> Record:
     """Segment one file as `biounet.batch.segment_file` does, in a process of its own.
 
     Raises
@@ -73,7 +73,7 @@ def segment_apart(image: FoundImage, run: Run, kept: Collection[Path]) -> Record
     if record is None:
         code = child.returncode
         how = f"signal {-code}, as by a machine that runs out of memory" if code < 0 else f"exit code {code}"
-        raise EndedError(f"the process that worked on it was ended ({how})")
+        raise WorkerDiedError(f"the process that worked on it was ended ({how})")
     return replace(record, model=run.model.sha256, settings=run.settings)
 
 
@@ -88,7 +88,7 @@ def _start() -> subprocess.Popen[bytes]:
         raise MachineError(f"no process for a large image can be started: {error.strerror}") from error
 
 
-def _wait(child: subprocess.Popen[bytes], run: Run) -> None:
+def _wait(child: subprocess.Popen[bytes], run: BatchContext) -> None:
     """Wait for the end of the process, and ask it to end when work is to end."""
     while child.poll() is None:
         if run.stop.wait(_LOOK):
@@ -107,7 +107,7 @@ def _path(text: str) -> Path:
     return Path(os.fsdecode(bytes.fromhex(text)))
 
 
-def _request(image: FoundImage, run: Run, kept: Collection[Path]) -> dict[str, Any]:
+def _request(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> dict[str, Any]:
     options, label = run.options, run.options.segment.label
     return {
         "folder": None if _are_absolute(image, run, kept) else _hex(Path.cwd()),
@@ -124,7 +124,7 @@ def _request(image: FoundImage, run: Run, kept: Collection[Path]) -> dict[str, A
     }
 
 
-def _are_absolute(image: FoundImage, run: Run, kept: Collection[Path]) -> bool:
+def _are_absolute(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> bool:
     """Whether the folder that this process runs in does not matter: it may have been removed."""
     return all(path.is_absolute() for path in (image.path, *image.others, run.out, *kept))
 
@@ -162,7 +162,7 @@ def _segment(request: dict[str, Any], stop: threading.Event, readers: Readers) -
     options = BatchOptions(read=ReadOptions(**read), segment=chain, **request["plain"])
     model = load_model(_path(request["model"]))
     predictor, out = predictor_of(model, options.device), _path(request["out"])
-    run = Run(model, predictor, out, options, request["threads"], stop, readers)
+    run = BatchContext(model, predictor, out, options, request["threads"], stop, readers)
     first, *others = map(_path, request["image"])
     image = FoundImage(first, _path(request["relative"]), tuple(others))
     return segment_file(image, run, [_path(path) for path in request["kept"]])

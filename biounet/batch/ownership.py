@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from biounet.batch.locks import Claims
+from biounet.batch.locks import Locks
 from biounet.batch.manifest import NAME, Manifest
 from biounet.batch.records import BatchOptions, hash_settings, is_same, name_of, path_of_record, path_on_record
 from biounet.core import SettingsError
 from biounet.files import FoundImage, hash_file
 from biounet.network import Model
-from biounet.reporting import LABELS, output_paths
+from biounet.reporting import LABEL_SUFFIXES, output_paths
 
 _ELSEWHERE = "choose another folder for the results"
 _SHOWN = 3  # names that a message lists
@@ -57,7 +57,7 @@ class Notes:
     begun: dict[str, _Begun] = field(default_factory=dict)
     shards: dict[tuple[int, int], bool] = field(default_factory=dict)
 
-    def refresh(self, claims: Claims) -> None:
+    def refresh(self, claims: Locks) -> None:
         """Read what was noted since the last look; what has another form is no note."""
         for line in claims.notes():
             try:
@@ -90,7 +90,7 @@ class Ownership:
     """
 
     out: Path
-    claims: Claims
+    claims: Locks
     manifest: Manifest
     overwrite: bool = False
     hash_input: Callable[[Path], str] = hash_file
@@ -201,7 +201,7 @@ class Ownership:
         digest = self.manifest.written.get(name, {}).get(relative)
         if digest is None:
             return True
-        return path.name.endswith(LABELS) and not self.overwrite and not _has_hash(path, digest)
+        return path.name.endswith(LABEL_SUFFIXES) and not self.overwrite and not _has_hash(path, digest)
 
     def left_over(self, outputs: Iterable[str], before: Mapping[str, str]) -> list[Path]:
         """Return the files of an earlier result of an image in whose place nothing came, if they are as they were."""

@@ -29,25 +29,32 @@ from biounet.batch.records import (
 )
 from biounet.core import (
     BiounetError,
-    EndedError,
     MachineError,
     Stopped,
     Volume,
+    WorkerDiedError,
+    describe_shortage,
+    free_memory,
     is_out_of_memory,
-    memory_free,
-    shortage,
 )
 from biounet.files import FoundImage, Readers, hash_file
 from biounet.network import Model, Predictor
 from biounet.reporting import object_sizes, write_outputs
-from biounet.segmentation import Need, Room, Segmentation, SegmentOptions, needs_of, segment_within_memory
+from biounet.segmentation import (
+    MemoryBudget,
+    MemoryNeed,
+    Segmentation,
+    SegmentOptions,
+    memory_needs,
+    segment_within_memory,
+)
 
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
+class BatchContext:
     """What all files of a batch share.
 
     Attributes
@@ -77,8 +84,8 @@ class Run:
     threads: int
     stop: Event
     readers: Readers
-    room: Room = field(default_factory=Room)
-    apart: Callable[[FoundImage, Run, Collection[Path]], Record] | None = None
+    room: MemoryBudget = field(default_factory=MemoryBudget)
+    apart: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
 
     @cached_property
     def settings(self) -> str:
@@ -90,7 +97,7 @@ class Run:
         return self.readers.hash_file(path, self.stop)
 
 
-def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Record:
+def segment_file(image: FoundImage, run: BatchContext, kept: Collection[Path] = ()) -> Record:
     """Segment one file and write its outputs, none in place of those to be kept; an error becomes a row.
 
     Raises
@@ -102,12 +109,12 @@ def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Re
     """
     began = time.perf_counter()
     inputs: tuple[InputFile, ...] = ()
-    needs: list[tuple[SegmentOptions, Need]] = []
+    needs: list[tuple[SegmentOptions, MemoryNeed]] = []
     try:
         files, options = image.files(), run.options
         with run.readers.one() as reader:
             seen = reader.describe(files, options.read, run.stop)
-        needs = needs_of(seen, run.model.card, run.model.network, options.segment, options.device)
+        needs = memory_needs(seen, run.model.card, run.model.network, options.segment, options.device)
         with run.room.take([need for _, need in needs], image.path, run.stop) as number:
             if run.apart is not None and needs[number][1].is_large:
                 return run.apart(image, run, kept)
@@ -123,8 +130,8 @@ def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Re
             raise
         _log.debug("%s", image.path, exc_info=True)
         words = own_words(error)
-        if needs and (is_out_of_memory(error) or isinstance(error, EndedError)):
-            words += f": it needs {needs[-1][1]}, and {(memory_free() or 0) / 2**30:.2g} GiB are free"
+        if needs and (is_out_of_memory(error) or isinstance(error, WorkerDiedError)):
+            words += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
         row = Row(name_of(image), "failed", None, time.perf_counter() - began, escaped(words))
         inputs = inputs or unread((image.path, *image.others), run.out)
         return Record(row, inputs, run.model.sha256, run.settings)
@@ -132,14 +139,14 @@ def segment_file(image: FoundImage, run: Run, kept: Collection[Path] = ()) -> Re
     return Record(row, inputs, run.model.sha256, run.settings, outputs)
 
 
-def _segment(volume: Volume, run: Run, chosen: SegmentOptions) -> Segmentation:
+def _segment(volume: Volume, run: BatchContext, chosen: SegmentOptions) -> Segmentation:
     if run.predictor.device.type == "cpu":
         torch.set_num_threads(run.threads)  # of this thread of the pool
     options = replace(chosen, stop=run.stop)
     return segment_within_memory(volume, run.predictor, run.model.card, options)
 
 
-def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: Run, seconds: float) -> Row:
+def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: BatchContext, seconds: float) -> Row:
     grid = found.volume.grid
     details: dict[str, Any] = {
         "shape": list(found.volume.array.shape),
@@ -172,6 +179,6 @@ def own_words(error: Exception) -> str:
     if isinstance(error, BiounetError):
         return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
     if is_out_of_memory(error):
-        return shortage(error)
+        return describe_shortage(error)
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (hint: a defect of biounet, please report it)"

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from biounet.core import InputError, SettingsError, __version__, home
-from biounet.files import FileState, FoundImage, LeftOut, Readers, ReadOptions, hash_file, natural
+from biounet.core import InputError, SettingsError, __version__, home_folder
+from biounet.files import FileState, FoundImage, Readers, ReadOptions, SkippedFile, hash_file, natural_key
 from biounet.network import Model
 from biounet.reporting import Sizes
 from biounet.segmentation import SegmentOptions
@@ -62,7 +62,7 @@ class BatchOptions:
     shard: tuple[int, int] | None = None
     fail_fast: bool = False
     readers: Readers | None = None
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[SkippedFile, ...] = ()
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -194,7 +194,7 @@ def unescaped(text: str) -> str:
 
 def in_natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Key for sorting the names of images as their files are."""
-    return natural(Path(unescaped(name))), name
+    return natural_key(Path(unescaped(name))), name
 
 
 def is_in_shard(name: str, shard: tuple[int, int] | None) -> bool:
@@ -227,7 +227,7 @@ def unread(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
 
 def path_on_record(path: Path, out: Path) -> str:
     """Return how records in a folder name a path: from there, or from the user's home when only that is below it."""
-    path, out, user = path.absolute(), out.absolute(), home()
+    path, out, user = path.absolute(), out.absolute(), home_folder()
     if user and path.is_relative_to(user) and not out.is_relative_to(user):
         return f"~/{path.relative_to(user).as_posix()}"
     try:
@@ -257,18 +257,18 @@ def is_same(file: Path, known: InputFile, hash_of: Callable[[Path], str] = hash_
         return False
 
 
-def unknown_sizes(rows: Sequence[Row]) -> str:
+def describe_uncalibrated(rows: Sequence[Row]) -> str:
     """Say of how many images the pixel size is unknown; empty where it is known of all."""
     done = [row for row in rows if row.status != "failed"]
     unknown = sum(row.details.get("spacing") is None for row in done)
     return f"unknown in {unknown} of {len(done)} images" if unknown else ""
 
 
-def exit_code(rows: Sequence[Row]) -> int:
+def batch_exit_code(rows: Sequence[Row]) -> int:
     """Return 0 when all went well, 3 when some inputs failed, 4 when all did."""
-    return code_of(sum(row.status == "failed" for row in rows), len(rows))
+    return failure_exit_code(sum(row.status == "failed" for row in rows), len(rows))
 
 
-def code_of(bad: int, total: int) -> int:
+def failure_exit_code(bad: int, total: int) -> int:
     """Return the exit code when some of all inputs are bad."""
     return 0 if not bad else 4 if bad == total else 3

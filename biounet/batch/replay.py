@@ -14,13 +14,13 @@ from threading import Event
 from typing import Any, Literal
 
 from biounet.batch.manifest import Manifest, is_file
-from biounet.batch.process_image import Run, segment_file
+from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import (
     BatchOptions,
     InputFile,
     Record,
     Row,
-    code_of,
+    failure_exit_code,
     hash_settings,
     is_same,
     name_of,
@@ -33,7 +33,7 @@ from biounet.batch.summary import count_columns, software
 from biounet.core import DataSettings, InputError, LabelSettings, MachineError, ModelError, builtin_models
 from biounet.files import FoundImage, Readers, ReadOptions, find_images, hash_file
 from biounet.network import Model, predictor_of
-from biounet.reporting import OVERLAY, table_text
+from biounet.reporting import OVERLAY_SUFFIX, format_table
 from biounet.segmentation import SegmentOptions
 
 _MOST_THREADS = 1024
@@ -42,7 +42,7 @@ _SHOWN = 5  # rows that a message lists
 
 
 @dataclass(frozen=True)
-class Checked:
+class ReplayResult:
     """What came of an image when it was segmented again.
 
     Attributes
@@ -148,9 +148,9 @@ def verify(
     out: Path,
     model: Model,
     images: str | Path | None = None,
-    report: Callable[[Checked], None] = lambda checked: None,
+    report: Callable[[ReplayResult], None] = lambda checked: None,
     device: str | None = None,
-) -> list[Checked]:
+) -> list[ReplayResult]:
     """Segment every image of a folder of results again, and compare label images and tables bit for bit.
 
     The manifest, ``run.json``, ``counts.csv`` and ``report.html`` are compared with each other, too.
@@ -190,7 +190,7 @@ def verify(
     with Readers() as readers:
         for record in records:
             with tempfile.TemporaryDirectory() as room:
-                again = Run(model, predictor, Path(room), options, _threads_of(record), Event(), readers)
+                again = BatchContext(model, predictor, Path(room), options, _threads_of(record), Event(), readers)
                 known = (record.model, record.settings) == (run.model, settings)
                 checked = _check(record, out, again, there) if known else _differs(record, "other settings")
             results.append(checked)
@@ -212,16 +212,16 @@ def _inputs_of(
     return {name_of(image): image for image in mark_collisions(found)}
 
 
-def _compare_records(out: Path, run: RunFile, manifest: Manifest) -> Iterator[Checked]:
+def _compare_records(out: Path, run: RunFile, manifest: Manifest) -> Iterator[ReplayResult]:
     """Give the images of which the manifest and ``run.json`` say something else."""
     rows = {row.image: row for row in run.rows}
     for name in rows:
         if name not in manifest.records:
-            yield Checked(name, "missing", "its line in manifest.jsonl")
+            yield ReplayResult(name, "missing", "its line in manifest.jsonl")
     for name, record in manifest.records.items():
         if name not in rows:
             if not manifest.is_gone(record) and record.model == run.model:
-                yield Checked("run.json", "differs", f"nothing about {name}")
+                yield ReplayResult("run.json", "differs", f"nothing about {name}")
             continue
         pairs = {
             part: (getattr(record.row, part), getattr(rows[name], part)) for part in ("status", "count", "message")
@@ -229,28 +229,28 @@ def _compare_records(out: Path, run: RunFile, manifest: Manifest) -> Iterator[Ch
         pairs["outputs"] = (record.outputs, run.outputs[name])
         other = [part for part, (one, two) in pairs.items() if one != two]
         if other:
-            yield Checked("run.json", "differs", f"{name}: {', '.join(other)} not as in manifest.jsonl")
+            yield ReplayResult("run.json", "differs", f"{name}: {', '.join(other)} not as in manifest.jsonl")
 
 
-def _compare_tables(out: Path, run: RunFile) -> Iterator[Checked]:
+def _compare_tables(out: Path, run: RunFile) -> Iterator[ReplayResult]:
     """Give those files of the whole batch that are not what ``run.json`` says."""
     names = ("counts.csv", *(("report.html",) if run.options.overlay else ()))
     for name in names:
         path = out / name
         if not is_file(path):
-            yield Checked(name, "missing", "it is not there")
+            yield ReplayResult(name, "missing", "it is not there")
             continue
         other = _other_rows(path, run) if name == "counts.csv" else []
         if other:
             more = f" and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
-            yield Checked(name, "differs", f"{'; '.join(other[:_SHOWN])}{more}")
+            yield ReplayResult(name, "differs", f"{'; '.join(other[:_SHOWN])}{more}")
         elif hash_file(path) != run.tables.get(name):
-            yield Checked(name, "differs", "it was changed")
+            yield ReplayResult(name, "differs", "it was changed")
 
 
 def _other_rows(path: Path, run: RunFile) -> list[str]:
     """Return in which rows ``counts.csv`` is not what ``run.json`` says."""
-    expected = list(csv.reader(io.StringIO(table_text(count_columns(run.rows), excel=run.options.excel), newline="")))
+    expected = list(csv.reader(io.StringIO(format_table(count_columns(run.rows), excel=run.options.excel), newline="")))
     try:
         with path.open(encoding="utf-8", newline="") as file:  # a name may have a line end of its own
             found = list(csv.reader(file))
@@ -279,11 +279,11 @@ def _threads_of(record: Record) -> int:
     return threads if isinstance(threads, int) and 1 <= threads <= _MOST_THREADS else 1
 
 
-def _check(record: Record, out: Path, again: Run, there: dict[str, FoundImage]) -> Checked:
+def _check(record: Record, out: Path, again: BatchContext, there: dict[str, FoundImage]) -> ReplayResult:
     name = record.row.image
     image = there.get(name)
     if image is None or not os.path.lexists(image.path):
-        return Checked(name, "missing", "its input")
+        return ReplayResult(name, "missing", "its input")
     files, read = (image.path, *image.others), all(file.sha256 for file in record.inputs)
     if record.inputs and _have_changed(files, record.inputs, again):
         return _differs(record, "its input")
@@ -291,15 +291,19 @@ def _check(record: Record, out: Path, again: Run, there: dict[str, FoundImage]) 
     if "failed" in (made.row.status, record.row.status):
         said = record.row.message.removesuffix(KEPT)
         same = made.row.status == record.row.status and (made.row.message == said or not read)
-        return Checked(name, "same") if same else _differs(record, f"now {made.row.status} {made.row.message}".strip())
+        return (
+            ReplayResult(name, "same")
+            if same
+            else _differs(record, f"now {made.row.status} {made.row.message}".strip())
+        )
     absent = [path for path in record.outputs if not is_file(out / path)]
     if absent:
-        return Checked(name, "missing", ", ".join(absent))
+        return ReplayResult(name, "missing", ", ".join(absent))
     other = list(_others(record, made, out))
-    return _differs(record, ", ".join(other)) if other else Checked(name, "same")
+    return _differs(record, ", ".join(other)) if other else ReplayResult(name, "same")
 
 
-def _have_changed(files: Sequence[Path], known: Sequence[InputFile], run: Run) -> bool:
+def _have_changed(files: Sequence[Path], known: Sequence[InputFile], run: BatchContext) -> bool:
     """Whether files are not what they were; what was no file, such as a broken link, may still be none."""
     pairs = list(zip(files, known, strict=False))
     return len(files) != len(known) or any(
@@ -317,16 +321,16 @@ def _others(record: Record, made: Record, out: Path) -> Iterator[str]:
     for path, digest in record.outputs.items():
         if hash_file(out / path) != digest:
             yield f"{path} was changed"
-        elif not path.endswith(OVERLAY) and made.outputs.get(path) != digest:
+        elif not path.endswith(OVERLAY_SUFFIX) and made.outputs.get(path) != digest:
             yield path
     if (made.row.status, made.row.count) != (record.row.status, record.row.count):
         yield f"status and count: {made.row.status}, {made.row.count}"
 
 
-def _differs(record: Record, what: str) -> Checked:
-    return Checked(record.row.image, "differs", what)
+def _differs(record: Record, what: str) -> ReplayResult:
+    return ReplayResult(record.row.image, "differs", what)
 
 
-def code_of_checks(results: list[Checked]) -> int:
+def replay_exit_code(results: list[ReplayResult]) -> int:
     """Return 0 when all images are the same, 3 when some are not, 4 when none is."""
-    return code_of(sum(checked.status != "same" for checked in results), len(results))
+    return failure_exit_code(sum(checked.status != "same" for checked in results), len(results))

@@ -18,11 +18,11 @@ from threading import Event, Lock
 
 import torch
 
-from biounet.batch.locks import Claims
+from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest, are_there, exist, is_file
 from biounet.batch.own_process import segment_apart
 from biounet.batch.ownership import Ownership, is_own_table, refuse_foreign_tables
-from biounet.batch.process_image import Run, segment_file
+from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import (
     BatchOptions,
     Record,
@@ -34,11 +34,11 @@ from biounet.batch.records import (
     settings_of,
 )
 from biounet.batch.summary import NAMES, write_summary
-from biounet.core import MachineError, Stopped, cores_given
-from biounet.files import FoundImage, Readers, find_parts
+from biounet.core import MachineError, Stopped, available_cores
+from biounet.files import FoundImage, Readers, find_temporary_files
 from biounet.network import Model, Predictor, predictor_of
-from biounet.reporting import make_folder, output_paths, refuse_among_images, remove_files, remove_parts
-from biounet.tiling import end_if
+from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
+from biounet.tiling import raise_if_stopped
 
 _SHOWN = 3  # names that a message lists
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ KEPT = "; what an earlier run gave is still there"
 class _Folder:
     """The output folder as this process sees it: claims, what is done, what is whose, what killed processes left."""
 
-    claims: Claims
+    claims: Locks
     manifest: Manifest
     own: Ownership
     parts: dict[Path, list[Path]]
@@ -97,7 +97,7 @@ def segment_batch(
     """
     options, stop = options or BatchOptions(), stop or Event()
     images = mark_collisions(images)
-    refuse_among_images(images, out)
+    check_output_folder(images, out)
     make_folder(out)
     refuse_foreign_tables(out, options, NAMES)
     predictor = predictor_of(model, options.device)
@@ -105,8 +105,8 @@ def segment_batch(
     jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()
     options = replace(options, device=str(predictor.device), jobs=jobs)
     each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    with Claims(out, stop) as claims, nullcontext(options.readers) if options.readers else Readers(jobs) as readers:
-        run = Run(model, predictor, out, options, each, stop, readers, apart=segment_apart)
+    with Locks(out, stop) as claims, nullcontext(options.readers) if options.readers else Readers(jobs) as readers:
+        run = BatchContext(model, predictor, out, options, each, stop, readers, apart=segment_apart)
         folder = _open(run, claims, mine)
         try:
             done = _work_through(mine, run, folder, report)
@@ -117,18 +117,18 @@ def segment_batch(
     return [done[name].row for name in map(name_of, images) if name in done]
 
 
-def _open(run: Run, claims: Claims, mine: Sequence[FoundImage]) -> _Folder:
+def _open(run: BatchContext, claims: Locks, mine: Sequence[FoundImage]) -> _Folder:
     """Make the output folder that of a run, or refuse it."""
     manifest = Manifest(run.out)
     own = Ownership(run.out, claims, manifest, run.options.overwrite, run.hash_input)
     own.occupy(run.model, settings_of(run.model, run.options))
     own.refuse_other_inputs(mine)
     own.begin_shard(run.options.shard)
-    return _Folder(claims, manifest, own, find_parts(run.out))
+    return _Folder(claims, manifest, own, find_temporary_files(run.out))
 
 
 def _left_by_others(
-    images: Sequence[FoundImage], done: Mapping[str, Record], run: Run, folder: _Folder
+    images: Sequence[FoundImage], done: Mapping[str, Record], run: BatchContext, folder: _Folder
 ) -> list[FoundImage]:
     """Return what is left to do when this is the last of all shards, such as images that came in after the others."""
     shard = run.options.shard
@@ -144,7 +144,7 @@ def _left_by_others(
 
 
 def _work_through(
-    images: Sequence[FoundImage], run: Run, folder: _Folder, report: Callable[[Row], None]
+    images: Sequence[FoundImage], run: BatchContext, folder: _Folder, report: Callable[[Row], None]
 ) -> dict[str, Record]:
     """Return the records of all images, or up to the first failure; those that others work on come last."""
     done: dict[str, Record] = {}
@@ -178,7 +178,7 @@ def _work_through(
     return done
 
 
-def _run_all(tasks: Sequence[Callable[[], None]], run: Run) -> None:
+def _run_all(tasks: Sequence[Callable[[], None]], run: BatchContext) -> None:
     """Run tasks side by side; after the first error, none of those that wait begins."""
     with ThreadPoolExecutor(run.options.jobs) as pool:
         try:
@@ -194,17 +194,17 @@ class _FirstFailure(Stopped):
     pass
 
 
-def _record_of(image: FoundImage, run: Run, folder: _Folder, patient: bool) -> Record | None:
+def _record_of(image: FoundImage, run: BatchContext, folder: _Folder, patient: bool) -> Record | None:
     """Return the record of an image, from the manifest or made now; None where another process is at it."""
     name = name_of(image)
-    end_if(run.stop)
+    raise_if_stopped(run.stop)
     if patient:
         folder.claims.wait(name, run.stop)
     elif not folder.claims.take(name):
         return None
     try:
         folder.manifest.refresh()
-        remove_parts(output_paths(image, run.out), folder.parts)
+        remove_temporary_files(output_paths(image, run.out), folder.parts)
         # What failed in an earlier run is tried again; what failed in another process a moment ago is not.
         record = _known(image, run, folder, failed=name in folder.manifest.fresh)
         return record or _make(image, run, folder)
@@ -212,7 +212,7 @@ def _record_of(image: FoundImage, run: Run, folder: _Folder, patient: bool) -> R
         folder.claims.release(name)
 
 
-def _make(image: FoundImage, run: Run, folder: _Folder) -> Record:
+def _make(image: FoundImage, run: BatchContext, folder: _Folder) -> Record:
     """Segment an image and append its record; what it had before goes where something new came, and stays otherwise."""
     name = name_of(image)
     if not folder.claims.is_there():
@@ -232,7 +232,7 @@ def _removed(out: Path) -> MachineError:
     return MachineError("was removed while the batch ran", path=out, hint="the same command makes again what is lost")
 
 
-def _known(image: FoundImage, run: Run, folder: _Folder, *, failed: bool) -> Record | None:
+def _known(image: FoundImage, run: BatchContext, folder: _Folder, *, failed: bool) -> Record | None:
     """Return the record of an image if it says what would come out now; that of one that failed only on request."""
     name = name_of(image)
     record = _on_record(name, run, folder)
@@ -246,7 +246,7 @@ def _known(image: FoundImage, run: Run, folder: _Folder, *, failed: bool) -> Rec
     return record if there and _same_inputs(image, record, run) else None
 
 
-def _on_record(name: str, run: Run, folder: _Folder) -> Record | None:
+def _on_record(name: str, run: BatchContext, folder: _Folder) -> Record | None:
     """Return the record of an image with this model and these settings, if its outputs exist; they are not read."""
     record = folder.manifest.records.get(name)
     known = record is not None and (record.model, record.settings) == (run.model.sha256, run.settings)
@@ -257,13 +257,13 @@ def _names_own(record: Record, image: FoundImage, out: Path) -> bool:
     return {out / path for path in record.outputs} <= set(output_paths(image, out))
 
 
-def _same_inputs(image: FoundImage, record: Record, run: Run) -> bool:
+def _same_inputs(image: FoundImage, record: Record, run: BatchContext) -> bool:
     files = (image.path, *image.others)
     pairs = zip(files, record.inputs, strict=False)
     return len(files) == len(record.inputs) and all(is_same(file, known, run.hash_input) for file, known in pairs)
 
 
-def _summarise(done: Mapping[str, Record], run: Run, folder: _Folder, started: float) -> None:
+def _summarise(done: Mapping[str, Record], run: BatchContext, folder: _Folder, started: float) -> None:
     """Write the tables of all images that have a record: those of other shards and earlier runs are not lost."""
     if not folder.claims.is_there() or not all(exist(record, run.out) for record in done.values()):
         raise _removed(run.out)
@@ -274,7 +274,7 @@ def _summarise(done: Mapping[str, Record], run: Run, folder: _Folder, started: f
         records = known | dict(done)
         _say_what_is_dropped(folder.manifest, records)
         refuse_foreign_tables(run.out, run.options, NAMES)
-        remove_parts([run.out / name for name in NAMES], folder.parts)
+        remove_temporary_files([run.out / name for name in NAMES], folder.parts)
         in_order = [records[name] for name in sorted(records, key=in_natural_order)]
         write_summary(in_order, run.model, run.out, run.options, started)
         if not run.options.overlay and is_own_table(run.out / "report.html"):  # of results with overlays
@@ -314,5 +314,5 @@ def _collided(image: FoundImage, group: Sequence[FoundImage]) -> FoundImage:
 
 def _jobs(wanted: int | None, images: int, predictor: Predictor) -> int:
     if wanted is None:
-        wanted = cores_given() if predictor.device.type == "cpu" else 2
+        wanted = available_cores() if predictor.device.type == "cpu" else 2
     return max(1, min(wanted, images, 32))

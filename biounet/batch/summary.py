@@ -19,17 +19,17 @@ from biounet.batch.records import (
     BatchOptions,
     Record,
     Row,
+    describe_uncalibrated,
     escaped,
     hash_settings,
     path_on_record,
     settings_of,
-    unknown_sizes,
 )
-from biounet.core import __version__, home
-from biounet.files import hash_file, together, write_text
+from biounet.core import __version__, home_folder
+from biounet.files import atomic_group, hash_file, write_text
 from biounet.measurement import Columns
 from biounet.network import Model, has_fast_bfloat16, has_fast_int8
-from biounet.reporting import OVERLAY, ReportRow, write_report, write_table
+from biounet.reporting import OVERLAY_SUFFIX, ReportRow, write_report, write_table
 
 NAMES = ("counts.csv", "run.json", "report.html")
 
@@ -45,7 +45,7 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
         When the batch began, in seconds of `time.time`.
     """
     rows = [record.row for record in records]
-    with together() as parts:
+    with atomic_group() as parts:
         write_table(out / "counts.csv", count_columns(rows), excel=options.excel)
         if options.overlay:
             shown = [
@@ -53,7 +53,7 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
                 for row in rows
             ]
             title = f"{model.card.recipe.name}: {len(rows)} images"
-            unknown = unknown_sizes(rows)
+            unknown = describe_uncalibrated(rows)
             shown_settings = _shown_settings(model, options) | ({"pixel size": unknown} if unknown else {})
             write_report(out / "report.html", shown, title=title, settings=shown_settings)
         run = _run_record(records, model, out, options, started)
@@ -113,7 +113,7 @@ def _run_record(
 
 
 def _without_home(argument: str) -> str:
-    user = home()
+    user = home_folder()
     return argument if user is None else argument.replace(str(user), "~")
 
 
@@ -140,4 +140,4 @@ def _shown_settings(model: Model, options: BatchOptions) -> dict[str, str]:
 
 
 def _overlay_of(row: Row) -> str | None:
-    return next((path for path in row.outputs if path.endswith(OVERLAY)), None)
+    return next((path for path in row.outputs if path.endswith(OVERLAY_SUFFIX)), None)

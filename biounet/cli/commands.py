@@ -26,20 +26,20 @@ from biounet.core import (
     MachineError,
     SettingsError,
     Stopped,
-    code_after,
-    end_on_signals,
+    check_address_space,
+    check_working_folder,
+    describe_shortage,
+    exit_on_signals,
+    interrupt_on_signals,
     is_out_of_memory,
-    leave_on_signals,
-    refuse_little_room,
-    refuse_lost_folder,
-    shortage,
+    signal_exit_code,
     stop_on_signals,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from biounet.batch import BatchOptions, Checked
+    from biounet.batch import BatchOptions, ReplayResult
     from biounet.files import FoundImage
     from biounet.network import Card, Model
 
@@ -85,16 +85,16 @@ def segment(
     json_lines: given.Json = False,
 ) -> None:
     """Find, count and measure the objects of images."""
-    refuse_little_room()
-    from biounet.files import Readers, describe_left_out, search_images
+    check_address_space()
+    from biounet.files import Readers, describe_skipped, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part = given.parse_shard(shard)
     # Their processes start while this one imports torch.
     with Readers(0 if dry_run else given.count_readers(images, jobs)) as readers:
         from biounet.api import load
-        from biounet.batch import BatchOptions, exit_code, segment_batch, unknown_sizes
-        from biounet.reporting import refuse_among_images
+        from biounet.batch import BatchOptions, batch_exit_code, describe_uncalibrated, segment_batch
+        from biounet.reporting import check_output_folder
         from biounet.segmentation import SegmentOptions
 
         segmenter = load(model, device)
@@ -105,7 +105,7 @@ def segment(
         left_out = tuple(search.left_out)
         options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out, overwrite)
         if dry_run:
-            refuse_among_images(search.images, out)
+            check_output_folder(search.images, out)
             raise typer.Exit(_preview(search.images, segmenter.model, options, json_lines))
         show = partial(show_row, quiet=quiet, json_lines=json_lines)
         with stop_on_signals() as stop:
@@ -113,27 +113,27 @@ def segment(
                 rows = segment_batch(search.images, segmenter.model, out, options, show, stop)
             except Stopped as error:
                 say(f"stopped: {error}; the same command continues", sys.stderr)
-                raise typer.Exit(code_after(stop.number)) from None
+                raise typer.Exit(signal_exit_code(stop.number)) from None
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
         say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
-        if unknown := unknown_sizes(rows):
+        if unknown := describe_uncalibrated(rows):
             say(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
     if not quiet and (surprising := [file for file in left_out if not file.expected]):
-        say(describe_left_out(surprising), sys.stderr)
-    raise typer.Exit(exit_code(rows))
+        say(describe_skipped(surprising), sys.stderr)
+    raise typer.Exit(batch_exit_code(rows))
 
 
 def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, json_lines: bool) -> int:
     """Show what a batch would do, and return the exit code."""
-    from biounet.batch import code_of, preview
+    from biounet.batch import failure_exit_code, preview
 
     seen = preview(images, model, options)
     say_lines(preview_text(seen, options.left_out, json_lines))
     for row in seen:
         if row.failed:
             say(f"ERROR {row.image}: {row.message}", sys.stderr)
-    return code_of(sum(row.failed for row in seen), len(seen))
+    return failure_exit_code(sum(row.failed for row in seen), len(seen))
 
 
 @app.command()
@@ -146,21 +146,21 @@ def verify(
     json_lines: given.Json = False,
 ) -> None:
     """Segment the images of results again and compare bit for bit."""
-    refuse_little_room()
+    check_address_space()
     from biounet.api import load
-    from biounet.batch import code_of_checks, find_model, read_run
+    from biounet.batch import find_model, read_run, replay_exit_code
     from biounet.batch import verify as verify_results
 
     run = read_run(out)
     segmenter = load(find_model(run) if model is None else model)
 
-    def report(checked: Checked) -> None:
+    def report(checked: ReplayResult) -> None:
         if json_lines:
             say(json.dumps(vars(checked)))
         elif not quiet or checked.status != "same":
             say(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
 
-    code = code_of_checks(verify_results(out, segmenter.model, images, report, device))
+    code = replay_exit_code(verify_results(out, segmenter.model, images, report, device))
     if code and run.differences():
         say(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
     raise typer.Exit(code)
@@ -189,10 +189,10 @@ def train(
 ) -> None:
     """Train a model on annotated images."""
     began = time.perf_counter()  # torch and MONAI take seconds of the budget to import
-    refuse_little_room()
+    check_address_space()
     from biounet import api
     from biounet.core import find_recipe, read_recipe
-    from biounet.training import Run, write_history
+    from biounet.training import TrainOptions, write_history
 
     job = read_recipe(find_recipe(recipe))
     options = given.read_options(axes, spacing, channel, plane, job.data.dims)
@@ -200,7 +200,7 @@ def train(
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     warner = Warner()
     with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
-        run = Run(device, workers, checkpoint, resume, report, stop, warner, began)
+        run = TrainOptions(device, workers, checkpoint, resume, report, stop, warner, began)
         try:
             segmenter = api.train(
                 job,
@@ -215,7 +215,7 @@ def train(
             )
         except Stopped as error:
             say(f"stopped: {error}; the same command with --resume continues", sys.stderr)
-            raise typer.Exit(code_after(stop.number)) from None
+            raise typer.Exit(signal_exit_code(stop.number)) from None
     segmenter.save(out)
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)
@@ -249,7 +249,7 @@ def evaluate(
     json_lines: given.Json = False,
 ) -> None:
     """Compare results with annotations."""
-    from biounet.batch import code_of
+    from biounet.batch import failure_exit_code
     from biounet.core import find_recipe, read_recipe
     from biounet.evaluation import evaluate_folders
 
@@ -267,7 +267,7 @@ def evaluate(
         say(f"NOTE {note}", sys.stderr)
     for problem in figures.failed:
         say(f"ERROR {problem}", sys.stderr)
-    raise typer.Exit(code_of(len(figures.failed), len({row["case"] for row in figures.cases})))
+    raise typer.Exit(failure_exit_code(len(figures.failed), len({row["case"] for row in figures.cases})))
 
 
 @app.command()
@@ -328,9 +328,9 @@ def demo(
     json_lines: given.Json = False,
 ) -> None:
     """Segment the samples with the built-in model."""
-    refuse_little_room()
+    check_address_space()
     from biounet.api import load
-    from biounet.batch import BatchOptions, exit_code, segment_batch
+    from biounet.batch import BatchOptions, batch_exit_code, segment_batch
     from biounet.core import sample_folder
     from biounet.files import find_images
 
@@ -346,15 +346,15 @@ def demo(
     if not json_lines:
         say_lines(table(shown))
         say(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
-    raise typer.Exit(exit_code(rows))
+    raise typer.Exit(batch_exit_code(rows))
 
 
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
-    end_on_signals()
+    interrupt_on_signals()
     show_any_text()
     try:
-        refuse_lost_folder()
+        check_working_folder()
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, Abort):
         code = 130
@@ -363,7 +363,7 @@ def main() -> None:
             raise
         code = _report(error)
     finally:
-        leave_on_signals()  # the interpreter would say where it was on its way out
+        exit_on_signals()  # the interpreter would say where it was on its way out
     raise SystemExit(code or 0)
 
 
@@ -374,7 +374,7 @@ def _report(error: Exception) -> int:
     elif isinstance(error, TyperException):
         text, code = error.format_message(), SettingsError.exit_code
     elif is_out_of_memory(error):
-        text, code = shortage(error), MachineError.exit_code
+        text, code = describe_shortage(error), MachineError.exit_code
     elif isinstance(error, OSError):
         text, code = str(MachineError(error.strerror or str(error), path=error.filename)), MachineError.exit_code
     else:

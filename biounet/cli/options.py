@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from biounet.core import SettingsError, cores_given
+from biounet.core import SettingsError, available_cores
 
 if TYPE_CHECKING:
     from biounet.files import ReadOptions
@@ -108,7 +108,7 @@ def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
 def count_readers(images: Sequence[str], jobs: int | None) -> int:
     """Return how many images are probably read at a time, before they are looked for."""
     files = len(images) if all(map(os.path.isfile, images)) else _MOST_READERS
-    return min(jobs or cores_given(), files, _MOST_READERS)
+    return min(jobs or available_cores(), files, _MOST_READERS)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

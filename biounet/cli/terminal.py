@@ -13,17 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from biounet.core import MachineError, visible
+from biounet.core import MachineError, printable
 
 if TYPE_CHECKING:
     from biounet.batch import Preview, Row
-    from biounet.files import LeftOut
+    from biounet.files import SkippedFile
     from biounet.training import Progress
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print one line, whatever names are in it; errors as of `say_lines`."""
-    say_lines(visible(text), stream)
+    say_lines(printable(text), stream)
 
 
 def say_lines(text: str, stream: TextIO | None = None) -> None:
@@ -94,24 +94,24 @@ def _describe(progress: Progress) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return the text of a table whose columns are as wide as their widest cell."""
-    rows = [[visible(cell) for cell in row] for row in rows]
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def preview_text(rows: Sequence[Preview], left_out: Sequence[LeftOut], as_json: bool) -> str:
+def preview_text(rows: Sequence[Preview], left_out: Sequence[SkippedFile], as_json: bool) -> str:
     """Return what is shown of what a batch would do: a table, or JSON with one object per line.
 
     Files that are left out come after it, one by one.
     """
-    from biounet.batch import HEADER
+    from biounet.batch import PREVIEW_HEADER
 
     if as_json:
         other = [json.dumps({"left_out": str(file.path), "reason": file.reason}) for file in left_out]
         return "\n".join([*(json.dumps(vars(row)) for row in rows), *other])
     other = [f"left out: {file.path} ({file.reason})" for file in left_out]
-    return "\n".join([table([HEADER, *(row.as_row() for row in rows if not row.failed)]), *other])
+    return "\n".join([table([PREVIEW_HEADER, *(row.as_row() for row in rows if not row.failed)]), *other])
 
 
 def show_row(row: Row, quiet: bool, json_lines: bool) -> None:

@@ -61,7 +61,7 @@ class Annotation:
         return np.asarray(self.labels != UNLABELLED)
 
 
-def only_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = ()) -> NDArray[np.int32]:
+def keep_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = ()) -> NDArray[np.int32]:
     """Return labels of which only some slices are labelled.
 
     Parameters
@@ -90,7 +90,7 @@ def only_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = (
     return np.where(np.expand_dims(labelled, others), labels, np.int32(UNLABELLED))
 
 
-def refuse_absent(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
+def check_all_present(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
     """Refuse annotations in which something that is to be learned never occurs.
 
     Parameters
@@ -111,7 +111,7 @@ def refuse_absent(values: Collection[int], regions: Mapping[str, Collection[int]
         raise InputError(f"no annotation has {', '.join(absent)}", hint=hint)
 
 
-def refuse_one_sided(values: Collection[int], kind: Kind) -> None:
+def check_both_sides(values: Collection[int], kind: Kind) -> None:
     """Refuse annotations that show no object, or nothing but objects: what is everywhere cannot be told from nothing.
 
     Parameters
@@ -139,7 +139,7 @@ def refuse_one_sided(values: Collection[int], kind: Kind) -> None:
         raise InputError("no annotation has background: everything would become an object", hint=hint)
 
 
-def refuse_parts(whole: Iterable[bool | None]) -> None:
+def check_any_whole(whole: Iterable[bool | None]) -> None:
     """Refuse annotations of instances in which every object meets unlabelled space.
 
     Parameters

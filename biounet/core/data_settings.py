@@ -124,7 +124,7 @@ class DataSettings(Settings):
         for name, values in self.regions.items():
             if not values or not all(1 <= value <= len(self.classes) for value in values):
                 raise ValueError(f"regions.{name} = {list(values)}: classes from 1 to {len(self.classes)}")
-        unclear = [name for name in self.regions if own_value(self.regions, name) is None]
+        unclear = [name for name in self.regions if region_label(self.regions, name) is None]
         if unclear:
             raise ValueError(f"regions.{unclear[0]}: the regions after it hold all of its classes")
         for case, names in self.unknown.items():
@@ -170,7 +170,7 @@ class DataSettings(Settings):
         return self.kind != "instances" and not self.overlapping
 
 
-def own_value(regions: Mapping[str, tuple[int, ...]], name: str) -> int | None:
+def region_label(regions: Mapping[str, tuple[int, ...]], name: str) -> int | None:
     """Return the first class of a region that no region after it has: what its voxels are called."""
     names = list(regions)
     inner = {value for other in names[names.index(name) + 1 :] for value in regions[other]}

@@ -12,7 +12,7 @@ from os import PathLike
 _JOINERS = "\u200c\u200d"  # invisible, and part of words of some languages
 
 
-def visible(text: str) -> str:
+def printable(text: str) -> str:
     """Return text of one line that does to a terminal what it looks like, whatever a file is called.
 
     Control characters, line ends and what turns the direction of writing are escaped as in Python.
@@ -50,7 +50,7 @@ class BiounetError(Exception):
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path is not None else ""
         hint = f" (hint: {self.hint})" if self.hint else ""
-        return visible(where) + visible(" ".join(f"{self.cause}{hint}".split("\n")))
+        return printable(where) + printable(" ".join(f"{self.cause}{hint}".split("\n")))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling, and errors cross process borders.
@@ -73,7 +73,7 @@ class InputError(BiounetError, ValueError):
     exit_code = 4
 
 
-class EndedError(InputError):
+class WorkerDiedError(InputError):
     """The process that worked on one image was ended from outside; others go on."""
 
 

@@ -36,14 +36,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | ImportError | OSError) and any(words in str(error) for words in _NO_ROOM)
 
 
-def shortage(error: BaseException) -> str:
+def describe_shortage(error: BaseException) -> str:
     """Return what there is too little of when `is_out_of_memory` holds for an error, in words for the user."""
     if _NO_THREAD in str(error):  # the system does not say which of the two it is
         return "no further thread can be started: the limit of processes (ulimit -u) or of memory is reached"
     return "not enough memory"
 
 
-def cores_given() -> int:
+def available_cores() -> int:
     """Return how many cores this process may use: by its affinity, and by the quota of its container or job."""
     try:
         cores = len(os.sched_getaffinity(0))
@@ -52,7 +52,7 @@ def cores_given() -> int:
     return max(1, min(cores, math.ceil(_quota())))
 
 
-def memory_free() -> int | None:
+def free_memory() -> int | None:
     """Return how many bytes this process can still take; None where the machine does not say it.
 
     The least of what the machine has, what the container or job may take, and what a limit of addresses (``ulimit -v``)
@@ -62,12 +62,12 @@ def memory_free() -> int | None:
     return max(0, min(known)) if known else None
 
 
-def addresses_free() -> int | None:
+def free_address_space() -> int | None:
     """Return how many bytes of addresses a limit (``ulimit -v``) leaves to this process; None where there is none."""
     return next(iter(_addresses()), None)
 
 
-def refuse_little_room() -> None:
+def check_address_space() -> None:
     """Refuse to begin where a limit of addresses ends the program before it could say what is wrong.
 
     Raises
@@ -75,7 +75,7 @@ def refuse_little_room() -> None:
     MachineError
         If ``ulimit -v`` leaves less than the libraries take.
     """
-    left = addresses_free()
+    left = free_address_space()
     if left is not None and left < _PROGRAM:
         cause = f"not enough memory: the program takes {_PROGRAM / 2**30:.2g} GiB of addresses"
         raise MachineError(f"{cause}, and {left / 2**30:.2g} GiB are left (ulimit -v)", hint="raise the limit")
@@ -88,7 +88,7 @@ def _machine() -> Iterator[int]:
                 yield int(line.split()[1]) * 1024
 
 
-def home() -> Path | None:
+def home_folder() -> Path | None:
     """Return the user's home; None where there is none, as in a container that runs as a user it does not know."""
     try:
         return Path.home()
@@ -96,7 +96,7 @@ def home() -> Path | None:
         return None
 
 
-def refuse_lost_folder() -> None:
+def check_working_folder() -> None:
     """Refuse to work in a folder that was removed: libraries would end the process with words of their own.
 
     Raises

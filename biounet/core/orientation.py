@@ -61,7 +61,7 @@ class Orientation:
         return array[(..., *ends)]
 
 
-def orientation_of(grid: Grid) -> Orientation:
+def canonical_transform(grid: Grid) -> Orientation:
     """Return what brings arrays on a grid to the canonical order: nothing where it does not say where its axes lead."""
     if grid.axcodes is None:
         return Orientation(tuple(range(grid.dims)), (False,) * grid.dims)
@@ -73,7 +73,7 @@ def orientation_of(grid: Grid) -> Orientation:
 
 def canonical_grid(grid: Grid) -> Grid:
     """Return where the voxels are in the canonical order; without the header, which holds for the stored one."""
-    way = orientation_of(grid)
+    way = canonical_transform(grid)
     if not way.changes:
         return grid
     spacing = None if grid.spacing is None else tuple(grid.spacing[axis] for axis in way.axes)
@@ -103,13 +103,13 @@ def canonical_volume(volume: Volume) -> Volume:
 
     Sums over an array depend in their last bits on the order in memory: so the results of all 48 orders are the same.
     """
-    way = orientation_of(volume.grid)
+    way = canonical_transform(volume.grid)
     if not way.changes:
         return volume
     return replace(volume, array=np.ascontiguousarray(way.apply(volume.array)), grid=canonical_grid(volume.grid))
 
 
-def orientation_stated(grids: Iterable[Grid]) -> Literal["RAS", "as stored"]:
+def stated_orientation(grids: Iterable[Grid]) -> Literal["RAS", "as stored"]:
     """Return what the card of a model says that was trained on images with these grids."""
     return CANONICAL if any(grid.axcodes is not None for grid in grids) else AS_STORED
 

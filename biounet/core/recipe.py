@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from biounet.core.data_settings import DataSettings, Settings, own_value
+from biounet.core.data_settings import DataSettings, Settings
 from biounet.core.errors import SettingsError
 from biounet.core.settings import (
     AugmentSettings,
@@ -24,22 +24,6 @@ from biounet.core.settings import (
     TargetSettings,
     TrainSettings,
 )
-
-__all__ = [
-    "AugmentSettings",
-    "DataSettings",
-    "LabelSettings",
-    "LossSettings",
-    "NetworkSettings",
-    "NormaliseSettings",
-    "Recipe",
-    "Settings",
-    "TargetSettings",
-    "TrainSettings",
-    "own_value",
-    "parse_recipe",
-    "read_recipe",
-]
 
 
 class Recipe(Settings):

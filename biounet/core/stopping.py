@@ -26,7 +26,7 @@ class Stop(threading.Event):
     number = 0
 
 
-def code_after(number: int) -> int:
+def signal_exit_code(number: int) -> int:
     """Return the exit code after a signal: 128 + its number as shells have it; after SIGUSR1 75, "try again".
 
     SIGUSR1 is how a cluster says that it needs the machine.
@@ -34,25 +34,25 @@ def code_after(number: int) -> int:
     return _TRY_AGAIN if number == _USR1 else 128 + number
 
 
-def leave_on_signals() -> None:
+def exit_on_signals() -> None:
     """Let every further signal end the process at once, without a word."""
     for number in SIGNALS:
         signal.signal(number, _leave)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os._exit(code_after(number))  # temporary files stay behind: the next run removes them
+    os._exit(signal_exit_code(number))  # temporary files stay behind: the next run removes them
 
 
-def end_on_signals() -> None:
+def interrupt_on_signals() -> None:
     """Let the first signal end the program where it stands, and the second end the process at once."""
     for number in SIGNALS:
         signal.signal(number, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    leave_on_signals()
-    raise SystemExit(code_after(number))
+    exit_on_signals()
+    raise SystemExit(signal_exit_code(number))
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def stop_on_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        leave_on_signals()
+        exit_on_signals()
         stop.number = number
         stop.set()
 

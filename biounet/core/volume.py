@@ -142,7 +142,7 @@ def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def apart(one: Grid, other: Grid) -> str:
+def grid_mismatch(one: Grid, other: Grid) -> str:
     """Say how far two grids differ; empty where no voxel lies a thousandth of a voxel off, as far as both say it."""
     if one.shape != other.shape:
         return f"{_times(other.shape)} voxels, not {_times(one.shape)}"

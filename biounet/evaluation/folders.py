@@ -18,14 +18,14 @@ from biounet.evaluation.region_scores import Regions, RegionScore, score_regions
 from biounet.evaluation.scores import ClassEvaluation, Evaluation, LesionFigures, Row, SurfaceFigures, mean, ratio
 from biounet.files import (
     ReadOptions,
-    kind_of_labels,
+    grid_of_labels,
+    grids_of_pair,
     pair_results,
-    place_of_labels,
-    place_of_pair,
     read_annotation,
+    read_label_kind,
     read_labels,
     stem_of,
-    unknown_regions,
+    undrawn_regions,
 )
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ def _evaluate_objects(
             hint = "compare them by a recipe of kind = 'classes'"
             raise InputError("holds classes, not objects", path=pair[1], hint=hint)
         true, found = _read_pair(*pair, data, options)
-        notes.extend(place_of_pair(*pair, true.shape, options)[1])
+        notes.extend(grids_of_pair(*pair, true.shape, options)[1])
         return tally(true, found), _overlap(true, found)
 
     done, failed = _each(pairs, compare)
@@ -182,9 +182,9 @@ def _evaluate_classes(
         true, found = _read_pair(*pair, data, options)
         if whole:
             true, found = np.minimum(true, 1), np.minimum(found, 1)
-        grid, remarks = place_of_pair(*pair, true.shape, options)
+        grid, remarks = grids_of_pair(*pair, true.shape, options)
         notes.extend(remarks)
-        unknown, nothing = unknown_regions(pair[0], data), RegionScore()
+        unknown, nothing = undrawn_regions(pair[0], data), RegionScore()
         known = zip(asked.values, score_regions(true, found, asked, grid), strict=True)
         return [nothing if name in unknown else score for name, score in known], grid
 
@@ -277,7 +277,7 @@ def _doubt_ids(figures: Evaluation, overlaps: Sequence[RegionScore]) -> tuple[st
 
 def _kind_of(found: Path) -> ResultKind | None:
     """Return what the values of a result are: as it says itself, or else as the table beside it does."""
-    kind = kind_of_labels(found)
+    kind = read_label_kind(found)
     table = found.with_name(f"{stem_of(found).removesuffix('_labels')}_objects.csv")
     if kind is not None or not table.is_file():
         return kind
@@ -431,7 +431,7 @@ def _read_pair(
     truth: Path, predicted: Path, data: DataSettings, options: ReadOptions | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     found = read_labels(predicted, options)
-    order = place_of_labels(predicted, found.shape, options) if found.ndim == 3 else None
+    order = grid_of_labels(predicted, found.shape, options) if found.ndim == 3 else None
     true = read_annotation(truth, data, options=options, order=order).labels
     if true.shape != found.shape:
         raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)

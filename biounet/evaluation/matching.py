@@ -71,7 +71,7 @@ class Overlaps:
         return np.asarray(candidates[np.unique(self.predicted_of[candidates], return_index=True)[1]])
 
 
-def match(truth: NDArray[Any], predicted: NDArray[Any]) -> Overlaps:
+def match_objects(truth: NDArray[Any], predicted: NDArray[Any]) -> Overlaps:
     """Find the overlaps of two label images.
 
     Parameters
@@ -188,7 +188,7 @@ def tally(truth: NDArray[Any], predicted: NDArray[Any]) -> Tally:
     InputError
         If the shapes differ.
     """
-    overlaps = match(truth, predicted)
+    overlaps = match_objects(truth, predicted)
     iou, matches = overlaps.iou, overlaps.matches()
     quality, excused = iou[matches], overlaps.excused[overlaps.predicted_of[matches]]
     judged = int(np.count_nonzero(~overlaps.excused))

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import ROUNDING, UNLABELLED, Grid, InputError, SettingsError
-from biounet.evaluation.matching import match
-from biounet.measurement import fewest_voxels
+from biounet.evaluation.matching import match_objects
+from biounet.measurement import min_lesion_voxels
 
 Mask = NDArray[np.bool_]
 
@@ -105,7 +105,7 @@ def score_regions(
     table = _confusion(truth, predicted, regions.classes)
     dense = int(table.sum()) == truth.size
     scores = []
-    fewest = 1 if grid is None else fewest_voxels(regions.min_lesion_mm3, grid)
+    fewest = 1 if grid is None else min_lesion_voxels(regions.min_lesion_mm3, grid)
     for own in map(list, regions.values.values()):
         shared, true, found = int(table[own][:, own].sum()), int(table[own].sum()), int(table[:, own].sum())
         if grid is None or not dense:
@@ -195,7 +195,9 @@ def compare_lesions(truth: Mask, predicted: Mask, min_voxels: int = 1) -> Lesion
     from scipy import ndimage  # slow to import
 
     touching = np.ones((3,) * truth.ndim)
-    pairs = match(*(_without_small(ndimage.label(mask, touching)[0], min_voxels) for mask in (truth, predicted)))
+    pairs = match_objects(
+        *(_without_small(ndimage.label(mask, touching)[0], min_voxels) for mask in (truth, predicted))
+    )
     number = len(pairs.truth_ids)
     shared = np.bincount(pairs.truth_of, pairs.shared, number)
     partners = np.bincount(pairs.truth_of, pairs.predicted_sizes[pairs.predicted_of], number)

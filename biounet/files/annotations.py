@@ -17,7 +17,7 @@ from biounet.core import (
     InputError,
     SettingsError,
     inspect_annotation,
-    only_slices,
+    keep_slices,
 )
 from biounet.files.axes import ReadOptions, named_axes
 from biounet.files.dataset_index.alignment import compare_places, in_order_of, stored_shape
@@ -81,7 +81,7 @@ def read_annotation(
         raise InputError(cause, path=path, hint=hint)
     if data.slices is not None:
         try:
-            labels = only_slices(labels, data.slices, data.slice_numbers)
+            labels = keep_slices(labels, data.slices, data.slice_numbers)
         except InputError as error:
             raise InputError(error.cause, path=path) from None
     notes = _remark_on_place(path, grid) if grid is not None and grid.affine is not None else ()
@@ -90,7 +90,7 @@ def read_annotation(
     return _judged(Annotation(labels, data.kind, grid or Grid(labels.shape), path, notes))
 
 
-def unknown_regions(path: Path, data: DataSettings) -> frozenset[str]:
+def undrawn_regions(path: Path, data: DataSettings) -> frozenset[str]:
     """Return the regions, or classes, that nobody drew in the case of this annotation: they do not exist there."""
     return frozenset(name for case in (stem_of(path), path.parent.name) for name in data.unknown.get(case, ()))
 

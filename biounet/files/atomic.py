@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from biounet.core import BiounetError, MachineError
-from biounet.files.retry import patiently
+from biounet.files.retry import retry_on_io_error
 
 _HINTS = {
     errno.ENOSPC: "free some space, or choose another folder",
@@ -38,7 +38,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     """Give the path of a temporary file beside `final` that takes its place when the block ends without an error.
 
     The content is on the disk before the name is: after a crash there is the old file, the new file or none, never a
-    part of one. After an error the temporary file is gone. In a block of `together` it takes its place later.
+    part of one. After an error the temporary file is gone. In a block of `atomic_group` it takes its place later.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         If the disk is full or the folder cannot be written to.
     """
     final = Path(final)
-    part = final.with_name(f"{part_begin(final)}{os.getpid()}-{threading.get_ident()}{_PART}")
+    part = final.with_name(f"{temporary_prefix(final)}{os.getpid()}-{threading.get_ident()}{_PART}")
     waiting: dict[Path, Path] | None = getattr(_group, "waiting", None)
     try:
         yield part
@@ -68,7 +68,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def together() -> Iterator[dict[Path, Path]]:
+def atomic_group() -> Iterator[dict[Path, Path]]:
     """Let the files that a block writes take their places when it ends, and all of them are whole.
 
     Gives the temporary file of each, by its final path. An error in the block leaves everything as it was.
@@ -142,15 +142,15 @@ def append_line(path: str | Path, line: str) -> None:
         raise _cannot_write(path, error) from error
 
 
-def part_begin(final: Path) -> str:
+def temporary_prefix(final: Path) -> str:
     """Return how the names of temporary files for `final` begin, and those for no other file in its folder."""
     return f".{final.name[:_SHORT]}.{zlib.crc32(os.fsencode(final.name)):08x}."
 
 
-def find_parts(folder: Path) -> dict[Path, list[Path]]:
+def find_temporary_files(folder: Path) -> dict[Path, list[Path]]:
     """Return the temporary files that killed or running processes have in a folder and below.
 
-    They are listed by the folder and the begin of their names, as `part_begin` gives it.
+    They are listed by the folder and the begin of their names, as `temporary_prefix` gives it.
     """
     found: dict[Path, list[Path]] = {}
     for root, _, names in os.walk(folder):
@@ -168,7 +168,7 @@ def hash_file(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    return patiently(digest)
+    return retry_on_io_error(digest)
 
 
 def _cannot_write(path: Path, error: OSError) -> MachineError:

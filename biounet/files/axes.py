@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from biounet.core import InputError, SettingsError, as_lengths, is_whole
+from biounet.core import InputError, SettingsError, as_lengths, is_integer
 from biounet.files.formats.raw import LIMIT, RawImage
 
 _KNOWN = "TZCYXS"
@@ -49,7 +49,7 @@ class ReadOptions:
     limit: int = LIMIT
 
     def __post_init__(self) -> None:
-        if not is_whole(self.dims) or self.dims not in (2, 3):
+        if not is_integer(self.dims) or self.dims not in (2, 3):
             raise SettingsError(f"an image has 2 or 3 dimensions, not {self.dims}")
         if self.axes is not None:
             given = self.axes.upper() if isinstance(self.axes, str) else ""
@@ -58,9 +58,9 @@ class ReadOptions:
                 raise SettingsError(cause, hint="for example ZCYX")
         if self.spacing is not None:
             object.__setattr__(self, "spacing", as_lengths(self.spacing, self.dims))
-        if self.channel is not None and not (is_whole(self.channel) or isinstance(self.channel, str)):
+        if self.channel is not None and not (is_integer(self.channel) or isinstance(self.channel, str)):
             raise SettingsError(f"channel {self.channel!r}: a number from 0, or a name")
-        if self.plane is not None and not is_whole(self.plane):
+        if self.plane is not None and not is_integer(self.plane):
             raise SettingsError(f"plane {self.plane!r}: a number from 0")
 
 

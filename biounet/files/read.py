@@ -14,12 +14,12 @@ from biounet.core import (
     Grid,
     InputError,
     Volume,
-    apart,
     as_path,
     as_paths,
     canonical_grid,
+    canonical_transform,
+    grid_mismatch,
     nearest_axcodes,
-    orientation_of,
 )
 from biounet.files.axes import ReadOptions, arrange
 from biounet.files.formats.foreign import refuse_foreign
@@ -120,7 +120,7 @@ def describe_volume(path: str | Path | Sequence[str | Path], options: ReadOption
     options = options or ReadOptions()
     volumes = []
     for file in as_paths(path, "the image"):
-        found = describe(file, options)
+        found = inspect_volume(file, options)
         kind = _plain(np.zeros((), found.dtype)).dtype
         blank = np.broadcast_to(np.zeros((), kind), (found.channels, *found.grid.shape))
         volumes.append(Volume(blank, found.grid, file, found.notes))
@@ -142,8 +142,12 @@ def _in_one_order(volumes: Sequence[Volume]) -> list[Volume]:
     first, ordered = volumes[0].grid, [*volumes]
     for n, volume in enumerate(volumes):
         other = first.axcodes is not None and volume.grid.axcodes not in (None, first.axcodes)
-        if other and apart(first, volume.grid) and not apart(canonical_grid(first), canonical_grid(volume.grid)):
-            turned = orientation_of(first).undo(orientation_of(volume.grid).apply(volume.array))
+        if (
+            other
+            and grid_mismatch(first, volume.grid)
+            and not grid_mismatch(canonical_grid(first), canonical_grid(volume.grid))
+        ):
+            turned = canonical_transform(first).undo(canonical_transform(volume.grid).apply(volume.array))
             ordered[n] = replace(volume, array=turned, grid=first)
     return ordered
 
@@ -163,7 +167,7 @@ def _joined(volumes: Sequence[Volume]) -> Volume:
         if volume.channels > 1:
             cause = f"{volume.channels} channels, where each file is one"
             raise InputError(cause, path=volume.source, hint="choose one with --channel")
-        difference = apart(first.grid, volume.grid)
+        difference = grid_mismatch(first.grid, volume.grid)
         if not difference and (first.grid.affine is None) != (volume.grid.affine is None):
             difference = "only one of the two says where its voxels are"
         if difference:
@@ -172,7 +176,7 @@ def _joined(volumes: Sequence[Volume]) -> Volume:
     return replace(first, notes=tuple(notes))
 
 
-def arranged(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
+def arrange_axes(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
     """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`, as that of a file would be.
 
     Raises
@@ -184,7 +188,7 @@ def arranged(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
     return arrange(array, raw, _ARRAY, options)[0]
 
 
-def rearranged(volume: Volume, axes: str, options: ReadOptions) -> Volume:
+def rearrange_volume(volume: Volume, axes: str, options: ReadOptions) -> Volume:
     """Apply to a volume with these axes what `options` say about channel and pixel size, as if it were read again.
 
     Raises
@@ -203,7 +207,7 @@ def rearranged(volume: Volume, axes: str, options: ReadOptions) -> Volume:
     return Volume(array, grid, volume.source, notes)
 
 
-def describe(path: str | Path, options: ReadOptions | None = None) -> Description:
+def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Description:
     """Say what `read_volume` would read, from the headers alone; the errors are the same where headers show them."""
     path, options = as_path(path, "the image"), options or ReadOptions()
     raw = _open_image(path, options)

@@ -17,7 +17,7 @@ _PAUSES = (0.1, 1.0)  # seconds
 _LONGEST = 60.0  # seconds for the first bytes of a file
 
 
-def patiently(read: Callable[[], R]) -> R:
+def retry_on_io_error(read: Callable[[], R]) -> R:
     """Return what `read` returns; it is called again, twice at most, after an error that may be gone in a moment."""
     for pause in _PAUSES:
         try:

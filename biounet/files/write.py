@@ -49,7 +49,7 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
     grid
         Where they are, or the image that they were found in.
     kind
-        What the values are, which `kind_of_labels` reads again; None leaves it open.
+        What the values are, which `read_label_kind` reads again; None leaves it open.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
 
 
 @own_errors
-def kind_of_labels(path: Path) -> ResultKind | None:
+def read_label_kind(path: Path) -> ResultKind | None:
     """Return what the values of a label image are, as `write_labels` noted it; None where it did not."""
     raw = open_raw(path)
     with path.open("rb") as file:

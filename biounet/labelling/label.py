@@ -22,15 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from biounet.core import LabelSettings
+from biounet.core import PROBABILITY_MAX, LabelSettings
 from biounet.labelling import ascent, surfaces
 from biounet.tiling import Block, Region
 
 Map = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int64]
-
-ONE = 65535
-"""The integer that stands for 1.0 in a map."""
 
 SURE = 8
 """Log-odds of the foreground that count as certain, a probability of 0.9997.
@@ -189,7 +186,12 @@ def label_components(mask: npt.NDArray[np.bool_], *, block: Block) -> BlockObjec
     block
         Where the core lies.
     """
-    return label_surface(mask.astype(np.uint16) * np.uint16(ONE), np.full(mask.shape, ONE, np.uint16), ONE, block=block)
+    return label_surface(
+        mask.astype(np.uint16) * np.uint16(PROBABILITY_MAX),
+        np.full(mask.shape, PROBABILITY_MAX, np.uint16),
+        PROBABILITY_MAX,
+        block=block,
+    )
 
 
 def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = None) -> npt.NDArray[np.uint8]:
@@ -219,16 +221,16 @@ def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = Non
 
 def _threshold(probability: float) -> int:
     """Return the lowest value of a map that is at least a probability, and above 0."""
-    return max(math.ceil(probability * ONE), 1)
+    return max(math.ceil(probability * PROBABILITY_MAX), 1)
 
 
 @cache
 def _certainties() -> Map:
     """Return for each value of a foreground map how certain it is: 0 up to a probability of 0.5, ONE from `SURE` on."""
-    probability = np.arange(ONE + 1) / ONE
+    probability = np.arange(PROBABILITY_MAX + 1) / PROBABILITY_MAX
     with np.errstate(divide="ignore"):
         odds = np.log(probability) - np.log(1 - probability)
-    certainties: Map = np.rint(np.clip(odds / SURE, 0, 1) * ONE).astype(np.uint16)
+    certainties: Map = np.rint(np.clip(odds / SURE, 0, 1) * PROBABILITY_MAX).astype(np.uint16)
     return certainties
 
 
@@ -243,9 +245,9 @@ def _shape_distance(mask: npt.NDArray[np.bool_]) -> Map:
     from scipy import ndimage
 
     if mask.all():
-        return np.full(mask.shape, ONE, np.uint16)
+        return np.full(mask.shape, PROBABILITY_MAX, np.uint16)
     distance = np.minimum(ndimage.distance_transform_edt(mask), SHAPE_RADIUS)
-    surface: Map = np.rint(distance * (ONE / SHAPE_RADIUS)).astype(np.uint16)
+    surface: Map = np.rint(distance * (PROBABILITY_MAX / SHAPE_RADIUS)).astype(np.uint16)
     return surface
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from biounet.core import ROUNDING, LabelSettings, SettingsError, compiled
+from biounet.core import PROBABILITY_MAX, ROUNDING, LabelSettings, SettingsError, compiled
 from biounet.labelling.holes import fill_holes
-from biounet.labelling.label import ONE, BlockObjects, Ints, Map, label_block, reach
-from biounet.tiling import lattice
+from biounet.labelling.label import BlockObjects, Ints, Map, label_block, reach
+from biounet.tiling import block_lattice
 
 _EDGE = {2: 1024, 3: 96}
 """Edge of a block by the number of axes: about a million voxels."""
@@ -69,7 +69,7 @@ def label_objects(
     shape = foreground.shape
     margin = reach(has_distance=distance is not None)
     parts = []
-    for block in lattice(shape, _EDGE[len(shape)]):
+    for block in block_lattice(shape, _EDGE[len(shape)]):
         region = block.grown(margin)
         lowered = None if contour is None else contour[region]
         climbed = None if distance is None else distance[region]
@@ -105,7 +105,7 @@ def stitch(
         If the maps of two blocks differ where they overlap.
     """
     smallest = _smallest(settings, voxel_um)
-    lowest = math.ceil(settings.summit * ONE)
+    lowest = math.ceil(settings.summit * PROBABILITY_MAX)
     graph, basin_of_local = _graph(blocks)
     part = join(graph.table[0], graph.edges, graph.saddle, settings.join, lowest)
     label, table = _number(_tally(part, graph.table, part.size), lowest, smallest)
@@ -118,7 +118,7 @@ def stitch(
     if settings.fill_holes:
         owner, filled = fill_holes(labels)
         np.add.at(count, owner - 1, filled)
-    return Objects(labels, count, certainty / (ONE * found), height / ONE)
+    return Objects(labels, count, certainty / (PROBABILITY_MAX * found), height / PROBABILITY_MAX)
 
 
 def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
@@ -192,7 +192,7 @@ def _edges(blocks: Sequence[BlockObjects], offsets: Ints, basin: Ints) -> tuple[
     highest = np.maximum.reduceat(passes[:, 0], first)
     total, number = np.add.reduceat(passes[:, 1:], first).T
     saddle = (highest * number + total) // (2 * number)
-    fallen = np.argsort((ONE - saddle).astype(np.uint16), kind="stable")
+    fallen = np.argsort((PROBABILITY_MAX - saddle).astype(np.uint16), kind="stable")
     return pairs[first][fallen], saddle[fallen]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import ROUNDING, Grid, InputError, bounding_box, orientation_of
+from biounet.core import ROUNDING, Grid, InputError, bounding_box, canonical_transform
 from biounet.measurement import moments
 from biounet.measurement.objects import Columns
 
@@ -78,7 +78,7 @@ def measure_lesions(
     return columns | _sizes(found, frame) | _places(found, frame) | {"touches_border": found.at_border}
 
 
-def fewest_voxels(min_mm3: float, grid: Grid) -> int:
+def min_lesion_voxels(min_mm3: float, grid: Grid) -> int:
     """Return the number of voxels of the smallest lesion that is counted; 1 where voxels have no size in space."""
     if grid.unit is None or grid.dims == 2:
         return 1
@@ -132,7 +132,7 @@ class _Lesions(NamedTuple):
 
 
 def _frame(grid: Grid) -> _Frame:
-    axes = list(orientation_of(grid).axes)
+    axes = list(canonical_transform(grid).axes)
     if grid.affine is None or grid.unit is None or grid.dims == 2:
         return _Frame(axes, np.diag(grid.steps), grid.unit)
     affine = np.array(grid.affine, np.float64)[:3]

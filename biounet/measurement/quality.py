@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.measurement.objects import Columns
-from biounet.preprocessing import Looks, Ranges, Texture, texture_of
+from biounet.preprocessing import ImageStatistics, Texture, TrainingRanges, texture_features
 
 _MARGIN = {"brightness": 0.7, "diameter": 0.5}  # factor by which a figure may leave the range
 _PURE_NOISE = 7.0  # times its deviation that the percentiles 1 and 99.8 of Gaussian noise lie apart, 5.2, and a margin
@@ -25,31 +25,31 @@ _ORDER_MARGIN = 0.25  # standard deviations by which those may leave it
 _FEW = 5  # objects that are too few for a share
 
 
-class Known(NamedTuple):
+class TrainingData(NamedTuple):
     """What the card of a model says of its training images.
 
     Attributes
     ----------
     seen
-        Ranges from `biounet.preprocessing.ranges_of`; empty where the card does not say.
+        Ranges from `biounet.preprocessing.training_ranges`; empty where the card does not say.
     textures
-        From `biounet.preprocessing.textures_of`.
+        From `biounet.preprocessing.distinct_textures`.
     doubtful
         Confidence below which most objects are wrong; None where the card does not say.
     """
 
-    seen: Ranges
+    seen: TrainingRanges
     textures: Sequence[Texture] = ()
     doubtful: float | None = None
 
 
-def remarks_on(looks: Looks, columns: Columns, known: Known, zoom: float = 1.0) -> list[str]:
+def quality_warnings(looks: ImageStatistics, columns: Columns, known: TrainingData, zoom: float = 1.0) -> list[str]:
     """Return remarks on an image and what was found in it.
 
     Parameters
     ----------
     looks
-        From `biounet.preprocessing.looks_of`.
+        From `biounet.preprocessing.image_statistics`.
     columns
         The table of its objects.
     known
@@ -69,9 +69,9 @@ def remarks_on(looks: Looks, columns: Columns, known: Known, zoom: float = 1.0) 
     ]
 
 
-def _unlike_texture(looks: Looks, known: Known) -> Iterator[str]:
+def _unlike_texture(looks: ImageStatistics, known: TrainingData) -> Iterator[str]:
     """Say in which way an image looks different from the training image that is most like it, where it does."""
-    texture = texture_of(looks)
+    texture = texture_features(looks)
     if texture is None or not known.textures or "unlikeness" not in known.seen:
         return
     apart = np.array(texture) - np.array(known.textures)
@@ -93,7 +93,7 @@ def _unlike_texture(looks: Looks, known: Known) -> Iterator[str]:
     )
 
 
-def _unlike(looks: Looks, seen: Ranges) -> Iterator[str]:
+def _unlike(looks: ImageStatistics, seen: TrainingRanges) -> Iterator[str]:
     """Give what lies far outside of the training images' range."""
     words = {
         "brightness": ("mostly dark: mean {:.2f}", "mostly bright: mean {:.2f}"),
@@ -109,7 +109,7 @@ def _unlike(looks: Looks, seen: Ranges) -> Iterator[str]:
             yield f"{text.format(value)}, trained on {low:.3g} to {high:.3g}"
 
 
-def _of_scan(looks: Looks, seen: Ranges) -> Iterator[str]:
+def _of_scan(looks: ImageStatistics, seen: TrainingRanges) -> Iterator[str]:
     """Give what a radiologist would compare, where it lies far outside of the training scans' range."""
     ways = {"x": "from left to right", "y": "from back to front", "z": "from foot to head"}
     for axis, way in ways.items():
@@ -129,7 +129,7 @@ def _within(value: float, ends: tuple[float, float]) -> bool:
     return ends[0] * _SCAN_MARGIN <= value <= ends[1] / _SCAN_MARGIN
 
 
-def _of_pixels(looks: Looks, seen: Ranges) -> Iterator[str]:
+def _of_pixels(looks: ImageStatistics, seen: TrainingRanges) -> Iterator[str]:
     least = min(_PURE_NOISE, seen.get("contrast", (np.inf, np.inf))[0])
     if looks.get("contrast", np.inf) < least:
         yield f"blank: what is bright stands out from the noise by {looks['contrast']:.1f} deviations only"
@@ -139,12 +139,12 @@ def _of_pixels(looks: Looks, seen: Ranges) -> Iterator[str]:
         yield f"hot pixels: {looks['hot']:.2%} of the pixels stand out alone, and were brought down to their neighbours"
 
 
-def _above(seen: Ranges, name: str) -> float:
+def _above(seen: TrainingRanges, name: str) -> float:
     """Return a share just above the highest that a training image has."""
     return seen.get(name, (0.0, 0.0))[1] * 1.01
 
 
-def _of_objects(columns: Columns, known: Known) -> Iterator[str]:
+def _of_objects(columns: Columns, known: TrainingData) -> Iterator[str]:
     if "class" in columns or len(columns["label"]) < _FEW:
         return
     share = float(np.mean(columns["touches_border"]))

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from biounet.network.unet import Rise, UNet
 
-Ranges = Mapping[str, Tensor]
+ActivationRanges = Mapping[str, Tensor]
 """The smallest and the largest value of each channel behind a layer, ``(2, c)``, by the name of the layer."""
 
 
-def observe(network: UNet, images: Iterable[Tensor]) -> dict[str, Tensor]:
+def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return the ranges of all features over some images.
 
     Parameters
     ----------
     network
-        From `biounet.network.fold_norms`.
+        From `biounet.network.fold_batch_norms`.
     images
         Each ``(c, [z,] y, x)``, normalised, every axis a multiple of the network's stride.
     """
@@ -49,7 +49,7 @@ def observe(network: UNet, images: Iterable[Tensor]) -> dict[str, Tensor]:
 
 
 def channels_observed(network: UNet) -> dict[str, int]:
-    """Return the names that `observe` gives the layers of a network, and the number of channels behind each."""
+    """Return the number of channels behind each layer of a network, by the names that `calibrate_activations` gives."""
     levels = {f"{name}.{n}": level for name in ("encoder", "decoder") for n, level in enumerate(getattr(network, name))}
     names: dict[str, int] = {}
     for name, level in levels.items():

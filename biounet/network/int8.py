@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from biounet.core import compiled
-from biounet.network.activation_ranges import Ranges
+from biounet.network.activation_ranges import ActivationRanges
 from biounet.network.unet import Axes, UNet, fold_voxels
 
 _TOP = 255  # the largest integer of a feature
@@ -42,9 +42,9 @@ class IntegerUNet:
     Parameters
     ----------
     network
-        From `biounet.network.fold_norms`.
+        From `biounet.network.fold_batch_norms`.
     ranges
-        From `biounet.network.observe`.
+        From `biounet.network.calibrate_activations`.
     real
         Number type of the first convolution, and of the image.
 
@@ -54,7 +54,7 @@ class IntegerUNet:
         As of `biounet.network.UNet`.
     """
 
-    def __init__(self, network: UNet, ranges: Ranges, real: torch.dtype) -> None:
+    def __init__(self, network: UNet, ranges: ActivationRanges, real: torch.dtype) -> None:
         self.stride, self.reach = network.stride, network.reach
         self.fold = network.fold
         self.pools: list[Any] = [pool.kernel_size for pool in network.pools]
@@ -167,7 +167,7 @@ def _layers(network: UNet, level: str) -> list[_Layer]:
     return list(network.get_submodule(level).children())
 
 
-def _level(network: UNet, name: str, units: Ranges, unit: Tensor, zero: int = 0) -> list[_Convolution]:
+def _level(network: UNet, name: str, units: ActivationRanges, unit: Tensor, zero: int = 0) -> list[_Convolution]:
     """Return the convolutions of integers of a level whose input is in `unit`."""
     convolutions = []
     for at, layer in enumerate(_layers(network, name)):
@@ -179,7 +179,7 @@ def _level(network: UNet, name: str, units: Ranges, unit: Tensor, zero: int = 0)
     return convolutions
 
 
-def _units(network: UNet, ranges: Ranges) -> tuple[dict[str, Tensor], list[int]]:
+def _units(network: UNet, ranges: ActivationRanges) -> tuple[dict[str, Tensor], list[int]]:
     """Return the units of the channels behind each layer, and what stands for 0 in the sum of each level.
 
     A skip connection and the sum that it is part of have one unit, so that adding is all there is to do.

@@ -20,7 +20,7 @@ from safetensors.torch import save as to_safetensors
 
 from biounet.core import LabelSettings, MachineError, ModelError, Recipe, Settings, Unit
 from biounet.files import atomic_path
-from biounet.network.activation_ranges import Ranges, channels_observed
+from biounet.network.activation_ranges import ActivationRanges, channels_observed
 from biounet.network.unet import UNet
 
 _KEY = "biounet"
@@ -55,11 +55,11 @@ class Card(Settings):
     lengths
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
     seen
-        Ranges over the training images of `looks_of`, of the median diameter of the objects in an image
-        in pixels of the working grid, and of the share of them at its border, from `ranges_of`; of
+        Ranges over the training images of `image_statistics`, of the median diameter of the objects in an image
+        in pixels of the working grid, and of the share of them at its border, from `training_ranges`; of
         built-in models also of the share of objects found that are ``unsure``.
     textures
-        Of the training images, from `biounet.preprocessing.textures_of`.
+        Of the training images, from `biounet.preprocessing.distinct_textures`.
     data
         How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled; and how
         many images were held out, on which thresholds were tuned.
@@ -122,7 +122,7 @@ class Model:
 
     network: UNet
     card: Card
-    ranges: Ranges = field(default_factory=dict)
+    ranges: ActivationRanges = field(default_factory=dict)
     file: str = ""
 
     @cached_property
@@ -134,14 +134,14 @@ class Model:
         return self.file or hashlib.sha256(_as_bytes(self)).hexdigest()
 
 
-def outputs_of(recipe: Recipe) -> tuple[str, ...]:
+def output_channels(recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the network's output channels."""
     if recipe.data.kind == "instances":
         return HEADS["instances"]
     return tuple(recipe.data.overlapping) or ("background", *recipe.data.foreground)
 
 
-def continued(recipe: Recipe, start: Model) -> Recipe:
+def inherit_settings(recipe: Recipe, start: Model) -> Recipe:
     """Take from the model that training starts from what its weights depend on: network, normalisation, voxel size.
 
     Raises
@@ -150,9 +150,10 @@ def continued(recipe: Recipe, start: Model) -> Recipe:
         If the model predicts something else than the recipe asks for, or takes another number of channels.
     """
     known = start.card.recipe
-    if outputs_of(recipe) != outputs_of(known) or recipe.data.dims != known.data.dims:
+    if output_channels(recipe) != output_channels(known) or recipe.data.dims != known.data.dims:
         raise ModelError(
-            f"the model predicts {', '.join(start.card.outputs)}, the recipe asks for {', '.join(outputs_of(recipe))}",
+            f"the model predicts {', '.join(start.card.outputs)}, "
+            f"the recipe asks for {', '.join(output_channels(recipe))}",
             hint="train without --from",
         )
     mine, theirs = recipe.data.channels, known.data.channels
@@ -165,9 +166,9 @@ def continued(recipe: Recipe, start: Model) -> Recipe:
     return recipe.model_copy(update={"network": known.network, "normalise": known.normalise, "data": data})
 
 
-def new_network(recipe: Recipe) -> UNet:
+def build_network(recipe: Recipe) -> UNet:
     """Return the network that a recipe describes, with weights not yet initialised by a seed."""
-    return UNet(recipe.data.dims, len(recipe.data.channels), len(outputs_of(recipe)), recipe.network)
+    return UNet(recipe.data.dims, len(recipe.data.channels), len(output_channels(recipe)), recipe.network)
 
 
 def save_model(model: Model, path: str | Path) -> None:
@@ -249,7 +250,7 @@ def _check_numbers(weights: dict[str, torch.Tensor], path: str | Path) -> None:
         raise ModelError(f"damaged: variances below zero, in {', '.join(below[:_SHOWN])}", path=path)
 
 
-def _check_ranges(ranges: Ranges, network: UNet, path: str | Path) -> None:
+def _check_ranges(ranges: ActivationRanges, network: UNet, path: str | Path) -> None:
     expected = {name: (2, channels) for name, channels in channels_observed(network).items()}
     there = {name: tuple(value.shape) for name, value in ranges.items()}
     if ranges and (there != expected or not all(bool(value.isfinite().all()) for value in ranges.values())):
@@ -260,7 +261,7 @@ def _network(card: Card, tensors: dict[str, torch.Tensor], path: str | Path) -> 
     """Return the network of a card with the given weights, which are copied: they may be a view of the file."""
     try:
         with torch.device("meta"):  # takes no memory, whatever a card asks for
-            network = new_network(card.recipe)
+            network = build_network(card.recipe)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ModelError(f"its card describes no network: {_first_line(error)}", path=path) from error
     expected = {name: value.shape for name, value in network.state_dict().items()}

@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from biounet.core import MachineError, ModelError
-from biounet.network.activation_ranges import Ranges
+from biounet.core import PROBABILITY_MAX, MachineError, ModelError
+from biounet.network.activation_ranges import ActivationRanges
 from biounet.network.int8 import IntegerUNet, has_fast_int8
 from biounet.network.model_file import Model
 from biounet.network.unet import Level, UNet, unfold_voxels
-
-FULL = 65535
-"""Probability 1 on the integer scale of the maps."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def predictor_of(model: Model, device: str = "auto") -> Predictor:
 
 
 def make_predictor(
-    network: UNet, device: str = "auto", *, softmax: bool = False, ranges: Ranges | None = None
+    network: UNet, device: str = "auto", *, softmax: bool = False, ranges: ActivationRanges | None = None
 ) -> Predictor:
     """Make a copy of a network ready for prediction.
 
@@ -99,9 +96,9 @@ def make_predictor(
     place = pick_device(device)
     dtype = torch.bfloat16 if has_fast_bfloat16(place) else torch.float32
     if place.type == "cpu" and ranges and has_fast_int8():
-        return Predictor(IntegerUNet(fold_norms(network), ranges, dtype), place, dtype, softmax)
+        return Predictor(IntegerUNet(fold_batch_norms(network), ranges, dtype), place, dtype, softmax)
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
-    ready = fold_norms(network).to(device=place, dtype=dtype)
+    ready = fold_batch_norms(network).to(device=place, dtype=dtype)
     ready = ready.to(memory_format=layout)  # type: ignore[call-overload]
     if place.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         _fuse_relu(ready)
@@ -110,7 +107,7 @@ def make_predictor(
     return Predictor(ready, place, dtype, softmax)
 
 
-def fold_norms(network: UNet) -> UNet:
+def fold_batch_norms(network: UNet) -> UNet:
     """Return a copy for prediction in which each batch norm is part of the convolution before it."""
     folded = copy.deepcopy(network).eval()
     for level in [*folded.encoder, *folded.decoder]:
@@ -175,7 +172,7 @@ def _quantise(folded: Tensor, voxels: int, softmax: bool) -> Tensor:
         probability = logits.reshape(1, shape[1] // voxels, voxels, *shape[2:]).softmax(1).reshape(shape)
     else:
         probability = logits.sigmoid()
-    return probability.mul_(FULL).round_().cpu().to(torch.uint16)
+    return probability.mul_(PROBABILITY_MAX).round_().cpu().to(torch.uint16)
 
 
 def pick_device(name: str) -> torch.device:

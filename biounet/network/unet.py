@@ -177,7 +177,7 @@ def unfold_voxels(features: Tensor, factors: Axes) -> Tensor:
     return split.permute(0, 1, *order).reshape(batch, outputs, *(s * f for s, f in zip(shape, factors, strict=True)))
 
 
-def initialise(network: UNet, seed: int) -> None:
+def initialise_weights(network: UNet, seed: int) -> None:
     """Draw all weights from a seed (He et al. 2015), independent of the global random state."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():

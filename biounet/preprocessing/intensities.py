@@ -118,7 +118,7 @@ def _values(keys: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return (keys ^ sign if dtype.kind == "i" else np.where(keys & sign, keys ^ sign, ~keys)).view(dtype)
 
 
-def from_lowest(values: NDArray[Any]) -> NDArray[Any]:
+def offset_from_minimum(values: NDArray[Any]) -> NDArray[Any]:
     """Return integers of 64 bits counted from the lowest, exactly; all other types as they are.
 
     Floats keep 53 bits: what lies above an offset of 2^60 would be lost in them.

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import UNLABELLED, DataSettings, Grid, InputError, NormaliseSettings, bounding_box
-from biounet.preprocessing.intensities import find_unacquired, from_lowest, lower_spikes, mirror_into, percentiles
+from biounet.preprocessing.intensities import (
+    find_unacquired,
+    lower_spikes,
+    mirror_into,
+    offset_from_minimum,
+    percentiles,
+)
 from biounet.preprocessing.surroundings import find_body
 
 Zoom = tuple[float, ...]
@@ -23,7 +29,7 @@ _SAME = 0.02  # relative difference of voxel sizes that is not worth resampling
 
 
 @dataclass(frozen=True)
-class Intensities:
+class ScaledImage:
     """Intensities on one scale, and what of an image turned out not to be specimen.
 
     Attributes
@@ -46,7 +52,7 @@ def normalise(image: NDArray[Any], settings: NormaliseSettings) -> NDArray[np.fl
     return scale_intensities(image, settings).image
 
 
-def scale_intensities(image: NDArray[Any], settings: NormaliseSettings) -> Intensities:
+def scale_intensities(image: NDArray[Any], settings: NormaliseSettings) -> ScaledImage:
     """Map percentiles of the whole image to 0 and 1, or its mean to 0 and its standard deviation to 1, linearly.
 
     The statistics are those of the whole image, so that no tile is treated differently from another. Percentiles are
@@ -65,7 +71,7 @@ def scale_intensities(image: NDArray[Any], settings: NormaliseSettings) -> Inten
     groups = image if settings.per_channel else image[None]
     if settings.method == "zscore":
         groups = image[:, None] if settings.per_channel else image[None]
-        return Intensities(np.stack([_zscore(from_lowest(group)) for group in groups]).reshape(image.shape))
+        return ScaledImage(np.stack([_zscore(offset_from_minimum(group)) for group in groups]).reshape(image.shape))
     out = np.empty(image.shape, np.float32)
     missing: list[NDArray[np.bool_] | None] = []
     hot = 0
@@ -75,14 +81,14 @@ def scale_intensities(image: NDArray[Any], settings: NormaliseSettings) -> Inten
         hot += spikes
     known = [area for area in missing if area is not None]
     acquired = ~np.logical_and.reduce(known) if len(known) == len(image) else None
-    return Intensities(out, acquired, hot / max(1, image.size))
+    return ScaledImage(out, acquired, hot / max(1, image.size))
 
 
 def _scale(
     group: NDArray[Any], settings: NormaliseSettings, out: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_] | None, int]:
     """Write a group on its scale; return where nothing was acquired, and how many hot pixels there were."""
-    group = from_lowest(group)
+    group = offset_from_minimum(group)
     shares = settings.low, settings.high
     blank = find_unacquired(group)
     group, spikes = lower_spikes(group, blank)
@@ -136,11 +142,11 @@ def body_box(image: NDArray[Any], settings: NormaliseSettings, data: DataSetting
     whole = tuple(slice(0, size) for size in image.shape[1:])
     if settings.method != "zscore" or data.kind != "classes":
         return whole
-    bodies = bodies_of(image)
+    bodies = find_bodies(image)
     return whole if bodies is None else bounding_box(np.logical_or.reduce(bodies)) or whole
 
 
-def bodies_of(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
+def find_bodies(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
     """Return where the body is in each channel of ``(c, z, y, x)``; None where one still has its surroundings."""
     bodies = []
     for channel in image:
@@ -151,7 +157,7 @@ def bodies_of(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
     return bodies
 
 
-def zoom_to(grid: Grid, data: DataSettings, path: Path | None = None) -> Zoom:
+def working_zoom(grid: Grid, data: DataSettings, path: Path | None = None) -> Zoom:
     """Return the factor along each axis that brings a grid to the grid that the model works on; 1 where it has none.
 
     Parameters
@@ -223,7 +229,7 @@ def resize(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.stack([resample(channel.astype(np.float32), shape, order=1, mode="edge") for channel in image])
 
 
-def onto_planes(maps: NDArray[np.uint16], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint16]]:
+def resample_planes(maps: NDArray[np.uint16], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint16]]:
     """Bring probabilities to another grid, linearly, one plane at a time; corners of the field stay corners.
 
     Parameters

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files import (
     FoundImage,
+    atomic_group,
     hash_file,
     label_suffix,
-    part_begin,
-    together,
+    temporary_prefix,
     write_labels,
     write_picture,
     write_text,
@@ -28,9 +28,9 @@ from biounet.reporting.volume_overlays import draw_volume
 if TYPE_CHECKING:
     from biounet.segmentation import Segmentation
 
-OVERLAY = "_overlay.png"
-LABELS = ("_labels.tif", "_labels.nii.gz")
-ENDINGS = ("_objects.csv", OVERLAY, *LABELS)
+OVERLAY_SUFFIX = "_overlay.png"
+LABEL_SUFFIXES = ("_labels.tif", "_labels.nii.gz")
+OUTPUT_SUFFIXES = ("_objects.csv", OVERLAY_SUFFIX, *LABEL_SUFFIXES)
 _CLASS_FILL = 0.35  # opacity of the colours of classes in overlays
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how texts begin that a spreadsheet runs
 
@@ -61,7 +61,7 @@ def write_outputs(
     """
     make_folder(folder)
     paths = [folder / name for name in output_names(stem, label_suffix(found.volume.grid), overlay=overlay)]
-    with together() as parts:
+    with atomic_group() as parts:
         for path in paths:
             _write_one(path, found, excel)
         for path in paths:
@@ -84,13 +84,13 @@ def _have_one_content(one: Path, other: Path) -> bool:
 def _write_one(path: Path, found: Segmentation, excel: bool) -> None:
     if path.name.endswith(".csv"):
         write_table(path, found.columns, excel=excel)
-    elif path.name.endswith(OVERLAY):
-        write_picture(path, picture_of(found))
+    elif path.name.endswith(OVERLAY_SUFFIX):
+        write_picture(path, draw_segmentation(found))
     else:
         write_labels(path, found.labels, found.volume.grid, found.kind)
 
 
-def picture_of(found: Segmentation) -> NDArray[np.uint8]:
+def draw_segmentation(found: Segmentation) -> NDArray[np.uint8]:
     """Draw what was found, RGB, shape ``(y, x, 3)``: outlines of objects, or coloured classes."""
     volume, fill = found.volume, _CLASS_FILL if found.kind == "classes" else 0.0
     if volume.grid.dims == 3:
@@ -99,11 +99,11 @@ def picture_of(found: Segmentation) -> NDArray[np.uint8]:
 
 
 def write_table(path: Path, columns: Columns, *, excel: bool = False) -> None:
-    """Write a table as CSV, atomically, as `table_text` gives it."""
-    write_text(path, table_text(columns, excel=excel))
+    """Write a table as CSV, atomically, as `format_table` gives it."""
+    write_text(path, format_table(columns, excel=excel))
 
 
-def table_text(columns: Columns, *, excel: bool = False) -> str:
+def format_table(columns: Columns, *, excel: bool = False) -> str:
     """Return a table as CSV; for `excel`, texts that a spreadsheet would run begin with an apostrophe."""
     if excel:
         texts = {name: column for name, column in columns.items() if column.dtype == object}
@@ -126,15 +126,15 @@ def output_names(stem: str, labels: str, *, overlay: bool = True) -> list[str]:
     labels
         How that of the label image ends, from `biounet.files.label_suffix`.
     """
-    return [f"{stem}{end}" for end in ("_objects.csv", *((OVERLAY,) if overlay else ()), labels)]
+    return [f"{stem}{end}" for end in ("_objects.csv", *((OVERLAY_SUFFIX,) if overlay else ()), labels)]
 
 
 def output_paths(image: FoundImage, out: Path) -> list[Path]:
     """Return the paths that outputs of an image can have."""
-    return [out / image.relative.parent / f"{image.stem}{end}" for end in ENDINGS]
+    return [out / image.relative.parent / f"{image.stem}{end}" for end in OUTPUT_SUFFIXES]
 
 
-def refuse_among_images(images: Iterable[FoundImage], out: Path) -> None:
+def check_output_folder(images: Iterable[FoundImage], out: Path) -> None:
     """Refuse an output folder that would put results among the images they are of.
 
     Paths are compared as they are spelt: a disk that does not answer is not asked.
@@ -168,10 +168,10 @@ def remove_files(paths: Iterable[Path]) -> None:
             raise MachineError(f"cannot be removed: {error.strerror}", path=path) from error
 
 
-def remove_parts(paths: Iterable[Path], parts: dict[Path, list[Path]]) -> None:
-    """Remove what killed processes left of files; `parts` is from `biounet.files.find_parts`."""
+def remove_temporary_files(paths: Iterable[Path], parts: dict[Path, list[Path]]) -> None:
+    """Remove what killed processes left of files; `parts` is from `biounet.files.find_temporary_files`."""
     for path in paths:
-        remove_files(parts.get(path.with_name(part_begin(path)), ()))
+        remove_files(parts.get(path.with_name(temporary_prefix(path)), ()))
 
 
 def _why_not(error: OSError) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import compiled
-from biounet.preprocessing import from_lowest
+from biounet.preprocessing import offset_from_minimum
 
 Limits = tuple[float, float]
 """Intensities that become black and white."""
@@ -122,7 +122,7 @@ def _without_offset(channels: NDArray[Any], limits: Limits | None) -> tuple[NDAr
     if channels.dtype.itemsize <= 2 or channels.dtype == np.float32:
         return channels, limits
     if limits is None:
-        channels = from_lowest(channels)
+        channels = offset_from_minimum(channels)
     black = float(channels.min()) if limits is None else limits[0]
     above = np.empty(channels.shape, np.float32)
     np.subtract(channels, black, out=above, dtype=np.float64, casting="unsafe")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, orientation_of
+from biounet.core import Grid, canonical_transform
 from biounet.reporting.overlays import LARGEST, Limits, contrast, draw_overlay, palette
 
 Picture = NDArray[np.uint8]
@@ -81,7 +81,7 @@ def _upright(
     """Turn a volume so that its axes run from superior, from anterior and from the patient's right."""
     if grid.axcodes is None:
         return image, labels, grid.steps
-    way = orientation_of(grid)
+    way = canonical_transform(grid)
     # The canonical axes grow away from the end of the body that is shown first.
     image, labels = (way.apply(array)[::-1, ::-1, ::-1] for array in (image, labels))
     return image, labels, tuple(grid.steps[axis] for axis in way.axes)

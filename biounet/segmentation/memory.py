@@ -15,16 +15,23 @@ import torch
 from biounet.core import (
     InputError,
     Volume,
-    addresses_free,
     canonical_grid,
+    canonical_transform,
+    free_address_space,
+    free_memory,
     is_out_of_memory,
-    memory_free,
-    orientation_of,
 )
 from biounet.network import Card, Predictor, UNet, has_fast_bfloat16, pick_device
 from biounet.preprocessing import Zoom
-from biounet.segmentation.pipeline import Segmentation, SegmentOptions, block_size, check_fit, segment, zoom_for
-from biounet.tiling import end_if
+from biounet.segmentation.pipeline import (
+    Segmentation,
+    SegmentOptions,
+    block_size,
+    check_model_fits,
+    model_zoom,
+    segment,
+)
+from biounet.tiling import raise_if_stopped
 
 _SMALLER = {2: (512, 256), 3: (128, 64)}  # edges of blocks to try when memory runs out
 _COPIES_OF_READER = 2  # of an image that the process that reads it has: packed or arranged, and as it is given on
@@ -66,7 +73,7 @@ def _blocks(first: int, dims: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """What an image takes.
 
     Attributes
@@ -89,7 +96,7 @@ class Need:
         return f"about {(self.own + self.reader) / 2**30:.2g} GiB"
 
 
-class Room:
+class MemoryBudget:
     """The memory that images which are worked on at the same time share.
 
     What they need is known from their headers, before a pixel is read. One that does not fit beside the others waits
@@ -102,13 +109,13 @@ class Room:
     """
 
     def __init__(self, free: Callable[[], int | None] | None = None) -> None:
-        self._free = free or memory_free
+        self._free = free or free_memory
         self._changed = Condition()
         self._taken: list[int] = []
         self._most = self._free()
 
     @contextmanager
-    def take(self, needs: Sequence[Need], path: Path | None, stop: Event) -> Iterator[int]:
+    def take(self, needs: Sequence[MemoryNeed], path: Path | None, stop: Event) -> Iterator[int]:
         """Wait until one of several needs fits, take it, and give its number.
 
         Raises
@@ -120,7 +127,7 @@ class Room:
         """
         with self._changed:
             while (number := self._fitting(needs)) is None:
-                end_if(stop)
+                raise_if_stopped(stop)
                 if not self._taken:
                     hint = "cut it into parts, or work where there is more memory"
                     raise InputError(self._lacking(needs[-1]), path=path, hint=hint)
@@ -134,9 +141,9 @@ class Room:
                 self._taken.remove(taken)
                 self._changed.notify_all()
 
-    def _fitting(self, needs: Sequence[Need]) -> int | None:
+    def _fitting(self, needs: Sequence[MemoryNeed]) -> int | None:
         """Return the number of the first need that fits beside what is taken; None where none does."""
-        free, limited = self._free(), addresses_free()
+        free, limited = self._free(), free_address_space()
         if free is None or self._most is None:
             return 0
         beside = self._most - sum(self._taken) if self._taken else free  # what is taken may not be used yet
@@ -146,17 +153,17 @@ class Room:
                 return number
         return None
 
-    def _lacking(self, need: Need) -> str:
-        limited = addresses_free()
+    def _lacking(self, need: MemoryNeed) -> str:
+        limited = free_address_space()
         if limited is not None and need.own + _LATER > limited:
             left = f"{limited / 2**30:.2g} GiB of addresses (ulimit -v) are left"
             return f"not enough memory: it needs {(need.own + _LATER) / 2**30:.2g} GiB, {left}"
         return f"not enough memory: it needs {need}, {(self._free() or 0) / 2**30:.2g} GiB are free"
 
 
-def needs_of(
+def memory_needs(
     volume: Volume, card: Card, network: UNet, options: SegmentOptions, device: str
-) -> list[tuple[SegmentOptions, Need]]:
+) -> list[tuple[SegmentOptions, MemoryNeed]]:
     """Return what an image takes, in blocks as wanted and in smaller ones, the largest need first.
 
     Raises
@@ -164,18 +171,18 @@ def needs_of(
     InputError
         If the image does not fit the model.
     """
-    check_fit(volume, card)
+    check_model_fits(volume, card)
     grid, kind = canonical_grid(volume.grid), volume.array.dtype
     blank = np.broadcast_to(np.zeros((), kind), (volume.channels, *grid.shape))  # takes no memory
     turned = replace(volume, array=blank, grid=grid)
-    zoom = zoom_for(turned, card, options.diameter)
+    zoom = model_zoom(turned, card, options.diameter)
     image = kind.itemsize * math.prod(blank.shape)
-    copy = image if orientation_of(volume.grid).changes else 0
+    copy = image if canonical_transform(volume.grid).changes else 0
     found = []
     for block in _blocks(block_size(options, grid.dims), grid.dims):
         chosen = replace(options, block=block)
         own = expected_bytes(turned, zoom, network, chosen, device) + copy
-        found.append((chosen, Need(own, _COPIES_OF_READER * image)))
+        found.append((chosen, MemoryNeed(own, _COPIES_OF_READER * image)))
     return found
 
 
@@ -187,7 +194,7 @@ def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOp
     volume
         The image; only its shape and type matter.
     zoom
-        From its grid to the one that the model works on, from `biounet.segmentation.zoom_for`.
+        From its grid to the one that the model works on, from `biounet.segmentation.model_zoom`.
     network, options, device
         How it is worked through.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from biounet.core import (
     AS_STORED,
     CANONICAL,
+    PROBABILITY_MAX,
     DataSettings,
     Grid,
     InputError,
@@ -23,35 +24,35 @@ from biounet.core import (
     ResultKind,
     SettingsError,
     Volume,
+    canonical_transform,
     canonical_volume,
+    is_integer,
     is_number,
-    is_whole,
-    orientation_of,
-    own_value,
+    region_label,
 )
 from biounet.labelling import BlockObjects, Objects, label_block, label_classes, label_objects, reach, stitch
 from biounet.measurement import (
     Columns,
-    Known,
-    fewest_voxels,
+    TrainingData,
     measure_classes,
     measure_columns,
     measure_lesions,
-    remarks_on,
+    min_lesion_voxels,
+    quality_warnings,
 )
-from biounet.network import FULL, Card, Predictor
+from biounet.network import Card, Predictor
 from biounet.preprocessing import (
-    Intensities,
+    ScaledImage,
     Zoom,
-    bodies_of,
     body_box,
-    looks_of,
-    onto_planes,
+    find_bodies,
+    image_statistics,
+    resample_planes,
     rescale,
     scale_intensities,
-    zoom_to,
+    working_zoom,
 )
-from biounet.tiling import Block, lattice, run_blocks
+from biounet.tiling import Block, block_lattice, run_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ class SegmentOptions:
     stop: Event | None = None
 
     def __post_init__(self) -> None:
-        if self.block is not None and not (is_whole(self.block) and self.block >= _SMALLEST_BLOCK):
+        if self.block is not None and not (is_integer(self.block) and self.block >= _SMALLEST_BLOCK):
             raise SettingsError(f"block {self.block!r}: a whole number, {_SMALLEST_BLOCK} or more")
         if self.diameter is not None and not (is_number(self.diameter) and 0 < self.diameter < math.inf):
             raise SettingsError(f"diameter {self.diameter!r}: a positive number")
@@ -157,11 +158,11 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
         needs one.
     """
     options = options or SegmentOptions()
-    check_fit(volume, card)
+    check_model_fits(volume, card)
     settings = options.label or card.label
     clock = _Clock()
-    way, turned = orientation_of(volume.grid), canonical_volume(volume)
-    zoom = zoom_for(turned, card, options.diameter)
+    way, turned = canonical_transform(volume.grid), canonical_volume(volume)
+    zoom = model_zoom(turned, card, options.diameter)
     body = body_box(turned.array, card.recipe.normalise, card.recipe.data)
     scaled = scale_intensities(turned.array, card.recipe.normalise)
     image = rescale(scaled.image[(slice(None), *body)], zoom)
@@ -170,7 +171,7 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     if card.recipe.data.kind == "classes":
         maps = predict_image(image, predictor, options)
         labels: NDArray[Any] = np.zeros(turned.grid.shape, np.uint8)
-        labels[body] = label_maps(maps, labels[body].shape, card.recipe.data, settings)
+        labels[body] = label_regions(maps, labels[body].shape, card.recipe.data, settings)
         if scaled.acquired is not None:
             labels[~scaled.acquired] = 0
         labels = np.ascontiguousarray(way.undo(labels))
@@ -182,8 +183,8 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
         labels, count = np.ascontiguousarray(way.undo(objects.labels)), len(objects.count)
         columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
     clock.lap("measure")
-    known = Known(card.seen, card.textures, card.validation.get("doubtful_below"))
-    remarks = remarks_on(looks_of(turned, scaled), columns, known, math.prod(zoom) ** (1 / len(zoom)))
+    known = TrainingData(card.seen, card.textures, card.validation.get("doubtful_below"))
+    remarks = quality_warnings(image_statistics(turned, scaled), columns, known, math.prod(zoom) ** (1 / len(zoom)))
     clock.lap("quality")
     remarks += [*_remarks_on_orientation(volume.grid, card), *_remarks_on_surroundings(turned, card)]
     kind: ResultKind = "classes" if card.recipe.data.kind == "classes" else "objects"
@@ -207,12 +208,12 @@ def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:
 
 def _remarks_on_surroundings(volume: Volume, card: Card) -> list[str]:
     """Return a remark where the body was alone in all training images and is not here."""
-    if not card.body_alone or bodies_of(volume.array) is not None:
+    if not card.body_alone or find_bodies(volume.array) is not None:
         return []
     return ["the background is not constant: the model learned from images whose surroundings were removed"]
 
 
-def check_fit(volume: Volume, card: Card) -> None:
+def check_model_fits(volume: Volume, card: Card) -> None:
     """Refuse an image that the model was not made for."""
     if volume.grid.dims != card.recipe.data.dims:
         cause = f"a {volume.grid.dims}D image, but the model '{card.recipe.name}' is for {card.recipe.data.dims}D"
@@ -223,10 +224,10 @@ def check_fit(volume: Volume, card: Card) -> None:
         raise InputError(cause, path=volume.source, hint="choose one with --channel")
 
 
-def zoom_for(volume: Volume, card: Card, diameter: float | None) -> Zoom:
+def model_zoom(volume: Volume, card: Card, diameter: float | None) -> Zoom:
     """Return the factor along each axis from the grid of an image in the canonical order to the model's own."""
     if diameter is None:
-        return zoom_to(volume.grid, card.recipe.data, volume.source)
+        return working_zoom(volume.grid, card.recipe.data, volume.source)
     if card.object_size_px is None:
         raise ModelError(f"the card of '{card.recipe.name}' has no object size to bring a diameter of {diameter} to")
     factor = card.object_size_px / diameter
@@ -237,7 +238,7 @@ def zoom_for(volume: Volume, card: Card, diameter: float | None) -> Zoom:
 
 
 def _find_objects(
-    scaled: Intensities,
+    scaled: ScaledImage,
     volume: Volume,
     predictor: Predictor,
     card: Card,
@@ -251,13 +252,13 @@ def _find_objects(
 
     def surfaces(maps: Maps, part: tuple[slice, ...]) -> tuple[Maps, Maps | None, Maps | None]:
         """Return foreground, contour and distance; a model of scribbles knows only what is not background."""
-        foreground = maps[0] if parts else FULL - maps[0]
+        foreground = maps[0] if parts else PROBABILITY_MAX - maps[0]
         if scaled.acquired is not None:
             foreground = np.where(scaled.acquired[part], foreground, 0)
         return (foreground, maps[1], maps[2]) if parts else (foreground, None, None)
 
     if image.shape[1:] != shape:
-        maps = np.stack(list(onto_planes(predict_image(image, predictor, options), shape)), 1).reshape(-1, *shape)
+        maps = np.stack(list(resample_planes(predict_image(image, predictor, options), shape)), 1).reshape(-1, *shape)
         return label_objects(*surfaces(maps, (slice(None),)), settings, voxel_um=area)
     margin = reach(has_distance=parts)
     padded = pad_to_stride(image, predictor.network.stride)
@@ -267,11 +268,11 @@ def _find_objects(
         return label_block(*surfaces(maps, block.grown(margin)), settings, block=block)
 
     halo = tuple(reach + margin for reach in predictor.network.reach)
-    blocks = lattice(shape, block_size(options, len(shape)), halo, predictor.network.stride)
+    blocks = block_lattice(shape, block_size(options, len(shape)), halo, predictor.network.stride)
     return stitch(list(run_blocks(work, blocks, options.executor, options.stop)), shape, settings, voxel_um=area)
 
 
-def label_maps(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings: LabelSettings) -> NDArray[np.uint8]:
+def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings: LabelSettings) -> NDArray[np.uint8]:
     """Turn probabilities of classes or regions into a label image on the source grid.
 
     Plane by plane, since the probabilities of all classes on the grid of a scanner are the largest array of all.
@@ -291,9 +292,9 @@ def label_maps(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings:
     """
     regions = data.overlapping
     thresholds = (settings.foreground,) * len(regions) if regions else None
-    labels = np.stack([label_classes(plane, thresholds) for plane in onto_planes(maps, shape)])
+    labels = np.stack([label_classes(plane, thresholds) for plane in resample_planes(maps, shape)])
     if regions:
-        values = np.array([0, *(own_value(regions, name) or 0 for name in regions)], np.uint8)
+        values = np.array([0, *(region_label(regions, name) or 0 for name in regions)], np.uint8)
         labels = values[labels]
     return labels.reshape(shape)
 
@@ -305,7 +306,7 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
     """
     if grid.dims == 2:
         return measure_classes(labels, data.foreground, grid), None
-    columns = measure_lesions(labels, data.learned, grid, fewest_voxels(data.min_lesion_mm3, grid))
+    columns = measure_lesions(labels, data.learned, grid, min_lesion_voxels(data.min_lesion_mm3, grid))
     counted = columns["lesion"][columns["class"] == next(iter(data.learned))].max(initial=0)
     return columns, int(counted) if data.regions or len(data.learned) == 1 else None
 
@@ -330,7 +331,7 @@ def predict_image(image: NDArray[np.float32], predictor: Predictor, options: Seg
     options = options or SegmentOptions()
     network, shape = predictor.network, image.shape[1:]
     padded = pad_to_stride(image, network.stride)
-    blocks = lattice(shape, block_size(options, len(shape)), network.reach, network.stride)
+    blocks = block_lattice(shape, block_size(options, len(shape)), network.reach, network.stride)
 
     def work(block: Block) -> Maps:
         return predict_block(padded, block, 0, predictor)

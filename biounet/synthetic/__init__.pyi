@@ -1,5 +1,5 @@
 from .fields import FieldSettings as FieldSettings
-from .fields import draw_settings as draw_settings
+from .fields import draw_field_settings as draw_field_settings
 from .fields import make_field as make_field
 from .volumes import StackSettings as StackSettings
 from .volumes import draw_stack_settings as draw_stack_settings

@@ -82,7 +82,7 @@ def make_field(seed: int, settings: FieldSettings) -> tuple[NDArray[np.uint16], 
     return _photograph(light, rng, settings), _tidy(canvas.owner, inside)
 
 
-def draw_settings(seed: int, shape: tuple[int, int] = (256, 256), transmitted: float = 0.0) -> FieldSettings:
+def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmitted: float = 0.0) -> FieldSettings:
     """Draw settings that span what microscopes show: tiny to large, sparse to crowded, dim to bright.
 
     Parameters

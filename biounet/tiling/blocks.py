@@ -59,7 +59,7 @@ class Block:
         )
 
 
-def lattice(
+def block_lattice(
     shape: tuple[int, ...],
     size: int | tuple[int, ...],
     halo: int | tuple[int, ...] = 0,
@@ -111,7 +111,7 @@ def run_blocks(
     function
         What is done with a block. It must be picklable where the executor's workers are other processes.
     blocks
-        Usually from `lattice`.
+        Usually from `block_lattice`.
     executor
         Any ``concurrent.futures.Executor``, such as a pool of threads, of processes, or a Dask client's. None runs
         the blocks one after the other in this thread.
@@ -130,7 +130,7 @@ def run_blocks(
     """
     if executor is None:
         for block in blocks:
-            end_if(stop)
+            raise_if_stopped(stop)
             yield function(block)
         return
     waiting: deque[Future[Result]] = deque()
@@ -138,7 +138,7 @@ def run_blocks(
     try:
         waiting.extend(executor.submit(function, block) for block in itertools.islice(todo, IN_FLIGHT))
         while waiting:
-            end_if(stop)
+            raise_if_stopped(stop)
             result = waiting.popleft().result()
             waiting.extend(executor.submit(function, block) for block in itertools.islice(todo, 1))
             yield result
@@ -147,7 +147,7 @@ def run_blocks(
             future.cancel()
 
 
-def end_if(stop: Event | None) -> None:
+def raise_if_stopped(stop: Event | None) -> None:
     """Raise `Stopped` when work is to end."""
     if stop is not None and stop.is_set():
         raise Stopped("stopped")

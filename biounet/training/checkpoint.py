@@ -10,7 +10,7 @@ import torch
 
 from biounet.core import ModelError, Recipe
 from biounet.files import atomic_path
-from biounet.network import Model, UNet, initialise, new_network
+from biounet.network import Model, UNet, build_network, initialise_weights
 
 _PROGRESS = ("step", "steps", "seconds", "loss")
 _SHARE = "share"  # not in checkpoints of earlier versions
@@ -51,8 +51,8 @@ class State:
 
 def begin(recipe: Recipe, start: Model | None, device: torch.device) -> State:
     """Return the state before the first step: random weights from the recipe's seed, or those of a model."""
-    network = new_network(recipe)
-    initialise(network, recipe.train.seed)
+    network = build_network(recipe)
+    initialise_weights(network, recipe.train.seed)
     if start is not None:
         network.load_state_dict(start.network.state_dict())
     layout = torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from biounet.core import Recipe, Unit, describe_orientations
-from biounet.files import LeftOut, ReadOptions
+from biounet.files import ReadOptions, SkippedFile
 from biounet.training.planning import describe_plan
 from biounet.training.preflight import Annotated, Folders, Preflight
 
@@ -62,7 +62,7 @@ class CheckReport:
     rows: tuple[CheckedImage, ...]
     problems: tuple[str, ...]
     plan: dict[str, str]
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[SkippedFile, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

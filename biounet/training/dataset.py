@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from biounet.core import UNLABELLED, Annotation, Grid, Kind, Recipe, Volume, canonical_volume
-from biounet.files import Pair, ReadOptions, read_annotation, unknown_regions
-from biounet.preprocessing import Looks, looks_of, rescale, rescale_labels, scale_intensities
+from biounet.files import Pair, ReadOptions, read_annotation, undrawn_regions
+from biounet.preprocessing import ImageStatistics, image_statistics, rescale, rescale_labels, scale_intensities
 from biounet.training.augmentation import CENTRE, IMAGE, TARGET, LoadVolumed, augmentation, seed_all
 from biounet.training.losses import boundary_regions, weights_of
 from biounet.training.preflight import Placed, place
@@ -57,7 +57,7 @@ class Case:
     body_alone
         Whether the surroundings of the body were removed from the image.
     looks
-        How the image looks, from `biounet.preprocessing.looks_of`.
+        How the image looks, from `biounet.preprocessing.image_statistics`.
     voxel_um
         Area (µm²) or volume (µm³) of a voxel of the working grid; None where it is unknown.
     """
@@ -72,7 +72,7 @@ class Case:
     grid: Grid
     across: int | None = None
     body_alone: bool = False
-    looks: Looks = field(default_factory=dict)
+    looks: ImageStatistics = field(default_factory=dict)
     voxel_um: float | None = None
 
     @property
@@ -126,7 +126,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
         grid=volume.grid,
         across=placed.across,
         body_alone=placed.body_alone,
-        looks=looks_of(volume, replace(scaled, image=image)),
+        looks=image_statistics(volume, replace(scaled, image=image)),
         voxel_um=math.prod(volume.grid.steps_um) / math.prod(placed.zoom) if volume.grid.steps_um else None,
     )
 
@@ -150,7 +150,7 @@ def _outlines(annotation: Annotation, recipe: Recipe) -> list[NDArray[np.bool_]]
 
 def _known(annotation: Annotation, recipe: Recipe, regions: int) -> list[NDArray[np.bool_]]:
     """Return where each region is known: nowhere in a case in which nobody drew it."""
-    missing = unknown_regions(annotation.source, recipe.data) if annotation.source is not None else ()
+    missing = undrawn_regions(annotation.source, recipe.data) if annotation.source is not None else ()
     drawn = list(recipe.data.overlapping)[:regions] or [""] * regions
     return [annotation.labelled & (region not in missing) for region in drawn]
 
@@ -291,7 +291,7 @@ def _extent(case: Case) -> tuple[int, ...]:
     return tuple(int(axis.max() - axis.min()) + 1 for axis in places)
 
 
-def fingerprint(pairs: Sequence[Pair]) -> str:
+def hash_training_files(pairs: Sequence[Pair]) -> str:
     """Return the SHA-256 over the names and contents of the training files, in order of name."""
     digest = hashlib.sha256()
     for pair in sorted(pairs, key=lambda p: Path(p.image).name):

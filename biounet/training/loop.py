@@ -17,9 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from biounet.core import InputError, Recipe, Stopped, TrainingError, __version__, cores_given, orientation_stated
-from biounet.network import Card, Model, continued, has_fast_bfloat16, new_network, outputs_of, pick_device
-from biounet.preprocessing import ranges_of, textures_of
+from biounet.core import InputError, Recipe, Stopped, TrainingError, __version__, available_cores, stated_orientation
+from biounet.network import (
+    Card,
+    Model,
+    build_network,
+    has_fast_bfloat16,
+    inherit_settings,
+    output_channels,
+    pick_device,
+)
+from biounet.preprocessing import distinct_textures, training_ranges
 from biounet.training.budget import CALIBRATING, PREDICTING, TUNING, Budget, Clock, factor_at
 from biounet.training.checkpoint import State, begin, keep, restore
 from biounet.training.dataset import Case, Patches, Steps, fit_patch
@@ -60,7 +68,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainOptions:
     """Where and how a training runs; nothing here changes what is learned.
 
     Attributes
@@ -101,7 +109,7 @@ class _Job:
     cases: Sequence[Case]
     held: Sequence[Case]
     recipe: Recipe
-    run: Run
+    run: TrainOptions
     budget: Budget
 
 
@@ -109,7 +117,7 @@ def train(
     cases: Sequence[Case],
     validation: Sequence[Case],
     recipe: Recipe,
-    run: Run | None = None,
+    run: TrainOptions | None = None,
     start: Model | None = None,
 ) -> Model:
     """Train a model.
@@ -145,25 +153,25 @@ def train(
     Stopped
         If `run.stop` was set; the same call goes on from the checkpoint if `run.resume` is true.
     """
-    run = replace(run or Run(), began=(run and run.began) or time.perf_counter())
+    run = replace(run or TrainOptions(), began=(run and run.began) or time.perf_counter())
     if not cases:
         raise InputError("no annotated image to train on")
     remarks = remarks_on(start, recipe, cases, _median_size(cases, recipe)) if start is not None else []
     if start is not None:
-        recipe = continued(recipe, start).replace("train", rate=recipe.train.rate * _GENTLY)
-    recipe = fit_patch(recipe, cases, new_network(recipe).stride)
+        recipe = inherit_settings(recipe, start).replace("train", rate=recipe.train.rate * _GENTLY)
+    recipe = fit_patch(recipe, cases, build_network(recipe).stride)
     state = _begin(recipe, start, run)
     job = _Job(cases, validation, recipe, run, Budget(recipe.train, Clock(run.began, state.seconds)))
     job = replace(job, held=_affordable(state, job))
     rival = _score(start, job) if start is not None else None
     _learn(state, job)
     model = _finish(state, job)
-    looks = looks_on_card([*cases, *validation], recipe)  # those that there was no time to validate on as well
+    looks = training_statistics([*cases, *validation], recipe)  # those that there was no time to validate on as well
     model = replace(model, card=model.card.model_copy(update=looks))
     return _better(model, rival, remarks + _remarks(state, job, start, len(validation)), run)
 
 
-def _better(model: Model, rival: Rival | None, remarks: list[str], run: Run) -> Model:
+def _better(model: Model, rival: Rival | None, remarks: list[str], run: TrainOptions) -> Model:
     """Return the model, or its start where that is as good, with all remarks on its card."""
     for remark in remarks:
         run.remark(remark)
@@ -176,7 +184,7 @@ def _better(model: Model, rival: Rival | None, remarks: list[str], run: Run) -> 
     return replace(model, card=model.card.model_copy(update={"notes": (*model.card.notes, *notes)}))
 
 
-def _begin(recipe: Recipe, start: Model | None, run: Run) -> State:
+def _begin(recipe: Recipe, start: Model | None, run: TrainOptions) -> State:
     """Return the state before the first step, or where a training was interrupted."""
     state = begin(recipe, start, pick_device(run.device))
     if run.resume and run.checkpoint is not None and run.checkpoint.exists():
@@ -322,11 +330,11 @@ def _stop(state: State, job: _Job) -> NoReturn:
 
 
 def _batches(
-    cases: Sequence[Case], recipe: Recipe, first: int, run: Run, device: torch.device
+    cases: Sequence[Case], recipe: Recipe, first: int, run: TrainOptions, device: torch.device
 ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
     workers = run.workers
     if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, cores_given())
+        workers = 0 if device.type == "cpu" else min(8, available_cores())
     steps = Steps(first, 2**40, recipe.train.batch)
     return DataLoader(
         Patches(cases, recipe), batch_sampler=steps, num_workers=workers, pin_memory=device.type == "cuda"
@@ -344,10 +352,10 @@ def _card(recipe: Recipe, job: _Job, state: State, figures: Figures) -> Card:
     return Card(
         recipe=recipe,
         inputs=recipe.data.channels,
-        outputs=outputs_of(recipe),
+        outputs=output_channels(recipe),
         object_size_px=_median_size(cases, recipe),
         pixel_size_um=float(np.median(spacings)) if calibrated else None,
-        orientation=orientation_stated(case.grid for case in cases),
+        orientation=stated_orientation(case.grid for case in cases),
         body_alone=all(case.body_alone for case in cases),
         lengths=recipe.targets.unit,
         data={**learned, "held_out": len(job.held)},
@@ -358,7 +366,7 @@ def _card(recipe: Recipe, job: _Job, state: State, figures: Figures) -> Card:
     )
 
 
-def looks_on_card(cases: Iterable[Case], recipe: Recipe) -> dict[str, Any]:
+def training_statistics(cases: Iterable[Case], recipe: Recipe) -> dict[str, Any]:
     """Return what the card says of how the images of cases look: ``seen`` and ``textures``."""
     looks = []
     for case in cases:
@@ -367,7 +375,7 @@ def looks_on_card(cases: Iterable[Case], recipe: Recipe) -> dict[str, Any]:
             one["diameter"] = float(np.median(_object_sizes([case])))
             one["at_border"] = _share_at_border(case.labels)
         looks.append(one)
-    return {"seen": ranges_of(looks), "textures": textures_of(looks)}
+    return {"seen": training_ranges(looks), "textures": distinct_textures(looks)}
 
 
 def _share_at_border(labels: NDArray[np.int32]) -> float:

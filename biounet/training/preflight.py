@@ -23,25 +23,25 @@ from biounet.core import (
     Recipe,
     SettingsError,
     Volume,
+    canonical_transform,
     canonical_volume,
+    check_all_present,
+    check_any_whole,
+    check_both_sides,
     has_whole_object,
-    orientation_of,
-    refuse_absent,
-    refuse_one_sided,
-    refuse_parts,
 )
 from biounet.files import (
-    LeftOut,
     Pair,
     ReadOptions,
-    describe,
+    SkippedFile,
     find_images,
     find_pairs,
-    match_pairs,
+    inspect_volume,
+    pair_files,
     read_annotation,
     read_volume,
 )
-from biounet.preprocessing import Zoom, bodies_of, body_box, rescale_labels, rescaled_shape, zoom_to
+from biounet.preprocessing import Zoom, body_box, find_bodies, rescale_labels, rescaled_shape, working_zoom
 from biounet.training.planning import plan
 
 Folders = tuple[str | Path, str | Path | None]
@@ -88,8 +88,8 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
     if volume.channels != len(recipe.data.channels):
         cause = f"{volume.channels} channels, the recipe expects {len(recipe.data.channels)}"
         raise InputError(cause, path=volume.source, hint="choose one with --channel")
-    way, volume = orientation_of(volume.grid), canonical_volume(volume)
-    zoom = zoom_to(volume.grid, recipe.data, volume.source)
+    way, volume = canonical_transform(volume.grid), canonical_volume(volume)
+    zoom = working_zoom(volume.grid, recipe.data, volume.source)
     body = body_box(volume.array, recipe.normalise, recipe.data)
     inside = np.ascontiguousarray(way.apply(annotation.labels)[body])
     labels = rescale_labels(inside, rescaled_shape(inside.shape, zoom))
@@ -97,7 +97,7 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
         raise InputError("nothing is labelled", path=annotation.source)
     across = recipe.data.across
     across = None if across is None else way.axes.index(across)
-    alone = recipe.normalise.method == "zscore" and bodies_of(volume.array) is not None
+    alone = recipe.normalise.method == "zscore" and find_bodies(volume.array) is not None
     return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe), across, alone)
 
 
@@ -204,7 +204,7 @@ class Preflight:
         self._data = recipe.data
         self._separate = validation is not None
         self._alone: list[tuple[Path, ...]] = []
-        self.left_out: list[LeftOut] = []
+        self.left_out: list[SkippedFile] = []
         self.pairs = self._find(folders)
         self.held = [] if validation is None else self._find(validation)
         self._in_order = [*self.pairs, *self.held]
@@ -253,7 +253,7 @@ class Preflight:
         try:
             if self.strict:
                 return find_pairs(images, labels, *names)
-            pairs, alone = match_pairs(images, labels, *names)
+            pairs, alone = pair_files(images, labels, *names)
             self.left_out += alone.left_out
             for problem in alone.errors():
                 self._report(problem)
@@ -275,7 +275,7 @@ class Preflight:
         grids = []
         for pair in self.pairs:
             try:
-                grids.append(describe(pair.image, self.options).grid)
+                grids.append(inspect_volume(pair.image, self.options).grid)
             except BiounetError:
                 if self.strict:
                     raise
@@ -319,9 +319,9 @@ class Preflight:
     def _refuse_useless(self, values: set[int], whole: set[bool | None]) -> None:
         """Refuse annotations from which nothing, or not all, can be learned that the recipe asks for."""
         try:
-            refuse_one_sided(values, self._data.kind)
-            refuse_absent(values, self._data.learned)
-            refuse_parts(whole)
+            check_both_sides(values, self._data.kind)
+            check_all_present(values, self._data.learned)
+            check_any_whole(whole)
         except InputError as error:
             self._report(error)
 

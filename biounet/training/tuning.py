@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biounet.core import UNLABELLED, LabelSettings, Recipe, whole_objects
-from biounet.evaluation import Evaluation, match, score_classes, score_instances
+from biounet.evaluation import Evaluation, match_objects, score_classes, score_instances
 from biounet.labelling import Objects, label_objects
-from biounet.network import Model, Ranges, UNet, fold_norms, make_predictor, observe
-from biounet.segmentation import label_maps, pad_to_stride, predict_image
+from biounet.network import ActivationRanges, Model, UNet, calibrate_activations, fold_batch_norms, make_predictor
+from biounet.segmentation import label_regions, pad_to_stride, predict_image
 from biounet.training.dataset import Case
 
 Figures = dict[str, float]
@@ -159,10 +159,10 @@ def observe_cases(network: UNet, cases: Sequence[Case], deadline: float | None =
             part = case.image[(slice(None), *window)].float().numpy()
             yield torch.from_numpy(pad_to_stride(part, network.stride))
 
-    return observe(fold_norms(network), parts())
+    return calibrate_activations(fold_batch_norms(network), parts())
 
 
-def retuned(model: Model, cases: Sequence[Case], held: Sequence[Case], label: LabelSettings) -> Model:
+def retune(model: Model, cases: Sequence[Case], held: Sequence[Case], label: LabelSettings) -> Model:
     """Return a model as a training that ends with these weights would: with ranges, thresholds and figures of today.
 
     Parameters
@@ -197,7 +197,7 @@ def tune(
     cases: Sequence[Case],
     recipe: Recipe,
     device: str = "auto",
-    ranges: Ranges | None = None,
+    ranges: ActivationRanges | None = None,
     deadline: float | None = None,
 ) -> tuple[LabelSettings, Figures]:
     """Choose thresholds on validation cases.
@@ -266,7 +266,7 @@ def _views(case: Case, labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
 
 
 def predict_cases(
-    network: UNet, cases: Sequence[Case], recipe: Recipe, device: str, ranges: Ranges | None = None
+    network: UNet, cases: Sequence[Case], recipe: Recipe, device: str, ranges: ActivationRanges | None = None
 ) -> list[Maps]:
     """Predict the maps of each case, shape ``(k, [z,] y, x)``."""
     predictor = make_predictor(network, device, softmax=recipe.data.exclusive, ranges=ranges)
@@ -352,7 +352,7 @@ def _figures(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settin
     labels = [case.labels for case in cases]
     if recipe.data.kind == "scribbles" and all((truth[truth != UNLABELLED] <= 0).all() for truth in labels):
         return {}
-    found = [label_maps(m, truth.shape, recipe.data, settings) for m, truth in zip(maps, labels, strict=True)]
+    found = [label_regions(m, truth.shape, recipe.data, settings) for m, truth in zip(maps, labels, strict=True)]
     regions = recipe.data.overlapping or None
     return score_classes(labels, found, recipe.data.foreground, regions=regions).as_figures()
 
@@ -364,7 +364,7 @@ def _doubt(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settings
     confidences, wrong = [], []
     for case, found in zip(cases, map(_label, cases, maps, repeat(settings)), strict=True):
         for truth, labels in zip(_views(case, case.labels), _views(case, found.labels), strict=True):
-            table = match(truth, labels)
+            table = match_objects(truth, labels)
             is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_of[table.matches()]])
             judged = ~(is_wrong & table.excused)
             confidences.append(found.confidence[table.predicted_ids[judged] - 1])

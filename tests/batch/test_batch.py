@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.batch import BatchOptions, Row, exit_code, segment_batch
+from biounet.batch import BatchOptions, Row, batch_exit_code, segment_batch
 from biounet.core import LabelSettings, MachineError
 from biounet.files import Readers, find_images, stem_of
 from biounet.segmentation import SegmentOptions
@@ -45,7 +45,7 @@ def test_every_input_has_a_row_and_bad_ones_have_no_count(segmenter, mixed, tmp_
     assert "empty file" in table[2]["message"]
     assert "html" in table[3]["message"]
     assert "3 channels" in table[4]["message"]
-    assert exit_code(rows) == 3
+    assert batch_exit_code(rows) == 3
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert made == sorted(
         [f"{stem}_{end}" for stem in ("a", "deep/a") for end in ("labels.tif", "objects.csv", "overlay.png")]
@@ -106,7 +106,7 @@ def test_an_image_without_cells_is_empty_or_flagged_and_no_error(segmenter, tmp_
     found = find_images([tmp_path / "flat.tif"])
     rows = segment_batch(found, segmenter.model, tmp_path / "out", BatchOptions(segment=chain))
     status = "flagged" if odd else "empty"
-    assert (rows[0].status, rows[0].count, exit_code(rows)) == (status, 0, 0), rows[0].message
+    assert (rows[0].status, rows[0].count, batch_exit_code(rows)) == (status, 0, 0), rows[0].message
     assert ("constant" in rows[0].message) == odd
     assert (tmp_path / "out" / "flat_objects.csv").read_text().startswith("label,")
     assert tifffile.imread(tmp_path / "out" / "flat_labels.tif").max() == 0
@@ -135,7 +135,7 @@ def test_inputs_whose_results_would_have_one_name_fail_alone(untrained, tmp_path
     }  # fmt: skip
     said = {row.image: row.message for row in rows}["a.tif"]
     assert f"those of {folder / 'a.ome.tif'}, {folder / 'A.tiff'} (hint: rename one" in said
-    assert exit_code(rows) == 3
+    assert batch_exit_code(rows) == 3
     assert sorted(row["image"] for row in _rows(tmp_path / "out")) == sorted(row.image for row in rows)
 
 
@@ -155,7 +155,7 @@ def test_an_output_folder_that_is_a_file(segmenter, cell_folder, tmp_path):
 
 def test_exit_codes():
     good, bad = (Row("x", status, None, 0.0, "") for status in ("ok", "failed"))
-    assert [exit_code(rows) for rows in ([good], [good, bad], [bad, bad])] == [0, 3, 4]
+    assert [batch_exit_code(rows) for rows in ([good], [good, bad], [bad, bad])] == [0, 3, 4]
 
 
 @pytest.mark.parametrize(

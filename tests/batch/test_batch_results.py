@@ -18,13 +18,13 @@ from test_batch_resume import OUR_OWN, fault, results, run, table
 
 import biounet.batch.manifest
 import biounet.files.atomic
-from biounet.batch import BatchOptions, exit_code, segment_batch
-from biounet.batch.locks import Claims
+from biounet.batch import BatchOptions, batch_exit_code, segment_batch
+from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.ownership import Ownership
 from biounet.batch.records import escaped, hash_settings, is_in_shard, settings_of, unescaped
 from biounet.core import MachineError, SettingsError
-from biounet.files import find_images, together
+from biounet.files import atomic_group, find_images
 from biounet.network import Model
 from biounet.segmentation import SegmentOptions
 from conftest import discs
@@ -84,7 +84,7 @@ def test_where_nothing_new_comes_out_the_old_stays(few, untrained, out, monkeypa
 
     monkeypatch.setattr("biounet.batch.process_image._segment", fail)
     rows = run(few, untrained, out, replace(WIDE, overwrite=True))
-    assert exit_code(rows) == 4
+    assert batch_exit_code(rows) == 4
     assert results(out) == before
 
 
@@ -95,7 +95,7 @@ def test_a_folder_in_which_nothing_succeeded_is_free(few, untrained, other, tmp_
     run(few, other, tmp_path / "out")
     for path, content in good.items():
         path.write_bytes(content)
-    assert exit_code(run(few, untrained, tmp_path / "out")) == 0
+    assert batch_exit_code(run(few, untrained, tmp_path / "out")) == 0
 
 
 def test_a_process_at_work_keeps_others_out_even_before_its_first_result(few, untrained, tmp_path):
@@ -111,7 +111,7 @@ def test_a_process_at_work_keeps_others_out_even_before_its_first_result(few, un
             with pytest.raises(SettingsError, match="another process is at work here with another model"):
                 run(few, untrained, out, replace(ONE, overwrite=overwrite))
         peer.communicate()
-    assert exit_code(run(few, untrained, out)) == 0
+    assert batch_exit_code(run(few, untrained, out)) == 0
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -128,7 +128,7 @@ def test_what_somebody_put_there_is_one_failed_row(name, overwrite, few, untrain
         assert "not written by biounet" in next(row.message for row in rows if row.status == "failed")
         assert (out / name).read_text() == "mine"
     (out / name).unlink()
-    assert exit_code(run(few, untrained, out)) == 0
+    assert batch_exit_code(run(few, untrained, out)) == 0
 
 
 def test_what_was_there_before_a_kill_is_still_somebody_elses(few, untrained, tmp_path):
@@ -136,7 +136,7 @@ def test_what_was_there_before_a_kill_is_still_somebody_elses(few, untrained, tm
     out.mkdir()
     (out / "a_labels.tif").write_text("mine")
     (image,) = find_images([few / "a.tif"])
-    with Claims(out) as claims:
+    with Locks(out) as claims:
         kept = Ownership(out, claims, Manifest(out)).begin(image)
     assert kept == {out / "a_labels.tif"}
     assert [row.status == "failed" for row in run(few, untrained, out)] == [True, False, False]
@@ -175,7 +175,7 @@ def test_images_of_one_name_from_elsewhere_do_not_take_the_place_of_results(few,
         run(tmp_path / "plate2", untrained, out)
     assert everything(out) == before
     shutil.rmtree(few)  # they were moved, and then one was changed
-    assert exit_code(run(tmp_path / "plate2", untrained, out)) == 0
+    assert batch_exit_code(run(tmp_path / "plate2", untrained, out)) == 0
 
 
 def test_a_part_of_the_images_leaves_the_rows_of_the_others(few, untrained, out):
@@ -327,7 +327,7 @@ def test_files_that_belong_together_appear_together(tmp_path):
     seen: set[str] = set()
 
     def write(then: Callable[[], object]) -> None:
-        with together():
+        with atomic_group():
             for name in ("a", "b"):
                 biounet.files.atomic.write_text(tmp_path / name, "new")
             then()
@@ -347,7 +347,7 @@ def test_what_is_waited_for_is_said(untrained, tmp_path, monkeypatch, caplog):
     code += "print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
         peer.stdout.readline()
-        with Claims(tmp_path) as claims:
+        with Locks(tmp_path) as claims:
             Timer(1.0, peer.stdin.close).start()
             claims.wait("x.tif", Event())
             with claims.hold("counts"):

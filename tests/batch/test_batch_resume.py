@@ -11,10 +11,10 @@ import pytest
 import tifffile
 
 import biounet.batch.runner
-from biounet.batch import BatchOptions, exit_code, segment_batch
+from biounet.batch import BatchOptions, batch_exit_code, segment_batch
 from biounet.batch.manifest import Manifest
 from biounet.core import MachineError
-from biounet.files import find_images, part_begin
+from biounet.files import find_images, temporary_prefix
 from biounet.network import save_model
 from conftest import discs
 
@@ -109,10 +109,10 @@ def test_the_number_of_jobs_is_no_other_setting_and_those_replace_results_on_req
 def test_what_failed_is_tried_again(few, untrained, tmp_path, worked):
     good = (few / "b.tif").read_bytes()
     (few / "b.tif").write_bytes(good[:100])
-    assert exit_code(run(few, untrained, tmp_path / "out")) == 3
+    assert batch_exit_code(run(few, untrained, tmp_path / "out")) == 3
     (few / "b.tif").write_bytes(good)
     worked.clear()
-    assert exit_code(run(few, untrained, tmp_path / "out")) == 0
+    assert batch_exit_code(run(few, untrained, tmp_path / "out")) == 0
     assert worked == ["b.tif"]
 
 
@@ -129,7 +129,7 @@ def test_what_a_killed_process_left_is_removed(few, untrained, tmp_path):
     out = tmp_path / "out"
     (out / "deep").mkdir(parents=True)
     left = [out / "deep" / "c_labels.tif", out / "counts.csv"]
-    left = [path.with_name(f"{part_begin(path)}12-34.part") for path in left]
+    left = [path.with_name(f"{temporary_prefix(path)}12-34.part") for path in left]
     mine = out / ".mine.part"
     for path in (*left, mine):
         path.write_text("half")
@@ -148,7 +148,7 @@ def test_fail_fast_stops_at_the_first_failure(few, untrained, tmp_path, worked):
     (few / "b.tif").write_bytes(b"")
     rows = run(few, untrained, tmp_path / "out", BatchOptions(jobs=1, fail_fast=True))
     assert worked == ["a.tif", "b.tif"]
-    assert exit_code(rows) == 3
+    assert batch_exit_code(rows) == 3
     assert [row[:2] for row in table(tmp_path / "out")[1:]] == [("a.tif", "ok"), ("b.tif", "failed")]
 
 

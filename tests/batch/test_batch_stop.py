@@ -12,9 +12,9 @@ import torch
 
 import biounet.segmentation.memory
 from biounet.batch import BatchOptions, segment_batch
-from biounet.core import Stopped, code_after, is_out_of_memory
+from biounet.core import Stopped, is_out_of_memory, signal_exit_code
 from biounet.files import find_images
-from biounet.tiling import lattice, run_blocks
+from biounet.tiling import block_lattice, run_blocks
 from conftest import discs
 
 
@@ -26,7 +26,7 @@ def test_no_block_begins_after_a_stop():
         stop.set()
 
     with pytest.raises(Stopped):
-        list(run_blocks(work, lattice((30, 30), 10), stop=stop))
+        list(run_blocks(work, block_lattice((30, 30), 10), stop=stop))
     assert begun == [(0, 0)]
 
 
@@ -73,7 +73,7 @@ def test_a_second_signal_ends_a_command_at_once_and_without_a_word(number):
             assert child.stdout.readline() == f"{line}\n"
             child.send_signal(number)
         out, err = child.communicate(timeout=60)
-    assert (child.returncode, out, err) == (code_after(number), "", "")
+    assert (child.returncode, out, err) == (signal_exit_code(number), "", "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="addresses of a process cannot be limited")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.batch import BatchOptions, Row, segment_batch
-from biounet.batch.locks import Claims
+from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest, is_inside
 from biounet.batch.records import InputFile, Record
 from biounet.core import Stopped
@@ -25,7 +25,7 @@ RECORD = Record(ROW, (InputFile("in/a.tif", 5, 7, "ab"),), "m", "s", {"é\udcff/
 
 
 def write(folder: Path, record: Record = RECORD) -> None:
-    with Claims(folder) as claims:
+    with Locks(folder) as claims:
         Manifest(folder).append(record, claims)
 
 
@@ -163,7 +163,7 @@ def holder(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
 def test_a_claim_keeps_others_off_and_ends_with_its_holder(holder, tmp_path):
-    with Claims(tmp_path / "out") as claims:
+    with Locks(tmp_path / "out") as claims:
         assert not claims.take("a.tif")
         assert claims.take("b.tif")
         stop = Event()

@@ -10,7 +10,7 @@ import tifffile
 
 from biounet.core import Annotation, Grid, InputError, Recipe, SettingsError, inspect_annotation
 from biounet.files import FoundImage, ReadOptions, find_pairs, read_volume
-from biounet.reporting import refuse_among_images
+from biounet.reporting import check_output_folder
 from biounet.training import check_data
 
 PLANE = np.arange(64, dtype=np.uint16).reshape(8, 8)
@@ -81,7 +81,7 @@ def test_results_do_not_lie_among_images(tmp_path, monkeypatch, place, out, refu
     monkeypatch.chdir(tmp_path)
     image = FoundImage(Path(place), Path(place).relative_to("images"))
     if not refused:
-        refuse_among_images([image], Path(out))
+        check_output_folder([image], Path(out))
         return
     with pytest.raises(SettingsError, match="the results would lie among the images"):
-        refuse_among_images([image], Path(out))
+        check_output_folder([image], Path(out))

@@ -12,7 +12,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from biounet.core import Grid, InputError, Recipe, SettingsError, read_recipe, visible
+from biounet.core import Grid, InputError, Recipe, SettingsError, printable, read_recipe
 from biounet.core.recipe import parse_recipe
 from biounet.network import save_model
 
@@ -48,22 +48,22 @@ def test_what_names_do_to_a_terminal_is_what_they_look_like(biounet, untrained, 
     code, named, last = biounet("segment", folder / f"{name}none.tif", "-m", "m.safetensors")
     assert (named, len(last.splitlines())) == ("", 1)
     for text in (out, err, more, errors, last):
-        assert all(line == visible(line) for line in text.split("\n"))
+        assert all(line == printable(line) for line in text.split("\n"))
 
 
 @given(st.text())
 def test_visible_text_is_one_line_of_letters_and_says_the_same_of_letters(text):
-    shown = visible(text)
+    shown = printable(text)
     assert len(shown.splitlines()) <= 1
-    assert visible(shown) == shown
+    assert printable(shown) == shown
     assert not {unicodedata.category(letter) for letter in shown} & {"Cc", "Zl", "Zp", "Cs"}
     plain = "".join(letter for letter in text if unicodedata.category(letter)[0] != "C")
-    assert unicodedata.normalize("NFC", plain) == plain or visible(plain)
+    assert unicodedata.normalize("NFC", plain) == plain or printable(plain)
 
 
 @pytest.mark.parametrize("text", ["é µm.tif", "細胞.tif", "می\u200cخواهم", "a b\u00a0c", "👩\u200d🔬"])
 def test_letters_of_all_languages_stay(text):
-    assert visible(text) == text
+    assert printable(text) == text
 
 
 def test_an_error_names_a_path_in_one_line_whatever_it_is_called():

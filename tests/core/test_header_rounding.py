@@ -14,7 +14,7 @@ from biounet.core.recipe import parse_recipe
 from biounet.evaluation import evaluate_folders, score_classes
 from biounet.files import ReadOptions, read_volume
 from biounet.labelling.stitching import _smallest
-from biounet.measurement import fewest_voxels, measure_lesions
+from biounet.measurement import measure_lesions, min_lesion_voxels
 from biounet.training.planning import plan
 from biounet.training.targets.boundary_weight import border_weight
 from biounet.training.targets.distances import signed_distance
@@ -91,7 +91,7 @@ def shaken(lengths, noise):
 def test_the_smallest_lesion_and_the_smallest_object_do_not_depend_on_it(spacing, noise, voxels):
     size = voxels * math.prod(spacing)
     for steps in (spacing, shaken(spacing, noise)):
-        assert fewest_voxels(size, Grid((9, 9, 9), steps, "mm")) == voxels
+        assert min_lesion_voxels(size, Grid((9, 9, 9), steps, "mm")) == voxels
         assert _smallest(LabelSettings(min_size=size, min_size_unit="um"), math.prod(steps)) == voxels
 
 

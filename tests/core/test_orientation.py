@@ -16,14 +16,14 @@ from biounet.core import (
     InputError,
     Volume,
     canonical_grid,
+    canonical_transform,
     canonical_volume,
     describe_orientations,
     nearest_axcodes,
-    orientation_of,
 )
 from biounet.core.recipe import parse_recipe
-from biounet.files import ReadOptions, describe, read_annotation, read_volume, write_labels
-from biounet.network import Card, initialise, make_predictor, new_network, outputs_of
+from biounet.files import ReadOptions, inspect_volume, read_annotation, read_volume, write_labels
+from biounet.network import Card, build_network, initialise_weights, make_predictor, output_channels
 from biounet.segmentation import segment
 from biounet.training import check_data, make_case
 from biounet.training.planning import plan
@@ -71,11 +71,11 @@ def head(seed=0):
 
 
 def model_of(recipe, **card):
-    network = new_network(recipe)
-    initialise(network, 1)
+    network = build_network(recipe)
+    initialise_weights(network, 1)
     torch.nn.init.normal_(network.head.weight, std=0.4, generator=torch.Generator().manual_seed(2))
     return make_predictor(network.eval(), "cpu", softmax=recipe.data.exclusive), Card(
-        recipe=recipe, inputs=recipe.data.channels, outputs=outputs_of(recipe), orientation="RAS", **card
+        recipe=recipe, inputs=recipe.data.channels, outputs=output_channels(recipe), orientation="RAS", **card
     )
 
 
@@ -102,7 +102,7 @@ def test_any_volume_has_one_canonical_order_and_a_way_back(seed, sizes, shape, o
     assert one.grid.axcodes == other.grid.axcodes == "RAS"
     assert np.linalg.norm(np.array(one.grid.affine)[:, :3], axis=0)[::-1] == pytest.approx(one.grid.spacing)
     assert canonical_grid(other.grid) == other.grid
-    way = orientation_of(volumes[1].grid)
+    way = canonical_transform(volumes[1].grid)
     np.testing.assert_array_equal(way.undo(way.apply(volumes[1].array)), volumes[1].array)
     # The sum of the cosines with right, anterior and superior is the largest that any order has.
     turned = np.array(one.grid.affine)[:, :3] / one.grid.spacing[::-1]
@@ -158,7 +158,7 @@ def test_training_sees_the_same_case_whatever_the_order(tmp_path):
     for axes, flips in ORDERS:
         volume = read_volume(write(tmp_path / "x.nii.gz", image, AFFINE, axes, flips), VOLUMES)
         path = write(tmp_path / "y.nii.gz", labels, AFFINE, axes, flips)
-        plans.append(plan(recipe, [describe(tmp_path / "x.nii.gz", VOLUMES).grid]))
+        plans.append(plan(recipe, [inspect_volume(tmp_path / "x.nii.gz", VOLUMES).grid]))
         cases.append(make_case(volume, read_annotation(path, recipe.data, volume.grid), plans[-1]))
     for case, planned in zip(cases, plans, strict=True):
         assert planned == plans[0]

@@ -12,8 +12,8 @@ from biounet.api import Segmenter, volume_of_array
 from biounet.core import DataSettings, Grid, InputError, SettingsError
 from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions, read_volume
-from biounet.network import Card, Model, load_model, new_network, outputs_of, save_model
-from biounet.preprocessing import zoom_to
+from biounet.network import Card, Model, build_network, load_model, output_channels, save_model
+from biounet.preprocessing import working_zoom
 from biounet.training import check_data
 
 SHAPE = (8, 12, 12)
@@ -24,8 +24,8 @@ def model_in(unit, size=(1.0, 1.0, 1.0), **card):
     data = {"dims": 3, "kind": "classes", "classes": ["lesion"], "voxel_size": size, "voxel_unit": unit}
     recipe = parse_recipe({"data": {**data, "min_lesion_mm3": 3.0}, "network": {"widths": [4, 6]}})
     torch.manual_seed(0)
-    made = Card(recipe=recipe, inputs=recipe.data.channels, outputs=outputs_of(recipe), **card)
-    return Model(new_network(recipe).eval(), made)
+    made = Card(recipe=recipe, inputs=recipe.data.channels, outputs=output_channels(recipe), **card)
+    return Model(build_network(recipe).eval(), made)
 
 
 def nifti(path, factor, code, array=IMAGE):
@@ -106,9 +106,9 @@ def test_a_zoom_is_of_lengths_in_one_unit_or_refused(own, works, size, wanted):
     data = DataSettings(dims=3, voxel_size=(wanted,) * 3, voxel_unit=works)
     if own != works or not 1 / 50 <= size / wanted <= 50:
         with pytest.raises(InputError, match="this model works"):
-            zoom_to(grid, data)
+            working_zoom(grid, data)
     else:
-        np.testing.assert_allclose(zoom_to(grid, data), size / wanted, rtol=0.025)
+        np.testing.assert_allclose(working_zoom(grid, data), size / wanted, rtol=0.025)
 
 
 def test_one_volume_under_three_headers(tmp_path):

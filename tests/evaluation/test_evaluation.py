@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from biounet.core import UNLABELLED, InputError
-from biounet.evaluation import match, score_classes, score_instances
+from biounet.evaluation import match_objects, score_classes, score_instances
 from biounet.evaluation.matching import THRESHOLDS, tally
 
 
@@ -85,7 +85,7 @@ class TestPictures:
         assert figures["pq"] == (1 + 0.85 + 0.7 + 0.5) / 4
 
     def test_two_halves_are_one_match_and_a_split(self):
-        overlaps = match(picture("1111"), picture("7733"))
+        overlaps = match_objects(picture("1111"), picture("7733"))
         assert overlaps.iou.tolist() == [0.5, 0.5]
         assert overlaps.predicted_ids[overlaps.predicted_of[overlaps.matches()]].tolist() == [3]
         result = score(picture("1111"), picture("7733"))
@@ -212,7 +212,7 @@ class TestLaws:
     @given(sparse)
     def test_overlaps_are_those_counted_voxel_by_voxel(self, pair):
         truth, found = pair
-        overlaps = match(truth, found)
+        overlaps = match_objects(truth, found)
         for n, size in zip(overlaps.truth_ids, overlaps.truth_sizes, strict=True):
             assert size == (truth == n).sum()
         for n, size in zip(overlaps.predicted_ids, overlaps.predicted_sizes, strict=True):

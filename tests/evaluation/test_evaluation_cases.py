@@ -13,7 +13,7 @@ import biounet
 from biounet.core import DataSettings, Grid, InputError
 from biounet.core.recipe import parse_recipe
 from biounet.evaluation import evaluate_folders, score_classes
-from biounet.files import ReadOptions, kind_of_labels, read_volume, write_labels
+from biounet.files import ReadOptions, read_label_kind, read_volume, write_labels
 from conftest import discs
 
 CELLS = DataSettings()
@@ -144,15 +144,15 @@ def test_a_label_image_says_what_its_values_are(tmp_path, kind):
     small, many = np.eye(9, dtype=np.uint16), np.arange(70_000, dtype=np.uint32).reshape(7, -1)
     for labels in (small, many):
         write_labels(tmp_path / "a.tif", labels, Grid(labels.shape, (0.5, 0.5), "um"), kind)
-        assert kind_of_labels(tmp_path / "a.tif") == kind
+        assert read_label_kind(tmp_path / "a.tif") == kind
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), labels)
         assert read_volume(tmp_path / "a.tif").grid.spacing == (0.5, 0.5)
     save(tmp_path / "image.nii.gz", TEN)
     image = read_volume(tmp_path / "image.nii.gz", ReadOptions(dims=3))
     write_labels(tmp_path / "a.nii.gz", image.array[0], image, kind)
-    assert kind_of_labels(tmp_path / "a.nii.gz") == kind
+    assert read_label_kind(tmp_path / "a.nii.gz") == kind
     with pytest.raises(InputError):
-        kind_of_labels(tmp_path / "nothing.tif")
+        read_label_kind(tmp_path / "nothing.tif")
 
 
 def results(folder, labels, kind):
@@ -233,7 +233,7 @@ def test_a_model_of_strokes_can_be_evaluated(tmp_path):
         result = model.segment(tmp_path / "images" / f"{number}.tif")
         assert result.kind == "objects"
         result.save(tmp_path / "out")
-        assert kind_of_labels(tmp_path / "out" / f"{number}_labels.tif") == "objects"
+        assert read_label_kind(tmp_path / "out" / f"{number}_labels.tif") == "objects"
     found = evaluate_folders(tmp_path / "out", tmp_path / "strokes", recipe.data)
     assert (found.classes, found.failed) == (("cell",), ())
     assert found.dice[0] > 0.5

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from biounet.core import InputError, ModelError, Recipe, SettingsError, read_recipe
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_pairs
-from biounet.network import Card, Model, load_model, new_network, outputs_of, save_model
+from biounet.network import Card, Model, build_network, load_model, output_channels, save_model
 from biounet.training import check_data, load_cases
 
 GREY = np.random.default_rng(0).integers(0, 200, (33, 47)).astype(np.uint8)
@@ -43,8 +43,8 @@ def folder(tmp_path):
 def model(tmp_path):
     """File of a small model."""
     recipe = parse_recipe({"network": {"widths": [1, 1]}})
-    card = Card(recipe=recipe, inputs=("intensity",), outputs=outputs_of(recipe))
-    save_model(Model(new_network(recipe).eval(), card), tmp_path / "m.safetensors")
+    card = Card(recipe=recipe, inputs=("intensity",), outputs=output_channels(recipe))
+    save_model(Model(build_network(recipe).eval(), card), tmp_path / "m.safetensors")
     return tmp_path / "m.safetensors"
 
 

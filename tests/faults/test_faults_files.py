@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from biounet.core import InputError
-from biounet.files import ReadOptions, describe, find_images, read_volume, write_labels
+from biounet.files import ReadOptions, find_images, inspect_volume, read_volume, write_labels
 
 GREY = np.random.default_rng(0).integers(0, 60000, (33, 47)).astype(np.uint16)
 VOXELS = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -147,7 +147,7 @@ def test_the_sform_counts_and_both_come_back_F036(tmp_path):
         np.testing.assert_array_equal(written[name], image.header[name])
 
 
-@pytest.mark.parametrize("read", [read_volume, describe])
+@pytest.mark.parametrize("read", [read_volume, inspect_volume])
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.tif"])
 def test_objects_of_python_are_no_image_F081(tmp_path, monkeypatch, read, name):
     class Bomb:

@@ -18,7 +18,7 @@ from biounet.batch import BatchOptions, segment_batch
 from biounet.batch.replay import verify
 from biounet.core import InputError
 from biounet.files import find_images, hash_file, read_volume
-from biounet.files.retry import patiently
+from biounet.files.retry import retry_on_io_error
 from biounet.network import save_model
 
 DAC = ["setpriv", "--inh-caps=-dac_override,-dac_read_search", "--bounding-set=-dac_override,-dac_read_search"]
@@ -44,15 +44,15 @@ def failing(times: int, number: int):
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
 def test_what_may_be_gone_in_a_moment_is_tried_three_times_F103(no_pause, number):
-    assert patiently(failing(2, number)) == 3
+    assert retry_on_io_error(failing(2, number)) == 3
     with pytest.raises(OSError, match=os.strerror(number)):
-        patiently(failing(3, number))
+        retry_on_io_error(failing(3, number))
 
 
 def test_what_stays_is_not_tried_again_F103(no_pause):
     read = failing(1, errno.ENOENT)
     with pytest.raises(FileNotFoundError):
-        patiently(read)
+        retry_on_io_error(read)
     assert read() == 2
 
 

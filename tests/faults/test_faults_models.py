@@ -11,17 +11,26 @@ from safetensors.torch import save_file
 
 from biounet.core import ModelError
 from biounet.core.recipe import parse_recipe
-from biounet.network import Card, Model, initialise, load_model, new_network, outputs_of, predictor_of, save_model
+from biounet.network import (
+    Card,
+    Model,
+    build_network,
+    initialise_weights,
+    load_model,
+    output_channels,
+    predictor_of,
+    save_model,
+)
 
 
 @pytest.fixture
 def saved(tmp_path):
     """Return the file of a small model."""
     recipe = parse_recipe({"network": {"widths": [4, 4]}})
-    network = new_network(recipe)
-    initialise(network, 0)
+    network = build_network(recipe)
+    initialise_weights(network, 0)
     path = tmp_path / "m.safetensors"
-    save_model(Model(network.eval(), Card(recipe=recipe, inputs=("intensity",), outputs=outputs_of(recipe))), path)
+    save_model(Model(network.eval(), Card(recipe=recipe, inputs=("intensity",), outputs=output_channels(recipe))), path)
     return path
 
 

@@ -12,7 +12,7 @@ from biounet.batch import BatchOptions, preview
 from biounet.batch.process_image import own_words
 from biounet.core import InputError, SettingsError
 from biounet.core.recipe import parse_recipe
-from biounet.files import find_images, find_pairs, match_pairs, read_volume
+from biounet.files import find_images, find_pairs, pair_files, read_volume
 from biounet.training import check_data
 
 MRI = ("t1c", "flair")
@@ -60,7 +60,7 @@ def test_common_names(make):
         "x/p1_b": ["x/p1_b_t1c.nii", "x/p1_b_flair.nii"],
         "y.tif": ["y.tif"],
     }
-    pairs, alone = match_pairs(root, None, MRI)
+    pairs, alone = pair_files(root, None, MRI)
     assert [pair.label.name for pair in pairs] == ["p1_b_seg.nii", "p1_seg.nii"]
     assert alone.problems == (f"{root / 'y.tif'} has no annotation",)
 
@@ -163,28 +163,28 @@ def test_a_channel_that_is_missing_or_too_many(make, files, problem):
     with pytest.raises(InputError, match=problem) as caught:
         found["p1"].files()
     assert caught.value.path == found["p1"].path
-    pairs, alone = match_pairs(root, root / "l", MRI)
+    pairs, alone = pair_files(root, root / "l", MRI)
     assert [pair.image.parent.name for pair in pairs] == ["p2"]
     assert problem in alone.problems[0]
 
 
 def test_which_file_beside_the_channels_is_the_annotation(make):
     root = make("p/t1c.nii", "p/flair.nii", "p/brainmask.nii", "p/rim.nii", "p/core.nii")
-    (problem,) = match_pairs(root, None, MRI)[1].problems  # never what is merely left over
+    (problem,) = pair_files(root, None, MRI)[1].problems  # never what is merely left over
     assert "has no annotation (hint: if one of core.nii, rim.nii is it, say which in the recipe" in problem
     for name in ("rim", "core"):
         assert find_pairs(root, None, MRI, (name,))[0].label.name == f"{name}.nii"
         (root / "p" / f"{name}.nii").unlink()
-    (problem,) = match_pairs(root, None, MRI)[1].problems
+    (problem,) = pair_files(root, None, MRI)[1].problems
     assert "t1c.nii has no annotation, and a mask is none" in problem
     (root / "p/brainmask.nii").unlink()
-    assert match_pairs(root, None, MRI)[1].problems == (f"{root / 'p/t1c.nii'} has no annotation",)
+    assert pair_files(root, None, MRI)[1].problems == (f"{root / 'p/t1c.nii'} has no annotation",)
 
 
 @pytest.mark.parametrize("name", ["seg", "SEG", "dseg", "label", "p_seg", "p_seg-manual", "flair_seg", "lesions"])
 def test_usual_names_of_an_annotation(make, name):
     root = make("p/t1c.nii", "p/flair.nii", "p/brainmask.nii", "p/brain_mask.nii", "p/t1_Eq_1.nii", f"p/{name}.nii")
-    pairs, alone = match_pairs(root, None, MRI)
+    pairs, alone = pair_files(root, None, MRI)
     assert [pair.label.name for pair in pairs] == [f"{name}.nii"]
     assert alone.problems == ()
     assert {file.path.name for file in alone.left_out} == {"brainmask.nii", "brain_mask.nii", "t1_Eq_1.nii"}
@@ -220,7 +220,7 @@ def test_label_maps_are_never_patients_nor_images(make):
 
 def test_one_channel_and_the_annotation_in_a_folder_for_each_case(make):
     root = make("a/mri.nii.gz", "a/seg.nii.gz", "a/brainmask.nii.gz", "b/mri.nii.gz", "b/seg.nii.gz")
-    pairs, alone = match_pairs(root, None, ("mri",))
+    pairs, alone = pair_files(root, None, ("mri",))
     assert pairs_of(pairs, root) == [(f"{case}/mri.nii.gz", f"{case}/seg.nii.gz") for case in "ab"]
     assert alone.problems == ()
     assert [file.path.name for file in alone.left_out] == ["brainmask.nii.gz"]

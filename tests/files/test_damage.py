@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from biounet.core import DataSettings, InputError
-from biounet.files import ReadOptions, describe, read_annotation, read_volume
+from biounet.files import ReadOptions, inspect_volume, read_annotation, read_volume
 from biounet.files.formats.tiff_integrity import strict
 
 RNG = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_any_damage_gives_a_volume_or_one_error_that_names_the_file(tmp_path, na
         path.write_bytes(mutate(WHOLE[name], draw))
         for read in (
             lambda: read_volume(path, options),
-            lambda: describe(path, options),
+            lambda: inspect_volume(path, options),
             lambda: read_annotation(path, DataSettings()),
         ):
             try:
@@ -173,7 +173,7 @@ def test_a_page_without_pixels(tmp_path):
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(GREY, metadata=None))
     overwrite(path, ImageWidth=0)
-    for read in (read_volume, describe):
+    for read in (read_volume, inspect_volume):
         with pytest.raises(InputError) as caught:
             read(path)
         assert caught.value.path == path

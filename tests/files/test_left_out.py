@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biounet.core.recipe import parse_recipe
-from biounet.files import LeftOut, describe_left_out, find_images, search_images
+from biounet.files import SkippedFile, describe_skipped, find_images, search_images
 from biounet.files.dataset_index.names import SUFFIXES
 from biounet.training import check_data
 
@@ -96,15 +96,15 @@ def test_of_cases_what_is_no_channel_is_listed(tmp_path):
 def test_the_annotation_of_a_case_is_recorded_and_no_surprise(biounet, tmp_path, names):
     """It belongs there; a mask of the brain, or a further series, is said at the end as well."""
     from biounet.core import Grid
-    from biounet.network import Card, Model, new_network, outputs_of, save_model
+    from biounet.network import Card, Model, build_network, output_channels, save_model
     from biounet.training.planning import plan
 
     channels = ("flair", "t1")
     data = {"dims": 3, "kind": "classes", "classes": ["lesion"], "channels": channels}
     recipe = parse_recipe({"data": data, "network": {"widths": [2, 2], "half_resolution": False}})
     recipe = plan(recipe, [Grid((8, 8, 8), (1.0, 1.0, 1.0), "mm")])
-    card = Card(recipe=recipe, inputs=channels, outputs=outputs_of(recipe))
-    save_model(Model(new_network(recipe).eval(), card), tmp_path / "m.safetensors")
+    card = Card(recipe=recipe, inputs=channels, outputs=output_channels(recipe))
+    save_model(Model(build_network(recipe).eval(), card), tmp_path / "m.safetensors")
     (tmp_path / "in").mkdir()
     for name in names:
         image = nibabel.Nifti1Image(np.eye(8, dtype=np.float32)[None].repeat(8, 0), np.eye(4))
@@ -135,15 +135,15 @@ def test_label_maps_of_a_folder_of_annotations_are_no_images(tmp_path, folders):
 
 
 def test_one_line_says_how_many_and_why(tmp_path):
-    files = [LeftOut(tmp_path / f"{n}.czi", "CZI is not read") for n in range(5)]
-    line = describe_left_out([*files, LeftOut(tmp_path / ".a.tif", "hidden")])
+    files = [SkippedFile(tmp_path / f"{n}.czi", "CZI is not read") for n in range(5)]
+    line = describe_skipped([*files, SkippedFile(tmp_path / ".a.tif", "hidden")])
     assert line == "6 files left out: 5 (CZI is not read): 0.czi, 1.czi, 2.czi, …; 1 (hidden): .a.tif"
 
 
 def test_files_of_one_name_are_told_apart(tmp_path):
-    files = [LeftOut(tmp_path / f"case_{n}" / "tumour.nii.gz", "an annotation") for n in (1, 2)]
+    files = [SkippedFile(tmp_path / f"case_{n}" / "tumour.nii.gz", "an annotation") for n in (1, 2)]
     line = "2 files left out: 2 (an annotation): case_1/tumour.nii.gz, case_2/tumour.nii.gz"
-    assert describe_left_out(files) == line
+    assert describe_skipped(files) == line
 
 
 def test_commands_list_it(biounet, folder, untrained, tmp_path):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from biounet.files import find_images, match_pairs, pair_results
+from biounet.files import find_images, pair_files, pair_results
 
 MRI = ("flair", "t1")
 FOLDERS = {
@@ -19,11 +19,11 @@ FOLDERS = {
 TASKS = {
     "images": lambda root: find_images([root / "images"]),
     "cases": lambda root: find_images([root / "cases"], MRI),
-    "siblings": lambda root: match_pairs(root / "siblings"),
-    "no partners": lambda root: match_pairs(root / "images", root / "siblings"),
-    "pairs of cases": lambda root: match_pairs(root / "cases", None, MRI),
-    "pairs of common names": lambda root: match_pairs(root / "common", None, MRI),
-    "pairs of one channel": lambda root: match_pairs(root / "alone"),
+    "siblings": lambda root: pair_files(root / "siblings"),
+    "no partners": lambda root: pair_files(root / "images", root / "siblings"),
+    "pairs of cases": lambda root: pair_files(root / "cases", None, MRI),
+    "pairs of common names": lambda root: pair_files(root / "common", None, MRI),
+    "pairs of one channel": lambda root: pair_files(root / "alone"),
     "results": lambda root: pair_results(root / "out", root / "truth"),
     "results of cases": lambda root: pair_results(root / "out", root / "cases", MRI),
 }

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.core import DataSettings, Grid, InputError
-from biounet.files import ReadOptions, describe, label_suffix, read_annotation, read_labels, read_volume, write_labels
+from biounet.files import (
+    ReadOptions,
+    inspect_volume,
+    label_suffix,
+    read_annotation,
+    read_labels,
+    read_volume,
+    write_labels,
+)
 
 VOLUME = ReadOptions(dims=3)
 VOXELS = np.arange(24, dtype=np.int16).reshape(2, 3, 4)  # (z, y, x)
@@ -54,7 +62,7 @@ def test_content_and_not_the_name_says_that_it_is_one(tmp_path, name):
         assert volume.grid == Grid((2, 3, 4), (2, 0.75, 0.5), "mm", volume.grid.affine)
         assert volume.grid.affine == ((0.5, 0, 0, 0), (0, 0.75, 0, 0), (0, 0, 2, 0))
         assert not volume.notes
-        assert describe(path, VOLUME).grid == volume.grid
+        assert inspect_volume(path, VOLUME).grid == volume.grid
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -114,7 +122,7 @@ def test_geometry_that_cannot_be(tmp_path):
     path = tmp_path / "x.nii.gz"
     for size in (0.0, -1.0, np.nan, np.inf):
         assert "hint: state the voxel size with --spacing" in refusal(nifti(path, pixdim__2=size))
-        assert "with --spacing" in refusal(path, describe)
+        assert "with --spacing" in refusal(path, inspect_volume)
     for value in (np.nan, np.inf, 0.0):
         assert "affine of the header is damaged (hint: state" in refusal(nifti(path, srow__0=value))
     flat = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])

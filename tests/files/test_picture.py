@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from biounet.core import InputError
-from biounet.files import ReadOptions, describe, read_labels, read_volume, write_picture
+from biounet.files import ReadOptions, inspect_volume, read_labels, read_volume, write_picture
 
 RNG = np.random.default_rng(0)
 GREY, COLOUR = RNG.integers(0, 256, (9, 7), np.uint8), RNG.integers(0, 256, (9, 7, 3), np.uint8)
@@ -31,7 +31,7 @@ def test_png_pixels_come_out_as_they_went_in(tmp_path, array):
     expected = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.array, expected, strict=True)
-    assert (describe(path).channels, describe(path).grid) == (volume.channels, volume.grid)
+    assert (inspect_volume(path).channels, inspect_volume(path).grid) == (volume.channels, volume.grid)
     assert volume.notes == ("pixel size unknown",)
 
 
@@ -86,7 +86,7 @@ def test_jpeg_is_close_and_a_truncated_one_is_refused(tmp_path, mode, how):
     volume = read_volume(path)
     assert volume.array.shape == (len(mode), 64, 80)
     assert np.abs(volume.array[0].astype(int) - np.asarray(smooth.convert("L"))).max() < 8
-    assert describe(path).grid == volume.grid
+    assert inspect_volume(path).grid == volume.grid
     for share in (0.02, 0.2, 0.5, 0.9):
         path.write_bytes(buffer.getvalue()[: int(share * len(buffer.getvalue()))])
         with pytest.raises(InputError):

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from biounet.core import InputError, SettingsError
-from biounet.files import ReadOptions, describe, read_volume
+from biounet.files import ReadOptions, inspect_volume, read_volume
 
 GREY = np.random.default_rng(0).integers(0, 60000, (33, 47)).astype(np.uint16)
 STACK = np.stack([np.roll(GREY, shift, 0) for shift in range(5)])
@@ -78,7 +78,7 @@ def test_pixels_come_out_as_they_went_in(tmp_path, case):
     volume = read_volume(path, ReadOptions(**options))
     np.testing.assert_array_equal(volume.array, expected, strict=True)
     assert volume.source == path
-    seen = describe(path, ReadOptions(**options))
+    seen = inspect_volume(path, ReadOptions(**options))
     assert (seen.channels, seen.grid) == (expected.shape[0], volume.grid)
     assert set(seen.notes) <= set(volume.notes)
 
@@ -278,7 +278,7 @@ def test_a_header_that_asks_for_more_than_there_is(tmp_path):
             tif.pages.first.tags[tag].overwrite(60000)
     assert "60000 x 60000 uint16, 6.71 GiB, in a file of" in refusal(path)
     with pytest.raises(InputError, match=r"6\.71 GiB"):
-        describe(path)
+        inspect_volume(path)
 
 
 def test_any_damage_gives_an_input_error(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from biounet.core import DataSettings, InputError
-from biounet.files import ReadOptions, describe, read_annotation, read_labels, read_volume
+from biounet.files import ReadOptions, inspect_volume, read_annotation, read_labels, read_volume
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (9, 7), np.uint8)
@@ -63,7 +63,7 @@ def test_an_image_is_turned_as_it_asks(tmp_path, write, array, kind):
     expected = shown[None] if shown.ndim == 2 else shown.transpose(2, 0, 1)
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.array, expected, strict=True)
-    assert describe(path).grid == volume.grid
+    assert inspect_volume(path).grid == volume.grid
     if array.ndim == 2:
         np.testing.assert_array_equal(read_labels(path), shown)
 
@@ -135,7 +135,7 @@ def test_white_that_is_zero_is_bright(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="miniswhite")
     volume = read_volume(tmp_path / "x.tif")
     np.testing.assert_array_equal(volume.array[0], np.iinfo(dtype).max - array, strict=True)
-    assert describe(tmp_path / "x.tif").dtype == str(np.dtype(dtype))
+    assert inspect_volume(tmp_path / "x.tif").dtype == str(np.dtype(dtype))
     np.testing.assert_array_equal(read_labels(tmp_path / "x.tif"), array)  # ids are no intensities
 
 
@@ -199,7 +199,7 @@ def test_labels_of_imagej_name_channels_where_they_are_names(tmp_path, case):
     labels, names = case
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "ZCYX", "Labels": labels})
-    assert describe(path, ReadOptions(dims=3)).names == names
+    assert inspect_volume(path, ReadOptions(dims=3)).names == names
     if names:
         chosen = read_volume(path, ReadOptions(dims=3, channel=names[1]))
         np.testing.assert_array_equal(chosen.array[0], STACK[:, 1])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from biounet.core import InputError, Recipe
 from biounet.core.recipe import parse_recipe
-from biounet.files import find_pairs, match_pairs
+from biounet.files import find_pairs, pair_files
 from biounet.training import check_data
 
 TABLES = {
@@ -75,12 +75,12 @@ def test_every_dialect_says_the_same(tmp_path_factory, names, separator, end, bl
     lines = [header, *([f"{part}{slash}{name}.tif" for part in "il"] for name in names)]
     text = end.join(f"{separator}{blank}".join(line) for line in lines) + end
     (folder / "t.csv").write_text(text, "utf-8", newline="")
-    pairs, alone = match_pairs(folder / "t.csv")
+    pairs, alone = pair_files(folder / "t.csv")
     assert alone.problems == ()
     expected = [(folder / "i" / f"{name}.tif", folder / "l" / f"{name}.tif") for name in names]
     assert [(pair.image, pair.label) for pair in pairs] == expected
     (folder / "l" / f"{names[0]}.tif").unlink()
-    (problem,) = match_pairs(folder / "t.csv")[1].problems
+    (problem,) = pair_files(folder / "t.csv")[1].problems
     assert problem == f"{folder / 'l' / names[0]}.tif does not exist"
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.core import Grid, InputError, MachineError, Volume
-from biounet.files import ReadOptions, atomic_path, describe, read_labels, read_volume, write_labels, write_text
+from biounet.files import ReadOptions, atomic_path, inspect_volume, read_labels, read_volume, write_labels, write_text
 
 LABELS = np.array([[0, 1, 1, 2], [3, 3, 0, 2], [0, 0, 0, 4]], np.int32)
 MANY = LABELS * 70_000
@@ -28,8 +28,8 @@ def test_labels_come_back_on_the_grid_of_their_source(tmp_path, labels, grid):
     write_labels(path, labels, grid)
     np.testing.assert_array_equal(read_labels(path), labels)
     expected = None if grid.spacing is None else tuple(s * (1000 if grid.unit == "mm" else 1) for s in grid.spacing)
-    assert describe(path).grid.spacing == expected
-    assert describe(path).dtype == ("uint32" if labels.max() > 65535 else "uint16")
+    assert inspect_volume(path).grid.spacing == expected
+    assert inspect_volume(path).dtype == ("uint32" if labels.max() > 65535 else "uint16")
 
 
 @given(
@@ -41,7 +41,7 @@ def test_pixel_sizes_of_files_come_back_to_the_last_bit(tmp_path_factory, pixels
     path = tmp_path_factory.getbasetemp() / "x.tif"
     from_tag, size = min(max(length / pixels, 1e-5), 900.0), decimal / 10**7
     write_labels(path, MANY if wide else LABELS, Grid((3, 4), (from_tag, size), "um"))
-    assert describe(path).grid.spacing == (from_tag, size)
+    assert inspect_volume(path).grid.spacing == (from_tag, size)
     stack = np.stack([LABELS, LABELS[::-1]]) * (70_000 if wide else 1)
     write_labels(path, stack, Grid((2, 3, 4), (depth, from_tag, size), "um"))
     volume = read_volume(path, ReadOptions(dims=3))

@@ -6,16 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from biounet.core import LabelSettings
+from biounet.core import PROBABILITY_MAX, LabelSettings
 from biounet.labelling import label_block, label_classes, reach, stitch
-from biounet.labelling.label import ONE, label_components, label_surface
-from biounet.tiling import lattice
+from biounet.labelling.label import label_components, label_surface
+from biounet.tiling import block_lattice
 
 SETTINGS = LabelSettings(min_size=0)
 
 
 def whole(shape):
-    return lattice(shape, max(shape))[0]
+    return block_lattice(shape, max(shape))[0]
 
 
 def dense(objects):
@@ -35,7 +35,9 @@ def maps(dims):
 
 def test_two_hills_and_the_saddle_between_them():
     height = np.array([[0, 3, 9, 4, 2, 5, 7, 1]], np.uint16)
-    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole((1, 8)))
+    found = label_surface(
+        np.where(height > 0, PROBABILITY_MAX, 0).astype(np.uint16), height, PROBABILITY_MAX, block=whole((1, 8))
+    )
     left, right = np.argsort(found.root)
     assert dense(found).tolist() == [[-1, left, left, left, right, right, right, right]]
     assert found.root[[left, right]].tolist() == [2, 6]
@@ -48,13 +50,13 @@ def test_two_hills_and_the_saddle_between_them():
 
 def test_a_path_that_leaves_the_core_ends_at_the_ring():
     height = np.array([[1, 2, 3, 4, 5, 6]], np.uint16)
-    full = np.full_like(height, ONE)
-    left, right = lattice((1, 6), (1, 3))
-    found = label_surface(full[left.grown(1)], height[left.grown(1)], ONE, block=left)
+    full = np.full_like(height, PROBABILITY_MAX)
+    left, right = block_lattice((1, 6), (1, 3))
+    found = label_surface(full[left.grown(1)], height[left.grown(1)], PROBABILITY_MAX, block=left)
     assert found.root.tolist() == [3]
     assert found.leaves.tolist() == [True]
     assert found.gates.tolist() == [[2, 0]]
-    found = label_surface(full[right.grown(1)], height[right.grown(1)], ONE, block=right)
+    found = label_surface(full[right.grown(1)], height[right.grown(1)], PROBABILITY_MAX, block=right)
     assert found.root[~found.leaves].tolist() == [5]
     assert found.gates[:, 0].tolist() == [3]
 
@@ -62,7 +64,7 @@ def test_a_path_that_leaves_the_core_ends_at_the_ring():
 def test_the_surface_is_the_distance_less_the_contour_smoothed():
     distance = np.array([[0, 0, 0, 160, 160, 160, 0]], np.uint16)
     contour = np.array([[0, 0, 0, 0, 160, 0, 160]], np.uint16)
-    foreground = np.full_like(distance, ONE)
+    foreground = np.full_like(distance, PROBABILITY_MAX)
     rule = SETTINGS.model_copy(update={"contour": 0.5})
     found = label_block(foreground, contour, distance, rule, block=whole(distance.shape))
     # Lowered: 0 0 0 160 80 160 0; smoothed: 1 1 40 100 120 100 40, since foreground is never below 1.
@@ -74,7 +76,9 @@ def test_the_surface_is_the_distance_less_the_contour_smoothed():
 @settings(deadline=None, max_examples=50)
 @given(maps(2) | maps(3))
 def test_every_voxel_climbs_without_a_step_down(height):
-    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole(height.shape))
+    found = label_surface(
+        np.where(height > 0, PROBABILITY_MAX, 0).astype(np.uint16), height, PROBABILITY_MAX, block=whole(height.shape)
+    )
     basins = dense(found)
     assert np.array_equal(basins >= 0, height > 0)
     assert not found.leaves.any()
@@ -82,13 +86,15 @@ def test_every_voxel_climbs_without_a_step_down(height):
         assert basins.flat[root] == basin
         assert height.flat[root] == height[basins == basin].max()
     assert found.count.sum() == (height > 0).sum()
-    assert found.certainty.sum() == ONE * (height > 0).sum()
+    assert found.certainty.sum() == PROBABILITY_MAX * (height > 0).sum()
 
 
 @settings(deadline=None, max_examples=50)
 @given(maps(2) | maps(3))
 def test_passes_are_the_minima_of_touching_voxels(height):
-    found = label_surface(np.where(height > 0, ONE, 0).astype(np.uint16), height, ONE, block=whole(height.shape))
+    found = label_surface(
+        np.where(height > 0, PROBABILITY_MAX, 0).astype(np.uint16), height, PROBABILITY_MAX, block=whole(height.shape)
+    )
     basins = dense(found)
     expected = defaultdict(list)
     for place in np.ndindex(height.shape):
@@ -106,16 +112,16 @@ def test_passes_are_the_minima_of_touching_voxels(height):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (17, 19), (3, 4, 5)])
-@pytest.mark.parametrize("value", [1, ONE])
+@pytest.mark.parametrize("value", [1, PROBABILITY_MAX])
 def test_a_constant_map_is_one_basin_graph(shape, value):
     height = np.full(shape, value, np.uint16)
-    found = label_surface(np.full(shape, ONE, np.uint16), height, ONE, block=whole(shape))
+    found = label_surface(np.full(shape, PROBABILITY_MAX, np.uint16), height, PROBABILITY_MAX, block=whole(shape))
     assert found.count.sum() == height.size
     assert set(found.height.tolist()) == {value}
 
 
 def test_maps_of_another_shape_are_refused():
-    block = lattice((8, 8), 4)[0]
+    block = block_lattice((8, 8), 4)[0]
     core_only = np.zeros((4, 4), np.uint16)
     with pytest.raises(ValueError, match="the block and its ring"):
         label_block(core_only, None, core_only, SETTINGS, block=block)
@@ -132,7 +138,7 @@ def test_components_touch_at_corners():
 def test_components_are_those_of_scipy_in_any_blocks(mask, size):
     from scipy import ndimage
 
-    found = [label_components(mask[block.grown(1)], block=block) for block in lattice(mask.shape, size)]
+    found = [label_components(mask[block.grown(1)], block=block) for block in block_lattice(mask.shape, size)]
     labels = stitch(found, mask.shape, SETTINGS.model_copy(update={"fill_holes": False})).labels
     assert np.array_equal(labels, ndimage.label(mask, np.ones((3,) * mask.ndim))[0])
 
@@ -151,11 +157,11 @@ def test_inner_regions_replace_outer_ones():
 @settings(deadline=None, max_examples=50)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 90))), st.integers(5, 50))
 def test_shape_surface_does_not_depend_on_the_blocks(mask, size):
-    foreground = mask.astype(np.uint16) * np.uint16(ONE)
+    foreground = mask.astype(np.uint16) * np.uint16(PROBABILITY_MAX)
     once = stitch([label_block(foreground, None, None, SETTINGS, block=whole(mask.shape))], mask.shape, SETTINGS)
     ring = reach(has_distance=False)
     cut = [
         label_block(foreground[block.grown(ring)], None, None, SETTINGS, block=block)
-        for block in lattice(mask.shape, size)
+        for block in block_lattice(mask.shape, size)
     ]
     assert np.array_equal(once.labels, stitch(cut, mask.shape, SETTINGS).labels)

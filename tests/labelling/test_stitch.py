@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from biounet.core import LabelSettings, SettingsError
+from biounet.core import PROBABILITY_MAX, LabelSettings, SettingsError
 from biounet.labelling import label_block, label_objects, reach, stitch
 from biounet.labelling.holes import fill_holes
-from biounet.labelling.label import ONE, label_surface
-from biounet.tiling import lattice
+from biounet.labelling.label import label_surface
+from biounet.tiling import block_lattice
 
 PLAIN = LabelSettings(min_size=0, summit=0, fill_holes=False)
 
@@ -19,17 +19,17 @@ def random_maps(draw):
     """Maps of a few large cells in noise: paths that are long, cross several blocks, and meet ties."""
     shape = draw(hnp.array_shapes(min_dims=2, max_dims=3, max_side=24))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    levels = draw(st.sampled_from([3, 40, ONE]))
+    levels = draw(st.sampled_from([3, 40, PROBABILITY_MAX]))
     smooth = [ndimage.gaussian_filter(random.random(shape), draw(st.sampled_from([0.0, 1.0, 3.0]))) for _ in range(3)]
     scaled = [(a - a.min()) / max(float(np.ptp(a)), 1e-9) for a in smooth]
-    return [(np.rint(a * levels) * (ONE // levels)).astype(np.uint16) for a in scaled]
+    return [(np.rint(a * levels) * (PROBABILITY_MAX // levels)).astype(np.uint16) for a in scaled]
 
 
 def in_blocks(maps, rule, size, order=None):
     shape = maps[0].shape
     parts = [
         label_block(*(values[block.grown(reach(has_distance=True))] for values in maps), rule, block=block)
-        for block in lattice(shape, size)
+        for block in block_lattice(shape, size)
     ]
     return stitch(parts if order is None else [parts[i] for i in order(len(parts))], shape, rule)
 
@@ -68,7 +68,7 @@ def test_objects_are_connected_and_numbered_in_scan_order(maps, fill):
 def test_turning_the_maps_turns_the_labels(seed, shape, which):
     random = np.random.default_rng(seed)
     distance = random.permutation(np.arange(1, np.prod(shape) + 1, dtype=np.uint16)).reshape(shape)
-    foreground = random.integers(20000, ONE, shape).astype(np.uint16)
+    foreground = random.integers(20000, PROBABILITY_MAX, shape).astype(np.uint16)
 
     def turn(values):
         flipped = np.flip(values, [axis for axis in range(len(shape)) if which >> axis & 1])
@@ -77,8 +77,8 @@ def test_turning_the_maps_turns_the_labels(seed, shape, which):
     rule = LabelSettings(min_size=0, summit=0, join=0.9)
 
     def label(inside, surface):
-        block = lattice(surface.shape, max(surface.shape))[0]
-        return stitch([label_surface(inside, surface, ONE // 2, block=block)], surface.shape, rule).labels
+        block = block_lattice(surface.shape, max(surface.shape))[0]
+        return stitch([label_surface(inside, surface, PROBABILITY_MAX // 2, block=block)], surface.shape, rule).labels
 
     here, there = turn(label(foreground, distance)), label(turn(foreground), turn(distance))
     pairs = np.unique(np.stack((here.ravel(), there.ravel())), axis=1)
@@ -87,7 +87,7 @@ def test_turning_the_maps_turns_the_labels(seed, shape, which):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (17, 19), (4, 5, 6)])
 def test_constant_maps(shape):
-    full, none = np.full(shape, ONE, np.uint16), np.zeros(shape, np.uint16)
+    full, none = np.full(shape, PROBABILITY_MAX, np.uint16), np.zeros(shape, np.uint16)
     rule = LabelSettings(min_size=0)
     assert (label_objects(full, None, full, rule).labels == 1).all()
     assert label_objects(full, None, full, rule).confidence.tolist() == [1.0]
@@ -98,8 +98,10 @@ def test_constant_maps(shape):
 def test_confidence_is_the_mean_log_odds_of_the_foreground():
     # Log-odds 0, 4 and 8 and more of the natural logarithm.
     probability = np.array([[0.5, 1 / (1 + np.exp(-4)), 1 / (1 + np.exp(-8)), 1.0, 0.2, 0.5, 0.5, 0.2, 1.0, 1.0]])
-    foreground = np.rint(probability * ONE).astype(np.uint16)
-    found = label_objects(foreground, None, np.full(foreground.shape, ONE, np.uint16), LabelSettings(min_size=0))
+    foreground = np.rint(probability * PROBABILITY_MAX).astype(np.uint16)
+    found = label_objects(
+        foreground, None, np.full(foreground.shape, PROBABILITY_MAX, np.uint16), LabelSettings(min_size=0)
+    )
     assert found.labels.tolist() == [[1, 1, 1, 1, 0, 2, 2, 0, 3, 3]]
     assert found.confidence == pytest.approx([(0 + 0.5 + 1 + 1) / 4, 0, 1], abs=0.01)
 
@@ -108,8 +110,8 @@ def test_confidence_is_the_mean_log_odds_of_the_foreground():
 def test_a_deep_saddle_parts_and_a_shallow_one_joins(join, expected):
     # The saddle is the voxel of height 300, half of the lower summit; it climbs to its higher neighbour, 900.
     distance = np.array([[0, 300, 900, 300, 400, 600, 0]], np.uint16)
-    foreground = np.where(distance > 0, ONE, 0).astype(np.uint16)
-    part = label_surface(foreground, distance, ONE, block=lattice((1, 7), 7)[0])
+    foreground = np.where(distance > 0, PROBABILITY_MAX, 0).astype(np.uint16)
+    part = label_surface(foreground, distance, PROBABILITY_MAX, block=block_lattice((1, 7), 7)[0])
     found = stitch([part], (1, 7), PLAIN.model_copy(update={"join": join}))
     assert found.labels.tolist() == [expected]
 
@@ -118,22 +120,22 @@ def test_a_deep_saddle_parts_and_a_shallow_one_joins(join, expected):
 def test_one_gap_in_a_border_does_not_make_one_cell_of_two(join, count):
     # The first column touches the others in eight passes of 200 and two of 900: (900 + 3400 / 10) / 2 = 620.
     distance = np.array([[999, 200, 1000], [999, 200, 1000], [999, 200, 1000], [999, 900, 1000]], np.uint16)
-    foreground = np.full(distance.shape, ONE, np.uint16)
-    part = label_surface(foreground, distance, ONE, block=lattice(distance.shape, 7)[0])
+    foreground = np.full(distance.shape, PROBABILITY_MAX, np.uint16)
+    part = label_surface(foreground, distance, PROBABILITY_MAX, block=block_lattice(distance.shape, 7)[0])
     found = stitch([part], distance.shape, PLAIN.model_copy(update={"join": join}))
     assert found.count.size == count
 
 
 def test_a_low_summit_goes_to_its_nearest_neighbour_and_alone_it_is_dropped():
     distance = np.array([[900, 200, 300, 0, 300, 0, 800]], np.uint16) * np.uint16(70)
-    foreground = np.where(distance > 0, ONE, 0).astype(np.uint16)
+    foreground = np.where(distance > 0, PROBABILITY_MAX, 0).astype(np.uint16)
     rule = PLAIN.model_copy(update={"join": 1.0, "summit": 0.5})
-    part = label_surface(foreground, distance, ONE, block=lattice((1, 7), 7)[0])
+    part = label_surface(foreground, distance, PROBABILITY_MAX, block=block_lattice((1, 7), 7)[0])
     assert stitch([part], (1, 7), rule).labels.tolist() == [[1, 1, 1, 0, 0, 0, 2]]
 
 
 def test_the_smallest_object_in_voxels_and_in_micrometres():
-    mask = np.array([[1, 1, 1, 0, 1, 1]], np.uint16) * np.uint16(ONE)
+    mask = np.array([[1, 1, 1, 0, 1, 1]], np.uint16) * np.uint16(PROBABILITY_MAX)
     assert label_objects(mask, None, mask, PLAIN.model_copy(update={"min_size": 3})).count.tolist() == [3]
     physical = PLAIN.model_copy(update={"min_size": 0.75, "min_size_unit": "um"})
     assert label_objects(mask, None, mask, physical, voxel_um=0.25).count.tolist() == [3]
@@ -143,20 +145,22 @@ def test_the_smallest_object_in_voxels_and_in_micrometres():
 
 def test_more_objects_than_uint16_holds():
     foreground = np.zeros((600, 600), np.uint16)
-    foreground[::2, ::2] = ONE
+    foreground[::2, ::2] = PROBABILITY_MAX
     found = in_blocks([foreground, foreground, foreground], PLAIN.model_copy(update={"join": 1.0}), 250)
     assert found.count.size == found.labels.max() == 90_000
 
 
-@pytest.mark.parametrize("right_foreground", [np.full((1, 3), ONE, np.uint16), np.array([[ONE, 0, 0]], np.uint16)])
+@pytest.mark.parametrize(
+    "right_foreground", [np.full((1, 3), PROBABILITY_MAX, np.uint16), np.array([[PROBABILITY_MAX, 0, 0]], np.uint16)]
+)
 def test_maps_that_differ_between_blocks_are_an_error(right_foreground):
     """Each block sees the other one's first voxel higher than its own: one path round and round."""
-    left, right = lattice((1, 4), (1, 2))
-    full = np.full((1, 3), ONE, np.uint16)
+    left, right = block_lattice((1, 4), (1, 2))
+    full = np.full((1, 3), PROBABILITY_MAX, np.uint16)
     rising = np.array([[1, 2, 3]], np.uint16)
     parts = [
-        label_surface(full, rising, ONE, block=left),
-        label_surface(right_foreground, rising[:, ::-1], ONE, block=right),
+        label_surface(full, rising, PROBABILITY_MAX, block=left),
+        label_surface(right_foreground, rising[:, ::-1], PROBABILITY_MAX, block=right),
     ]
     with pytest.raises(ValueError, match="different maps"):
         stitch(parts, (1, 4), PLAIN)

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from skimage.measure import regionprops
 
 from biounet.core import Grid, InputError
-from biounet.measurement import columns_to_csv, fewest_voxels, measure_lesions
+from biounet.measurement import columns_to_csv, measure_lesions, min_lesion_voxels
 
 WHOLE = {"whole": (1,)}
 
@@ -232,7 +232,7 @@ def test_small_lesions_have_no_row_but_count_for_the_class():
     ],
 )
 def test_the_smallest_lesion_has_a_volume_in_space(steps, unit, voxels):
-    assert fewest_voxels(50, Grid((9,) * (3 if steps is None else len(steps)), steps, unit)) == voxels
+    assert min_lesion_voxels(50, Grid((9,) * (3 if steps is None else len(steps)), steps, unit)) == voxels
 
 
 def test_corners_connect():

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from biounet.api import Result
 from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions, read_labels, read_volume
-from biounet.network import Card, Predictor, outputs_of
+from biounet.network import Card, Predictor, output_channels
 from biounet.segmentation import SegmentOptions, segment
 
 RECIPE = parse_recipe({"data": {"dims": 3, "kind": "classes", "classes": ["lesion"], "regions": {"lesion": [1]}}})
@@ -61,7 +61,7 @@ def test_ellipsoids_from_file_to_table(tmp_path, spacing, angles, flips):
 
     volume = read_volume(tmp_path / "scan.nii.gz", ReadOptions(dims=3))
     predictor = Predictor(Bright(), torch.device("cpu"), torch.float32, softmax=False)
-    card = Card(recipe=RECIPE, inputs=("intensity",), outputs=outputs_of(RECIPE))
+    card = Card(recipe=RECIPE, inputs=("intensity",), outputs=output_channels(RECIPE))
     found = Result(**vars(segment(volume, predictor, card)))
     *_, label_file = found.save(tmp_path)
 

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from biounet.api import volume_of_array
 from biounet.core import Grid, NormaliseSettings, Volume
-from biounet.measurement import Known, remarks_on
-from biounet.preprocessing import looks_of, ranges_of, scale_intensities, textures_of
+from biounet.measurement import TrainingData, quality_warnings
+from biounet.preprocessing import distinct_textures, image_statistics, scale_intensities, training_ranges
 from conftest import discs
 
 NOTHING = {"label": np.empty(0, int)}
@@ -19,11 +19,11 @@ def field(seed=0, radius=(6, 9)):
 
 
 def looks(image):
-    return looks_of(volume_of_array(image, image.ndim - 1), scale_intensities(image, NormaliseSettings()))
+    return image_statistics(volume_of_array(image, image.ndim - 1), scale_intensities(image, NormaliseSettings()))
 
 
 def known_of(many, **named):
-    return Known(ranges_of(many), textures_of(many), **named)
+    return TrainingData(training_ranges(many), distinct_textures(many), **named)
 
 
 def table(diameter=15.0, n=10, at_border=0, unsure=0):
@@ -37,11 +37,11 @@ def table(diameter=15.0, n=10, at_border=0, unsure=0):
 
 LOOKS = [looks(field(seed)[0]) | {"diameter": 10.0 + seed, "at_border": 0.1} for seed in range(11)]
 KNOWN = known_of(LOOKS, doubtful=0.7)
-NOBODY = Known({}, (), 0.7)
+NOBODY = TrainingData({}, (), 0.7)
 
 
 def remarks(image, columns=NOTHING, known=KNOWN):
-    return remarks_on(looks(image), columns, known)
+    return quality_warnings(looks(image), columns, known)
 
 
 def test_an_image_like_those_of_training_has_no_remark():
@@ -72,7 +72,7 @@ def test_no_training_image_is_flagged_and_few_images_say_little(number):
     for images in ([field(seed)[0] for seed in range(number)], [*spoilt, *(field(seed)[0] for seed in range(number))]):
         many = [looks(image.astype(np.float32)) for image in images]
         known = known_of(many)
-        assert [remarks_on(one, NOTHING, known) for one in many] == [[]] * len(many)
+        assert [quality_warnings(one, NOTHING, known) for one in many] == [[]] * len(many)
     if number <= 3:
         others = [discs((128, 128), 12, seed, (8, 12))[0][None] for seed in range(3)]
         assert not any(remarks(other, known=known_of(LOOKS[:number])) for other in others)
@@ -81,7 +81,7 @@ def test_no_training_image_is_flagged_and_few_images_say_little(number):
 @pytest.mark.parametrize("number", [2, 3, 5, 20, 400])
 def test_ranges_are_wider_the_fewer_images_there_are(number):
     sizes = np.exp(np.random.default_rng(0).normal(2, 0.3, number))
-    low, high = ranges_of([{"diameter": size} for size in sizes])["diameter"]
+    low, high = training_ranges([{"diameter": size} for size in sizes])["diameter"]
     assert low <= sizes.min() <= sizes.max() <= high
     assert np.log(sizes.min() / low) == pytest.approx(np.log(high / sizes.max()))
     if number == 400:
@@ -148,7 +148,7 @@ def test_objects(columns, text):
 
 def test_zoom_is_taken_into_account():
     image = field(50)[0]
-    (text,) = remarks_on(looks(image), table(diameter=15), KNOWN, 4.0)
+    (text,) = quality_warnings(looks(image), table(diameter=15), KNOWN, 4.0)
     assert text.startswith("large objects: 60.0 pixels")
 
 
@@ -174,7 +174,7 @@ def scan(seed, contrast=1, step=(1.0, 1.0, 1.0), shape=(30, 40, 36)):
 
 
 def scan_looks(volume):
-    return looks_of(volume, scale_intensities(volume.array, NormaliseSettings(method="zscore")))
+    return image_statistics(volume, scale_intensities(volume.array, NormaliseSettings(method="zscore")))
 
 
 SCANS = [scan_looks(scan(seed)) for seed in range(8)]
@@ -193,7 +193,7 @@ SCANS = [scan_looks(scan(seed)) for seed in range(8)]
     ],
 )
 def test_scans_have_the_remarks_of_radiology(volume, words):
-    found = remarks_on(scan_looks(volume), NOTHING, known_of(SCANS))
+    found = quality_warnings(scan_looks(volume), NOTHING, known_of(SCANS))
     assert len(found) == len(words), found
     assert all(word in text for word, text in zip(words, found, strict=True))
 

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biounet.core import NetworkSettings
-from biounet.network import UNet, fold_norms, has_fast_int8, initialise, make_predictor, observe
+from biounet.network import (
+    UNet,
+    calibrate_activations,
+    fold_batch_norms,
+    has_fast_int8,
+    initialise_weights,
+    make_predictor,
+)
 from biounet.network.activation_ranges import channels_observed
 from biounet.network.int8 import IntegerUNet, _add_repeated, _pool_cells, _unit_of_sum
 from biounet.network.unet import unfold_voxels
@@ -28,7 +35,7 @@ NETWORKS = [
 def network_of(dims, settings, seed=0):
     """A network whose batch norms have statistics, as after a training."""
     network = UNet(dims, 1, 3, NetworkSettings(**settings))
-    initialise(network, seed)
+    initialise_weights(network, seed)
     network.train()
     with torch.no_grad():
         for n in range(20):
@@ -45,8 +52,8 @@ def image_of(dims, seed=0):
 @pytest.mark.parametrize("real", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("dims", "settings"), NETWORKS)
 def test_it_says_what_the_network_of_real_numbers_says(dims, settings, real):
-    network = fold_norms(network_of(dims, settings))
-    ranges = observe(network, [image_of(dims, n) for n in range(5)])
+    network = fold_batch_norms(network_of(dims, settings))
+    ranges = calibrate_activations(network, [image_of(dims, n) for n in range(5)])
     image = image_of(dims, 7)[None]
     with torch.no_grad():
         expected = network(image)
@@ -61,7 +68,7 @@ def test_it_says_what_the_network_of_real_numbers_says(dims, settings, real):
 @pytest.mark.parametrize(("dims", "settings"), NETWORKS)
 def test_blocks_agree_to_the_bit(dims, settings):
     network = network_of(dims, settings)
-    ranges = observe(fold_norms(network), [image_of(dims)])
+    ranges = calibrate_activations(fold_batch_norms(network), [image_of(dims)])
     predictor = make_predictor(network, "cpu", ranges=ranges)
     assert isinstance(predictor.network, IntegerUNet)
     image = image_of(dims, 3).numpy()[(slice(None), *(slice(size - 5) for size in SHAPES[dims]))]
@@ -73,7 +80,7 @@ def test_blocks_agree_to_the_bit(dims, settings):
 @fast_only
 def test_an_image_far_outside_of_the_ranges_is_cut_off_and_not_wrapped_around():
     network = network_of(2, NETWORKS[0][1])
-    predictor = make_predictor(network, "cpu", ranges=observe(fold_norms(network), [image_of(2)]))
+    predictor = make_predictor(network, "cpu", ranges=calibrate_activations(fold_batch_norms(network), [image_of(2)]))
     image = image_of(2).numpy()
     # A power of two between them, so that bfloat16 rounds both alike.
     bright, brighter = predictor(image * 2**14), predictor(image * 2**20)
@@ -82,7 +89,7 @@ def test_an_image_far_outside_of_the_ranges_is_cut_off_and_not_wrapped_around():
 
 def test_without_ranges_or_without_such_a_cpu_numbers_are_real(monkeypatch):
     network = network_of(2, NETWORKS[0][1])
-    ranges = observe(fold_norms(network), [image_of(2)])
+    ranges = calibrate_activations(fold_batch_norms(network), [image_of(2)])
     assert isinstance(make_predictor(network, "cpu").network, UNet)
     monkeypatch.setattr("biounet.network.predictor.has_fast_int8", lambda: False)
     assert isinstance(make_predictor(network, "cpu", ranges=ranges).network, UNet)
@@ -92,7 +99,10 @@ def test_without_ranges_or_without_such_a_cpu_numbers_are_real(monkeypatch):
 def test_ranges_are_those_of_all_channels_over_all_images(dims, settings):
     network = network_of(dims, settings)
     images = [torch.from_numpy(pad_to_stride(image_of(dims, n).numpy(), network.stride)) for n in range(3)]
-    each, together = [observe(fold_norms(network), [image]) for image in images], observe(fold_norms(network), images)
+    each, together = (
+        [calibrate_activations(fold_batch_norms(network), [image]) for image in images],
+        calibrate_activations(fold_batch_norms(network), images),
+    )
     assert {name: values.shape[1] for name, values in together.items()} == channels_observed(network)
     for name, values in together.items():
         assert torch.equal(values[0], torch.stack([one[name][0] for one in each]).amin(0))

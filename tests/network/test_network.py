@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from biounet.core import NetworkSettings
-from biounet.network import UNet, fold_norms, initialise
+from biounet.network import UNet, fold_batch_norms, initialise_weights
 from biounet.network.unet import fold_voxels, unfold_voxels
 
 SMALL = {"widths": (8, 12, 16)}
@@ -15,7 +15,7 @@ SHAPES = {2: (48, 40), 3: (16, 24, 32)}
 
 def _network(dims: int, seed: int = 0, **changes: object) -> UNet:
     network = UNet(dims, 1, 3, NetworkSettings(**{**SMALL, **changes}))
-    initialise(network, seed)
+    initialise_weights(network, seed)
     # Running statistics of a trained network are not 0 and 1.
     draw = torch.Generator().manual_seed(seed)
     for name, buffer in network.named_buffers():
@@ -74,7 +74,7 @@ def test_a_coarse_axis_is_neither_folded_nor_pooled():
         widths=(4, 6, 8), fold=(1, 2, 2), pools=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3))
     )
     network = UNet(3, 1, 2, settings).double().eval()
-    initialise(network, 0)
+    initialise_weights(network, 0)
     assert network.stride == (2, 8, 8)
     image = _noise(1, 1, 16, 64, 64)
     out = network(image)
@@ -89,7 +89,7 @@ def test_a_coarse_axis_is_neither_folded_nor_pooled():
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_network_begins_with_the_same_output_for_all_voxels_of_a_cell(dims):
     network = UNet(dims, 1, 2, NetworkSettings(widths=(4, 8))).eval()
-    initialise(network, 0)
+    initialise_weights(network, 0)
     with torch.no_grad():
         logits = network(torch.randn(1, 1, *(16,) * dims))
     cells = logits[(..., *(slice(None, None, 2),) * dims)]
@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
 def test_folding_batch_norm_into_convolutions_changes_nothing(dims):
     network = _network(dims).double()
     image = torch.randn(1, 1, *SHAPES[dims], dtype=torch.float64)
-    folded = fold_norms(network)
+    folded = fold_batch_norms(network)
     torch.testing.assert_close(folded(image), network(image))
     assert not any(isinstance(m, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)) for m in folded.modules())
     assert any(isinstance(m, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)) for m in network.modules())

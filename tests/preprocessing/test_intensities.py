@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from biounet.core import NormaliseSettings
-from biounet.preprocessing import from_lowest, scale_intensities
+from biounet.preprocessing import offset_from_minimum, scale_intensities
 from biounet.preprocessing.intensities import find_unacquired, lower_spikes, mirror_into, percentiles
 from biounet.preprocessing.normalisation import normalise
 from biounet.reporting import draw_overlay
@@ -38,9 +38,9 @@ def test_percentiles_are_those_of_numpy(kind, size, seed, wide):
 
 def test_percentiles_of_64_bits_are_exact():
     values = np.array([2**63, 2**63 + 1, 2**63 + 3], np.uint64)
-    assert from_lowest(values).tolist() == [0, 1, 3]
-    assert from_lowest(np.array([-(2**63), 2**63 - 1])).tolist() == [0, 2**64 - 1]
-    assert from_lowest(np.array([3, 5], np.uint16)).tolist() == [3, 5]
+    assert offset_from_minimum(values).tolist() == [0, 1, 3]
+    assert offset_from_minimum(np.array([-(2**63), 2**63 - 1])).tolist() == [0, 2**64 - 1]
+    assert offset_from_minimum(np.array([3, 5], np.uint16)).tolist() == [3, 5]
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])

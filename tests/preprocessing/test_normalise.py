@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 
 from biounet.core import DataSettings, Grid, InputError, NormaliseSettings
-from biounet.preprocessing import body_box, onto_planes, rescale_labels, zoom_to
+from biounet.preprocessing import body_box, resample_planes, rescale_labels, working_zoom
 from biounet.preprocessing.normalisation import normalise
 
 ZSCORE = NormaliseSettings(method="zscore")
@@ -59,7 +59,7 @@ shapes = st.tuples(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12))
 @given(old=shapes, new=shapes, seed=st.integers(0, 9))
 def test_planes_of_another_grid_are_those_of_a_linear_resize(old, new, seed):
     maps = np.random.default_rng(seed).integers(0, 65536, (2, *old)).astype(np.uint16)
-    found = np.stack(list(onto_planes(maps, new)), 1)
+    found = np.stack(list(resample_planes(maps, new)), 1)
     linear = [resize(m.astype(float), new, order=1, mode="edge", anti_aliasing=False) for m in maps]
     assert found.shape == (2, *new)
     np.testing.assert_allclose(found, np.stack(linear), atol=1)
@@ -67,17 +67,17 @@ def test_planes_of_another_grid_are_those_of_a_linear_resize(old, new, seed):
 
 def test_the_same_grid_gives_the_same_maps():
     maps = np.random.default_rng(0).integers(0, 65536, (3, 5, 6)).astype(np.uint16)
-    (plane,) = onto_planes(maps, (5, 6))
+    (plane,) = resample_planes(maps, (5, 6))
     assert np.array_equal(plane, maps)
 
 
 def test_the_way_to_the_working_grid():
     thick = Grid((10, 20, 20), (3.0, 0.5, 0.5), "mm")
-    assert zoom_to(thick, DataSettings(dims=3)) == (1, 1, 1)
-    assert zoom_to(thick, DataSettings(dims=3, voxel_size=(1.5, 1.0, 0.505))) == (2, 0.5, 1)
-    assert zoom_to(Grid((8, 8), (0.25, 0.25), "um"), DataSettings(pixel_size_um=0.5)) == (0.5, 0.5)
+    assert working_zoom(thick, DataSettings(dims=3)) == (1, 1, 1)
+    assert working_zoom(thick, DataSettings(dims=3, voxel_size=(1.5, 1.0, 0.505))) == (2, 0.5, 1)
+    assert working_zoom(Grid((8, 8), (0.25, 0.25), "um"), DataSettings(pixel_size_um=0.5)) == (0.5, 0.5)
     with pytest.raises(InputError, match=r"1\.5 x 1\.0 x 1\.0"):
-        zoom_to(Grid((10, 20, 20)), DataSettings(dims=3, voxel_size=(1.5, 1, 1)))
+        working_zoom(Grid((10, 20, 20)), DataSettings(dims=3, voxel_size=(1.5, 1, 1)))
 
 
 @pytest.mark.parametrize("plane", range(20))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from biounet.core import Annotation, DataSettings, Grid, NormaliseSettings, Volume
 from biounet.core.recipe import parse_recipe
-from biounet.network import Card, initialise, make_predictor, new_network, outputs_of
+from biounet.network import Card, build_network, initialise_weights, make_predictor, output_channels
 from biounet.preprocessing import body_box
 from biounet.preprocessing.normalisation import normalise
 from biounet.preprocessing.surroundings import find_body
@@ -142,10 +142,10 @@ def test_the_card_says_that_surroundings_were_removed():
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_background_that_is_not_constant_is_said(alone):
-    network = new_network(RECIPE)
-    initialise(network, 1)
+    network = build_network(RECIPE)
+    initialise_weights(network, 1)
     predictor = make_predictor(network.eval(), "cpu", softmax=True)
-    card = Card(recipe=RECIPE, inputs=("mri",), outputs=outputs_of(RECIPE), body_alone=alone)
+    card = Card(recipe=RECIPE, inputs=("mri",), outputs=output_channels(RECIPE), body_alone=alone)
     grid = Grid(SHAPE, (1.0,) * 3, "mm")
     image, inside = brain()
     hazy = image + (~inside * np.random.default_rng(1).uniform(0, 5, SHAPE)).astype(np.float32)

@@ -11,11 +11,11 @@ import tifffile
 from biounet.batch import BatchOptions, runner, segment_batch
 from biounet.batch.process_image import own_words
 from biounet.cli.options import count_readers
-from biounet.core import Grid, InputError, Stopped, Volume, cores_given, is_out_of_memory, machine, memory_free
+from biounet.core import Grid, InputError, Stopped, Volume, available_cores, free_memory, is_out_of_memory, machine
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_images
-from biounet.network import Card, Model, initialise, new_network, outputs_of
-from biounet.segmentation import Need, Room, SegmentOptions, memory, needs_of
+from biounet.network import Card, Model, build_network, initialise_weights, output_channels
+from biounet.segmentation import MemoryBudget, MemoryNeed, SegmentOptions, memory, memory_needs
 
 MIB = 2**20
 
@@ -25,7 +25,7 @@ def blank(*shape, kind=np.uint8):
 
 
 def largest(volume, model, **options):
-    return needs_of(volume, model.card, model.network, SegmentOptions(**options), "cpu")
+    return memory_needs(volume, model.card, model.network, SegmentOptions(**options), "cpu")
 
 
 def test_what_is_needed_grows_with_the_image_and_takes_no_memory(untrained):
@@ -48,9 +48,9 @@ def test_a_card_that_asks_for_any_memory_is_refused_before_a_pixel_is_read(tmp_p
     recipe = parse_recipe(
         {"network": {"widths": [2] * levels, "pools": [[8, 8]] * (levels - 1), "kernels": [[1, 1]] * levels}}
     )
-    network = new_network(recipe)
-    initialise(network, 0)
-    model = Model(network.eval(), Card(recipe=recipe, inputs=("intensity",), outputs=outputs_of(recipe)))
+    network = build_network(recipe)
+    initialise_weights(network, 0)
+    model = Model(network.eval(), Card(recipe=recipe, inputs=("intensity",), outputs=output_channels(recipe)))
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((32, 32), np.uint8))
     (row,) = segment_batch(find_images([tmp_path / "x.tif"]), model, tmp_path / "out", BatchOptions(jobs=1))
     assert row.status == "failed"
@@ -96,7 +96,7 @@ def test_a_block_is_chosen_that_fits_and_the_result_is_the_same(few, untrained, 
 
 
 def test_images_that_do_not_fit_side_by_side_wait_for_each_other():
-    room, need, together = Room(lambda: 100), Need(50, 0), []
+    room, need, together = MemoryBudget(lambda: 100), MemoryNeed(50, 0), []
     inside, most, lock = [0], [0], threading.Lock()
 
     def work():
@@ -118,25 +118,25 @@ def test_images_that_do_not_fit_side_by_side_wait_for_each_other():
 
 
 def test_who_waits_for_memory_ends_when_work_is_to_end():
-    room, stop = Room(lambda: 100), threading.Event()
+    room, stop = MemoryBudget(lambda: 100), threading.Event()
     stop.set()
     with (
-        room.take([Need(80, 0)], None, threading.Event()),
+        room.take([MemoryNeed(80, 0)], None, threading.Event()),
         pytest.raises(Stopped),
-        room.take([Need(80, 0)], None, stop),
+        room.take([MemoryNeed(80, 0)], None, stop),
     ):
         pass
 
 
 def test_a_machine_that_says_nothing_refuses_nothing():
-    with Room(lambda: None).take([Need(2**60, 2**60)], None, threading.Event()) as number:
+    with MemoryBudget(lambda: None).take([MemoryNeed(2**60, 2**60)], None, threading.Event()) as number:
         assert number == 0
 
 
 def test_a_limit_of_addresses_is_said_as_such(monkeypatch):
     monkeypatch.setattr(memory, "addresses_free", lambda: 2**28)
     with pytest.raises(InputError, match=r"needs 0.35 GiB, 0.25 GiB of addresses \(ulimit -v\) are left"):  # noqa: SIM117
-        with Room(lambda: 2**33).take([Need(100 * MIB, 0)], None, threading.Event()):
+        with MemoryBudget(lambda: 2**33).take([MemoryNeed(100 * MIB, 0)], None, threading.Event()):
             pass
 
 
@@ -188,19 +188,19 @@ def groups(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64)])
 def test_cores_are_those_that_the_container_gives(groups, quota, cores):
     write(groups, own="0::/job/step\n", cgroup__job__cpu_dot_max=quota, cgroup__job__step__cpu_dot_max="max 100000")
-    assert cores_given() == cores
+    assert available_cores() == cores
     (groups / "cgroup" / "job" / "cpu.max").unlink()
     write(groups, own="3:cpu,cpuacct:/job\n")
     first, _, period = quota.partition(" ")
     write(groups, **{"cgroup__cpu,cpuacct__job__cpu_dot_cfs_quota_us": first.replace("max", "-1")})
     write(groups, **{"cgroup__cpu,cpuacct__job__cpu_dot_cfs_period_us": period})
-    assert cores_given() == cores
+    assert available_cores() == cores
 
 
 def test_cores_are_those_of_the_affinity(groups, monkeypatch):
     write(groups, own="")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5}, raising=False)
-    assert cores_given() == 1
+    assert available_cores() == 1
     assert count_readers(["."], None) == 1
     assert runner._jobs(None, 100, type("P", (), {"device": type("D", (), {"type": "cpu"})})) == 1
 
@@ -209,6 +209,6 @@ def test_memory_is_what_the_container_leaves(groups):
     group = "cgroup__job__memory_dot_"
     write(groups, own="0::/job\n", **{f"{group}max": str(500 * MIB), f"{group}current": str(450 * MIB)})
     write(groups, **{f"{group}stat": f"anon 5\ninactive_file {100 * MIB}\n"})
-    assert memory_free() == 150 * MIB
+    assert free_memory() == 150 * MIB
     write(groups, **{f"{group}max": "max"})
-    assert memory_free() > 150 * MIB
+    assert free_memory() > 150 * MIB

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from biounet.api import Segmenter
-from biounet.core import Annotation, Grid, Volume, only_slices
+from biounet.core import Annotation, Grid, Volume, keep_slices
 from biounet.core.recipe import parse_recipe
 from biounet.evaluation import score_instances
-from biounet.network import Card, initialise, make_predictor, new_network, outputs_of
+from biounet.network import Card, build_network, initialise_weights, make_predictor, output_channels
 from biounet.segmentation import SegmentOptions, predict_image, segment
 from biounet.synthetic import StackSettings, make_stack
 from biounet.training import make_case, train
@@ -26,11 +26,11 @@ CELLS = plan(
 
 def model_of(recipe):
     """A network with weights from a seed: what it finds means nothing and has to be the same everywhere."""
-    network = new_network(recipe)
-    initialise(network, 1)
+    network = build_network(recipe)
+    initialise_weights(network, 1)
     torch.nn.init.normal_(network.head.weight, std=0.4, generator=torch.Generator().manual_seed(2))
     return make_predictor(network.eval(), "cpu", softmax=recipe.data.exclusive), Card(
-        recipe=recipe, inputs=recipe.data.channels, outputs=outputs_of(recipe)
+        recipe=recipe, inputs=recipe.data.channels, outputs=output_channels(recipe)
     )
 
 
@@ -116,7 +116,7 @@ def test_lesions_are_counted_and_measured_in_ml():
 
 def test_what_stands_in_unlabelled_slices_changes_no_bit_of_a_patch():
     volume, labels = stack()
-    drawn = only_slices(labels.astype(np.int32), "z", (4, 11))
+    drawn = keep_slices(labels.astype(np.int32), "z", (4, 11))
     case = make_case(volume, Annotation(drawn, "instances", GRID), CELLS)
     target = case.target.clone()
     target[:3, torch.from_numpy(drawn == -1)] = 0.7
@@ -139,7 +139,7 @@ def test_outlines_in_single_planes_teach_to_find_objects_of_a_stack():
     cases = [
         make_case(
             Volume(image[None], grid),
-            Annotation(only_slices(labels.astype(np.int32), "z", (3, 9, 15, 21)), "instances", grid),
+            Annotation(keep_slices(labels.astype(np.int32), "z", (3, 9, 15, 21)), "instances", grid),
             planned,
         )
         for image, labels in stacks

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from biounet.core import SettingsError, builtin_models, find_recipe, sample_folder
 from biounet.core.resources import recipes
-from biounet.synthetic import FieldSettings, draw_settings, make_field
+from biounet.synthetic import FieldSettings, draw_field_settings, make_field
 
 NAMES = ("nuclei", "tiny", "crowded", "dim")
 MAKE = runpy.run_path(str(Path(__file__).parents[2] / "data_samples" / "make_samples.py"))
@@ -23,7 +23,7 @@ MAKE = runpy.run_path(str(Path(__file__).parents[2] / "data_samples" / "make_sam
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_labels_are_1_to_n_and_each_is_one_piece(seed):
-    image, labels = make_field(seed, draw_settings(seed, (96, 128), transmitted=0.2))
+    image, labels = make_field(seed, draw_field_settings(seed, (96, 128), transmitted=0.2))
     assert image.shape == labels.shape == (96, 128)
     assert image.dtype == np.uint16
     assert labels.dtype == np.int32
@@ -35,8 +35,8 @@ def test_labels_are_1_to_n_and_each_is_one_piece(seed):
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_seed_is_a_field(seed):
-    look = draw_settings(seed, (64, 64))
-    assert look == draw_settings(seed, (64, 64))
+    look = draw_field_settings(seed, (64, 64))
+    assert look == draw_field_settings(seed, (64, 64))
     first, again, other = (make_field(s, look) for s in (seed, seed, seed + 1))
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.core import SettingsError
-from biounet.tiling import Block, lattice, run_blocks
+from biounet.tiling import Block, block_lattice, run_blocks
 from biounet.tiling.blocks import IN_FLIGHT
 
 SHAPES = st.lists(st.integers(1, 14), min_size=2, max_size=3).map(tuple)
@@ -18,7 +18,7 @@ SHAPES = st.lists(st.integers(1, 14), min_size=2, max_size=3).map(tuple)
 @given(SHAPES, st.integers(1, 50), st.integers(0, 9), st.integers(1, 8))
 def test_cores_tile_the_image_exactly(shape, size, halo, align):
     seen = np.zeros(shape, int)
-    for block in lattice(shape, size, halo, align):
+    for block in block_lattice(shape, size, halo, align):
         seen[block.core] += 1
     assert (seen == 1).all()
 
@@ -26,7 +26,7 @@ def test_cores_tile_the_image_exactly(shape, size, halo, align):
 @settings(deadline=None, max_examples=50)
 @given(SHAPES, st.integers(1, 50), st.integers(0, 9), st.integers(1, 8))
 def test_outer_regions_hold_the_halo_and_start_in_phase(shape, size, halo, align):
-    for block in lattice(shape, size, halo, align):
+    for block in block_lattice(shape, size, halo, align):
         for outer, wanted in zip(block.outer, block.grown(halo), strict=True):
             assert outer.start % align == 0
             assert 0 <= wanted.start - outer.start < align
@@ -37,12 +37,12 @@ def test_outer_regions_hold_the_halo_and_start_in_phase(shape, size, halo, align
 @given(SHAPES, st.integers(1, 20))
 def test_a_region_is_found_again_in_the_outer_array(shape, size):
     image = np.arange(np.prod(shape)).reshape(shape)
-    for block in lattice(shape, size, halo=3, align=4):
+    for block in block_lattice(shape, size, halo=3, align=4):
         assert np.array_equal(image[block.outer][block.within_outer(block.core)], image[block.core])
 
 
 def test_lattice_of_a_small_image():
-    blocks = lattice((5, 4), (3, 4), halo=1, align=2)
+    blocks = block_lattice((5, 4), (3, 4), halo=1, align=2)
     assert blocks == [
         Block((0, 0), (slice(0, 3), slice(0, 4)), (slice(0, 4), slice(0, 4)), (5, 4)),
         Block((1, 0), (slice(3, 5), slice(0, 4)), (slice(2, 5), slice(0, 4)), (5, 4)),
@@ -52,7 +52,7 @@ def test_lattice_of_a_small_image():
 @pytest.mark.parametrize(("size", "halo", "align"), [(0, 0, 1), (4, -1, 1), (4, 0, 0), ((4, 4, 4), 0, 1)])
 def test_impossible_lattices_are_refused(size, halo, align):
     with pytest.raises(SettingsError):
-        lattice((8, 8), size, halo, align)
+        block_lattice((8, 8), size, halo, align)
 
 
 def _slow_first(block):
@@ -62,7 +62,7 @@ def _slow_first(block):
 
 @pytest.mark.parametrize("workers", [None, 1, 3])
 def test_results_come_in_lattice_order(workers):
-    blocks = lattice((9, 9), 2)
+    blocks = block_lattice((9, 9), 2)
     expected = [block.index for block in blocks]
     if workers is None:
         assert list(run_blocks(_slow_first, blocks)) == expected
@@ -74,7 +74,7 @@ def test_results_come_in_lattice_order(workers):
 def test_few_blocks_are_in_flight_while_nobody_takes_results():
     begun = []
     with ThreadPoolExecutor(2) as executor:
-        results = run_blocks(lambda block: begun.append(block.index), lattice((100, 1), 1), executor)
+        results = run_blocks(lambda block: begun.append(block.index), block_lattice((100, 1), 1), executor)
         next(results)
         time.sleep(0.05)
         assert len(begun) <= IN_FLIGHT + 1
@@ -93,7 +93,7 @@ def test_the_first_error_is_raised_and_the_rest_cancelled():
 
     with ThreadPoolExecutor(1) as executor:
         with pytest.raises(ArithmeticError, match="block 0"):
-            list(run_blocks(fail, lattice((50, 1), 1), executor))
+            list(run_blocks(fail, block_lattice((50, 1), 1), executor))
         release.set()
     assert len(begun) <= 2
 
@@ -102,7 +102,7 @@ def test_cancelled_work_is_not_taken_for_a_result():
     executor = ThreadPoolExecutor(1)
     gate = threading.Event()
     executor.submit(gate.wait, 5)
-    results = run_blocks(_slow_first, lattice((3, 1), 1), executor)
+    results = run_blocks(_slow_first, block_lattice((3, 1), 1), executor)
     threading.Timer(0.05, lambda: executor.shutdown(wait=False, cancel_futures=True)).start()
     threading.Timer(0.1, gate.set).start()
     with pytest.raises(CancelledError):

@@ -13,7 +13,7 @@ from test_tune import RECIPE, case_and_maps
 
 from biounet.core import LabelSettings, Stopped, TrainSettings
 from biounet.files import find_pairs
-from biounet.training import Progress, Run, load_cases, train
+from biounet.training import Progress, TrainOptions, load_cases, train
 from biounet.training.budget import Budget, Clock, factor_at
 from biounet.training.checkpoint import State, begin, keep, restore
 from biounet.training.tuning import Paces, _try_all, _tune_objects, evenly, seconds_of_end
@@ -105,7 +105,7 @@ def test_the_rate_of_epochs_is_that_of_their_steps():
 
 def test_minutes_end(cases):
     seen: list[Progress] = []
-    model = train(cases[:2], cases[4:], _recipe(train=MINUTES), Run(report=seen.append))
+    model = train(cases[:2], cases[4:], _recipe(train=MINUTES), TrainOptions(report=seen.append))
     assert seen[-1].step == seen[-1].steps
     assert all(progress.left < np.inf for progress in seen)
     assert model.card.history[-1]["step"] == seen[-1].step
@@ -126,11 +126,11 @@ def test_a_death_behind_the_last_step_is_resumed_without_a_step(cases, tmp_path,
             raise _Killed
 
     with pytest.raises(_Killed):
-        train(cases[:4], cases[4:], recipe, Run(checkpoint=checkpoint, report=kill))
+        train(cases[:4], cases[4:], recipe, TrainOptions(checkpoint=checkpoint, report=kill))
     kept = torch.load(checkpoint, weights_only=True)
     assert kept["progress"]["share"] == 1
     again: list[Progress] = []
-    resumed = train(cases[:4], cases[4:], recipe, Run(checkpoint=checkpoint, resume=True, report=again.append))
+    resumed = train(cases[:4], cases[4:], recipe, TrainOptions(checkpoint=checkpoint, resume=True, report=again.append))
     assert again == []
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, kept["average"][name])
@@ -148,9 +148,9 @@ def test_a_training_in_minutes_is_stopped_and_resumed_at_any_step(cases, tmp_pat
 
     recipe = _recipe(train={"minutes": 0.1, "epochs": None})
     with pytest.raises(Stopped, match=f"{at} steps in .*% of the time done"):
-        train(cases[:2], [], recipe, Run(checkpoint=checkpoint, report=ask, stop=stop))
+        train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, report=ask, stop=stop))
     again: list[Progress] = []
-    train(cases[:2], [], recipe, Run(checkpoint=checkpoint, resume=True, report=again.append))
+    train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, resume=True, report=again.append))
     assert again[0].step == at + 1
     assert again[0].seconds > 0
 
@@ -195,11 +195,11 @@ def test_a_resumed_training_without_time_for_a_step_ends_with_what_it_has(cases,
     stop.set()
     recipe = _recipe(train={"minutes": 0.1, "epochs": None})
     with pytest.raises(Stopped):
-        train(cases[:2], [], recipe, Run(checkpoint=checkpoint, stop=stop))
+        train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, stop=stop))
     kept = torch.load(checkpoint, weights_only=True)
     kept["progress"]["seconds"] = 60.0
     torch.save(kept, checkpoint)
     again: list[Progress] = []
-    model = train(cases[:2], [], recipe, Run(checkpoint=checkpoint, resume=True, report=again.append))
+    model = train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, resume=True, report=again.append))
     assert again == []
     assert [epoch["step"] for epoch in model.card.history] == [1]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from biounet.core import UNLABELLED, Annotation, Grid, InputError, LabelSettings, SettingsError, only_slices
+from biounet.core import UNLABELLED, Annotation, Grid, InputError, LabelSettings, SettingsError, keep_slices
 from biounet.core.recipe import parse_recipe
-from biounet.network import outputs_of
-from biounet.segmentation import label_maps
+from biounet.network import output_channels
+from biounet.segmentation import label_regions
 from biounet.training.dataset import targets_of
 from biounet.training.losses import recipe_loss
 
@@ -39,7 +39,7 @@ def test_targets_of_regions():
     recipe = parse_recipe({"data": NESTED})
     drawn = np.array([[0, 2, 1, 3, UNLABELLED]], np.int32)
     target = targets_of(Annotation(drawn, "classes", Grid(drawn.shape)), recipe, (1.0, 1.0))
-    assert outputs_of(recipe) == ("whole", "core", "enhancing")
+    assert output_channels(recipe) == ("whole", "core", "enhancing")
     known = [1, 1, 1, 1, 0]
     expected = [[0, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0], known, known, known]
     assert target[:, 0].tolist() == expected
@@ -49,13 +49,13 @@ def test_a_voxel_gets_the_value_that_only_its_innermost_region_has():
     recipe = parse_recipe({"data": NESTED})
     probability = np.array([[[0.2, 0.9, 0.9, 0.9]], [[0.1, 0.2, 0.9, 0.9]], [[0.1, 0.1, 0.2, 0.9]]])
     maps = np.rint(probability * 65535).astype(np.uint16)
-    assert label_maps(maps, (1, 4), recipe.data, LabelSettings()).tolist() == [[0, 2, 1, 3]]
+    assert label_regions(maps, (1, 4), recipe.data, LabelSettings()).tolist() == [[0, 2, 1, 3]]
 
 
 def test_a_class_unknown_in_a_case_makes_every_class_a_region():
     data = {"kind": "classes", "classes": ["core", "oedema"], "unknown": {"b": ["oedema"]}}
     recipe = parse_recipe({"data": data})
-    assert outputs_of(recipe) == ("core", "oedema")
+    assert output_channels(recipe) == ("core", "oedema")
     assert recipe.data.overlapping == {"core": (1,), "oedema": (2,)}
 
 
@@ -78,11 +78,11 @@ def test_only_some_slices_are_labelled():
     labels = np.zeros((4, 2, 3), np.int32)
     labels[1, 0, 0] = 5
     labels[3, 1, 2] = 2
-    drawn = only_slices(labels, "z")
+    drawn = keep_slices(labels, "z")
     assert (drawn[[0, 2]] == UNLABELLED).all()
     assert np.array_equal(drawn[[1, 3]], labels[[1, 3]])
-    named = only_slices(labels, "x", (0, 1))
+    named = keep_slices(labels, "x", (0, 1))
     assert (named[..., 2] == UNLABELLED).all()
     assert np.array_equal(named[..., :2], labels[..., :2])
     with pytest.raises(InputError, match="of which there are 4"):
-        only_slices(labels, "z", (4,))
+        keep_slices(labels, "z", (4,))

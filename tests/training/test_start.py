@@ -15,7 +15,7 @@ from biounet.core import ModelError, Recipe
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_pairs
 from biounet.network import Model, load_model, read_card, save_model
-from biounet.training import Run, load_cases, train
+from biounet.training import TrainOptions, load_cases, train
 from biounet.training.start import Rival, remarks_on
 
 SPOILING = {"rate": 3.0, "epochs": 1, "steps_per_epoch": 6, "average": 0.0}
@@ -30,7 +30,7 @@ def cases(cell_folder: Path) -> list:
 def test_a_start_that_training_made_worse_is_kept_and_both_figures_are_told(cases, segmenter):
     said: list[str] = []
     start = segmenter.model
-    kept = train(cases[:4], cases[4:], _recipe(train=SPOILING), Run(remark=said.append), start)
+    kept = train(cases[:4], cases[4:], _recipe(train=SPOILING), TrainOptions(remark=said.append), start)
     assert _hash(kept) == _hash(start)
     (note,) = said
     assert note == kept.card.notes[-1]
@@ -44,7 +44,7 @@ def test_a_training_that_beats_its_start_replaces_it_and_says_by_how_much(cases)
     said: list[str] = []
     random = train(cases[:1], cases[4:], _recipe(train={"epochs": 1, "steps_per_epoch": 1}))
     better = {"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "rate": 3e-2, "average": 0.9}
-    model = train(cases[:4], cases[4:], _recipe(train=better), Run(remark=said.append), random)
+    model = train(cases[:4], cases[4:], _recipe(train=better), TrainOptions(remark=said.append), random)
     assert said == []
     assert _hash(model) != _hash(random)
     assert f"{model.card.validation['ap']:.3f}" in model.card.notes[-1]

@@ -14,7 +14,7 @@ from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, R
 from biounet.core.recipe import parse_recipe
 from biounet.files import Pair, find_pairs
 from biounet.network import Model, load_model, save_model
-from biounet.training import Progress, Run, hold_out, load_cases, make_case, train
+from biounet.training import Progress, TrainOptions, hold_out, load_cases, make_case, train
 from biounet.training.dataset import Patches, Steps, fit_patch, targets_of
 from conftest import discs
 
@@ -65,8 +65,8 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases,
 
     checkpoint = tmp_path / "m.checkpoint.pt"
     with pytest.raises(Killed):
-        train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, report=kill))
-    resumed = train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, resume=True))
+        train(cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, report=kill))
+    resumed = train(cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
     unbroken = train(cases[:4], cases[4:], _recipe())
     assert _hash(resumed) == _hash(unbroken)
     assert [e["step"] for e in resumed.card.history] == [4, 8]
@@ -82,9 +82,11 @@ def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
             stop.set()
 
     with pytest.raises(Stopped, match=f"{at} of 8 steps done"):
-        train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, report=ask, stop=stop))
+        train(cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, report=ask, stop=stop))
     first: list[Progress] = []
-    resumed = train(cases[:4], cases[4:], _recipe(), Run(checkpoint=checkpoint, resume=True, report=first.append))
+    resumed = train(
+        cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, resume=True, report=first.append)
+    )
     unbroken = train(cases[:4], cases[4:], _recipe())
     assert first[0].step == at + 1
     assert _hash(resumed) == _hash(unbroken)
@@ -93,16 +95,16 @@ def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
 
 def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(cases, tmp_path):
     checkpoint = tmp_path / "m.checkpoint.pt"
-    train(cases[:2], [], _recipe(), Run(checkpoint=checkpoint))
+    train(cases[:2], [], _recipe(), TrainOptions(checkpoint=checkpoint))
     with pytest.raises(ModelError, match="other settings"):
-        train(cases[:2], [], _recipe(train={"rate": 1e-4}), Run(checkpoint=checkpoint, resume=True))
+        train(cases[:2], [], _recipe(train={"rate": 1e-4}), TrainOptions(checkpoint=checkpoint, resume=True))
     torch.save({"weights": torch.zeros(3)}, tmp_path / "another.pt")
     torch.save(Path("x"), tmp_path / "code.pt")  # to make a Path, code would have to run
     another, code, whole = ((path.read_bytes()) for path in (tmp_path / "another.pt", tmp_path / "code.pt", checkpoint))
     for content in (b"", b"some text", another, code, whole[:500], whole[:-1]):
         checkpoint.write_bytes(content)
         with pytest.raises(ModelError, match="not a readable checkpoint"):
-            train(cases[:2], [], _recipe(), Run(checkpoint=checkpoint, resume=True))
+            train(cases[:2], [], _recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
 
 
 def test_the_number_of_workers_changes_nothing(cases):
@@ -128,7 +130,7 @@ def test_a_setting_of_monai_for_the_whole_process_stays_as_it_was(cases, tracked
         assert type(image) is type(target) is torch.Tensor
         assert monai.data.get_track_meta() is tracked
         seen = []
-        run = Run(report=lambda progress: seen.append(monai.data.get_track_meta()))
+        run = TrainOptions(report=lambda progress: seen.append(monai.data.get_track_meta()))
         train(cases[:1], [], _recipe(train={"epochs": 1, "steps_per_epoch": 2, "minutes": None}), run)
         assert seen == [tracked] * 2
     finally:
@@ -150,7 +152,7 @@ def test_nothing_to_train_on_is_an_error():
 def test_training_learns(cases):
     seen: list[Progress] = []
     recipe = _recipe(train={"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "rate": 1e-2, "average": 0.9})
-    model = train(cases[:5], cases[5:], recipe, Run(report=seen.append))
+    model = train(cases[:5], cases[5:], recipe, TrainOptions(report=seen.append))
     losses = [epoch["loss"] for epoch in model.card.history]
     assert losses[-1] < 0.6 * losses[0]
     assert model.card.validation["f1_50"] > 0.8

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from biounet.api import volume_of_array
-from biounet.core import Annotation, Grid, LabelSettings, whole_objects
+from biounet.core import PROBABILITY_MAX, Annotation, Grid, LabelSettings, whole_objects
 from biounet.core.recipe import parse_recipe
 from biounet.labelling import label_objects
-from biounet.labelling.label import ONE
 from biounet.training import make_case
 from biounet.training.tuning import _DROP, _best, _doubt, _not_above, evaluate_instances
 
@@ -30,7 +29,7 @@ def case_and_maps(truth, found):
     for number, place in enumerate(truth, 1):
         labels[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = number
     for place in found:
-        foreground[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = ONE
+        foreground[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = PROBABILITY_MAX
     maps = np.stack([foreground, 0 * foreground, foreground])
     return make_case(volume_of_array(labels, 2), Annotation(labels, "instances", Grid(labels.shape)), RECIPE), maps
 
@@ -66,13 +65,13 @@ def test_below_the_doubtful_confidence_half_of_the_objects_are_wrong():
     made, settings = [case_and_maps(range(17), range(24)) for _ in range(3)], LabelSettings(min_size=0)
     for number, (case, maps) in enumerate(made):
         places = case.labels > 0
-        maps[0][places] = ONE * (0.9 + 0.001 * case.labels[places] + 0.0001 * number)
-        maps[0][~places & (maps[0] > 0)] = 0.6 * ONE
+        maps[0][places] = PROBABILITY_MAX * (0.9 + 0.001 * case.labels[places] + 0.0001 * number)
+        maps[0][~places & (maps[0] > 0)] = 0.6 * PROBABILITY_MAX
     cases, maps = zip(*made, strict=True)
     doubtful = _doubt(cases, maps, RECIPE, settings)["doubtful_below"]
     sure = np.concatenate([label_objects(*m, settings).confidence for m in maps])
     assert (sure < doubtful).sum() == 41  # 21 wrong ones, and 20 of 51
-    assert _doubt(cases[:1], [np.where(m > 0.7 * ONE, m, 0) for m in maps[:1]], RECIPE, settings) == {}
+    assert _doubt(cases[:1], [np.where(m > 0.7 * PROBABILITY_MAX, m, 0) for m in maps[:1]], RECIPE, settings) == {}
 
 
 def test_cases_stay_as_they_are():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError, apart, canonical_grid, orientation_of
+from biounet.core import Grid, InputError, canonical_grid, canonical_transform, grid_mismatch
 from biounet.files.axes import ReadOptions
 from biounet.files.formats.nifti import parse_header
 from biounet.files.formats.nifti_affines import matrices_of
@@ -40,11 +40,11 @@ def compare_places(image: Grid, label: Grid) -> tuple[str, str]:
     -------
     The difference, empty where there is none; and a remark where it is so for another matrix than the one in use.
     """
-    if image.affine is None or label.affine is None or not (difference := apart(image, label)):
-        return apart(image, label), ""
+    if image.affine is None or label.affine is None or not (difference := grid_mismatch(image, label)):
+        return grid_mismatch(image, label), ""
     for name, place in (places_of(image) or {"affine": image}).items():
         for own in (label, *places_of(label).values()):
-            if not apart(place, own):
+            if not grid_mismatch(place, own):
                 return "", f"lies where the {name} of its image says, not by the matrix in use: {difference}"
     if (same := _in_two_orders(image, label)) is not None:
         return "", f"is stored as {same[1].axcodes}, and was brought to {same[0].axcodes}, the order of its image"
@@ -54,12 +54,12 @@ def compare_places(image: Grid, label: Grid) -> tuple[str, str]:
 def _in_two_orders(image: Grid, label: Grid) -> tuple[Grid, Grid] | None:
     """Return the places of an image and of its labels by which they have the same voxels in two orders."""
     for place, own in product((image, *places_of(image).values()), (label, *places_of(label).values())):
-        if place.axcodes != own.axcodes and not apart(canonical_grid(place), canonical_grid(own)):
+        if place.axcodes != own.axcodes and not grid_mismatch(canonical_grid(place), canonical_grid(own)):
             return place, own
     return None
 
 
-def place_of_labels(path: Path, shape: tuple[int, ...], given: ReadOptions | None = None) -> Grid:
+def grid_of_labels(path: Path, shape: tuple[int, ...], given: ReadOptions | None = None) -> Grid:
     """Return where the voxels of a label image ``([z,] y, x)`` are, as its file says."""
     options = ReadOptions(dims=len(shape), spacing=given.spacing if given is not None else None)
     return calibrate(shape, open_raw(path), path, options)[0]
@@ -83,15 +83,19 @@ def in_order_of(labels: NDArray[Any], path: Path, image: Grid | None) -> NDArray
     raw = open_raw(path)
     if raw.affine is None or raw.fault is not None:
         return labels
-    own = place_of_labels(path, labels.shape)
-    if own.affine is None or not apart(image, own) or (same := _in_two_orders(image, own)) is None:
+    own = grid_of_labels(path, labels.shape)
+    if own.affine is None or not grid_mismatch(image, own) or (same := _in_two_orders(image, own)) is None:
         return labels
-    if any(not apart(place, mine) for place in places_of(image).values() for mine in (own, *places_of(own).values())):
+    if any(
+        not grid_mismatch(place, mine)
+        for place in places_of(image).values()
+        for mine in (own, *places_of(own).values())
+    ):
         return labels  # in its place as it is stored, by another matrix
-    return np.ascontiguousarray(orientation_of(same[0]).undo(orientation_of(same[1]).apply(labels)))
+    return np.ascontiguousarray(canonical_transform(same[0]).undo(canonical_transform(same[1]).apply(labels)))
 
 
-def place_of_pair(
+def grids_of_pair(
     truth: Path, predicted: Path, shape: tuple[int, ...], given: ReadOptions | None
 ) -> tuple[Grid | None, tuple[str, ...]]:
     """Return where the voxels of an annotation and of a result are, and remarks on it.

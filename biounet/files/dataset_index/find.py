@@ -11,7 +11,6 @@ from pathlib import Path
 
 from biounet.core import InputError, as_path
 from biounet.files.dataset_index.cases import FoundImage, group_cases, named_case
-from biounet.files.dataset_index.left_out import LeftOut, reason_against
 from biounet.files.dataset_index.names import (
     ANNOTATION_FOLDERS,
     ANNOTATIONS,
@@ -20,20 +19,11 @@ from biounet.files.dataset_index.names import (
     SUFFIXES,
     before_annotation,
     is_image,
-    natural,
+    natural_key,
     stem_of,
 )
+from biounet.files.dataset_index.skipped import SkippedFile, reason_against
 from biounet.files.formats.foreign import refuse_foreign
-
-__all__ = [
-    "Search",
-    "find_images",
-    "is_image",
-    "list_images",
-    "natural",
-    "search_images",
-    "stem_of",
-]
 
 _LOOKED_FOR = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASKS, *OUTPUTS))}"
 _STORES = (".zarr", ".n5")
@@ -52,7 +42,7 @@ class Search:
     """
 
     images: list[FoundImage] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[SkippedFile] = field(default_factory=list)
 
 
 def find_images(
@@ -89,7 +79,7 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
     plain = [one for one in given if one not in named]
     place = _places(plain)
     found: dict[str, FoundImage] = {}
-    left_out: dict[Path, LeftOut] = {}
+    left_out: dict[Path, SkippedFile] = {}
     names = Names(tuple(channels), tuple(annotation))
     real = cache(os.path.realpath)
     for one in plain:
@@ -131,15 +121,17 @@ class Names:
         return len(self.channels) > 1 and before_annotation(stem_of(path), self.channels) is not None
 
 
-def _not_in(image: FoundImage, annotation: Sequence[str]) -> Iterator[LeftOut]:
+def _not_in(image: FoundImage, annotation: Sequence[str]) -> Iterator[SkippedFile]:
     """Give the files of a case that are none of its channels."""
     own = set(image.annotations(annotation))
     for file in image.beside:
-        yield LeftOut(file, "annotation of a case" if file in own else "no channel of the model", file in own)
-    yield from (LeftOut(file, "no channel of the model") for file in image.unused)
+        yield SkippedFile(file, "annotation of a case" if file in own else "no channel of the model", file in own)
+    yield from (SkippedFile(file, "no channel of the model") for file in image.unused)
 
 
-def _expected(left_out: Iterable[LeftOut], images: Sequence[FoundImage], annotation: Sequence[str]) -> list[LeftOut]:
+def _expected(
+    left_out: Iterable[SkippedFile], images: Sequence[FoundImage], annotation: Sequence[str]
+) -> list[SkippedFile]:
     """Return those of the files left out that are annotations of cases, which lie beside the channels."""
     cases = [image for image in images if image.is_case]
     known = {(image.path.parent, name) for image in cases for name in ("", *image.names)}
@@ -147,7 +139,7 @@ def _expected(left_out: Iterable[LeftOut], images: Sequence[FoundImage], annotat
     for file in left_out:
         before = before_annotation(stem_of(file.path), annotation or ANNOTATIONS)
         if before is not None and (file.path.parent, before.casefold()) in known:
-            found.append(LeftOut(file.path, "annotation of a case", True))
+            found.append(SkippedFile(file.path, "annotation of a case", True))
     return found
 
 
@@ -191,7 +183,7 @@ def _of_one(given: str, names: Names) -> Search:
         raise InputError("no such file, folder or pattern", path=given)
     root = _fixed_part(path)
     # Path.glob takes no absolute pattern, and people type them.
-    matches = sorted((Path(match) for match in glob.glob(given, recursive=True)), key=natural)  # noqa: PTH207
+    matches = sorted((Path(match) for match in glob.glob(given, recursive=True)), key=natural_key)  # noqa: PTH207
     found = sift((match for match in matches if not match.is_dir()), root, names)
     if not found.images:
         for match in matches:
@@ -201,11 +193,12 @@ def _of_one(given: str, names: Names) -> Search:
 
 
 def sift(files: Iterable[Path], root: Path, names: Names) -> Search:
+    """Return which of the files below a folder are images, and which are skipped for what reason."""
     found = Search()
     for file in files:
         reason = names.against(file, root)
         if reason:
-            found.left_out.append(LeftOut(file, reason))
+            found.left_out.append(SkippedFile(file, reason))
         elif reason is not None:
             found.images.append(FoundImage(file, file.relative_to(root)))
     return found
@@ -221,12 +214,13 @@ def _search(root: Path, names: Names) -> Search:
             _refuse_folder(error)
         closed.append(FoundImage(folder, folder.relative_to(root), problem=_not_listed(error)))
 
-    found = sift(sorted(walk(root, keep), key=natural), root, names)
+    found = sift(sorted(walk(root, keep), key=natural_key), root, names)
     found.images += closed
     return found
 
 
 def exists(path: Path) -> bool:
+    """Whether a path exists; one that cannot be looked at does not."""
     try:
         return path.exists()
     except OSError as error:  # no permission, a name that is too long
@@ -243,7 +237,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the images in a folder and below, without results, annotations and hidden files, in natural order."""
-    found = sift(sorted(walk(folder), key=natural), folder, Names((), ()))
+    found = sift(sorted(walk(folder), key=natural_key), folder, Names((), ()))
     return [image.path for image in found.images if image.path.is_file()]
 
 

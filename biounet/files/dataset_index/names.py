@@ -116,7 +116,7 @@ def stem_of(path: Path) -> str:
     return stem[: -len(".ome")] if stem.lower().endswith((".ome", ".nii")) else stem
 
 
-def natural(path: Path) -> list[tuple[int, int, str]]:
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Key for sorting as people do: ``a2`` before ``a10``."""
     parts = re.split(r"(\d+)", path.as_posix())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts]

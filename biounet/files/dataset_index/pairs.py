@@ -11,7 +11,6 @@ from biounet.core import InputError, as_path
 from biounet.files.dataset_index.cases import FoundImage, group_cases
 from biounet.files.dataset_index.csv_table import read_table
 from biounet.files.dataset_index.find import Names, exists, sift, walk
-from biounet.files.dataset_index.left_out import LeftOut, reason_against
 from biounet.files.dataset_index.names import (
     ANNOTATION_FOLDERS,
     ANNOTATIONS,
@@ -25,10 +24,11 @@ from biounet.files.dataset_index.names import (
     is_body_mask,
     is_image,
     mask_ending,
-    natural,
+    natural_key,
     spelt,
     stem_of,
 )
+from biounet.files.dataset_index.skipped import SkippedFile, reason_against
 from biounet.files.formats.foreign import refuse_foreign
 
 _BARE = " has no annotation"
@@ -64,7 +64,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """What `match_pairs` did not pair.
+    """What `pair_files` did not pair.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Unpaired:
     """
 
     problems: tuple[str, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[SkippedFile, ...] = ()
 
     def errors(self) -> list[InputError]:
         """Return an error for each problem; the first image without annotation says what to do with such."""
@@ -109,7 +109,7 @@ def find_pairs(
     InputError
         Naming every image without annotation and every annotation without image.
     """
-    pairs, alone = match_pairs(images, labels, channels, annotation)
+    pairs, alone = pair_files(images, labels, channels, annotation)
     if alone.problems:
         shown = "; ".join(alone.problems[:5])
         more = f"; and {len(alone.problems) - 5} more" if len(alone.problems) > 5 else ""
@@ -123,7 +123,7 @@ def find_pairs(
     return pairs
 
 
-def match_pairs(
+def pair_files(
     images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = (), annotation: Sequence[str] = ()
 ) -> tuple[list[Pair], Unpaired]:
     """Pair as `find_pairs` does, and return what has no partner instead of raising."""
@@ -138,16 +138,16 @@ def match_pairs(
     declared = (images / "dataset.json").is_file() or (images / "labelsTr").is_dir()
     if labels is None and declared and (images / "imagesTr").is_dir():
         images, labels = images / "imagesTr", images / "labelsTr"
-        return match_pairs(images, labels, channels, annotation)
+        return pair_files(images, labels, channels, annotation)
     if labels is None or images.samefile(labels):
         return _match_inside(images, names)
     labels = Path(labels)
     annotated = _annotations(labels)
     inside = labels.resolve().is_relative_to(images.resolve())  # such as img/ and img/masks/
     apart = {file.resolve() for file in annotated.files} if inside else set()
-    found = sift(sorted(walk(images), key=natural), images, names)
+    found = sift(sorted(walk(images), key=natural_key), images, names)
     plain = [image for image in found.images if image.path.is_file()]
-    found.left_out += [LeftOut(image.path, "not a file") for image in found.images if not image.path.is_file()]
+    found.left_out += [SkippedFile(image.path, "not a file") for image in found.images if not image.path.is_file()]
     plain = [image for image in plain if not inside or image.path.resolve() not in apart]
     chosen = annotated.named(names.annotation)
     if not inside:
@@ -156,12 +156,12 @@ def match_pairs(
         found.left_out = [file for file in found.left_out if file.path not in taken]
     if not plain:
         refuse_foreign(images)
-    cases = group_cases(sorted(plain, key=lambda image: natural(image.path)), channels)
+    cases = group_cases(sorted(plain, key=lambda image: natural_key(image.path)), channels)
     return _match(cases, chosen, labels, names, [*found.left_out, *annotated.left_out])
 
 
 def _called_like_annotations(
-    left_out: Iterable[LeftOut], images: Iterable[FoundImage], root: Path, labels: Iterable[Path], label_root: Path
+    left_out: Iterable[SkippedFile], images: Iterable[FoundImage], root: Path, labels: Iterable[Path], label_root: Path
 ) -> list[FoundImage]:
     """Return files that are called like annotations and are images: an annotation has their name, and no other image.
 
@@ -198,7 +198,7 @@ class _Labels:
     """
 
     files: list[Path]
-    left_out: list[LeftOut]
+    left_out: list[SkippedFile]
 
     def named(self, names: Sequence[str]) -> list[Path]:
         """Return the files with one of the names; all of them where none has one: they are called as their images."""
@@ -208,11 +208,11 @@ class _Labels:
 
 def _annotations(folder: Path) -> _Labels:
     found = _Labels([], [])
-    for file in sorted(walk(folder), key=natural):
+    for file in sorted(walk(folder), key=natural_key):
         if is_image(file) and not file.name.startswith(".") and not ending(file, OUTPUTS) and file.is_file():
             found.files.append(file)
         elif reason := reason_against(file):
-            found.left_out.append(LeftOut(file, reason))
+            found.left_out.append(SkippedFile(file, reason))
     return found
 
 
@@ -227,7 +227,7 @@ def _match_inside(folder: Path, names: Names) -> tuple[list[Pair], Unpaired]:
     apart = set(masks)
     images = [image for image in found if image.is_case or image.path not in apart]
     chosen = _Labels(masks, []).named(names.annotation)
-    other = [LeftOut(mask, "annotation of another name") for mask in apart - set(chosen)]
+    other = [SkippedFile(mask, "annotation of another name") for mask in apart - set(chosen)]
     return _match(images, chosen, folder, names, [*every.left_out, *other])
 
 
@@ -243,7 +243,7 @@ def _annotated_masks(masks: Iterable[Path]) -> set[Path]:
 
 
 def _match(
-    images: Sequence[FoundImage], labels: Iterable[Path], root: Path, names: Names, left_out: Iterable[LeftOut]
+    images: Sequence[FoundImage], labels: Iterable[Path], root: Path, names: Names, left_out: Iterable[SkippedFile]
 ) -> tuple[list[Pair], Unpaired]:
     others = _other_keys(images)
     known = {_key(image.relative.parent, image.stem) for image in images} | {*others.values()}
@@ -275,12 +275,12 @@ def _match(
     return list(pairs.values()), Unpaired(tuple(problems), tuple(file for file in other if file.path not in used))
 
 
-def _no_partners(images: Iterable[FoundImage], surplus: Iterable[Path]) -> Iterator[LeftOut]:
+def _no_partners(images: Iterable[FoundImage], surplus: Iterable[Path]) -> Iterator[SkippedFile]:
     """Give the files that are no partner of another, and that is no problem."""
-    yield from (LeftOut(label, "a mask of no image") for label in surplus if is_body_mask(label))
+    yield from (SkippedFile(label, "a mask of no image") for label in surplus if is_body_mask(label))
     for image in images:
-        yield from (LeftOut(file, "neither a channel nor the annotation") for file in image.beside)
-        yield from (LeftOut(file, "no channel of the recipe") for file in image.unused)
+        yield from (SkippedFile(file, "neither a channel nor the annotation") for file in image.beside)
+        yield from (SkippedFile(file, "no channel of the recipe") for file in image.unused)
 
 
 def _labels_by_key(

@@ -17,7 +17,7 @@ from biounet.files.dataset_index.names import (
     is_body_mask,
     is_image,
     mask_ending,
-    natural,
+    natural_key,
     spelt,
     stem_of,
 )
@@ -107,7 +107,7 @@ def _annotations(truth: Path, predicted: Path, channels: Sequence[str], names: S
 def _files(folder: Path) -> list[Path]:
     """Return the visible files with the suffix of an image in a folder and below, in natural order."""
     files = (path for path in walk(folder) if is_image(path) and not path.name.startswith(".") and path.is_file())
-    return sorted(files, key=natural)
+    return sorted(files, key=natural_key)
 
 
 def _only(what: str, paths: Iterable[tuple[str, Path]]) -> dict[str, Path]:

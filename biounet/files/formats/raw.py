@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import BiounetError, InputError, Unit
-from biounet.files.retry import patiently
+from biounet.files.retry import retry_on_io_error
 
 LIMIT = 16 * 2**30
 """Bytes that one image may take in memory: a damaged header can ask for any number."""
@@ -160,7 +160,7 @@ def own_errors(read: Callable[P, R]) -> Callable[P, R]:
         """Read, and name the file in every error."""
         path = Path(str(args[0]))
         try:
-            return patiently(functools.partial(read, *args, **kwargs))
+            return retry_on_io_error(functools.partial(read, *args, **kwargs))
         except BiounetError:
             raise
         except FileNotFoundError:

@@ -155,7 +155,7 @@ class Reader:
         return cast(Volume, answer.volume)
 
     def look(self, paths: Sequence[Path], options: ReadOptions) -> tuple[Volume, tuple[str, str]]:
-        """Return what `describe` does, and the axes of the array in the first file with how they are known."""
+        """Return what `inspect_volume` does, and the axes of the array in the first file with how they are known."""
         answer = self._settled(paths, _Request("look", options, Event()))[0]
         return cast(Volume, answer.volume), answer.axes
 

@@ -21,7 +21,7 @@ from biounet.core import BiounetError, Volume
 from biounet.files.atomic import hash_file
 from biounet.files.axes import ReadOptions
 from biounet.files.formats.raw import own_errors
-from biounet.files.read import describe, describe_volume, read_volume
+from biounet.files.read import describe_volume, inspect_volume, read_volume
 
 _ROOM = 2**29  # bytes of addresses for the interpreter, the libraries and what they keep
 _COPIES = 4  # of an image that live at the same time: compressed, unpacked, scaled, arranged
@@ -74,7 +74,7 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any] | None]
         if request["do"] == "hash":
             return {"sha256": hashes}, None
         if request["do"] == "look":
-            first = describe(paths[0], options)
+            first = inspect_volume(paths[0], options)
             axes = (first.axes, first.axes_from)
         volume = _read_any(paths[0] if paths else Path(), paths, options, describing=request["do"] != "read")
     except BiounetError as error:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, Volume
-from biounet.preprocessing.normalisation import Intensities, rescale_labels
+from biounet.preprocessing.normalisation import ScaledImage, rescale_labels
 
-Looks = dict[str, float]
-Ranges = Mapping[str, tuple[float, float]]
+ImageStatistics = dict[str, float]
+TrainingRanges = Mapping[str, tuple[float, float]]
 Texture = tuple[float, float, float]
 
 _SAMPLE = 2**14  # voxels that are looked at: more would not change what is said
@@ -42,7 +42,7 @@ def is_scan(grid: Grid) -> bool:
     return grid.dims == 3 and grid.unit == "mm"
 
 
-def looks_of(volume: Volume, scaled: Intensities) -> Looks:
+def image_statistics(volume: Volume, scaled: ScaledImage) -> ImageStatistics:
     """Return how an image looks.
 
     Parameters
@@ -78,7 +78,7 @@ def looks_of(volume: Volume, scaled: Intensities) -> Looks:
     return looks | _levels(rows, known) | _texture(rows, known)
 
 
-def _levels(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> Looks:
+def _levels(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> ImageStatistics:
     values, near = rows if known is None else rows[known], np.abs(_apart(rows, known, 1))
     if not near.size:
         return {}
@@ -92,8 +92,8 @@ def _levels(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> Looks
     }
 
 
-def _texture(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> Looks:
-    """Return the three lengths of `looks_of`, without what white noise adds to the first two."""
+def _texture(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> ImageStatistics:
+    """Return the three lengths of `image_statistics`, without what white noise adds to the first two."""
     values = rows if known is None else rows[known]
     bends = np.abs(_bends(rows, known))
     if not bends.size:
@@ -140,7 +140,7 @@ def _bends(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> NDArra
     return bends if known is None else bends[known[:, 2:] & known[:, 1:-1] & known[:, :-2]]
 
 
-def _saturated(raw: NDArray[Any]) -> Looks:
+def _saturated(raw: NDArray[Any]) -> ImageStatistics:
     """Return the share of pixels at the highest value that a camera knows, and that value as ``top``."""
     if not np.issubdtype(raw.dtype, np.integer) or not raw.size:
         return {}
@@ -150,14 +150,14 @@ def _saturated(raw: NDArray[Any]) -> Looks:
     return {"saturated": float(np.count_nonzero(raw == top)) / raw.size, "top": float(top)}
 
 
-def _looks_of_scan(grid: Grid, image: NDArray[np.float32]) -> Looks:
+def _looks_of_scan(grid: Grid, image: NDArray[np.float32]) -> ImageStatistics:
     """Return the voxel size and the field of view of a scan in mm, and the order of its contrast.
 
     ``voxel`` and ``view`` are followed by the axis in the canonical orientation. ``core`` and the number of a channel:
     how much brighter its middle is than what lies around, in standard deviations; ``skew``: the third moment of its
     intensities. Both change their sign where dark tissue is bright, as in T1 and T2.
     """
-    looks: Looks = {}
+    looks: ImageStatistics = {}
     for axis, step, size in zip("zyx", grid.steps, grid.shape, strict=True):
         looks |= {f"voxel_{axis}": step, f"view_{axis}": step * size}
     for number, channel in enumerate(image):
@@ -175,13 +175,13 @@ def _looks_of_scan(grid: Grid, image: NDArray[np.float32]) -> Looks:
     return looks
 
 
-def textures_of(looks: Iterable[Looks]) -> tuple[Texture, ...]:
+def distinct_textures(looks: Iterable[ImageStatistics]) -> tuple[Texture, ...]:
     """Return the logarithms of what is compared together, of each image; those that do not differ are one."""
-    kept = {texture_of(one) for one in looks}
+    kept = {texture_features(one) for one in looks}
     return tuple(sorted(texture for texture in kept if texture is not None))
 
 
-def texture_of(looks: Looks) -> Texture | None:
+def texture_features(looks: ImageStatistics) -> Texture | None:
     """Return the logarithms of what is compared together; None where it cannot be told."""
     if not looks.keys() >= set(TEXTURE):
         return None
@@ -189,7 +189,7 @@ def texture_of(looks: Looks) -> Texture | None:
     return edge, structure, detail
 
 
-def ranges_of(looks: Iterable[Looks]) -> dict[str, tuple[float, float]]:
+def training_ranges(looks: Iterable[ImageStatistics]) -> dict[str, tuple[float, float]]:
     """Return the range of each figure over the training images, wider the fewer there are.
 
     All of the training images lie in it. To either side it goes on by as much as the prediction interval of Student's t
@@ -205,9 +205,11 @@ def ranges_of(looks: Iterable[Looks]) -> dict[str, tuple[float, float]]:
     return {name: _range(name, np.array(known)) for name, known in values.items() if len(known) > 1}
 
 
-def _gaps(looks: Iterable[Looks]) -> list[float]:
+def _gaps(looks: Iterable[ImageStatistics]) -> list[float]:
     """Return the distance of each texture from the most similar other one."""
-    textures = np.array([[math.log(one[name]) for name in TEXTURE] for one in looks if texture_of(one) is not None])
+    textures = np.array(
+        [[math.log(one[name]) for name in TEXTURE] for one in looks if texture_features(one) is not None]
+    )
     return [float(np.sort(np.linalg.norm(textures - texture, axis=1))[1]) for texture in textures if len(textures) > 1]
 
 

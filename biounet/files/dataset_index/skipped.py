@@ -31,7 +31,7 @@ _SHOWN = 3  # names that a line lists for each reason
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedFile:
     """A file that could be an image and is not treated as one.
 
     Attributes
@@ -89,7 +89,7 @@ def _of_other_ending(path: Path) -> str | None:
     return _UNKNOWN if begin.startswith(_BEGINNINGS) else None
 
 
-def describe_left_out(left_out: Iterable[LeftOut]) -> str:
+def describe_skipped(left_out: Iterable[SkippedFile]) -> str:
     """Return one line that says how many files are left out and why, with some of their names."""
     groups: dict[str, list[Path]] = {}
     for one in left_out:
