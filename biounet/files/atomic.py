@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import os
-import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,18 +25,17 @@ _HINTS = {
     errno.EINVAL: "the disk may refuse such a name: rename the image, or choose a folder on another disk",
     errno.EILSEQ: "the disk refuses such a name: rename the image, or choose a folder on another disk",
 }
-_SHORT = 50  # characters of the name that the temporary one keeps: of 4 bytes each, where file systems allow 255
-_PART = ".part"
-_writes = itertools.count(1)
-_group = threading.local()  # of each thread: the files that wait for each other, by their final names
+_PREFIX_LENGTH = 50  # characters of the name that the temporary name repeats: of 4 bytes each, where 255 are allowed
+_SUFFIX = ".part"
+_group = threading.local()  # `pending`: the temporary files of this thread's group, by their final paths
 
 
 @contextmanager
 def atomic_path(final: str | Path) -> Iterator[Path]:
-    """Give the path of a temporary file beside `final` that takes its place when the block ends without an error.
+    """Give the path of a temporary file beside `final` that replaces it when the block ends without an error.
 
     The content is on the disk before the name is: after a crash there is the old file, the new file or none, never a
-    part of one. After an error the temporary file is gone. In a block of `atomic_group` it takes its place later.
+    part of one. After an error the temporary file is gone. In a block of `atomic_group` it is renamed later.
 
     Raises
     ------
@@ -46,76 +43,74 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         If the disk is full or the folder cannot be written to.
     """
     final = Path(final)
-    part = final.with_name(f"{temporary_prefix(final)}{os.getpid()}-{threading.get_ident()}{_PART}")
-    waiting: dict[Path, Path] | None = getattr(_group, "waiting", None)
+    temporary = final.with_name(f"{temporary_prefix(final)}{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
+    pending: dict[Path, Path] | None = getattr(_group, "pending", None)
     try:
-        yield part
-        _count_write(lambda: os.truncate(part, part.stat().st_size // 2))
-        with part.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        if waiting is not None:
-            waiting[final] = part
-            return
-        _count_write()
-        part.replace(final)
+        if pending is None:
+            temporary.replace(final)
+        else:
+            pending[final] = temporary
     except BiounetError:
         raise
     except OSError as error:
-        raise _cannot_write(final, error) from error
+        raise _write_error(final, error) from error
     finally:
-        if waiting is None or final not in waiting:
-            _forget(part)
+        if pending is None or final not in pending:
+            _remove(temporary)
 
 
 @contextmanager
 def atomic_group() -> Iterator[dict[Path, Path]]:
-    """Let the files that a block writes take their places when it ends, and all of them are whole.
+    """Rename the files that a block writes when it ends and all of them are whole.
 
     Gives the temporary file of each, by its final path. An error in the block leaves everything as it was.
 
     Raises
     ------
     MachineError
-        If a file cannot take its place.
+        If a file cannot be renamed.
     """
-    waiting: dict[Path, Path] = {}
-    new: list[Path] = []
-    _group.waiting = waiting
+    pending: dict[Path, Path] = {}
+    created: list[Path] = []
+    _group.pending = pending
     try:
-        yield waiting
-        for final, part in waiting.items():
-            was_there = os.path.lexists(final)
+        yield pending
+        for final, temporary in pending.items():
+            is_new = not os.path.lexists(final)
             try:
-                _count_write()
-                part.replace(final)
+                temporary.replace(final)
             except OSError as error:
-                raise _cannot_write(final, error) from error
-            new += [] if was_there else [final]
-    except BaseException:  # raised again, after Ctrl-C too: no part of what belongs together appears
-        for path in new:
-            _forget(path)
+                raise _write_error(final, error) from error
+            created += [final] if is_new else []
+    except BaseException:  # raised again, after Ctrl-C too: files of one group appear together
+        for path in created:
+            _remove(path)
         raise
     finally:
-        _group.waiting = None
-        for part in waiting.values():
-            _forget(part)
+        _group.pending = None
+        for temporary in pending.values():
+            _remove(temporary)
 
 
-def _forget(path: Path) -> None:
-    with suppress(OSError):  # such as a folder that is a file: another error says it
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # such as a folder that is a file, which another error reports
         path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8 with line ends as on Unix, atomically."""
-    with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+    """Write text as UTF-8 with Unix line ends, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Append a line to a file, which is on the disk afterwards; one writer at a time.
+    """Append a line to a file and flush it to the disk; for one writer at a time.
 
-    What a kill left of a line before keeps a line of its own; what a full disk left of this one is cut off.
+    If the file ends in an incomplete line, which a killed process left, that one is ended first. If the disk is full,
+    the file is cut back to its previous size.
 
     Raises
     ------
@@ -129,35 +124,34 @@ def append_line(path: str | Path, line: str) -> None:
             if size:
                 file.seek(size - 1)
                 line = line if file.read(1) == b"\n" else f"\n{line}"
-            left = memoryview(f"{line}\n".encode())
+            remaining = memoryview(f"{line}\n".encode())
             try:
-                _count_write(lambda: file.write(left[: len(left) // 2]))
-                while left:
-                    left = left[file.write(left) :]
+                while remaining:
+                    remaining = remaining[file.write(remaining) :]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(size)
                 raise
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _write_error(path, error) from error
 
 
 def temporary_prefix(final: Path) -> str:
-    """Return how the names of temporary files for `final` begin, and those for no other file in its folder."""
-    return f".{final.name[:_SHORT]}.{zlib.crc32(os.fsencode(final.name)):08x}."
+    """Return the prefix of the names of temporary files for `final`; no other file of its folder has the same."""
+    return f".{final.name[:_PREFIX_LENGTH]}.{zlib.crc32(os.fsencode(final.name)):08x}."
 
 
 def find_temporary_files(folder: Path) -> dict[Path, list[Path]]:
-    """Return the temporary files that killed or running processes have in a folder and below.
+    """Return the temporary files of killed or running processes in a folder and below.
 
-    They are listed by the folder and the begin of their names, as `temporary_prefix` gives it.
+    The keys are their folder and the prefix of their names, as of `temporary_prefix`.
     """
     found: dict[Path, list[Path]] = {}
     for root, _, names in os.walk(folder):
         for name in names:
-            if name.startswith(".") and name.endswith(_PART):
-                begin = name.removesuffix(_PART).rpartition(".")[0]
-                found.setdefault(Path(root, f"{begin}."), []).append(Path(root, name))
+            if name.startswith(".") and name.endswith(_SUFFIX):
+                prefix = name.removesuffix(_SUFFIX).rpartition(".")[0]
+                found.setdefault(Path(root, f"{prefix}."), []).append(Path(root, name))
     return found
 
 
@@ -171,19 +165,6 @@ def hash_file(path: str | Path) -> str:
     return retry_on_io_error(digest)
 
 
-def _cannot_write(path: Path, error: OSError) -> MachineError:
+def _write_error(path: Path, error: OSError) -> MachineError:
     hint = _HINTS.get(error.errno or 0)
     return MachineError(f"cannot write: {error.strerror or error}", path=path, hint=hint)
-
-
-def _count_write(spoil: Callable[[], object] = lambda: None) -> None:
-    """Fail where a test wants it: ``BIOUNET_FAULT=enospc@17`` fills the disk at the 17th write, ``kill@17`` kills.
-
-    Every content, every rename and every appended line is a write; `spoil` leaves half of it behind.
-    """
-    kind, _, number = os.environ.get("BIOUNET_FAULT", "").partition("@")
-    if kind and next(_writes) == int(number):
-        spoil()
-        if kind == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -80,10 +80,11 @@ def hung(monkeypatch):
     program = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from biounet.files.isolation import worker as rp\n"
-        "hangs = lambda path: str(path).rsplit('/', 1)[-1].startswith('hang')\n"
         "def late(really):\n"
         "    return lambda path, *rest: time.sleep(1000) if 'hang' in str(path) else really(path, *rest)\n"
-        "rp.hash_file, rp.describe, rp.describe_volume = map(late, (rp.hash_file, rp.describe, rp.describe_volume))\n"
+        "rp.hash_file, rp.inspect_volume, rp.describe_volume = map(\n"
+        "    late, (rp.hash_file, rp.inspect_volume, rp.describe_volume)\n"
+        ")\n"
         "rp.main()\n"
     )
     monkeypatch.setattr("biounet.files.isolation.client._PROGRAM", program)

@@ -14,7 +14,8 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from test_batch_resume import OUR_OWN, fault, results, run, table
+from test_batch_resume import OUR_OWN, results, run, table
+from write_faults import fail_at_write
 
 import biounet.batch.manifest
 import biounet.files.atomic
@@ -298,7 +299,7 @@ def test_a_name_that_the_drive_refuses_is_one_failed_row(number, few, untrained,
     def refuse(final, *args, **kwargs):
         if Path(final).name.startswith("b_"):
             error = OSError(number, os.strerror(number))
-            raise biounet.files.atomic._cannot_write(Path(final), error) from error
+            raise biounet.files.atomic._write_error(Path(final), error) from error
         return really(final, *args, **kwargs)
 
     for module in ("atomic", "write"):
@@ -312,10 +313,10 @@ def test_a_full_disk_leaves_the_old_result_whole(few, untrained, out, monkeypatc
     before = results(out)
     for number in range(1, 7):
         tifffile.imwrite(few / "a.tif", discs((40, 48), 4, 9)[0])
-        fault(monkeypatch, f"enospc@{number}")
-        with pytest.raises(MachineError):
-            run(few / "a.tif", untrained, out)
-        monkeypatch.delenv("BIOUNET_FAULT")
+        with monkeypatch.context() as disk:
+            fail_at_write(number, patch=disk.setattr)
+            with pytest.raises(MachineError):
+                run(few / "a.tif", untrained, out)
         now = results(out)
         assert now.keys() == before.keys()
         if number <= 4:  # the content of three files, and the first that takes its place

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import tifffile
+import write_faults
+from write_faults import fail_at_write
 
 import biounet.batch.runner
 from biounet.batch import BatchOptions, batch_exit_code, segment_batch
@@ -166,26 +168,21 @@ def test_a_name_that_is_no_text_is_escaped_and_done_once(few, untrained, tmp_pat
     assert [row[0] for row in table(tmp_path / "out")[2:]] == ["\\udcff\\udce92.tif", "\\udcff\\udce9.tif"]
 
 
-def fault(monkeypatch, text):
-    monkeypatch.setenv("BIOUNET_FAULT", text)
-    monkeypatch.setattr("biounet.files.atomic._writes", itertools.count(1))
-
-
 def test_a_disk_that_is_full_at_any_write_costs_nothing_that_was_done(few, untrained, tmp_path, monkeypatch):
     run(few, untrained, tmp_path / "whole")
     whole = results(tmp_path / "whole")
     for number in itertools.count(1):
         out = tmp_path / f"out{number}"
-        fault(monkeypatch, f"enospc@{number}")
-        try:
-            run(few, untrained, out)
-        except MachineError as error:
-            said = str(error)
-        else:
-            break
-        assert os.strerror(errno.ENOSPC) in said
+        with monkeypatch.context() as disk:
+            fail_at_write(number, patch=disk.setattr)
+            try:
+                run(few, untrained, out)
+            except MachineError as error:
+                message = str(error)
+            else:
+                break
+        assert os.strerror(errno.ENOSPC) in message
         assert results(out).items() <= whole.items()  # no half file, and no temporary one
-        monkeypatch.delenv("BIOUNET_FAULT")
         run(few, untrained, out)
         assert results(out) == whole
         assert table(out) == table(tmp_path / "whole")
@@ -200,12 +197,13 @@ from biounet.batch import segment_batch
 from biounet.files import find_images
 from biounet.batch import BatchOptions
 from biounet.network import load_model
+from write_faults import fail_at_write
 torch.set_num_threads(1)
 model, images = load_model(sys.argv[1]), find_images([sys.argv[2]])
 for number in itertools.count(1):
     child = os.fork()
     if not child:
-        os.environ["BIOUNET_FAULT"] = f"kill@{number}"
+        fail_at_write(number, kill=True)
         segment_batch(images, model, Path(sys.argv[3]) / f"out{number}", BatchOptions(jobs=1))
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
@@ -219,7 +217,8 @@ def test_a_kill_at_any_write_leaves_no_half_file_and_the_same_call_completes(few
     whole = results(tmp_path / "whole")
     save_model(untrained, tmp_path / "m.safetensors")
     command = [sys.executable, "-c", KILLED, tmp_path / "m.safetensors", few, tmp_path]
-    subprocess.run([str(part) for part in command], check=True)
+    helpers = os.pathsep.join([str(Path(write_faults.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, "PYTHONPATH": helpers})
     outs = sorted(tmp_path.glob("out*"))
     assert len(outs) == 1 + 3 * (3 * 2 + 1) + 3 * 2
     for out in outs:
