@@ -25,7 +25,7 @@ from skimage.morphology import h_maxima
 from skimage.segmentation import relabel_sequential, watershed
 
 from biounet.api import load
-from biounet.core import PROBABILITY_MAX, LabelSettings
+from biounet.core import PROBABILITY_MAX, LabelSettings, find_runs
 from biounet.files import read_volume
 from biounet.labelling import ascent, label_objects, surfaces
 from biounet.labelling.label import _frame, _steps
@@ -114,7 +114,7 @@ def ascent_alone(maps):
         distance.reshape(inside), foreground.reshape(inside), np.uint16(PROBABILITY_MAX // 2), frame[2], frame[0]
     )
     parent = np.zeros(surface.size, np.int32)
-    runs = ascent.find_runs(surface, frame[1])
+    runs = find_runs(surface, frame[1])
     ascent.climb(surface.ravel(), runs, _steps(*frame[:2]), frame[0][2], parent)
     ascent.follow(parent, runs, np.zeros(0, np.int32))
 

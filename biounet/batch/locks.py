@@ -19,8 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from biounet.core import MachineError
-from biounet.tiling import raise_if_stopped
+from biounet.core import MachineError, raise_if_stopped
 
 _NAME = ".claims"
 _BUSY = (errno.EACCES, errno.EAGAIN)

@@ -34,11 +34,10 @@ from biounet.batch.records import (
     settings_of,
 )
 from biounet.batch.summary import NAMES, write_summary
-from biounet.core import MachineError, Stopped, available_cores
+from biounet.core import MachineError, Stopped, available_cores, raise_if_stopped
 from biounet.files import FoundImage, Readers, find_temporary_files
 from biounet.network import Model, Predictor, predictor_of
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
-from biounet.tiling import raise_if_stopped
 
 _SHOWN = 3  # names that a message lists
 _log = logging.getLogger(__name__)

@@ -49,6 +49,7 @@ from .recipe import read_recipe as read_recipe
 from .resources import builtin_models as builtin_models
 from .resources import find_recipe as find_recipe
 from .resources import sample_folder as sample_folder
+from .run_lengths import find_runs as find_runs
 from .settings import AugmentSettings as AugmentSettings
 from .settings import LabelSettings as LabelSettings
 from .settings import LossSettings as LossSettings
@@ -58,6 +59,7 @@ from .settings import TargetSettings as TargetSettings
 from .settings import TrainSettings as TrainSettings
 from .stopping import exit_on_signals as exit_on_signals
 from .stopping import interrupt_on_signals as interrupt_on_signals
+from .stopping import raise_if_stopped as raise_if_stopped
 from .stopping import signal_exit_code as signal_exit_code
 from .stopping import stop_on_signals as stop_on_signals
 from .version import __version__ as __version__

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from biounet.core.errors import Stopped
+
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _USR1 = getattr(signal, "SIGUSR1", None)  # not on Windows
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *((_USR1,) if _USR1 else ()))
@@ -32,6 +34,12 @@ def signal_exit_code(number: int) -> int:
     SIGUSR1 is how a cluster says that it needs the machine.
     """
     return _TRY_AGAIN if number == _USR1 else 128 + number
+
+
+def raise_if_stopped(stop: threading.Event | None) -> None:
+    """Raise `Stopped` when `stop` is set."""
+    if stop is not None and stop.is_set():
+        raise Stopped("stopped")
 
 
 def exit_on_signals() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import UNLABELLED, InputError, compiled
+from biounet.core import UNLABELLED, InputError
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 """IoU from which on a pair is a match. Literals: summed steps would miss an IoU of exactly 0.6."""
@@ -125,21 +125,13 @@ def _pair_sizes(
     return (pairs >> _BITS) + UNLABELLED, pairs & (2**_BITS - 1), voxels
 
 
-@compiled
 def _runs(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pair of values of each run of voxels, as one number, and the length of the run."""
-    count = 0
-    for n in range(truth.size):
-        if n == 0 or truth[n] != truth[n - 1] or predicted[n] != predicted[n - 1]:
-            count += 1
-    codes, lengths = np.empty(count, np.int64), np.zeros(count, np.int64)
-    run = -1
-    for n in range(truth.size):
-        if n == 0 or truth[n] != truth[n - 1] or predicted[n] != predicted[n - 1]:
-            run += 1
-            codes[run] = (np.int64(truth[n]) - UNLABELLED) << _BITS | np.int64(max(predicted[n], 0))
-        lengths[run] += 1
-    return codes, lengths
+    changes = np.ones(truth.size, np.bool_)
+    changes[1:] = (truth[1:] != truth[:-1]) | (predicted[1:] != predicted[:-1])
+    begins = np.flatnonzero(changes)
+    codes = (truth[begins].astype(np.int64) - UNLABELLED) << _BITS | np.maximum(predicted[begins], 0)
+    return codes, np.diff(begins, append=truth.size)
 
 
 def _sizes(ids: NDArray[np.int64], voxels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,4 +1,3 @@
-from .ascent import find_runs as find_runs
 from .label import BlockObjects as BlockObjects
 from .label import label_block as label_block
 from .label import label_classes as label_classes

@@ -12,8 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from biounet.core import compiled
-from biounet.labelling.ascent import find_runs
+from biounet.core import compiled, find_runs
 
 _OPEN = 0
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from biounet.core import compiled
-from biounet.labelling import find_runs
+from biounet.core import compiled, find_runs
 
 
 @compiled

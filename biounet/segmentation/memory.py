@@ -20,6 +20,7 @@ from biounet.core import (
     free_address_space,
     free_memory,
     is_out_of_memory,
+    raise_if_stopped,
 )
 from biounet.network import Card, Predictor, UNet, has_fast_bfloat16, pick_device
 from biounet.preprocessing import Zoom
@@ -31,7 +32,6 @@ from biounet.segmentation.pipeline import (
     model_zoom,
     segment,
 )
-from biounet.tiling import raise_if_stopped
 
 _SMALLER = {2: (512, 256), 3: (128, 64)}  # edges of blocks to try when memory runs out
 _COPIES_OF_READER = 2  # of an image that the process that reads it has: packed or arranged, and as it is given on

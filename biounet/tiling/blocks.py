@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TypeVar
 
-from biounet.core import SettingsError, Stopped
+from biounet.core import SettingsError, raise_if_stopped
 
 Region = tuple[slice, ...]
 Result = TypeVar("Result")
@@ -145,12 +145,6 @@ def run_blocks(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def raise_if_stopped(stop: Event | None) -> None:
-    """Raise `Stopped` when work is to end."""
-    if stop is not None and stop.is_set():
-        raise Stopped("stopped")
 
 
 def _per_axis(value: int | tuple[int, ...], axes: int, name: str) -> tuple[int, ...]:
