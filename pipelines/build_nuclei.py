@@ -87,7 +87,7 @@ def main() -> None:
         there = load_model(options.out)
         looks = training_statistics([*cases, *load_cases(held, recipe)], recipe)
         real = [pair.image for pair in (*pairs, *held)]  # the tiny ones among the fields leave any network unsure
-        looks["seen"]["unsure"] = (0.0, most_unsure(Segmenter(there), real))
+        looks["training_ranges"]["unsure"] = (0.0, most_unsure(Segmenter(there), real))
         save_model(replace(there, card=there.card.model_copy(update=looks), file=""), options.out)
         return
     if options.card_only:

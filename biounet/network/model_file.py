@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
@@ -50,11 +50,11 @@ class Card(Settings):
         ``"RAS"``: volumes are brought to it (see `biounet.core`). ``"as stored"``: no training image said how
         it is oriented. None in models of earlier versions, which learned from voxels in the order of their files: RAS
         is assumed of them, with a remark where a volume is stored otherwise.
-    body_alone
+    surroundings_removed
         Whether the surroundings of the body were removed from all training images, such as skull-stripped brains.
-    lengths
+    target_unit
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
-    seen
+    training_ranges
         Ranges over the training images of `image_statistics`, of the median diameter of the objects in an image
         in pixels of the working grid, and of the share of them at its border, from `training_ranges`; of
         built-in models also of the share of objects found that are ``unsure``.
@@ -84,9 +84,13 @@ class Card(Settings):
     object_size_px: float | None = None
     pixel_size_um: float | None = None
     orientation: Literal["RAS", "as stored"] | None = None
-    body_alone: bool = False
-    lengths: str = "px"
-    seen: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    surroundings_removed: bool = Field(
+        default=False, validation_alias=AliasChoices("surroundings_removed", "body_alone")
+    )
+    target_unit: str = Field(default="px", validation_alias=AliasChoices("target_unit", "lengths"))
+    training_ranges: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, validation_alias=AliasChoices("training_ranges", "seen")
+    )
     textures: tuple[tuple[float, float, float], ...] = ()
     data: dict[str, float] = Field(default_factory=dict)
     fingerprint: str = ""

@@ -183,7 +183,7 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
         labels, count = np.ascontiguousarray(way.undo(objects.labels)), len(objects.count)
         columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
     clock.lap("measure")
-    known = TrainingData(card.seen, card.textures, card.validation.get("doubtful_below"))
+    known = TrainingData(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
     remarks = quality_warnings(image_statistics(turned, scaled), columns, known, math.prod(zoom) ** (1 / len(zoom)))
     clock.lap("quality")
     remarks += [*_remarks_on_orientation(volume.grid, card), *_remarks_on_surroundings(turned, card)]
@@ -208,7 +208,7 @@ def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:
 
 def _remarks_on_surroundings(volume: Volume, card: Card) -> list[str]:
     """Return a remark where the body was alone in all training images and is not here."""
-    if not card.body_alone or find_bodies(volume.array) is not None:
+    if not card.surroundings_removed or find_bodies(volume.array) is not None:
         return []
     return ["the background is not constant: the model learned from images whose surroundings were removed"]
 

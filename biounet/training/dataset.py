@@ -54,7 +54,7 @@ class Case:
         Grid of the image in the canonical orientation, before it is resampled.
     across
         The axis across which single planes are labelled, whose sections are learned; None where objects are.
-    body_alone
+    surroundings_removed
         Whether the surroundings of the body were removed from the image.
     looks
         How the image looks, from `biounet.preprocessing.image_statistics`.
@@ -71,7 +71,7 @@ class Case:
     steps: tuple[float, ...]
     grid: Grid
     across: int | None = None
-    body_alone: bool = False
+    surroundings_removed: bool = False
     looks: ImageStatistics = field(default_factory=dict)
     voxel_um: float | None = None
 
@@ -125,7 +125,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
         steps=steps,
         grid=volume.grid,
         across=placed.across,
-        body_alone=placed.body_alone,
+        surroundings_removed=placed.surroundings_removed,
         looks=image_statistics(volume, replace(scaled, image=image)),
         voxel_um=math.prod(volume.grid.steps_um) / math.prod(placed.zoom) if volume.grid.steps_um else None,
     )

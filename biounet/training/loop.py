@@ -356,8 +356,8 @@ def _card(recipe: Recipe, job: _Job, state: State, figures: Figures) -> Card:
         object_size_px=_median_size(cases, recipe),
         pixel_size_um=float(np.median(spacings)) if calibrated else None,
         orientation=stated_orientation(case.grid for case in cases),
-        body_alone=all(case.body_alone for case in cases),
-        lengths=recipe.targets.unit,
+        surroundings_removed=all(case.surroundings_removed for case in cases),
+        target_unit=recipe.targets.unit,
         data={**learned, "held_out": len(job.held)},
         validation=figures,
         history=tuple(state.history),
@@ -367,7 +367,7 @@ def _card(recipe: Recipe, job: _Job, state: State, figures: Figures) -> Card:
 
 
 def training_statistics(cases: Iterable[Case], recipe: Recipe) -> dict[str, Any]:
-    """Return what the card says of how the images of cases look: ``seen`` and ``textures``."""
+    """Return what the card says of how the images of cases look: ``training_ranges`` and ``textures``."""
     looks = []
     for case in cases:
         one = dict(case.looks)
@@ -375,7 +375,7 @@ def training_statistics(cases: Iterable[Case], recipe: Recipe) -> dict[str, Any]
             one["diameter"] = float(np.median(_object_sizes([case])))
             one["at_border"] = _share_at_border(case.labels)
         looks.append(one)
-    return {"seen": training_ranges(looks), "textures": distinct_textures(looks)}
+    return {"training_ranges": training_ranges(looks), "textures": distinct_textures(looks)}
 
 
 def _share_at_border(labels: NDArray[np.int32]) -> float:

@@ -63,7 +63,7 @@ class Placed:
         Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
     across
         The axis across which single planes are labelled, whose sections are learned; None where objects are.
-    body_alone
+    surroundings_removed
         Whether the surroundings of the body were removed, and the intensities are normalised without them.
     """
 
@@ -72,7 +72,7 @@ class Placed:
     labels: NDArray[np.int32]
     steps: tuple[float, ...]
     across: int | None = None
-    body_alone: bool = False
+    surroundings_removed: bool = False
 
 
 def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:

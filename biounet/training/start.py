@@ -99,7 +99,7 @@ def remarks_on(start: Model, recipe: Recipe, cases: Sequence[Case], diameter: fl
     size = card.object_size_px
     if diameter is not None and size is not None:
         # What was seen in few images is a narrow range.
-        low, high = card.seen.get("diameter", (size, size))
+        low, high = card.training_ranges.get("diameter", (size, size))
         if not min(low, size / _FAR) <= diameter <= max(high, size * _FAR):
             wide = f"{size:.3g} px at the median" + (f" ({low:.3g} to {high:.3g})" if low < high else "")
             remarks.append(f"objects of {diameter:.3g} px at the median, the start was trained on {wide}")

@@ -136,8 +136,8 @@ def case_of(image):
 def test_the_card_says_that_surroundings_were_removed():
     noise = np.random.default_rng(0).normal(100, 9, (1, *SHAPE)).astype(np.float32)
     stripped = [case_of(brain(seed)[0]) for seed in range(2)]
-    assert train(stripped, [], RECIPE).card.body_alone
-    assert not train([*stripped, case_of(noise)], [], RECIPE).card.body_alone
+    assert train(stripped, [], RECIPE).card.surroundings_removed
+    assert not train([*stripped, case_of(noise)], [], RECIPE).card.surroundings_removed
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -145,7 +145,7 @@ def test_a_background_that_is_not_constant_is_said(alone):
     network = build_network(RECIPE)
     initialise_weights(network, 1)
     predictor = make_predictor(network.eval(), "cpu", softmax=True)
-    card = Card(recipe=RECIPE, inputs=("mri",), outputs=output_channels(RECIPE), body_alone=alone)
+    card = Card(recipe=RECIPE, inputs=("mri",), outputs=output_channels(RECIPE), surroundings_removed=alone)
     grid = Grid(SHAPE, (1.0,) * 3, "mm")
     image, inside = brain()
     hazy = image + (~inside * np.random.default_rng(1).uniform(0, 5, SHAPE)).astype(np.float32)

@@ -136,7 +136,9 @@ def test_a_channel_and_axes_for_training(tmp_path):
     assert len(check_data(*both, recipe).problems) == 2
     options = ReadOptions(channel=1)
     assert check_data(*both, recipe, options).problems == ()
-    looks = [biounet.train(recipe, *both, options=ReadOptions(channel=number)).card.seen for number in (0, 1)]
+    looks = [
+        biounet.train(recipe, *both, options=ReadOptions(channel=number)).card.training_ranges for number in (0, 1)
+    ]
     assert looks[0] != looks[1]
     stacks = tmp_path / "stack", tmp_path / "stack_labels"
     volumes = parse_recipe({**TINY, "data": {"dims": 3}})

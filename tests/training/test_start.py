@@ -89,7 +89,7 @@ def test_objects_of_another_size_are_told_with_figures(cases, untrained):
     (remark,) = remarks_on(_model(untrained, object_size_px=40.0), recipe, cases, 12.0)
     assert "12 px" in remark
     assert "40 px" in remark
-    ranged = _model(untrained, object_size_px=40.0, seen={"diameter": (8.0, 90.0)})
+    ranged = _model(untrained, object_size_px=40.0, training_ranges={"diameter": (8.0, 90.0)})
     assert remarks_on(ranged, recipe, cases, 12.0) == []
 
 
