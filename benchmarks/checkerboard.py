@@ -112,7 +112,7 @@ def found_by(model: Model, cases: list[Case]) -> Iterator[np.ndarray]:
             yield maps[0][tuple(slice(size) for size in case.labels.shape)] >= recipe.label.foreground * PROBABILITY_MAX
             continue
         labels = label_regions(maps, case.labels.shape, recipe.data, recipe.label)
-        yield from (np.isin(labels, values) for values in recipe.data.learned.values())
+        yield from (np.isin(labels, values) for values in recipe.data.label_values.values())
 
 
 def places(mask: np.ndarray) -> np.ndarray:

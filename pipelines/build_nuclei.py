@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--looks-only", action="store_true", help="keep all else of --out: only look again")
     options = parser.parse_args()
 
-    recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None, average=0.998)
+    recipe = read_recipe(options.recipe).replace("train", minutes=options.minutes, epochs=None, ema_decay=0.998)
     # A model for everybody's images has to see more sizes than the images that it learns from, and dark nuclei too.
     recipe = recipe.replace("augment", scale=1.7, invert=0.1)
     purpose = "nuclei in fluorescence images, tiny to large, sparse to crowded; dark on bright too"

@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = read_recipe(HERE / "nuclei_3d.toml").replace("network", **NETWORK)
-    recipe = recipe.replace("train", minutes=options.minutes, epochs=None, patch=PATCH, average=0.998)
+    recipe = recipe.replace("train", minutes=options.minutes, epochs=None, patch=PATCH, ema_decay=0.998)
     purpose = "nuclei in 3D fluorescence stacks, learned from synthetic stacks: a start for a few minutes of training"
     recipe = recipe.model_copy(update={"name": "nuclei3d", "purpose": purpose})
     held = options.stacks // 10

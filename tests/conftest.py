@@ -110,8 +110,8 @@ def segmenter(cell_folder: Path) -> Segmenter:
                 "batch": 4,
                 "epochs": 6,
                 "steps_per_epoch": 60,
-                "rate": 5e-3,
-                "average": 0.9,
+                "learning_rate": 5e-3,
+                "ema_decay": 0.9,
                 "seed": 2,
             },
         }

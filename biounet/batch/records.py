@@ -162,7 +162,7 @@ def settings_of(model: Model, options: BatchOptions) -> dict[str, Any]:
         "biounet": __version__,
         "read": read,
         "diameter": options.segment.diameter,
-        "label": label.model_dump(mode="json"),
+        "label": label.model_dump(mode="json", by_alias=True),
         "overlay": options.overlay,
         "excel": options.excel,
     }

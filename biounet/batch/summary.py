@@ -94,7 +94,7 @@ def _run_record(
     plain = replace(options, readers=None, left_out=(), segment=chain)
     settings = asdict(plain)
     del settings["readers"], settings["left_out"]
-    settings["segment"]["label"] = (options.segment.label or model.card.label).model_dump(mode="json")
+    settings["segment"]["label"] = (options.segment.label or model.card.label).model_dump(mode="json", by_alias=True)
     return {
         **software(),
         "command": [_without_home(argument) for argument in sys.argv[1:]],
@@ -130,7 +130,7 @@ def _shown_settings(model: Model, options: BatchOptions) -> dict[str, str]:
     if not data.exclusive:
         shown["foreground"] = f"{label.foreground:g}"
     if data.kind == "instances":
-        shown |= {name: f"{getattr(label, name):g}" for name in ("contour", "join", "summit")}
+        shown |= {name: f"{getattr(label, name):g}" for name in ("contour", "join", "min_peak")}
         unit = "voxels" if label.min_size_unit == "px" else {2: "µm²", 3: "µm³"}[data.dims]
         shown["smallest object"] = f"{label.min_size:g} {unit}"
         shown["holes"] = "filled" if label.fill_holes else "kept"

@@ -157,20 +157,20 @@ def check_any_whole(whole: Iterable[bool | None]) -> None:
         raise InputError("every object meets unlabelled space, so that none is known as a whole", hint=hint)
 
 
-def has_whole_object(labels: NDArray[np.int32], across: int | None) -> bool | None:
+def has_whole_object(labels: NDArray[np.int32], section_axis: int | None) -> bool | None:
     """Return whether an object of instances is whole (see `whole_objects`); None without objects."""
-    return bool((whole_objects(labels, across) > 0).any()) if (labels > 0).any() else None
+    return bool((whole_objects(labels, section_axis) > 0).any()) if (labels > 0).any() else None
 
 
-def whole_objects(labels: NDArray[np.int32], across: int | None = None) -> NDArray[np.int32]:
+def whole_objects(labels: NDArray[np.int32], section_axis: int | None = None) -> NDArray[np.int32]:
     """Return labels of instances in which objects that meet unlabelled voxels, even at a corner, are unlabelled too.
 
     Such an object goes on where nobody looked: whoever finds it whole seems to be wrong, and whoever splits it right.
-    With `across`, the axis across which single planes of a volume are labelled, it is asked of each section by itself.
+    With `section_axis`, the axis normal to the labelled planes of a volume, each section is looked at separately.
     """
-    if across is not None:
-        planes = np.moveaxis(labels, across, 0)
-        return np.stack([whole_objects(plane) for plane in planes], axis=across)
+    if section_axis is not None:
+        planes = np.moveaxis(labels, section_axis, 0)
+        return np.stack([whole_objects(plane) for plane in planes], axis=section_axis)
     from scipy.ndimage import binary_dilation  # slow to import
 
     unlabelled = labels == UNLABELLED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,9 +15,25 @@ class Settings(BaseModel):
     """Frozen and strict base: a change is a new value, a misspelt key is an error, and a number is finite.
 
     Each has bounds far beyond what is of use: beyond them, a file from elsewhere could ask for any memory or time.
+
+    Attributes
+    ----------
+    former_names
+        Settings that were called otherwise in earlier versions, by the old name. Old recipes and models have those.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    former_names: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+        if not isinstance(value, Mapping):
+            return value
+        for old, new in cls.former_names.items():
+            if old in value and new in value:
+                raise ValueError(f"'{old}' is the former name of '{new}': give only one of them")
+        return {cls.former_names.get(name, name): setting for name, setting in value.items()}
 
 
 class DataSettings(Settings):
@@ -147,12 +163,12 @@ class DataSettings(Settings):
         return tuple(name for name in self.classes if name != "background")
 
     @property
-    def across(self) -> int | None:
-        """The axis across which single planes of volumes are outlined, so that sections are learned and not objects."""
+    def section_axis(self) -> int | None:
+        """The axis normal to the labelled planes, whose sections are learned; None where whole objects are."""
         return "zyx".index(self.slices) if self.kind == "instances" and self.dims == 3 and self.slices else None
 
     @property
-    def learned(self) -> dict[str, tuple[int, ...]]:
+    def label_values(self) -> dict[str, tuple[int, ...]]:
         """The regions, or else the classes, and the values of each; empty for instances."""
         return self.regions or {name: (value,) for value, name in enumerate(self.foreground, 1)}
 
@@ -162,7 +178,7 @@ class DataSettings(Settings):
 
         A class that is unknown in some cases makes every class a region of its own.
         """
-        return self.learned if self.regions or self.unknown else {}
+        return self.label_values if self.regions or self.unknown else {}
 
     @property
     def exclusive(self) -> bool:

@@ -102,7 +102,8 @@ def _as_settings_error(error: ValidationError, path: str | Path | None) -> Setti
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         cause = first["msg"].removeprefix("Value error, ")
-        return SettingsError(f"{where} = {first['input']!r}: {cause}" if where else cause, path=path)
+        given = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+        return SettingsError(f"{where}{given}: {cause}" if where else cause, path=path)
     known = _keys_of(first["loc"][:-1])
     near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -64,7 +65,7 @@ class TargetSettings(Settings):
     border_weight, border_sigma
         ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015).
         `border_sigma` is in `unit`.
-    parting_weight
+    separation_weight
         The same height for contour and distance, which tell touching objects apart.
     contour
         Width of the contour that is drawn inside each object, in `unit`.
@@ -72,9 +73,11 @@ class TargetSettings(Settings):
         ``px``, or ``um`` where all training images are calibrated.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"parting_weight": "separation_weight"}
+
     border_weight: float = Field(default=10.0, ge=0, le=1e6)
     border_sigma: float = Field(default=5.0, gt=0, le=1e4)
-    parting_weight: float = Field(default=4.0, ge=0, le=1e6)
+    separation_weight: float = Field(default=4.0, ge=0, le=1e6)
     contour: float = Field(default=1.0, gt=0, le=1e4)
     unit: Literal["px", "um"] = "px"
 
@@ -104,15 +107,15 @@ class AugmentSettings(Settings):
 
     Attributes
     ----------
-    free
-        Share of the patches that are turned and scaled freely; the others are mirrored and turned by quarters only.
+    affine_fraction
+        Share of the patches that are rotated and scaled; the others are mirrored and turned by quarters only.
     rotate
         Degrees in the plane of y and x.
     tilt
         Degrees out of that plane, for volumes.
     mirror
         Whether mirror images and quarter turns are drawn, which all look alike under a microscope. A body has a top.
-    sides
+    flip_x
         Whether left and right, the two ends of axis x, are exchanged at random: for organs that come in pairs.
     scale
         Factor: objects appear between ``1/scale`` and ``scale`` times their size.
@@ -122,11 +125,13 @@ class AugmentSettings(Settings):
         Chance that dark and bright are exchanged.
     """
 
-    free: float = Field(default=0.7, ge=0, le=1)
+    former_names: ClassVar[Mapping[str, str]] = {"free": "affine_fraction", "sides": "flip_x"}
+
+    affine_fraction: float = Field(default=0.7, ge=0, le=1)
     rotate: float = Field(default=45.0, ge=0, le=180)
     tilt: float = Field(default=0.0, ge=0, le=180)
     mirror: bool = True
-    sides: bool = False
+    flip_x: bool = False
     scale: float = Field(default=1.5, ge=1, le=100)
     brightness: float = Field(default=0.1, ge=0, le=100)
     contrast: float = Field(default=0.3, ge=0, lt=1)
@@ -150,22 +155,24 @@ class TrainSettings(Settings):
         Patches per step.
     steps_per_epoch
         Steps between two validations.
-    rate, weight_decay
+    learning_rate, weight_decay
         Of AdamW.
-    average
-        Decay of the running average of the weights that becomes the model (EMA).
+    ema_decay
+        Decay of the exponential moving average of the weights, which becomes the model.
     seed
         Of everything that is drawn.
     """
+
+    former_names: ClassVar[Mapping[str, str]] = {"rate": "learning_rate", "average": "ema_decay"}
 
     minutes: float | None = Field(default=None, gt=0, le=1e6)
     epochs: int | None = Field(default=None, gt=0, le=10**7)
     patch: Annotated[int, Field(ge=16, le=2**14)] | tuple[Annotated[int, Field(ge=1, le=2**14)], ...] = 128
     batch: int = Field(default=8, ge=1, le=2**14)
     steps_per_epoch: int = Field(default=250, ge=1, le=10**7)
-    rate: float = Field(default=3e-3, gt=0, le=10)
+    learning_rate: float = Field(default=3e-3, gt=0, le=10)
     weight_decay: float = Field(default=1e-2, ge=0, le=10)
-    average: float = Field(default=0.995, ge=0, lt=1)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
@@ -181,7 +188,7 @@ class LabelSettings(Settings):
     join
         Two summits are one object when the saddle between them is at least this share of the lower summit. The saddle
         is half way between the highest pass of their border and the mean along it.
-    summit
+    min_peak
         An object whose highest point on the distance surface is lower than this is dropped.
     min_size
         Smallest object: µm² (µm³) on calibrated images when `min_size_unit` says so, else voxels.
@@ -189,10 +196,13 @@ class LabelSettings(Settings):
         Whether holes inside an object belong to it.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"summit": "min_peak"}
+
     foreground: float = Field(default=0.5, gt=0, lt=1)
     contour: float = Field(default=0.4, ge=0, le=100)
     join: float = Field(default=0.45, ge=0, le=1)
-    summit: float = Field(default=0.2, ge=0, le=1)
+    # Records of results keep the former name, so that results of earlier versions stay valid.
+    min_peak: float = Field(default=0.2, ge=0, le=1, serialization_alias="summit")
     min_size: float = Field(default=15.0, ge=0, le=1e15)
     min_size_unit: Literal["px", "um"] = "px"
     fill_holes: bool = True

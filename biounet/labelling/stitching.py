@@ -83,8 +83,8 @@ def stitch(
     """Join the basins of all blocks into the objects of the image.
 
     Edges are taken from the highest saddle down. Two parts are one object when a saddle between them is at least
-    ``settings.join`` of the lower of their summits, or when that summit is lower than ``settings.summit``. Objects
-    that stay lower than ``settings.summit``, or smaller than ``settings.min_size``, are dropped; holes are filled.
+    ``settings.join`` of the lower of their summits, or when that summit is lower than ``settings.min_peak``. Objects
+    that stay lower than ``settings.min_peak``, or smaller than ``settings.min_size``, are dropped; holes are filled.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def stitch(
         If the maps of two blocks differ where they overlap.
     """
     smallest = _smallest(settings, voxel_um)
-    lowest = math.ceil(settings.summit * PROBABILITY_MAX)
+    lowest = math.ceil(settings.min_peak * PROBABILITY_MAX)
     graph, basin_of_local = _graph(blocks)
     part = join(graph.table[0], graph.edges, graph.saddle, settings.join, lowest)
     label, table = _number(_tally(part, graph.table, part.size), lowest, smallest)

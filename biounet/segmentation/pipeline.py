@@ -306,9 +306,9 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
     """
     if grid.dims == 2:
         return measure_classes(labels, data.foreground, grid), None
-    columns = measure_lesions(labels, data.learned, grid, min_lesion_voxels(data.min_lesion_mm3, grid))
-    counted = columns["lesion"][columns["class"] == next(iter(data.learned))].max(initial=0)
-    return columns, int(counted) if data.regions or len(data.learned) == 1 else None
+    columns = measure_lesions(labels, data.label_values, grid, min_lesion_voxels(data.min_lesion_mm3, grid))
+    counted = columns["lesion"][columns["class"] == next(iter(data.label_values))].max(initial=0)
+    return columns, int(counted) if data.regions or len(data.label_values) == 1 else None
 
 
 def block_size(options: SegmentOptions, dims: int) -> int:

@@ -120,12 +120,12 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         dims, limits = len(self.patch), self.settings
         angle = self.R.randint(4) * np.pi / 2 if limits.mirror else 0.0
         tilts, factor = (0.0,) * (dims - 2) * 2, 1.0
-        if self.R.uniform() < limits.free:
+        if self.R.uniform() < limits.affine_fraction:
             angle += np.deg2rad(self.R.uniform(-limits.rotate, limits.rotate))
             factor = float(np.exp(self.R.uniform(-np.log(limits.scale), np.log(limits.scale))))
             tilts = tuple(np.deg2rad(self.R.uniform(-limits.tilt, limits.tilt)) for _ in tilts)
         sides = self.R.choice((-1, 1), dims) if limits.mirror else np.ones(dims)
-        if limits.sides:
+        if limits.flip_x:
             sides[-1] *= self.R.choice((-1, 1))
         turn = _rotation(dims, dims - 2, dims - 1, angle)
         for axis, tilt in enumerate(tilts, 1):

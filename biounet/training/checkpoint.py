@@ -60,7 +60,7 @@ def begin(recipe: Recipe, start: Model | None, device: torch.device) -> State:
     network = network.to(memory_format=layout).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False)
     settings = recipe.train
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     return State(network, average, optimizer)
 
 
@@ -88,13 +88,14 @@ def restore(state: State, path: Path, recipe: Recipe) -> None:
     """
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
-        made_with, progress = kept["recipe"], {name: kept["progress"][name] for name in _PROGRESS}
+        made_with = Recipe.model_validate_json(kept["recipe"])
+        progress = {name: kept["progress"][name] for name in _PROGRESS}
         done = progress["step"] / progress["steps"] if progress["steps"] else 0.0
         progress[_SHARE] = kept["progress"].get(_SHARE, min(done, 1.0))
     # What is no checkpoint raises whatever its bytes are taken for: UnpicklingError, KeyError, RuntimeError, …
     except Exception as error:
         raise ModelError("not a readable checkpoint", path=path, hint="remove it, or train without --resume") from error
-    if made_with != recipe.model_dump_json():
+    if made_with != recipe:
         raise ModelError("this checkpoint was made with other settings", path=path, hint="train without --resume")
     state.network.load_state_dict(kept["network"])
     state.average.load_state_dict(kept["average"])

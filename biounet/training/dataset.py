@@ -52,8 +52,8 @@ class Case:
         Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
     grid
         Grid of the image in the canonical orientation, before it is resampled.
-    across
-        The axis across which single planes are labelled, whose sections are learned; None where objects are.
+    section_axis
+        The axis normal to the labelled planes, whose sections are learned; None where whole objects are.
     surroundings_removed
         Whether the surroundings of the body were removed from the image.
     looks
@@ -70,7 +70,7 @@ class Case:
     foreground: tuple[NDArray[np.int32], ...]
     steps: tuple[float, ...]
     grid: Grid
-    across: int | None = None
+    section_axis: int | None = None
     surroundings_removed: bool = False
     looks: ImageStatistics = field(default_factory=dict)
     voxel_um: float | None = None
@@ -110,8 +110,8 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
     if scaled.acquired is not None:  # nobody can have seen anything there
         there = rescale_labels(scaled.acquired[placed.body].astype(np.int32), labels.shape)
         labels = np.where(there > 0, labels, UNLABELLED)
-    if placed.across is not None:  # the recipe counts along the axes of the file
-        recipe = recipe.replace("data", slices="zyx"[placed.across])
+    if placed.section_axis is not None:  # the recipe counts along the axes of the file
+        recipe = recipe.replace("data", slices="zyx"[placed.section_axis])
     drawn = Annotation(labels, annotation.kind, Grid(labels.shape), annotation.source)
     target = targets_of(drawn, recipe, steps)
     dense = bool((labels != UNLABELLED).all())
@@ -124,7 +124,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
         foreground=_places(labels, annotation.kind),
         steps=steps,
         grid=volume.grid,
-        across=placed.across,
+        section_axis=placed.section_axis,
         surroundings_removed=placed.surroundings_removed,
         looks=image_statistics(volume, replace(scaled, image=image)),
         voxel_um=math.prod(volume.grid.steps_um) / math.prod(placed.zoom) if volume.grid.steps_um else None,
@@ -145,7 +145,7 @@ def _outlines(annotation: Annotation, recipe: Recipe) -> list[NDArray[np.bool_]]
     """Return the regions whose outlines matter: the foreground, or each region or class but the background."""
     if annotation.kind == "instances":
         return [annotation.labels > 0]
-    return [np.isin(annotation.labels, values) for values in recipe.data.learned.values()]
+    return [np.isin(annotation.labels, values) for values in recipe.data.label_values.values()]
 
 
 def _known(annotation: Annotation, recipe: Recipe, regions: int) -> list[NDArray[np.bool_]]:
@@ -159,7 +159,7 @@ def _values_and_weights(
     annotation: Annotation, recipe: Recipe, steps: tuple[float, ...]
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     if recipe.data.kind == "instances":
-        made = make_targets(annotation, recipe.targets, steps, recipe.data.across)
+        made = make_targets(annotation, recipe.targets, steps, recipe.data.section_axis)
         values = [made.foreground, made.contour, made.distance]
         return values, [made.weight, made.contour_weight, made.distance_weight]
     if recipe.data.overlapping:

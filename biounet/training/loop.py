@@ -158,7 +158,7 @@ def train(
         raise InputError("no annotated image to train on")
     remarks = remarks_on(start, recipe, cases, _median_size(cases, recipe)) if start is not None else []
     if start is not None:
-        recipe = inherit_settings(recipe, start).replace("train", rate=recipe.train.rate * _GENTLY)
+        recipe = inherit_settings(recipe, start).replace("train", learning_rate=recipe.train.learning_rate * _GENTLY)
     recipe = fit_patch(recipe, cases, build_network(recipe).stride)
     state = _begin(recipe, start, run)
     job = _Job(cases, validation, recipe, run, Budget(recipe.train, Clock(run.began, state.seconds)))
@@ -234,12 +234,12 @@ def _learn(state: State, job: _Job) -> None:
         return
     for image, target, numbers in _batches(cases, recipe, state.step, run, device):
         for group in state.optimizer.param_groups:
-            group["lr"] = recipe.train.rate * factor_at(state, budget)
+            group["lr"] = recipe.train.learning_rate * factor_at(state, budget)
         loss = _take_step(state, image.to(device), target.to(device), recipe)
         if not math.isfinite(loss):
             names = ", ".join(sorted({Path(cases[int(n)].name).name for n in numbers}))
             raise TrainingError(
-                f"the loss is {loss} at step {state.step}, in a batch of {names}", hint="lower train.rate"
+                f"the loss is {loss} at step {state.step}, in a batch of {names}", hint="lower train.learning_rate"
             )
         budget.advance(state)
         since = state.step - (int(state.history[-1]["step"]) if state.history else 0)
@@ -271,7 +271,7 @@ def _take_step(state: State, image: Tensor, target: Tensor, recipe: Recipe) -> f
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), _CLIP)
     state.optimizer.step()
-    _follow(state.average, state.network, min(recipe.train.average, (1 + state.step) / (10 + state.step)))
+    _follow(state.average, state.network, min(recipe.train.ema_decay, (1 + state.step) / (10 + state.step)))
     return loss.item()
 
 

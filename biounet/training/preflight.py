@@ -61,8 +61,8 @@ class Placed:
         The annotation of that part on the working grid, int32, shape ``([z,] y, x)``.
     steps
         Length of a voxel of the working grid along each axis, the shortest being 1 where lengths are in pixels.
-    across
-        The axis across which single planes are labelled, whose sections are learned; None where objects are.
+    section_axis
+        The axis normal to the labelled planes, whose sections are learned; None where whole objects are.
     surroundings_removed
         Whether the surroundings of the body were removed, and the intensities are normalised without them.
     """
@@ -71,7 +71,7 @@ class Placed:
     zoom: Zoom
     labels: NDArray[np.int32]
     steps: tuple[float, ...]
-    across: int | None = None
+    section_axis: int | None = None
     surroundings_removed: bool = False
 
 
@@ -95,10 +95,10 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
     labels = rescale_labels(inside, rescaled_shape(inside.shape, zoom))
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=annotation.source)
-    across = recipe.data.across
-    across = None if across is None else way.axes.index(across)
+    section_axis = recipe.data.section_axis
+    section_axis = None if section_axis is None else way.axes.index(section_axis)
     alone = recipe.normalise.method == "zscore" and find_bodies(volume.array) is not None
-    return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe), across, alone)
+    return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe), section_axis, alone)
 
 
 def _steps(grid: Grid, zoom: Zoom, recipe: Recipe) -> tuple[float, ...]:
@@ -229,7 +229,7 @@ class Preflight:
             if found.placed is not None and not found.held:
                 values |= {*np.unique(found.placed.labels).tolist()}
                 if self._data.kind == "instances":
-                    whole.add(has_whole_object(found.placed.labels, found.placed.across))
+                    whole.add(has_whole_object(found.placed.labels, found.placed.section_axis))
             yield found
         if values:
             self._refuse_useless(values, whole)
@@ -320,7 +320,7 @@ class Preflight:
         """Refuse annotations from which nothing, or not all, can be learned that the recipe asks for."""
         try:
             check_both_sides(values, self._data.kind)
-            check_all_present(values, self._data.learned)
+            check_all_present(values, self._data.label_values)
             check_any_whole(whole)
         except InputError as error:
             self._report(error)

@@ -32,7 +32,7 @@ _ERRORS = 2.0  # standard errors: with one, the best of 240 combinations is ofte
 _FEW = 20  # objects of the least confidence of which no share is told
 _SEPARATE: Choices = {
     "join": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9),
-    "summit": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
+    "min_peak": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
     "contour": (0.0, 0.4, 0.8),
 }
 _DROP: Choices = {"min_size": (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0)}
@@ -254,15 +254,15 @@ def _judged(cases: Sequence[Case], recipe: Recipe) -> list[Case]:
     """Leave out the objects that were outlined in part: how they should be found is unknown."""
     if recipe.data.kind != "instances":
         return list(cases)
-    return [replace(case, labels=whole_objects(case.labels, case.across)) for case in cases]
+    return [replace(case, labels=whole_objects(case.labels, case.section_axis)) for case in cases]
 
 
 def _views(case: Case, labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     """Return labels as they are compared with the truth: as a whole, or plane by plane where planes are labelled."""
-    if case.across is None or (case.labels == UNLABELLED).all():
+    if case.section_axis is None or (case.labels == UNLABELLED).all():
         return [labels]
-    known = np.moveaxis(case.labels != UNLABELLED, case.across, 0).any(axis=(1, 2))
-    return [np.ascontiguousarray(plane) for plane in np.moveaxis(labels, case.across, 0)[known]]
+    known = np.moveaxis(case.labels != UNLABELLED, case.section_axis, 0).any(axis=(1, 2))
+    return [np.ascontiguousarray(plane) for plane in np.moveaxis(labels, case.section_axis, 0)[known]]
 
 
 def predict_cases(

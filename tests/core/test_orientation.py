@@ -179,7 +179,7 @@ def test_slices_are_counted_in_the_file_and_learned_across_the_patient(tmp_path)
     assert grid.axcodes == "ASR"
     case = make_case(Volume(np.zeros((1, 6, 7, 8), np.uint8), grid), Annotation(labels, "instances", grid), recipe)
     assert case.labels.shape == (7, 8, 6)
-    assert case.across == 2
+    assert case.section_axis == 2
     assert (case.labels[..., 2] >= 0).all()
 
 

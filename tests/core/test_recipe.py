@@ -1,13 +1,16 @@
 """Recipes: every one that travels parses, misspelt keys are named, values are frozen and survive a round trip."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from biounet.core import Recipe, SettingsError, read_recipe
+from biounet.batch.records import BatchOptions, settings_of
+from biounet.core import Recipe, SettingsError, builtin_models, read_recipe
 from biounet.core.recipe import parse_recipe
+from biounet.network import Card, load_model, save_model
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 FILES = sorted(PIPELINES.glob("*.toml"))
@@ -116,3 +119,61 @@ def test_a_missing_and_a_broken_file_are_one_line_each(tmp_path):
             read_recipe(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+FORMER = {
+    "targets": {"parting_weight": 2.5},
+    "augment": {"free": 0.25, "sides": True},
+    "train": {"rate": 1e-4, "average": 0.75},
+    "label": {"summit": 0.125},
+}
+RENAMED = {
+    "targets": {"separation_weight": 2.5},
+    "augment": {"affine_fraction": 0.25, "flip_x": True},
+    "train": {"learning_rate": 1e-4, "ema_decay": 0.75},
+    "label": {"min_peak": 0.125},
+}
+
+
+def test_former_names_of_settings_mean_the_present_ones():
+    recipe = parse_recipe(FORMER)
+    assert recipe == parse_recipe(RENAMED) != Recipe()
+    written = recipe.model_dump(mode="json")
+    for section, settings in RENAMED.items():
+        assert settings.items() <= written[section].items()
+        assert not FORMER[section].keys() & written[section].keys()
+
+
+@pytest.mark.parametrize(("section", "old"), [(section, old) for section, names in FORMER.items() for old in names])
+def test_both_names_of_a_setting_are_refused(section, old):
+    new = dict(zip(FORMER[section], RENAMED[section], strict=True))[old]
+    with pytest.raises(SettingsError, match=f"^{section}: '{old}' is the former name of '{new}'"):
+        parse_recipe({section: {old: FORMER[section][old], new: RENAMED[section][new]}})
+
+
+def test_a_wrong_value_under_a_former_name_is_named():
+    with pytest.raises(SettingsError, match=r"train\.learning_rate = -1"):
+        parse_recipe({"train": {"rate": -1}})
+
+
+@pytest.mark.parametrize("path", builtin_models().values(), ids=lambda path: path.stem)
+def test_models_of_earlier_versions_load_and_are_written_with_the_present_names(path, tmp_path):
+    stated = re.search(rb'"parting_weight\\":([0-9.]+),', path.read_bytes())
+    model = load_model(path)
+    assert model.card.recipe.targets.separation_weight == float(stated[1])
+    save_model(model, tmp_path / "again.safetensors")
+    assert b"parting_weight" not in (tmp_path / "again.safetensors").read_bytes()
+    assert load_model(tmp_path / "again.safetensors").card == model.card
+
+
+def test_a_card_with_former_names_of_every_setting_loads():
+    card = Card.model_validate({"recipe": FORMER, "inputs": ["intensity"], "outputs": ["foreground"]})
+    assert card.recipe == parse_recipe(RENAMED)
+    assert Card.model_validate_json(card.model_dump_json()) == card
+
+
+def test_results_of_earlier_versions_stay_valid(untrained):
+    """The settings on record, of which results keep a hash, have the name that they always had."""
+    label = settings_of(untrained, BatchOptions())["label"]
+    assert "summit" in label
+    assert "min_peak" not in label

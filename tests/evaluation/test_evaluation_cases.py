@@ -225,7 +225,7 @@ def test_a_model_of_strokes_can_be_evaluated(tmp_path):
         strokes = np.where(np.arange(64)[:, None] % 6 == 0, np.where(labels > 0, 2, 1), 0)
         tifffile.imwrite(tmp_path / "images" / f"{number}.tif", image)
         tifffile.imwrite(tmp_path / "strokes" / f"{number}.tif", strokes.astype(np.uint8))
-    train = {"patch": 32, "batch": 4, "epochs": 2, "steps_per_epoch": 40, "rate": 1e-2, "average": 0.9}
+    train = {"patch": 32, "batch": 4, "epochs": 2, "steps_per_epoch": 40, "learning_rate": 1e-2, "ema_decay": 0.9}
     data = {"kind": "scribbles", "classes": ["background", "cell"]}
     recipe = parse_recipe({"network": {"widths": [8, 12]}, "train": train, "data": data})
     model = biounet.train(recipe, tmp_path / "images", tmp_path / "strokes")

@@ -91,8 +91,8 @@ def test_text_that_other_formats_would_guess_at_is_no_recipe_F074(tmp_path, text
 
 def test_a_number_stays_a_number_F074(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text("[train]\n\trate = 1e-4\n")
-    assert read_recipe(path).train.rate == 1e-4
+    path.write_text("[train]\n\tlearning_rate = 1e-4\n")
+    assert read_recipe(path).train.learning_rate == 1e-4
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.safetensors"])

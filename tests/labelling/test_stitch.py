@@ -11,7 +11,7 @@ from biounet.labelling.holes import fill_holes
 from biounet.labelling.label import label_surface
 from biounet.tiling import block_lattice
 
-PLAIN = LabelSettings(min_size=0, summit=0, fill_holes=False)
+PLAIN = LabelSettings(min_size=0, min_peak=0, fill_holes=False)
 
 
 @st.composite
@@ -74,7 +74,7 @@ def test_turning_the_maps_turns_the_labels(seed, shape, which):
         flipped = np.flip(values, [axis for axis in range(len(shape)) if which >> axis & 1])
         return np.ascontiguousarray(np.swapaxes(flipped, 0, 1))
 
-    rule = LabelSettings(min_size=0, summit=0, join=0.9)
+    rule = LabelSettings(min_size=0, min_peak=0, join=0.9)
 
     def label(inside, surface):
         block = block_lattice(surface.shape, max(surface.shape))[0]
@@ -129,7 +129,7 @@ def test_one_gap_in_a_border_does_not_make_one_cell_of_two(join, count):
 def test_a_low_summit_goes_to_its_nearest_neighbour_and_alone_it_is_dropped():
     distance = np.array([[900, 200, 300, 0, 300, 0, 800]], np.uint16) * np.uint16(70)
     foreground = np.where(distance > 0, PROBABILITY_MAX, 0).astype(np.uint16)
-    rule = PLAIN.model_copy(update={"join": 1.0, "summit": 0.5})
+    rule = PLAIN.model_copy(update={"join": 1.0, "min_peak": 0.5})
     part = label_surface(foreground, distance, PROBABILITY_MAX, block=block_lattice((1, 7), 7)[0])
     assert stitch([part], (1, 7), rule).labels.tolist() == [[1, 1, 1, 0, 0, 0, 2]]
 

@@ -10,7 +10,7 @@ from biounet.core.recipe import parse_recipe
 from biounet.training import check_data
 from conftest import discs
 
-TRAIN = {"patch": 64, "batch": 4, "epochs": 3, "steps_per_epoch": 60, "rate": 1e-2, "average": 0.9}
+TRAIN = {"patch": 64, "batch": 4, "epochs": 3, "steps_per_epoch": 60, "learning_rate": 1e-2, "ema_decay": 0.9}
 SMALL = {"network": {"widths": [8, 12, 16]}, "train": TRAIN}
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from biounet.core import AugmentSettings
 from biounet.training.augmentation import CENTRE, IMAGE, TARGET, RandSimilarityd
 
-STILL = AugmentSettings(free=0.0, mirror=False)
-WILD = AugmentSettings(free=1.0, mirror=True, rotate=45, tilt=30, scale=2.0)
+STILL = AugmentSettings(affine_fraction=0.0, mirror=False)
+WILD = AugmentSettings(affine_fraction=1.0, mirror=True, rotate=45, tilt=30, scale=2.0)
 
 
 def drawn(patch, augment, centre, image, target, seed=0, steps=None, whole=False):
@@ -43,7 +43,7 @@ def test_beyond_the_border_images_are_mirrored_and_nothing_is_known():
 def test_sides_are_exchanged_and_nothing_else_is():
     image = torch.arange(12.0).reshape(1, 3, 4)
     target = torch.cat([image, torch.ones_like(image)])
-    paired = STILL.model_copy(update={"sides": True})
+    paired = STILL.model_copy(update={"flip_x": True})
     found = [drawn((3, 4), paired, (1, 1.5), image, target, seed)[0].round() for seed in range(20)]
     assert any(torch.equal(one, image) for one in found)
     assert any(torch.equal(one, image.flip(-1)) for one in found)

@@ -18,8 +18,8 @@ from biounet.network import Model, load_model, read_card, save_model
 from biounet.training import TrainOptions, load_cases, train
 from biounet.training.start import Rival, remarks_on
 
-SPOILING = {"rate": 3.0, "epochs": 1, "steps_per_epoch": 6, "average": 0.0}
-HARMLESS = {"rate": 1e-12, "epochs": 1, "steps_per_epoch": 1, "average": 0.9999}
+SPOILING = {"learning_rate": 3.0, "epochs": 1, "steps_per_epoch": 6, "ema_decay": 0.0}
+HARMLESS = {"learning_rate": 1e-12, "epochs": 1, "steps_per_epoch": 1, "ema_decay": 0.9999}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_start_that_training_made_worse_is_kept_and_both_figures_are_told(case
 def test_a_training_that_beats_its_start_replaces_it_and_says_by_how_much(cases):
     said: list[str] = []
     random = train(cases[:1], cases[4:], _recipe(train={"epochs": 1, "steps_per_epoch": 1}))
-    better = {"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "rate": 3e-2, "average": 0.9}
+    better = {"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "learning_rate": 3e-2, "ema_decay": 0.9}
     model = train(cases[:4], cases[4:], _recipe(train=better), TrainOptions(remark=said.append), random)
     assert said == []
     assert _hash(model) != _hash(random)

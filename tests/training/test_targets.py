@@ -236,7 +236,7 @@ def test_ids_may_be_any_number():
 
 def test_contour_and_distance_between_cells_may_weigh_more():
     labels = picture("11...22..........33")
-    plain, parting = (make_targets(annotate(labels), TargetSettings(parting_weight=w)) for w in (0.0, 4.0))
+    plain, parting = (make_targets(annotate(labels), TargetSettings(separation_weight=w)) for w in (0.0, 4.0))
     between = border_weight(labels, 1.0, TargetSettings().border_sigma)
     assert between[0, 3] > between[0, 12] > 0
     for name in ("contour_weight", "distance_weight"):
@@ -245,8 +245,8 @@ def test_contour_and_distance_between_cells_may_weigh_more():
 
 
 def test_what_is_unknown_stays_unknown_between_cells():
-    made = make_targets(annotate(picture("11?22..")), TargetSettings(parting_weight=4.0))
-    plain = make_targets(annotate(picture("11?22..")), TargetSettings(parting_weight=0.0))
+    made = make_targets(annotate(picture("11?22..")), TargetSettings(separation_weight=4.0))
+    plain = make_targets(annotate(picture("11?22..")), TargetSettings(separation_weight=0.0))
     for name in ("contour_weight", "distance_weight"):
         np.testing.assert_array_equal(getattr(made, name) > 0, getattr(plain, name) > 0)
 

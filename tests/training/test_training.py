@@ -48,7 +48,7 @@ def test_the_same_settings_give_the_same_weights(cases):
 
 @pytest.mark.parametrize("patch", [32, 96, 112])
 def test_a_patch_that_is_not_turned_wastes_nothing_on_what_lies_beyond_the_border(cases, patch):
-    patches = Patches(cases, _recipe(train={"patch": patch}, augment={"free": 0.0}))
+    patches = Patches(cases, _recipe(train={"patch": patch}, augment={"affine_fraction": 0.0}))
     inside = min(1.0, (96 / patch) ** 2)  # the fields have 96 x 96 pixels, all of them labelled
     for index in range(20):
         _, target, _ = patches[index]
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(cases, tmp_p
     checkpoint = tmp_path / "m.checkpoint.pt"
     train(cases[:2], [], _recipe(), TrainOptions(checkpoint=checkpoint))
     with pytest.raises(ModelError, match="other settings"):
-        train(cases[:2], [], _recipe(train={"rate": 1e-4}), TrainOptions(checkpoint=checkpoint, resume=True))
+        train(cases[:2], [], _recipe(train={"learning_rate": 1e-4}), TrainOptions(checkpoint=checkpoint, resume=True))
     torch.save({"weights": torch.zeros(3)}, tmp_path / "another.pt")
     torch.save(Path("x"), tmp_path / "code.pt")  # to make a Path, code would have to run
     another, code, whole = ((path.read_bytes()) for path in (tmp_path / "another.pt", tmp_path / "code.pt", checkpoint))
@@ -151,7 +151,9 @@ def test_nothing_to_train_on_is_an_error():
 
 def test_training_learns(cases):
     seen: list[Progress] = []
-    recipe = _recipe(train={"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "rate": 1e-2, "average": 0.9})
+    recipe = _recipe(
+        train={"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "learning_rate": 1e-2, "ema_decay": 0.9}
+    )
     model = train(cases[:5], cases[5:], recipe, TrainOptions(report=seen.append))
     losses = [epoch["loss"] for epoch in model.card.history]
     assert losses[-1] < 0.6 * losses[0]
@@ -163,7 +165,7 @@ def test_training_goes_on_from_a_model(cases, tmp_path):
     first = train(cases[:4], [], _recipe())
     save_model(first, tmp_path / "m.safetensors")
     start = load_model(tmp_path / "m.safetensors")
-    wider = _recipe(network={"widths": [16, 24]}, train={"epochs": 1, "rate": 1e-12})
+    wider = _recipe(network={"widths": [16, 24]}, train={"epochs": 1, "learning_rate": 1e-12})
     second = train(cases[:4], [], wider, start=start)
     assert second.card.recipe.network == first.card.recipe.network
     for name, value in first.network.state_dict().items():

@@ -42,7 +42,7 @@ class Targets:
     weight
         Of `foreground`: 0 where unlabelled, else 1 and the U-Net boundary weight.
     contour_weight, distance_weight
-        Of `contour` and `distance`: 0 where they are unknown, else 1 and the boundary weight of `parting_weight`.
+        Of `contour` and `distance`: 0 where they are unknown, else 1 and the boundary weight of `separation_weight`.
     """
 
     foreground: NDArray[np.float32]
@@ -150,14 +150,14 @@ def _targets_of(
     contour, contour_known = _contour(labels, settings.contour, steps)
     between = border_weight(labels, 1.0, settings.border_sigma, steps)
     weight = (1 + settings.border_weight * between) * labelled
-    parting = 1 + settings.parting_weight * between
+    separation = 1 + settings.separation_weight * between
     return Targets(
         foreground=(labels > 0).astype(np.float32),
         contour=contour.astype(np.float32),
         distance=distance,
         weight=weight,
-        contour_weight=contour_known * parting,
-        distance_weight=distance_known * parting,
+        contour_weight=contour_known * separation,
+        distance_weight=distance_known * separation,
     )
 
 
