@@ -11,18 +11,32 @@ if TYPE_CHECKING:
     from biounet.api import Result, Segmenter, load, train
     from biounet.core import BiounetError
     from biounet.evaluation import evaluate_folders as evaluate
-    from biounet.files import read_volume
+    from biounet.files import ReadOptions, read_volume
+    from biounet.training import VolumeReader
 
 _HOMES = {
     "BiounetError": "biounet.core",
+    "ReadOptions": "biounet.files",
     "Result": "biounet.api",
     "Segmenter": "biounet.api",
+    "VolumeReader": "biounet.training",
     "evaluate": "biounet.evaluation:evaluate_folders",
     "load": "biounet.api",
     "read_volume": "biounet.files",
     "train": "biounet.api",
 }
-__all__ = ["BiounetError", "Result", "Segmenter", "__version__", "evaluate", "load", "read_volume", "train"]
+__all__ = [
+    "BiounetError",
+    "ReadOptions",
+    "Result",
+    "Segmenter",
+    "VolumeReader",
+    "__version__",
+    "evaluate",
+    "load",
+    "read_volume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

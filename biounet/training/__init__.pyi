@@ -12,3 +12,4 @@ from .loop import training_statistics as training_statistics
 from .preflight import Preflight as Preflight
 from .preflight import hold_out as hold_out
 from .tuning import retune as retune
+from .volume_reader import VolumeReader as VolumeReader

@@ -1,17 +1,12 @@
-"""MONAI transforms: our readers behind MONAI's loader, and random changes of training patches.
-
-A change is drawn from a seed and then applied to image and target alike.
-"""
+"""MONAI transforms: random changes of training patches, drawn from a seed and applied to image and target alike."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import ImageReader
 from monai.transforms import (
     AffineGrid,
     Compose,
@@ -27,59 +22,9 @@ from monai.transforms import (
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biounet.core import AugmentSettings, Volume
-from biounet.files import ReadOptions, read_volume
+from biounet.core import AugmentSettings
 
 IMAGE, TARGET, CENTRE = "image", "target", "centre"
-
-
-class VolumeReader(ImageReader):  # type: ignore[misc]
-    """Our readers, for MONAI: its own ones lose pixel sizes, transpose axes and drop planes of TIFF files.
-
-    Parameters
-    ----------
-    options
-        How files are read.
-    """
-
-    def __init__(self, options: ReadOptions | None = None) -> None:
-        super().__init__()
-        self.options = options or ReadOptions()
-
-    def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
-        """Accept every file: what can be read is told by its content."""
-        return True
-
-    def read(self, data: Sequence[PathLike[str]] | PathLike[str] | str, **kwargs: Any) -> Volume:  # noqa: ANN401
-        """Read one file, or one for each channel."""
-        return read_volume(data, self.options)  # type: ignore[arg-type]
-
-    def get_data(self, img: Volume) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Return array ``(c, [z,] y, x)`` and metadata: the spatial shape, and pixel sizes where they are known."""
-        meta: dict[str, Any] = {"spatial_shape": np.array(img.grid.shape), "original_channel_dim": 0}
-        if img.grid.spacing is not None:
-            meta |= {"spacing": np.array(img.grid.spacing), "unit": img.grid.unit}
-        return img.array, meta
-
-
-class LoadVolumed(MapTransform):  # type: ignore[misc]
-    """Load images with our readers: the array ``(c, [z,] y, x)`` at its key, and the `Volume` at ``<key>_volume``.
-
-    Unlike MONAI's ``LoadImaged`` with `VolumeReader`, it keeps the number type of the file, and what the file says
-    about its grid in one piece.
-    """
-
-    def __init__(self, keys: Sequence[str] | str, options: ReadOptions | None = None) -> None:
-        super().__init__(keys)
-        self.reader = VolumeReader(options)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the data with paths replaced by arrays."""
-        loaded = dict(data)
-        for key in self.key_iterator(loaded):
-            volume = self.reader.read(loaded[key])
-            loaded[key], loaded[f"{key}_volume"] = volume.array, volume
-        return loaded
 
 
 class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]

@@ -20,12 +20,13 @@ from torch.utils.data import Dataset, Sampler
 from biounet.core import UNLABELLED, Annotation, Grid, Kind, Recipe, Volume, canonical_volume
 from biounet.files import Pair, ReadOptions, read_annotation, undrawn_regions
 from biounet.preprocessing import ImageStatistics, image_statistics, rescale, rescale_labels, scale_intensities
-from biounet.training.augmentation import CENTRE, IMAGE, TARGET, LoadVolumed, augmentation, seed_all
+from biounet.training.augmentation import CENTRE, IMAGE, TARGET, augmentation, seed_all
 from biounet.training.losses import boundary_regions, weights_of
 from biounet.training.preflight import Placed, place
 from biounet.training.preflight import hold_out as hold_out
 from biounet.training.targets.distances import signed_distance
 from biounet.training.targets.instances import make_class_targets, make_targets
+from biounet.training.volume_reader import VolumeReader
 
 _LIMIT = 1e4  # of normalised intensities: beyond it a hot pixel would be infinite in float16
 
@@ -90,9 +91,9 @@ def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | Non
         Naming the file that cannot be used.
     """
     options = options or ReadOptions(dims=recipe.data.dims)
-    load = LoadVolumed(IMAGE, options)
+    reader = VolumeReader(options)  # not through LoadImaged: a MetaTensor has no 16-bit unsigned numbers and no grid
     for pair in pairs:
-        volume = load({IMAGE: pair.files()})[f"{IMAGE}_volume"]
+        volume = reader.load(pair.files())
         yield make_case(volume, read_annotation(pair.label, recipe.data, volume.grid), recipe)
 
 
