@@ -20,8 +20,8 @@ from biounet.core import (
     SettingsError,
     Unit,
     Volume,
-    as_lengths,
     as_path,
+    as_spacing,
     builtin_models,
     find_recipe,
     read_recipe,
@@ -133,7 +133,7 @@ class Segmenter:
             If an argument cannot be used with any image, or not with one like this; if the unit is missing.
         """
         dims = self.card.recipe.data.dims
-        size = None if spacing is None else as_lengths(spacing, dims)
+        size = None if spacing is None else as_spacing(spacing, dims)
         read = ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims)
         if isinstance(image, np.ndarray):
             in_mm = self.card.unit == "mm" or self.card.recipe.data.min_lesion_mm3 > 0

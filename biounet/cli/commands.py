@@ -20,7 +20,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from biounet.cli import options as given
-from biounet.cli.terminal import Warner, preview_text, say, say_lines, show_any_text, show_progress, show_row, table
+from biounet.cli.terminal import Warner, echo, echo_lines, preview_text, show_any_text, show_progress, show_row, table
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -58,7 +58,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         from biounet.core import __version__
 
-        say(f"biounet {__version__}")
+        echo(f"biounet {__version__}")
         raise typer.Exit
 
 
@@ -112,15 +112,15 @@ def segment(
             try:
                 rows = segment_batch(search.images, segmenter.model, out, options, show, stop)
             except Stopped as error:
-                say(f"stopped: {error}; the same command continues", sys.stderr)
+                echo(f"stopped: {error}; the same command continues", sys.stderr)
                 raise typer.Exit(signal_exit_code(stop.number)) from None
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
-        say(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
+        echo(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
         if unknown := describe_uncalibrated(rows):
-            say(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
+            echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
     if not quiet and (surprising := [file for file in left_out if not file.expected]):
-        say(describe_skipped(surprising), sys.stderr)
+        echo(describe_skipped(surprising), sys.stderr)
     raise typer.Exit(batch_exit_code(rows))
 
 
@@ -129,10 +129,10 @@ def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, 
     from biounet.batch import failure_exit_code, preview
 
     seen = preview(images, model, options)
-    say_lines(preview_text(seen, options.left_out, json_lines))
+    echo_lines(preview_text(seen, options.left_out, json_lines))
     for row in seen:
         if row.failed:
-            say(f"ERROR {row.image}: {row.message}", sys.stderr)
+            echo(f"ERROR {row.image}: {row.message}", sys.stderr)
     return failure_exit_code(sum(row.failed for row in seen), len(seen))
 
 
@@ -156,13 +156,13 @@ def verify(
 
     def report(checked: ReplayResult) -> None:
         if json_lines:
-            say(json.dumps(vars(checked)))
+            echo(json.dumps(vars(checked)))
         elif not quiet or checked.status != "same":
-            say(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
+            echo(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
 
     code = replay_exit_code(verify_results(out, segmenter.model, images, report, device))
     if code and run.differences():
-        say(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
+        echo(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
     raise typer.Exit(code)
 
 
@@ -196,7 +196,7 @@ def train(
 
     job = read_recipe(find_recipe(recipe))
     options = given.read_options(axes, spacing, channel, plane, job.data.dims)
-    validation = given.validation_of(val_images, val_labels)
+    validation = given.validation_paths(val_images, val_labels)
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     warner = Warner()
     with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
@@ -214,13 +214,13 @@ def train(
                 run=run,
             )
         except Stopped as error:
-            say(f"stopped: {error}; the same command with --resume continues", sys.stderr)
+            echo(f"stopped: {error}; the same command with --resume continues", sys.stderr)
             raise typer.Exit(signal_exit_code(stop.number)) from None
     segmenter.save(out)
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)
     if json_lines:
-        say(json.dumps({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes}))
+        echo(json.dumps({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes}))
     elif not quiet:
         _show_trained(segmenter.card, out, warner)
 
@@ -230,9 +230,9 @@ def _show_trained(card: Card, out: Path, warner: Warner) -> None:
     figures = ", ".join(f"{name} {value:.3f}" for name, value in card.validation.items())
     held = int(card.data.get("held_out", 0))
     none = f"no figures: nothing to compare in {held} validation images" if held else "no validation images"
-    say(f"{out}: {figures or none}")
+    echo(f"{out}: {figures or none}")
     for note in warner.unsaid(card.notes):
-        say(note)
+        echo(note)
 
 
 @app.command()
@@ -257,16 +257,16 @@ def evaluate(
     options = given.read_options(axes, spacing, channel, plane, data.dims)
     figures = evaluate_folders(predicted, truth, data, tolerance, options)
     if json_lines:
-        say(json.dumps(figures.as_dict()))
+        echo(json.dumps(figures.as_dict()))
     elif csv:
         for line in figures.as_csv().removesuffix("\n").split("\n"):
-            say(line)
+            echo(line)
     else:
-        say_lines("\n".join([table(figures.as_table()), *figures.definitions()]))
+        echo_lines("\n".join([table(figures.as_table()), *figures.definitions()]))
     for note in figures.notes:
-        say(f"NOTE {note}", sys.stderr)
+        echo(f"NOTE {note}", sys.stderr)
     for problem in figures.failed:
-        say(f"ERROR {problem}", sys.stderr)
+        echo(f"ERROR {problem}", sys.stderr)
     raise typer.Exit(failure_exit_code(len(figures.failed), len({row["case"] for row in figures.cases})))
 
 
@@ -289,20 +289,20 @@ def check(
 
     plan = read_recipe(find_recipe(recipe))
     options = given.read_options(axes, spacing, channel, plane, plan.data.dims)
-    validation = given.validation_of(val_images, val_labels)
+    validation = given.validation_paths(val_images, val_labels)
     found = check_data(images, labels, plan, options, validation)
     if json_lines:
-        say(json.dumps(found.as_dict()))
+        echo(json.dumps(found.as_dict()))
     else:
-        say_lines(table(found.as_table()))
+        echo_lines(table(found.as_table()))
         for name, planned in found.plan.items():
-            say(f"{name}: {planned}")
+            echo(f"{name}: {planned}")
         for file in found.left_out:
-            say(f"left out: {file.path} ({file.reason})")
+            echo(f"left out: {file.path} ({file.reason})")
         for problem in found.problems:
-            say(f"ERROR {problem}", sys.stderr)
+            echo(f"ERROR {problem}", sys.stderr)
         total = len(found.problems)
-        say(f"{len(found.rows)} images read, {total} problem{'' if total == 1 else 's'}")
+        echo(f"{len(found.rows)} images read, {total} problem{'' if total == 1 else 's'}")
     raise typer.Exit(SettingsError.exit_code if found.problems else 0)
 
 
@@ -315,9 +315,9 @@ def models(json_lines: given.Json = False) -> None:
     cards = {name: read_card(path) for name, path in builtin_models().items()}
     if json_lines:
         for name, card in cards.items():
-            say(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
+            echo(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
     else:
-        say_lines(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
+        echo_lines(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
 
 
 @app.command()
@@ -338,14 +338,14 @@ def demo(
     expected = json.loads((samples / "expected.json").read_text(encoding="utf-8"))
     options = BatchOptions(device=device, overwrite=overwrite)
     if not json_lines:
-        say("segmenting four samples; the very first run compiles its inner loops and takes longer")
+        echo("segmenting four samples; the very first run compiles its inner loops and takes longer")
     found, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
     rows = segment_batch(found, segmenter.model, out, options, lambda row: show_row(row, True, json_lines))
     shown = [("image", "cells", "true", "seconds")]
     shown += [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
     if not json_lines:
-        say_lines(table(shown))
-        say(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
+        echo_lines(table(shown))
+        echo(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
     raise typer.Exit(batch_exit_code(rows))
 
 
@@ -381,5 +381,5 @@ def _report(error: Exception) -> int:
         hint = "a defect of biounet, please report it; BIOUNET_DEBUG=1 shows where"
         text, code = f"{type(error).__name__}: {error} (hint: {hint})", MachineError.exit_code
     with suppress(BiounetError):  # of a full disk that standard error goes to
-        say(f"ERROR {text}", sys.stderr)
+        echo(f"ERROR {text}", sys.stderr)
     return code

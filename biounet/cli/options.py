@@ -78,7 +78,7 @@ def read_options(
     return ReadOptions(axes=axes, spacing=_spacing(spacing, dims), channel=number, dims=dims, plane=plane)
 
 
-def validation_of(images: str | None, labels: str | None) -> tuple[str, str | None] | None:
+def validation_paths(images: str | None, labels: str | None) -> tuple[str, str | None] | None:
     """Return the images and labels of validation; None where none are given.
 
     Raises

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from biounet.training import Progress
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print one line, whatever names are in it; errors as of `say_lines`."""
-    say_lines(printable(text), stream)
+def echo(text: str, stream: TextIO | None = None) -> None:
+    """Print one line, whatever names are in it; errors as of `echo_lines`."""
+    echo_lines(printable(text), stream)
 
 
-def say_lines(text: str, stream: TextIO | None = None) -> None:
+def echo_lines(text: str, stream: TextIO | None = None) -> None:
     """Print lines as they are; work does not end because nobody reads on, as in ``| head``.
 
     Raises
@@ -52,7 +52,7 @@ class Warner:
     def __call__(self, remark: str) -> None:
         """Say a remark."""
         self._said.add(remark)
-        say(f"WARNING {remark}", sys.stderr)
+        echo(f"WARNING {remark}", sys.stderr)
 
     def unsaid(self, remarks: Sequence[str]) -> list[str]:
         """Return those remarks that were not said."""
@@ -117,12 +117,12 @@ def preview_text(rows: Sequence[Preview], left_out: Sequence[SkippedFile], as_js
 def show_row(row: Row, quiet: bool, json_lines: bool) -> None:
     """Show what became of an image; errors always."""
     if row.status == "failed":
-        say(f"ERROR {row.image}: {row.message}", sys.stderr)
+        echo(f"ERROR {row.image}: {row.message}", sys.stderr)
     if json_lines:
-        say(json.dumps(row.as_dict()))
+        echo(json.dumps(row.as_dict()))
     elif not quiet and row.status != "failed":
         note = f"  ({row.message})" if row.message else ""
-        say(f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}")
+        echo(f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}")
 
 
 def show_any_text() -> None:

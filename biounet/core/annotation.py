@@ -90,7 +90,7 @@ def keep_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = (
     return np.where(np.expand_dims(labelled, others), labels, np.int32(UNLABELLED))
 
 
-def check_all_present(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
+def check_classes_present(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
     """Refuse annotations in which something that is to be learned never occurs.
 
     Parameters
@@ -111,7 +111,7 @@ def check_all_present(values: Collection[int], regions: Mapping[str, Collection[
         raise InputError(f"no annotation has {', '.join(absent)}", hint=hint)
 
 
-def check_both_sides(values: Collection[int], kind: Kind) -> None:
+def check_foreground_and_background(values: Collection[int], kind: Kind) -> None:
     """Refuse annotations that show no object, or nothing but objects: what is everywhere cannot be told from nothing.
 
     Parameters
@@ -139,7 +139,7 @@ def check_both_sides(values: Collection[int], kind: Kind) -> None:
         raise InputError("no annotation has background: everything would become an object", hint=hint)
 
 
-def check_any_whole(whole: Iterable[bool | None]) -> None:
+def check_whole_objects(whole: Iterable[bool | None]) -> None:
     """Refuse annotations of instances in which every object meets unlabelled space.
 
     Parameters
@@ -158,11 +158,11 @@ def check_any_whole(whole: Iterable[bool | None]) -> None:
 
 
 def has_whole_object(labels: NDArray[np.int32], section_axis: int | None) -> bool | None:
-    """Return whether an object of instances is whole (see `whole_objects`); None without objects."""
-    return bool((whole_objects(labels, section_axis) > 0).any()) if (labels > 0).any() else None
+    """Return whether an object of instances is whole (see `mask_partial_objects`); None without objects."""
+    return bool((mask_partial_objects(labels, section_axis) > 0).any()) if (labels > 0).any() else None
 
 
-def whole_objects(labels: NDArray[np.int32], section_axis: int | None = None) -> NDArray[np.int32]:
+def mask_partial_objects(labels: NDArray[np.int32], section_axis: int | None = None) -> NDArray[np.int32]:
     """Return labels of instances in which objects that meet unlabelled voxels, even at a corner, are unlabelled too.
 
     Such an object goes on where nobody looked: whoever finds it whole seems to be wrong, and whoever splits it right.
@@ -170,7 +170,7 @@ def whole_objects(labels: NDArray[np.int32], section_axis: int | None = None) ->
     """
     if section_axis is not None:
         planes = np.moveaxis(labels, section_axis, 0)
-        return np.stack([whole_objects(plane) for plane in planes], axis=section_axis)
+        return np.stack([mask_partial_objects(plane) for plane in planes], axis=section_axis)
     from scipy.ndimage import binary_dilation  # slow to import
 
     unlabelled = labels == UNLABELLED

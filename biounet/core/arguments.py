@@ -47,7 +47,7 @@ def as_paths(value: object, name: str) -> list[Path]:
     return [as_path(one, name) for one in value]
 
 
-def as_lengths(value: Any, dims: int) -> tuple[float, ...]:  # noqa: ANN401
+def as_spacing(value: Any, dims: int) -> tuple[float, ...]:  # noqa: ANN401
     """Return a positive, finite length along each of `dims` axes; one number stands for all of them.
 
     Raises

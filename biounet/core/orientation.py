@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core.volume import WORLD, Grid, Volume
+from biounet.core.volume import WORLD_AXES, Grid, Volume
 
 CANONICAL: Literal["RAS"] = "RAS"
 """Where x, y and z of a volume lead on the grid that models work on."""
@@ -66,8 +66,8 @@ def canonical_transform(grid: Grid) -> Orientation:
     if grid.axcodes is None:
         return Orientation(tuple(range(grid.dims)), (False,) * grid.dims)
     # Codes count x first, arrays last: superior and inferior become the first axis, right and left the last.
-    found = [grid.axcodes.index(code) for pair in reversed(WORLD) for code in pair if code in grid.axcodes]
-    falling = "".join(pair[0] for pair in WORLD)
+    found = [grid.axcodes.index(code) for pair in reversed(WORLD_AXES) for code in pair if code in grid.axcodes]
+    falling = "".join(pair[0] for pair in WORLD_AXES)
     return Orientation(tuple(grid.dims - 1 - at for at in found), tuple(grid.axcodes[at] in falling for at in found))
 
 
@@ -95,7 +95,7 @@ def canonical_grid(grid: Grid) -> Grid:
 def canonical_codes(grid: Grid) -> str | None:
     """Return where the axes of a grid lead in the canonical order: ``"RAS"`` of a volume that says where they do."""
     codes = grid.axcodes
-    return None if codes is None else "".join(pair[1] for pair in WORLD if pair[0] in codes or pair[1] in codes)
+    return None if codes is None else "".join(pair[1] for pair in WORLD_AXES if pair[0] in codes or pair[1] in codes)
 
 
 def canonical_volume(volume: Volume) -> Volume:

@@ -18,14 +18,14 @@ Unit = Literal["um", "mm"]
 SIZE_UNKNOWN = ("pixel size unknown", "voxel size unknown")
 """How notes begin that say why an image is not calibrated."""
 
-ROUNDING = 1e-5
+LENGTH_TOLERANCE = 1e-5
 """Relative difference of lengths that are taken for one.
 
 Headers hold rotations and voxel sizes in 32 bits, which makes 0.99999998 mm of 1 mm. Whether a length reaches a bound
 must not depend on that, so every bound is met from this much before it.
 """
 
-WORLD = ("LR", "PA", "IS")
+WORLD_AXES = ("LR", "PA", "IS")
 """Names of the directions of space, those to which coordinates in RAS grow last: left and right, and so on."""
 
 _OFF = 1e-3  # of a voxel: more than float32 headers that mean the same place are apart
@@ -51,7 +51,7 @@ class Grid:
     header
         The header of that NIfTI file, from which label images take their place in space, bit for bit.
     axcodes
-        Where the axes x, y and z lead, a letter of `WORLD` for each, such as ``"LPS"`` (as `nibabel.aff2axcodes`);
+        Where the axes x, y and z lead, a letter of `WORLD_AXES` for each, such as ``"LPS"`` (as `nibabel.aff2axcodes`);
         None where nobody knows. Follows from `affine` where there is one.
     frame
         What `affine` leads to, by its code in the NIfTI header: ``scanner``, ``aligned`` (with another scan),
@@ -78,7 +78,7 @@ class Grid:
                 raise InputError(f"spacing must be positive and finite, not {self.spacing}")
         if self.affine is not None:
             object.__setattr__(self, "axcodes", nearest_axcodes(self.affine, len(self.shape)))
-        leads = [sum(code in pair for code in self.axcodes or "") for pair in WORLD]
+        leads = [sum(code in pair for code in self.axcodes or "") for pair in WORLD_AXES]
         if self.axcodes is not None and not (max(leads) == 1 and sum(leads) == len(self.axcodes) == len(self.shape)):
             raise InputError(f"axcodes {self.axcodes!r}: a letter for each axis, such as RAS, of shape {self.shape}")
 
@@ -128,7 +128,7 @@ def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
         found.append((closeness, np.concatenate(leads).round(3).tolist(), worlds))
     best = max(closeness for closeness, *_ in found)
     worlds = max((leads, worlds) for closeness, leads, worlds in found if closeness > best - _TIE)[1]
-    return "".join(WORLD[world][int(cosines[world, axis] >= 0)] for axis, world in enumerate(worlds))
+    return "".join(WORLD_AXES[world][int(cosines[world, axis] >= 0)] for axis, world in enumerate(worlds))
 
 
 def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import ROUNDING, UNLABELLED, Grid, InputError, SettingsError
+from biounet.core import LENGTH_TOLERANCE, UNLABELLED, Grid, InputError, SettingsError
 from biounet.evaluation.matching import match_objects
 from biounet.measurement import min_lesion_voxels
 
@@ -156,7 +156,7 @@ def compare_surfaces(truth: Mask, predicted: Mask, steps: tuple[float, ...], tol
         return Surfaces(np.nan, 0.0 if truth.any() or predicted.any() else np.nan)
     one, other = (_surface(mask) * np.array(steps) for mask in (truth, predicted))
     away = [KDTree(other).query(one)[0], KDTree(one).query(other)[0]]
-    within = sum(int(np.count_nonzero(distances <= tolerance * (1 + ROUNDING))) for distances in away)
+    within = sum(int(np.count_nonzero(distances <= tolerance * (1 + LENGTH_TOLERANCE))) for distances in away)
     return Surfaces(
         hd95=float(max(np.percentile(distances, _PERCENTILE) for distances in away)),
         nsd=within / (len(one) + len(other)),

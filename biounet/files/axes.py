@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from biounet.core import InputError, SettingsError, as_lengths, is_integer
+from biounet.core import InputError, SettingsError, as_spacing, is_integer
 from biounet.files.formats.raw import LIMIT, RawImage
 
 _KNOWN = "TZCYXS"
@@ -57,7 +57,7 @@ class ReadOptions:
                 cause = f"axes {self.axes!r}: Y and X, and those of {', '.join('TZCS')} that there are, once each"
                 raise SettingsError(cause, hint="for example ZCYX")
         if self.spacing is not None:
-            object.__setattr__(self, "spacing", as_lengths(self.spacing, self.dims))
+            object.__setattr__(self, "spacing", as_spacing(self.spacing, self.dims))
         if self.channel is not None and not (is_integer(self.channel) or isinstance(self.channel, str)):
             raise SettingsError(f"channel {self.channel!r}: a number from 0, or a name")
         if self.plane is not None and not is_integer(self.plane):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from biounet.core import PROBABILITY_MAX, ROUNDING, LabelSettings, SettingsError, compiled
+from biounet.core import LENGTH_TOLERANCE, PROBABILITY_MAX, LabelSettings, SettingsError, compiled
 from biounet.labelling.holes import fill_holes
 from biounet.labelling.label import BlockObjects, Ints, Map, label_block, reach
 from biounet.tiling import block_lattice
@@ -130,7 +130,7 @@ def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
             f"the smallest object is {settings.min_size} µm² (µm³), but the image has no calibration",
             hint="give its pixel size with --spacing",
         )
-    return math.ceil(settings.min_size / voxel_um * (1 - ROUNDING))
+    return math.ceil(settings.min_size / voxel_um * (1 - LENGTH_TOLERANCE))
 
 
 def _graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import ROUNDING, Grid, InputError, bounding_box, canonical_transform
+from biounet.core import LENGTH_TOLERANCE, Grid, InputError, bounding_box, canonical_transform
 from biounet.measurement import moments
 from biounet.measurement.objects import Columns
 
 Floats = NDArray[np.float64]
 
-_SAME = 1 - ROUNDING  # lengths that differ by less are one length
+_SAME = 1 - LENGTH_TOLERANCE  # lengths that differ by less are one length
 
 
 def measure_lesions(
@@ -83,7 +83,7 @@ def min_lesion_voxels(min_mm3: float, grid: Grid) -> int:
     if grid.unit is None or grid.dims == 2:
         return 1
     factor = {"mm": 1.0, "um": 1e-9}[grid.unit]
-    return max(1, math.ceil(min_mm3 / (math.prod(grid.steps) * factor) * (1 - ROUNDING)))
+    return max(1, math.ceil(min_mm3 / (math.prod(grid.steps) * factor) * (1 - LENGTH_TOLERANCE)))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from biounet.core import ROUNDING, Grid, NetworkSettings, Recipe, SettingsError, Unit, canonical_grid
+from biounet.core import LENGTH_TOLERANCE, Grid, NetworkSettings, Recipe, SettingsError, Unit, canonical_grid
 
 _COARSE = 2.0  # an axis this much coarser than the finest one is left alone
 _ANISOTROPIC = 3.0  # from this ratio on, the coarsest axis works at a fine spacing of the training images
@@ -100,7 +100,7 @@ def _working_spacing(grids: Sequence[Grid]) -> Sizes:
         raise SettingsError(cause, hint="give it for all with --spacing, or keep them in separate models")
     spacing = np.median(known, axis=0)
     coarsest = int(spacing.argmax())
-    if spacing[coarsest] > _ANISOTROPIC * spacing.min() * (1 + ROUNDING):
+    if spacing[coarsest] > _ANISOTROPIC * spacing.min() * (1 + LENGTH_TOLERANCE):
         fine = float(np.percentile(np.array(known)[:, coarsest], _FINE))
         spacing[coarsest] = max(fine, np.delete(spacing, coarsest).max())
     return tuple(float(f"{size:.6g}") for size in spacing)
@@ -133,7 +133,7 @@ def _plan_network(settings: NetworkSettings, steps: Sizes, sizes: Sizes) -> Netw
     step, size = step * fold, size / fold
     pools, kernels = [], [_kernel(step)]
     for _ in settings.widths[1:]:
-        factor = np.where(_fine(step) & (size >= _SMALLEST * (1 - ROUNDING)), 2, 1)
+        factor = np.where(_fine(step) & (size >= _SMALLEST * (1 - LENGTH_TOLERANCE)), 2, 1)
         if factor.max() == 1:
             break
         step, size = step * factor, size / factor
@@ -144,16 +144,16 @@ def _plan_network(settings: NetworkSettings, steps: Sizes, sizes: Sizes) -> Netw
 
 
 def _fine(step: np.ndarray) -> np.ndarray:
-    return np.asarray(step < _COARSE * step.min() * (1 - ROUNDING))
+    return np.asarray(step < _COARSE * step.min() * (1 - LENGTH_TOLERANCE))
 
 
 def _kernel(step: np.ndarray) -> tuple[int, ...]:
-    return tuple(np.where(step <= _COARSE * step.min() * (1 + ROUNDING), 3, 1).tolist())
+    return tuple(np.where(step <= _COARSE * step.min() * (1 + LENGTH_TOLERANCE), 3, 1).tolist())
 
 
 def _plan_patch(edge: int, steps: Sizes, sizes: Sizes, stride: tuple[int, ...]) -> tuple[int, ...]:
     """Return the median image, cut along its longest axis in mm or µm until it holds no more than ``edge³`` voxels."""
-    patch = [math.ceil(size / step * (1 - ROUNDING)) * step for size, step in zip(sizes, stride, strict=True)]
+    patch = [math.ceil(size / step * (1 - LENGTH_TOLERANCE)) * step for size, step in zip(sizes, stride, strict=True)]
     while np.prod(patch) > edge**3:
         able = [axis for axis in range(3) if patch[axis] > stride[axis]]
         if not able:

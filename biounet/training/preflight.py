@@ -25,9 +25,9 @@ from biounet.core import (
     Volume,
     canonical_transform,
     canonical_volume,
-    check_all_present,
-    check_any_whole,
-    check_both_sides,
+    check_classes_present,
+    check_foreground_and_background,
+    check_whole_objects,
     has_whole_object,
 )
 from biounet.files import (
@@ -319,9 +319,9 @@ class Preflight:
     def _refuse_useless(self, values: set[int], whole: set[bool | None]) -> None:
         """Refuse annotations from which nothing, or not all, can be learned that the recipe asks for."""
         try:
-            check_both_sides(values, self._data.kind)
-            check_all_present(values, self._data.label_values)
-            check_any_whole(whole)
+            check_foreground_and_background(values, self._data.kind)
+            check_classes_present(values, self._data.label_values)
+            check_whole_objects(whole)
         except InputError as error:
             self._report(error)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biounet.core import UNLABELLED, LabelSettings, Recipe, whole_objects
+from biounet.core import UNLABELLED, LabelSettings, Recipe, mask_partial_objects
 from biounet.evaluation import Evaluation, match_objects, score_classes, score_instances
 from biounet.labelling import Objects, label_objects
 from biounet.network import ActivationRanges, Model, UNet, calibrate_activations, fold_batch_norms, make_predictor
@@ -254,7 +254,7 @@ def _judged(cases: Sequence[Case], recipe: Recipe) -> list[Case]:
     """Leave out the objects that were outlined in part: how they should be found is unknown."""
     if recipe.data.kind != "instances":
         return list(cases)
-    return [replace(case, labels=whole_objects(case.labels, case.section_axis)) for case in cases]
+    return [replace(case, labels=mask_partial_objects(case.labels, case.section_axis)) for case in cases]
 
 
 def _views(case: Case, labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 import biounet
-from biounet.core import InputError, check_all_present, check_any_whole, has_whole_object
+from biounet.core import InputError, check_classes_present, check_whole_objects, has_whole_object
 from biounet.core.recipe import parse_recipe
 from biounet.training import check_data
 from conftest import discs
@@ -69,10 +69,10 @@ def test_a_boundary_loss_can_be_added(folder):
 
 def test_what_is_to_be_learned_occurs_somewhere():
     regions = {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
-    check_all_present({-1, 0, 3}, regions)
-    check_all_present({0, 7}, {})  # instances are not named
+    check_classes_present({-1, 0, 3}, regions)
+    check_classes_present({0, 7}, {})  # instances are not named
     with pytest.raises(InputError, match=r"no annotation has core \(2, 3\), enhancing \(3\)"):
-        check_all_present({0, 1}, regions)
+        check_classes_present({0, 1}, regions)
 
 
 def test_training_and_check_say_which_class_no_case_has(tmp_path):
@@ -100,7 +100,7 @@ def test_annotations_of_parts_alone_are_refused():
     assert has_whole_object(drawn, None) is False
     assert has_whole_object(drawn, 0)
     assert has_whole_object(0 * plane, None) is None
-    check_any_whole([False, True])
-    check_any_whole([None])
+    check_whole_objects([False, True])
+    check_whole_objects([None])
     with pytest.raises(InputError, match="slices = 'z'"):
-        check_any_whole([False, None, False])
+        check_whole_objects([False, None, False])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from biounet.api import volume_of_array
-from biounet.core import PROBABILITY_MAX, Annotation, Grid, LabelSettings, whole_objects
+from biounet.core import PROBABILITY_MAX, Annotation, Grid, LabelSettings, mask_partial_objects
 from biounet.core.recipe import parse_recipe
 from biounet.labelling import label_objects
 from biounet.training import make_case
@@ -18,9 +18,9 @@ RECIPE = parse_recipe({})
 def test_objects_that_meet_unlabelled_voxels_are_not_judged():
     labels = np.array([[1, 0, 2, 2, -1], [0, 0, 0, 0, 0], [3, 0, 4, 0, -1], [3, 0, 0, 5, 0]], np.int32)
     judged = np.array([[1, 0, -1, -1, -1], [0, 0, 0, 0, 0], [3, 0, 4, 0, -1], [3, 0, 0, -1, 0]], np.int32)
-    assert np.array_equal(whole_objects(labels), judged)
+    assert np.array_equal(mask_partial_objects(labels), judged)
     dense = np.maximum(labels, 0)
-    assert whole_objects(dense) is dense
+    assert mask_partial_objects(dense) is dense
 
 
 def case_and_maps(truth, found):
@@ -76,4 +76,4 @@ def test_below_the_doubtful_confidence_half_of_the_objects_are_wrong():
 
 def test_cases_stay_as_they_are():
     case, _ = case_and_maps((0, 1), ())
-    assert replace(case, labels=whole_objects(case.labels)).labels is case.labels
+    assert replace(case, labels=mask_partial_objects(case.labels)).labels is case.labels

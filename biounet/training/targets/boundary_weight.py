@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import ROUNDING, UNLABELLED, InputError, compiled
+from biounet.core import LENGTH_TOLERANCE, UNLABELLED, InputError, compiled
 
 _NEGLIGIBLE = 5e-5  # of w0: smaller weights are set to 0
 _CHUNK = 512  # voxels whose state stays in the innermost cache
@@ -60,7 +60,7 @@ def border_weight(
     first, second = two_nearest(labels, reach, steps)
     certain = second <= reach**2
     if known_only and (unlabelled := labels == UNLABELLED).any():
-        certain &= two_nearest(unlabelled, reach, steps)[0] >= second * np.float32((1 - ROUNDING) ** 2)
+        certain &= two_nearest(unlabelled, reach, steps)[0] >= second * np.float32((1 - LENGTH_TOLERANCE) ** 2)
     # In place, since on large images memory is slower than arithmetic.
     np.sqrt(first, out=first)
     np.sqrt(second, out=second)
@@ -104,7 +104,7 @@ def two_nearest(
     _scan(table, in_columns, np.float32(steps[0] ** 2))
     for axis in range(1, len(shape)):
         stride = math.prod(shape[axis + 1 :])
-        offsets = min(int(reach / steps[axis] * (1 + ROUNDING)), shape[axis] - 1)
+        offsets = min(int(reach / steps[axis] * (1 + LENGTH_TOLERANCE)), shape[axis] - 1)
         _spread(first, nearest, second, stride, stride * shape[axis], steps[axis] ** 2, offsets)
     return first.reshape(shape), second.reshape(shape)
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import ROUNDING, compiled
+from biounet.core import LENGTH_TOLERANCE, compiled
 from biounet.training.targets.boundary_weight import steps_of
 
 
@@ -74,7 +74,7 @@ def signed_distance(
     distance = np.where(inside, -to_rest, to_region)
     known = labelled.copy()
     if not labelled.all():
-        known &= distance_transform_edt(labelled, sampling=steps) >= np.abs(distance) * (1 - ROUNDING)
+        known &= distance_transform_edt(labelled, sampling=steps) >= np.abs(distance) * (1 - LENGTH_TOLERANCE)
     distance = np.where(inside, np.minimum(distance + min(steps), 0), distance)
     return np.where(known, distance, 0).astype(np.float32), known.astype(np.float32)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import ROUNDING, UNLABELLED, Annotation, InputError, TargetSettings, bounding_box, compiled
+from biounet.core import LENGTH_TOLERANCE, UNLABELLED, Annotation, InputError, TargetSettings, bounding_box, compiled
 from biounet.training.targets.boundary_weight import border_weight, steps_of, two_nearest
 from biounet.training.targets.distances import edge_distance
 
@@ -171,7 +171,7 @@ def _contour(
     contour if an edge that was drawn makes it so, and unknown else.
     """
     objects, labelled = labels > 0, labels != UNLABELLED
-    square = (width * (1 + ROUNDING)) ** 2
+    square = (width * (1 + LENGTH_TOLERANCE)) ** 2
     # Background takes part as a label of its own.
     contour = _faces_other(labels) | (two_nearest(labels + 1, width, steps)[1] <= square)
     contour &= objects
