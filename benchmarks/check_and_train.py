@@ -14,11 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from data_folders import DataFolder, make_data_folder
-
 import biounet
 from biounet.core import BiounetError
 from biounet.training import check_data
+from support.data_folders import DataFolder, make_data_folder
 
 
 def train(folder: DataFolder) -> BiounetError | None:

@@ -3,22 +3,22 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 from hypothesis import settings
 
-from biounet.api import Segmenter
-from biounet.cli import commands
-from biounet.core import stopping
-from biounet.core.recipe import parse_recipe
-from biounet.files import find_pairs
-from biounet.network import Card, Model, build_network, initialise_weights, output_channels
-from biounet.training import load_cases, train
+from support import ROOT
+from support.faults import faults_of
+from support.images import discs
 
-ROOT = Path(__file__).parent.parent
+if TYPE_CHECKING:
+    from biounet.api import Segmenter
+    from biounet.network import Model
+
+# torch and MONAI take seconds to import: fixtures do it, and tests of light rooms start at once.
 SHARED = ROOT.parent / "shared" / "data"
 
 # A property that fails once in a thousand draws is found by people at work, and does not stop what they have done.
@@ -27,9 +27,24 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Use all cores unless ``-n`` says otherwise, and one thread in each worker and what it starts."""
+    if hasattr(config, "workerinput"):
+        return
+    if getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = "auto"
+    if getattr(config.option, "numprocesses", 0):
+        for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
 @pytest.fixture
 def biounet(capsys, monkeypatch, tmp_path):
     """Run a command in an empty folder; return exit code, stdout and stderr."""
+    from biounet.cli import commands
+    from biounet.core import stopping
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
 
@@ -46,34 +61,14 @@ def biounet(capsys, monkeypatch, tmp_path):
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Every test draws the same from torch's global generator, whichever ran before it."""
-    torch.manual_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let ``-k F028`` find the tests that state fault 28."""
-    from stated_faults import faults_of
-
     for item in items:
         item.extra_keyword_matches.update(faults_of(item.name))
-
-
-def discs(
-    shape: tuple[int, int], count: int, seed: int, radius: tuple[int, int] = (4, 8)
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bright, noisy discs that do not overlap: image uint16 (y, x), labels int32 (y, x)."""
-    draw = np.random.default_rng(seed)
-    labels = np.zeros(shape, np.int32)
-    rows, columns = np.indices(shape)
-    number = 0
-    for _ in range(50 * count):
-        r, y, x = draw.integers(*radius), draw.integers(shape[0]), draw.integers(shape[1])
-        disc = (rows - y) ** 2 + (columns - x) ** 2 <= r**2
-        if number < count and not labels[disc].any():
-            number += 1
-            labels[disc] = number
-    light = draw.uniform(0.7, 1.3, number + 1)[labels] * (labels > 0)
-    image = 200 + 1000 * light + draw.normal(0, 40, shape)
-    return image.clip(0).astype(np.uint16), labels
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +94,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def segmenter(cell_folder: Path) -> Segmenter:
+def segmenter(cell_folder: Path) -> "Segmenter":
     """A small model that has learned to find discs."""
+    from biounet.api import Segmenter
+    from biounet.core.recipe import parse_recipe
+    from biounet.files import find_pairs
+    from biounet.training import load_cases, train
+
     recipe = parse_recipe(
         {
             "network": {"widths": [8, 12, 16]},
@@ -121,8 +121,11 @@ def segmenter(cell_folder: Path) -> Segmenter:
 
 
 @pytest.fixture(scope="session")
-def untrained() -> Model:
+def untrained() -> "Model":
     """A model of random weights: what it finds is nonsense, but always the same, and there at once."""
+    from biounet.core.recipe import parse_recipe
+    from biounet.network import Card, Model, build_network, initialise_weights, output_channels
+
     recipe = parse_recipe({"network": {"widths": [4, 4]}, "label": {"min_size": 1}})
     network = build_network(recipe)
     initialise_weights(network, 0)

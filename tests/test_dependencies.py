@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from conftest import ROOT
+from support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FLOORS = {"imagecodecs": (2026, 3, 6), "pillow": (12, 1, 1), "pyarrow": (23, 0, 1)}  # below: known holes in decoders

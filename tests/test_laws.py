@@ -17,7 +17,7 @@ from biounet.evaluation import score_instances
 from biounet.files import find_images, read_volume, write_labels
 from biounet.segmentation import SegmentOptions
 from biounet.training import TrainOptions, make_case, train
-from conftest import discs
+from support.images import discs
 
 TINY = parse_recipe(
     {"network": {"widths": [8, 12]}, "train": {"patch": 32, "batch": 2, "steps_per_epoch": 3, "epochs": 1}}

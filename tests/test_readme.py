@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from biounet.core import sample_folder
-from conftest import ROOT
+from support import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)

@@ -1,10 +1,7 @@
 """What the users of biounet do, from the shell to the files, with the built-in model and the samples."""
 
-import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +11,7 @@ import tifffile
 import biounet
 from biounet.core import sample_folder
 from biounet.evaluation import score_instances
-
-
-def shell(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run biounet as a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", "from biounet.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+from support.commands import read_rows, run_biounet
 
 
 @pytest.fixture
@@ -36,15 +23,15 @@ def samples(tmp_path: Path) -> Path:
 
 
 def test_lab_scientist_counts_a_folder_of_images(samples):
-    done = shell(samples, "segment", "images", "-o", "out")
+    done = run_biounet(samples, "segment", "images", "-o", "out")
     assert (done.returncode, done.stderr) == (0, "")
     expected = json.loads((sample_folder() / "expected.json").read_text())
-    counts = rows_of(samples / "out" / "counts.csv")
+    counts = read_rows(samples / "out" / "counts.csv")
     assert {row["image"] for row in counts} == set(expected)
     for row in counts:
         truth = expected[row["image"]]
         assert abs(int(row["count"]) - truth["count"]) <= truth["tolerance"], row["image"]
-        cells = rows_of(samples / "out" / row["image"].replace(".tif", "_objects.csv"))
+        cells = read_rows(samples / "out" / row["image"].replace(".tif", "_objects.csv"))
         assert len(cells) == int(row["count"])
         assert {"label", "area_um2", "centroid_y_um", "confidence"} <= cells[0].keys()
     with tifffile.TiffFile(samples / "out" / "nuclei_labels.tif") as tif:
@@ -65,9 +52,9 @@ def test_lab_scientist_teaches_the_model_with_one_outlined_window(samples):
     shutil.copy(samples / "images" / "crowded.tif", samples / "few")
     recipe = samples / "mine.toml"
     recipe.write_text("[train]\nsteps_per_epoch = 10\nrate = 1e-3\nbatch = 2\n")
-    assert shell(samples, "check", "few", "mine").returncode == 0
+    assert run_biounet(samples, "check", "few", "mine").returncode == 0
     options = ["--images", "few", "--labels", "mine", "--from", "nuclei", "--epochs", "2", "-o", "m.safetensors"]
-    done = shell(samples, "train", str(recipe), *options)
+    done = run_biounet(samples, "train", str(recipe), *options)
     assert done.returncode == 0, done.stderr
     image = samples / "images" / "crowded.tif"
     before, after = (biounet.load(name).segment(image) for name in ("nuclei", samples / "m.safetensors"))
@@ -79,7 +66,7 @@ def test_lab_scientist_teaches_the_model_with_one_outlined_window(samples):
 
 def test_batch_operator_can_believe_the_exit_code(samples):
     (samples / "images" / "broken.tif").write_bytes((samples / "images" / "dim.tif").read_bytes()[:3000])
-    first = shell(samples, "segment", "images", "-o", "out", "--json", "--jobs", "2")
+    first = run_biounet(samples, "segment", "images", "-o", "out", "--json", "--jobs", "2")
     assert first.returncode == 3
     assert len(first.stderr.splitlines()) == 1
     assert first.stderr.startswith("ERROR broken.tif: ")
@@ -87,22 +74,22 @@ def test_batch_operator_can_believe_the_exit_code(samples):
     assert len(rows) == 5
     assert rows["broken.tif"]["count"] is None
     assert not list((samples / "out").glob("broken*"))
-    assert len(first.stdout.splitlines()) == len(rows_of(samples / "out" / "counts.csv"))
+    assert len(first.stdout.splitlines()) == len(read_rows(samples / "out" / "counts.csv"))
     results = {p.name: p.read_bytes() for p in (samples / "out").glob("*_*")}
     (samples / "images" / "broken.tif").unlink()
     (samples / "out" / "dim_labels.tif").unlink()
-    again = shell(samples, "segment", "images", "-o", "out", "--quiet", "--jobs", "1")
+    again = run_biounet(samples, "segment", "images", "-o", "out", "--quiet", "--jobs", "1")
     assert (again.returncode, again.stderr) == (0, "")
     assert results == {p.name: p.read_bytes() for p in (samples / "out").glob("*_*")}
-    done = shell(samples, "verify", "out", "--images", "images", "--json")
+    done = run_biounet(samples, "verify", "out", "--images", "images", "--json")
     said = {row["image"]: row["status"] for row in map(json.loads, done.stdout.splitlines())}
     assert said.pop("broken.tif") == "missing"
-    assert said == {row["image"]: "same" for row in rows_of(samples / "out" / "counts.csv")}
+    assert said == {row["image"]: "same" for row in read_rows(samples / "out" / "counts.csv")}
     assert done.returncode == 3
 
 
 def test_the_demo_runs_in_an_empty_folder(tmp_path):
-    done = shell(tmp_path, "demo")
+    done = run_biounet(tmp_path, "demo")
     assert (done.returncode, done.stderr) == (0, "")
     assert [p.name for p in tmp_path.iterdir()] == ["biounet-out"]
     assert "crowded.tif" in done.stdout
@@ -118,11 +105,11 @@ def test_land_cover_is_trained_and_measured_by_the_same_code(tmp_path, shared_da
     recipe = tmp_path / "small.toml"
     text = (Path(biounet.__file__).parent.parent / "pipelines" / "land_cover.toml").read_text()
     recipe.write_text(text.replace("[train]", "[train]\nsteps_per_epoch = 10"))
-    done = shell(tmp_path, "train", str(recipe), *options)
+    done = run_biounet(tmp_path, "train", str(recipe), *options)
     assert done.returncode == 0, done.stderr
-    done = shell(tmp_path, "segment", "images", "-m", "m.safetensors", "-o", "out")
+    done = run_biounet(tmp_path, "segment", "images", "-m", "m.safetensors", "-o", "out")
     assert done.returncode == 0, done.stderr
-    for row in rows_of(tmp_path / "out" / "counts.csv"):
+    for row in read_rows(tmp_path / "out" / "counts.csv"):
         assert row["count"] == ""
-        areas = rows_of(tmp_path / "out" / f"{Path(row['image']).stem}_objects.csv")
+        areas = read_rows(tmp_path / "out" / f"{Path(row['image']).stem}_objects.csv")
         assert sum(float(line["fraction"]) for line in areas) <= 1 + 1e-9

@@ -14,7 +14,7 @@ from biounet.batch import BatchOptions, Row, batch_exit_code, segment_batch
 from biounet.core import LabelSettings, MachineError
 from biounet.files import Readers, find_images, stem_of
 from biounet.segmentation import SegmentOptions
-from conftest import discs
+from support.images import discs
 
 
 @pytest.fixture

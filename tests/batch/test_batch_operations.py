@@ -15,8 +15,6 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_batch_results import everything
-from test_batch_resume import ONE, run, table
 
 from biounet.batch import preview, segment_batch
 from biounet.batch.records import InputFile, in_natural_order, is_same, path_of_record, path_on_record
@@ -24,13 +22,14 @@ from biounet.batch.replay import verify
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files import Reader, Readers, find_images, retry, search_images
 from biounet.reporting import make_folder
-from conftest import discs
+from support.batches import ONE_JOB, all_files, count_rows, segment_folder
+from support.images import discs
 
 
 @pytest.fixture
 def out(few, untrained, tmp_path) -> Path:
     """Folder of the results of three images."""
-    run(few, untrained, tmp_path / "out")
+    segment_folder(few, untrained, tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -39,12 +38,12 @@ def test_a_name_too_long_for_its_results_is_one_failed_row(length, few, untraine
     long = few / f"{'x' * length}.tif"
     long.write_bytes((few / "a.tif").read_bytes())
     for _ in range(2):
-        rows = {row.image: row for row in run(few, untrained, tmp_path / "out")}
+        rows = {row.image: row for row in segment_folder(few, untrained, tmp_path / "out")}
         assert [rows[name].status != "failed" for name in ("a.tif", "b.tif", "deep/c.tif")] == [True] * 3
         row = rows[long.name]
         assert (row.status == "failed") == (length + len("_objects.csv") > 255)
         assert row.status != "failed" or "too long" in row.message
-    assert len(table(tmp_path / "out")) == 5
+    assert len(count_rows(tmp_path / "out")) == 5
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,7 +61,7 @@ def test_a_batch_goes_on_whatever_one_file_is_called(name, few, untrained, tmp_p
     except OSError:  # no file can be called so
         return
     found = find_images([folder])
-    rows = segment_batch(found, untrained, folder / "out", ONE)
+    rows = segment_batch(found, untrained, folder / "out", ONE_JOB)
     with (folder / "out" / "counts.csv").open(encoding="utf-8", newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == sorted(
             (row.image for row in rows), key=in_natural_order
@@ -70,7 +69,7 @@ def test_a_batch_goes_on_whatever_one_file_is_called(name, few, untrained, tmp_p
     assert len(rows) == len(found)
     assert next(row for row in rows if row.image == "plain.tif").status != "failed" or name.lower() == "plain"
     assert {checked.status for checked in verify(folder / "out", untrained)} == {"same"}
-    failed = {one.image for one in preview(found, untrained, ONE) if one.failed}
+    failed = {one.image for one in preview(found, untrained, ONE_JOB) if one.failed}
     assert failed == {row.image for row in rows if row.status == "failed"}
 
 
@@ -94,7 +93,7 @@ def hung(monkeypatch):
 
 def test_a_rerun_is_not_held_up_by_an_image_whose_disk_hangs_meanwhile(few, untrained, tmp_path, hung, monkeypatch):
     (few / "b.tif").rename(few / "later.tif")
-    run(few, untrained, tmp_path / "out")
+    segment_folder(few, untrained, tmp_path / "out")
 
     def never(path):
         raise AssertionError(f"{path} is read in this process")
@@ -105,7 +104,7 @@ def test_a_rerun_is_not_held_up_by_an_image_whose_disk_hangs_meanwhile(few, untr
         monkeypatch.setattr(readers, "hash_file", lambda path, stop=None: Reader(0.5).hash_file(few / "hang.tif", stop))
         (few / "hang.tif").write_bytes((few / "a.tif").read_bytes())
         images = [image for image in find_images([few]) if image.path.name != "hang.tif"]
-        rows = segment_batch(images, untrained, tmp_path / "out", replace(ONE, readers=readers))
+        rows = segment_batch(images, untrained, tmp_path / "out", replace(ONE_JOB, readers=readers))
     assert [row.status == "failed" for row in rows] == [False] * 3
 
 
@@ -121,7 +120,7 @@ def test_a_file_that_cannot_be_hashed_is_not_the_same(few):
 
 def test_a_dry_run_goes_on_behind_an_image_whose_disk_hangs(few, untrained, hung):
     (few / "hang.tif").write_bytes((few / "a.tif").read_bytes())
-    seen = {one.image: one for one in preview(find_images([few]), untrained, ONE)}
+    seen = {one.image: one for one in preview(find_images([few]), untrained, ONE_JOB)}
     assert [name for name, one in seen.items() if one.failed] == ["hang.tif"]
     assert "could not be read in" in seen["hang.tif"].message
     assert seen["a.tif"].axes.startswith("YX")
@@ -157,10 +156,10 @@ def test_the_first_bytes_and_their_errors_are_those_of_open(tmp_path):
 
 
 def test_a_user_without_a_home_gets_the_same_results(few, untrained, tmp_path, monkeypatch):
-    run(few, untrained, tmp_path / "with")
+    segment_folder(few, untrained, tmp_path / "with")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])  # as in a container that runs as `--user 12345`
-    rows = run(few, untrained, tmp_path / "out")
+    rows = segment_folder(few, untrained, tmp_path / "out")
     assert all(row.status != "failed" for row in rows)
     assert {checked.status for checked in verify(tmp_path / "out", untrained)} == {"same"}
     path = Path("/data/x.tif")
@@ -197,10 +196,10 @@ def test_a_place_that_is_no_folder_is_named_for_what_it_is(tmp_path, deep):
 def test_a_table_with_a_column_of_somebodys_own_is_not_overwritten(few, untrained, out):
     lines = (out / "counts.csv").read_text().splitlines()
     (out / "counts.csv").write_text("".join(f"{line},{'group' if not n else 'A'}\n" for n, line in enumerate(lines)))
-    before = everything(out)
+    before = all_files(out)
     with pytest.raises(SettingsError, match=r"counts\.csv is there and was not written by biounet"):
-        run(few, untrained, out)
-    assert everything(out) == before
+        segment_folder(few, untrained, out)
+    assert all_files(out) == before
 
 
 def test_verify_sees_a_report_about_which_nothing_is_on_record(untrained, out):
@@ -211,7 +210,7 @@ def test_verify_sees_a_report_about_which_nothing_is_on_record(untrained, out):
 
 
 def test_what_an_overwriting_subset_leaves_behind_is_said(few, untrained, out, caplog):
-    options = replace(ONE, overlay=False, overwrite=True)
+    options = replace(ONE_JOB, overlay=False, overwrite=True)
     with caplog.at_level(logging.WARNING):
         segment_batch(find_images([few / "a.tif"]), untrained, out, options)
     assert (
@@ -223,19 +222,19 @@ def test_what_an_overwriting_subset_leaves_behind_is_said(few, untrained, out, c
 def test_a_subset_says_which_images_it_takes_from_the_table_since_files_of_theirs_are_gone(few, untrained, out, caplog):
     (out / "b_labels.tif").unlink()
     with caplog.at_level(logging.WARNING):
-        segment_batch(find_images([few / "a.tif"]), untrained, out, ONE)
+        segment_batch(find_images([few / "a.tif"]), untrained, out, ONE_JOB)
     assert "not all there: b.tif" in caplog.text
 
 
 def test_an_image_that_failed_and_went_keeps_its_row_while_results_of_it_are_there(few, untrained, out):
     (few / "b.tif").write_text("junk")
-    run(few, untrained, out)
+    segment_folder(few, untrained, out)
     (few / "b.tif").unlink()
-    run(few, untrained, out)
-    assert [row[0] for row in table(out)[1:]] == ["a.tif", "b.tif", "deep/c.tif"]
-    assert table(out)[2][1] == "failed"
+    segment_folder(few, untrained, out)
+    assert [row[0] for row in count_rows(out)[1:]] == ["a.tif", "b.tif", "deep/c.tif"]
+    assert count_rows(out)[2][1] == "failed"
     assert "b.tif" in {checked.image for checked in verify(out, untrained) if checked.status != "same"}
     for path in out.glob("b_*"):
         path.unlink()
-    run(few, untrained, out)
-    assert [row[0] for row in table(out)[1:]] == ["a.tif", "deep/c.tif"]
+    segment_folder(few, untrained, out)
+    assert [row[0] for row in count_rows(out)[1:]] == ["a.tif", "deep/c.tif"]

@@ -14,12 +14,10 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from test_batch_resume import OUR_OWN, results, run, table
-from write_faults import fail_at_write
 
 import biounet.batch.manifest
 import biounet.files.atomic
-from biounet.batch import BatchOptions, batch_exit_code, segment_batch
+from biounet.batch import batch_exit_code, segment_batch
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.ownership import Ownership
@@ -28,16 +26,17 @@ from biounet.core import MachineError, SettingsError
 from biounet.files import atomic_group, find_images
 from biounet.network import Model
 from biounet.segmentation import SegmentOptions
-from conftest import discs
+from support.batches import ONE_JOB, OUR_OWN, all_files, count_rows, result_files, segment_folder
+from support.images import discs
+from support.write_faults import fail_at_write
 
-ONE = BatchOptions(jobs=1)
-WIDE = replace(ONE, segment=SegmentOptions(diameter=40))
+WIDE = replace(ONE_JOB, segment=SegmentOptions(diameter=40))
 
 
 @pytest.fixture
 def out(few, untrained, tmp_path) -> Path:
     """Folder of the results of three images."""
-    run(few, untrained, tmp_path / "out")
+    segment_folder(few, untrained, tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -47,72 +46,68 @@ def other(untrained) -> Model:
     return replace(untrained, file="0" * 64)
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def test_another_model_or_other_settings_are_refused_and_nothing_is_touched(few, untrained, other, out):
-    before = everything(out)
+    before = all_files(out)
     with pytest.raises(SettingsError, match=r"holds results of another model \(.*\) \(hint: .* --overwrite"):
-        run(few, other, out)
+        segment_folder(few, other, out)
     with pytest.raises(SettingsError, match=r"other settings \(diameter none, now 40\)"):
-        run(few, untrained, out, WIDE)
-    assert everything(out) == before
+        segment_folder(few, untrained, out, WIDE)
+    assert all_files(out) == before
     (out / ".claims").write_bytes(b"")  # as versions before left it
-    for model, options in ((other, ONE), (untrained, WIDE)):
+    for model, options in ((other, ONE_JOB), (untrained, WIDE)):
         with pytest.raises(SettingsError, match="holds results of"):
-            run(few, model, out, options)
-    assert results(out).items() <= before.items()
+            segment_folder(few, model, out, options)
+    assert result_files(out).items() <= before.items()
 
 
 def test_on_request_new_results_take_the_place_of_old_ones(few, untrained, out, tmp_path):
     larger = untrained.card.label.model_copy(update={"min_size": 10_000})
-    options, before = replace(ONE, segment=SegmentOptions(label=larger)), results(out)
-    run(few, untrained, out, replace(options, overwrite=True))
-    run(few, untrained, tmp_path / "fresh", options)
-    assert results(out) == results(tmp_path / "fresh") != before
-    assert table(out) == table(tmp_path / "fresh")
-    run(few, untrained, out, options)  # it is its folder now
+    options, before = replace(ONE_JOB, segment=SegmentOptions(label=larger)), result_files(out)
+    segment_folder(few, untrained, out, replace(options, overwrite=True))
+    segment_folder(few, untrained, tmp_path / "fresh", options)
+    assert result_files(out) == result_files(tmp_path / "fresh") != before
+    assert count_rows(out) == count_rows(tmp_path / "fresh")
+    segment_folder(few, untrained, out, options)  # it is its folder now
     with pytest.raises(SettingsError):
-        run(few, untrained, out)
+        segment_folder(few, untrained, out)
 
 
 def test_where_nothing_new_comes_out_the_old_stays(few, untrained, out, monkeypatch):
-    before = results(out)
+    before = result_files(out)
 
     def fail(*_):
         raise RuntimeError("no")
 
     monkeypatch.setattr("biounet.batch.process_image._segment", fail)
-    rows = run(few, untrained, out, replace(WIDE, overwrite=True))
+    rows = segment_folder(few, untrained, out, replace(WIDE, overwrite=True))
     assert batch_exit_code(rows) == 4
-    assert results(out) == before
+    assert result_files(out) == before
 
 
 def test_a_folder_in_which_nothing_succeeded_is_free(few, untrained, other, tmp_path):
     good = {path: path.read_bytes() for path in few.rglob("*.tif")}
     for path in good:
         path.write_bytes(b"")
-    run(few, other, tmp_path / "out")
+    segment_folder(few, other, tmp_path / "out")
     for path, content in good.items():
         path.write_bytes(content)
-    assert batch_exit_code(run(few, untrained, tmp_path / "out")) == 0
+    assert batch_exit_code(segment_folder(few, untrained, tmp_path / "out")) == 0
 
 
 def test_a_process_at_work_keeps_others_out_even_before_its_first_result(few, untrained, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    code = "import sys; from pathlib import Path; from biounet.batch.locks import Claims\n"
-    code += f"claims = Claims(Path({str(out)!r}))\n"
+    code = "import sys; from pathlib import Path; from biounet.batch.locks import Locks\n"
+    code += f"claims = Locks(Path({str(out)!r}))\n"
     code += f"claims.note({json.dumps({'owner': {'model': 'x', 'settings': {}}})!r})\n"
     code += "claims.join(alone=False); print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
         peer.stdout.readline()
         for overwrite in (False, True):
             with pytest.raises(SettingsError, match="another process is at work here with another model"):
-                run(few, untrained, out, replace(ONE, overwrite=overwrite))
+                segment_folder(few, untrained, out, replace(ONE_JOB, overwrite=overwrite))
         peer.communicate()
-    assert batch_exit_code(run(few, untrained, out)) == 0
+    assert batch_exit_code(segment_folder(few, untrained, out)) == 0
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -122,14 +117,14 @@ def test_what_somebody_put_there_is_one_failed_row(name, overwrite, few, untrain
     (out / "deep").mkdir(parents=True)
     (out / name).write_text("mine")
     for _ in range(2):
-        rows = run(few, untrained, out, replace(ONE, overwrite=overwrite))
+        rows = segment_folder(few, untrained, out, replace(ONE_JOB, overwrite=overwrite))
         assert [row.status == "failed" for row in rows] == [
             row.image == f"{name[:-4].split('_')[0]}.tif" for row in rows
         ]
         assert "not written by biounet" in next(row.message for row in rows if row.status == "failed")
         assert (out / name).read_text() == "mine"
     (out / name).unlink()
-    assert batch_exit_code(run(few, untrained, out)) == 0
+    assert batch_exit_code(segment_folder(few, untrained, out)) == 0
 
 
 def test_what_was_there_before_a_kill_is_still_somebody_elses(few, untrained, tmp_path):
@@ -140,20 +135,20 @@ def test_what_was_there_before_a_kill_is_still_somebody_elses(few, untrained, tm
     with Locks(out) as claims:
         kept = Ownership(out, claims, Manifest(out)).begin(image)
     assert kept == {out / "a_labels.tif"}
-    assert [row.status == "failed" for row in run(few, untrained, out)] == [True, False, False]
+    assert [row.status == "failed" for row in segment_folder(few, untrained, out)] == [True, False, False]
     assert (out / "a_labels.tif").read_text() == "mine"
 
 
 def test_a_label_image_that_somebody_corrected_is_replaced_on_request_only(few, untrained, out, tmp_path):
-    whole = results(out)
+    whole = result_files(out)
     tifffile.imwrite(out / "b_labels.tif", discs((40, 48), 4, 9)[1])
     corrected = (out / "b_labels.tif").read_bytes()
-    rows = run(few, untrained, out)
+    rows = segment_folder(few, untrained, out)
     assert [row.status == "failed" for row in rows] == [False, True, False]
     assert "changed since" in rows[1].message
     assert (out / "b_labels.tif").read_bytes() == corrected
-    run(few, untrained, out, replace(ONE, overwrite=True))
-    assert results(out) == whole
+    segment_folder(few, untrained, out, replace(ONE_JOB, overwrite=True))
+    assert result_files(out) == whole
 
 
 @pytest.mark.parametrize("name", ["counts.csv", "run.json", "report.html", "manifest.jsonl"])
@@ -163,49 +158,49 @@ def test_somebodys_tables_are_refused_before_any_work(name, few, untrained, tmp_
     (out / name).write_text("{}\nmine")
     for overwrite in (False, True):
         with pytest.raises(SettingsError, match=f"out: {name} is there and was not written by biounet"):
-            run(few, untrained, out, replace(ONE, overwrite=overwrite))
-    assert everything(out) == {name: b"{}\nmine"}
+            segment_folder(few, untrained, out, replace(ONE_JOB, overwrite=overwrite))
+    assert all_files(out) == {name: b"{}\nmine"}
 
 
 def test_images_of_one_name_from_elsewhere_do_not_take_the_place_of_results(few, untrained, out, tmp_path):
     shutil.copytree(few, tmp_path / "plate2")
-    run(tmp_path / "plate2", untrained, out)  # the same content gives the same results
+    segment_folder(tmp_path / "plate2", untrained, out)  # the same content gives the same results
     tifffile.imwrite(tmp_path / "plate2" / "a.tif", discs((40, 48), 4, 9)[0])
-    before = everything(out)
+    before = all_files(out)
     with pytest.raises(SettingsError, match=r"other images of these names: .*in/a\.tif"):
-        run(tmp_path / "plate2", untrained, out)
-    assert everything(out) == before
+        segment_folder(tmp_path / "plate2", untrained, out)
+    assert all_files(out) == before
     shutil.rmtree(few)  # they were moved, and then one was changed
-    assert batch_exit_code(run(tmp_path / "plate2", untrained, out)) == 0
+    assert batch_exit_code(segment_folder(tmp_path / "plate2", untrained, out)) == 0
 
 
 def test_a_part_of_the_images_leaves_the_rows_of_the_others(few, untrained, out):
-    before = table(out)
-    rows = run(few / "b.tif", untrained, out)
+    before = count_rows(out)
+    rows = segment_folder(few / "b.tif", untrained, out)
     assert [row.image for row in rows] == ["b.tif"]
-    assert table(out) == before
+    assert count_rows(out) == before
 
 
 def test_a_row_of_a_failed_image_goes_with_the_image(few, untrained, tmp_path):
     (few / "z.tif").write_bytes(b"")
     (few / "y.tif").symlink_to("nowhere")
-    run(few, untrained, tmp_path / "out")
-    run(few / "a.tif", untrained, tmp_path / "out")
-    assert [row[0] for row in table(tmp_path / "out")[1:]] == ["a.tif", "b.tif", "deep/c.tif", "y.tif", "z.tif"]
+    segment_folder(few, untrained, tmp_path / "out")
+    segment_folder(few / "a.tif", untrained, tmp_path / "out")
+    assert [row[0] for row in count_rows(tmp_path / "out")[1:]] == ["a.tif", "b.tif", "deep/c.tif", "y.tif", "z.tif"]
     (few / "z.tif").unlink()
     (few / "y.tif").unlink()
-    run(few / "a.tif", untrained, tmp_path / "out")
-    assert [row[0] for row in table(tmp_path / "out")[1:]] == ["a.tif", "b.tif", "deep/c.tif"]
+    segment_folder(few / "a.tif", untrained, tmp_path / "out")
+    assert [row[0] for row in count_rows(tmp_path / "out")[1:]] == ["a.tif", "b.tif", "deep/c.tif"]
 
 
 def test_a_count_that_is_made_up_is_found_out(few, untrained, out):
-    before, manifest = table(out), out / "manifest.jsonl"
+    before, manifest = count_rows(out), out / "manifest.jsonl"
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     for change in (["count"], ["count", "sizes"]):
         forged = lines[0] | {"count": 2} | ({"sizes": ["area_um2", [1, 2]]} if "sizes" in change else {})
         manifest.write_text("".join(f"{json.dumps(line)}\n" for line in (forged, *lines[1:])))
-        run(few, untrained, out)
-        assert table(out) == before
+        segment_folder(few, untrained, out)
+        assert count_rows(out) == before
 
 
 def test_a_forged_manifest_costs_no_file(few, untrained, out):
@@ -214,13 +209,13 @@ def test_a_forged_manifest_costs_no_file(few, untrained, out):
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     lines[0]["outputs"] |= {"notes.txt": "0", "b_labels.tif": "0"}
     manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    before = results(out)
-    run(few, untrained, out)
-    assert results(out) == before
+    before = result_files(out)
+    segment_folder(few, untrained, out)
+    assert result_files(out) == before
 
 
 def test_a_folder_that_is_removed_meanwhile_is_an_error_and_the_same_call_completes(few, untrained, out, tmp_path):
-    whole = results(out)
+    whole = result_files(out)
     for again in range(3):
         gone = tmp_path / f"out{again}"
 
@@ -229,9 +224,9 @@ def test_a_folder_that_is_removed_meanwhile_is_an_error_and_the_same_call_comple
                 shutil.rmtree(folder)
 
         with pytest.raises(MachineError, match="was removed while the batch ran"):
-            segment_batch(find_images([few]), untrained, gone, ONE, remove)
-        run(few, untrained, gone)
-        assert results(gone) == whole
+            segment_batch(find_images([few]), untrained, gone, ONE_JOB, remove)
+        segment_folder(few, untrained, gone)
+        assert result_files(gone) == whole
 
 
 def test_a_single_output_that_is_removed_meanwhile_is_an_error(few, untrained, tmp_path):
@@ -239,23 +234,23 @@ def test_a_single_output_that_is_removed_meanwhile_is_an_error(few, untrained, t
         (tmp_path / "out" / "a_labels.tif").unlink(missing_ok=True)
 
     with pytest.raises(MachineError, match="makes again what is lost"):
-        segment_batch(find_images([few]), untrained, tmp_path / "out", ONE, remove)
+        segment_batch(find_images([few]), untrained, tmp_path / "out", ONE_JOB, remove)
     assert not (tmp_path / "out" / "counts.csv").exists()
 
 
 def test_an_image_that_comes_in_between_two_shards_is_done_by_the_last(few, untrained, tmp_path):
     out = tmp_path / "out"
-    parts = [replace(ONE, shard=(number, 3)) for number in (3, 1, 2)]
-    run(few, untrained, out, parts[0])
+    parts = [replace(ONE_JOB, shard=(number, 3)) for number in (3, 1, 2)]
+    segment_folder(few, untrained, out, parts[0])
     late = next(f"{number}.tif" for number in range(99) if is_in_shard(f"{number}.tif", (3, 3)))
     tifffile.imwrite(few / late, discs((40, 48), 4, 7)[0])
-    rows = [[row.image for row in run(few, untrained, out, part)] for part in parts[1:]]
+    rows = [[row.image for row in segment_folder(few, untrained, out, part)] for part in parts[1:]]
     assert rows == [[], [late, "a.tif"]]
-    assert len(table(out)) == 5
+    assert len(count_rows(out)) == 5
 
 
 def test_a_shard_says_what_is_left_to_others(few, untrained, tmp_path, caplog):
-    run(few, untrained, tmp_path / "out", replace(ONE, shard=(1, 3)))
+    segment_folder(few, untrained, tmp_path / "out", replace(ONE_JOB, shard=(1, 3)))
     assert "3 of 3 images have no result yet: they belong to other shards" in caplog.messages
 
 
@@ -269,9 +264,9 @@ def test_a_shard_reads_no_output_of_others(few, untrained, out, monkeypatch):
     seen = []
     really = biounet.batch.manifest.hash_file
     monkeypatch.setattr(biounet.batch.manifest, "hash_file", lambda path: seen.append(path) or really(path))
-    run(few, untrained, out, replace(ONE, shard=(1, 3)))
+    segment_folder(few, untrained, out, replace(ONE_JOB, shard=(1, 3)))
     assert seen == []
-    run(few, untrained, out, replace(ONE, shard=(2, 3)))
+    segment_folder(few, untrained, out, replace(ONE_JOB, shard=(2, 3)))
     assert {path.name[:2] for path in seen} == {"a_"}
 
 
@@ -287,9 +282,9 @@ def test_an_escaped_name_is_text_and_gives_back_the_name(name):
 def test_names_that_look_equal_when_escaped_stay_two(few, untrained, tmp_path):
     for name in (b"\xff.tif", rb"\udcff.tif"):
         shutil.copy(few / "a.tif", os.path.join(os.fsencode(few), name))  # noqa: PTH118 - bytes
-    rows = run(few, untrained, tmp_path / "out")
+    rows = segment_folder(few, untrained, tmp_path / "out")
     assert len(rows) == len({row.image for row in rows}) == 5
-    assert len(table(tmp_path / "out")) == 6
+    assert len(count_rows(tmp_path / "out")) == 6
 
 
 @pytest.mark.parametrize("number", [22, 84])  # EINVAL, EILSEQ
@@ -304,20 +299,20 @@ def test_a_name_that_the_drive_refuses_is_one_failed_row(number, few, untrained,
 
     for module in ("atomic", "write"):
         monkeypatch.setattr(f"biounet.files.{module}.atomic_path", refuse)
-    rows = run(few, untrained, tmp_path / "out")
+    rows = segment_folder(few, untrained, tmp_path / "out")
     assert [row.status == "failed" for row in rows] == [False, True, False]
     assert "rename the image" in rows[1].message
 
 
 def test_a_full_disk_leaves_the_old_result_whole(few, untrained, out, monkeypatch):
-    before = results(out)
+    before = result_files(out)
     for number in range(1, 7):
         tifffile.imwrite(few / "a.tif", discs((40, 48), 4, 9)[0])
         with monkeypatch.context() as disk:
             fail_at_write(number, patch=disk.setattr)
             with pytest.raises(MachineError):
-                run(few / "a.tif", untrained, out)
-        now = results(out)
+                segment_folder(few / "a.tif", untrained, out)
+        now = result_files(out)
         assert now.keys() == before.keys()
         if number <= 4:  # the content of three files, and the first that takes its place
             assert now == before
@@ -335,16 +330,16 @@ def test_files_that_belong_together_appear_together(tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         write(lambda: 1 / 0)
-    assert everything(tmp_path) == {"b": b"old"}
+    assert all_files(tmp_path) == {"b": b"old"}
     write(lambda: seen.update((tmp_path / name).read_text() for name in "b"))
     assert seen == {"old"}
-    assert everything(tmp_path) == {"a": b"new", "b": b"new"}
+    assert all_files(tmp_path) == {"a": b"new", "b": b"new"}
 
 
 def test_what_is_waited_for_is_said(untrained, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("biounet.batch.locks._SAID_AFTER", 0.2)
-    code = "import sys; from pathlib import Path; from biounet.batch.locks import Claims\n"
-    code += f"claims = Claims(Path({str(tmp_path)!r})); claims.take('x.tif'); claims.take('\\0counts')\n"
+    code = "import sys; from pathlib import Path; from biounet.batch.locks import Locks\n"
+    code += f"claims = Locks(Path({str(tmp_path)!r})); claims.take('x.tif'); claims.take('\\0counts')\n"
     code += "print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
         peer.stdout.readline()
@@ -357,6 +352,6 @@ def test_what_is_waited_for_is_said(untrained, tmp_path, monkeypatch, caplog):
 
 
 def test_the_settings_of_a_folder_are_those_of_its_records(untrained, out):
-    settings = hash_settings(settings_of(untrained, ONE))
+    settings = hash_settings(settings_of(untrained, ONE_JOB))
     assert {record.settings for record in Manifest(out).records.values()} == {settings}
     assert {path.name for path in out.iterdir() if path.is_file()} >= OUR_OWN

@@ -5,40 +5,22 @@ import itertools
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tifffile
-import write_faults
-from write_faults import fail_at_write
 
 import biounet.batch.runner
-from biounet.batch import BatchOptions, batch_exit_code, segment_batch
+from biounet.batch import BatchOptions, batch_exit_code
 from biounet.batch.manifest import Manifest
 from biounet.core import MachineError
-from biounet.files import find_images, temporary_prefix
+from biounet.files import temporary_prefix
 from biounet.network import save_model
-from conftest import discs
+from support import ROOT
+from support.batches import count_rows, result_files, segment_folder
+from support.images import discs
+from support.write_faults import fail_at_write
 
-ONE = BatchOptions(jobs=1)
 THREE = [BatchOptions(jobs=1, shard=(number, 3)) for number in (1, 2, 3)]
-TABLES = {"counts.csv", "run.json", "report.html"}  # these state times
-OUR_OWN = TABLES | {"manifest.jsonl", ".claims"}
-
-
-def run(folder, model, out, options=ONE):
-    return segment_batch(find_images([folder]), model, out, options)
-
-
-def results(out: Path) -> dict[str, bytes]:
-    files = [path for path in out.rglob("*") if path.is_file() and path.name not in OUR_OWN]
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
-
-
-def table(out: Path) -> list[tuple[str, ...]]:
-    """Rows of counts.csv without the seconds."""
-    rows = [line.split(",") for line in (out / "counts.csv").read_text().splitlines()]
-    return [(*row[:3], *row[4:]) for row in rows]
 
 
 @pytest.fixture
@@ -56,10 +38,10 @@ def worked(monkeypatch) -> list[str]:
 
 
 def test_what_is_done_is_not_done_again(few, untrained, tmp_path, worked):
-    first = run(few, untrained, tmp_path / "out")
+    first = segment_folder(few, untrained, tmp_path / "out")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "run.json"]
     before = {path: path.read_bytes() for path in files}
-    again = run(few, untrained, tmp_path / "out", BatchOptions(jobs=2))
+    again = segment_folder(few, untrained, tmp_path / "out", BatchOptions(jobs=2))
     assert worked == ["a.tif", "b.tif", "deep/c.tif"]
     assert first == again
     assert before == {path: path.read_bytes() for path in before}
@@ -88,21 +70,21 @@ def tear_record(few, out):
 
 @pytest.mark.parametrize("change", [spoil_input, touch_input, spoil_output, remove_output, tear_record])
 def test_what_changed_is_done_again_and_nothing_else(change, few, untrained, tmp_path, worked):
-    run(few, untrained, tmp_path / "out")
+    segment_folder(few, untrained, tmp_path / "out")
     change(few, tmp_path / "out")
     worked.clear()
-    run(few, untrained, tmp_path / "out")
+    segment_folder(few, untrained, tmp_path / "out")
     assert worked == ([] if change is touch_input else ["b.tif"])
-    run(few, untrained, tmp_path / "fresh")
-    assert results(tmp_path / "out") == results(tmp_path / "fresh")
-    assert table(tmp_path / "out") == table(tmp_path / "fresh")
+    segment_folder(few, untrained, tmp_path / "fresh")
+    assert result_files(tmp_path / "out") == result_files(tmp_path / "fresh")
+    assert count_rows(tmp_path / "out") == count_rows(tmp_path / "fresh")
 
 
 def test_the_number_of_jobs_is_no_other_setting_and_those_replace_results_on_request_only(
     few, untrained, tmp_path, worked
 ):
     for options in (BatchOptions(jobs=1), BatchOptions(jobs=2), BatchOptions(jobs=1, overlay=False, overwrite=True)):
-        run(few, untrained, tmp_path / "out", options)
+        segment_folder(few, untrained, tmp_path / "out", options)
     assert len(worked) == 6
     assert not list((tmp_path / "out").rglob("*_overlay.png"))
     assert not (tmp_path / "out" / "report.html").exists()
@@ -111,20 +93,25 @@ def test_the_number_of_jobs_is_no_other_setting_and_those_replace_results_on_req
 def test_what_failed_is_tried_again(few, untrained, tmp_path, worked):
     good = (few / "b.tif").read_bytes()
     (few / "b.tif").write_bytes(good[:100])
-    assert batch_exit_code(run(few, untrained, tmp_path / "out")) == 3
+    assert batch_exit_code(segment_folder(few, untrained, tmp_path / "out")) == 3
     (few / "b.tif").write_bytes(good)
     worked.clear()
-    assert batch_exit_code(run(few, untrained, tmp_path / "out")) == 0
+    assert batch_exit_code(segment_folder(few, untrained, tmp_path / "out")) == 0
     assert worked == ["b.tif"]
 
 
 def test_an_input_that_fails_now_leaves_what_was_there_and_says_so(few, untrained, tmp_path):
-    run(few, untrained, tmp_path / "out")
-    before = results(tmp_path / "out")
+    segment_folder(few, untrained, tmp_path / "out")
+    before = result_files(tmp_path / "out")
     (few / "b.tif").write_bytes(b"")
-    run(few, untrained, tmp_path / "out")
-    assert results(tmp_path / "out") == before
-    assert table(tmp_path / "out")[2] == ("b.tif", "failed", "", "empty file; what an earlier run gave is still there")
+    segment_folder(few, untrained, tmp_path / "out")
+    assert result_files(tmp_path / "out") == before
+    assert count_rows(tmp_path / "out")[2] == (
+        "b.tif",
+        "failed",
+        "",
+        "empty file; what an earlier run gave is still there",
+    )
 
 
 def test_what_a_killed_process_left_is_removed(few, untrained, tmp_path):
@@ -135,23 +122,23 @@ def test_what_a_killed_process_left_is_removed(few, untrained, tmp_path):
     mine = out / ".mine.part"
     for path in (*left, mine):
         path.write_text("half")
-    run(few, untrained, out)
+    segment_folder(few, untrained, out)
     assert [path.exists() for path in (*left, mine)] == [False, False, True]
 
 
 def test_each_shard_does_its_part_and_the_last_table_holds_all(few, untrained, tmp_path, worked):
-    parts = [[row.image for row in run(few, untrained, tmp_path / "out", shard)] for shard in THREE]
+    parts = [[row.image for row in segment_folder(few, untrained, tmp_path / "out", shard)] for shard in THREE]
     assert worked == ["a.tif", "b.tif", "deep/c.tif"]
     assert parts == [[], ["a.tif"], ["b.tif", "deep/c.tif"]]
-    assert [row[0] for row in table(tmp_path / "out")] == ["image", "a.tif", "b.tif", "deep/c.tif"]
+    assert [row[0] for row in count_rows(tmp_path / "out")] == ["image", "a.tif", "b.tif", "deep/c.tif"]
 
 
 def test_fail_fast_stops_at_the_first_failure(few, untrained, tmp_path, worked):
     (few / "b.tif").write_bytes(b"")
-    rows = run(few, untrained, tmp_path / "out", BatchOptions(jobs=1, fail_fast=True))
+    rows = segment_folder(few, untrained, tmp_path / "out", BatchOptions(jobs=1, fail_fast=True))
     assert worked == ["a.tif", "b.tif"]
     assert batch_exit_code(rows) == 3
-    assert [row[:2] for row in table(tmp_path / "out")[1:]] == [("a.tif", "ok"), ("b.tif", "failed")]
+    assert [row[:2] for row in count_rows(tmp_path / "out")[1:]] == [("a.tif", "ok"), ("b.tif", "failed")]
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
@@ -161,31 +148,31 @@ def test_a_name_that_is_no_text_is_escaped_and_done_once(few, untrained, tmp_pat
     (few / "b.tif").write_bytes(b"")
     (few / "b.tif").rename(few / f"{name}2.tif")
     for _ in range(2):
-        rows = run(few, untrained, tmp_path / "out")
+        rows = segment_folder(few, untrained, tmp_path / "out")
     assert [row.status == "failed" for row in rows] == [False, True, False]
     assert len(worked) == 4  # the one that failed twice
     assert (tmp_path / "out" / f"{name}_labels.tif").exists()
-    assert [row[0] for row in table(tmp_path / "out")[2:]] == ["\\udcff\\udce92.tif", "\\udcff\\udce9.tif"]
+    assert [row[0] for row in count_rows(tmp_path / "out")[2:]] == ["\\udcff\\udce92.tif", "\\udcff\\udce9.tif"]
 
 
 def test_a_disk_that_is_full_at_any_write_costs_nothing_that_was_done(few, untrained, tmp_path, monkeypatch):
-    run(few, untrained, tmp_path / "whole")
-    whole = results(tmp_path / "whole")
+    segment_folder(few, untrained, tmp_path / "whole")
+    whole = result_files(tmp_path / "whole")
     for number in itertools.count(1):
         out = tmp_path / f"out{number}"
         with monkeypatch.context() as disk:
             fail_at_write(number, patch=disk.setattr)
             try:
-                run(few, untrained, out)
+                segment_folder(few, untrained, out)
             except MachineError as error:
                 message = str(error)
             else:
                 break
         assert os.strerror(errno.ENOSPC) in message
-        assert results(out).items() <= whole.items()  # no half file, and no temporary one
-        run(few, untrained, out)
-        assert results(out) == whole
-        assert table(out) == table(tmp_path / "whole")
+        assert result_files(out).items() <= whole.items()  # no half file, and no temporary one
+        segment_folder(few, untrained, out)
+        assert result_files(out) == whole
+        assert count_rows(out) == count_rows(tmp_path / "whole")
     assert number == 1 + 3 * (3 * 2 + 1) + 3 * 2  # content and name of each file, and a record for each image
 
 
@@ -197,7 +184,7 @@ from biounet.batch import segment_batch
 from biounet.files import find_images
 from biounet.batch import BatchOptions
 from biounet.network import load_model
-from write_faults import fail_at_write
+from support.write_faults import fail_at_write
 torch.set_num_threads(1)
 model, images = load_model(sys.argv[1]), find_images([sys.argv[2]])
 for number in itertools.count(1):
@@ -213,18 +200,18 @@ for number in itertools.count(1):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs to fork")
 def test_a_kill_at_any_write_leaves_no_half_file_and_the_same_call_completes(few, untrained, tmp_path):
-    run(few, untrained, tmp_path / "whole")
-    whole = results(tmp_path / "whole")
+    segment_folder(few, untrained, tmp_path / "whole")
+    whole = result_files(tmp_path / "whole")
     save_model(untrained, tmp_path / "m.safetensors")
     command = [sys.executable, "-c", KILLED, tmp_path / "m.safetensors", few, tmp_path]
-    helpers = os.pathsep.join([str(Path(write_faults.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    helpers = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     subprocess.run([str(part) for part in command], check=True, env={**os.environ, "PYTHONPATH": helpers})
     outs = sorted(tmp_path.glob("out*"))
     assert len(outs) == 1 + 3 * (3 * 2 + 1) + 3 * 2
     for out in outs:
-        left = {name: data for name, data in results(out).items() if not name.endswith(".part")}
+        left = {name: data for name, data in result_files(out).items() if not name.endswith(".part")}
         assert left.items() <= whole.items()
-        run(few, untrained, out)
-        assert results(out) == whole
-        assert table(out) == table(tmp_path / "whole")
+        segment_folder(few, untrained, out)
+        assert result_files(out) == whole
+        assert count_rows(out) == count_rows(tmp_path / "whole")
         assert len(Manifest(out).records) == 3

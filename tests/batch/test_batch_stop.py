@@ -15,7 +15,7 @@ from biounet.batch import BatchOptions, segment_batch
 from biounet.core import Stopped, is_out_of_memory, signal_exit_code
 from biounet.files import find_images
 from biounet.tiling import block_lattice, run_blocks
-from conftest import discs
+from support.images import discs
 
 
 def test_no_block_begins_after_a_stop():

@@ -143,8 +143,8 @@ def test_no_path_leads_out_of_the_folder(tmp_path_factory, parts):
 HOLDER = """
 import sys
 from pathlib import Path
-from biounet.batch.locks import Claims
-with Claims(Path(sys.argv[1])) as claims:
+from biounet.batch.locks import Locks
+with Locks(Path(sys.argv[1])) as claims:
     print(claims.take(sys.argv[2]), flush=True)
     sys.stdin.read()
 """

@@ -14,7 +14,7 @@ from biounet.core import Grid, Volume
 from biounet.files import find_images
 from biounet.network import save_model
 from biounet.segmentation import SegmentOptions, expected_bytes
-from conftest import discs
+from support.images import discs
 
 
 @pytest.fixture

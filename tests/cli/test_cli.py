@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from conftest import ROOT
+from support import ROOT
 
 
 @pytest.fixture(scope="session")

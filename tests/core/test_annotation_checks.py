@@ -15,7 +15,7 @@ from biounet.core import UNLABELLED, Annotation, DataSettings, Grid, InputError,
 from biounet.core.recipe import parse_recipe
 from biounet.files import read_annotation
 from biounet.training import check_data
-from conftest import discs
+from support.images import discs
 
 U = UNLABELLED
 CELLS = DataSettings()

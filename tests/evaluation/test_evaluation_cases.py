@@ -14,7 +14,7 @@ from biounet.core import DataSettings, Grid, InputError
 from biounet.core.recipe import parse_recipe
 from biounet.evaluation import evaluate_folders, score_classes
 from biounet.files import ReadOptions, read_label_kind, read_volume, write_labels
-from conftest import discs
+from support.images import discs
 
 CELLS = DataSettings()
 LESIONS = DataSettings(kind="classes", dims=3, classes=("lesion",))

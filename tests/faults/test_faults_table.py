@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from stated_faults import NOT_STATED, STATED, faults_of
+from support.faults import NOT_STATED, STATED, faults_of
 
 NAMES = [
     name

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from test_nifti import VOLUME, VOXELS, nifti
 
 from biounet.batch import BatchOptions, preview
 from biounet.batch.process_image import own_words
@@ -14,6 +13,7 @@ from biounet.core import InputError, SettingsError
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_images, find_pairs, pair_files, read_volume
 from biounet.training import check_data
+from support.nifti import VOLUME, VOXELS, nifti
 
 MRI = ("t1c", "flair")
 

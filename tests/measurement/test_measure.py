@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from measuring import blobs, label_images, picture, pixels, row, table
 from skimage.measure import regionprops, regionprops_table
 
 from biounet.core import Grid, InputError
 from biounet.measurement import columns_to_csv, measure_classes, measure_columns, moments
 from biounet.measurement.objects import measure_objects
+from support.label_images import blobs, label_images, picture, pixels, row, table
 
 # Column of ours without its unit: name in scikit-image.
 NAMES = {

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from measuring import picture, pixels, table
+
+from support.label_images import picture, pixels, table
 
 
 def test_intensities():

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from measuring import label_images, pixels, table
 from scipy.spatial.transform import Rotation
 from skimage.measure import regionprops_table
 
 from biounet.core import Grid
+from support.label_images import label_images, pixels, table
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (0.5, 0.1, 0.1), (1.0, 1.5, 4.0)]
 

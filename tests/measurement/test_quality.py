@@ -8,7 +8,7 @@ from biounet.api import volume_of_array
 from biounet.core import Grid, NormaliseSettings, Volume
 from biounet.measurement import TrainingData, quality_warnings
 from biounet.preprocessing import distinct_textures, image_statistics, scale_intensities, training_ranges
-from conftest import discs
+from support.images import discs
 
 NOTHING = {"label": np.empty(0, int)}
 

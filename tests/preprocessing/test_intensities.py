@@ -13,7 +13,7 @@ from biounet.preprocessing import offset_from_minimum, scale_intensities
 from biounet.preprocessing.intensities import find_unacquired, lower_spikes, mirror_into, percentiles
 from biounet.preprocessing.normalisation import normalise
 from biounet.reporting import draw_overlay
-from conftest import discs
+from support.images import discs
 
 TYPES = ["u1", "i1", "u2", "i2", ">u2", "u4", "i4", "u8", "i8", "f2", "f4", ">f4", "f8"]
 SETTINGS = NormaliseSettings()

@@ -12,7 +12,7 @@ from biounet.core.recipe import parse_recipe
 from biounet.files import find_images
 from biounet.segmentation import SegmentOptions
 from biounet.training import make_case
-from conftest import discs
+from support.images import discs
 
 FIELD, TRUTH = discs((200, 200), 40, 5)
 

@@ -13,7 +13,7 @@ from biounet.core import InputError, MachineError, ModelError, NormaliseSettings
 from biounet.preprocessing.intensities import percentiles
 from biounet.preprocessing.normalisation import normalise
 from biounet.segmentation import SegmentOptions
-from conftest import discs
+from support.images import discs
 
 
 def test_cells_are_counted_labelled_and_measured(segmenter):

@@ -8,7 +8,7 @@ import biounet
 from biounet.core import InputError, check_classes_present, check_whole_objects, has_whole_object
 from biounet.core.recipe import parse_recipe
 from biounet.training import check_data
-from conftest import discs
+from support.images import discs
 
 TRAIN = {"patch": 64, "batch": 4, "epochs": 3, "steps_per_epoch": 60, "learning_rate": 1e-2, "ema_decay": 0.9}
 SMALL = {"network": {"widths": [8, 12, 16]}, "train": TRAIN}

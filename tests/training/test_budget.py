@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_training import _hash, _recipe
-from test_tune import RECIPE, case_and_maps
 
 from biounet.core import LabelSettings, Stopped, TrainSettings
 from biounet.files import find_pairs
@@ -17,13 +15,14 @@ from biounet.training import Progress, TrainOptions, load_cases, train
 from biounet.training.budget import Budget, Clock, factor_at
 from biounet.training.checkpoint import State, begin, keep, restore
 from biounet.training.tuning import Paces, _try_all, _tune_objects, evenly, seconds_of_end
+from support.trainings import RECIPE, case_and_maps, tiny_recipe, weights_hash
 
 MINUTES = {"minutes": 0.02, "epochs": None}
 
 
 @pytest.fixture(scope="module")
 def cases(cell_folder: Path) -> list:
-    return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), _recipe()))
+    return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), tiny_recipe()))
 
 
 class _Told(Clock):
@@ -105,7 +104,7 @@ def test_the_rate_of_epochs_is_that_of_their_steps():
 
 def test_minutes_end(cases):
     seen: list[Progress] = []
-    model = train(cases[:2], cases[4:], _recipe(train=MINUTES), TrainOptions(report=seen.append))
+    model = train(cases[:2], cases[4:], tiny_recipe(train=MINUTES), TrainOptions(report=seen.append))
     assert seen[-1].step == seen[-1].steps
     assert all(progress.left < np.inf for progress in seen)
     assert model.card.history[-1]["step"] == seen[-1].step
@@ -119,7 +118,7 @@ class _Killed(BaseException):
 
 @pytest.mark.parametrize("settings", [{}, MINUTES], ids=["epochs", "minutes"])
 def test_a_death_behind_the_last_step_is_resumed_without_a_step(cases, tmp_path, settings):
-    recipe, checkpoint = _recipe(train={"steps_per_epoch": 1, **settings}), tmp_path / "m.checkpoint.pt"
+    recipe, checkpoint = tiny_recipe(train={"steps_per_epoch": 1, **settings}), tmp_path / "m.checkpoint.pt"
 
     def kill(progress: Progress) -> None:
         if torch.load(checkpoint, weights_only=True)["progress"]["share"] == 1:
@@ -135,7 +134,7 @@ def test_a_death_behind_the_last_step_is_resumed_without_a_step(cases, tmp_path,
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, kept["average"][name])
     if not settings:
-        assert _hash(resumed) == _hash(train(cases[:4], cases[4:], recipe))
+        assert weights_hash(resumed) == weights_hash(train(cases[:4], cases[4:], recipe))
 
 
 @pytest.mark.parametrize("at", [1, 3])
@@ -146,7 +145,7 @@ def test_a_training_in_minutes_is_stopped_and_resumed_at_any_step(cases, tmp_pat
         if progress.step >= at:
             stop.set()
 
-    recipe = _recipe(train={"minutes": 0.1, "epochs": None})
+    recipe = tiny_recipe(train={"minutes": 0.1, "epochs": None})
     with pytest.raises(Stopped, match=f"{at} steps in .*% of the time done"):
         train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, report=ask, stop=stop))
     again: list[Progress] = []
@@ -156,7 +155,7 @@ def test_a_training_in_minutes_is_stopped_and_resumed_at_any_step(cases, tmp_pat
 
 
 def test_checkpoints_of_the_version_before_are_gone_on_from(tmp_path):
-    recipe, path = _recipe(), tmp_path / "old.pt"
+    recipe, path = tiny_recipe(), tmp_path / "old.pt"
     state = begin(recipe, None, torch.device("cpu"))
     state.step, state.steps = 4, 8
     keep(state, path, recipe)
@@ -193,7 +192,7 @@ def test_what_the_end_takes_follows_from_what_was_measured():
 def test_a_resumed_training_without_time_for_a_step_ends_with_what_it_has(cases, tmp_path):
     stop, checkpoint = Event(), tmp_path / "m.checkpoint.pt"
     stop.set()
-    recipe = _recipe(train={"minutes": 0.1, "epochs": None})
+    recipe = tiny_recipe(train={"minutes": 0.1, "epochs": None})
     with pytest.raises(Stopped):
         train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, stop=stop))
     kept = torch.load(checkpoint, weights_only=True)

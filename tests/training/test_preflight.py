@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import tifffile
-from data_folders import make_data_folder
 
 import biounet
 from biounet.cli import commands
@@ -15,7 +14,9 @@ from biounet.core import BiounetError, InputError
 from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions, find_pairs
 from biounet.training import check_data
-from conftest import ROOT, discs
+from support import ROOT
+from support.data_folders import make_data_folder
+from support.images import discs
 
 TINY = {
     "network": {"widths": [2, 2], "half_resolution": False},

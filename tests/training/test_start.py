@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_stories import shell
-from test_training import _hash, _recipe
 
 from biounet.api import Segmenter
 from biounet.core import ModelError, Recipe
@@ -17,6 +15,8 @@ from biounet.files import find_pairs
 from biounet.network import Model, load_model, read_card, save_model
 from biounet.training import TrainOptions, load_cases, train
 from biounet.training.start import Rival, remarks_on
+from support.commands import run_biounet
+from support.trainings import tiny_recipe, weights_hash
 
 SPOILING = {"learning_rate": 3.0, "epochs": 1, "steps_per_epoch": 6, "ema_decay": 0.0}
 HARMLESS = {"learning_rate": 1e-12, "epochs": 1, "steps_per_epoch": 1, "ema_decay": 0.9999}
@@ -24,14 +24,14 @@ HARMLESS = {"learning_rate": 1e-12, "epochs": 1, "steps_per_epoch": 1, "ema_deca
 
 @pytest.fixture(scope="module")
 def cases(cell_folder: Path) -> list:
-    return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), _recipe()))
+    return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), tiny_recipe()))
 
 
 def test_a_start_that_training_made_worse_is_kept_and_both_figures_are_told(cases, segmenter):
     said: list[str] = []
     start = segmenter.model
-    kept = train(cases[:4], cases[4:], _recipe(train=SPOILING), TrainOptions(remark=said.append), start)
-    assert _hash(kept) == _hash(start)
+    kept = train(cases[:4], cases[4:], tiny_recipe(train=SPOILING), TrainOptions(remark=said.append), start)
+    assert weights_hash(kept) == weights_hash(start)
     (note,) = said
     assert note == kept.card.notes[-1]
     assert "the start is kept" in note
@@ -42,11 +42,11 @@ def test_a_start_that_training_made_worse_is_kept_and_both_figures_are_told(case
 
 def test_a_training_that_beats_its_start_replaces_it_and_says_by_how_much(cases):
     said: list[str] = []
-    random = train(cases[:1], cases[4:], _recipe(train={"epochs": 1, "steps_per_epoch": 1}))
+    random = train(cases[:1], cases[4:], tiny_recipe(train={"epochs": 1, "steps_per_epoch": 1}))
     better = {"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "learning_rate": 3e-2, "ema_decay": 0.9}
-    model = train(cases[:4], cases[4:], _recipe(train=better), TrainOptions(remark=said.append), random)
+    model = train(cases[:4], cases[4:], tiny_recipe(train=better), TrainOptions(remark=said.append), random)
     assert said == []
-    assert _hash(model) != _hash(random)
+    assert weights_hash(model) != weights_hash(random)
     assert f"{model.card.validation['ap']:.3f}" in model.card.notes[-1]
     assert f"{random.card.validation['ap']:.3f}" in model.card.notes[-1]
 
@@ -99,7 +99,7 @@ def test_the_command_keeps_the_start_and_says_so_in_spite_of_quiet(cell_folder, 
     (tmp_path / "r.toml").write_text(text + "[data]\nvalidation = 0.34\n", encoding="utf-8")
     data = ["--images", str(cell_folder / "images"), "--labels", str(cell_folder / "labels")]
     options = ["--epochs", "1", "--from", "start.safetensors", "-o", "m.safetensors"]
-    done = shell(tmp_path, "train", "r.toml", *data, *options, "--quiet")
+    done = run_biounet(tmp_path, "train", "r.toml", *data, *options, "--quiet")
     assert done.returncode == 0
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -110,7 +110,7 @@ def test_the_command_keeps_the_start_and_says_so_in_spite_of_quiet(cell_folder, 
     theirs, mine = segmenter.model.network, load_model(tmp_path / "m.safetensors").network
     for name, value in theirs.state_dict().items():
         assert torch.equal(mine.state_dict()[name], value)
-    done = shell(tmp_path, "train", "r.toml", *data, *options, "--json")
+    done = run_biounet(tmp_path, "train", "r.toml", *data, *options, "--json")
     assert json.loads(done.stdout)["notes"] == list(card.notes)
 
 

@@ -1,6 +1,5 @@
 """Training: repeatable, resumable to the bit, honest about what goes wrong."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -10,45 +9,30 @@ import pytest
 import torch
 
 from biounet.api import volume_of_array
-from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, Recipe, Stopped, TrainingError
+from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, Stopped, TrainingError
 from biounet.core.recipe import parse_recipe
 from biounet.files import Pair, find_pairs
-from biounet.network import Model, load_model, save_model
+from biounet.network import load_model, save_model
 from biounet.training import Progress, TrainOptions, hold_out, load_cases, make_case, train
 from biounet.training.dataset import Patches, Steps, fit_patch, targets_of
-from conftest import discs
-
-TINY = {
-    "network": {"widths": [8, 12]},
-    "train": {"patch": 32, "batch": 2, "steps_per_epoch": 4, "epochs": 2},
-}
-
-
-def _recipe(**changes: dict[str, object]) -> Recipe:
-    return parse_recipe({**TINY, **{k: {**TINY.get(k, {}), **v} for k, v in changes.items()}})
+from support.images import discs
+from support.trainings import TINY, tiny_recipe, weights_hash
 
 
 @pytest.fixture(scope="module")
 def cases(cell_folder: Path) -> list:
-    return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), _recipe()))
-
-
-def _hash(model: Model) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(model.network.state_dict().items()):
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    return digest.hexdigest()
+    return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), tiny_recipe()))
 
 
 def test_the_same_settings_give_the_same_weights(cases):
-    first, second = (train(cases[:4], cases[4:], _recipe()) for _ in range(2))
-    other = train(cases[:4], cases[4:], _recipe(train={"seed": 1}))
-    assert _hash(first) == _hash(second) != _hash(other)
+    first, second = (train(cases[:4], cases[4:], tiny_recipe()) for _ in range(2))
+    other = train(cases[:4], cases[4:], tiny_recipe(train={"seed": 1}))
+    assert weights_hash(first) == weights_hash(second) != weights_hash(other)
 
 
 @pytest.mark.parametrize("patch", [32, 96, 112])
 def test_a_patch_that_is_not_turned_wastes_nothing_on_what_lies_beyond_the_border(cases, patch):
-    patches = Patches(cases, _recipe(train={"patch": patch}, augment={"affine_fraction": 0.0}))
+    patches = Patches(cases, tiny_recipe(train={"patch": patch}, augment={"affine_fraction": 0.0}))
     inside = min(1.0, (96 / patch) ** 2)  # the fields have 96 x 96 pixels, all of them labelled
     for index in range(20):
         _, target, _ = patches[index]
@@ -65,10 +49,10 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases,
 
     checkpoint = tmp_path / "m.checkpoint.pt"
     with pytest.raises(Killed):
-        train(cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, report=kill))
-    resumed = train(cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
-    unbroken = train(cases[:4], cases[4:], _recipe())
-    assert _hash(resumed) == _hash(unbroken)
+        train(cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, report=kill))
+    resumed = train(cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
+    unbroken = train(cases[:4], cases[4:], tiny_recipe())
+    assert weights_hash(resumed) == weights_hash(unbroken)
     assert [e["step"] for e in resumed.card.history] == [4, 8]
     assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
 
@@ -82,33 +66,35 @@ def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
             stop.set()
 
     with pytest.raises(Stopped, match=f"{at} of 8 steps done"):
-        train(cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, report=ask, stop=stop))
+        train(cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, report=ask, stop=stop))
     first: list[Progress] = []
     resumed = train(
-        cases[:4], cases[4:], _recipe(), TrainOptions(checkpoint=checkpoint, resume=True, report=first.append)
+        cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, resume=True, report=first.append)
     )
-    unbroken = train(cases[:4], cases[4:], _recipe())
+    unbroken = train(cases[:4], cases[4:], tiny_recipe())
     assert first[0].step == at + 1
-    assert _hash(resumed) == _hash(unbroken)
+    assert weights_hash(resumed) == weights_hash(unbroken)
     assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
 
 
 def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(cases, tmp_path):
     checkpoint = tmp_path / "m.checkpoint.pt"
-    train(cases[:2], [], _recipe(), TrainOptions(checkpoint=checkpoint))
+    train(cases[:2], [], tiny_recipe(), TrainOptions(checkpoint=checkpoint))
     with pytest.raises(ModelError, match="other settings"):
-        train(cases[:2], [], _recipe(train={"learning_rate": 1e-4}), TrainOptions(checkpoint=checkpoint, resume=True))
+        train(
+            cases[:2], [], tiny_recipe(train={"learning_rate": 1e-4}), TrainOptions(checkpoint=checkpoint, resume=True)
+        )
     torch.save({"weights": torch.zeros(3)}, tmp_path / "another.pt")
     torch.save(Path("x"), tmp_path / "code.pt")  # to make a Path, code would have to run
     another, code, whole = ((path.read_bytes()) for path in (tmp_path / "another.pt", tmp_path / "code.pt", checkpoint))
     for content in (b"", b"some text", another, code, whole[:500], whole[:-1]):
         checkpoint.write_bytes(content)
         with pytest.raises(ModelError, match="not a readable checkpoint"):
-            train(cases[:2], [], _recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
+            train(cases[:2], [], tiny_recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
 
 
 def test_the_number_of_workers_changes_nothing(cases):
-    alone = Patches(cases, _recipe())
+    alone = Patches(cases, tiny_recipe())
     loader = torch.utils.data.DataLoader(alone, batch_sampler=Steps(3, 5, 2), num_workers=2)
     for step, (images, targets, numbers) in zip((3, 4), loader, strict=True):
         for place in range(2):
@@ -125,13 +111,13 @@ def test_a_setting_of_monai_for_the_whole_process_stays_as_it_was(cases, tracked
     before = monai.data.get_track_meta()
     try:
         monai.data.set_track_meta(tracked)
-        patches = Patches(cases, _recipe())
+        patches = Patches(cases, tiny_recipe())
         image, target, _ = patches[0]
         assert type(image) is type(target) is torch.Tensor
         assert monai.data.get_track_meta() is tracked
         seen = []
         run = TrainOptions(report=lambda progress: seen.append(monai.data.get_track_meta()))
-        train(cases[:1], [], _recipe(train={"epochs": 1, "steps_per_epoch": 2, "minutes": None}), run)
+        train(cases[:1], [], tiny_recipe(train={"epochs": 1, "steps_per_epoch": 2, "minutes": None}), run)
         assert seen == [tracked] * 2
     finally:
         monai.data.set_track_meta(before)
@@ -140,18 +126,18 @@ def test_a_setting_of_monai_for_the_whole_process_stays_as_it_was(cases, tracked
 def test_a_loss_that_is_no_number_stops_and_names_the_images(cases):
     bad = replace(cases[0], image=torch.full_like(cases[0].image, float("nan")), name="/data/broken.tif")
     with pytest.raises(TrainingError, match=r"broken\.tif") as caught:
-        train([bad], [], _recipe())
+        train([bad], [], tiny_recipe())
     assert "\n" not in str(caught.value)
 
 
 def test_nothing_to_train_on_is_an_error():
     with pytest.raises(InputError, match="no annotated image"):
-        train([], [], _recipe())
+        train([], [], tiny_recipe())
 
 
 def test_training_learns(cases):
     seen: list[Progress] = []
-    recipe = _recipe(
+    recipe = tiny_recipe(
         train={"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "learning_rate": 1e-2, "ema_decay": 0.9}
     )
     model = train(cases[:5], cases[5:], recipe, TrainOptions(report=seen.append))
@@ -162,10 +148,10 @@ def test_training_learns(cases):
 
 
 def test_training_goes_on_from_a_model(cases, tmp_path):
-    first = train(cases[:4], [], _recipe())
+    first = train(cases[:4], [], tiny_recipe())
     save_model(first, tmp_path / "m.safetensors")
     start = load_model(tmp_path / "m.safetensors")
-    wider = _recipe(network={"widths": [16, 24]}, train={"epochs": 1, "learning_rate": 1e-12})
+    wider = tiny_recipe(network={"widths": [16, 24]}, train={"epochs": 1, "learning_rate": 1e-12})
     second = train(cases[:4], [], wider, start=start)
     assert second.card.recipe.network == first.card.recipe.network
     for name, value in first.network.state_dict().items():
@@ -177,7 +163,7 @@ def test_training_goes_on_from_a_model(cases, tmp_path):
 
 
 def test_the_card_says_what_it_was_made_of(cases):
-    card = train(cases[:4], cases[4:], _recipe()).card
+    card = train(cases[:4], cases[4:], tiny_recipe()).card
     assert card.pixel_size_um == pytest.approx(0.5)
     assert 9 < card.object_size_px < 15
     assert card.data["images"] == 4
@@ -194,12 +180,12 @@ def _sparse(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _case_of(image: np.ndarray, labels: np.ndarray):
-    return make_case(volume_of_array(image, 2), Annotation(labels, "instances", Grid(labels.shape)), _recipe())
+    return make_case(volume_of_array(image, 2), Annotation(labels, "instances", Grid(labels.shape)), tiny_recipe())
 
 
 def test_patches_are_drawn_where_there_are_labels():
     case = _case_of(*_sparse(0))
-    patches = Patches([case], _recipe())
+    patches = Patches([case], tiny_recipe())
     for index in range(30):
         _, target, _ = patches[index]
         assert (target[3] > 0).any()
@@ -208,14 +194,14 @@ def test_patches_are_drawn_where_there_are_labels():
 def test_what_stands_at_unlabelled_voxels_changes_no_bit_of_a_patch():
     image, labels = _sparse(0)
     dense = discs((96, 96), 12, 0)[1]
-    target = targets_of(Annotation(labels, "instances", Grid(labels.shape)), _recipe(), (1.0, 1.0))
+    target = targets_of(Annotation(labels, "instances", Grid(labels.shape)), tiny_recipe(), (1.0, 1.0))
     other = target.copy()
     other[:3, labels == UNLABELLED] = dense[labels == UNLABELLED]
     case = _case_of(image, labels)
     changed = replace(case, target=torch.from_numpy(other))
     for index in range(10):
-        _, mine, _ = Patches([case], _recipe())[index]
-        _, theirs, _ = Patches([changed], _recipe())[index]
+        _, mine, _ = Patches([case], tiny_recipe())[index]
+        _, theirs, _ = Patches([changed], tiny_recipe())[index]
         for value, weight in ((0, 3), (1, 4), (2, 5)):
             exists = mine[weight] > 0
             assert torch.equal(exists, theirs[weight] > 0)
@@ -224,7 +210,7 @@ def test_what_stands_at_unlabelled_voxels_changes_no_bit_of_a_patch():
 
 def test_small_labelled_windows_get_small_patches_and_more_of_them():
     dense, sparse = _case_of(*discs((96, 96), 12, 0)), _case_of(*_sparse(0))
-    recipe = _recipe(train={"patch": 64, "batch": 4})
+    recipe = tiny_recipe(train={"patch": 64, "batch": 4})
     assert fit_patch(recipe, [dense], (4, 4)).train.patch == 64
     fitted = fit_patch(recipe, [sparse], (4, 4)).train
     assert fitted.patch == 48
@@ -232,14 +218,16 @@ def test_small_labelled_windows_get_small_patches_and_more_of_them():
 
 
 def test_a_patch_of_an_image_may_have_two_edges(cases):
-    recipe = _recipe(train={"patch": (32, 64), "batch": 2})
+    recipe = tiny_recipe(train={"patch": (32, 64), "batch": 2})
     assert fit_patch(recipe, cases, (8, 8)).train.patch == (32, 64)
     image, target, _ = Patches(cases, recipe)[0]
     assert image.shape[1:] == target.shape[1:] == (32, 64)
 
 
 def test_a_card_says_how_many_images_were_held_out(cases):
-    assert train(cases[:2], cases[2:4], _recipe(train={"epochs": 1, "steps_per_epoch": 1})).card.data["held_out"] == 2
+    assert (
+        train(cases[:2], cases[2:4], tiny_recipe(train={"epochs": 1, "steps_per_epoch": 1})).card.data["held_out"] == 2
+    )
 
 
 def test_holding_out_is_a_split():

@@ -7,12 +7,10 @@ import pytest
 
 from biounet.api import volume_of_array
 from biounet.core import PROBABILITY_MAX, Annotation, Grid, LabelSettings, mask_partial_objects
-from biounet.core.recipe import parse_recipe
 from biounet.labelling import label_objects
 from biounet.training import make_case
 from biounet.training.tuning import _DROP, _best, _doubt, _not_above, evaluate_instances
-
-RECIPE = parse_recipe({})
+from support.trainings import RECIPE, case_and_maps
 
 
 def test_objects_that_meet_unlabelled_voxels_are_not_judged():
@@ -21,17 +19,6 @@ def test_objects_that_meet_unlabelled_voxels_are_not_judged():
     assert np.array_equal(mask_partial_objects(labels), judged)
     dense = np.maximum(labels, 0)
     assert mask_partial_objects(dense) is dense
-
-
-def case_and_maps(truth, found):
-    """A case with squares of 3 x 3 pixels at the places of `truth`, and maps of a network that saw those of `found`."""
-    labels, foreground = np.zeros((12, 24), np.int32), np.zeros((12, 24), np.uint16)
-    for number, place in enumerate(truth, 1):
-        labels[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = number
-    for place in found:
-        foreground[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = PROBABILITY_MAX
-    maps = np.stack([foreground, 0 * foreground, foreground])
-    return make_case(volume_of_array(labels, 2), Annotation(labels, "instances", Grid(labels.shape)), RECIPE), maps
 
 
 @pytest.mark.parametrize(("cases", "smallest"), [(1, 15.0), (6, 0.0)])
