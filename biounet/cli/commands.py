@@ -102,7 +102,7 @@ def segment(
         search = search_images(images, data.channels, data.annotation)
         read = given.read_options(axes, spacing, channel, plane, data.dims)
         chain = SegmentOptions(block=block, diameter=diameter)
-        left_out = tuple(search.left_out)
+        left_out = tuple(search.skipped)
         options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out, overwrite)
         if dry_run:
             check_output_folder(search.images, out)

@@ -18,10 +18,10 @@ from biounet.evaluation.region_scores import Regions, RegionScore, score_regions
 from biounet.evaluation.scores import ClassEvaluation, Evaluation, LesionFigures, Row, SurfaceFigures, mean, ratio
 from biounet.files import (
     ReadOptions,
-    grid_of_labels,
-    grids_of_pair,
+    check_alignment,
     pair_results,
     read_annotation,
+    read_label_grid,
     read_label_kind,
     read_labels,
     stem_of,
@@ -147,7 +147,7 @@ def _evaluate_objects(
             hint = "compare them by a recipe of kind = 'classes'"
             raise InputError("holds classes, not objects", path=pair[1], hint=hint)
         true, found = _read_pair(*pair, data, options)
-        notes.extend(grids_of_pair(*pair, true.shape, options)[1])
+        notes.extend(check_alignment(*pair, true.shape, options)[1])
         return tally(true, found), _overlap(true, found)
 
     done, failed = _each(pairs, compare)
@@ -182,7 +182,7 @@ def _evaluate_classes(
         true, found = _read_pair(*pair, data, options)
         if whole:
             true, found = np.minimum(true, 1), np.minimum(found, 1)
-        grid, remarks = grids_of_pair(*pair, true.shape, options)
+        grid, remarks = check_alignment(*pair, true.shape, options)
         notes.extend(remarks)
         unknown, nothing = undrawn_regions(pair[0], data), RegionScore()
         known = zip(asked.values, score_regions(true, found, asked, grid), strict=True)
@@ -431,7 +431,7 @@ def _read_pair(
     truth: Path, predicted: Path, data: DataSettings, options: ReadOptions | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     found = read_labels(predicted, options)
-    order = grid_of_labels(predicted, found.shape, options) if found.ndim == 3 else None
+    order = read_label_grid(predicted, found.shape, options) if found.ndim == 3 else None
     true = read_annotation(truth, data, options=options, order=order).labels
     if true.shape != found.shape:
         raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)

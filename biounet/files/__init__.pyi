@@ -9,8 +9,8 @@ from .atomic import hash_file as hash_file
 from .atomic import temporary_prefix as temporary_prefix
 from .atomic import write_text as write_text
 from .axes import ReadOptions as ReadOptions
-from .dataset_index.alignment import grid_of_labels as grid_of_labels
-from .dataset_index.alignment import grids_of_pair as grids_of_pair
+from .dataset_index.alignment import check_alignment as check_alignment
+from .dataset_index.alignment import read_label_grid as read_label_grid
 from .dataset_index.cases import FoundImage as FoundImage
 from .dataset_index.find import find_images as find_images
 from .dataset_index.find import search_images as search_images
@@ -20,8 +20,8 @@ from .dataset_index.pairs import Pair as Pair
 from .dataset_index.pairs import find_pairs as find_pairs
 from .dataset_index.pairs import pair_files as pair_files
 from .dataset_index.results import pair_results as pair_results
-from .dataset_index.skipped import SkippedFile as SkippedFile
-from .dataset_index.skipped import describe_skipped as describe_skipped
+from .dataset_index.scan import SkippedFile as SkippedFile
+from .dataset_index.scan import describe_skipped as describe_skipped
 from .isolation.client import FileState as FileState
 from .isolation.client import Reader as Reader
 from .isolation.client import Readers as Readers

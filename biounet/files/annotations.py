@@ -20,7 +20,7 @@ from biounet.core import (
     keep_slices,
 )
 from biounet.files.axes import ReadOptions, named_axes
-from biounet.files.dataset_index.alignment import compare_places, in_order_of, stored_shape
+from biounet.files.dataset_index.alignment import compare_alignment, reorder_labels, stored_shape
 from biounet.files.dataset_index.names import stem_of
 from biounet.files.formats.raw import RawImage, in_colour
 from biounet.files.read import calibrate, open_raw
@@ -73,7 +73,7 @@ def read_annotation(
     labels = _from_colours(path, data) if data.palette else _from_values(path, data, options)
     if grid is not None and (1, *labels.shape) == grid.shape:
         labels = labels[None]  # a volume of one slice
-    labels = in_order_of(labels, path, grid or order)
+    labels = reorder_labels(labels, path, grid or order)
     if grid is not None and labels.shape != grid.shape:
         cause = f"is {_shape(labels.shape)}, its image {_shape(grid.shape)}"
         hint = "an annotation has the pixels of its image"
@@ -101,7 +101,7 @@ def _remark_on_place(path: Path, grid: Grid) -> tuple[str, ...]:
     if raw.header is None:
         return ()
     own, _ = calibrate(stored_shape(raw, grid.shape), raw, path, ReadOptions(dims=grid.dims))
-    difference, remark = compare_places(grid, own)
+    difference, remark = compare_alignment(grid, own)
     if difference:
         raise InputError(f"does not lie where its image does: {difference}", path=path, hint="draw it on its image")
     return (f"its annotation {remark}",) if remark else ()

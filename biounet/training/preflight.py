@@ -254,8 +254,8 @@ class Preflight:
             if self.strict:
                 return find_pairs(images, labels, *names)
             pairs, alone = pair_files(images, labels, *names)
-            self.left_out += alone.left_out
-            for problem in alone.errors():
+            self.left_out += alone.skipped
+            for problem in alone.problems:
                 self._report(problem)
             if not pairs:
                 if not alone.problems:

@@ -143,7 +143,7 @@ def test_a_search_goes_on_behind_a_file_whose_disk_hangs(few, monkeypatch):
     finally:
         free.set()
     assert len(found.images) == 3
-    assert [(file.path.name, file.reason) for file in found.left_out] == [("hang.xyz", "the disk does not answer")]
+    assert [(file.path.name, file.reason) for file in found.skipped] == [("hang.xyz", "the disk does not answer")]
 
 
 def test_the_first_bytes_and_their_errors_are_those_of_open(tmp_path):

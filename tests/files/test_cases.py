@@ -62,7 +62,7 @@ def test_common_names(make):
     }
     pairs, alone = pair_files(root, None, MRI)
     assert [pair.label.name for pair in pairs] == ["p1_b_seg.nii", "p1_seg.nii"]
-    assert alone.problems == (f"{root / 'y.tif'} has no annotation",)
+    assert [problem.cause for problem in alone.problems] == [f"{root / 'y.tif'} has no annotation"]
 
 
 @pytest.mark.parametrize("order", [("ce", "t1_ce"), ("t1_ce", "ce")])
@@ -165,20 +165,21 @@ def test_a_channel_that_is_missing_or_too_many(make, files, problem):
     assert caught.value.path == found["p1"].path
     pairs, alone = pair_files(root, root / "l", MRI)
     assert [pair.image.parent.name for pair in pairs] == ["p2"]
-    assert problem in alone.problems[0]
+    assert problem in str(alone.problems[0])
 
 
 def test_which_file_beside_the_channels_is_the_annotation(make):
     root = make("p/t1c.nii", "p/flair.nii", "p/brainmask.nii", "p/rim.nii", "p/core.nii")
     (problem,) = pair_files(root, None, MRI)[1].problems  # never what is merely left over
-    assert "has no annotation (hint: if one of core.nii, rim.nii is it, say which in the recipe" in problem
+    assert "has no annotation (hint: if one of core.nii, rim.nii is it, say which in the recipe" in str(problem)
     for name in ("rim", "core"):
         assert find_pairs(root, None, MRI, (name,))[0].label.name == f"{name}.nii"
         (root / "p" / f"{name}.nii").unlink()
     (problem,) = pair_files(root, None, MRI)[1].problems
-    assert "t1c.nii has no annotation, and a mask is none" in problem
+    assert "t1c.nii has no annotation, and a mask is none" in str(problem)
     (root / "p/brainmask.nii").unlink()
-    assert pair_files(root, None, MRI)[1].problems == (f"{root / 'p/t1c.nii'} has no annotation",)
+    (problem,) = pair_files(root, None, MRI)[1].problems
+    assert problem.cause == f"{root / 'p/t1c.nii'} has no annotation"
 
 
 @pytest.mark.parametrize("name", ["seg", "SEG", "dseg", "label", "p_seg", "p_seg-manual", "flair_seg", "lesions"])
@@ -187,7 +188,7 @@ def test_usual_names_of_an_annotation(make, name):
     pairs, alone = pair_files(root, None, MRI)
     assert [pair.label.name for pair in pairs] == [f"{name}.nii"]
     assert alone.problems == ()
-    assert {file.path.name for file in alone.left_out} == {"brainmask.nii", "brain_mask.nii", "t1_Eq_1.nii"}
+    assert {file.path.name for file in alone.skipped} == {"brainmask.nii", "brain_mask.nii", "t1_Eq_1.nii"}
     two = make(f"p/x_{name}.nii")
     assert [pair.label.name for pair in find_pairs(two, None, MRI)] == [f"{name}.nii"]  # x is no name of this case
 
@@ -223,7 +224,7 @@ def test_one_channel_and_the_annotation_in_a_folder_for_each_case(make):
     pairs, alone = pair_files(root, None, ("mri",))
     assert pairs_of(pairs, root) == [(f"{case}/mri.nii.gz", f"{case}/seg.nii.gz") for case in "ab"]
     assert alone.problems == ()
-    assert [file.path.name for file in alone.left_out] == ["brainmask.nii.gz"]
+    assert [file.path.name for file in alone.skipped] == ["brainmask.nii.gz"]
 
 
 def test_a_table_of_channels(make):

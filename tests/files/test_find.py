@@ -199,7 +199,7 @@ def test_everything_without_a_partner_is_listed_at_once(make):
     root = make("i/a.tif", "i/b.tif", "i/c.tif", "i/c.png", "l/a.tif", "l/a_masks.tif", "l/z.tif", "l/c.tif")
     pairs, alone = pair_files(root / "i", root / "l")
     assert stems(pairs, root) == [("i/a.tif", "l/a.tif"), ("i/c.png", "l/c.tif")]
-    said = [" ".join(Path(word).name for word in problem.split()) for problem in alone.problems]
+    said = [" ".join(Path(word).name for word in problem.cause.split()) for problem in alone.problems]
     assert said == [
         "a_masks.tif and a.tif are both annotations of one image",
         "b.tif has no annotation",
@@ -259,7 +259,7 @@ def test_an_ending_that_nobody_knows_is_named(make, end):
     assert f"if a{end}.tif is it, say which in the recipe, such as data.annotation = '{end[1:]}'" in str(caught.value)
     assert stems(find_pairs(root / "i", root / "l", (), (end[1:],)), root) == [("i/a.tif", f"l/a{end}.tif")]
     other = make("j/img_1.tif", "m/drawn_1.tif")
-    assert "in a CSV with the columns image and label" in pair_files(other / "j", other / "m")[1].problems[-1]
+    assert "in a CSV with the columns image and label" in str(pair_files(other / "j", other / "m")[1].problems[-1])
 
 
 def test_no_pair_at_all(make):

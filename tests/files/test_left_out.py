@@ -45,7 +45,7 @@ def folder(tmp_path):
 def test_what_a_search_leaves_out_is_listed_with_the_reason(folder):
     found = search_images([folder])
     assert [image.path.name for image in found.images] == ["a.tif", "B.TIF"]
-    reasons = {file.path.name: file.reason for file in found.left_out}
+    reasons = {file.path.name: file.reason for file in found.skipped}
     assert reasons.keys() == {*NAMED, *FOREIGN, *TIFF_INSIDE, "store.zarr"}
     assert "CZI" in reasons["f.czi"]
     assert "DICOM" in reasons["IM0001"]
@@ -53,9 +53,9 @@ def test_what_a_search_leaves_out_is_listed_with_the_reason(folder):
     assert all("name the file" in reasons[name] for name in (*TIFF_INSIDE, "face_mask.tif"))
     assert reasons[".hidden.tif"] == "hidden"
     by_pattern = search_images([f"{folder}/*"])
-    assert {file.path.name for file in by_pattern.left_out} == reasons.keys() - {".hidden.tif"} - {"store.zarr"}
-    assert search_images([folder, folder / "face_mask.tif"]).left_out == [
-        file for file in found.left_out if file.path.name != "face_mask.tif"
+    assert {file.path.name for file in by_pattern.skipped} == reasons.keys() - {".hidden.tif"} - {"store.zarr"}
+    assert search_images([folder, folder / "face_mask.tif"]).skipped == [
+        file for file in found.skipped if file.path.name != "face_mask.tif"
     ]
 
 
@@ -71,7 +71,7 @@ def test_no_image_vanishes(tmp_path_factory, files, several):
         (root / place / f"{name}{end}").write_bytes(b"II*\0" if end != ".txt" else b"text")
     found = search_images([root], ("x", "a") if several else ())
     rows = [file for image in found.images for file in (image.path, *image.others)]
-    left_out = [file.path for file in found.left_out]
+    left_out = [file.path for file in found.skipped]
     assert sorted([*rows, *left_out]) == sorted(
         path for path in root.rglob("*") if path.is_file() and path.suffix != ".txt"
     )
@@ -86,7 +86,7 @@ def test_of_cases_what_is_no_channel_is_listed(tmp_path):
         (tmp_path / case / "flair.json").touch()
     found = search_images([tmp_path], ("flair", "t1"))
     assert [image.relative.name for image in found.images] == ["p 01", "p 02"]
-    assert {file.path.name for file in found.left_out} == {
+    assert {file.path.name for file in found.skipped} == {
         "lesions.nii.gz", "t1_Eq_1.nii.gz", "brainmask.nii.gz", "._flair.nii.gz",
     }  # fmt: skip
     assert find_images([tmp_path], ("flair", "t1")) == found.images
@@ -129,8 +129,8 @@ def test_label_maps_of_a_folder_of_annotations_are_no_images(tmp_path, folders):
         tifffile.imwrite(tmp_path / folder / "x.tif", GREY)
     found = search_images([tmp_path])
     assert [image.path for image in found.images] == [tmp_path / folders[0] / "x.tif"]
-    assert [file.path for file in found.left_out] == [tmp_path / folders[1] / "x.tif"]
-    assert found.left_out[0].reason == "in a folder of annotations: name the folder to segment what it holds"
+    assert [file.path for file in found.skipped] == [tmp_path / folders[1] / "x.tif"]
+    assert found.skipped[0].reason == "in a folder of annotations: name the folder to segment what it holds"
     assert len(find_images([tmp_path / folders[1]])) == 1
 
 

@@ -81,7 +81,7 @@ def test_every_dialect_says_the_same(tmp_path_factory, names, separator, end, bl
     assert [(pair.image, pair.label) for pair in pairs] == expected
     (folder / "l" / f"{names[0]}.tif").unlink()
     (problem,) = pair_files(folder / "t.csv")[1].problems
-    assert problem == f"{folder / 'l' / names[0]}.tif does not exist"
+    assert str(problem) == f"{folder / 'l' / names[0]}.tif does not exist"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whether what was drawn or found lies where its image does, by any of the matrices that headers have."""
+"""Whether labels lie on their image, by any of the matrices that NIfTI headers have."""
 
 from __future__ import annotations
 
@@ -17,59 +17,72 @@ from biounet.files.formats.nifti_affines import matrices_of
 from biounet.files.formats.raw import RawImage
 from biounet.files.read import calibrate, open_raw
 
-_SEEN = ("pixel size", "voxel size", "pixels are", "orientation")  # begins remarks that a figure's unit shows
+_SIZE_NOTES = ("pixel size", "voxel size", "pixels are", "orientation")  # shown by the unit of the figures
 
 
-def places_of(grid: Grid) -> dict[str, Grid]:
-    """Return where the voxels of a NIfTI volume are by each matrix of its header that can be used, by its name."""
+def _header_grids(grid: Grid) -> dict[str, Grid]:
+    """Return the grid of a NIfTI volume by each usable matrix of its header, ``"sform"`` and ``"qform"``."""
     if grid.header is None or grid.affine is None:
         return {}
     matrices = [matrix for matrix in matrices_of(parse_header(grid.header)) if matrix.fault is None]
-    placed = {matrix.name: matrix.grid for matrix in matrices if len(matrix.shape) == 3}
-    return {name: replace(found, shape=grid.shape) for name, found in placed.items()}
+    return {matrix.name: replace(matrix.grid, shape=grid.shape) for matrix in matrices if len(matrix.shape) == 3}
 
 
-def compare_places(image: Grid, label: Grid) -> tuple[str, str]:
-    """Say how far a label image lies from its image, and what is to be said where it does not.
-
-    A header has two matrices, programs read one of them each, and labels are written under the one that was read: an
-    annotation is in its place if any matrix of its header says the same as any of its image's, be it that axes are
-    exchanged and flipped, which `in_order_of` undoes.
-
-    Returns
-    -------
-    The difference, empty where there is none; and a remark where it is so for another matrix than the one in use.
-    """
-    if image.affine is None or label.affine is None or not (difference := grid_mismatch(image, label)):
-        return grid_mismatch(image, label), ""
-    for name, place in (places_of(image) or {"affine": image}).items():
-        for own in (label, *places_of(label).values()):
-            if not grid_mismatch(place, own):
-                return "", f"lies where the {name} of its image says, not by the matrix in use: {difference}"
-    if (same := _in_two_orders(image, label)) is not None:
-        return "", f"is stored as {same[1].axcodes}, and was brought to {same[0].axcodes}, the order of its image"
-    return difference, ""
+def _matching_matrix(image: Grid, label: Grid) -> str | None:
+    """Return the matrix of an image by which any matrix of a label image gives the same grid; None if none does."""
+    image_grids = _header_grids(image) or {"affine": image}
+    label_grids = (label, *_header_grids(label).values())
+    pairs = product(image_grids.items(), label_grids)
+    return next((name for (name, grid), other in pairs if not grid_mismatch(grid, other)), None)
 
 
-def _in_two_orders(image: Grid, label: Grid) -> tuple[Grid, Grid] | None:
-    """Return the places of an image and of its labels by which they have the same voxels in two orders."""
-    for place, own in product((image, *places_of(image).values()), (label, *places_of(label).values())):
-        if place.axcodes != own.axcodes and not grid_mismatch(canonical_grid(place), canonical_grid(own)):
-            return place, own
+def _reordered_grids(image: Grid, label: Grid) -> tuple[Grid, Grid] | None:
+    """Return the grids of an image and its labels by which these are the same voxels in another order."""
+    for grid, other in product((image, *_header_grids(image).values()), (label, *_header_grids(label).values())):
+        if grid.axcodes != other.axcodes and not grid_mismatch(canonical_grid(grid), canonical_grid(other)):
+            return grid, other
     return None
 
 
-def grid_of_labels(path: Path, shape: tuple[int, ...], given: ReadOptions | None = None) -> Grid:
-    """Return where the voxels of a label image ``([z,] y, x)`` are, as its file says."""
-    options = ReadOptions(dims=len(shape), spacing=given.spacing if given is not None else None)
-    return calibrate(shape, open_raw(path), path, options)[0]
+def compare_alignment(image: Grid, label: Grid) -> tuple[str, str]:
+    """Describe how far a label image lies from its image.
+
+    A header has up to two matrices. Programs read one of them, and write labels with that one. So labels lie on the
+    image if any matrix of theirs gives the same grid as any of the image's. Axes may be exchanged and flipped, which
+    `reorder_labels` undoes.
+
+    Returns
+    -------
+    The difference, empty if there is none; and a remark if they agree by another matrix than the one in use.
+    """
+    difference = grid_mismatch(image, label)
+    if image.affine is None or label.affine is None or not difference:
+        return difference, ""
+    if (name := _matching_matrix(image, label)) is not None:
+        return "", f"lies where the {name} of its image says, not by the matrix in use: {difference}"
+    if (grids := _reordered_grids(image, label)) is not None:
+        image, label = grids
+        return "", f"is stored as {label.axcodes}, and was brought to {image.axcodes}, the order of its image"
+    return difference, ""
 
 
-def in_order_of(labels: NDArray[Any], path: Path, image: Grid | None) -> NDArray[Any]:
-    """Return labels in the order in which the voxels of their image are stored.
+def read_label_grid(path: Path, shape: tuple[int, ...], options: ReadOptions | None = None) -> Grid:
+    """Return the grid of a label image of shape ``([z,] y, x)``, as its file says."""
+    return _calibrate(path, open_raw(path), shape, options)[0]
 
-    Programs that save labels may exchange and flip axes, and say so in the affine: the voxels are the same ones, and
-    no value changes. Labels that do not lie where the image does stay as they are.
+
+def _calibrate(
+    path: Path, raw: RawImage, shape: tuple[int, ...], options: ReadOptions | None = None
+) -> tuple[Grid, tuple[str, ...]]:
+    spacing = None if options is None else options.spacing
+    return calibrate(shape, raw, path, ReadOptions(dims=len(shape), spacing=spacing))
+
+
+def reorder_labels(labels: NDArray[Any], path: Path, image: Grid | None) -> NDArray[Any]:
+    """Return labels in the voxel order of their image.
+
+    Programs that save labels may exchange and flip axes, and say so in the affine: the voxels are the same, and no
+    value changes. Labels that do not lie on the image stay as they are.
 
     Parameters
     ----------
@@ -83,47 +96,41 @@ def in_order_of(labels: NDArray[Any], path: Path, image: Grid | None) -> NDArray
     raw = open_raw(path)
     if raw.affine is None or raw.fault is not None:
         return labels
-    own = grid_of_labels(path, labels.shape)
-    if own.affine is None or not grid_mismatch(image, own) or (same := _in_two_orders(image, own)) is None:
+    label = _calibrate(path, raw, labels.shape)[0]
+    if label.affine is None or not grid_mismatch(image, label) or _matching_matrix(image, label) is not None:
         return labels
-    if any(
-        not grid_mismatch(place, mine)
-        for place in places_of(image).values()
-        for mine in (own, *places_of(own).values())
-    ):
-        return labels  # in its place as it is stored, by another matrix
-    return np.ascontiguousarray(canonical_transform(same[0]).undo(canonical_transform(same[1]).apply(labels)))
+    if (grids := _reordered_grids(image, label)) is None:
+        return labels
+    to_image, to_label = map(canonical_transform, grids)
+    return np.ascontiguousarray(to_image.undo(to_label.apply(labels)))
 
 
-def grids_of_pair(
-    truth: Path, predicted: Path, shape: tuple[int, ...], given: ReadOptions | None
+def check_alignment(
+    truth: Path, predicted: Path, shape: tuple[int, ...], options: ReadOptions | None
 ) -> tuple[Grid | None, tuple[str, ...]]:
-    """Return where the voxels of an annotation and of a result are, and remarks on it.
+    """Return the grid of an annotation and a result, and remarks on what their headers contradict themselves in.
 
-    Returns
-    -------
-    The grid, None for an image, whose surfaces nobody asks for; and what the headers contradict themselves in.
+    The grid is None for a 2D image, whose surfaces are not compared.
 
     Raises
     ------
     InputError
-        If the annotation lies elsewhere than the result.
+        If the annotation does not lie on the result.
     """
     if len(shape) == 2:
         return None, ()
-    options = ReadOptions(dims=3, spacing=given.spacing if given is not None else None)
     raw = open_raw(truth)
-    true, _ = calibrate(stored_shape(raw, shape), raw, truth, options)
-    found, notes = calibrate(shape, open_raw(predicted), predicted, options)
-    difference, remark = compare_places(found, true)
-    if true.affine is not None and found.affine is not None and difference:
+    true_grid, _ = _calibrate(truth, raw, stored_shape(raw, shape), options)
+    grid, notes = _calibrate(predicted, open_raw(predicted), shape, options)
+    difference, remark = compare_alignment(grid, true_grid)
+    if true_grid.affine is not None and grid.affine is not None and difference:
         raise InputError(f"does not lie where the result {predicted} does: {difference}", path=truth)
-    said = [f"{predicted}: {note}" for note in notes if not note.startswith(_SEEN)]
-    said += [f"{truth}: {remark}"] if remark else []
-    return found if found.calibrated else true, tuple(said)
+    remarks = [f"{predicted}: {note}" for note in notes if not note.startswith(_SIZE_NOTES)]
+    remarks += [f"{truth}: {remark}"] if remark else []
+    return grid if grid.calibrated else true_grid, tuple(remarks)
 
 
 def stored_shape(raw: RawImage, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape in which labels are stored that were brought to another order; else the one they have."""
+    """Return the shape in the file of labels that were brought to another order; else the one they have."""
     stored = raw.shape[-len(shape) :]
     return stored if raw.affine is not None and sorted(stored) == sorted(shape) else shape

@@ -4,61 +4,62 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
 from biounet.core import InputError
-from biounet.files.dataset_index.names import ANNOTATIONS, before_annotation, is_nifti, stem_of
+from biounet.files.dataset_index.names import ANNOTATION_NAMES, is_nifti, split_annotation, stem_of
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # as nnU-Net names channels
 _DATASET = "dataset.json"
-_UNUSED, _SURPLUS = -1, -2  # in place of the number of a channel
+_UNUSED, _SURPLUS = -1, -2  # instead of the index of a channel
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image, and its place below the folder that was searched, which the results mirror.
+    """An image or case, and its path below the folder that was searched, which the results mirror.
 
     Attributes
     ----------
     path
-        The file, of several the one of the first channel.
+        The file; of a case the one of the first channel.
     relative
-        The file below the folder that was searched; of a case of several files its name there, without a suffix.
+        The file below the folder that was searched; of a case its name there, without a suffix.
     others
         The files of the further channels, in their order.
-    beside
+    companions
         Files of the case that are no channel, among which its annotation may be.
     unused
-        Files of channels that are not asked for.
+        Files of channels that were not asked for.
     problem
-        What is wrong with the case; empty where nothing is.
+        What is wrong with the case; empty if nothing.
     """
 
     path: Path
     relative: Path
     others: tuple[Path, ...] = ()
-    beside: tuple[Path, ...] = ()
+    companions: tuple[Path, ...] = ()
     unused: tuple[Path, ...] = ()
     problem: str = ""
 
     @property
     def is_case(self) -> bool:
-        """Whether it is named after its case, and not after its file."""
+        """Whether it is named after its case and not after its file."""
         return self.relative.name != self.path.name
 
     @property
     def stem(self) -> str:
-        """Begin of the names of the results."""
+        """How the names of the results begin."""
         return self.relative.name if self.is_case else stem_of(self.relative)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What an annotation of it can be called after, in small letters: itself, its folder, and its files."""
-        own = (self.stem, self.path.parent.name, *(stem_of(file) for file in (self.path, *self.others)))
-        return tuple(name.casefold() for name in own)
+        """Names that may precede that of its annotation, casefolded: its own, its folder's, and those of its files."""
+        names = (self.stem, self.path.parent.name, *(stem_of(file) for file in (self.path, *self.others)))
+        return tuple(name.casefold() for name in names)
 
     def files(self) -> tuple[Path, ...]:
         """Return one file for each channel, or the one file that holds all.
@@ -72,80 +73,97 @@ class FoundImage:
             raise InputError(self.problem, path=self.path)
         return (self.path, *self.others)
 
-    def annotations(self, names: Sequence[str] = ()) -> list[Path]:
-        """Return the files beside the channels that are called like an annotation; never what is merely left over.
+    def annotations(self, patterns: Sequence[str] = ()) -> list[Path]:
+        """Return the companions that are named like an annotation; never what is merely left over.
 
         Parameters
         ----------
-        names
-            Names or patterns, as ``data.annotation`` of a recipe has them; none: `ANNOTATIONS`.
+        patterns
+            Names or patterns, as ``data.annotation`` of a recipe; empty: the usual names.
         """
-        usual = {True: ANNOTATIONS, False: (*ANNOTATIONS, "mask")}
-        return [file for file in self.beside if self._is_annotation(file, names or usual[is_nifti(file)])]
+        usual = {True: ANNOTATION_NAMES, False: (*ANNOTATION_NAMES, "mask")}
+        return [file for file in self.companions if self._is_annotation(file, patterns or usual[is_nifti(file)])]
 
-    def _is_annotation(self, file: Path, names: Sequence[str]) -> bool:
-        """Whether a name is one of those, after nothing, or after that of the case, its folder or one of its files."""
+    def _is_annotation(self, file: Path, patterns: Sequence[str]) -> bool:
+        """Whether a name matches, alone or after that of the case, its folder or one of its files."""
         stem = stem_of(file).casefold()
-        if any(fnmatch(stem.removeprefix(f"{self.stem.casefold()}_"), name.casefold()) for name in names):
+        if any(fnmatch(stem.removeprefix(f"{self.stem.casefold()}_"), pattern.casefold()) for pattern in patterns):
             return True
-        before = before_annotation(stem, names)
-        return before is not None and before in ("", *self.names)
+        return split_annotation(stem, patterns) in ("", *self.names)
 
 
 @dataclass
 class _Case:
-    """A case while its files are collected, by the number of the channel."""
+    """The files of a case by the index of their channel, while they are collected."""
 
     relative: Path
-    files: dict[int, list[Path]] = field(default_factory=dict)
+    files: dict[int, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    companions: list[Path] = field(default_factory=list)
+
+    def as_image(self, channels: Sequence[str]) -> FoundImage:
+        problems = []
+        for index, channel in enumerate(channels):
+            if not (files := self.files[index]):
+                problems.append(f"no file of '{channel}'")
+            elif len(files) > 1:
+                problems.append(f"{len(files)} files for channel '{channel}': {_names(files)}")
+        if surplus := self.files[_SURPLUS]:
+            problems.append(f"{_names(surplus)}: one too many, the channels are {', '.join(channels)}")
+        files = [file for index in range(len(channels)) for file in self.files[index]]
+        files = files or [file for group in self.files.values() for file in group]
+        problem = f"case '{self.relative.as_posix()}': {'; '.join(problems)}" if problems else ""
+        unused = tuple(self.files[_UNUSED])
+        return FoundImage(files[0], self.relative, tuple(files[1:]), tuple(self.companions), unused, problem)
+
+
+def _names(files: Sequence[Path]) -> str:
+    return ", ".join(file.name for file in files)
 
 
 def group_cases(images: Sequence[FoundImage], channels: Sequence[str]) -> list[FoundImage]:
-    """Join the files that are channels of one case; images that are none stay as they are.
+    """Join the files that are channels of one case; other images stay as they are.
 
-    Cases are folders with a file for each channel, ``<case>/<channel>.nii.gz``; files with a common begin,
+    Cases are folders with a file for each channel, ``<case>/<channel>.nii.gz``; files whose names begin the same,
     ``<case>_<channel>.nii.gz``; or nnU-Net's ``<case>_0000.nii.gz``, whose numbers mean what ``dataset.json`` says
-    and, where it has other names, the channels in their order. For one channel, only the last are cases.
+    or, where its names are others, the channels in their order. For one channel, only the last are cases.
 
     Parameters
     ----------
     images
-        Files, in the order that the cases shall have.
+        Files, in the order of the cases to return.
     channels
         Names, in the order of the model.
     """
-    folders: dict[Path, list[Path]] = {}
+    folders: dict[Path, list[Path]] = defaultdict(list)
     for image in images:
-        folders.setdefault(image.path.parent, []).append(image.path)
-    numbers = {folder: _numbers(folder, files, channels) for folder, files in folders.items()}
+        folders[image.path.parent].append(image.path)
+    numbers = {folder: _channel_numbers(folder, files, channels) for folder, files in folders.items()}
     cases: dict[tuple[Path, str], _Case] = {}
-    loose: list[FoundImage] = []
+    single: list[FoundImage] = []
     for image in images:
-        folder, place = image.path.parent, image.relative.parent
-        found = _split(image.path, channels, numbers[folder])
-        if found is None:
-            loose.append(image)
+        folder, parent = image.path.parent, image.relative.parent
+        split = _split_channel(image.path, channels, numbers[folder])
+        if split is None:
+            single.append(image)
             continue
-        begin, number = found
-        own_folder = place if place.name else Path(folder.absolute().name)
-        case = cases.setdefault((folder, begin.casefold()), _Case(place / begin if begin else own_folder))
-        case.files.setdefault(number, []).append(image.path)
-    beside: dict[tuple[Path, str], list[Path]] = {}
-    alone: list[FoundImage] = []
-    for image in loose:
-        if (owner := _owner(image.path, cases)) is not None:
-            beside.setdefault(owner, []).append(image.path)
+        name, index = split
+        relative = parent / name if name else parent if parent.name else Path(folder.absolute().name)
+        cases.setdefault((folder, name.casefold()), _Case(relative)).files[index].append(image.path)
+    images = []
+    for image in single:
+        if (case := _find_case(image.path, cases)) is not None:
+            cases[case].companions.append(image.path)
         else:
-            alone.append(image)
-    return [*(_joined(case, channels, beside.get(key, [])) for key, case in cases.items()), *alone]
+            images.append(image)
+    return [*(case.as_image(channels) for case in cases.values()), *images]
 
 
-def _split(path: Path, channels: Sequence[str], numbers: dict[str, int]) -> tuple[str, int] | None:
-    """Return the begin of the names of a case and the number of the channel; None where the name has none."""
+def _split_channel(path: Path, channels: Sequence[str], numbers: dict[str, int]) -> tuple[str, int] | None:
+    """Return the name of the case in a file name and the index of the channel; None if it names no channel."""
     stem = stem_of(path)
-    if numbers and (found := _NUMBERED.fullmatch(stem)) is not None:
-        return found["case"], numbers.get(found["number"], _SURPLUS)
-    # The longest first: of "ce" and "t1_ce" both end "p1_t1_ce".
+    if numbers and (match := _NUMBERED.fullmatch(stem)) is not None:
+        return match["case"], numbers.get(match["number"], _SURPLUS)
+    # The longest first: "p1_t1_ce" ends in both "ce" and "t1_ce".
     for channel in sorted(channels if len(channels) > 1 else (), key=len, reverse=True):
         if stem.casefold() == channel.casefold():
             return "", channels.index(channel)
@@ -154,20 +172,20 @@ def _split(path: Path, channels: Sequence[str], numbers: dict[str, int]) -> tupl
     return None
 
 
-def _numbers(folder: Path, files: Sequence[Path], channels: Sequence[str]) -> dict[str, int]:
-    """Return which channel each of nnU-Net's numbers is; empty where files are not named so."""
-    found = [_NUMBERED.fullmatch(stem_of(file)) for file in files]
-    used = {match["number"] for match in found if match is not None}
-    declared = next((file for file in (folder / _DATASET, folder.parent / _DATASET) if file.is_file()), None)
-    plain = {f"{number:04d}": number for number in range(len(channels))}
-    if declared is None or not used:
-        numbered = None not in found and all(is_nifti(file) for file in files)
-        return plain if numbered and "0000" in used and (len(channels) > 1 or len(used) == 1) else {}
-    named = {name.casefold(): number for number, name in _declared_channels(declared).items()}
-    if not {channel.casefold() for channel in channels} <= named.keys():
-        return plain
-    unused = dict.fromkeys(named.values(), _UNUSED)
-    return unused | {named[channel.casefold()]: number for number, channel in enumerate(channels)}
+def _channel_numbers(folder: Path, files: Sequence[Path], channels: Sequence[str]) -> dict[str, int]:
+    """Return the index of the channel of each of nnU-Net's numbers; empty if the files are not numbered."""
+    matches = [_NUMBERED.fullmatch(stem_of(file)) for file in files]
+    numbers = {match["number"] for match in matches if match is not None}
+    dataset = next((file for file in (folder / _DATASET, folder.parent / _DATASET) if file.is_file()), None)
+    in_order = {f"{index:04d}": index for index in range(len(channels))}
+    if dataset is None or not numbers:
+        all_numbered = None not in matches and all(is_nifti(file) for file in files)
+        return in_order if all_numbered and "0000" in numbers and (len(channels) > 1 or len(numbers) == 1) else {}
+    declared = {name.casefold(): number for number, name in _declared_channels(dataset).items()}
+    if not {channel.casefold() for channel in channels} <= declared.keys():
+        return in_order
+    unused = dict.fromkeys(declared.values(), _UNUSED)
+    return unused | {declared[channel.casefold()]: index for index, channel in enumerate(channels)}
 
 
 def _declared_channels(path: Path) -> dict[str, str]:
@@ -182,38 +200,18 @@ def _declared_channels(path: Path) -> dict[str, str]:
         raise InputError("not the description of an nnU-Net data set", path=path) from error
 
 
-def _owner(path: Path, cases: Collection[tuple[Path, str]]) -> tuple[Path, str] | None:
-    """Return the case that a file which is no channel belongs to: the one with the longest common begin."""
-    begin = stem_of(path).casefold()
-    while begin:
-        begin = begin.rpartition("_")[0]
-        if (path.parent, begin) in cases:
-            return path.parent, begin
+def _find_case(path: Path, cases: Collection[tuple[Path, str]]) -> tuple[Path, str] | None:
+    """Return the case of a file that is no channel: the one whose name is the longest beginning of the file's."""
+    name = stem_of(path).casefold()
+    while name:
+        name = name.rpartition("_")[0]
+        if (path.parent, name) in cases:
+            return path.parent, name
     return None
 
 
-def _joined(case: _Case, channels: Sequence[str], beside: Sequence[Path]) -> FoundImage:
-    """Return a case as an image, with what is wrong with it."""
-    problems = []
-    for number, channel in enumerate(channels):
-        files = case.files.get(number, [])
-        if len(files) != 1:
-            shown = ", ".join(file.name for file in files)
-            problems.append(
-                f"{len(files)} files for channel '{channel}': {shown}" if files else f"no file of '{channel}'"
-            )
-    if surplus := case.files.get(_SURPLUS):
-        shown = ", ".join(file.name for file in surplus)
-        problems.append(f"{shown}: one too many, the channels are {', '.join(channels)}")
-    files = [file for number in range(len(channels)) for file in case.files.get(number, [])]
-    files = files or [file for some in case.files.values() for file in some]
-    problem = f"case '{case.relative.as_posix()}': {'; '.join(problems)}" if problems else ""
-    unused = tuple(case.files.get(_UNUSED, []))
-    return FoundImage(files[0], case.relative, tuple(files[1:]), tuple(beside), unused, problem)
-
-
-def named_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
-    """Return the case of inputs such as ``t1c=a.nii.gz``.
+def parse_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
+    """Return the case that inputs such as ``t1c=a.nii.gz`` name.
 
     Raises
     ------
@@ -221,14 +219,13 @@ def named_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
         If one has no channel of the model, or a channel has none or two.
     """
     files: dict[str, Path] = {}
-    known = {channel.casefold(): channel for channel in channels}
-    for given in inputs:
-        name, _, path = given.partition("=")
-        channel = known.get(name.casefold())
+    by_name = {channel.casefold(): channel for channel in channels}
+    for text in inputs:
+        name, _, path = text.partition("=")
+        channel = by_name.get(name.casefold())
         if channel is None:
-            raise InputError(
-                f"no channel is called '{name}'", path=path, hint=f"the channels are {', '.join(channels)}"
-            )
+            hint = f"the channels are {', '.join(channels)}"
+            raise InputError(f"no channel is called '{name}'", path=path, hint=hint)
         if channel in files:
             raise InputError(f"a second file for channel '{name}'", path=path, hint="one case at a time, or a folder")
         if not Path(path).is_file():
@@ -238,7 +235,7 @@ def named_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
     if len(files) < len(channels):
         missing = ", ".join(f"'{channel}'" for channel in channels if channel not in files)
         raise InputError(f"no file of {missing}", path=ordered[0], hint="name one file for each channel")
-    split = [_split(path, channels, {}) for path in ordered]
-    begins = {place[0] if place else "" for place in split}
-    name = begins.pop() if len(begins) == 1 else ""
+    splits = [_split_channel(path, channels, {}) for path in ordered]
+    names = {split[0] if split else "" for split in splits}
+    name = names.pop() if len(names) == 1 else ""
     return FoundImage(ordered[0], Path(name or ordered[0].absolute().parent.name), tuple(ordered[1:]))

@@ -1,172 +1,153 @@
-"""Which files are images."""
+"""Which files are images: those of files, folders and patterns that a user names."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from biounet.core import InputError, as_path
-from biounet.files.dataset_index.cases import FoundImage, group_cases, named_case
+from biounet.files.dataset_index.cases import FoundImage, group_cases, parse_case
 from biounet.files.dataset_index.names import (
-    ANNOTATION_FOLDERS,
-    ANNOTATIONS,
-    MASKS,
-    OUTPUTS,
+    ANNOTATION_NAMES,
+    MASK_ENDINGS,
+    OUTPUT_ENDINGS,
     SUFFIXES,
-    before_annotation,
-    is_image,
     natural_key,
+    split_annotation,
     stem_of,
 )
-from biounet.files.dataset_index.skipped import SkippedFile, reason_against
+from biounet.files.dataset_index.scan import (
+    FileKind,
+    NameRules,
+    ScannedFile,
+    SkippedFile,
+    classify_files,
+    describe_folder_error,
+    list_skipped,
+    raise_folder_error,
+    scan,
+)
 from biounet.files.formats.foreign import refuse_foreign
 
-_LOOKED_FOR = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASKS, *OUTPUTS))}"
-_STORES = (".zarr", ".n5")
+_HINT = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASK_ENDINGS, *OUTPUT_ENDINGS))}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Search:
-    """What a search for images finds.
+    """The images that a search finds, each once in natural order, and the files that could be images and are not."""
 
-    Attributes
-    ----------
-    images
-        In natural order, each once.
-    left_out
-        Files that could be images and are none of them.
-    """
-
-    images: list[FoundImage] = field(default_factory=list)
-    left_out: list[SkippedFile] = field(default_factory=list)
+    images: list[FoundImage]
+    skipped: list[SkippedFile]
 
 
 def find_images(
     inputs: Sequence[str | Path], channels: Sequence[str] = (), annotation: Sequence[str] = ()
 ) -> list[FoundImage]:
-    """Find images as `search_images` does, without what is left out."""
+    """Find images as `search_images` does, without the skipped files."""
     return search_images(inputs, channels, annotation).images
 
 
 def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), annotation: Sequence[str] = ()) -> Search:
     """Find images in files, folders (with all folders below) and patterns, in natural order, each once.
 
-    Hidden files, annotations (``x_masks.tif``) and biounet's own outputs are left out of folders and patterns; a file
-    that is named is taken whatever its name. What has the name of an image and is none (a broken link, a pipe), and a
-    folder below that cannot be looked into, are among the images: each fails on its own. Several folders keep apart by
-    their names, files of one name by those of their folders.
+    Hidden files, annotations (``x_masks.tif``) and biounet's own outputs in folders and patterns are skipped; a file
+    that is named itself is an image whatever its name. What has the name of an image and is none (a broken link, a
+    pipe), and a folder below that cannot be listed, are among the images: each fails on its own. Images of one name
+    are distinguished by their folders.
 
     Parameters
     ----------
     inputs
         Files, folders, patterns; or ``<channel>=<file>`` for each channel of one case.
     channels
-        Names of the channels that the model sees: files that are one channel each are joined, as `group_cases` says.
+        Names of the channels of the model: files that are one channel each are joined, as `group_cases` says.
     annotation
-        Names or patterns of annotations, beside those that are always taken for one.
+        Names or patterns of annotations, beside the usual ones.
 
     Raises
     ------
     InputError
         If an input does not exist, or nothing is found.
     """
-    given = [str(one) for one in inputs]
-    named = [one for one in given if channels and "=" in str(*Path(one).parts[:1]) and not exists(Path(one))]
-    plain = [one for one in given if one not in named]
-    place = _places(plain)
-    found: dict[str, FoundImage] = {}
-    left_out: dict[Path, SkippedFile] = {}
-    names = Names(tuple(channels), tuple(annotation))
+    texts = [str(one) for one in inputs]
+    case = [text for text in texts if channels and "=" in str(*Path(text).parts[:1]) and not exists(Path(text))]
+    texts = [text for text in texts if text not in case]
+    prefixes = _folder_prefixes(texts)
+    rules = NameRules(tuple(channels), tuple(annotation))
     real = cache(os.path.realpath)
-    for one in plain:
-        search = _of_one(one, names)
-        left_out.update({file.path: file for file in search.left_out})
+    by_file: dict[str, FoundImage] = {}
+    skipped: dict[Path, SkippedFile] = {}
+    for text in texts:
+        search = _search_input(text, rules)
+        skipped.update({file.path: file for file in search.skipped})
         for image in search.images:
             key = os.path.join(real(image.path.parent), image.path.name)  # noqa: PTH118 - faster for many
-            found.setdefault(key, replace(image, relative=place.get(one, Path()) / image.relative))
-    if not found and not named:
-        for one in plain:
-            refuse_foreign(Path(one))
-        raise InputError("no image found", path=", ".join(given), hint=_LOOKED_FOR)
-    apart = _keep_apart(list(found.values()))
-    images = group_cases([image for image in apart if not image.problem], channels)
-    left_out.update({file.path: file for image in images for file in _not_in(image, annotation)})
-    left_out.update({file.path: file for file in _expected(left_out.values(), images, annotation)})
-    images += [image for image in apart if image.problem]
-    images = [named_case(named, channels), *images] if named else images
-    taken = {file for image in images for file in (image.path, *image.others)}
-    return Search(images, [file for path, file in left_out.items() if path not in taken])
+            by_file.setdefault(key, replace(image, relative=prefixes.get(text, Path()) / image.relative))
+    if not by_file and not case:
+        for text in texts:
+            refuse_foreign(Path(text))
+        raise InputError("no image found", path=", ".join(texts), hint=_HINT)
+    single = _distinguish(list(by_file.values()))
+    images = group_cases([image for image in single if not image.problem], channels)
+    skipped.update({file.path: file for image in images for file in _skipped_of_case(image, annotation)})
+    skipped.update({file.path: file for file in _case_annotations(skipped.values(), images, annotation)})
+    images += [image for image in single if image.problem]
+    images = [parse_case(case, channels), *images] if case else images
+    used = {file for image in images for file in (image.path, *image.others)}
+    return Search(images, [file for path, file in skipped.items() if path not in used])
 
 
-@dataclass(frozen=True)
-class Names:
-    """What decides whether a name is that of an image."""
-
-    channels: tuple[str, ...]
-    annotation: tuple[str, ...]
-
-    def against(self, path: Path, root: Path) -> str | None:
-        """Return why a file of a folder is no image, as `reason_against` does; a channel is one whatever its name."""
-        reason = reason_against(path, self.annotation)
-        if reason == "" and not ANNOTATION_FOLDERS.isdisjoint(map(str.lower, path.relative_to(root).parent.parts)):
-            reason = "in a folder of annotations: name the folder to segment what it holds"
-        is_channel = bool(reason) and reason != "hidden" and is_image(path) and self._is_channel(path)
-        return "" if is_channel else reason
-
-    def _is_channel(self, path: Path) -> bool:
-        return len(self.channels) > 1 and before_annotation(stem_of(path), self.channels) is not None
-
-
-def _not_in(image: FoundImage, annotation: Sequence[str]) -> Iterator[SkippedFile]:
-    """Give the files of a case that are none of its channels."""
-    own = set(image.annotations(annotation))
-    for file in image.beside:
-        yield SkippedFile(file, "annotation of a case" if file in own else "no channel of the model", file in own)
+def _skipped_of_case(image: FoundImage, annotation: Sequence[str]) -> Iterator[SkippedFile]:
+    """Yield the files of a case that are none of its channels."""
+    annotations = set(image.annotations(annotation))
+    for file in image.companions:
+        is_annotation = file in annotations
+        yield SkippedFile(file, "annotation of a case" if is_annotation else "no channel of the model", is_annotation)
     yield from (SkippedFile(file, "no channel of the model") for file in image.unused)
 
 
-def _expected(
-    left_out: Iterable[SkippedFile], images: Sequence[FoundImage], annotation: Sequence[str]
+def _case_annotations(
+    skipped: Iterable[SkippedFile], images: Sequence[FoundImage], annotation: Sequence[str]
 ) -> list[SkippedFile]:
-    """Return those of the files left out that are annotations of cases, which lie beside the channels."""
-    cases = [image for image in images if image.is_case]
-    known = {(image.path.parent, name) for image in cases for name in ("", *image.names)}
+    """Return those of the skipped files that are annotations of cases, in the folders of their channels."""
+    cases = {(image.path.parent, name) for image in images if image.is_case for name in ("", *image.names)}
     found = []
-    for file in left_out:
-        before = before_annotation(stem_of(file.path), annotation or ANNOTATIONS)
-        if before is not None and (file.path.parent, before.casefold()) in known:
-            found.append(SkippedFile(file.path, "annotation of a case", True))
+    for file in skipped:
+        before = split_annotation(stem_of(file.path), annotation or ANNOTATION_NAMES)
+        if before is not None and (file.path.parent, before.casefold()) in cases:
+            found.append(SkippedFile(file.path, "annotation of a case", expected=True))
     return found
 
 
-def _places(given: Sequence[str]) -> dict[str, Path]:
-    """Return what the names of images begin with that are below each of several folders; nothing for one folder."""
+def _folder_prefixes(texts: Sequence[str]) -> dict[str, Path]:
+    """Return the path that precedes the names of images below each of several folders; empty for one folder."""
     # Those of `os` follow no links, and take names that no file can have.
-    folders = {one: Path(os.path.abspath(one)) for one in given if os.path.isdir(one)}  # noqa: PTH100, PTH112
-    several = set(folders.values())
-    tails = _tails(several) if len(several) > 1 else {}
-    return {one: tails[folder] for one, folder in folders.items() if folder in tails}
+    folders = {text: Path(os.path.abspath(text)) for text in texts if os.path.isdir(text)}  # noqa: PTH100, PTH112
+    unique = set(folders.values())
+    tails = _distinct_tails(unique) if len(unique) > 1 else {}
+    return {text: tails[folder] for text, folder in folders.items() if folder in tails}
 
 
-def _keep_apart(images: Sequence[FoundImage]) -> list[FoundImage]:
-    """Give images of one name, such as ``p1/f.tif`` and ``p2/f.tif``, those of their folders in front."""
-    groups: dict[str, set[Path]] = {}
+def _distinguish(images: Sequence[FoundImage]) -> list[FoundImage]:
+    """Prefix images of one name, such as ``p1/f.tif`` and ``p2/f.tif``, with their folders."""
+    folders: dict[str, set[Path]] = defaultdict(set)
     for image in images:
-        groups.setdefault(image.relative.as_posix().casefold(), set()).add(image.path.parent.absolute())
-    apart = {key: _tails(folders) for key, folders in groups.items() if len(folders) > 1}
-    return [_in_front(image, apart.get(image.relative.as_posix().casefold())) for image in images]
+        folders[image.relative.as_posix().casefold()].add(image.path.parent.absolute())
+    tails = {key: _distinct_tails(group) for key, group in folders.items() if len(group) > 1}
+    return [
+        replace(image, relative=tails[key][image.path.parent.absolute()] / image.path.name) if key in tails else image
+        for image in images
+        for key in [image.relative.as_posix().casefold()]
+    ]
 
 
-def _in_front(image: FoundImage, places: dict[Path, Path] | None) -> FoundImage:
-    return image if places is None else replace(image, relative=places[image.path.parent.absolute()] / image.path.name)
-
-
-def _tails(folders: Collection[Path]) -> dict[Path, Path]:
-    """Return for each folder the end of its path, just long enough that all of them differ."""
+def _distinct_tails(folders: Collection[Path]) -> dict[Path, Path]:
+    """Return the end of the path of each folder, just long enough that all of them differ."""
     longest = max(len(folder.parts) for folder in folders)
     for length in range(1, max(2, longest)):
         tails = {folder: Path(*folder.relative_to(folder.anchor).parts[-length:]) for folder in folders}
@@ -175,92 +156,54 @@ def _tails(folders: Collection[Path]) -> dict[Path, Path]:
     return tails
 
 
-def _of_one(given: str, names: Names) -> Search:
-    path = as_path(given, "an image, folder or pattern")
+def _search_input(text: str, rules: NameRules) -> Search:
+    path = as_path(text, "an image, folder or pattern")
     if exists(path) or path.is_symlink():
-        return _search(path, names) if path.is_dir() else Search([FoundImage(path, Path(path.name))])
-    if not glob.has_magic(given):
-        raise InputError("no such file, folder or pattern", path=given)
-    root = _fixed_part(path)
+        return _search_folder(path, rules) if path.is_dir() else Search([FoundImage(path, Path(path.name))], [])
+    if not glob.has_magic(text):
+        raise InputError("no such file, folder or pattern", path=text)
+    root = path
+    while glob.has_magic(str(root)):
+        root = root.parent
     # Path.glob takes no absolute pattern, and people type them.
-    matches = sorted((Path(match) for match in glob.glob(given, recursive=True)), key=natural_key)  # noqa: PTH207
-    found = sift((match for match in matches if not match.is_dir()), root, names)
-    if not found.images:
+    matches = sorted((Path(match) for match in glob.glob(text, recursive=True)), key=natural_key)  # noqa: PTH207
+    search = _split(classify_files((match for match in matches if not match.is_dir()), root, rules))
+    if not search.images:
         for match in matches:
             refuse_foreign(match)
-        raise InputError("no image matches this pattern", path=given, hint=_LOOKED_FOR)
-    return found
+        raise InputError("no image matches this pattern", path=text, hint=_HINT)
+    return search
 
 
-def sift(files: Iterable[Path], root: Path, names: Names) -> Search:
-    """Return which of the files below a folder are images, and which are skipped for what reason."""
-    found = Search()
-    for file in files:
-        reason = names.against(file, root)
-        if reason:
-            found.left_out.append(SkippedFile(file, reason))
-        elif reason is not None:
-            found.images.append(FoundImage(file, file.relative_to(root)))
-    return found
+def _search_folder(folder: Path, rules: NameRules) -> Search:
+    """Search a folder; the folders below that cannot be listed are among the images, with the problem."""
+    unlisted: list[FoundImage] = []
+
+    def record(error: OSError) -> None:
+        path = Path(error.filename)
+        if path == folder:
+            raise_folder_error(error)
+        unlisted.append(FoundImage(path, path.relative_to(folder), problem=describe_folder_error(error)))
+
+    search = _split(scan(folder, rules, record))
+    search.images.extend(unlisted)
+    return search
 
 
-def _search(root: Path, names: Names) -> Search:
-    """Return what is called like an image in a folder and below, and those folders that cannot be looked into."""
-    closed: list[FoundImage] = []
-
-    def keep(error: OSError) -> None:
-        folder = Path(error.filename)
-        if folder == root:
-            _refuse_folder(error)
-        closed.append(FoundImage(folder, folder.relative_to(root), problem=_not_listed(error)))
-
-    found = sift(sorted(walk(root, keep), key=natural_key), root, names)
-    found.images += closed
-    return found
+def _split(files: Sequence[ScannedFile]) -> Search:
+    images = [FoundImage(file.path, file.relative) for file in files if file.kind is FileKind.IMAGE]
+    return Search(images, list(list_skipped(files)))
 
 
 def exists(path: Path) -> bool:
-    """Whether a path exists; one that cannot be looked at does not."""
+    """Whether a path exists.
+
+    Raises
+    ------
+    InputError
+        If it cannot be looked up: no permission, or a name that is too long.
+    """
     try:
         return path.exists()
-    except OSError as error:  # no permission, a name that is too long
+    except OSError as error:
         raise InputError(f"cannot be looked up: {error.strerror}", path=path) from error
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folder of a pattern above its first wildcard."""
-    folder = pattern
-    while glob.has_magic(str(folder)):
-        folder = folder.parent
-    return folder
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the images in a folder and below, without results, annotations and hidden files, in natural order."""
-    found = sift(sorted(walk(folder), key=natural_key), folder, Names((), ()))
-    return [image.path for image in found.images if image.path.is_file()]
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise InputError(_not_listed(error), path=error.filename) from error
-
-
-def _not_listed(error: OSError) -> str:
-    return f"cannot look into this folder: {error.strerror}"
-
-
-def walk(folder: Path, onerror: Callable[[OSError], None] = _refuse_folder) -> Iterator[Path]:
-    """Give the files of a folder and of the visible ones below, through links to folders, each folder once.
-
-    A folder that is a store of its own, such as ``x.zarr``, is one file.
-    """
-    seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=onerror):
-        real = os.path.realpath(root)
-        if real in seen:  # a link to a folder above would lead round for ever
-            folders.clear()
-            continue
-        seen.add(real)
-        stores = [name for name in folders if name.lower().endswith(_STORES)]
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in stores]
-        yield from (Path(root, name) for name in (*names, *stores))

@@ -1,40 +1,40 @@
-"""What the name of a file says: whether it is an image, a result or an annotation, and what it is called."""
+"""What the name of a file says: whether it is an image, an output or an annotation, and of which image."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", *NIFTI, ".png", ".jpg", ".jpeg")
-OUTPUTS = ("_overlay", ".curve")
-MASKS = ("_masks", "_mask", "_labels", "_label", "_seg", "_dseg", "_seg-manual", "_cp_masks")
-ANNOTATIONS = (
+OUTPUT_ENDINGS = ("_overlay", ".curve")
+MASK_ENDINGS = ("_masks", "_mask", "_labels", "_label", "_seg", "_dseg", "_seg-manual", "_cp_masks")
+IMAGE_ENDINGS = ("_img", "_image", "_raw")
+"""How the names of images end beside annotations that begin the same, as in the data of Cellpose."""
+
+ANNOTATION_NAMES = (
     *("seg", "dseg", "seg-manual", "segmentation", "label", "labels", "annotation", "annotations", "drawn", "manual"),
     *("lesion", "lesions", "tumour", "tumours", "tumor", "tumors", "masks", "cp_masks"),
 )
 """Names of the annotation of a case, where the recipe has none.
 
-In a NIfTI file a mask is none, as it may be that of the brain; masks are those of objects.
+``mask`` is missing: in a NIfTI file it may be that of the brain.
 """
 
 ANNOTATION_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "labelstr", "labelsts", "labelsval"}
-"""What folders of annotations are called, in small letters; the last ones by nnU-Net."""
-
-IMAGES = ("_img", "_image", "_raw")
-"""How the names of images end beside annotations of the same begin, as in the data of Cellpose."""
+"""Folders of annotations, in small letters; the last three are those of nnU-Net."""
 
 SEPARATORS = "_-. "
-"""What stands before the ending of a name."""
+"""Characters that may stand before the ending of a name."""
 
 _SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
 
 
 def is_image(path: Path) -> bool:
-    """Whether the suffix is one that images have."""
+    """Whether the suffix is that of an image."""
     return path.name.lower().endswith(SUFFIXES)
 
 
@@ -43,80 +43,92 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI)
 
 
-def is_result(path: Path) -> bool:
-    """Whether the name is one of biounet's own outputs or of an annotation."""
-    return bool(ending(path, OUTPUTS)) or is_annotation(path)
-
-
-def spelt(text: str) -> str:
-    """Return a name in the one spelling of Unicode: a Mac writes umlauts as two characters."""
+def normalise_unicode(text: str) -> str:
+    """Return a name in composed Unicode: macOS may write an umlaut as two characters."""
     return unicodedata.normalize("NFC", text)
 
 
 def mask_ending(path: Path) -> str:
-    """Return the longest ending of annotations that a name has, such as ``_masks`` or ``-mask``; empty: none."""
-    stem, plain = stem_of(path), [end.replace("-", "_") for end in MASKS]
-    low = _SEPARATOR.sub("_", stem.lower())
-    length = max((len(end) for end in plain if low.endswith(end)), default=0)
+    """Return the longest ending of annotations that a name has, such as ``_masks`` or ``-mask``; empty if none."""
+    stem, endings = stem_of(path), [end.replace("-", "_") for end in MASK_ENDINGS]
+    lower = _SEPARATOR.sub("_", stem.lower())
+    length = max((len(end) for end in endings if lower.endswith(end)), default=0)
     return stem[len(stem) - length :]
 
 
-def is_annotation(path: Path, names: Sequence[str] = ()) -> bool:
-    """Whether the name is that of an annotation: ``x_masks.tif``, ``seg.nii.gz``, or as `names` say.
+def without_mask_ending(path: Path) -> str:
+    """Return the stem of a name without the ending of annotations."""
+    return stem_of(path).removesuffix(mask_ending(path))
 
-    A NIfTI file whose name ends in ``mask``, such as ``brainmask.nii.gz``, is a label map too.
+
+def is_annotation(path: Path, patterns: Sequence[str] = ()) -> bool:
+    """Whether the name is that of an annotation: ``x_masks.tif``, ``seg.nii.gz``, or one that matches a pattern.
+
+    A NIfTI file whose name ends in ``mask``, such as ``brainmask.nii.gz``, is a label image too.
     """
     stem = stem_of(path).lower()
-    if mask_ending(path) or f"_{stem}" in MASKS:
+    if mask_ending(path) or f"_{stem}" in MASK_ENDINGS:
         return True
-    if is_nifti(path) and (stem in ANNOTATIONS or stem.endswith("mask")):
+    if is_nifti(path) and (stem in ANNOTATION_NAMES or stem.endswith("mask")):
         return True
-    return before_annotation(stem, names) is not None
+    return split_annotation(stem, patterns) is not None
 
 
 def is_body_mask(path: Path) -> bool:
-    """Whether it is called like a mask of the brain or body, which lies beside the annotation of a volume."""
+    """Whether the name is that of a mask of the brain or body, which may lie beside the annotation of a volume."""
     stem = stem_of(path).lower()
     one_word = stem.endswith("mask") and not stem.endswith("_mask")
     return is_nifti(path) and (one_word or stem.endswith(("brain_mask", "head_mask", "body_mask")))
 
 
-def before_annotation(stem: str, names: Sequence[str]) -> str | None:
-    """Return what stands before the name of an annotation in a stem; None where the stem has none of the names.
+def split_annotation(stem: str, patterns: Sequence[str]) -> str | None:
+    """Return what precedes the name of an annotation in a stem; None if no pattern matches its end.
 
     Parameters
     ----------
     stem
         Such as ``p1_lesions``.
-    names
-        Such as ``lesions``, or patterns, ``lesions_*``; whatever the capitals.
+    patterns
+        Names such as ``lesions`` or patterns such as ``lesions_*``, in any capitals.
 
     Returns
     -------
-    Such as ``p1``; empty where all of the stem is the name.
+    Such as ``p1``; empty if the whole stem matches.
     """
-    own = [name.casefold().removeprefix("*_").removeprefix("_") for name in names]
+    patterns = [pattern.casefold().removeprefix("*_").removeprefix("_") for pattern in patterns]
     starts = [match.end() for match in _SEPARATOR.finditer(stem)]
     for start in [*reversed(starts), 0]:
         rest = stem[start:].casefold()
-        if any(fnmatch(rest, name) for name in own):
+        if any(fnmatch(rest, pattern) for pattern in patterns):
             return stem[: max(0, start - 1)]
     return None
 
 
-def ending(path: Path, endings: tuple[str, ...]) -> str:
-    """Return the longest ending that a name has, however it is capitalised; empty where it has none of them."""
+def select_annotations(files: Collection[Path], patterns: Sequence[str]) -> Collection[Path]:
+    """Return the files whose names match a pattern; all of them if none does: then they are named as their images."""
+    return [file for file in files if split_annotation(stem_of(file), patterns) is not None] or files
+
+
+def annotated_stems(path: Path, patterns: Sequence[str]) -> list[str]:
+    """Return the stems that the image of an annotation may have, the likeliest first; the last is its own stem."""
+    stem = stem_of(path)
+    before = split_annotation(stem, patterns)
+    return [*([] if before is None else [before]), without_mask_ending(path), stem]
+
+
+def longest_ending(path: Path, endings: tuple[str, ...]) -> str:
+    """Return the longest of the endings that a name has, in any capitals; empty if it has none."""
     stem = stem_of(path).lower()
     return max((end for end in endings if stem.endswith(end)), key=len, default="")
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of an image without its suffix, ``a.ome.tif`` and ``a.nii.gz`` being ``a``."""
+    """Return the name of an image without its suffix: ``a`` for ``a.tif``, ``a.ome.tif`` and ``a.nii.gz``."""
     stem = path.name.removesuffix(path.suffix)
     return stem[: -len(".ome")] if stem.lower().endswith((".ome", ".nii")) else stem
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Key for sorting as people do: ``a2`` before ``a10``."""
+    """Return a key for sorting as people do: ``a2`` before ``a10``."""
     parts = re.split(r"(\d+)", path.as_posix())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts]

@@ -1,0 +1,189 @@
+"""One walk through a folder, which classifies each file by its name: image, annotation, output, hidden or other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from biounet.core import InputError
+from biounet.files.dataset_index.names import (
+    ANNOTATION_FOLDERS,
+    OUTPUT_ENDINGS,
+    is_annotation,
+    is_image,
+    longest_ending,
+    natural_key,
+    split_annotation,
+    stem_of,
+)
+from biounet.files.formats.foreign import foreign_format
+from biounet.files.formats.nifti import BEGINNINGS
+from biounet.files.retry import first_bytes
+
+_STORES = (".zarr", ".n5")
+_OTHER_SUFFIX = "its ending is not one that is looked for: name the file to try it"
+_TIFF_SUFFIXES = (
+    *(".lsm", ".stk", ".svs", ".ndpi", ".scn", ".qptiff", ".dng", ".flex", ".nef", ".cr2", ".jpe", ".jfif"),
+)
+_UNREAD_SUFFIXES = (
+    *(".webp", ".heic", ".heif", ".avif", ".psd", ".ppm", ".pgm", ".fits", ".img", ".hdr", ".mrc", ".dv", ".r3d"),
+    *(".mrxs", ".ims", ".ics", ".ids", ".mnc", ".jp2", ".j2k", ".jxl", ".exr", ".tga", ".pbm", ".pnm", ".eps"),
+    *(".oif", ".oib", ".zvi", ".sld", ".sldy", ".spe", ".sif", ".pic", ".cxd", ".c01", ".xdce", ".dib", ".lim", ".kfb"),
+    *(".avi", ".mov", ".mp4", ".npy", ".npz", ".tif.gz", ".tiff.gz"),
+)
+# Never an image whatever they hold, so that a folder of many tables is not opened file by file.
+_NO_IMAGE = {
+    *(".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".html", ".htm", ".toml", ".yaml", ".yml"),
+    *(".ini", ".cfg", ".log", ".py", ".ipynb", ".r", ".m", ".sh", ".bat", ".ijm", ".cppipe", ".cpproj", ".pdf"),
+    *(".doc", ".docx", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".bval", ".bvec", ".safetensors", ".pt", ".part"),
+    *(".roi", ".geojson", ".qpproj", ".qpdata", ".db", ".lock", ".svg", ".sha256", ".md5"),
+}
+_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *BEGINNINGS)
+_MAX_NAMES = 3  # that a line lists for each reason
+
+
+class FileKind(Enum):
+    """What a file is by its name; the value says why a search for images skips it."""
+
+    IMAGE = ""
+    ANNOTATION = "named like an annotation: name the file to segment it"
+    IN_ANNOTATION_FOLDER = "in a folder of annotations: name the folder to segment what it holds"
+    OUTPUT = "named like a picture that biounet writes"
+    HIDDEN = "hidden"
+    OTHER = "without the suffix of an image"
+
+
+@dataclass(frozen=True)
+class ScannedFile:
+    """A file, its path below the folder that was scanned, and its kind."""
+
+    path: Path
+    relative: Path
+    kind: FileKind
+
+    @property
+    def may_be_annotation(self) -> bool:
+        """Whether it has the name of an image or annotation: people correct results and train on them."""
+        return self.kind in (FileKind.IMAGE, FileKind.ANNOTATION, FileKind.IN_ANNOTATION_FOLDER)
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that could be an image and is not treated as one.
+
+    `expected` if it belongs there, as the annotation of a case beside its channels.
+    """
+
+    path: Path
+    reason: str
+    expected: bool = False
+
+
+@dataclass(frozen=True)
+class NameRules:
+    """The channels of a model, and names or patterns of annotations beside the usual ones."""
+
+    channels: tuple[str, ...] = ()
+    annotation: tuple[str, ...] = ()
+
+    def classify(self, path: Path, folder: Path) -> ScannedFile | None:
+        """Return what a file below a folder is by its name; None if it cannot be an image."""
+        relative = path.relative_to(folder)
+        if is_image(path):
+            return ScannedFile(path, relative, self._kind(path, relative))
+        possible = not path.name.startswith(".") and path.suffix.lower() not in _NO_IMAGE
+        return ScannedFile(path, relative, FileKind.OTHER) if possible else None
+
+    def _kind(self, path: Path, relative: Path) -> FileKind:
+        if path.name.startswith("."):
+            return FileKind.HIDDEN
+        if len(self.channels) > 1 and split_annotation(stem_of(path), self.channels) is not None:
+            return FileKind.IMAGE  # a channel, whatever its name and folder
+        if longest_ending(path, OUTPUT_ENDINGS):
+            return FileKind.OUTPUT
+        if is_annotation(path, self.annotation):
+            return FileKind.ANNOTATION
+        inside = not ANNOTATION_FOLDERS.isdisjoint(map(str.lower, relative.parent.parts))
+        return FileKind.IN_ANNOTATION_FOLDER if inside else FileKind.IMAGE
+
+
+def raise_folder_error(error: OSError) -> None:
+    """Raise the error of a folder that cannot be listed as an `InputError`."""
+    raise InputError(describe_folder_error(error), path=error.filename) from error
+
+
+def describe_folder_error(error: OSError) -> str:
+    """Return why a folder cannot be listed."""
+    return f"cannot look into this folder: {error.strerror}"
+
+
+def scan(folder: Path, rules: NameRules, on_error: Callable[[OSError], None] = raise_folder_error) -> list[ScannedFile]:
+    """Return the files in a folder and below that could be images, in natural order.
+
+    Visible folders below are searched through links too, each folder once. A folder that is a store of its own, such
+    as ``x.zarr``, is one file.
+    """
+    return classify_files(sorted(_walk(folder, on_error), key=natural_key), folder, rules)
+
+
+def classify_files(paths: Iterable[Path], folder: Path, rules: NameRules) -> list[ScannedFile]:
+    """Return the kinds of those of the files below a folder that could be images."""
+    return [file for path in paths if (file := rules.classify(path, folder)) is not None]
+
+
+def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    visited: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=on_error):
+        real = os.path.realpath(root)
+        if real in visited:  # a link to a folder above would never end
+            folders.clear()
+            continue
+        visited.add(real)
+        stores = [name for name in folders if name.lower().endswith(_STORES)]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in stores]
+        yield from (Path(root, name) for name in (*names, *stores))
+
+
+def list_skipped(files: Iterable[ScannedFile]) -> Iterator[SkippedFile]:
+    """Yield the files that are not of the kind of an image with the reason; of others only what could be one."""
+    for file in files:
+        if reason := _other_reason(file.path) if file.kind is FileKind.OTHER else file.kind.value:
+            yield SkippedFile(file.path, reason)
+
+
+def _other_reason(path: Path) -> str | None:
+    """Return why a file without the suffix of an image is not read; None if it cannot be an image."""
+    if not path.is_dir() and not path.is_file():  # to read from a pipe could wait for ever
+        return None
+    if path.name.lower().endswith(_TIFF_SUFFIXES):
+        return _OTHER_SUFFIX
+    try:
+        begin = b"" if path.is_dir() else first_bytes(path, 16)
+    except TimeoutError:
+        return "the disk does not answer"
+    except OSError:
+        begin = b""
+    if (known := foreign_format(path)) is not None:
+        return f"{known.name} is not read"
+    if path.name.lower().endswith(_UNREAD_SUFFIXES):
+        return "a format that is not read"
+    return _OTHER_SUFFIX if begin.startswith(_MAGIC) else None
+
+
+def describe_skipped(files: Iterable[SkippedFile]) -> str:
+    """Return one line that says how many files are skipped and why, with some of their names."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(file.reason, []).append(file.path)
+    parts = []
+    for reason, paths in groups.items():
+        names = [path.name for path in paths]
+        if len(set(names)) < len(names):  # as the annotations of cases in folders
+            names = [f"{path.parent.name}/{path.name}" for path in paths]
+        more = ", …" if len(names) > _MAX_NAMES else ""
+        parts.append(f"{len(names)} ({reason}): {', '.join(names[:_MAX_NAMES])}{more}")
+    total = sum(map(len, groups.values()))
+    return f"{total} file{'s' if total > 1 else ''} left out: {'; '.join(parts)}"
