@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def main() -> None:
     for block, workers in product((128, 256, 512, 1 << 20), (1, 2)):
         torch.set_num_threads(workers)
         with ThreadPoolExecutor(workers) as pool:
-            options = SegmentOptions(block=block, executor=pool)
-            found = [segmenter.segment(path, options=options).labels for path in images]
+            pooled = replace(segmenter, executor=pool)
+            found = [pooled.segment(path, options=SegmentOptions(block=block)).labels for path in images]
         differ = sum(not np.array_equal(a, b) for a, b in zip(whole, found, strict=True))
         print(f"| {block if block < 1 << 20 else 'whole'} | {workers} | {workers} | {differ} |")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -80,10 +81,13 @@ class Segmenter:
         Network and card.
     device
         ``auto``, ``cpu`` or ``cuda[:n]``.
+    executor
+        Where blocks of an image run, such as a pool of threads; None: one after the other in this thread.
     """
 
     model: Model
     device: str = "auto"
+    executor: Executor | None = None
 
     @property
     def card(self) -> Card:
@@ -144,7 +148,7 @@ class Segmenter:
             raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
         else:
             volume = _again(image, read) if isinstance(image, Volume) else read_volume(image, read)
-        found = segment(volume, self.predictor, self.card, options)
+        found = segment(volume, self.predictor, self.card, options, executor=self.executor)
         return Result(**vars(found))
 
     def save(self, path: PathLike) -> None:

@@ -6,7 +6,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -115,7 +115,7 @@ def segment_file(image: FoundImage, run: BatchContext, kept: Collection[Path] = 
         with run.readers.one() as reader:
             seen = reader.describe(files, options.read, run.stop)
         needs = memory_needs(seen, run.model.card, run.model.network, options.segment, options.device)
-        with run.room.take([need for _, need in needs], image.path, run.stop) as number:
+        with run.room.reserve([need for _, need in needs], image.path, run.stop) as number:
             if run.apart is not None and needs[number][1].is_large:
                 return run.apart(image, run, kept)
             with run.readers.one() as reader:
@@ -142,8 +142,7 @@ def segment_file(image: FoundImage, run: BatchContext, kept: Collection[Path] = 
 def _segment(volume: Volume, run: BatchContext, chosen: SegmentOptions) -> Segmentation:
     if run.predictor.device.type == "cpu":
         torch.set_num_threads(run.threads)  # of this thread of the pool
-    options = replace(chosen, stop=run.stop)
-    return segment_within_memory(volume, run.predictor, run.model.card, options)
+    return segment_within_memory(volume, run.predictor, run.model.card, chosen, run.stop)
 
 
 def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: BatchContext, seconds: float) -> Row:

@@ -126,7 +126,7 @@ def _options(raw: dict[str, Any]) -> BatchOptions:
     read = dict(raw["read"])
     read["spacing"] = None if read["spacing"] is None else tuple(map(float, read["spacing"]))
     part = raw["segment"]
-    chain = SegmentOptions(part["block"], None, part["diameter"], LabelSettings.model_validate(part["label"]))
+    chain = SegmentOptions(part["block"], part["diameter"], LabelSettings.model_validate(part["label"]))
     return BatchOptions(ReadOptions(**read), chain, str(raw["device"]), overlay=raw["overlay"], excel=raw["excel"])
 
 

@@ -90,11 +90,10 @@ def count_columns(rows: Sequence[Row]) -> Columns:
 def _run_record(
     records: Sequence[Record], model: Model, out: Path, options: BatchOptions, started: float
 ) -> dict[str, Any]:
-    chain = replace(options.segment, executor=None, label=None, stop=None)
-    plain = replace(options, readers=None, left_out=(), segment=chain)
-    settings = asdict(plain)
+    settings = asdict(replace(options, readers=None, left_out=()))
     del settings["readers"], settings["left_out"]
-    settings["segment"]["label"] = (options.segment.label or model.card.label).model_dump(mode="json", by_alias=True)
+    label = (options.segment.label or model.card.label).model_dump(mode="json", by_alias=True)
+    settings["segment"] |= {"label": label, "executor": None, "stop": None}  # null, for readers of earlier records
     return {
         **software(),
         "command": [_without_home(argument) for argument in sys.argv[1:]],

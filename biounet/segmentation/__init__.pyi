@@ -8,6 +8,6 @@ from .pipeline import SegmentOptions as SegmentOptions
 from .pipeline import check_model_fits as check_model_fits
 from .pipeline import label_regions as label_regions
 from .pipeline import model_zoom as model_zoom
-from .pipeline import pad_to_stride as pad_to_stride
-from .pipeline import predict_image as predict_image
 from .pipeline import segment as segment
+from .prediction import pad_to_stride as pad_to_stride
+from .prediction import predict_image as predict_image

@@ -1,4 +1,4 @@
-"""How much memory an image takes, and what is done when there is not enough of it."""
+"""Memory: how much an image needs, how images share it, and smaller blocks when it runs out."""
 
 from __future__ import annotations
 
@@ -27,144 +27,152 @@ from biounet.preprocessing import Zoom
 from biounet.segmentation.pipeline import (
     Segmentation,
     SegmentOptions,
-    block_size,
     check_model_fits,
     model_zoom,
     segment,
 )
+from biounet.segmentation.prediction import block_edge
 
-_SMALLER = {2: (512, 256), 3: (128, 64)}  # edges of blocks to try when memory runs out
-_COPIES_OF_READER = 2  # of an image that the process that reads it has: packed or arranged, and as it is given on
-_SHARE = 0.9  # of what is free that images may take: estimates are not exact
-_LARGE = 2 * 2**30
-_LATER = 2**28  # bytes of addresses for libraries that are loaded with the first image, and for stacks of threads
-_LOOK = 0.5  # seconds between looks at whether other programs gave memory back
-_LIVE = 5  # layers of the finest level that are in memory at a time: the skip, two inputs, an output, a work space
+_SMALLER_EDGES = {2: (512, 256), 3: (128, 64)}  # of blocks, tried in turn when memory runs out
+_READER_COPIES = 2  # copies of an image in the process that reads it: compressed or rearranged, and as sent on
+_USABLE_SHARE = 0.9  # of free memory: estimates are not exact
+_LARGE = 2 * 2**30  # bytes
+_ADDRESS_RESERVE = 2**28  # bytes, for libraries that are loaded with the first image, and for stacks of threads
+_POLL_SECONDS = 0.5  # between checks whether other programs freed memory
+_LIVE_LAYERS = 5  # of the finest level in memory at a time: the skip, two inputs, an output, a work space
 
 
-def segment_within_memory(volume: Volume, predictor: Predictor, card: Card, options: SegmentOptions) -> Segmentation:
-    """Segment an image, in smaller blocks when memory runs out: the labels are the same, and a remark says so.
+def segment_within_memory(
+    volume: Volume, predictor: Predictor, card: Card, options: SegmentOptions, stop: Event | None = None
+) -> Segmentation:
+    """Segment an image, in smaller blocks when memory runs out: the labels are the same, and a note says so.
 
     Raises
     ------
     MemoryError
-        If it is not enough for the smallest blocks.
-    InputError
-        As `biounet.segmentation.segment` does.
+        If there is not enough memory for the smallest blocks.
+    InputError, Stopped
+        As `biounet.segmentation.segment`.
     """
-    first = block_size(options, volume.grid.dims)
-    for block in _blocks(first, volume.grid.dims):
+    first, *smaller = _block_edges(options, volume.grid.dims)
+    for edge in (first, *smaller):
         try:
-            found = segment(volume, predictor, card, replace(options, block=block))
+            result = segment(volume, predictor, card, replace(options, block=edge), stop=stop)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         else:
-            note = () if block == first else (f"memory ran out: worked through in blocks of {block}",)
-            return replace(found, notes=(*found.notes, *note))
-        if predictor.device.type == "cuda":  # outside of the except, where the error no longer holds the arrays
+            note = () if edge == first else (f"memory ran out: worked through in blocks of {edge}",)
+            return replace(result, notes=(*result.notes, *note))
+        if predictor.device.type == "cuda":  # after the except clause, where the error no longer refers to the arrays
             torch.cuda.empty_cache()
     raise MemoryError
 
 
-def _blocks(first: int, dims: int) -> tuple[int, ...]:
-    """Return the edges of blocks to work in: the wanted one, and smaller ones for when memory runs out."""
-    return (first, *(size for size in _SMALLER[dims] if size < first))
+def _block_edges(options: SegmentOptions, dims: int) -> tuple[int, ...]:
+    """Return the edges of blocks to try: the chosen one, then smaller ones."""
+    first = block_edge(options.block, dims)
+    return (first, *(edge for edge in _SMALLER_EDGES[dims] if edge < first))
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What an image takes.
+    """Bytes that an image needs in this process, and in the one that reads it."""
 
-    Attributes
-    ----------
-    own
-        Bytes of this process.
-    reader
-        Bytes of the process that reads it.
-    """
-
-    own: int
+    process: int
     reader: int
 
     @property
+    def total(self) -> int:
+        """Bytes of both processes."""
+        return self.process + self.reader
+
+    @property
     def is_large(self) -> bool:
-        """Whether the machine, when its memory runs out, would end the process that works on it."""
-        return self.own + self.reader > _LARGE
+        """Whether the system may kill the process that segments the image, when memory runs out."""
+        return self.total > _LARGE
 
     def __str__(self) -> str:
-        return f"about {(self.own + self.reader) / 2**30:.2g} GiB"
+        return f"about {_gib(self.total)} GiB"
 
 
 class MemoryBudget:
-    """The memory that images which are worked on at the same time share.
+    """Memory shared by the images that are segmented at the same time.
 
-    What they need is known from their headers, before a pixel is read. One that does not fit beside the others waits
-    for them; one that does not fit alone is refused.
+    Needs are estimated from headers, before a pixel is read. An image that does not fit next to the others waits for
+    them; one that does not fit by itself is refused.
 
     Parameters
     ----------
     free
-        Returns how many bytes are free; None: what the machine says.
+        Returns the number of free bytes, or None where it is unknown; by default that of the machine.
     """
 
     def __init__(self, free: Callable[[], int | None] | None = None) -> None:
         self._free = free or free_memory
         self._changed = Condition()
-        self._taken: list[int] = []
-        self._most = self._free()
+        self._reserved: list[int] = []
+        self._free_at_start = self._free()
 
     @contextmanager
-    def take(self, needs: Sequence[MemoryNeed], path: Path | None, stop: Event) -> Iterator[int]:
-        """Wait until one of several needs fits, take it, and give its number.
+    def reserve(self, needs: Sequence[MemoryNeed], path: Path | None, stop: Event) -> Iterator[int]:
+        """Wait until one of `needs`, largest first, fits; reserve it and yield its index.
 
         Raises
         ------
         InputError
-            If even the last, which is the smallest, does not fit when nothing else is worked on.
+            If not even the last fits when nothing else is reserved.
         Stopped
-            If work is to end.
+            If `stop` is set.
         """
         with self._changed:
-            while (number := self._fitting(needs)) is None:
+            while (index := self._first_fit(needs)) is None:
                 raise_if_stopped(stop)
-                if not self._taken:
+                if not self._reserved:
                     hint = "cut it into parts, or work where there is more memory"
-                    raise InputError(self._lacking(needs[-1]), path=path, hint=hint)
-                self._changed.wait(_LOOK)
-            taken = needs[number].own + needs[number].reader
-            self._taken.append(taken)
+                    raise InputError(self._shortage(needs[-1]), path=path, hint=hint)
+                self._changed.wait(_POLL_SECONDS)
+            self._reserved.append(needs[index].total)
         try:
-            yield number
+            yield index
         finally:
             with self._changed:
-                self._taken.remove(taken)
+                self._reserved.remove(needs[index].total)
                 self._changed.notify_all()
 
-    def _fitting(self, needs: Sequence[MemoryNeed]) -> int | None:
-        """Return the number of the first need that fits beside what is taken; None where none does."""
-        free, limited = self._free(), free_address_space()
-        if free is None or self._most is None:
+    def _first_fit(self, needs: Sequence[MemoryNeed]) -> int | None:
+        """Return the index of the first need that fits next to what is reserved; None if none does."""
+        free, addresses = self._free(), free_address_space()
+        if free is None or self._free_at_start is None:
             return 0
-        beside = self._most - sum(self._taken) if self._taken else free  # what is taken may not be used yet
-        for number, need in enumerate(needs):
-            fits = need.own + need.reader <= _SHARE * min(free, beside)
-            if fits and (limited is None or need.own + _LATER <= limited):
-                return number
+        if self._reserved:  # what is reserved may not be allocated yet
+            free = min(free, self._free_at_start - sum(self._reserved))
+        for index, need in enumerate(needs):
+            if need.total <= _USABLE_SHARE * free and not _exceeds(addresses, need):
+                return index
         return None
 
-    def _lacking(self, need: MemoryNeed) -> str:
-        limited = free_address_space()
-        if limited is not None and need.own + _LATER > limited:
-            left = f"{limited / 2**30:.2g} GiB of addresses (ulimit -v) are left"
-            return f"not enough memory: it needs {(need.own + _LATER) / 2**30:.2g} GiB, {left}"
-        return f"not enough memory: it needs {need}, {(self._free() or 0) / 2**30:.2g} GiB are free"
+    def _shortage(self, need: MemoryNeed) -> str:
+        addresses = free_address_space()
+        if addresses is not None and _exceeds(addresses, need):
+            left = f"{_gib(addresses)} GiB of addresses (ulimit -v) are left"
+            return f"not enough memory: it needs {_gib(need.process + _ADDRESS_RESERVE)} GiB, {left}"
+        return f"not enough memory: it needs {need}, {_gib(self._free() or 0)} GiB are free"
+
+
+def _exceeds(addresses: int | None, need: MemoryNeed) -> bool:
+    """Whether this process needs more than the bytes of address space that are left; None: no limit."""
+    return addresses is not None and need.process + _ADDRESS_RESERVE > addresses
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2g}"
 
 
 def memory_needs(
     volume: Volume, card: Card, network: UNet, options: SegmentOptions, device: str
 ) -> list[tuple[SegmentOptions, MemoryNeed]]:
-    """Return what an image takes, in blocks as wanted and in smaller ones, the largest need first.
+    """Return what an image needs with blocks as chosen, and with smaller ones; the largest need first.
 
     Raises
     ------
@@ -172,46 +180,46 @@ def memory_needs(
         If the image does not fit the model.
     """
     check_model_fits(volume, card)
-    grid, kind = canonical_grid(volume.grid), volume.array.dtype
-    blank = np.broadcast_to(np.zeros((), kind), (volume.channels, *grid.shape))  # takes no memory
-    turned = replace(volume, array=blank, grid=grid)
-    zoom = model_zoom(turned, card, options.diameter)
-    image = kind.itemsize * math.prod(blank.shape)
+    grid, dtype = canonical_grid(volume.grid), volume.array.dtype
+    blank = np.broadcast_to(np.zeros((), dtype), (volume.channels, *grid.shape))  # takes no memory
+    canonical = replace(volume, array=blank, grid=grid)
+    zoom = model_zoom(canonical, card, options.diameter)
+    image = dtype.itemsize * math.prod(blank.shape)
     copy = image if canonical_transform(volume.grid).changes else 0
-    found = []
-    for block in _blocks(block_size(options, grid.dims), grid.dims):
-        chosen = replace(options, block=block)
-        own = expected_bytes(turned, zoom, network, chosen, device) + copy
-        found.append((chosen, MemoryNeed(own, _COPIES_OF_READER * image)))
-    return found
+    needs = []
+    for edge in _block_edges(options, grid.dims):
+        chosen = replace(options, block=edge)
+        process = expected_bytes(canonical, zoom, network, chosen, device) + copy
+        needs.append((chosen, MemoryNeed(process, _READER_COPIES * image)))
+    return needs
 
 
 def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOptions, device: str) -> int:
-    """Return about how many bytes an image takes at the peak, beside those of the program itself.
+    """Estimate the peak memory of segmenting an image, in bytes on top of the program itself.
 
     Parameters
     ----------
     volume
-        The image; only its shape and type matter.
+        The image; only its shape and data type matter.
     zoom
-        From its grid to the one that the model works on, from `biounet.segmentation.model_zoom`.
+        From its grid to the working grid, from `biounet.segmentation.model_zoom`.
     network, options, device
-        How it is worked through.
+        How it is segmented.
 
     Notes
     -----
-    Images with edges of 1024 and 2048 pixels took 146 and 512 MiB with `nuclei` on a CPU with bfloat16; this says 140
-    and 560.
+    Images with edges of 1024 and 2048 pixels took 146 and 512 MiB with `nuclei` on a CPU with bfloat16; the estimate is
+    140 and 560.
     """
     shape = volume.grid.shape
     voxels = math.prod(shape)
     working = tuple(max(1, round(size * factor)) for size, factor in zip(shape, zoom, strict=True))
     padded = tuple(-(-size // stride) * stride for size, stride in zip(working, network.stride, strict=True))
-    edge = block_size(options, len(shape))
+    edge, fold = block_edge(options.block, len(shape)), math.prod(network.fold)
     outer = math.prod(min(size, edge + 2 * reach) for size, reach in zip(padded, network.reach, strict=True))
-    outputs = network.head.out_channels // math.prod(network.fold)
-    width = 2 if has_fast_bfloat16(pick_device(device)) else 4
-    layers = width * _LIVE * network.head.in_channels * outer // math.prod(network.fold)
+    outputs = network.head.out_channels // fold
+    itemsize = 2 if has_fast_bfloat16(pick_device(device)) else 4
+    layers = itemsize * _LIVE_LAYERS * network.head.in_channels * outer // fold
     image = volume.array.itemsize * volume.channels * voxels
     normalised = 4 * volume.channels * (math.prod(working) + (math.prod(padded) if padded != working else 0))
     maps = 2 * outputs * (math.prod(working) + voxels if working != shape else outer)

@@ -52,35 +52,35 @@ from biounet.preprocessing import (
     scale_intensities,
     working_zoom,
 )
-from biounet.tiling import Block, block_lattice, run_blocks
+from biounet.segmentation.prediction import (
+    Maps,
+    pad_to_stride,
+    predict_block,
+    predict_image,
+    prediction_blocks,
+)
+from biounet.tiling import Block, run_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Maps = NDArray[np.uint16]
-
-_SMALLEST_BLOCK = 1
 _LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
 
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """How an image is worked through; only `diameter` and `label` can change the result.
+    """How to segment an image; only `diameter` and `label` can change the result.
 
     Attributes
     ----------
     block
-        Edge of a block in voxels of the working grid; None: 2048 in images, 256 in volumes. A block of the size of the
-        image costs least time, smaller ones less memory.
-    executor
-        Where blocks run; None: in this thread.
+        Edge of a block in voxels of the working grid; None: 2048 in images, 256 in volumes. Smaller blocks need less
+        memory and more time.
     diameter
         Typical diameter of the objects in pixels of the image. The image is resampled so that they appear as large as
         the objects that the model was trained on.
     label
         Thresholds instead of those on the model's card.
-    stop
-        When it is set, the next block is not begun and `Stopped` is raised.
 
     Raises
     ------
@@ -89,36 +89,34 @@ class SegmentOptions:
     """
 
     block: int | None = None
-    executor: Executor | None = None
     diameter: float | None = None
     label: LabelSettings | None = None
-    stop: Event | None = None
 
     def __post_init__(self) -> None:
-        if self.block is not None and not (is_integer(self.block) and self.block >= _SMALLEST_BLOCK):
-            raise SettingsError(f"block {self.block!r}: a whole number, {_SMALLEST_BLOCK} or more")
+        if self.block is not None and not (is_integer(self.block) and self.block >= 1):
+            raise SettingsError(f"block {self.block!r}: a whole number, 1 or more")
         if self.diameter is not None and not (is_number(self.diameter) and 0 < self.diameter < math.inf):
             raise SettingsError(f"diameter {self.diameter!r}: a positive number")
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in one image.
+    """The result for one image.
 
     Attributes
     ----------
     labels
         On the source grid, integers: objects 1..N, or classes.
     count
-        Number of objects, or of lesions in a volume; None for classes of which none is the one to count.
+        Number of objects, or of lesions in a volume; None where it is not clear which class to count.
     columns
         The table: one row per object, or per class.
     volume
         The image.
     notes
-        Remarks that a user should see.
+        Warnings for the user.
     seconds
-        Time that each stage took.
+        Time of each stage.
     kind
         What the values of `labels` are: a model of strokes gives objects, though its annotations are classes.
     """
@@ -139,7 +137,37 @@ class Segmentation:
         return pd.DataFrame(self.columns)
 
 
-def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOptions | None = None) -> Segmentation:
+@dataclass(frozen=True)
+class _Job:
+    """A model and how to use it: what every stage of the pipeline needs."""
+
+    predictor: Predictor
+    card: Card
+    options: SegmentOptions
+    executor: Executor | None
+    stop: Event | None
+
+    @property
+    def data(self) -> DataSettings:
+        return self.card.recipe.data
+
+    @property
+    def label(self) -> LabelSettings:
+        return self.options.label or self.card.label
+
+    def predict(self, image: NDArray[np.float32]) -> Maps:
+        return predict_image(image, self.predictor, self.options.block, executor=self.executor, stop=self.stop)
+
+
+def segment(
+    volume: Volume,
+    predictor: Predictor,
+    card: Card,
+    options: SegmentOptions | None = None,
+    *,
+    executor: Executor | None = None,
+    stop: Event | None = None,
+) -> Segmentation:
     """Segment one image.
 
     Parameters
@@ -149,51 +177,53 @@ def segment(volume: Volume, predictor: Predictor, card: Card, options: SegmentOp
     predictor, card
         The model.
     options
-        Blocks, and what the user knows better than the card.
+        Blocks, diameter and thresholds.
+    executor
+        Where blocks run; None: in this thread. It does not change the result.
+    stop
+        When it is set, no further block is started.
 
     Raises
     ------
     InputError
         If the image does not fit the model: other channels, other dimensions, an unknown pixel size where the model
         needs one.
+    Stopped
+        If `stop` was set.
     """
-    options = options or SegmentOptions()
+    job = _Job(predictor, card, options or SegmentOptions(), executor, stop)
     check_model_fits(volume, card)
-    settings = options.label or card.label
-    clock = _Clock()
-    way, turned = canonical_transform(volume.grid), canonical_volume(volume)
-    zoom = model_zoom(turned, card, options.diameter)
-    body = body_box(turned.array, card.recipe.normalise, card.recipe.data)
-    scaled = scale_intensities(turned.array, card.recipe.normalise)
-    image = rescale(scaled.image[(slice(None), *body)], zoom)
-    scaled = replace(scaled, image=image)
+    clock = _Stopwatch()
+    canonical = canonical_volume(volume)
+    zoom = model_zoom(canonical, card, job.options.diameter)
+    body = body_box(canonical.array, card.recipe.normalise, job.data)
+    scaled = scale_intensities(canonical.array, card.recipe.normalise)
+    scaled = replace(scaled, image=rescale(scaled.image[(slice(None), *body)], zoom))
     clock.lap("normalise")
-    if card.recipe.data.kind == "classes":
-        maps = predict_image(image, predictor, options)
-        labels: NDArray[Any] = np.zeros(turned.grid.shape, np.uint8)
-        labels[body] = label_regions(maps, labels[body].shape, card.recipe.data, settings)
-        if scaled.acquired is not None:
-            labels[~scaled.acquired] = 0
-        labels = np.ascontiguousarray(way.undo(labels))
-        clock.lap("predict_and_label")
-        columns, count = _measure_regions(labels, card.recipe.data, volume.grid)
+    kind: ResultKind = "classes" if job.data.kind == "classes" else "objects"
+    confidence = None
+    if kind == "classes":
+        labels: NDArray[Any] = _segment_classes(scaled, body, canonical.grid, job)
     else:
-        objects = _find_objects(scaled, turned, predictor, card, settings, options)
-        clock.lap("predict_and_label")
-        labels, count = np.ascontiguousarray(way.undo(objects.labels)), len(objects.count)
-        columns = measure_columns(labels, volume.array, volume.grid, objects.confidence, card.inputs)
+        objects = _segment_objects(scaled, canonical.grid, job)
+        labels, confidence = objects.labels, objects.confidence
+    labels = np.ascontiguousarray(canonical_transform(volume.grid).undo(labels))
+    clock.lap("predict_and_label")
+    if confidence is None:
+        columns, count = _measure_regions(labels, job.data, volume.grid)
+    else:
+        columns, count = measure_columns(labels, volume.array, volume.grid, confidence, card.inputs), len(confidence)
     clock.lap("measure")
-    known = TrainingData(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
-    remarks = quality_warnings(image_statistics(turned, scaled), columns, known, math.prod(zoom) ** (1 / len(zoom)))
+    training = TrainingData(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
+    notes = quality_warnings(image_statistics(canonical, scaled), columns, training, math.prod(zoom) ** (1 / len(zoom)))
     clock.lap("quality")
-    remarks += [*_remarks_on_orientation(volume.grid, card), *_remarks_on_surroundings(turned, card)]
-    kind: ResultKind = "classes" if card.recipe.data.kind == "classes" else "objects"
-    return Segmentation(labels, count, columns, volume, (*volume.remarks, *remarks), clock.laps, kind)
+    notes += [*_orientation_notes(volume.grid, card), *_background_notes(canonical, card)]
+    return Segmentation(labels, count, columns, volume, (*volume.remarks, *notes), clock.laps, kind)
 
 
-def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:
-    """Return remarks where nobody knows whether image and model lie in one orientation, and it matters."""
-    if card.recipe.data.dims == 2 or card.recipe.augment.mirror:  # turned and mirrored at will while it learned
+def _orientation_notes(grid: Grid, card: Card) -> list[str]:
+    """Return a note where it matters, and is unknown, whether image and model have the same orientation."""
+    if card.recipe.data.dims == 2 or card.recipe.augment.mirror:  # trained on all orientations
         return []
     if grid.axcodes is None:
         known = card.orientation == CANONICAL
@@ -206,15 +236,15 @@ def _remarks_on_orientation(grid: Grid, card: Card) -> list[str]:
     return []
 
 
-def _remarks_on_surroundings(volume: Volume, card: Card) -> list[str]:
-    """Return a remark where the body was alone in all training images and is not here."""
+def _background_notes(volume: Volume, card: Card) -> list[str]:
+    """Return a note where the surroundings were removed in all training images and are not in this one."""
     if not card.surroundings_removed or find_bodies(volume.array) is not None:
         return []
     return ["the background is not constant: the model learned from images whose surroundings were removed"]
 
 
 def check_model_fits(volume: Volume, card: Card) -> None:
-    """Refuse an image that the model was not made for."""
+    """Raise `InputError` if an image has other dimensions or channels than the model."""
     if volume.grid.dims != card.recipe.data.dims:
         cause = f"a {volume.grid.dims}D image, but the model '{card.recipe.name}' is for {card.recipe.data.dims}D"
         raise InputError(cause, path=volume.source, hint="choose a plane, or another model")
@@ -225,7 +255,14 @@ def check_model_fits(volume: Volume, card: Card) -> None:
 
 
 def model_zoom(volume: Volume, card: Card, diameter: float | None) -> Zoom:
-    """Return the factor along each axis from the grid of an image in the canonical order to the model's own."""
+    """Return the factor along each axis from the grid of an image in the canonical order to that of the model.
+
+    Raises
+    ------
+    InputError, ModelError, SettingsError
+        If the image has no pixel size and the model needs one; if the card has no object size to bring `diameter` to;
+        if the diameter is out of range.
+    """
     if diameter is None:
         return working_zoom(volume.grid, card.recipe.data, volume.source)
     if card.object_size_px is None:
@@ -237,45 +274,47 @@ def model_zoom(volume: Volume, card: Card, diameter: float | None) -> Zoom:
     return (factor,) * volume.grid.dims
 
 
-def _find_objects(
-    scaled: ScaledImage,
-    volume: Volume,
-    predictor: Predictor,
-    card: Card,
-    settings: LabelSettings,
-    options: SegmentOptions,
-) -> Objects:
-    shape = volume.grid.shape
-    area = float(np.prod(volume.grid.steps_um)) if volume.grid.steps_um is not None else None
-    parts = card.recipe.data.kind == "instances"
-    image = scaled.image
+def _segment_classes(scaled: ScaledImage, body: tuple[slice, ...], grid: Grid, job: _Job) -> NDArray[np.uint8]:
+    """Label the box `body` of a grid, which `scaled` holds, and leave the rest background."""
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[body] = label_regions(job.predict(scaled.image), labels[body].shape, job.data, job.label)
+    if scaled.acquired is not None:
+        labels[~scaled.acquired] = 0
+    return labels
 
-    def surfaces(maps: Maps, part: tuple[slice, ...]) -> tuple[Maps, Maps | None, Maps | None]:
-        """Return foreground, contour and distance; a model of scribbles knows only what is not background."""
-        foreground = maps[0] if parts else PROBABILITY_MAX - maps[0]
-        if scaled.acquired is not None:
-            foreground = np.where(scaled.acquired[part], foreground, 0)
-        return (foreground, maps[1], maps[2]) if parts else (foreground, None, None)
 
-    if image.shape[1:] != shape:
-        maps = np.stack(list(resample_planes(predict_image(image, predictor, options), shape)), 1).reshape(-1, *shape)
-        return label_objects(*surfaces(maps, (slice(None),)), settings, voxel_um=area)
-    margin = reach(has_distance=parts)
-    padded = pad_to_stride(image, predictor.network.stride)
+def _segment_objects(scaled: ScaledImage, grid: Grid, job: _Job) -> Objects:
+    """Label the objects of a grid: block by block where it is the working grid, else once all maps are resampled."""
+    voxel_um = float(np.prod(grid.steps_um)) if grid.steps_um is not None else None
+    if scaled.image.shape[1:] != grid.shape:
+        planes = list(resample_planes(job.predict(scaled.image), grid.shape))
+        maps = np.stack(planes, 1).reshape(-1, *grid.shape)
+        return label_objects(*_label_inputs(maps, scaled.acquired, job), job.label, voxel_um=voxel_um)
+    margin = reach(has_distance=job.data.kind == "instances")
+    padded = pad_to_stride(scaled.image, job.predictor.network.stride)
 
-    def work(block: Block) -> BlockObjects:
-        maps = predict_block(padded, block, margin, predictor)
-        return label_block(*surfaces(maps, block.grown(margin)), settings, block=block)
+    def label(block: Block) -> BlockObjects:
+        maps, region = predict_block(padded, job.predictor, block, margin), block.grown(margin)
+        acquired = None if scaled.acquired is None else scaled.acquired[region]
+        return label_block(*_label_inputs(maps, acquired, job), job.label, block=block)
 
-    halo = tuple(reach + margin for reach in predictor.network.reach)
-    blocks = block_lattice(shape, block_size(options, len(shape)), halo, predictor.network.stride)
-    return stitch(list(run_blocks(work, blocks, options.executor, options.stop)), shape, settings, voxel_um=area)
+    blocks = prediction_blocks(grid.shape, job.predictor, job.options.block, margin)
+    return stitch(list(run_blocks(label, blocks, job.executor, job.stop)), grid.shape, job.label, voxel_um=voxel_um)
+
+
+def _label_inputs(maps: Maps, acquired: NDArray[np.bool_] | None, job: _Job) -> tuple[Maps, Maps | None, Maps | None]:
+    """Return foreground, contour and distance; a model of scribbles predicts only the background."""
+    has_distance = job.data.kind == "instances"
+    foreground = maps[0] if has_distance else PROBABILITY_MAX - maps[0]
+    if acquired is not None:
+        foreground = np.where(acquired, foreground, 0)
+    return (foreground, maps[1], maps[2]) if has_distance else (foreground, None, None)
 
 
 def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings: LabelSettings) -> NDArray[np.uint8]:
     """Turn probabilities of classes or regions into a label image on the source grid.
 
-    Plane by plane, since the probabilities of all classes on the grid of a scanner are the largest array of all.
+    Plane by plane, since the probabilities of all classes on the source grid would be the largest array of all.
 
     Parameters
     ----------
@@ -284,7 +323,7 @@ def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settin
     shape
         Of the source grid, ``([z,] y, x)``.
     data, settings
-        Say what the maps mean and from which probability a voxel belongs to a region.
+        Meaning of the maps, and the threshold of overlapping regions.
 
     Returns
     -------
@@ -300,7 +339,7 @@ def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settin
 
 
 def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Columns, int | None]:
-    """Return the table of an image's classes, or of a volume's regions and their lesions, and how many are counted.
+    """Return the table of classes of an image, or of regions and lesions of a volume, and the count.
 
     Lesions are counted where it is clear which ones are meant: those of the outermost region, or of the only class.
     """
@@ -311,71 +350,13 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
     return columns, int(counted) if data.regions or len(data.label_values) == 1 else None
 
 
-def block_size(options: SegmentOptions, dims: int) -> int:
-    """Return the edge of a block in voxels."""
-    return options.block or {2: 2048, 3: 256}[dims]
+class _Stopwatch:
+    """Seconds of each stage, in order."""
 
-
-def predict_image(image: NDArray[np.float32], predictor: Predictor, options: SegmentOptions | None = None) -> Maps:
-    """Predict a whole image, block by block.
-
-    Parameters
-    ----------
-    image
-        Normalised, on the working grid, shape ``(c, [z,] y, x)``.
-
-    Returns
-    -------
-    Probabilities ``0 … 65535``, shape ``(k, [z,] y, x)``.
-    """
-    options = options or SegmentOptions()
-    network, shape = predictor.network, image.shape[1:]
-    padded = pad_to_stride(image, network.stride)
-    blocks = block_lattice(shape, block_size(options, len(shape)), network.reach, network.stride)
-
-    def work(block: Block) -> Maps:
-        return predict_block(padded, block, 0, predictor)
-
-    results = run_blocks(work, blocks, options.executor, options.stop)
-    if len(blocks) == 1:
-        return next(results)
-    maps: Maps | None = None
-    for block, part in zip(blocks, results, strict=True):
-        maps = np.empty((len(part), *shape), np.uint16) if maps is None else maps
-        maps[(slice(None), *block.core)] = part
-    return maps  # type: ignore[return-value]
-
-
-def predict_block(padded: NDArray[np.float32], block: Block, margin: int, predictor: Predictor) -> Maps:
-    """Predict the core of a block and `margin` voxels around it.
-
-    Parameters
-    ----------
-    padded
-        The image from `pad_to_stride`.
-    block
-        Of a lattice whose halo is at least the network's reach plus `margin`.
-    """
-    outer = tuple(
-        slice(part.start, min(-(-part.stop // stride) * stride, size))
-        for part, size, stride in zip(block.outer, padded.shape[1:], predictor.network.stride, strict=True)
-    )
-    maps = predictor(padded[(slice(None), *outer)])
-    return maps[(slice(None), *block.within_outer(block.grown(margin)))]
-
-
-def pad_to_stride(image: NDArray[np.float32], strides: tuple[int, ...]) -> NDArray[np.float32]:
-    """Mirror the image at the end of each axis up to a multiple of the network's stride."""
-    missing = [(0, -size % stride) for size, stride in zip(image.shape[1:], strides, strict=True)]
-    return np.pad(image, [(0, 0), *missing], mode="symmetric") if any(after for _, after in missing) else image
-
-
-class _Clock:
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self.last = time.perf_counter()
+        self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name] = now - self.last
-        self.last = now
+        self.laps[name], self._last = now - self._last, now

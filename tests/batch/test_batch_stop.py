@@ -137,11 +137,11 @@ def test_when_memory_runs_out_blocks_become_smaller_and_labels_stay(error, few, 
     whole = segment_batch(images, untrained, tmp_path / "whole", options)
     really, tried = biounet.segmentation.memory.segment, []
 
-    def segment(volume, predictor, card, options):
+    def segment(volume, predictor, card, options, stop):
         tried.append(options.block)
         if options.block > 256:
             raise error
-        return really(volume, predictor, card, options)
+        return really(volume, predictor, card, options, stop=stop)
 
     monkeypatch.setattr(biounet.segmentation.memory, "segment", segment)
     rows = segment_batch(images, untrained, tmp_path / "small", options)
@@ -156,7 +156,7 @@ def test_when_memory_runs_out_blocks_become_smaller_and_labels_stay(error, few, 
     ("error", "words"), [(MemoryError(), "not enough memory"), (RuntimeError("odd"), "RuntimeError: odd")]
 )
 def test_what_no_block_size_helps_against_is_a_row(error, words, few, untrained, tmp_path, monkeypatch):
-    def segment(*_):
+    def segment(*_, **__):
         raise error
 
     monkeypatch.setattr(biounet.segmentation.memory, "segment", segment)

@@ -18,7 +18,7 @@ from biounet.network import (
 from biounet.network.activation_ranges import channels_observed
 from biounet.network.int8 import IntegerUNet, _add_repeated, _pool_cells, _unit_of_sum
 from biounet.network.unet import unfold_voxels
-from biounet.segmentation import SegmentOptions, pad_to_stride, predict_image
+from biounet.segmentation import pad_to_stride, predict_image
 
 fast_only = pytest.mark.skipif(not has_fast_int8(), reason="this CPU does not multiply integers of 8 bits natively")
 SHAPES = {2: (96, 128), 3: (16, 48, 32)}
@@ -72,9 +72,9 @@ def test_blocks_agree_to_the_bit(dims, settings):
     predictor = make_predictor(network, "cpu", ranges=ranges)
     assert isinstance(predictor.network, IntegerUNet)
     image = image_of(dims, 3).numpy()[(slice(None), *(slice(size - 5) for size in SHAPES[dims]))]
-    whole = predict_image(image, predictor, SegmentOptions(block=1000))
+    whole = predict_image(image, predictor, block=1000)
     for block in (16, 33):
-        assert np.array_equal(predict_image(image, predictor, SegmentOptions(block=block)), whole)
+        assert np.array_equal(predict_image(image, predictor, block), whole)
 
 
 @fast_only

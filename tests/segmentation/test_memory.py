@@ -31,15 +31,15 @@ def largest(volume, model, **options):
 def test_what_is_needed_grows_with_the_image_and_takes_no_memory(untrained):
     sizes = [256, 1024, 4096, 40_000, 400_000]
     needs = [largest(blank(1, size, size), untrained)[-1][1] for size in sizes]
-    assert [need.own for need in needs] == sorted(need.own for need in needs)
-    assert needs[-1].own > 400_000**2 * 10
+    assert [need.process for need in needs] == sorted(need.process for need in needs)
+    assert needs[-1].process > 400_000**2 * 10
     assert needs[-1].reader >= 400_000**2
 
 
 def test_smaller_blocks_need_less(untrained):
     needs = largest(blank(1, 3000, 3000), untrained)
     assert [options.block for options, _ in needs] == [2048, 512, 256]
-    assert [need.own for _, need in needs] == sorted((need.own for _, need in needs), reverse=True)
+    assert [need.process for _, need in needs] == sorted((need.process for _, need in needs), reverse=True)
 
 
 def test_a_card_that_asks_for_any_memory_is_refused_before_a_pixel_is_read(tmp_path, monkeypatch):
@@ -59,7 +59,7 @@ def test_a_card_that_asks_for_any_memory_is_refused_before_a_pixel_is_read(tmp_p
 
 def test_an_image_that_does_not_fit_is_one_row_with_the_amounts_and_the_others_are_done(few, untrained, monkeypatch):
     tifffile.imwrite(few / "big.tif", np.zeros((2000, 2000), np.uint8), compression="zlib")
-    monkeypatch.setattr(memory, "memory_free", lambda: 30 * MIB)
+    monkeypatch.setattr(memory, "free_memory", lambda: 30 * MIB)
     for _ in range(2):  # a rerun falls into no hole
         rows = segment_batch(find_images([few]), untrained, few.parent / "out", BatchOptions(jobs=2))
         assert {row.image: row.status == "failed" for row in rows} == {
@@ -79,14 +79,14 @@ def test_a_block_is_chosen_that_fits_and_the_result_is_the_same(few, untrained, 
     seen = []
     monkeypatch.setattr(
         "biounet.batch.process_image.segment_within_memory",
-        lambda volume, predictor, card, options: (
-            seen.append(options.block) or memory.segment_within_memory(volume, predictor, card, options)
+        lambda volume, predictor, card, options, stop: (
+            seen.append(options.block) or memory.segment_within_memory(volume, predictor, card, options, stop)
         ),
     )
     (free,) = segment_batch(images, untrained, few.parent / "one", BatchOptions(jobs=1))
     needs = [need for _, need in largest(blank(1, 700, 700), untrained)]
-    between = (needs[0].own + needs[0].reader + needs[-1].own + needs[-1].reader) / 2 / memory._SHARE
-    monkeypatch.setattr(memory, "memory_free", lambda: int(between))
+    between = (needs[0].total + needs[-1].total) / 2 / memory._USABLE_SHARE
+    monkeypatch.setattr(memory, "free_memory", lambda: int(between))
     (tight,) = segment_batch(images, untrained, few.parent / "two", BatchOptions(jobs=1))
     assert seen[0] == 2048
     assert seen[1] < 2048
@@ -100,7 +100,7 @@ def test_images_that_do_not_fit_side_by_side_wait_for_each_other():
     inside, most, lock = [0], [0], threading.Lock()
 
     def work():
-        with room.take([need], None, threading.Event()):
+        with room.reserve([need], None, threading.Event()):
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
@@ -121,22 +121,22 @@ def test_who_waits_for_memory_ends_when_work_is_to_end():
     room, stop = MemoryBudget(lambda: 100), threading.Event()
     stop.set()
     with (
-        room.take([MemoryNeed(80, 0)], None, threading.Event()),
+        room.reserve([MemoryNeed(80, 0)], None, threading.Event()),
         pytest.raises(Stopped),
-        room.take([MemoryNeed(80, 0)], None, stop),
+        room.reserve([MemoryNeed(80, 0)], None, stop),
     ):
         pass
 
 
 def test_a_machine_that_says_nothing_refuses_nothing():
-    with MemoryBudget(lambda: None).take([MemoryNeed(2**60, 2**60)], None, threading.Event()) as number:
+    with MemoryBudget(lambda: None).reserve([MemoryNeed(2**60, 2**60)], None, threading.Event()) as number:
         assert number == 0
 
 
 def test_a_limit_of_addresses_is_said_as_such(monkeypatch):
-    monkeypatch.setattr(memory, "addresses_free", lambda: 2**28)
+    monkeypatch.setattr(memory, "free_address_space", lambda: 2**28)
     with pytest.raises(InputError, match=r"needs 0.35 GiB, 0.25 GiB of addresses \(ulimit -v\) are left"):  # noqa: SIM117
-        with MemoryBudget(lambda: 2**33).take([MemoryNeed(100 * MIB, 0)], None, threading.Event()):
+        with MemoryBudget(lambda: 2**33).reserve([MemoryNeed(100 * MIB, 0)], None, threading.Event()):
             pass
 
 

@@ -1,6 +1,7 @@
 """Segmenting one image: the source grid comes back, tiling is invisible, what does not fit is refused."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_tiling_is_invisible(segmenter, block, workers, seed):
     image, _ = discs((230, 190), 45, seed)
     whole = segmenter.segment(image)
     with ThreadPoolExecutor(workers) as pool:
-        tiled = segmenter.segment(image, options=SegmentOptions(block=block, executor=pool))
+        tiled = replace(segmenter, executor=pool).segment(image, options=SegmentOptions(block=block))
     assert np.array_equal(whole.labels, tiled.labels)
     assert whole.columns.keys() == tiled.columns.keys()
     for name, values in whole.columns.items():

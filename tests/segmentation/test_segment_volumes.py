@@ -47,7 +47,7 @@ def test_tiling_is_invisible_in_volumes(block, workers):
     whole = segment(volume, predictor, card)
     assert whole.count > 3
     with ThreadPoolExecutor(workers) as pool:
-        tiled = segment(volume, predictor, card, SegmentOptions(block=block, executor=pool))
+        tiled = segment(volume, predictor, card, SegmentOptions(block=block), executor=pool)
     assert np.array_equal(whole.labels, tiled.labels)
     for name, values in whole.columns.items():
         assert np.array_equal(values, tiled.columns[name]), name

@@ -1,0 +1,95 @@
+"""The maps of an image, predicted block by block."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from functools import partial
+from threading import Event
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.network import Predictor
+from biounet.tiling import Block, block_lattice, run_blocks
+
+Maps = NDArray[np.uint16]
+
+_BLOCK_EDGE = {2: 2048, 3: 256}
+
+
+def block_edge(wanted: int | None, dims: int) -> int:
+    """Return the edge of a block in voxels: `wanted`, or the default for images or volumes."""
+    return wanted or _BLOCK_EDGE[dims]
+
+
+def prediction_blocks(
+    shape: tuple[int, ...], predictor: Predictor, edge: int | None = None, margin: int = 0
+) -> list[Block]:
+    """Cut an image ``([z,] y, x)`` into blocks whose halo is the network's reach and `margin` voxels more."""
+    halo = tuple(reach + margin for reach in predictor.network.reach)
+    return block_lattice(shape, block_edge(edge, len(shape)), halo, predictor.network.stride)
+
+
+def predict_image(
+    image: NDArray[np.float32],
+    predictor: Predictor,
+    block: int | None = None,
+    *,
+    executor: Executor | None = None,
+    stop: Event | None = None,
+) -> Maps:
+    """Predict a whole image, block by block.
+
+    Parameters
+    ----------
+    image
+        Normalised, on the working grid, shape ``(c, [z,] y, x)``.
+    predictor
+        The network.
+    block
+        Edge of a block in voxels; None: as in `SegmentOptions`.
+    executor, stop
+        As in `biounet.tiling.run_blocks`.
+
+    Returns
+    -------
+    Probabilities ``0 … 65535``, shape ``(k, [z,] y, x)``.
+    """
+    shape = image.shape[1:]
+    blocks = prediction_blocks(shape, predictor, block)
+    predict = partial(predict_block, pad_to_stride(image, predictor.network.stride), predictor)
+    results = run_blocks(predict, blocks, executor, stop)
+    first = next(results)
+    if len(blocks) == 1:
+        return first
+    maps = np.empty((len(first), *shape), np.uint16)
+    maps[(slice(None), *blocks[0].core)] = first
+    for region, part in zip((block.core for block in blocks[1:]), results, strict=True):
+        maps[(slice(None), *region)] = part
+    return maps
+
+
+def predict_block(padded: NDArray[np.float32], predictor: Predictor, block: Block, margin: int = 0) -> Maps:
+    """Predict the core of a block and `margin` voxels around it.
+
+    Parameters
+    ----------
+    padded
+        The image from `pad_to_stride`.
+    predictor
+        The network.
+    block
+        From `prediction_blocks` with at least this margin.
+    """
+    outer = tuple(
+        slice(part.start, min(-(-part.stop // stride) * stride, size))
+        for part, size, stride in zip(block.outer, padded.shape[1:], predictor.network.stride, strict=True)
+    )
+    maps = predictor(padded[(slice(None), *outer)])
+    return maps[(slice(None), *block.within_outer(block.grown(margin)))]
+
+
+def pad_to_stride(image: NDArray[np.float32], strides: tuple[int, ...]) -> NDArray[np.float32]:
+    """Mirror the image at the end of each axis up to a multiple of the network's stride."""
+    missing = [(0, -size % stride) for size, stride in zip(image.shape[1:], strides, strict=True)]
+    return np.pad(image, [(0, 0), *missing], mode="symmetric") if any(after for _, after in missing) else image
