@@ -107,7 +107,8 @@ def strokes_of(labels: np.ndarray) -> np.ndarray:
 def found_by(model: Model, cases: list[Case]) -> Iterator[np.ndarray]:
     """Return where each case has each class, region or any object."""
     recipe = model.card.recipe
-    for case, maps in zip(cases, predict_cases(model.network, cases, recipe, "cpu", model.ranges), strict=True):
+    predicted = predict_cases(model.network, cases, recipe, "cpu", model.activation_ranges)
+    for case, maps in zip(cases, predicted, strict=True):
         if recipe.data.kind == "instances":
             yield maps[0][tuple(slice(size) for size in case.labels.shape)] >= recipe.label.foreground * PROBABILITY_MAX
             continue

@@ -50,10 +50,9 @@ def _volume(path: Path) -> object:
 
 def _model(path: Path) -> object:
     from biounet.network import load_model
-    from biounet.network.model_file import weights_of
 
     model = load_model(path)
-    return model.card, {name: value.tolist() for name, value in weights_of(model).items()}
+    return model.card, {name: value.tolist() for name, value in model.network.state_dict().items()}
 
 
 def small_model() -> bytes:

@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     whole = load(options.model)
-    ways = {"integers": whole, "real numbers": replace(whole, model=replace(whole.model, ranges={}))}
+    ways = {"integers": whole, "real numbers": replace(whole, model=replace(whole.model, activation_ranges={}))}
     pairs = pairs_of("nuclei2d/val")
     volumes, truth = [read_volume(pair.image) for pair in pairs], [dense_labels(pair) for pair in pairs]
     megapixels = sum(labels.size for labels in truth) / 1e6

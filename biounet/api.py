@@ -28,7 +28,7 @@ from biounet.core import (
     read_recipe,
 )
 from biounet.files import ReadOptions, arrange_axes, read_volume, rearrange_volume, stem_of
-from biounet.network import Card, Model, Predictor, inherit_settings, load_model, predictor_of, save_model
+from biounet.network import Card, Model, Predictor, inherit_settings, load_model, model_predictor, save_model
 from biounet.reporting import draw_segmentation, write_outputs
 from biounet.segmentation import Segmentation, SegmentOptions, segment
 from biounet.training import Preflight
@@ -97,7 +97,7 @@ class Segmenter:
     @cached_property
     def predictor(self) -> Predictor:
         """The network, ready on the device."""
-        return predictor_of(self.model, self.device)
+        return model_predictor(self.model, self.device)
 
     def segment(
         self,

@@ -26,7 +26,7 @@ from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions, Record
 from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError
 from biounet.files import FoundImage, Readers, ReadOptions
-from biounet.network import load_model, predictor_of, save_model
+from biounet.network import load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions
 
 _LOOK = 0.1  # seconds between looks at the process
@@ -161,7 +161,7 @@ def _segment(request: dict[str, Any], stop: threading.Event, readers: Readers) -
     chain = SegmentOptions(block=request["block"], diameter=request["diameter"], label=known)
     options = BatchOptions(read=ReadOptions(**read), segment=chain, **request["plain"])
     model = load_model(_path(request["model"]))
-    predictor, out = predictor_of(model, options.device), _path(request["out"])
+    predictor, out = model_predictor(model, options.device), _path(request["out"])
     run = BatchContext(model, predictor, out, options, request["threads"], stop, readers)
     first, *others = map(_path, request["image"])
     image = FoundImage(first, _path(request["relative"]), tuple(others))

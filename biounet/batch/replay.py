@@ -32,7 +32,7 @@ from biounet.batch.runner import KEPT, mark_collisions
 from biounet.batch.summary import count_columns, software
 from biounet.core import DataSettings, InputError, LabelSettings, MachineError, ModelError, builtin_models
 from biounet.files import FoundImage, Readers, ReadOptions, find_images, hash_file
-from biounet.network import Model, predictor_of
+from biounet.network import Model, model_predictor
 from biounet.reporting import OVERLAY_SUFFIX, format_table
 from biounet.segmentation import SegmentOptions
 
@@ -182,7 +182,7 @@ def verify(
     if model.sha256 != run.model:
         raise ModelError(f"the model is {model.sha256[:12]}, that of this run {run.model[:12]}")
     options = replace(run.options, device=device or run.options.device, overlay=False)
-    predictor, manifest = predictor_of(model, options.device), Manifest(out)
+    predictor, manifest = model_predictor(model, options.device), Manifest(out)
     settings = hash_settings(settings_of(model, run.options))
     records = list(manifest.records.values())
     there = _inputs_of(records, out, images, model.card.recipe.data)

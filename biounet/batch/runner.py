@@ -36,7 +36,7 @@ from biounet.batch.records import (
 from biounet.batch.summary import NAMES, write_summary
 from biounet.core import MachineError, Stopped, available_cores, raise_if_stopped
 from biounet.files import FoundImage, Readers, find_temporary_files
-from biounet.network import Model, Predictor, predictor_of
+from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
 
 _SHOWN = 3  # names that a message lists
@@ -99,7 +99,7 @@ def segment_batch(
     check_output_folder(images, out)
     make_folder(out)
     refuse_foreign_tables(out, options, NAMES)
-    predictor = predictor_of(model, options.device)
+    predictor = model_predictor(model, options.device)
     mine = [image for image in images if is_in_shard(name_of(image), options.shard)]
     jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()
     options = replace(options, device=str(predictor.device), jobs=jobs)

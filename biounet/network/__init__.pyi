@@ -1,6 +1,6 @@
 from .activation_ranges import ActivationRanges as ActivationRanges
 from .activation_ranges import calibrate_activations as calibrate_activations
-from .int8 import has_fast_int8 as has_fast_int8
+from .model_file import INSTANCE_HEADS as INSTANCE_HEADS
 from .model_file import Card as Card
 from .model_file import Model as Model
 from .model_file import build_network as build_network
@@ -9,11 +9,12 @@ from .model_file import load_model as load_model
 from .model_file import output_channels as output_channels
 from .model_file import read_card as read_card
 from .model_file import save_model as save_model
+from .onednn import has_fast_int8 as has_fast_int8
 from .predictor import Predictor as Predictor
 from .predictor import fold_batch_norms as fold_batch_norms
 from .predictor import has_fast_bfloat16 as has_fast_bfloat16
 from .predictor import make_predictor as make_predictor
+from .predictor import model_predictor as model_predictor
 from .predictor import pick_device as pick_device
-from .predictor import predictor_of as predictor_of
 from .unet import UNet as UNet
 from .unet import initialise_weights as initialise_weights

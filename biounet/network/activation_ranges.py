@@ -1,4 +1,4 @@
-"""Which values the features of a network take: what `biounet.network` makes its units of."""
+"""Minimum and maximum of every activation: the calibration that prediction in 8-bit integers needs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from biounet.network.unet import Rise, UNet
+from biounet.network.unet import UNet, UpBlock
 
 ActivationRanges = Mapping[str, Tensor]
-"""The smallest and the largest value of each channel behind a layer, ``(2, c)``, by the name of the layer."""
+"""Minimum and maximum of each channel after a layer, ``(2, c)``, by the name of the layer."""
 
 
 def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return the ranges of all features over some images.
+    """Return the ranges of all activations over some images.
 
     Parameters
     ----------
@@ -26,19 +26,18 @@ def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, 
     """
     ranges: dict[str, Tensor] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def note(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - torch's signature
+    def observer(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def observe(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - torch's signature
             values = output[0].flatten(1)
-            lowest, highest = ranges.get(name, values[:, :1].T.expand(2, -1))
-            lowest, highest = torch.minimum(lowest, values.amin(1)), torch.maximum(highest, values.amax(1))
-            ranges[name] = torch.stack([lowest, highest])
+            low, high = ranges.get(name, values[:, :1].T.expand(2, -1))
+            ranges[name] = torch.stack([torch.minimum(low, values.amin(1)), torch.maximum(high, values.amax(1))])
 
-        return note
+        return observe
 
     hooks = [
-        module.register_forward_hook(watch(name))
+        module.register_forward_hook(observer(name))
         for name, module in network.named_modules()
-        if isinstance(module, (nn.ReLU, Rise)) or name.endswith(".project")
+        if isinstance(module, (nn.ReLU, UpBlock)) or name.endswith(".project")
     ]
     with torch.no_grad():
         for image in images:
@@ -48,13 +47,14 @@ def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, 
     return ranges
 
 
-def channels_observed(network: UNet) -> dict[str, int]:
-    """Return the number of channels behind each layer of a network, by the names that `calibrate_activations` gives."""
-    levels = {f"{name}.{n}": level for name in ("encoder", "decoder") for n, level in enumerate(getattr(network, name))}
-    names: dict[str, int] = {}
-    for name, level in levels.items():
-        widths = [layer.out_channels for layer in level.children() if isinstance(layer, (nn.Conv2d, nn.Conv3d))]
-        names |= {f"{name}.{2 * at + 1}": width for at, width in enumerate(widths)}  # a convolution, and its ReLU
+def calibrated_channels(network: UNet) -> dict[str, int]:
+    """Return the number of channels after each layer, by the names that `calibrate_activations` gives."""
+    channels: dict[str, int] = {}
+    for name in ("encoder", "decoder"):
+        for n, block in enumerate(network.get_submodule(name).children()):
+            convolutions = [layer for layer in block.children() if isinstance(layer, (nn.Conv2d, nn.Conv3d))]
+            # Without batch norm, layers alternate between a convolution and its ReLU.
+            channels |= {f"{name}.{n}.{2 * at + 1}": layer.out_channels for at, layer in enumerate(convolutions)}
     for n, width in enumerate(network.widths[:-1]):
-        names |= {f"rises.{n}": width, f"rises.{n}.project": width}
-    return names
+        channels |= {f"up_blocks.{n}": width, f"up_blocks.{n}.project": width}
+    return channels

@@ -1,7 +1,7 @@
-"""A model is a network and a card; together they are one safetensors file, with the card in its metadata.
+"""A model: a network and its card, in one safetensors file that holds the card in its metadata.
 
-The card carries everything that is needed to use the network and to judge whether it fits an image: nothing that makes
-a result lies beside the file, and reading the file runs no code.
+The card has everything that is needed to use the network and to judge whether it fits an image. Reading the file runs
+no code.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ import torch
 from pydantic import AliasChoices, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
 from biounet.core import LabelSettings, MachineError, ModelError, Recipe, Settings, Unit
 from biounet.files import atomic_path
-from biounet.network.activation_ranges import ActivationRanges, channels_observed
-from biounet.network.unet import UNet
+from biounet.network.activation_ranges import ActivationRanges, calibrated_channels
+from biounet.network.unet import UNet, current_name
 
+INSTANCE_HEADS = ("foreground", "contour", "distance")
+"""Output channels of a network for instances, in order."""
+
+_FORMAT = 1
 _KEY = "biounet"
-_SUM = '{"sha256":"'  # with which the text of a card begins in a file
-_RANGE = "range."  # begins the names of what is no weight
-_SHOWN = 3  # names of weights that a message lists
-FORMAT = 1
-HEADS = {"instances": ("foreground", "contour", "distance")}
+_DIGEST_PREFIX = '{"sha256":"'  # of the metadata: the digest comes first, then the card
+_RANGE_PREFIX = "range."  # of the names of activation ranges; all other tensors are weights
+_MAX_LISTED = 3  # names of weights in a message
 
 
 class Card(Settings):
@@ -39,7 +42,7 @@ class Card(Settings):
     format
         Version of the file's layout.
     recipe
-        The recipe that it was trained with; its ``label`` section holds the thresholds tuned after training.
+        The recipe that it was trained with; its ``label`` section has the thresholds tuned after training.
     inputs, outputs
         Names of the channels of the image and of the network's output.
     object_size_px
@@ -47,26 +50,26 @@ class Card(Settings):
     pixel_size_um
         Median pixel size of the training images in µm, None where they were not calibrated.
     orientation
-        ``"RAS"``: volumes are brought to it (see `biounet.core`). ``"as stored"``: no training image said how
-        it is oriented. None in models of earlier versions, which learned from voxels in the order of their files: RAS
-        is assumed of them, with a remark where a volume is stored otherwise.
+        ``"RAS"``: volumes are reoriented to it (see `biounet.core`). ``"as stored"``: no training image stated its
+        orientation. None in models of earlier versions, which learned from voxels in the order of their files: RAS is
+        assumed, with a remark where a volume is stored otherwise.
     surroundings_removed
-        Whether the surroundings of the body were removed from all training images, such as skull-stripped brains.
+        Whether all training images were skull-stripped, or reduced to the body in another way.
     target_unit
         Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
     training_ranges
-        Ranges over the training images of `image_statistics`, of the median diameter of the objects in an image
-        in pixels of the working grid, and of the share of them at its border, from `training_ranges`; of
-        built-in models also of the share of objects found that are ``unsure``.
+        From `biounet.preprocessing.training_ranges`, over the training images: of their statistics, of the median
+        diameter of the objects in an image in pixels of the working grid, and of the share of objects at its border;
+        in built-in models also of the share of detected objects that are ``unsure``.
     textures
         Of the training images, from `biounet.preprocessing.distinct_textures`.
     data
-        How much was learned from: images, objects, labelled voxels and the share of voxels that were labelled; and how
-        many images were held out, on which thresholds were tuned.
+        Amount of training data: images, objects, labelled voxels and the share of voxels that were labelled; and the
+        number of held-out images, on which thresholds were tuned.
     fingerprint
         SHA-256 over the names and contents of the training files.
     validation
-        Figures on the validation voxels after tuning.
+        Scores on the validation voxels after tuning.
     history
         One mapping per epoch.
     versions
@@ -75,9 +78,9 @@ class Card(Settings):
         Remarks for the user.
     """
 
-    model_config = ConfigDict(allow_inf_nan=True)  # a figure that could not be measured is none
+    model_config = ConfigDict(allow_inf_nan=True)  # a score that could not be measured is NaN
 
-    format: int = FORMAT
+    format: int = _FORMAT
     recipe: Recipe
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -117,61 +120,62 @@ class Model:
     Attributes
     ----------
     network, card
-        What was learned, and what it is.
-    ranges
-        Of the features, for prediction in integers (see `biounet.network`); empty in models of earlier versions.
-    file
-        Hash of the file that all this was read from.
+        The network, and its description.
+    activation_ranges
+        For prediction in 8-bit integers (see `calibrate_activations`); empty in models of earlier versions.
+    file_sha256
+        Of the file that the model was read from; empty where there is none.
     """
 
     network: UNet
     card: Card
-    ranges: ActivationRanges = field(default_factory=dict)
-    file: str = ""
+    activation_ranges: ActivationRanges = field(default_factory=dict)
+    file_sha256: str = ""
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file that this model was read from, or of the one that `save_model` writes for it.
+        """Hash of the file that this model was read from, or of the one that `save_model` would write.
 
         These differ when the file is older than a setting of the recipe, which its card does not have.
         """
-        return self.file or hashlib.sha256(_as_bytes(self)).hexdigest()
+        return self.file_sha256 or hashlib.sha256(_to_bytes(self)).hexdigest()
 
 
 def output_channels(recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the network's output channels."""
     if recipe.data.kind == "instances":
-        return HEADS["instances"]
+        return INSTANCE_HEADS
     return tuple(recipe.data.overlapping) or ("background", *recipe.data.foreground)
 
 
 def inherit_settings(recipe: Recipe, start: Model) -> Recipe:
-    """Take from the model that training starts from what its weights depend on: network, normalisation, voxel size.
+    """Return a recipe with the settings that the weights of a model depend on: network, normalisation, voxel size.
 
     Raises
     ------
     ModelError
-        If the model predicts something else than the recipe asks for, or takes another number of channels.
+        If the model has other outputs than the recipe, or another number of input channels.
     """
-    known = start.card.recipe
-    if output_channels(recipe) != output_channels(known) or recipe.data.dims != known.data.dims:
+    trained = start.card.recipe
+    if output_channels(recipe) != output_channels(trained) or recipe.data.dims != trained.data.dims:
         raise ModelError(
             f"the model predicts {', '.join(start.card.outputs)}, "
             f"the recipe asks for {', '.join(output_channels(recipe))}",
             hint="train without --from",
         )
-    mine, theirs = recipe.data.channels, known.data.channels
-    if len(mine) != len(theirs):
-        ours = f"the recipe has {len(mine)} ({', '.join(mine)})"
+    ours, theirs = recipe.data.channels, trained.data.channels
+    if len(ours) != len(theirs):
         raise ModelError(
-            f"the model takes {len(theirs)} channels ({', '.join(theirs)}), {ours}", hint="train without --from"
+            f"the model takes {len(theirs)} channels ({', '.join(theirs)}), "
+            f"the recipe has {len(ours)} ({', '.join(ours)})",
+            hint="train without --from",
         )
-    data = recipe.data.model_copy(update={"voxel_size": known.data.voxel_size, "voxel_unit": known.data.voxel_unit})
-    return recipe.model_copy(update={"network": known.network, "normalise": known.normalise, "data": data})
+    data = recipe.data.model_copy(update={"voxel_size": trained.data.voxel_size, "voxel_unit": trained.data.voxel_unit})
+    return recipe.model_copy(update={"network": trained.network, "normalise": trained.normalise, "data": data})
 
 
 def build_network(recipe: Recipe) -> UNet:
-    """Return the network that a recipe describes, with weights not yet initialised by a seed."""
+    """Return the network that a recipe describes, with random weights."""
     return UNet(recipe.data.dims, len(recipe.data.channels), len(output_channels(recipe)), recipe.network)
 
 
@@ -184,33 +188,7 @@ def save_model(model: Model, path: str | Path) -> None:
         If the folder cannot be written to.
     """
     with atomic_path(Path(path)) as part:
-        part.write_bytes(_as_bytes(model))
-
-
-def _as_bytes(model: Model) -> bytes:
-    ranges = {f"{_RANGE}{name}": value for name, value in model.ranges.items()}
-    there = {**model.network.state_dict(), **ranges}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in there.items()}
-    card = model.card.model_dump_json()
-    # In the card, as a second entry would stand before or behind the first by chance.
-    return to_safetensors(tensors, metadata={_KEY: f'{_SUM}{_digest(card, tensors)}",{card[1:]}'})
-
-
-def _digest(card: str, tensors: dict[str, torch.Tensor]) -> str:
-    """Return the SHA-256 of all that a model is; safetensors itself sees no bit that has changed."""
-    digest = hashlib.sha256(card.encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _split(text: str) -> tuple[str, str]:
-    """Return the card, and the digest that stands before it; files of earlier versions have none."""
-    if not text.startswith(_SUM):
-        return text, ""
-    end = len(_SUM) + hashlib.sha256().digest_size * 2
-    return "{" + text[end + len('",') :], text[len(_SUM) : end]
+        part.write_bytes(_to_bytes(model))
 
 
 def load_model(path: str | Path) -> Model:
@@ -223,64 +201,99 @@ def load_model(path: str | Path) -> Model:
     ModelError
         If it is damaged, was not written by biounet, or comes from a later version.
     """
-    text, digest = _split(_read_metadata(path))
-    card = _parse_card(text, path)
+    card_text, digest = _split_metadata(_read_metadata(path))
+    card = _parse_card(card_text, path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
-    if digest and digest != _digest(text, tensors):
+    if digest and digest != _digest(card_text, tensors):
         raise ModelError("damaged: its checksum is another", path=path, hint="copy it again from where it came from")
-    weights = {name: value for name, value in tensors.items() if not name.startswith(_RANGE)}
-    ranges = {name.removeprefix(_RANGE): value.clone() for name, value in tensors.items() if name.startswith(_RANGE)}
     with Path(path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    weights, ranges = _split_tensors(tensors)
     _check_numbers(weights, path)
-    network = _network(card, weights, path)
-    _check_ranges(ranges, network, path)
-    return Model(network, card, ranges, digest)
-
-
-def _check_numbers(weights: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Refuse weights with which every probability would be no number, and an image look empty."""
-    wrong = sorted(name for name, value in weights.items() if not bool(value.isfinite().all()))
-    if wrong:
-        shown = ", ".join(wrong[:_SHOWN])
-        cause = f"damaged: {len(wrong)} of its weights hold NaN or infinite values, such as {shown}"
-        raise ModelError(cause, path=path, hint="train again, or take an earlier copy")
-    below = sorted(name for name, value in weights.items() if name.endswith("running_var") and bool((value < 0).any()))
-    if below:
-        raise ModelError(f"damaged: variances below zero, in {', '.join(below[:_SHOWN])}", path=path)
-
-
-def _check_ranges(ranges: ActivationRanges, network: UNet, path: str | Path) -> None:
-    expected = {name: (2, channels) for name, channels in channels_observed(network).items()}
-    there = {name: tuple(value.shape) for name, value in ranges.items()}
-    if ranges and (there != expected or not all(bool(value.isfinite().all()) for value in ranges.values())):
-        raise ModelError("the ranges of its features do not fit its network", path=path)
-
-
-def _network(card: Card, tensors: dict[str, torch.Tensor], path: str | Path) -> UNet:
-    """Return the network of a card with the given weights, which are copied: they may be a view of the file."""
-    try:
-        with torch.device("meta"):  # takes no memory, whatever a card asks for
-            network = build_network(card.recipe)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise ModelError(f"its card describes no network: {_first_line(error)}", path=path) from error
-    expected = {name: value.shape for name, value in network.state_dict().items()}
-    there = {name: value.shape for name, value in tensors.items()}
-    wrong = sorted(name for name in expected.keys() | there.keys() if expected.get(name) != there.get(name))
-    if wrong:
-        shown = ", ".join(wrong[:_SHOWN])
-        raise ModelError(f"{len(wrong)} of its weights do not fit its card, such as {shown}", path=path)
-    network.to_empty(device="cpu").load_state_dict(tensors)
-    return network.eval()
+    network = _build_unweighted(card, path)
+    _check_shapes(network, weights, ranges, path)
+    network.to_empty(device="cpu").load_state_dict(weights)  # a copy: tensors may be a view of the file
+    return Model(network.eval(), card, ranges, file_sha256)
 
 
 def read_card(path: str | Path) -> Card:
-    """Read only the card of a model; errors as in `load_model`."""
-    return _parse_card(_split(_read_metadata(path))[0], path)
+    """Read only the card of a model; errors as of `load_model`."""
+    return _parse_card(_split_metadata(_read_metadata(path))[0], path)
+
+
+def _to_bytes(model: Model) -> bytes:
+    ranges = {f"{_RANGE_PREFIX}{name}": value for name, value in model.activation_ranges.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in (model.network.state_dict() | ranges).items()}
+    card = model.card.model_dump_json()
+    # Within the card's text, since safetensors writes several entries of metadata in random order.
+    return to_safetensors(tensors, metadata={_KEY: f'{_DIGEST_PREFIX}{_digest(card, tensors)}",{card[1:]}'})
+
+
+def _digest(card: str, tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of card and tensors; safetensors itself does not notice a flipped bit."""
+    digest = hashlib.sha256(card.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _split_metadata(text: str) -> tuple[str, str]:
+    """Return the card's text, and the digest before it, which files of earlier versions do not have."""
+    if not text.startswith(_DIGEST_PREFIX):
+        return text, ""
+    end = len(_DIGEST_PREFIX) + hashlib.sha256().digest_size * 2
+    return "{" + text[end + len('",') :], text[len(_DIGEST_PREFIX) : end]
+
+
+def _split_tensors(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return weights and activation ranges, by the names of today."""
+    weights: dict[str, Tensor] = {}
+    ranges: dict[str, Tensor] = {}
+    for stored, value in tensors.items():
+        if stored.startswith(_RANGE_PREFIX):
+            ranges[current_name(stored.removeprefix(_RANGE_PREFIX))] = value.clone()
+        else:
+            weights[current_name(stored)] = value
+    return weights, ranges
+
+
+def _check_numbers(weights: dict[str, Tensor], path: str | Path) -> None:
+    """Check that weights are finite and variances positive; else every probability would be NaN."""
+    wrong = sorted(name for name, value in weights.items() if not bool(value.isfinite().all()))
+    if wrong:
+        listed = ", ".join(wrong[:_MAX_LISTED])
+        cause = f"damaged: {len(wrong)} of its weights hold NaN or infinite values, such as {listed}"
+        raise ModelError(cause, path=path, hint="train again, or take an earlier copy")
+    below = sorted(name for name, value in weights.items() if name.endswith("running_var") and bool((value < 0).any()))
+    if below:
+        raise ModelError(f"damaged: variances below zero, in {', '.join(below[:_MAX_LISTED])}", path=path)
+
+
+def _build_unweighted(card: Card, path: str | Path) -> UNet:
+    """Return the network of a card on the meta device, where it takes no memory, whatever the card asks for."""
+    try:
+        with torch.device("meta"):
+            return build_network(card.recipe)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ModelError(f"its card describes no network: {_first_line(error)}", path=path) from error
+
+
+def _check_shapes(network: UNet, weights: dict[str, Tensor], ranges: dict[str, Tensor], path: str | Path) -> None:
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    stored = {name: value.shape for name, value in weights.items()}
+    wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
+    if wrong:
+        listed = ", ".join(wrong[:_MAX_LISTED])
+        raise ModelError(f"{len(wrong)} of its weights do not fit its card, such as {listed}", path=path)
+    sizes = {name: (2, channels) for name, channels in calibrated_channels(network).items()}
+    found = {name: tuple(value.shape) for name, value in ranges.items()}
+    if ranges and (found != sizes or not all(bool(value.isfinite().all()) for value in ranges.values())):
+        raise ModelError("the ranges of its features do not fit its network", path=path)
 
 
 def _read_metadata(path: str | Path) -> str:
@@ -300,9 +313,9 @@ def _parse_card(text: str, path: str | Path) -> Card:
     try:
         raw = json.loads(text)
         version = raw.get("format")
-        if version != FORMAT:
-            raise ModelError(f"model format {version}, this version reads {FORMAT}", path=path, hint="update biounet")
-        return _with_unit(Card.model_validate(raw))
+        if version != _FORMAT:
+            raise ModelError(f"model format {version}, this version reads {_FORMAT}", path=path, hint="update biounet")
+        return _add_voxel_unit(Card.model_validate(raw))
     except ModelError:
         raise
     except ValidationError as error:
@@ -314,18 +327,13 @@ def _parse_card(text: str, path: str | Path) -> Card:
         raise ModelError(f"its card cannot be read: {_first_line(error)}", path=path) from error
 
 
-def _with_unit(card: Card) -> Card:
+def _add_voxel_unit(card: Card) -> Card:
     """Add the unit of the voxel size to a card of an earlier version, which has the pixel size in µm or none in mm."""
     data = card.recipe.data
     if not data.voxel_size or data.voxel_unit is not None:
         return card
     unit = "mm" if card.pixel_size_um is None else "um"
     return card.model_copy(update={"recipe": card.recipe.replace("data", voxel_unit=unit)})
-
-
-def weights_of(model: Model) -> dict[str, torch.Tensor]:
-    """Return a copy of the weights and running statistics, by name."""
-    return {name: value.detach().clone() for name, value in model.network.state_dict().items()}
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,12 @@
-"""A block of image becomes a block of probabilities."""
+"""Predict a block of an image: the device, the number type, and the network prepared for them."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,28 +16,29 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from biounet.core import PROBABILITY_MAX, MachineError, ModelError
 from biounet.network.activation_ranges import ActivationRanges
-from biounet.network.int8 import IntegerUNet, has_fast_int8
+from biounet.network.int8 import Int8UNet
 from biounet.network.model_file import Model
-from biounet.network.unet import Level, UNet, unfold_voxels
+from biounet.network.onednn import Convolution, conv_geometry, conv_relu, cpu_supports, has_fast_int8, has_fused_relu
+from biounet.network.unet import UNet, pixel_shuffle
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network made ready for one device: batch norm folded, in the number type that is fastest there.
+    """A network prepared for one device: batch norm folded, in the number type that is fastest there.
 
     Attributes
     ----------
     network
-        The frozen network, of integers on a CPU that is fast with them, if the ranges of its features are known.
+        The frozen network; in 8-bit integers on a CPU that is fast with them, if its activation ranges are known.
     device
         Where it runs.
     dtype
-        What it takes: bfloat16 where the hardware multiplies it natively, else float32.
+        Of its input: bfloat16 where the hardware multiplies it natively, else float32.
     softmax
         Whether the output channels exclude each other.
     """
 
-    network: UNet | IntegerUNet
+    network: UNet | Int8UNet
     device: torch.device
     dtype: torch.dtype
     softmax: bool
@@ -57,25 +59,27 @@ class Predictor:
         Raises
         ------
         ModelError
-            If what the network computes is not finite: from that no object can be told.
+            If the network's output is not finite.
         """
         layout = torch.channels_last if image.ndim == 3 else torch.channels_last_3d
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
         tensor = tensor.to(device=self.device, dtype=self.dtype).to(memory_format=layout)
+        factors = self.network.shuffle_factors
         with torch.inference_mode():
-            maps = _quantise(self.network.folded(tensor), math.prod(self.network.fold), self.softmax)
-            return unfold_voxels(maps, self.network.fold)[0].numpy()
+            maps = _to_uint16(self.network.shuffled_logits(tensor), math.prod(factors), self.softmax)
+            return pixel_shuffle(maps, factors)[0].numpy()
 
 
-def predictor_of(model: Model, device: str = "auto") -> Predictor:
-    """Make a model ready for prediction; errors as of `make_predictor`."""
-    return make_predictor(model.network, device, softmax=model.card.recipe.data.exclusive, ranges=model.ranges)
+def model_predictor(model: Model, device: str = "auto") -> Predictor:
+    """Prepare a model for prediction; errors as of `make_predictor`."""
+    softmax = model.card.recipe.data.exclusive
+    return make_predictor(model.network, device, softmax=softmax, activation_ranges=model.activation_ranges)
 
 
 def make_predictor(
-    network: UNet, device: str = "auto", *, softmax: bool = False, ranges: ActivationRanges | None = None
+    network: UNet, device: str = "auto", *, softmax: bool = False, activation_ranges: ActivationRanges | None = None
 ) -> Predictor:
-    """Make a copy of a network ready for prediction.
+    """Prepare a copy of a network for prediction.
 
     Parameters
     ----------
@@ -85,69 +89,61 @@ def make_predictor(
         ``auto``, ``cpu`` or ``cuda[:n]``.
     softmax
         Whether the output channels exclude each other.
-    ranges
-        Of its features, so that it may compute in integers: the maps differ by less than 0.001 on average.
+    activation_ranges
+        From `calibrate_activations`. With them a CPU may compute in 8-bit integers: probabilities differ by less than
+        0.001 on average.
 
     Raises
     ------
     MachineError
         If the device does not exist here.
     """
-    place = pick_device(device)
-    dtype = torch.bfloat16 if has_fast_bfloat16(place) else torch.float32
-    if place.type == "cpu" and ranges and has_fast_int8():
-        return Predictor(IntegerUNet(fold_batch_norms(network), ranges, dtype), place, dtype, softmax)
+    target = pick_device(device)
+    dtype = torch.bfloat16 if has_fast_bfloat16(target) else torch.float32
+    folded = fold_batch_norms(network)
+    if target.type == "cpu" and activation_ranges and has_fast_int8():
+        return Predictor(Int8UNet(folded, activation_ranges, dtype), target, dtype, softmax)
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
-    ready = fold_batch_norms(network).to(device=place, dtype=dtype)
-    ready = ready.to(memory_format=layout)  # type: ignore[call-overload]
-    if place.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        _fuse_relu(ready)
-    # The head makes the surface that voxels climb: in bfloat16 that would be stairs.
-    ready.head = _InFloat32(ready.head.float())
-    return Predictor(ready, place, dtype, softmax)
+    ready = folded.to(device=target, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    if target.type == "cpu" and has_fused_relu():
+        _replace_blocks(ready, lambda layers: [_ConvRelu(layer) for layer in layers[::2]])
+    # Objects are found by steepest ascent on the head's output, which bfloat16 would turn into steps.
+    ready.head = _Float32Layer(ready.head.float())
+    return Predictor(ready, target, dtype, softmax)
 
 
 def fold_batch_norms(network: UNet) -> UNet:
     """Return a copy for prediction in which each batch norm is part of the convolution before it."""
+
+    def fold(layers: list[Any]) -> list[nn.Module]:
+        convolutions = [fuse_conv_bn_eval(conv, norm) for conv, norm in zip(layers[::3], layers[1::3], strict=True)]
+        return [layer for conv in convolutions for layer in (conv, nn.ReLU(inplace=True))]
+
     folded = copy.deepcopy(network).eval()
-    for level in [*folded.encoder, *folded.decoder]:
-        layers = list(level.children())
-        fused = [fuse_conv_bn_eval(conv, norm) for conv, norm in zip(layers[::3], layers[1::3], strict=True)]
-        _replace(level, [layer for conv in fused for layer in (conv, nn.ReLU(inplace=True))])
+    _replace_blocks(folded, fold)
     return folded.requires_grad_(False)
 
 
-def _replace(level: Level, layers: Sequence[nn.Module]) -> None:
-    for name in list(level._modules):
-        del level._modules[name]
-    for layer in layers:
-        level.append(layer)
+def _replace_blocks(network: UNet, change: Callable[[list[Any]], list[nn.Module]]) -> None:
+    """Replace, in place, the layers of each block of encoder and decoder."""
+    for blocks in (network.encoder, network.decoder):
+        for n, block in enumerate(blocks):
+            blocks[n] = nn.Sequential(*change(list(block.children())))
 
 
-def _fuse_relu(network: UNet) -> None:
-    for level in [*network.encoder, *network.decoder]:
-        _replace(level, [_ConvolutionRelu(layer) for layer in list(level.children())[::2]])
+class _ConvRelu(nn.Module):
+    """A convolution and its ReLU in one pass over memory."""
 
-
-class _ConvolutionRelu(nn.Module):
-    """A convolution and its ReLU in one pass over memory, the same to the last bit and 5 % faster on a CPU.
-
-    This is the operator that ``torch.compile`` emits; called by itself it needs no compiler and no warm-up.
-    """
-
-    def __init__(self, convolution: nn.Module) -> None:
+    def __init__(self, convolution: Convolution) -> None:
         super().__init__()
-        self.convolution = convolution
+        self.convolution, self.geometry = convolution, conv_geometry(convolution)
 
     def forward(self, x: Tensor) -> Tensor:
-        how = self.convolution
-        size = (how.padding, how.stride, how.dilation, how.groups)
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, how.weight, how.bias, *size, "relu", [], "")
-        return result
+        return conv_relu(x, self.convolution.weight, self.convolution.bias, self.geometry)
 
 
-class _InFloat32(nn.Module):
-    """A layer that computes in float32 whatever it is given."""
+class _Float32Layer(nn.Module):
+    """A layer that computes in float32 whatever the type of its input."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -158,18 +154,18 @@ class _InFloat32(nn.Module):
         return result
 
 
-def _quantise(folded: Tensor, voxels: int, softmax: bool) -> Tensor:
-    """Return probabilities, uint16, of logits with `voxels` folded into the channels.
+def _to_uint16(logits: Tensor, shuffled: int, softmax: bool) -> Tensor:
+    """Return probabilities of logits with `shuffled` voxels in their channels.
 
-    They are unfolded afterwards, since that moves half the bytes.
+    `pixel_shuffle` comes afterwards, since that moves half the bytes.
     """
-    logits = folded.float()
+    logits = logits.float()
     if not bool(logits.sum(dtype=torch.float64).isfinite()):  # one pass; two infinities make a NaN
         hint = "its weights are too large, or damaged: train again, or take an earlier copy"
         raise ModelError("what the model computes for this image is not finite", hint=hint)
     if softmax:
         shape = logits.shape
-        probability = logits.reshape(1, shape[1] // voxels, voxels, *shape[2:]).softmax(1).reshape(shape)
+        probability = logits.reshape(1, shape[1] // shuffled, shuffled, *shape[2:]).softmax(1).reshape(shape)
     else:
         probability = logits.sigmoid()
     return probability.mul_(PROBABILITY_MAX).round_().cpu().to(torch.uint16)
@@ -181,7 +177,7 @@ def pick_device(name: str) -> torch.device:
     Raises
     ------
     MachineError
-        If it was named and is not there.
+        If it was named and does not exist.
     """
     if not isinstance(name, str) or name.partition(":")[0] not in ("auto", "cpu", "cuda"):
         raise MachineError(f"device {name!r} cannot be used", hint="auto, cpu, cuda or cuda:n")
@@ -199,6 +195,4 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 natively; where it only emulates, float32 is faster."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cpu" and (cpu_supports("amx_tile") or cpu_supports("avx512_bf16"))

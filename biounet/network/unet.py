@@ -7,7 +7,9 @@ output depends on its neighbourhood alone and tiling stays invisible; and it fol
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,38 +22,38 @@ Axes = tuple[int, ...]
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_RENAMED = {"rises.": "up_blocks."}  # modules in files of earlier versions
 
 
-class Level(nn.Sequential):
-    """Some convolutions of one level, each followed by batch norm and ReLU; keeps the grid."""
+class ConvBlock(nn.Sequential):
+    """The convolutions of one level, each followed by batch norm and ReLU; the grid stays the same."""
 
     def __init__(self, kernel: Axes, inputs: int, outputs: int, convolutions: int) -> None:
         layers: list[nn.Module] = []
         dims, padding = len(kernel), tuple(size // 2 for size in kernel)
-        for index in range(convolutions):
-            before = inputs if index == 0 else outputs
+        for channels in (inputs, *(outputs,) * (convolutions - 1)):
             layers += [
-                _CONVOLUTION[dims](before, outputs, kernel, padding=padding, bias=False),  # type: ignore[arg-type]
+                _CONVOLUTION[dims](channels, outputs, kernel, padding=padding, bias=False),  # type: ignore[arg-type]
                 _NORM[dims](outputs),
                 nn.ReLU(inplace=True),
             ]
         super().__init__(*layers)
 
 
-class Rise(nn.Module):
-    """From a coarse level to the next finer one: project, repeat each voxel, add the skip connection."""
+class UpBlock(nn.Module):
+    """From one level to the next finer one: project, upsample, add the skip connection."""
 
     def __init__(self, pool: Axes, inputs: int, outputs: int) -> None:
         super().__init__()
-        # Projecting before repeating and adding instead of concatenating needs 3.5 w² instead of 4.5 w² operations a
+        # Projecting before upsampling and adding instead of concatenating needs 3.5 w² instead of 4.5 w² operations a
         # level; the accuracy was the same.
         self.project = _CONVOLUTION[len(pool)](inputs, outputs, 1)
-        self.repeat = nn.Upsample(scale_factor=tuple(map(float, pool)), mode="nearest")
+        self.upsample = nn.Upsample(scale_factor=tuple(map(float, pool)), mode="nearest")
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
         """Return the sum, on the grid of `skip`."""
-        rise: Tensor = self.repeat(self.project(coarse))
-        return rise + skip
+        fine: Tensor = self.upsample(self.project(coarse))
+        return fine + skip
 
 
 class UNet(nn.Module):
@@ -70,108 +72,120 @@ class UNet(nn.Module):
     ----------
     widths
         Channels of each level, finest first.
+    shuffle_factors
+        Voxels along each axis that are moved into channels before the first level.
     stride
         Each axis of the input must be a multiple of its number here.
-    reach
-        Voxels farther than this along any axis from a voxel cannot change its output; one number for each axis.
+    receptive_radius
+        Distance in voxels along each axis beyond which an input voxel cannot change an output voxel.
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int, settings: NetworkSettings) -> None:
         super().__init__()
         self.widths = widths = settings.widths
         self.dims = dims
-        self.fold = fold_of(settings, dims)
-        pools, kernels = pools_of(settings, dims), kernels_of(settings, dims)
-        folded = math.prod(self.fold)
+        self.shuffle_factors = shuffle_factors(settings, dims)
+        pools, kernels = pool_sizes(settings, dims), kernel_sizes(settings, dims)
+        shuffled = math.prod(self.shuffle_factors)
         self.encoder = nn.ModuleList(
-            Level(kernel, before, width, settings.convolutions)
-            for kernel, before, width in zip(kernels, (inputs * folded, *widths), widths, strict=False)
+            ConvBlock(kernel, before, width, settings.convolutions)
+            for kernel, before, width in zip(kernels, (inputs * shuffled, *widths), widths, strict=False)
         )
         self.pools = nn.ModuleList(_POOL[dims](pool) for pool in pools)
-        self.rises = nn.ModuleList(
-            Rise(pool, coarse, fine) for pool, (fine, coarse) in zip(pools, pairwise(widths), strict=True)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(pool, coarse, fine) for pool, (fine, coarse) in zip(pools, pairwise(widths), strict=True)
         )
         self.decoder = nn.ModuleList(
-            Level(kernel, width, width, settings.convolutions)
+            ConvBlock(kernel, width, width, settings.convolutions)
             for kernel, width in zip(kernels, widths[:-1], strict=False)
         )
-        self.head = _CONVOLUTION[dims](widths[0], outputs * folded, 1)
-        self.stride = tuple(math.prod(factors) for factors in zip(self.fold, *pools, strict=True))
-        self.reach = receptive_radius(settings, dims)
+        self.head = _CONVOLUTION[dims](widths[0], outputs * shuffled, 1)
+        self.stride = tuple(math.prod(factors) for factors in zip(self.shuffle_factors, *pools, strict=True))
+        self.receptive_radius = receptive_radius(settings, dims)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(b, inputs, [z,] y, x)`` to logits ``(b, outputs, [z,] y, x)``."""
-        return unfold_voxels(self.folded(image), self.fold)
+        return pixel_shuffle(self.shuffled_logits(image), self.shuffle_factors)
 
-    def folded(self, image: Tensor) -> Tensor:
-        """Return the logits of `forward` as they are before `unfold_voxels`."""
-        x = fold_voxels(image, self.fold)
+    def shuffled_logits(self, image: Tensor) -> Tensor:
+        """Return the logits of `forward` as they are before `pixel_shuffle`."""
+        x = pixel_unshuffle(image, self.shuffle_factors)
         skips: list[Tensor] = []
-        for level, pool in zip(self.encoder, self.pools, strict=False):
-            x = level(x)
+        for block, pool in zip(self.encoder, self.pools, strict=False):
+            x = block(x)
             skips.append(x)
             x = pool(x)
         x = self.encoder[-1](x)
-        for level, rise, skip in zip(reversed(self.decoder), reversed(self.rises), reversed(skips), strict=True):
-            x = level(rise(x, skip))
+        for block, up, skip in zip(reversed(self.decoder), reversed(self.up_blocks), reversed(skips), strict=True):
+            x = block(up(x, skip))
         logits: Tensor = self.head(x)
         return logits
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's signature
+        """Load weights, also by the names that their layers had in earlier versions."""
+        renamed = {current_name(name): value for name, value in state_dict.items()}
+        return super().load_state_dict(renamed, strict, assign)
 
-def fold_of(settings: NetworkSettings, dims: int) -> Axes:
-    """Return how many voxels along each axis are folded into channels before the first level."""
+
+def current_name(name: str) -> str:
+    """Return the name of a layer or weight for one that may come from an earlier version."""
+    old = next((old for old in _RENAMED if name.startswith(old)), "")
+    return _RENAMED.get(old, "") + name.removeprefix(old)
+
+
+def shuffle_factors(settings: NetworkSettings, dims: int) -> Axes:
+    """Return how many voxels along each axis are moved into channels before the first level."""
     return settings.fold or (2 if settings.half_resolution else 1,) * dims
 
 
-def pools_of(settings: NetworkSettings, dims: int) -> tuple[Axes, ...]:
+def pool_sizes(settings: NetworkSettings, dims: int) -> tuple[Axes, ...]:
     """Return the factor along each axis from each level to the next."""
     return settings.pools or ((2,) * dims,) * (len(settings.widths) - 1)
 
 
-def kernels_of(settings: NetworkSettings, dims: int) -> tuple[Axes, ...]:
+def kernel_sizes(settings: NetworkSettings, dims: int) -> tuple[Axes, ...]:
     """Return the size of the kernels of each level along each axis."""
     return settings.kernels or ((3,) * dims,) * len(settings.widths)
 
 
 def receptive_radius(settings: NetworkSettings, dims: int) -> Axes:
-    """Distance in voxels along each axis beyond which the input cannot change an output voxel.
+    """Return the distance in voxels along each axis beyond which an input voxel cannot change an output voxel.
 
     An upper bound: the sum over the longest path.
     """
-    pools, kernels = pools_of(settings, dims), kernels_of(settings, dims)
+    pools, kernels = pool_sizes(settings, dims), kernel_sizes(settings, dims)
     radii = []
-    for axis, step in enumerate(fold_of(settings, dims)):
+    for axis, step in enumerate(shuffle_factors(settings, dims)):
         radius = step - 1
         for level, kernel in enumerate(kernels):
-            last = level == len(pools)
-            radius += (1 if last else 2) * settings.convolutions * (kernel[axis] // 2) * step
-            if not last:
-                # Pooling reads, and repeating writes, up to this far beside the own voxel.
+            bottleneck = level == len(pools)
+            radius += (1 if bottleneck else 2) * settings.convolutions * (kernel[axis] // 2) * step
+            if not bottleneck:
+                # Pooling reads, and upsampling writes, up to this far beside a voxel.
                 radius += (pools[level][axis] - 1) * step
                 step *= pools[level][axis]
         radii.append(radius)
     return tuple(radii)
 
 
-def fold_voxels(image: Tensor, factors: Axes) -> Tensor:
-    """Move blocks of ``factors`` voxels into channels (pixel unshuffle for any number of axes)."""
+def pixel_unshuffle(image: Tensor, factors: Axes) -> Tensor:
+    """Move blocks of ``factors`` voxels into channels, with one factor for each spatial axis."""
     if max(factors) == 1:
         return image
     batch, channels, *shape = image.shape
     split = image.reshape(batch, channels, *(n for size, f in zip(shape, factors, strict=True) for n in (size // f, f)))
     inner = [3 + 2 * axis for axis in range(len(shape))]
     outer = [2 + 2 * axis for axis in range(len(shape))]
-    folded = split.permute(0, 1, *inner, *outer)  # (b, c, factors, [z,] y, x)
-    return folded.reshape(batch, channels * math.prod(factors), *(s // f for s, f in zip(shape, factors, strict=True)))
+    shuffled = split.permute(0, 1, *inner, *outer)  # (b, c, factors, [z,] y, x)
+    return shuffled.reshape(batch, channels * math.prod(factors), *split.shape[2::2])
 
 
-def unfold_voxels(features: Tensor, factors: Axes) -> Tensor:
-    """Undo `fold_voxels`."""
+def pixel_shuffle(features: Tensor, factors: Axes) -> Tensor:
+    """Undo `pixel_unshuffle`."""
     if max(factors) == 1:
         return features
     batch, channels, *shape = features.shape
-    dims = len(shape)
-    outputs = channels // math.prod(factors)
+    dims, outputs = len(shape), channels // math.prod(factors)
     split = features.reshape(batch, outputs, *factors, *shape)
     order = [n for axis in range(dims) for n in (2 + dims + axis, 2 + axis)]
     return split.permute(0, 1, *order).reshape(batch, outputs, *(s * f for s, f in zip(shape, factors, strict=True)))
@@ -185,12 +199,12 @@ def initialise_weights(network: UNet, seed: int) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    # A smaller head sends all voxels to the background first, and small classes are slow to leave it: after 250 steps
-    # on the hippocampus Dice is 0 with 0.01, 0.82 with 0.1 and with 0.25.
+    # A smaller head predicts background everywhere at first, and small classes are slow to recover: after 250 steps on
+    # the hippocampus Dice is 0 with 0.01, 0.82 with 0.1 and with 0.25.
     head = network.head.weight
     nn.init.normal_(head, std=0.1, generator=generator)
-    # All voxels of a cell begin with the weights of its first one (ICNR, Aitken et al. 2017): drawn apart, they find
-    # their own ways out of the random start, and results show the lattice for thousands of steps.
-    folded = math.prod(network.fold)
+    # All voxels of a shuffled block start with the weights of its first one (ICNR, Aitken et al. 2017): drawn
+    # independently, they diverge, and results show a checkerboard for thousands of steps.
+    shuffled = math.prod(network.shuffle_factors)
     with torch.no_grad():
-        head.copy_(head[::folded].repeat_interleave(folded, 0))
+        head.copy_(head[::shuffled].repeat_interleave(shuffled, 0))

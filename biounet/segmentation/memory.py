@@ -215,8 +215,8 @@ def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOp
     voxels = math.prod(shape)
     working = tuple(max(1, round(size * factor)) for size, factor in zip(shape, zoom, strict=True))
     padded = tuple(-(-size // stride) * stride for size, stride in zip(working, network.stride, strict=True))
-    edge, fold = block_edge(options.block, len(shape)), math.prod(network.fold)
-    outer = math.prod(min(size, edge + 2 * reach) for size, reach in zip(padded, network.reach, strict=True))
+    edge, fold = block_edge(options.block, len(shape)), math.prod(network.shuffle_factors)
+    outer = math.prod(min(size, edge + 2 * reach) for size, reach in zip(padded, network.receptive_radius, strict=True))
     outputs = network.head.out_channels // fold
     itemsize = 2 if has_fast_bfloat16(pick_device(device)) else 4
     layers = itemsize * _LIVE_LAYERS * network.head.in_channels * outer // fold

@@ -26,7 +26,7 @@ def prediction_blocks(
     shape: tuple[int, ...], predictor: Predictor, edge: int | None = None, margin: int = 0
 ) -> list[Block]:
     """Cut an image ``([z,] y, x)`` into blocks whose halo is the network's reach and `margin` voxels more."""
-    halo = tuple(reach + margin for reach in predictor.network.reach)
+    halo = tuple(reach + margin for reach in predictor.network.receptive_radius)
     return block_lattice(shape, block_edge(edge, len(shape)), halo, predictor.network.stride)
 
 

@@ -12,12 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from biounet.core import LossSettings, Recipe
+from biounet.network import INSTANCE_HEADS
 
 TARGETS = ("foreground", "contour", "distance", "weight", "contour_weight", "distance_weight")
 """Channels of the target of an instance model, in order."""
-
-HEADS = ("foreground", "contour", "distance")
-"""Channels of the output of an instance model, in order."""
 
 
 def existing(values: Tensor, weight: Tensor) -> Tensor:
@@ -89,7 +87,7 @@ def instance_loss(logits: Tensor, target: Tensor, settings: LossSettings) -> Ten
     Parameters
     ----------
     logits
-        Shape ``(b, 3, …)``, channels `HEADS`.
+        Shape ``(b, 3, …)``, channels `INSTANCE_HEADS`.
     target
         Shape ``(b, 6, …)``, channels `TARGETS`.
     """
@@ -168,7 +166,7 @@ def recipe_loss(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
 
 def weights_of(recipe: Recipe) -> int:
     """Return how many weights a target has: one for each head, for each region, or one for all classes."""
-    return len(HEADS) if recipe.data.kind == "instances" else len(recipe.data.overlapping) or 1
+    return len(INSTANCE_HEADS) if recipe.data.kind == "instances" else len(recipe.data.overlapping) or 1
 
 
 def boundary_regions(recipe: Recipe) -> int:

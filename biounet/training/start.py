@@ -48,7 +48,8 @@ class Rival:
         notes = self.model.card.notes
         card = self.model.card.model_copy(update={"validation": self.figures, "history": trained.card.history})
         card = card.model_copy(update={"notes": notes, "versions": trained.card.versions})
-        return Model(self.model.network, card, self.model.ranges), f"the start is kept: training reached {both}", False
+        start = Model(self.model.network, card, self.model.activation_ranges)
+        return start, f"the start is kept: training reached {both}", False
 
 
 def score_start(
@@ -70,9 +71,10 @@ def score_start(
         As of `biounet.training.tune`.
     """
     own = recipe.replace("label", **start.card.label.model_dump())
-    label, figures = tune(start.network, held, own, device, start.ranges or None, deadline)
+    label, figures = tune(start.network, held, own, device, start.activation_ranges or None, deadline)
     tuned = start.card.recipe.replace("label", **label.model_dump())
-    return Rival(Model(start.network, start.card.model_copy(update={"recipe": tuned}), start.ranges), figures)
+    card = start.card.model_copy(update={"recipe": tuned})
+    return Rival(Model(start.network, card, start.activation_ranges), figures)
 
 
 def remarks_on(start: Model, recipe: Recipe, cases: Sequence[Case], diameter: float | None) -> list[str]:

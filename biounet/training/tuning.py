@@ -269,7 +269,7 @@ def predict_cases(
     network: UNet, cases: Sequence[Case], recipe: Recipe, device: str, ranges: ActivationRanges | None = None
 ) -> list[Maps]:
     """Predict the maps of each case, shape ``(k, [z,] y, x)``."""
-    predictor = make_predictor(network, device, softmax=recipe.data.exclusive, ranges=ranges)
+    predictor = make_predictor(network, device, softmax=recipe.data.exclusive, activation_ranges=ranges)
     return [predict_image(case.image.float().numpy(), predictor) for case in cases]
 
 

@@ -17,8 +17,8 @@ from biounet.network import (
     build_network,
     initialise_weights,
     load_model,
+    model_predictor,
     output_channels,
-    predictor_of,
     save_model,
 )
 
@@ -149,4 +149,4 @@ def test_what_becomes_infinite_on_the_way_is_an_error_and_no_empty_image(saved, 
     put(saved, card, {n: w * factor if w.ndim == 4 else w for n, w in weights.items()})
     image = np.random.default_rng(0).random((1, 32, 32)).astype(np.float32)
     with pytest.raises(ModelError, match="not finite"):
-        predictor_of(load_model(saved), "cpu")(image)
+        model_predictor(load_model(saved), "cpu")(image)

@@ -1,13 +1,15 @@
-"""Model files of earlier versions are read, and say the same under the names of today."""
+"""Model files of earlier versions are read, and their fields and weights have the names of today."""
 
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
+from safetensors import safe_open
 
 import biounet
-from biounet.network import Card, load_model, read_card
+from biounet.network import Card, load_model, read_card, save_model
 
 CARD = json.loads((Path(__file__).parent / "card_0.1.0.json").read_text(encoding="utf-8"))
 MODELS = sorted((Path(biounet.__file__).parent / "models").glob("*.safetensors"))
@@ -28,6 +30,24 @@ def test_a_card_with_the_old_names_of_its_fields_is_read():
 def test_a_card_with_both_names_of_a_field_is_refused(old, new):
     with pytest.raises(ValidationError, match=f"{old}\n *Extra inputs are not permitted"):
         Card.model_validate({**CARD, new: CARD[old]})
+
+
+def _tensors(path):
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_weights_and_ranges_are_read_by_the_old_names_and_written_by_the_new_ones(path, tmp_path):
+    stored, model = _tensors(path), load_model(path)
+    assert any(name.startswith("rises.") for name in stored)
+    save_model(model, tmp_path / "new.safetensors")
+    written = _tensors(tmp_path / "new.safetensors")
+    assert {*written} == {name.replace("rises.", "up_blocks.") for name in stored}
+    assert all(torch.equal(written[name.replace("rises.", "up_blocks.")], value) for name, value in stored.items())
+    again = load_model(tmp_path / "new.safetensors")
+    assert again.card == model.card
+    assert {*again.activation_ranges} == {*model.activation_ranges} != set()
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""The network keeps the grid, sees as far as it says and no farther, and is the same in 2D and 3D."""
+"""The U-Net keeps the grid of its input, in 2D and 3D, and its receptive field is bounded."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import torch
 
 from biounet.core import NetworkSettings
 from biounet.network import UNet, fold_batch_norms, initialise_weights
-from biounet.network.unet import fold_voxels, unfold_voxels
+from biounet.network.unet import current_name, pixel_shuffle, pixel_unshuffle
 
 SMALL = {"widths": (8, 12, 16)}
 SHAPES = {2: (48, 40), 3: (16, 24, 32)}
@@ -40,36 +40,36 @@ def test_the_output_lies_on_the_grid_of_the_input(dims, half):
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_folding_voxels_into_channels_loses_nothing(dims):
+def test_pixel_shuffle_undoes_pixel_unshuffle(dims):
     image = torch.randn(2, 3, *SHAPES[dims])
-    folded = fold_voxels(image, (2,) * dims)
-    assert folded.shape == (2, 3 * 2**dims, *(size // 2 for size in SHAPES[dims]))
-    assert torch.equal(unfold_voxels(folded, (2,) * dims), image)
+    shuffled = pixel_unshuffle(image, (2,) * dims)
+    assert shuffled.shape == (2, 3 * 2**dims, *(size // 2 for size in SHAPES[dims]))
+    assert torch.equal(pixel_shuffle(shuffled, (2,) * dims), image)
 
 
-def test_folding_is_pixel_unshuffle():
+def test_pixel_unshuffle_is_that_of_torch_in_two_dimensions():
     image = torch.randn(1, 2, 8, 6)
-    assert torch.equal(fold_voxels(image, (2, 2)), torch.nn.functional.pixel_unshuffle(image, 2))
+    assert torch.equal(pixel_unshuffle(image, (2, 2)), torch.nn.functional.pixel_unshuffle(image, 2))
     assert torch.equal(
-        unfold_voxels(fold_voxels(image, (2, 2)), (2, 2)),
-        torch.nn.functional.pixel_shuffle(fold_voxels(image, (2, 2)), 2),
+        pixel_shuffle(pixel_unshuffle(image, (2, 2)), (2, 2)),
+        torch.nn.functional.pixel_shuffle(pixel_unshuffle(image, (2, 2)), 2),
     )
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_no_output_depends_on_an_input_beyond_the_reach(half):
+def test_no_output_depends_on_an_input_beyond_the_receptive_radius(half):
     network = _network(2, half_resolution=half).double()
-    (reach, _), (stride, _) = network.reach, network.stride
-    size = -(-(4 * reach) // stride) * stride
+    (radius, _), (stride, _) = network.receptive_radius, network.stride
+    size = -(-(4 * radius) // stride) * stride
     image = _noise(1, 1, size, size)
     middle = size // 2
     network(image)[0, :, middle, middle].sum().backward()
     rows = torch.nonzero(image.grad[0, 0].abs().sum(1)).flatten()
-    assert middle - reach <= rows.min() <= rows.max() <= middle + reach
-    assert rows.max() - rows.min() > reach  # the bound is not idle
+    assert middle - radius <= rows.min() <= rows.max() <= middle + radius
+    assert rows.max() - rows.min() > radius  # the bound is not much too large
 
 
-def test_a_coarse_axis_is_neither_folded_nor_pooled():
+def test_an_axis_of_thick_slices_is_neither_shuffled_nor_pooled_first():
     settings = NetworkSettings(
         widths=(4, 6, 8), fold=(1, 2, 2), pools=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3))
     )
@@ -80,25 +80,25 @@ def test_a_coarse_axis_is_neither_folded_nor_pooled():
     out = network(image)
     assert out.shape == (1, 2, 16, 64, 64)
     out[0, :, 8, 32, 32].sum().backward()
-    seen = torch.nonzero(image.grad[0, 0])
-    for axis, (at, reach) in enumerate(zip((8, 32, 32), network.reach, strict=True)):
-        assert at - reach <= seen[:, axis].min() <= seen[:, axis].max() <= at + reach
-    assert network.reach[0] < network.reach[1]
+    used = torch.nonzero(image.grad[0, 0])
+    for axis, (at, radius) in enumerate(zip((8, 32, 32), network.receptive_radius, strict=True)):
+        assert at - radius <= used[:, axis].min() <= used[:, axis].max() <= at + radius
+    assert network.receptive_radius[0] < network.receptive_radius[1]
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_network_begins_with_the_same_output_for_all_voxels_of_a_cell(dims):
+def test_an_initial_network_has_the_same_output_in_all_voxels_of_a_shuffled_block(dims):
     network = UNet(dims, 1, 2, NetworkSettings(widths=(4, 8))).eval()
     initialise_weights(network, 0)
     with torch.no_grad():
         logits = network(torch.randn(1, 1, *(16,) * dims))
-    cells = logits[(..., *(slice(None, None, 2),) * dims)]
+    first = logits[(..., *(slice(None, None, 2),) * dims)]
     assert logits.std() > 0
-    for place in itertools.product(range(2), repeat=dims):
-        assert torch.equal(logits[(..., *(slice(at, None, 2) for at in place))], cells)
+    for offset in itertools.product(range(2), repeat=dims):
+        assert torch.equal(logits[(..., *(slice(at, None, 2) for at in offset))], first)
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
+def test_initial_weights_depend_on_the_seed_alone():
     first = _network(2, 3).state_dict()
     torch.rand(5)
     second = _network(2, 3).state_dict()
@@ -106,8 +106,17 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
     assert not torch.equal(first["head.weight"], _network(2, 4).state_dict()["head.weight"])
 
 
+def test_weights_are_loaded_by_the_names_of_earlier_versions():
+    assert current_name("rises.0.project.bias") == "up_blocks.0.project.bias"
+    assert current_name("encoder.0.1") == "encoder.0.1"
+    network, other = _network(2, 3), _network(2, 4)
+    weights = network.state_dict()
+    other.load_state_dict({name.replace("up_blocks.", "rises."): value for name, value in weights.items()})
+    assert all(torch.equal(value, weights[name]) for name, value in other.state_dict().items())
+
+
 @pytest.mark.parametrize("dims", [2, 3])
-def test_folding_batch_norm_into_convolutions_changes_nothing(dims):
+def test_folding_batch_norm_into_convolutions_keeps_the_output(dims):
     network = _network(dims).double()
     image = torch.randn(1, 1, *SHAPES[dims], dtype=torch.float64)
     folded = fold_batch_norms(network)

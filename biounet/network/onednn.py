@@ -1,0 +1,109 @@
+"""The private parts of torch that make a CPU fast: operators of oneDNN, and which instructions the CPU has.
+
+The operators are those that ``torch.compile`` emits; called directly they need no compiler and no warm-up. They may
+change with any version of torch: each is tried once, and where it does not work prediction falls back to public ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Convolution = Any
+"""A ``Conv2d`` or a ``Conv3d``, which have no useful class in common."""
+
+Geometry = tuple[list[int], list[int], list[int]]
+"""Stride, padding and dilation of a convolution, one number for each spatial axis."""
+
+_FAILURES = (AttributeError, RuntimeError, TypeError)  # of operators that are gone, not built, or have other arguments
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def cpu_supports(instructions: str) -> bool:
+    """Whether the CPU has instructions such as ``avx512_bf16``; False where torch cannot tell."""
+    check = getattr(torch.cpu, f"_is_{instructions}_supported", None)
+    return bool(check and check())
+
+
+def conv_geometry(layer: Convolution) -> Geometry:
+    """Return stride, padding and dilation of a layer."""
+    return list(layer.stride), list(layer.padding), list(layer.dilation)
+
+
+def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
+    """Convolve and apply ReLU in one pass over memory: the same bits as in two, 5 % faster.
+
+    Only on a CPU, and only where `has_fused_relu` holds.
+    """
+    stride, padding, dilation = geometry
+    size = (padding, stride, dilation, 1)
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *size, "relu", [], "")
+    return result
+
+
+@cache
+def has_fused_relu() -> bool:
+    """Whether `conv_relu` works here."""
+    try:
+        for dims in (2, 3):
+            ones = torch.ones(1, 1, *(2,) * dims)
+            conv_relu(ones, ones, torch.zeros(1), _unit_geometry(dims))
+    except _FAILURES:
+        return False
+    return True
+
+
+@cache
+def has_fast_int8() -> bool:
+    """Whether this CPU multiplies 8-bit integers natively without saturating their sums, and torch can use that."""
+    if not (has_fused_relu() and cpu_supports("vnni")):
+        return False
+    try:
+        for dims in (2, 3):
+            weight, image = torch.ones(1, 1, *(2,) * dims), torch.ones(1, 1, *(2,) * dims, dtype=torch.uint8)
+            image = image.contiguous(memory_format=_CHANNELS_LAST[dims])
+            Int8Convolution(weight, torch.zeros(1), _unit_geometry(dims), 0, torch.uint8)(image)
+    except _FAILURES:
+        return False
+    return True
+
+
+def _unit_geometry(dims: int) -> Geometry:
+    return [1] * dims, [0] * dims, [1] * dims
+
+
+class Int8Convolution:
+    """A convolution of 8-bit integers, whose scales of input and output are part of its weight.
+
+    Parameters
+    ----------
+    weight, bias
+        Of the convolution, float32, in units of the input and output scales. Each output channel of the weight is
+        rounded to integers with a scale of its own.
+    geometry
+        Stride, padding and dilation.
+    zero_point
+        The integer that stands for 0 in the input.
+    dtype
+        Of the output, which saturates at its bounds.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, geometry: Geometry, zero_point: int, dtype: torch.dtype) -> None:
+        self.bias, self.geometry, self.zero_point, self.dtype = bias, geometry, zero_point, dtype
+        self.scale = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / torch.iinfo(torch.int8).max
+        rounded = (weight / self.scale.reshape(-1, *(1,) * (weight.ndim - 1))).round().to(torch.int8)
+        onednn = torch.ops.onednn
+        self.weight = onednn.qconv_prepack(rounded, self.scale, 1.0, zero_point, *geometry, 1)
+        self.weight_zero_points = torch.zeros(len(weight), dtype=torch.int32)
+        self.operator = onednn.qconv2d_pointwise if weight.ndim == 4 else onednn.qconv3d_pointwise
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Convolve ``(1, c, [z,] y, x)``, uint8 or int8."""
+        weights: Sequence[Any] = (self.weight, self.scale, self.weight_zero_points, self.bias)
+        output = (1.0, 0, self.dtype)  # scale and zero point are in the weight already, and so is the input's scale
+        result: Tensor = self.operator(x, 1.0, self.zero_point, *weights, *self.geometry, 1, *output, "none", [], "")
+        return result
