@@ -120,7 +120,8 @@ def test_without_private_operators_the_float_result_is_the_same(monkeypatch, dim
         monkeypatch.setattr(f"biounet.network.predictor.{check.__name__}", check.__wrapped__)
     predictor = make_predictor(network, "cpu", activation_ranges=ranges)
     assert isinstance(predictor.network, UNet)
-    assert np.array_equal(predictor(image), expected)
+    # Sums of floats may be taken in another order, which moves a probability to the next of its 65536 steps.
+    np.testing.assert_allclose(predictor(image).astype(int), expected.astype(int), atol=1)
 
 
 def test_a_cpu_check_that_torch_does_not_have_is_false(monkeypatch):

@@ -126,7 +126,7 @@ def test_folding_batch_norm_into_convolutions_keeps_the_output(dims):
 
 
 def test_a_trained_network_can_be_exported():
-    network = _network(2)
+    network = _network(2, widths=(4, 6))
     image = torch.randn(1, 1, 32, 32)
     size = torch.export.Dim("size", min=2, max=64)
     program = torch.export.export(
