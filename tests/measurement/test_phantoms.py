@@ -20,11 +20,11 @@ CENTRES = ((-24.2, -20.1, -15.3), (23.1, -19.4, 16.2), (-21.7, 22.6, 15.1), (20.
 
 
 class Bright(torch.nn.Module):
-    """Sees what is bright, with the stride and the reach of a network that has to be given more than it answers for."""
+    """A network whose foreground is what is bright, with the stride and receptive radius of a real one."""
 
-    stride, reach, fold, dims = (4, 8, 8), (5, 11, 11), (1, 1, 1), 3
+    stride, receptive_radius, shuffle_factors, dims = (4, 8, 8), (5, 11, 11), (1, 1, 1), 3
 
-    def folded(self, image):
+    def shuffled_logits(self, image):
         return 40 * (image - 0.5)
 
 
