@@ -1,8 +1,8 @@
-"""Fields of stained nuclei that nobody had to photograph or outline, with truth that is exact by construction.
+"""Synthetic 2D images of stained nuclei with exact labels.
 
-The chain follows the light: nuclei with outline and chromatin, blurred by the optics, on out-of-focus haze, under
-uneven illumination, counted by a camera. A label ends where the blurred nucleus falls to half of its maximum, which is
-where a careful annotator puts the edge.
+The steps follow the light: nuclei with outline and chromatin, blurred by the optics, over out-of-focus haze, under
+uneven illumination, detected by a camera. A label ends where the blurred nucleus falls to half of its maximum, where a
+careful annotator draws the edge.
 """
 
 from __future__ import annotations
@@ -13,33 +13,32 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from biounet.synthetic.nuclei import Image, NucleiSettings, draw_nuclei
+from biounet.synthetic.nuclei import Image, NucleiSettings, draw_nuclei, label_largest_pieces
 
-_LEAST_SHARE = 0.05  # of a nucleus must lie inside the image to count as one
+_MIN_FRACTION_INSIDE = 0.05  # of a nucleus at the border of the image; less is not labelled
 
 
 @dataclass(frozen=True)
 class FieldSettings(NucleiSettings):
-    """What a field of nuclei and its photograph look like.
+    """Appearance of a field of nuclei and of the image of it.
 
     Attributes
     ----------
     shape
         Pixels, ``(y, x)``.
     background, haze, glow
-        Light without nuclei, from nuclei far out of focus, and around nuclei; the typical nucleus has 1.
+        Light without nuclei, from nuclei far out of focus, and around nuclei, relative to a typical nucleus.
     debris
         Number of bright specks per million pixels.
     unevenness
-        Share of the light that is lost from the brightest place of the field to its far corner.
+        Fraction of the light lost from the brightest point of the field to its far corner.
     photons, read_noise
-        Photons per pixel of the typical nucleus; noise of the camera in electrons.
+        Photons per pixel of a typical nucleus; noise of the camera in electrons.
     exposure, offset, bits
-        Share of the camera's range that the typical nucleus takes; grey value of darkness as a share of the range;
-        bits per pixel, up to 16.
+        Intensity of a typical nucleus and dark level, as fractions of the camera's range; bits per pixel, up to 16.
     absorption
-        0 for fluorescence. Above it the field is seen in transmitted light, and the typical nucleus swallows this
-        optical density (base e): dark nuclei on bright ground.
+        0 for fluorescence. Otherwise the image is in transmitted light, dark nuclei on bright ground, and this is the
+        optical density (base e) of a typical nucleus.
     """
 
     shape: tuple[int, int] = (256, 256)
@@ -62,9 +61,9 @@ def make_field(seed: int, settings: FieldSettings) -> tuple[NDArray[np.uint16], 
     Parameters
     ----------
     seed
-        Of everything that is drawn; the same seed and settings give the same field.
+        Of the random numbers; the same seed and settings give the same field.
     settings
-        What the field looks like.
+        Appearance of the field.
 
     Returns
     -------
@@ -77,9 +76,10 @@ def make_field(seed: int, settings: FieldSettings) -> tuple[NDArray[np.uint16], 
     rng = np.random.default_rng(seed)
     margin = int(np.ceil(2 * settings.diameter))
     canvas = draw_nuclei(rng, settings, (settings.shape[0] + 2 * margin, settings.shape[1] + 2 * margin))
-    inside = (slice(margin, -margin), slice(margin, -margin))
-    light = _with_surroundings(canvas.light, rng, settings)[inside]
-    return _photograph(light, rng, settings), _tidy(canvas.owner, inside)
+    image = (slice(margin, -margin), slice(margin, -margin))
+    light = _add_background(canvas.light, rng, settings)[image]
+    min_areas = _MIN_FRACTION_INSIDE * np.bincount(canvas.nuclei.ravel())
+    return _photograph(light, rng, settings), label_largest_pieces(canvas.nuclei[image], min_areas)
 
 
 def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmitted: float = 0.0) -> FieldSettings:
@@ -88,11 +88,11 @@ def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmit
     Parameters
     ----------
     seed
-        Of everything that is drawn.
+        Of the random numbers.
     shape
         Of the field in pixels, ``(y, x)``.
     transmitted
-        Chance of transmitted light.
+        Probability of transmitted light.
     """
     rng = np.random.default_rng(seed)
     diameter = _log_uniform(rng, 7, 55)
@@ -127,58 +127,39 @@ def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmit
     )
 
 
-def _with_surroundings(light: Image, rng: Generator, settings: FieldSettings) -> Image:
-    """Add what is not nuclei in focus: background, haze, glow and debris; then dim towards one side."""
+def _add_background(light: Image, rng: Generator, settings: FieldSettings) -> Image:
+    """Return the light with background, haze, glow and debris, under uneven illumination."""
     from scipy.ndimage import gaussian_filter
 
     width = settings.diameter * rng.uniform(0.6, 1.2)
-    far = np.zeros_like(light)
-    _scatter(far, rng, light.size / (5 * settings.diameter) ** 2, settings.haze * 2 * np.pi * width**2)
-    specks = np.zeros_like(light)
+    haze = np.zeros_like(light)
+    _add_points(haze, rng, light.size / (5 * settings.diameter) ** 2, settings.haze * 2 * np.pi * width**2)
+    debris = np.zeros_like(light)
     sigma = max(0.6 * settings.blur, 0.04 * settings.diameter)
-    _scatter(specks, rng, settings.debris * light.size / 1e6, 2 * np.pi * sigma**2)
-    around = gaussian_filter(far + settings.glow * light, width) + gaussian_filter(specks, sigma)
+    _add_points(debris, rng, settings.debris * light.size / 1e6, 2 * np.pi * sigma**2)
+    diffuse = gaussian_filter(haze + settings.glow * light, width) + gaussian_filter(debris, sigma)
     y, x = np.ogrid[: light.shape[0], : light.shape[1]]
     brightest = rng.uniform(0, 1, 2)
-    away = (y / light.shape[0] - brightest[0]) ** 2 + (x / light.shape[1] - brightest[1]) ** 2
-    lamp = 1 - settings.unevenness * away / away.max()
-    return np.asarray((light + around + settings.background) * lamp, np.float32)
+    distance = (y / light.shape[0] - brightest[0]) ** 2 + (x / light.shape[1] - brightest[1]) ** 2
+    illumination = 1 - settings.unevenness * distance / distance.max()
+    return np.asarray((light + diffuse + settings.background) * illumination, np.float32)
 
 
-def _scatter(layer: Image, rng: Generator, mean: float, strength: float) -> None:
-    """Add points, `mean` of them on average, to a layer that is blurred afterwards."""
+def _add_points(image: Image, rng: Generator, mean: float, intensity: float) -> None:
+    """Add points to an image, `mean` of them on average."""
     number = rng.poisson(mean)
-    y, x = (rng.integers(0, n, number) for n in layer.shape)
-    np.add.at(layer, (y, x), (strength * rng.uniform(0.2, 1.0, number)).astype(np.float32))
+    y, x = (rng.integers(0, n, number) for n in image.shape)
+    np.add.at(image, (y, x), (intensity * rng.uniform(0.2, 1.0, number)).astype(np.float32))
 
 
 def _photograph(light: Image, rng: Generator, settings: FieldSettings) -> NDArray[np.uint16]:
-    """Count photons, read them out with noise, and store them in the camera's range."""
+    """Return the image of a camera with shot noise and read noise."""
     if settings.absorption > 0:
         light = np.exp(-settings.absorption * light)
     electrons = rng.poisson(settings.photons * light) + rng.normal(0, settings.read_noise, light.shape)
-    full = 2**settings.bits - 1
-    grey = full * (settings.offset + settings.exposure * electrons / settings.photons)
-    return np.asarray(np.clip(np.rint(grey), 0, full), np.uint16)
-
-
-def _tidy(owner: NDArray[np.int32], inside: tuple[slice, slice]) -> NDArray[np.int32]:
-    """Cut the image out, keep the largest piece of each nucleus, and number the nuclei 1..N."""
-    from scipy.ndimage import find_objects
-    from scipy.ndimage import label as components
-
-    areas = np.bincount(owner.ravel())
-    labels = np.zeros_like(owner[inside])
-    count = 0
-    for nucleus, box in enumerate(find_objects(owner[inside]), start=1):
-        if box is None:
-            continue
-        pieces, _ = components(owner[inside][box] == nucleus)
-        sizes = np.bincount(pieces.ravel())[1:]
-        if sizes.max() >= _LEAST_SHARE * areas[nucleus]:
-            count += 1
-            labels[box][pieces == 1 + sizes.argmax()] = count
-    return labels
+    white = 2**settings.bits - 1
+    grey = white * (settings.offset + settings.exposure * electrons / settings.photons)
+    return np.asarray(np.clip(np.rint(grey), 0, white), np.uint16)
 
 
 def _log_uniform(rng: Generator, low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""Nuclei without a microscope: outlines, chromatin, and how they lie beside each other."""
+"""Synthetic nuclei in 2D: outlines, chromatin, and their arrangement."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 
-_LEAST_BRIGHTNESS = 0.15  # of the typical nucleus: nobody outlines what nobody sees
-_TRIES = 12  # per nucleus that would cover the field; more only pays where nuclei jam
+_MIN_BRIGHTNESS = 0.15  # relative to a typical nucleus: nobody outlines what is invisible
+_ATTEMPTS = 12  # for each nucleus needed to reach the coverage; more help only in very crowded fields
 
 
 @dataclass(frozen=True)
 class NucleiSettings:
-    """What the nuclei of a field look like.
+    """Appearance and arrangement of the nuclei of a field.
 
     Attributes
     ----------
     diameter, diameter_spread
         Median diameter in pixels, and the standard deviation of its logarithm.
     elongation, roughness, bend
-        Typical ratio of the axes; amplitude of the Fourier terms of the outline; bend of the long axis (kidney shape).
+        Typical aspect ratio; amplitude of the Fourier terms of the outline; bend of the long axis (kidney shape).
     coverage
-        Share of the field that nuclei cover; above about 0.6 no more fit.
+        Fraction of the field that nuclei cover, at most about 0.6.
     clustering
-        Chance that a nucleus is put against one that is there already.
+        Probability that a nucleus touches an earlier one.
     overlap, stacked
-        Largest share of a nucleus that may lie on others; chance that it shines through there instead of giving way.
+        Largest fraction of a nucleus that may lie on others; probability that it is visible there.
     dome
-        0 for flat nuclei of adherent cells, towards 1 for round ones, which are dimmer at the edge.
+        0 for flat nuclei of adherent cells, up to 1 for round ones, which are dimmer at the edge.
     texture, spots
         Strength of the fine chromatin texture; height of its spots: chromocentres above 0, nucleoli below.
     brightness_spread
-        Standard deviation of the logarithm of the brightness; the typical nucleus has 1.
+        Standard deviation of the logarithm of the brightness.
     blur, defocus
-        Standard deviation of the point spread function in pixels; largest further blur of single nuclei, relative to
-        their diameter.
+        Standard deviation of the point spread function in pixels; largest additional blur of a nucleus, relative to its
+        diameter.
     edge
-        Share of its own maximum at which the label of a blurred nucleus ends.
+        Fraction of the maximum of a blurred nucleus at which its label ends.
     """
 
     diameter: float = 20.0
@@ -63,85 +63,85 @@ class NucleiSettings:
 
 
 class Canvas:
-    """The field as it fills up, with a margin around the image so that nuclei can lie across its border.
+    """A field of nuclei, larger than the image so that nuclei can lie across its border.
 
     Attributes
     ----------
     light
         Sum of the blurred nuclei.
-    share
-        Largest share of its own maximum that any blurred nucleus has.
-    owner
-        The nucleus with that share where it reaches the edge, else 0.
+    profile
+        Largest intensity of any blurred nucleus relative to its own maximum.
+    nuclei
+        Number of the nucleus with that intensity, 0 where it is below `NucleiSettings.edge`.
     chromatin
-        Texture, mean 0 and standard deviation 1, of which each nucleus takes a piece at random.
+        Texture, mean 0 and standard deviation 1, from which each nucleus takes a random crop.
     count
         Number of nuclei.
     """
 
     def __init__(self, shape: tuple[int, int], chromatin: Image) -> None:
         self.light = np.zeros(shape, np.float32)
-        self.share = np.zeros(shape, np.float32)
-        self.owner = np.zeros(shape, np.int32)
+        self.profile = np.zeros(shape, np.float32)
+        self.nuclei = np.zeros(shape, np.int32)
         self.chromatin = chromatin
         self.count = 0
 
 
 def draw_nuclei(rng: Generator, settings: NucleiSettings, shape: tuple[int, int]) -> Canvas:
-    """Put nuclei on an empty canvas until it is covered as wished, or no more fit."""
-    canvas = Canvas(shape, _chromatin(rng, settings, shape))
-    wanted = settings.coverage * canvas.light.size
-    tries = int(_TRIES * max(1.0, wanted / (0.7 * settings.diameter**2)))
-    covered, places = 0, list[tuple[NDArray[Any], float]]()
-    for _ in range(tries):
-        if covered >= wanted:
+    """Return a canvas with nuclei up to the coverage, or as many as fit."""
+    canvas = Canvas(shape, _draw_chromatin(rng, settings, shape))
+    target_area = settings.coverage * canvas.light.size
+    attempts = int(_ATTEMPTS * max(1.0, target_area / (0.7 * settings.diameter**2)))
+    covered, placed = 0, list[tuple[NDArray[Any], float]]()
+    for _ in range(attempts):
+        if covered >= target_area:
             break
         radius = 0.5 * settings.diameter * float(np.exp(rng.normal(0, settings.diameter_spread)))
-        centre = _choose_centre(rng, places, radius, settings.clustering, shape)
-        free = canvas.share[tuple(centre.astype(int))] < 0.9
-        area = _put(canvas, rng, settings, centre, radius) if free else 0
+        centre = _draw_centre(rng, placed, radius, settings.clustering, shape)
+        is_free = canvas.profile[tuple(centre.astype(int))] < 0.9
+        area = _add_nucleus(canvas, rng, settings, centre, radius) if is_free else 0
         if area:
             covered += area
-            places.append((centre, radius))
+            placed.append((centre, radius))
     return canvas
 
 
-def _choose_centre(
-    rng: Generator, places: list[tuple[NDArray[Any], float]], radius: float, clustering: float, shape: tuple[int, int]
+def _draw_centre(
+    rng: Generator, placed: list[tuple[NDArray[Any], float]], radius: float, clustering: float, shape: tuple[int, int]
 ) -> NDArray[Any]:
-    """Return a place anywhere, or against a nucleus that is there already."""
-    if not places or rng.random() >= clustering:
+    """Return a point anywhere, or one at which a nucleus touches an earlier one."""
+    if not placed or rng.random() >= clustering:
         return rng.uniform((0, 0), shape)
-    other, size = places[rng.integers(len(places))]
+    other, other_radius = placed[rng.integers(len(placed))]
     angle = rng.uniform(0, 2 * np.pi)
-    against = other + (radius + size) * rng.uniform(0.85, 1.15) * np.array([np.sin(angle), np.cos(angle)])
-    return np.clip(against, 0, np.subtract(shape, 1))
+    touching = other + (radius + other_radius) * rng.uniform(0.85, 1.15) * np.array([np.sin(angle), np.cos(angle)])
+    return np.clip(touching, 0, np.subtract(shape, 1))
 
 
-def _put(canvas: Canvas, rng: Generator, settings: NucleiSettings, centre: NDArray[Any], radius: float) -> int:
-    """Add a nucleus unless it lies on others too much; return the pixels that it covers, 0 if it was not added."""
+def _add_nucleus(canvas: Canvas, rng: Generator, settings: NucleiSettings, centre: NDArray[Any], radius: float) -> int:
+    """Add a nucleus unless it overlaps others too much; return its area in pixels, 0 if it was not added."""
     from scipy.ndimage import gaussian_filter
 
     outline = _draw_outline(rng, settings, radius)
     sigma = float(np.hypot(settings.blur, 2 * radius * settings.defocus * rng.random()))
     reach = int(np.ceil(outline.reach + 3 * sigma))
     corner = np.floor(centre).astype(int) - reach
-    body = outline.body(centre - corner, 2 * reach + 1, settings.dome)
+    body = outline.draw(centre - corner, 2 * reach + 1, settings.dome)
     blurred = gaussian_filter(body, sigma)
-    window, part = _common(corner, 2 * reach + 1, canvas.light.shape)
-    share = (blurred / blurred.max())[part]
-    mask = share >= settings.edge
+    window, crop = _overlap(corner, 2 * reach + 1, canvas.light.shape)
+    profile = (blurred / blurred.max())[crop]
+    mask = profile >= settings.edge
     area = int(mask.sum())
-    if area < 4 or np.count_nonzero(canvas.owner[window][mask]) > settings.overlap * area:
+    if area < 4 or np.count_nonzero(canvas.nuclei[window][mask]) > settings.overlap * area:
         return 0
     if rng.random() >= settings.stacked:
-        body[part] *= np.clip(2 - 2 * canvas.share[window], 0, 1)
-    stained = body * _texture(rng, settings, canvas.chromatin, centre - corner, (2 * reach + 1, radius))
-    canvas.light[window] += _draw_brightness(rng, settings, radius) * gaussian_filter(stained, sigma)[part]
-    wins = mask & (share > canvas.share[window])
+        body[crop] *= np.clip(2 - 2 * canvas.profile[window], 0, 1)
+    stained = body * _draw_texture(rng, settings, canvas.chromatin, centre - corner, (2 * reach + 1, radius))
+    canvas.light[window] += _draw_brightness(rng, settings, radius) * gaussian_filter(stained, sigma)[crop]
+    on_top = mask & (profile > canvas.profile[window])
     canvas.count += 1
-    canvas.owner[window][wins] = canvas.count
-    np.maximum(canvas.share[window], share, out=canvas.share[window])
+    canvas.nuclei[window][on_top] = canvas.count
+    np.maximum(canvas.profile[window], profile, out=canvas.profile[window])
     return area
 
 
@@ -155,13 +155,13 @@ def _draw_outline(rng: Generator, settings: NucleiSettings, radius: float) -> _O
 
 
 def _draw_brightness(rng: Generator, settings: NucleiSettings, radius: float) -> float:
-    """Condensed nuclei are brighter: the same DNA in less area."""
+    """Return a brightness; condensed nuclei are brighter, with the same DNA in less area."""
     condensed = (settings.diameter / (2 * radius)) ** 0.7
-    return max(_LEAST_BRIGHTNESS, float(condensed * np.exp(rng.normal(0, settings.brightness_spread))))
+    return max(_MIN_BRIGHTNESS, float(condensed * np.exp(rng.normal(0, settings.brightness_spread))))
 
 
-def _chromatin(rng: Generator, settings: NucleiSettings, shape: tuple[int, int]) -> Image:
-    """Noise of two grain sizes, mean 0 and standard deviation 1."""
+def _draw_chromatin(rng: Generator, settings: NucleiSettings, shape: tuple[int, int]) -> Image:
+    """Return noise of two grain sizes, mean 0 and standard deviation 1."""
     from scipy.ndimage import gaussian_filter
 
     noise = np.zeros(shape, np.float32)
@@ -171,56 +171,80 @@ def _chromatin(rng: Generator, settings: NucleiSettings, shape: tuple[int, int])
     return np.asarray(noise / noise.std())
 
 
-def _texture(
+def _draw_texture(
     rng: Generator, settings: NucleiSettings, chromatin: Image, centre: NDArray[Any], size: tuple[int, float]
 ) -> Image:
-    """Return factors for the thickness of one nucleus: fine texture, and spots inside half of its radius."""
+    """Return factors for the stain of one nucleus: fine texture, and spots within half of its radius."""
     edge, radius = size
     y, x = (rng.integers(0, max(1, n - edge)) for n in chromatin.shape)
     texture = np.ones((edge, edge), np.float32)
-    piece = chromatin[y : y + edge, x : x + edge]
-    texture[: piece.shape[0], : piece.shape[1]] += settings.texture * piece
+    crop = chromatin[y : y + edge, x : x + edge]
+    texture[: crop.shape[0], : crop.shape[1]] += settings.texture * crop
     for _ in range(rng.integers(1, 6)):
-        away = centre + rng.uniform(-0.5, 0.5, 2) * radius
+        spot = centre + rng.uniform(-0.5, 0.5, 2) * radius
         sigma = rng.uniform(0.08, 0.2) * radius
-        squares = [((np.arange(edge) - c) / sigma) ** 2 for c in away]
+        squares = [((np.arange(edge) - c) / sigma) ** 2 for c in spot]
         texture += settings.spots * rng.random() * np.exp(-0.5 * np.add.outer(*squares)).astype(np.float32)
     return np.clip(texture, 0.2, None)
 
 
 @dataclass(frozen=True)
 class _Outline:
-    """A closed curve: an ellipse, waved by Fourier terms and bent along its long axis."""
+    """A closed curve: an ellipse with Fourier terms, bent along its long axis."""
 
     axes: tuple[float, float]
     angle: float
     bend: float
-    waves: NDArray[np.complex128]  # amplitude and phase of the terms of order 2, 3, …
+    waves: NDArray[np.complex128]  # amplitude and phase of the Fourier terms of order 2, 3, …
 
     @property
     def reach(self) -> float:
-        """Largest distance from the centre that the curve can have."""
+        """Upper bound of the distance of the curve from its centre."""
         bent = float(np.hypot(self.axes[0], self.axes[1] * (1 + self.bend)))
         return bent * float(np.exp(np.abs(self.waves).sum()))
 
-    def body(self, centre: NDArray[Any], edge: int, dome: float) -> Image:
-        """Draw the thickness of the nucleus, largest value 1, into a square of `edge` pixels around `centre`."""
+    def draw(self, centre: NDArray[Any], edge: int, dome: float) -> Image:
+        """Return the thickness of the nucleus, at most 1, in a square of `edge` pixels."""
         y, x = (np.arange(edge)[:, None] - centre[0], np.arange(edge)[None, :] - centre[1])
         along = (x * np.cos(self.angle) + y * np.sin(self.angle)) / self.axes[0]
         across = (y * np.cos(self.angle) - x * np.sin(self.angle)) / self.axes[1] + self.bend * (along**2 - 0.25)
-        from_centre = np.hypot(along, across)
-        turn = (along + 1j * across) / np.maximum(from_centre, 1e-9)  # exp(i angle), whose powers are the terms
-        wave = np.polyval([*self.waves[::-1], 0, 0], turn).real
-        distance = from_centre * np.exp(-wave)  # 1 on the curve
-        edge_of_pixel = np.clip((1 - distance) * min(self.axes) + 0.5, 0, 1)
+        radius = np.hypot(along, across)
+        phase = (along + 1j * across) / np.maximum(radius, 1e-9)  # exp(i angle), whose powers are the terms
+        wave = np.polyval([*self.waves[::-1], 0, 0], phase).real
+        distance = radius * np.exp(-wave)  # 1 on the curve
+        coverage = np.clip((1 - distance) * min(self.axes) + 0.5, 0, 1)
         thickness = np.clip(1 - distance**2, 0.01, 1) ** (0.5 * dome)
-        return np.asarray(edge_of_pixel * thickness, np.float32)
+        return np.asarray(coverage * thickness, np.float32)
 
 
-def _common(corner: NDArray[Any], edge: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return where a square lies on the canvas, and which part of the square that is."""
+def _overlap(corner: NDArray[Any], edge: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the part of the canvas that a square lies on, and that part of the square."""
     start = np.clip(corner, 0, shape)
     stop = np.clip(corner + edge, 0, shape)
     window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    part = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner, strict=True))
-    return window, part
+    crop = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner, strict=True))
+    return window, crop
+
+
+def label_largest_pieces(nuclei: NDArray[np.int32], min_sizes: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
+    """Return labels 1..N, each the largest connected piece of a nucleus.
+
+    Parameters
+    ----------
+    nuclei
+        Number of the nucleus of each voxel, 0 for background.
+    min_sizes
+        Smallest size of such a piece in voxels, by the number of the nucleus.
+    """
+    from scipy.ndimage import find_objects, label
+
+    labels, count = np.zeros_like(nuclei), 0
+    for nucleus, box in enumerate(find_objects(nuclei), 1):
+        if box is None:
+            continue
+        pieces, _ = label(nuclei[box] == nucleus)
+        sizes = np.bincount(pieces.ravel())[1:]
+        if sizes.max() >= min_sizes[nucleus]:
+            count += 1
+            labels[box][pieces == 1 + sizes.argmax()] = count
+    return labels
