@@ -1,7 +1,7 @@
-"""Whether an annotation can hold what it is declared to hold, told from its voxels alone.
+"""Checks that the voxels of an annotation are plausible for its declared kind.
 
-A label image of objects that was enlarged with interpolation, stored as JPEG or exported as classes, or that has an
-undeclared value where nobody looked, is a valid file of integers, and everything learned from it is wrong.
+A label image of objects that was resized with interpolation, stored as JPEG or exported as classes, or that has an
+undeclared value for unlabelled voxels, is a valid file of integers, and training on it would be wrong.
 """
 
 from __future__ import annotations
@@ -17,36 +17,34 @@ from biounet.core.annotation import UNLABELLED, Annotation
 
 Severity = Literal["problem", "remark"]
 
-# What each figure is in real and in spoilt label images stands in benchmarks/RESULTS.md.
-_RAMPS = 0.1  # of the edges that go over a value in between: at most .012 in real label images of nuclei
-_FEWEST_RAMPS = 20  # such voxels, below which no share is told
-_LARGE_PIECE = 0.2  # of the largest piece of an object: smaller ones are strays
-_POINT = 4  # voxels: objects that are this small or smaller are points or strays
-_DOT = 29  # voxels of the largest mark that a point is drawn with, a disc 7 across; a ball of 5 has 33
-_DOTS = 5  # objects of one form from which on it is a mark
-_HOLLOW = 1.0  # times its own size that the hole inside of a line has
-_FEW = 3  # objects or pieces from which on a share says something
-_BY_HABIT = (255, 65535)  # what is written where nobody looked, in 8 and in 16 bits
-_OUTSIZE = 10.0  # times the median object: so large is no object beside the others
-_SHARE = 0.2  # of the labelled voxels, which one object among others covers with such a value
-_BACKGROUND = 0.25  # of the labelled voxels, which a background that has an id covers at least
+# benchmarks/RESULTS.md has these figures for real and for spoilt label images.
+_MAX_RAMPS = 0.1  # fraction of edges over an intermediate value: at most .012 in real label images of nuclei
+_MIN_RAMP_VOXELS = 20  # below which that fraction means nothing
+_LARGE_PIECE = 0.2  # size relative to the largest piece of an object: smaller ones are strays
+_POINT = 4  # voxels: objects of at most this size are points or strays
+_MARK = 29  # voxels of the largest mark for a point, a disc of diameter 7; a ball of diameter 5 has 33
+_MIN_MARKS = 5  # objects of identical shape
+_HOLLOW = 1.0  # size of the hole inside an outline relative to the outline
+_MIN_COUNT = 3  # objects or pieces, below which a fraction means nothing
+_USUAL_UNLABELLED = (255, 65535)  # in 8 and in 16 bits
+_OVERSIZE = 10.0  # size relative to the median object: no object is that large among others
+_UNLABELLED_FRACTION = 0.2  # of the labelled voxels, the least that such a value covers among other objects
+_BACKGROUND_FRACTION = 0.25  # of the labelled voxels, the least that a background with an id covers
 _HALF = 0.5
-_NEARLY_ALL = 0.8
+_MOST = 0.8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is odd about an annotation.
+    """Something implausible about an annotation.
 
     Attributes
     ----------
     severity
-        ``"problem"``: it cannot be what it is declared to be, and nothing should be learned from it; ``"remark"``: have
-        a look.
-    cause
-        What was found, with the figures.
-    hint
-        What to do.
+        ``"problem"``: it is not what it is declared to be, and cannot be trained on; ``"remark"``: it should be looked
+        at.
+    cause, hint
+        What was found, with figures, and what to do.
     figures
         The figures by name.
     """
@@ -58,93 +56,93 @@ class Finding:
 
 
 def inspect_annotation(annotation: Annotation) -> list[Finding]:
-    """Say what is odd about an annotation.
+    """Return what is implausible about an annotation.
 
-    Parameters
-    ----------
-    annotation
-        Of any kind. Of strokes nothing is odd, classes may have been smoothed, everything else is asked of objects.
+    Scribbles may have any shape; classes are checked for smoothing only.
 
     Returns
     -------
-    Problems first, and of these the one first that explains the others.
+    Problems before remarks; the first one explains the others.
     """
     labels = annotation.labels
     if annotation.kind == "scribbles" or not (labels > 0).any():
         return []
-    found = [_smoothed(annotation)]
+    findings = [_check_smoothing(annotation)]
     if annotation.kind == "instances":
-        pieces = _pieces_of(labels)
-        large = _largest_of(labels, pieces)
-        found += [_points(pieces, labels), _undeclared(large, pieces), _planes_apart(labels), _classes(pieces)]
-        found += [_outlines(labels, pieces)]
-        found += [_background(large), _in_pieces(pieces), _strays(pieces), _no_background(labels)]
-    return sorted((one for one in found if one is not None), key=lambda one: one.severity != "problem")
+        pieces = _find_pieces(labels)
+        largest = _find_largest(labels, pieces)
+        findings += [_check_points(pieces, labels), _check_unlabelled_value(largest, pieces), _check_planes(labels)]
+        findings += [_check_classes(pieces), _check_outlines(labels, pieces), _check_background_id(largest)]
+        findings += [_check_fragments(pieces), _check_strays(pieces), _check_full_cover(labels)]
+    return sorted((found for found in findings if found), key=lambda found: found.severity != "problem")
 
 
 class _Pieces(NamedTuple):
-    """Connected voxels of one id; in single labelled planes, of one id in one plane."""
+    """Connected components of objects; where single planes are labelled, an object is an id in one plane."""
 
     ids: NDArray[np.int64]  # (n,) id of each object
     sizes: NDArray[np.int64]  # (n,) voxels of each object
-    owner: NDArray[np.int64]  # (m,) of each piece, the index of its object
-    size: NDArray[np.int64]  # (m,) voxels of each piece
+    objects: NDArray[np.int64]  # (m,) index of the object of each piece
+    piece_sizes: NDArray[np.int64]  # (m,) voxels of each piece
 
-    def large(self) -> NDArray[np.int64]:
-        """Return (n,) how many pieces each object has that are not much smaller than its largest."""
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of pieces of each object, (n,)."""
+        return np.bincount(self.objects, minlength=len(self.ids))
+
+    @property
+    def large_counts(self) -> NDArray[np.int64]:
+        """Number of pieces of each object that are not much smaller than its largest, (n,)."""
         largest = np.zeros(len(self.ids), np.int64)
-        np.maximum.at(largest, self.owner, self.size)
-        return np.bincount(self.owner[self.size >= _LARGE_PIECE * largest[self.owner]], minlength=len(self.ids))
-
-    def all(self) -> NDArray[np.int64]:
-        """Return (n,) how many pieces each object has."""
-        return np.bincount(self.owner, minlength=len(self.ids))
+        np.maximum.at(largest, self.objects, self.piece_sizes)
+        is_large = self.piece_sizes >= _LARGE_PIECE * largest[self.objects]
+        return np.bincount(self.objects[is_large], minlength=len(self.ids))
 
 
-def _pieces_of(labels: NDArray[np.int32]) -> _Pieces:
-    tables = [np.insert(_table(part), 0, number, axis=1) for number, part in enumerate(_parts(labels))]
-    pieces = np.concatenate(tables)  # columns: number of the part, id, voxels
-    objects, owner = np.unique(pieces[:, :2], axis=0, return_inverse=True)
-    owner, size = owner.reshape(-1), pieces[:, 2]
-    return _Pieces(objects[:, 1], np.bincount(owner, size).astype(np.int64), owner, size)
+def _find_pieces(labels: NDArray[np.int32]) -> _Pieces:
+    tables = [np.insert(_piece_table(part), 0, number, axis=1) for number, part in enumerate(_labelled_planes(labels))]
+    pieces = np.concatenate(tables)  # columns: number of the plane, id, voxels
+    keys, objects = np.unique(pieces[:, :2], axis=0, return_inverse=True)
+    objects, sizes = objects.reshape(-1), pieces[:, 2]
+    return _Pieces(keys[:, 1], np.bincount(objects, sizes).astype(np.int64), objects, sizes)
 
 
-def _parts(labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-    """Return the labelled planes of a volume that is labelled in single planes, else all of it."""
+def _labelled_planes(labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """Return the labelled planes of a volume that is labelled in single planes, else the whole of it."""
     labelled = labels != UNLABELLED
     if labels.ndim == 3 and not labelled.all():
         for axis in range(3):
             others = tuple(other for other in range(3) if other != axis)
-            known = labelled.any(axis=others)
-            if not known.all() and np.array_equal(known, labelled.all(axis=others)):
-                return list(np.moveaxis(labels, axis, 0)[known])
+            planes = labelled.any(axis=others)
+            if not planes.all() and np.array_equal(planes, labelled.all(axis=others)):
+                return list(np.moveaxis(labels, axis, 0)[planes])
     return [labels]
 
 
-def _table(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return id and voxels of each piece, (m, 2).
+def _piece_table(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return id and size of each piece, (m, 2).
 
-    Pieces of an object that meet unlabelled voxels may be one behind them, and count as one.
+    Pieces of an object that touch unlabelled voxels may be connected there, and count as one.
     """
     from scipy.ndimage import binary_dilation  # slow to import
     from skimage.measure import label
 
-    parts = label(np.maximum(labels, 0), background=0, connectivity=labels.ndim)
-    ids = np.zeros(int(parts.max()) + 1, np.int64)
-    ids[parts.ravel()] = labels.ravel()
-    size, group = np.bincount(parts.ravel(), minlength=len(ids)), np.arange(len(ids))
+    pieces = label(np.maximum(labels, 0), background=0, connectivity=labels.ndim)
+    ids = np.zeros(int(pieces.max()) + 1, np.int64)
+    ids[pieces.ravel()] = labels.ravel()
+    sizes, group = np.bincount(pieces.ravel(), minlength=len(ids)), np.arange(len(ids))
     unlabelled = labels == UNLABELLED
     if unlabelled.any():
-        group[np.unique(parts[binary_dilation(unlabelled, np.ones((3,) * labels.ndim))])] = -1
-    keys, owner = np.unique(np.stack([ids, group], axis=1)[1:], axis=0, return_inverse=True)
-    return np.stack([keys[:, 0], np.bincount(owner.reshape(-1), size[1:]).astype(np.int64)], axis=1)
+        group[np.unique(pieces[binary_dilation(unlabelled, np.ones((3,) * labels.ndim))])] = -1
+    keys, index = np.unique(np.stack([ids, group], axis=1)[1:], axis=0, return_inverse=True)
+    return np.stack([keys[:, 0], np.bincount(index.reshape(-1), sizes[1:]).astype(np.int64)], axis=1)
 
 
-def _smoothed(annotation: Annotation) -> Finding | None:
-    """Find edges that go from one value to another over values in between.
+def _check_smoothing(annotation: Annotation) -> Finding | None:
+    """Find edges with intermediate values.
 
-    Between two objects, or an object and the background, lies no third one of the width of a voxel; after interpolation
-    or JPEG there is one nearly everywhere. Of a volume only the two axes are asked along which voxels are closest.
+    Between two objects, or an object and background, there is no third object one voxel wide; after interpolation or
+    JPEG there is one nearly everywhere. Only the two axes with the smallest spacing are checked.
     """
     labels = annotation.labels
     finest = sorted(range(labels.ndim), key=lambda axis: (float(f"{annotation.grid.steps[axis]:.4g}"), -axis))[:2]
@@ -155,93 +153,92 @@ def _smoothed(annotation: Annotation) -> Finding | None:
         step[(lines[1:] == UNLABELLED) | (lines[:-1] == UNLABELLED)] = 0
         edges += int(np.count_nonzero(step))
         ramps += int(np.count_nonzero(step[1:] * step[:-1] > 0))
-    share = ramps / max(edges, 1)
-    if ramps < _FEWEST_RAMPS or share < _RAMPS:
+    fraction = ramps / max(edges, 1)
+    if ramps < _MIN_RAMP_VOXELS or fraction < _MAX_RAMPS:
         return None
     values = int(np.count_nonzero(np.unique(labels) > 0))
-    cause = f"{share:.0%} of the edges go over values in between, as rings around the objects ({values} values)"
+    cause = f"{fraction:.0%} of the edges go over values in between, as rings around the objects ({values} values)"
     hint = "it was smoothed, stored as JPEG or resized with interpolation: resize labels by the nearest neighbour"
     hint += "; if it is an image, exchange the folders"
     severity: Severity = "problem" if annotation.kind == "instances" else "remark"
-    return Finding(severity, cause, hint, {"ramps": share, "values": values})
+    return Finding(severity, cause, hint, {"ramps": fraction, "values": values})
 
 
-def _points(pieces: _Pieces, labels: NDArray[np.int32]) -> Finding | None:
-    """Find points, and marks of one form that are drawn for points."""
+def _check_points(pieces: _Pieces, labels: NDArray[np.int32]) -> Finding | None:
+    """Find points, and marks of identical shape."""
     number, hint = len(pieces.ids), "outline the objects, or paint scribbles"
-    if number >= _FEW and pieces.sizes.max() <= _POINT:
+    if number >= _MIN_COUNT and pieces.sizes.max() <= _POINT:
         cause = f"{number} objects of at most {_POINT} pixels: points are not outlines"
         return Finding("problem", cause, hint, {"points": number})
     size = int(pieces.sizes.max())
     same = int(np.count_nonzero(pieces.sizes == size))  # smaller ones may be cut by the border
-    if number < _DOTS or size > _DOT or same < _NEARLY_ALL * number:
+    if number < _MIN_MARKS or size > _MARK or same < _MOST * number:
         return None
-    forms = [form for form, _ in _boxes(labels, pieces) if np.count_nonzero(form) == size]
-    equal = sum(np.array_equal(form, forms[0]) for form in forms) if forms else 0
-    if equal < max(_DOTS, _NEARLY_ALL * len(forms)) or len(set(forms[0].shape)) > 1:
+    masks = [mask for mask, _ in _crop_objects(labels, pieces) if np.count_nonzero(mask) == size]
+    equal = sum(np.array_equal(mask, masks[0]) for mask in masks) if masks else 0
+    if equal < max(_MIN_MARKS, _MOST * len(masks)) or len(set(masks[0].shape)) > 1:
         return None
     cause = f"{equal} of {number} objects are marks of one form and {size} pixels: points are not outlines"
     return Finding("problem", cause, hint, {"points": equal})
 
 
-def _boxes(labels: NDArray[np.int32], pieces: _Pieces) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
-    """Give for each id its voxels in the box around it, and the labels there."""
+def _crop_objects(labels: NDArray[np.int32], pieces: _Pieces) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
+    """Yield the mask and the labels in the bounding box of each id."""
     from scipy.ndimage import find_objects  # slow to import
 
     ids = np.unique(pieces.ids)
-    table = np.arange(1, ids.size + 1, dtype=np.int32)
-    numbered = np.where(labels > 0, table[np.searchsorted(ids, np.maximum(labels, ids[0]))], 0)
+    numbered = np.where(labels > 0, 1 + np.searchsorted(ids, np.maximum(labels, ids[0])), 0)
     for value, box in zip(ids, find_objects(numbered), strict=True):
         yield labels[box] == value, labels[box]
 
 
-def _outlines(labels: NDArray[np.int32], pieces: _Pieces) -> Finding | None:
-    """Find lines around objects that nobody filled; of volumes, in their planes."""
+def _check_outlines(labels: NDArray[np.int32], pieces: _Pieces) -> Finding | None:
+    """Find outlines that are not filled, in the planes of volumes."""
     from scipy.ndimage import binary_fill_holes, generate_binary_structure
 
-    beside = generate_binary_structure(labels.ndim, 1)
+    neighbours = generate_binary_structure(labels.ndim, 1)
     if labels.ndim == 3:
-        beside[[0, 2]] = False
+        neighbours[[0, 2]] = False
     number = hollow = 0
-    for form, inside in _boxes(labels, pieces):
-        number, size = number + 1, int(np.count_nonzero(form))
-        if size * (1 + _HOLLOW) < form.size:  # most are not, and to fill holes takes time
-            hole = binary_fill_holes(form, beside) & (inside == 0)
+    for mask, crop in _crop_objects(labels, pieces):
+        number, size = number + 1, int(np.count_nonzero(mask))
+        if size * (1 + _HOLLOW) < mask.size:  # saves filling the holes of most objects, which is slow
+            hole = binary_fill_holes(mask, neighbours) & (crop == 0)
             hollow += int(np.count_nonzero(hole)) > _HOLLOW * size
-    if hollow < max(_FEW, _HALF * number):
+    if hollow < max(_MIN_COUNT, _HALF * number):
         return None
     cause = f"{hollow} of {number} objects are lines around an empty inside: outlines that are not filled"
     return Finding("problem", cause, "fill them, so that each object has all of its pixels", {"hollow": hollow})
 
 
 class _Largest(NamedTuple):
-    """The object that covers most, and what is around it."""
+    """The largest object and its surroundings, which are measured only where it is suspiciously large."""
 
     value: int
     voxels: int
-    share: float  # of the labelled voxels
-    others: int
-    median: float  # voxels of the other objects; NaN where there is none
-    beyond: bool  # whether the others have lower ids, and some are missing between
-    touched: int = 0  # of the others
-    border: float = 0.0  # of the border of what is labelled
-    everywhere: bool = False  # whether nothing is unlabelled or background
-    holes: int = 0  # pieces of background, where there is no other object
+    fraction: float  # of the labelled voxels
+    others: int  # number of other objects
+    median: float  # size of the other objects; NaN without any
+    id_gap: bool  # whether its id is the largest, and some ids are unused
+    touched: int = 0  # number of other objects that it touches
+    border: float = 0.0  # fraction of the border of the labelled region that it covers
+    full_cover: bool = False  # whether every voxel belongs to an object
+    holes: int = 0  # number of pieces of background, without other objects
 
 
-def _largest_of(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
+def _find_largest(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
     from scipy.ndimage import binary_dilation, label  # slow to import
 
-    ids, owner = np.unique(pieces.ids, return_inverse=True)  # an object in several labelled planes is one
-    sizes = np.bincount(owner.reshape(-1), pieces.sizes).astype(np.int64)
+    ids, index = np.unique(pieces.ids, return_inverse=True)  # over all labelled planes
+    sizes = np.bincount(index.reshape(-1), pieces.sizes).astype(np.int64)
     at, unlabelled = int(sizes.argmax()), labels == UNLABELLED
-    value, share, rest = int(ids[at]), sizes[at] / np.count_nonzero(~unlabelled), np.delete(sizes, at)
+    value, fraction, rest = int(ids[at]), float(sizes[at] / np.count_nonzero(~unlabelled)), np.delete(sizes, at)
     median = float(np.median(rest)) if rest.size else np.nan
-    found = _Largest(value, int(sizes[at]), float(share), rest.size, median, at == len(rest) and value > len(ids))
-    if share < _SHARE:
-        return found  # as of nearly all label images
+    found = _Largest(value, int(sizes[at]), fraction, rest.size, median, at == len(rest) and value > len(ids))
+    if fraction < _UNLABELLED_FRACTION:
+        return found  # as in nearly all label images
     mask, touching = labels == value, np.ones((3,) * labels.ndim)
-    around = labels[binary_dilation(mask, touching, iterations=2)]  # a line of one voxel may lie between objects
+    around = labels[binary_dilation(mask, touching, iterations=2)]  # across a gap of one voxel
     border = binary_dilation(unlabelled, touching)
     for axis in range(labels.ndim):
         np.moveaxis(border, axis, 0)[[0, -1]] = True
@@ -249,46 +246,52 @@ def _largest_of(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
     return found._replace(
         touched=np.setdiff1d(around[around > 0], ids[at]).size,
         border=float(mask[border].mean()) if border.any() else 0.0,
-        everywhere=not (labels <= 0).any(),
+        full_cover=not (labels <= 0).any(),
         holes=0 if rest.size else int(label(labels == 0)[1]),
     )
 
 
-def _undeclared(large: _Largest, pieces: _Pieces) -> Finding | None:
-    """Find the value that many programs write where nobody looked, beyond the numbers of the other objects."""
+def _check_unlabelled_value(largest: _Largest, pieces: _Pieces) -> Finding | None:
+    """Find a value that many programs write for unlabelled voxels, far above the other ids."""
     *others, value = np.unique(pieces.ids).tolist()
     voxels = int(pieces.sizes[pieces.ids == value].sum())
-    outsize = large.others >= _FEW and large.voxels >= _OUTSIZE * large.median
-    covers = large.share >= (_SHARE if large.others else _HALF) and large.holes < _FEW
-    much = large.beyond and large.value == value and (covers or outsize)
-    after_gap = len(others) >= _FEW and others[-1] == len(others) < value - 1  # 1, 2, … and then this
-    if value not in _BY_HABIT or not (much or after_gap):
+    oversize = largest.others >= _MIN_COUNT and largest.voxels >= _OVERSIZE * largest.median
+    covers = largest.fraction >= (_UNLABELLED_FRACTION if largest.others else _HALF) and largest.holes < _MIN_COUNT
+    suspicious = largest.id_gap and largest.value == value and (covers or oversize)
+    after_gap = len(others) >= _MIN_COUNT and others[-1] == len(others) < value - 1  # ids are 1, 2, …, n, value
+    if value not in _USUAL_UNLABELLED or not (suspicious or after_gap):
         return None
-    share = large.share * voxels / large.voxels
-    cause = f"one id, {value}, covers {share:.0%} of what is labelled and may mean unlabelled"
+    fraction = largest.fraction * voxels / largest.voxels
+    cause = f"one id, {value}, covers {fraction:.0%} of what is labelled and may mean unlabelled"
     instead = "number it after the others" if others else "give it the number 1"
     hint = f"then say data.unlabelled = {value} in the recipe; if it is an object, {instead}"
-    return Finding("problem", cause, hint, {"value": value, "share": share})
+    return Finding("problem", cause, hint, {"value": value, "share": fraction})
 
 
-def _background(large: _Largest) -> Finding | None:
-    """Find a background that has an id: it lies along the border and around the others, or around what has none."""
-    around = large.others >= _FEW and large.touched >= _NEARLY_ALL * large.others and large.share >= _BACKGROUND
-    alone = large.share > _HALF and (large.everywhere or (not large.others and large.holes >= _FEW))
-    if not (around or alone) or large.border < _HALF:
+def _check_background_id(largest: _Largest) -> Finding | None:
+    """Find a background that has an id: along the border, and around the other objects or around holes."""
+    around = (
+        largest.others >= _MIN_COUNT
+        and largest.touched >= _MOST * largest.others
+        and largest.fraction >= _BACKGROUND_FRACTION
+    )
+    alone = largest.fraction > _HALF and (largest.full_cover or (not largest.others and largest.holes >= _MIN_COUNT))
+    if not (around or alone) or largest.border < _HALF:
         return None
-    where = f" and lies around {large.touched} of {large.others} others" if large.others else ""
-    where = where or (f" and lies around {large.holes} places without any" if large.holes else "")
-    cause = f"one id, {large.value}, covers {large.share:.0%} of what is labelled{where}: it looks like background"
+    where = f" and lies around {largest.touched} of {largest.others} others" if largest.others else ""
+    where = where or (f" and lies around {largest.holes} places without any" if largest.holes else "")
+    cause = (
+        f"one id, {largest.value}, covers {largest.fraction:.0%} of what is labelled{where}: it looks like background"
+    )
     hint = "background is 0 where objects have ids; if the values are classes, say kind = 'classes' in the recipe"
-    return Finding("problem", cause, hint, {"value": large.value, "share": large.share})
+    return Finding("problem", cause, hint, {"value": largest.value, "share": largest.fraction})
 
 
-def _classes(pieces: _Pieces) -> Finding | None:
-    """Find ids of which each has many distant pieces: a mask, or classes."""
-    count = pieces.large()
+def _check_classes(pieces: _Pieces) -> Finding | None:
+    """Find a mask, or classes: few ids with many separate pieces each."""
+    count = pieces.large_counts
     objects, total = len(count), int(count.sum())
-    if count.max() < _FEW or total < 2 * objects:
+    if count.max() < _MIN_COUNT or total < 2 * objects:
         return None
     figures = {"ids": objects, "pieces": total}
     if objects == 1:
@@ -301,40 +304,40 @@ def _classes(pieces: _Pieces) -> Finding | None:
     return Finding("problem", cause, "say kind = 'classes' in the recipe, or number the objects", figures)
 
 
-def _in_pieces(pieces: _Pieces) -> Finding | None:
-    apart = int(np.count_nonzero(pieces.all() > 1))
-    if apart < _FEW or apart < _HALF * len(pieces.ids):
+def _check_fragments(pieces: _Pieces) -> Finding | None:
+    split = int(np.count_nonzero(pieces.counts > 1))
+    if split < _MIN_COUNT or split < _HALF * len(pieces.ids):
         return None
-    cause = f"{apart} of {len(pieces.ids)} objects are in several pieces"
+    cause = f"{split} of {len(pieces.ids)} objects are in several pieces"
     hint = "if the file was JPEG or resized on its way, go back to the original; otherwise number the pieces"
-    return Finding("problem", cause, hint, {"ids": len(pieces.ids), "in_pieces": apart})
+    return Finding("problem", cause, hint, {"ids": len(pieces.ids), "in_pieces": split})
 
 
-def _strays(pieces: _Pieces) -> Finding | None:
-    apart = int(np.count_nonzero(pieces.all() > 1))
+def _check_strays(pieces: _Pieces) -> Finding | None:
+    split = int(np.count_nonzero(pieces.counts > 1))
     small = int(np.count_nonzero(pieces.sizes <= _POINT))
-    if not apart and not small:
+    if not split and not small:
         return None
-    parts = [f"{apart} of {len(pieces.ids)} objects in several pieces"] if apart else []
+    parts = [f"{split} of {len(pieces.ids)} objects in several pieces"] if split else []
     parts += [f"{small} of at most {_POINT} pixels"] if small else []
-    return Finding("remark", f"stray pixels? {' and '.join(parts)}", "", {"in_pieces": apart, "small": small})
+    return Finding("remark", f"stray pixels? {' and '.join(parts)}", "", {"in_pieces": split, "small": small})
 
 
-def _planes_apart(labels: NDArray[np.int32]) -> Finding | None:
-    """Find a volume of which single planes were outlined, and the others are not said to be unlabelled."""
+def _check_planes(labels: NDArray[np.int32]) -> Finding | None:
+    """Find a volume of which single planes were outlined and the others are not unlabelled."""
     if labels.ndim == 2 or (labels == UNLABELLED).any():
         return None
     for axis, name in enumerate("zyx"):
         drawn = np.asarray((labels > 0).any(axis=tuple(other for other in range(3) if other != axis)))
         number = int(drawn.sum())
-        if number >= _FEW and not (drawn[1:] & drawn[:-1]).any():
+        if number >= _MIN_COUNT and not (drawn[1:] & drawn[:-1]).any():
             cause = f"objects in {number} of {len(drawn)} planes along {name}, none in the planes between them"
             hint = f"if the others were not looked at, say slices = '{name}' in the recipe"
             return Finding("problem", cause, hint, {"planes": number})
     return None
 
 
-def _no_background(labels: NDArray[np.int32]) -> Finding | None:
+def _check_full_cover(labels: NDArray[np.int32]) -> Finding | None:
     if (labels <= 0).any():
         return None
     return Finding("remark", "no voxel is background (0): everything belongs to an object")
