@@ -1,4 +1,4 @@
-"""Arguments of public functions that are of no use, refused in the words that a user knows them by."""
+"""Validation of arguments of public functions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,14 @@ from biounet.core.errors import InputError, SettingsError
 
 
 def as_path(value: object, name: str) -> Path:
-    """Return a path that a user gave.
-
-    Parameters
-    ----------
-    value
-        What came.
-    name
-        Of the argument.
+    """Return an argument as a path; `name` is for the message.
 
     Raises
     ------
     SettingsError
-        If it is no path, or empty.
+        If it is not a path, or empty.
     InputError
-        If it holds a zero byte, which no file system takes.
+        If it has a zero byte, which no file system allows.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(text := os.fspath(value), bytes):
         raise SettingsError(f"{name} is a path, not {type(value).__name__}")
@@ -39,37 +32,36 @@ def as_path(value: object, name: str) -> Path:
 
 
 def as_paths(value: object, name: str) -> list[Path]:
-    """Return the paths of one, or of a sequence of them; errors as of `as_path`, and for an empty sequence."""
+    """Return one path or a sequence of paths as a list; raises as `as_path`, and for an empty sequence."""
     if isinstance(value, str | os.PathLike) or not isinstance(value, Sequence):
         return [as_path(value, name)]
     if not value:
         raise SettingsError(f"{name} is an empty list")
-    return [as_path(one, name) for one in value]
+    return [as_path(path, name) for path in value]
 
 
 def as_spacing(value: Any, dims: int) -> tuple[float, ...]:  # noqa: ANN401
-    """Return a positive, finite length along each of `dims` axes; one number stands for all of them.
+    """Return a spacing as one number for each of `dims` axes; a single number is used for all.
 
     Raises
     ------
     SettingsError
-        If there are as many as neither, or one is no such number.
+        If it has another length, or a number is not positive and finite.
     """
-    given = (value,) * dims if is_number(value) or getattr(value, "shape", None) == () else value
-    what = f"spacing {value!r}"
+    sizes = (value,) * dims if is_number(value) or getattr(value, "shape", None) == () else value
     try:
-        lengths = tuple(float(length) for length in (() if isinstance(given, str) else given))
+        spacing = tuple(float(size) for size in (() if isinstance(sizes, str) else sizes))
     except (TypeError, ValueError, OverflowError):
-        lengths = ()
-    if len(lengths) != dims:
-        raise SettingsError(f"{what}: one number for each of {'ZYX'[-dims:]}")
-    if not all(math.isfinite(length) and length > 0 for length in lengths):
-        raise SettingsError(f"{what}: positive numbers")
-    return lengths
+        spacing = ()
+    if len(spacing) != dims:
+        raise SettingsError(f"spacing {value!r}: one number for each of {'ZYX'[-dims:]}")
+    if not all(math.isfinite(size) and size > 0 for size in spacing):
+        raise SettingsError(f"spacing {value!r}: positive numbers")
+    return spacing
 
 
 def as_number(value: object, name: str) -> float:
-    """Return a number that a user gave; `SettingsError` if it is none."""
+    """Return an argument as a float; `name` is for the message of the `SettingsError`."""
     try:
         return float(value if is_number(value) else "")  # type: ignore[arg-type]
     except (ValueError, OverflowError):
@@ -77,10 +69,10 @@ def as_number(value: object, name: str) -> float:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a real number; a truth value is none."""
+    """Whether a value is a real number and not a bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is a whole number, of Python or of NumPy."""
+    """Whether a value is an integer, of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)

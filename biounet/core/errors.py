@@ -1,7 +1,7 @@
-"""What can go wrong, in the words of the person it happens to.
+"""Errors of biounet.
 
-Every error is one line: the path, the cause, and a hint. Each kind is also a builtin exception, so that a caller who
-does not know biounet can still catch it, and carries the exit code that the command line returns for it.
+Every error is one line: path, cause and hint. Each class is also a builtin exception, so that callers can catch it
+without knowing biounet, and has the exit code that the command line returns.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ _JOINERS = "\u200c\u200d"  # invisible, and part of words of some languages
 
 
 def printable(text: str) -> str:
-    """Return text of one line that does to a terminal what it looks like, whatever a file is called.
+    """Return text as one line that is safe to print, such as the name of any file.
 
-    Control characters, line ends and what turns the direction of writing are escaped as in Python.
+    Control characters, line ends and marks of the direction of writing are escaped as in Python.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(repr(character)[1:-1] if _is_unseen(character) else character for character in text)
+    return "".join(repr(character)[1:-1] if _is_control(character) else character for character in text)
 
 
-def _is_unseen(character: str) -> bool:
+def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 
 
@@ -32,11 +32,11 @@ class BiounetError(Exception):
     Parameters
     ----------
     cause
-        What came and what was expected, in one sentence without a final full stop.
+        What was found and what was expected, in one sentence without a full stop.
     path
-        The file that the error is about, if it is about a file.
+        The file with the error, if any.
     hint
-        What the user can do, if there is something.
+        What the user can do, if anything.
     """
 
     exit_code = 5
@@ -53,7 +53,7 @@ class BiounetError(Exception):
         return printable(where) + printable(" ".join(f"{self.cause}{hint}".split("\n")))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments do not survive the default pickling, and errors cross process borders.
+        # Errors are sent between processes, and default pickling drops keyword-only arguments.
         return (_rebuild, (type(self), self.cause, self.path, self.hint))
 
 
@@ -68,13 +68,13 @@ class SettingsError(BiounetError, ValueError):
 
 
 class InputError(BiounetError, ValueError):
-    """One image or annotation cannot be used; the others of a batch can."""
+    """An image or annotation cannot be used; the rest of a batch goes on."""
 
     exit_code = 4
 
 
 class WorkerDiedError(InputError):
-    """The process that worked on one image was ended from outside; others go on."""
+    """The process of one image was ended from outside; the rest of a batch goes on."""
 
 
 class ModelError(BiounetError, ValueError):
@@ -84,18 +84,18 @@ class ModelError(BiounetError, ValueError):
 
 
 class MachineError(BiounetError, OSError):
-    """The disk, the device or the memory does not allow what was asked."""
+    """Disk, device or memory do not suffice."""
 
     exit_code = 5
 
 
 class TrainingError(BiounetError, ArithmeticError):
-    """Training cannot go on, for example because the loss is not a number."""
+    """Training cannot continue, for example because the loss is NaN."""
 
     exit_code = 4
 
 
 class Stopped(BiounetError):
-    """Work ended before its end because somebody asked for it; what was done is kept."""
+    """Work was stopped on request; finished results are kept."""
 
     exit_code = 130

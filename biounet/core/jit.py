@@ -1,4 +1,4 @@
-"""How inner loops are compiled: once for each processor, without the interpreter's lock, kept where there is room."""
+"""Compilation of inner loops with numba."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numba
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that takes and returns arrays and numbers.
+    """Compile a function of arrays and numbers, without the interpreter lock.
 
-    What is compiled is kept beside the package or in the user's cache folder. Where neither can be written to, as in a
-    container without a home, it is compiled anew in each process: seconds, but not a failure.
+    The result is cached beside the package or in the user's cache folder. Where neither can be written to, as in a
+    container without a home, each process compiles anew, which takes seconds.
     """
     try:
-        kept: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
+        fast: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:
-        kept = numba.njit(nogil=True)(function)
-    return kept
+        fast = numba.njit(nogil=True)(function)
+    return fast

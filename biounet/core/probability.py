@@ -1,6 +1,6 @@
-"""Probabilities are integers of 16 bits, 0 … 65535, from the network to the labels.
+"""Probabilities are 16-bit integers between network and labels.
 
-Sums and comparisons of integers are exact in any order, so that results do not depend on how an image was tiled.
+Sums of integers are exact in any order, so that results do not depend on the tiling.
 """
 
 PROBABILITY_MAX = 65535

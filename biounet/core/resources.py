@@ -1,4 +1,4 @@
-"""What travels with biounet: samples, recipes and built-in models, in a source checkout and in an installed wheel."""
+"""Data files of biounet: samples, recipes and built-in models, in a checkout or an installed wheel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def sample_folder() -> Path:
     Raises
     ------
     MachineError
-        If the installation lacks them.
+        If the installation has none.
     """
     return _folder("samples", "data_samples")
 
 
 def recipes() -> dict[str, Path]:
-    """Return the recipes that travel with biounet, by name."""
+    """Return the built-in recipes by name."""
     return {path.stem: path for path in sorted(_folder("pipelines", "pipelines").glob("*.toml"))}
 
 
@@ -40,17 +40,17 @@ def find_recipe(name_or_path: str | Path) -> Path:
     path = as_path(name_or_path, "the recipe")
     if path.is_file():
         return path
-    known = recipes()
-    if path.parent == Path() and path.name.removesuffix(".toml") in known:
-        return known[path.name.removesuffix(".toml")]
-    begun = [name for name in known if path.stem and name.startswith(path.stem)]
-    near = " or ".join(f"'{name}'" for name in begun or difflib.get_close_matches(path.stem, known, n=1))
-    hint = f"did you mean {near}?" if near else f"a path to a .toml file, or one of: {', '.join(known)}"
+    builtin, name = recipes(), path.name.removesuffix(".toml")
+    if path.parent == Path() and name in builtin:
+        return builtin[name]
+    completions = [name for name in builtin if path.stem and name.startswith(path.stem)]
+    near = " or ".join(f"'{name}'" for name in completions or difflib.get_close_matches(path.stem, builtin, n=1))
+    hint = f"did you mean {near}?" if near else f"a path to a .toml file, or one of: {', '.join(builtin)}"
     raise SettingsError("no such recipe", path=name_or_path, hint=hint)
 
 
 def builtin_models() -> dict[str, Path]:
-    """Return the model files that travel with biounet, by name."""
+    """Return the files of the built-in models by name."""
     return {path.stem: path for path in sorted((_PACKAGE / "models").glob("*.safetensors"))}
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: the first ends work at the next block or step, the second at once."""
+"""Stopping on Ctrl-C, SIGTERM and SIGUSR1: the first at the next block or step, the second at once."""
 
 from __future__ import annotations
 
@@ -17,21 +17,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *((_USR1,) if _USR1 else ()))
 
 
 class Stop(threading.Event):
-    """Set when work is to end.
-
-    Attributes
-    ----------
-    number
-        Of the signal that asked for it; 0 before.
-    """
+    """An event that is set when work should end."""
 
     number = 0
+    """Number of the signal that set it."""
 
 
 def signal_exit_code(number: int) -> int:
-    """Return the exit code after a signal: 128 + its number as shells have it; after SIGUSR1 75, "try again".
+    """Return the exit code after a signal: 128 + its number, as in shells; 75, "try again", after SIGUSR1.
 
-    SIGUSR1 is how a cluster says that it needs the machine.
+    Clusters send SIGUSR1 when they need the machine.
     """
     return _TRY_AGAIN if number == _USR1 else 128 + number
 
@@ -43,42 +38,42 @@ def raise_if_stopped(stop: threading.Event | None) -> None:
 
 
 def exit_on_signals() -> None:
-    """Let every further signal end the process at once, without a word."""
+    """Let every further signal end the process at once, silently."""
     for number in SIGNALS:
-        signal.signal(number, _leave)
+        signal.signal(number, _exit_now)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    os._exit(signal_exit_code(number))  # temporary files stay behind: the next run removes them
+def _exit_now(number: int, frame: FrameType | None) -> None:
+    os._exit(signal_exit_code(number))  # the next run removes temporary files
 
 
 def interrupt_on_signals() -> None:
-    """Let the first signal end the program where it stands, and the second end the process at once."""
+    """Let the first signal raise `SystemExit`, and the second end the process at once."""
     for number in SIGNALS:
-        signal.signal(number, _end)
+        signal.signal(number, _interrupt)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     exit_on_signals()
     raise SystemExit(signal_exit_code(number))
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Give an event that the first SIGINT, SIGTERM or SIGUSR1 sets; the second ends the process at once.
+    """Provide an event that the first signal sets; the second ends the process at once.
 
-    The main thread must not wait for the event: the handler, which runs there, could not set it.
+    The main thread must not wait for the event, because the signal handler runs in the main thread.
     """
     stop = Stop()
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         exit_on_signals()
         stop.number = number
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    handlers = {number: signal.signal(number, request_stop) for number in SIGNALS}
     try:
         yield stop
     finally:
-        for number, handler in before.items() if not stop.number else ():
+        for number, handler in handlers.items() if not stop.number else ():
             signal.signal(number, handler)

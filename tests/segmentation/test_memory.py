@@ -178,8 +178,8 @@ def write(folder, **files):
 @pytest.fixture
 def groups(tmp_path, monkeypatch):
     """Return the folder of control groups of a machine with 64 cores and much memory."""
-    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(machine, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     return tmp_path
