@@ -1,4 +1,4 @@
-"""What a person drew on an image, and where nobody drew anything."""
+"""Annotations: label images with unlabelled voxels, and checks of what they contain."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from biounet.core.errors import InputError
 from biounet.core.volume import Grid
 
 UNLABELLED = -1
-"""The value of a voxel that nobody labelled, everywhere in memory."""
+"""The value of unlabelled voxels in memory."""
 
 Kind = Literal["instances", "classes", "scribbles"]
 
 ResultKind = Literal["objects", "classes"]
-"""What the values of a label image that biounet made are: ids of objects, or classes."""
+"""Meaning of the values of a label image that biounet wrote."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Annotation:
     Attributes
     ----------
     labels
-        int32, shape ``(y, x)`` or ``(z, y, x)``: `UNLABELLED` where nobody labelled, 0 background, and from 1 on object
-        ids (kind ``"instances"``) or classes (kinds ``"classes"`` and ``"scribbles"``).
+        int32, shape ``(y, x)`` or ``(z, y, x)``: `UNLABELLED`, 0 for background, and object ids (kind ``"instances"``)
+        or classes (kinds ``"classes"`` and ``"scribbles"``) from 1.
     kind
-        What the positive values mean.
+        Meaning of the positive values.
     grid
         Grid of `labels`.
     source
         The file it was read from.
     notes
-        Remarks that a user should see.
+        Remarks for the user.
     """
 
     labels: NDArray[np.int32]
@@ -57,74 +57,64 @@ class Annotation:
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """True where somebody labelled, shape of `labels`."""
+        """Mask of the labelled voxels, shape of `labels`."""
         return np.asarray(self.labels != UNLABELLED)
 
 
 def keep_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = ()) -> NDArray[np.int32]:
-    """Return labels of which only some slices are labelled.
+    """Return labels in which all but some slices are unlabelled.
 
     Parameters
     ----------
     labels
         int32, shape ``([z,] y, x)``.
     axis
-        ``z``, ``y`` or ``x``: the axis along which slices are counted.
+        ``z``, ``y`` or ``x``, the axis normal to the slices.
     numbers
-        The labelled slices, from 0; empty: those that hold any object or class.
+        The labelled slices, from 0; empty: those with any object or class.
 
     Raises
     ------
     InputError
-        If there is no such slice, or no such axis.
+        If there is no such slice or axis.
     """
-    at = "zyx"[-labels.ndim :].find(axis)
-    if at < 0:
+    normal = "zyx"[-labels.ndim :].find(axis)
+    if normal < 0:
         raise InputError(f"an annotation of one plane, where slices along {axis} are labelled")
-    others = tuple(other for other in range(labels.ndim) if other != at)
+    others = tuple(other for other in range(labels.ndim) if other != normal)
     labelled = (labels > 0).any(axis=others)
     if numbers:
-        if not 0 <= min(numbers) <= max(numbers) < labels.shape[at]:
-            raise InputError(f"slices {list(numbers)} along {axis}, of which there are {labels.shape[at]}")
-        labelled = np.isin(np.arange(labels.shape[at]), numbers)
+        if not 0 <= min(numbers) <= max(numbers) < labels.shape[normal]:
+            raise InputError(f"slices {list(numbers)} along {axis}, of which there are {labels.shape[normal]}")
+        labelled = np.isin(np.arange(labels.shape[normal]), numbers)
     return np.where(np.expand_dims(labelled, others), labels, np.int32(UNLABELLED))
 
 
 def check_classes_present(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
-    """Refuse annotations in which something that is to be learned never occurs.
-
-    Parameters
-    ----------
-    values
-        That occur in the annotations.
-    regions
-        Classes or regions, and the values of each.
+    """Check that each class or region occurs among the values of the annotations.
 
     Raises
     ------
     InputError
-        Naming what is missing.
+        Naming those that are missing.
     """
-    absent = [f"{name} ({', '.join(map(str, sorted(own)))})" for name, own in regions.items() if not {*own} & {*values}]
-    if absent:
+    missing = [
+        f"{name} ({', '.join(map(str, sorted(own)))})" for name, own in regions.items() if not {*own} & {*values}
+    ]
+    if missing:
         hint = "take it out of the recipe, or add a case that has it"
-        raise InputError(f"no annotation has {', '.join(absent)}", hint=hint)
+        raise InputError(f"no annotation has {', '.join(missing)}", hint=hint)
 
 
 def check_foreground_and_background(values: Collection[int], kind: Kind) -> None:
-    """Refuse annotations that show no object, or nothing but objects: what is everywhere cannot be told from nothing.
+    """Check that foreground and background both occur among the values of the annotations.
 
-    Parameters
-    ----------
-    values
-        That occur in the annotations.
-    kind
-        Of the annotations. Classes may cover everything, and so may objects where all of an image was labelled.
+    Classes may cover everything, and so may objects in images without unlabelled voxels.
 
     Raises
     ------
     InputError
-        Saying which of the two is missing.
+        If one of them is missing.
     """
     if kind == "instances" and max(values, default=0) <= 0:
         hint = "is this the folder of the annotations, and did their export work?"
@@ -140,17 +130,12 @@ def check_foreground_and_background(values: Collection[int], kind: Kind) -> None
 
 
 def check_whole_objects(whole: Iterable[bool | None]) -> None:
-    """Refuse annotations of instances in which every object meets unlabelled space.
-
-    Parameters
-    ----------
-    whole
-        `has_whole_object` of each annotation.
+    """Check that the annotations of instances have a whole object, by `has_whole_object` of each.
 
     Raises
     ------
     InputError
-        If there are objects and none is whole: nothing could be learned of where one ends and where its middle is.
+        If every object touches unlabelled voxels: contours and distances could not be learned.
     """
     if {*whole} - {None} == {False}:
         hint = "outline some whole; where single planes of volumes are outlined, say slices = 'z' in the recipe"
@@ -158,15 +143,15 @@ def check_whole_objects(whole: Iterable[bool | None]) -> None:
 
 
 def has_whole_object(labels: NDArray[np.int32], section_axis: int | None) -> bool | None:
-    """Return whether an object of instances is whole (see `mask_partial_objects`); None without objects."""
+    """Whether an object is whole (see `mask_partial_objects`); None without objects."""
     return bool((mask_partial_objects(labels, section_axis) > 0).any()) if (labels > 0).any() else None
 
 
 def mask_partial_objects(labels: NDArray[np.int32], section_axis: int | None = None) -> NDArray[np.int32]:
-    """Return labels of instances in which objects that meet unlabelled voxels, even at a corner, are unlabelled too.
+    """Return labels of instances in which objects that touch unlabelled voxels, even at a corner, are unlabelled.
 
-    Such an object goes on where nobody looked: whoever finds it whole seems to be wrong, and whoever splits it right.
-    With `section_axis`, the axis normal to the labelled planes of a volume, each section is looked at separately.
+    Such an object may extend further, so that a correct prediction would count as wrong. With `section_axis`, the axis
+    normal to the labelled planes of a volume, sections are handled separately.
     """
     if section_axis is not None:
         planes = np.moveaxis(labels, section_axis, 0)
@@ -176,5 +161,5 @@ def mask_partial_objects(labels: NDArray[np.int32], section_axis: int | None = N
     unlabelled = labels == UNLABELLED
     if not unlabelled.any():
         return labels
-    beside = labels[binary_dilation(unlabelled, np.ones((3,) * labels.ndim))]
-    return np.where(np.isin(labels, np.unique(beside[beside > 0])), np.int32(UNLABELLED), labels)
+    touching = labels[binary_dilation(unlabelled, np.ones((3,) * labels.ndim))]
+    return np.where(np.isin(labels, np.unique(touching[touching > 0])), np.int32(UNLABELLED), labels)

@@ -1,9 +1,9 @@
-"""The orientation that volumes are worked on in, and the way back to the order that their voxels are stored in.
+"""The canonical orientation of volumes, and the way back to the stored one.
 
-Files store the voxels of one head in 48 orders. A network knows left from right and top from front by the axes of the
-array alone: each volume with an affine is brought to the order closest to RAS, in which x leads to the patient's right,
-y to anterior and z to superior. Axes are exchanged and flipped, nothing is interpolated, and labels go back bit for
-bit. An image without an affine, such as a TIFF, stays as it is stored.
+Files store the voxels of a head in any of 48 orders. A network tells left from right by the axes of the array alone, so
+each volume with an affine is brought to the order closest to RAS: x to the patient's right, y to anterior, z to
+superior. Axes are permuted and flipped without interpolation, which labels undo exactly. An image without an affine,
+such as a TIFF, stays as stored.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from numpy.typing import NDArray
 from biounet.core.volume import WORLD_AXES, Grid, Volume
 
 CANONICAL: Literal["RAS"] = "RAS"
-"""Where x, y and z of a volume lead on the grid that models work on."""
+"""Directions of x, y and z of the volumes that models work on."""
 
 AS_STORED: Literal["as stored"] = "as stored"
-"""What a card says instead where no training image states its orientation."""
+"""The orientation on the card of a model whose training images have no affine."""
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """A permutation and flips of the spatial axes of arrays, which come last.
+    """A permutation and flips of the spatial axes of arrays, the last ones.
 
     Attributes
     ----------
     axes
-        Which axis of the stored array becomes the first, second, … one.
+        Axes of the stored array in canonical order.
     flipped
-        Whether that axis is then reversed.
+        Whether each of them is then reversed.
     """
 
     axes: tuple[int, ...]
@@ -42,7 +42,7 @@ class Orientation:
 
     @property
     def changes(self) -> bool:
-        """Whether any axis moves or is reversed."""
+        """Whether any axis is moved or reversed."""
         return any(self.flipped) or self.axes != tuple(range(len(self.axes)))
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -51,71 +51,71 @@ class Orientation:
         return self._flip(array.transpose(*range(ahead), *(ahead + axis for axis in self.axes)))
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of an array in the canonical order as it would be stored: ``undo(apply(a))`` is ``a``."""
+        """Return a view of a canonical array in the stored order, such that ``undo(apply(a))`` is ``a``."""
         ahead = array.ndim - len(self.axes)
-        back = (ahead + self.axes.index(axis) for axis in range(len(self.axes)))
-        return self._flip(array).transpose(*range(ahead), *back)
+        inverse = (ahead + self.axes.index(axis) for axis in range(len(self.axes)))
+        return self._flip(array).transpose(*range(ahead), *inverse)
 
     def _flip(self, array: NDArray[Any]) -> NDArray[Any]:
-        ends: tuple[Any, ...] = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
-        return array[(..., *ends)]
+        steps: tuple[Any, ...] = tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
+        return array[(..., *steps)]
 
 
 def canonical_transform(grid: Grid) -> Orientation:
-    """Return what brings arrays on a grid to the canonical order: nothing where it does not say where its axes lead."""
+    """Return the transform of arrays to the canonical order; the identity where `axcodes` is None."""
     if grid.axcodes is None:
         return Orientation(tuple(range(grid.dims)), (False,) * grid.dims)
-    # Codes count x first, arrays last: superior and inferior become the first axis, right and left the last.
+    # Codes start with x, arrays end with it: inferior-superior becomes the first axis, left-right the last.
     found = [grid.axcodes.index(code) for pair in reversed(WORLD_AXES) for code in pair if code in grid.axcodes]
-    falling = "".join(pair[0] for pair in WORLD_AXES)
-    return Orientation(tuple(grid.dims - 1 - at for at in found), tuple(grid.axcodes[at] in falling for at in found))
+    negative = "".join(pair[0] for pair in WORLD_AXES)
+    return Orientation(tuple(grid.dims - 1 - at for at in found), tuple(grid.axcodes[at] in negative for at in found))
 
 
 def canonical_grid(grid: Grid) -> Grid:
-    """Return where the voxels are in the canonical order; without the header, which holds for the stored one."""
-    way = canonical_transform(grid)
-    if not way.changes:
+    """Return the grid in the canonical order, without the header of the stored one."""
+    transform = canonical_transform(grid)
+    if not transform.changes:
         return grid
-    spacing = None if grid.spacing is None else tuple(grid.spacing[axis] for axis in way.axes)
+    spacing = None if grid.spacing is None else tuple(grid.spacing[axis] for axis in transform.axes)
     affine, codes = None, canonical_codes(grid)
     if grid.affine is not None:
         columns, origin = np.array(grid.affine)[:, :3], np.array(grid.affine)[:, 3]
         order = [*range(3)]
-        for to, (axis, flip) in enumerate(zip(way.axes, way.flipped, strict=True)):
+        for to, (axis, flip) in enumerate(zip(transform.axes, transform.flipped, strict=True)):
             at = grid.dims - 1 - axis
             if flip:
                 origin = origin + columns[:, at] * (grid.shape[axis] - 1)
                 columns[:, at] *= -1
             order[grid.dims - 1 - to] = at
         affine = tuple(map(tuple, np.column_stack([columns[:, order], origin]).tolist()))
-    shape = tuple(grid.shape[axis] for axis in way.axes)
+    shape = tuple(grid.shape[axis] for axis in transform.axes)
     return replace(grid, shape=shape, spacing=spacing, affine=affine, header=None, axcodes=codes)
 
 
 def canonical_codes(grid: Grid) -> str | None:
-    """Return where the axes of a grid lead in the canonical order: ``"RAS"`` of a volume that says where they do."""
+    """Return the `axcodes` of a grid in the canonical order: ``"RAS"`` of a volume."""
     codes = grid.axcodes
     return None if codes is None else "".join(pair[1] for pair in WORLD_AXES if pair[0] in codes or pair[1] in codes)
 
 
 def canonical_volume(volume: Volume) -> Volume:
-    """Return an image in the canonical order, in memory of its own where that is another than the stored one.
+    """Return an image in the canonical order.
 
-    Sums over an array depend in their last bits on the order in memory: so the results of all 48 orders are the same.
+    It is copied where that is not the stored order, since the last bits of sums depend on the order in memory.
     """
-    way = canonical_transform(volume.grid)
-    if not way.changes:
+    transform = canonical_transform(volume.grid)
+    if not transform.changes:
         return volume
-    return replace(volume, array=np.ascontiguousarray(way.apply(volume.array)), grid=canonical_grid(volume.grid))
+    return replace(volume, array=np.ascontiguousarray(transform.apply(volume.array)), grid=canonical_grid(volume.grid))
 
 
 def stated_orientation(grids: Iterable[Grid]) -> Literal["RAS", "as stored"]:
-    """Return what the card of a model says that was trained on images with these grids."""
+    """Return the orientation on the card of a model that was trained on these grids."""
     return CANONICAL if any(grid.axcodes is not None for grid in grids) else AS_STORED
 
 
 def describe_orientations(grids: Iterable[Grid]) -> str:
-    """Return how images are stored and what they are brought to, in words."""
+    """Return the orientations of images and of the volumes that models work on, in words."""
     counts = Counter(grid.axcodes for grid in grids)
     if set(counts) == {None}:
         return "unknown: worked on as stored"

@@ -1,4 +1,4 @@
-"""An image is an array, the grid its voxels lie on, and the file it came from; they travel together."""
+"""Images with their grid: shape, voxel size, orientation and source."""
 
 from __future__ import annotations
 
@@ -16,46 +16,45 @@ from biounet.core.errors import InputError
 Unit = Literal["um", "mm"]
 
 SIZE_UNKNOWN = ("pixel size unknown", "voxel size unknown")
-"""How notes begin that say why an image is not calibrated."""
+"""Prefixes of notes that say why an image is not calibrated."""
 
 LENGTH_TOLERANCE = 1e-5
-"""Relative difference of lengths that are taken for one.
+"""Relative tolerance of lengths.
 
-Headers hold rotations and voxel sizes in 32 bits, which makes 0.99999998 mm of 1 mm. Whether a length reaches a bound
-must not depend on that, so every bound is met from this much before it.
+Headers store rotations and voxel sizes in 32 bits, so that 1 mm becomes 0.99999998 mm. Comparisons of a length with a
+bound allow for that.
 """
 
 WORLD_AXES = ("LR", "PA", "IS")
-"""Names of the directions of space, those to which coordinates in RAS grow last: left and right, and so on."""
+"""Codes of the anatomical directions, the positive ones of RAS coordinates second."""
 
-_OFF = 1e-3  # of a voxel: more than float32 headers that mean the same place are apart
-_TIE = 1e-4  # of sums of cosines: two orders are equally close to the axes of space
+_MAX_SHIFT = 1e-3  # of a voxel: above the rounding of float32 headers
+_TIE = 1e-4  # between sums of cosines: two axis orders are equally close
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where voxels are.
+    """Positions of the voxels of an image.
 
     Attributes
     ----------
     shape
         Number of voxels along each spatial axis, ``(y, x)`` or ``(z, y, x)``.
     spacing
-        Distance between voxel centres along each axis of `shape`, in `unit`. None where the image is not calibrated:
-        uncalibrated is a value of its own and never 1.0.
+        Distance between voxel centres along each axis of `shape`, in `unit`; None, and never 1.0, for uncalibrated
+        images.
     unit
-        Unit of `spacing`, ``"um"`` or ``"mm"``; None exactly where `spacing` is None.
+        Unit of `spacing`, ``"um"`` or ``"mm"``; None for uncalibrated images.
     affine
-        Of a NIfTI volume: three rows of four numbers that take a voxel ``(x, y, z, 1)``, x first, to its place in mm,
-        right, anterior and superior of the origin of its frame. None for files that have none.
+        Of a NIfTI volume, shape (3, 4): maps a voxel ``(x, y, z, 1)``, x first, to RAS coordinates in mm.
     header
-        The header of that NIfTI file, from which label images take their place in space, bit for bit.
+        The header of that NIfTI file, which label images copy.
     axcodes
-        Where the axes x, y and z lead, a letter of `WORLD_AXES` for each, such as ``"LPS"`` (as `nibabel.aff2axcodes`);
-        None where nobody knows. Follows from `affine` where there is one.
+        Directions of the axes x, y and z, such as ``"LPS"`` (as `nibabel.aff2axcodes`); None where unknown. Follows
+        from `affine` where there is one.
     frame
-        What `affine` leads to, by its code in the NIfTI header: ``scanner``, ``aligned`` (with another scan),
-        ``Talairach``, ``MNI152`` or ``template``; empty where it is not known.
+        Coordinate system of `affine` by its code in the NIfTI header: ``scanner``, ``aligned`` (with another scan),
+        ``Talairach``, ``MNI152`` or ``template``; empty where unknown.
     """
 
     shape: tuple[int, ...]
@@ -78,8 +77,8 @@ class Grid:
                 raise InputError(f"spacing must be positive and finite, not {self.spacing}")
         if self.affine is not None:
             object.__setattr__(self, "axcodes", nearest_axcodes(self.affine, len(self.shape)))
-        leads = [sum(code in pair for code in self.axcodes or "") for pair in WORLD_AXES]
-        if self.axcodes is not None and not (max(leads) == 1 and sum(leads) == len(self.axcodes) == len(self.shape)):
+        counts = [sum(code in pair for code in self.axcodes or "") for pair in WORLD_AXES]
+        if self.axcodes is not None and not (max(counts) == 1 and sum(counts) == len(self.axcodes) == len(self.shape)):
             raise InputError(f"axcodes {self.axcodes!r}: a letter for each axis, such as RAS, of shape {self.shape}")
 
     @property
@@ -89,36 +88,36 @@ class Grid:
 
     @property
     def calibrated(self) -> bool:
-        """Whether lengths on this grid have a physical unit."""
+        """Whether the grid has a physical unit."""
         return self.spacing is not None
 
     @property
     def steps_um(self) -> tuple[float, ...] | None:
-        """Length of one voxel step along each axis in µm; None where it is unknown."""
+        """Voxel size along each axis in µm; None for uncalibrated grids."""
         factor = {"um": 1.0, "mm": 1e3, None: 0.0}[self.unit]
         return None if self.spacing is None else tuple(step * factor for step in self.spacing)
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """Length of one voxel step along each axis: in `unit` when calibrated, else in voxels."""
+        """Voxel size along each axis in `unit`; 1 for uncalibrated grids."""
         return self.spacing if self.spacing is not None else (1.0,) * self.dims
 
 
 def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
-    """Return the directions of space that the first `dims` axes of an affine are closest to, one for each.
+    """Return the codes of the anatomical directions nearest to the first `dims` axes of an affine.
 
-    Of all ways to give each axis a direction of its own, the one with the largest sum of cosines. Of two that are
-    equally close, as at 45 degrees, the choice depends on where the axes lead and not on the order they are stored in.
+    The assignment has the largest sum of cosines. Ties, as at 45 degrees, are broken by the directions of the axes and
+    not by their order in memory.
 
     Raises
     ------
     InputError
-        If it is no affine: three rows of four finite numbers, by which each axis leads somewhere.
+        If it is not a finite (3, 4) matrix without columns of zeros.
     """
     matrix = np.array(affine, np.float64)
     if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or not matrix[:, :dims].any(axis=0).all():
         raise InputError(f"no affine, three rows of four numbers by which each axis leads somewhere: {affine}")
-    columns = matrix[:, :dims] / np.abs(matrix[:, :dims]).max(axis=0)  # of which squares are neither 0 nor infinite
+    columns = matrix[:, :dims] / np.abs(matrix[:, :dims]).max(axis=0)  # squares neither underflow nor overflow
     cosines = columns / np.linalg.norm(columns, axis=0)
     found = []
     for worlds in permutations(range(3), dims):
@@ -132,36 +131,36 @@ def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
 
 
 def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:
-    """Return the smallest box that holds everything in an array that is not 0; None where all of it is 0."""
+    """Return the bounding box of the nonzero elements of an array; None where all are 0."""
     box = []
     for axis in range(mask.ndim):
-        places = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        if not places.size:
+        indices = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        if not indices.size:
             return None
-        box.append(slice(int(places[0]), int(places[-1]) + 1))
+        box.append(slice(int(indices[0]), int(indices[-1]) + 1))
     return tuple(box)
 
 
 def grid_mismatch(one: Grid, other: Grid) -> str:
-    """Say how far two grids differ; empty where no voxel lies a thousandth of a voxel off, as far as both say it."""
+    """Return how two grids differ, in words; empty where they agree to a thousandth of a voxel or one is unknown."""
     if one.shape != other.shape:
         return f"{_times(other.shape)} voxels, not {_times(one.shape)}"
     if one.spacing is None or other.spacing is None:
         return ""
     if one.affine is None or other.affine is None or one.unit != other.unit:
         ends = [(n * size, n * b) for n, size, b in zip(one.shape, _in_mm(one), _in_mm(other), strict=True)]
-        far = max(abs(a - b) for a, b in ends)
+        shift = max(abs(a - b) for a, b in ends)
     else:
         lengths = (*reversed(one.shape), 1)[:3]
         corners = np.array([(*corner, 1) for corner in product(*((-0.5, n - 0.5) for n in lengths))])
-        between = corners @ (np.array(one.affine) - np.array(other.affine)).T
-        far = float(np.linalg.norm(between, axis=1).max())
+        shifts = corners @ (np.array(one.affine) - np.array(other.affine)).T
+        shift = float(np.linalg.norm(shifts, axis=1).max())
     smallest = min(_in_mm(one))
-    if far <= _OFF * smallest:
+    if shift <= _MAX_SHIFT * smallest:
         return ""
     sizes = [f"{_times(grid.spacing or ())} {grid.unit}" for grid in (other, one)]
-    about = f", voxel size {sizes[0]}, not {sizes[1]}" if sizes[0] != sizes[1] else ""
-    return f"voxels lie up to {far:.3g} mm ({far / smallest:.3g} voxels) apart{about}"
+    detail = f", voxel size {sizes[0]}, not {sizes[1]}" if sizes[0] != sizes[1] else ""
+    return f"voxels lie up to {shift:.3g} mm ({shift / smallest:.3g} voxels) apart{detail}"
 
 
 def _in_mm(grid: Grid) -> tuple[float, ...]:
@@ -174,18 +173,18 @@ def _times(numbers: tuple[float, ...]) -> str:
 
 @dataclass(frozen=True)
 class Volume:
-    """An image with its grid and origin.
+    """An image with its grid and source.
 
     Attributes
     ----------
     array
-        Intensities, shape ``(c, y, x)`` or ``(c, z, y, x)``, in the type that the file stores.
+        Intensities, shape ``(c, y, x)`` or ``(c, z, y, x)``, in the dtype of the file.
     grid
-        The grid of the spatial axes of `array`.
+        Grid of the spatial axes of `array`.
     source
-        The file it was read from; None for an array that the caller made.
+        The file it was read from; None for arrays.
     notes
-        Remarks of the reader that a user should see, such as ``"pixel size unknown"``.
+        Remarks of the reader for the user, such as ``"pixel size unknown"``.
     """
 
     array: NDArray[Any]
@@ -204,5 +203,5 @@ class Volume:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Notes that are about this image alone; that sizes are unknown is said once, of all images of a batch."""
+        """The notes without those on unknown sizes, which a batch shows once for all its images."""
         return tuple(note for note in self.notes if not note.startswith(SIZE_UNKNOWN))
