@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +19,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from biounet.cli import options as given
-from biounet.cli.terminal import Warner, echo, echo_lines, preview_text, show_any_text, show_progress, show_row, table
+from biounet.cli import options
+from biounet.cli.terminal import (
+    Warner,
+    echo,
+    echo_error,
+    echo_json,
+    echo_lines,
+    preview_text,
+    show_progress,
+    show_row,
+    table,
+    tolerate_any_text,
+)
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -37,9 +48,10 @@ from biounet.core import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from biounet.batch import BatchOptions, ReplayResult
+    from biounet.core.stopping import Stop
     from biounet.files import FoundImage
     from biounet.network import Card, Model
 
@@ -64,34 +76,34 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def segment(
-    images: given.Inputs,
-    model: given.ModelName = "nuclei",
-    out: given.Out = Path("biounet-out"),
-    device: given.Device = "auto",
-    axes: given.Axes = None,
-    spacing: given.Spacing = None,
-    channel: given.Channel = None,
-    plane: given.Plane = None,
-    diameter: given.Diameter = None,
-    block: given.Block = None,
-    jobs: given.Jobs = None,
-    overlay: given.Overlay = True,
-    excel: given.Excel = False,
-    shard: given.Shard = None,
-    fail_fast: given.FailFast = False,
-    overwrite: given.Overwrite = False,
-    dry_run: given.DryRun = False,
-    quiet: given.Quiet = False,
-    json_lines: given.Json = False,
+    images: options.Inputs,
+    model: options.ModelName = "nuclei",
+    out: options.Out = Path("biounet-out"),
+    device: options.Device = "auto",
+    axes: options.Axes = None,
+    spacing: options.Spacing = None,
+    channel: options.Channel = None,
+    plane: options.Plane = None,
+    diameter: options.Diameter = None,
+    block: options.Block = None,
+    jobs: options.Jobs = None,
+    overlay: options.Overlay = True,
+    excel: options.Excel = False,
+    shard: options.Shard = None,
+    fail_fast: options.FailFast = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json_lines: options.Json = False,
 ) -> None:
     """Find, count and measure the objects of images."""
     check_address_space()
     from biounet.files import Readers, describe_skipped, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
-    part = given.parse_shard(shard)
-    # Their processes start while this one imports torch.
-    with Readers(0 if dry_run else given.count_readers(images, jobs)) as readers:
+    part = options.parse_shard(shard)
+    # The processes of the readers start while this one imports torch.
+    with Readers(0 if dry_run else options.count_readers(images, jobs)) as readers:
         from biounet.api import load
         from biounet.batch import BatchOptions, batch_exit_code, describe_uncalibrated, segment_batch
         from biounet.reporting import check_output_folder
@@ -100,50 +112,56 @@ def segment(
         segmenter = load(model, device)
         data = segmenter.card.recipe.data
         search = search_images(images, data.channels, data.annotation)
-        read = given.read_options(axes, spacing, channel, plane, data.dims)
-        chain = SegmentOptions(block=block, diameter=diameter)
-        left_out = tuple(search.skipped)
-        options = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, left_out, overwrite)
+        read = options.read_options(axes, spacing, channel, plane, data.dims)
+        chain, skipped = SegmentOptions(block=block, diameter=diameter), tuple(search.skipped)
+        batch = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite)
         if dry_run:
             check_output_folder(search.images, out)
-            raise typer.Exit(_preview(search.images, segmenter.model, options, json_lines))
+            raise typer.Exit(_preview(search.images, segmenter.model, batch, json_lines))
         show = partial(show_row, quiet=quiet, json_lines=json_lines)
-        with stop_on_signals() as stop:
-            try:
-                rows = segment_batch(search.images, segmenter.model, out, options, show, stop)
-            except Stopped as error:
-                echo(f"stopped: {error}; the same command continues", sys.stderr)
-                raise typer.Exit(signal_exit_code(stop.number)) from None
+        with _stoppable("continues") as stop:
+            rows = segment_batch(search.images, segmenter.model, out, batch, show, stop)
     if not quiet and not json_lines:
         total = sum(row.count or 0 for row in rows)
         echo(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
         if unknown := describe_uncalibrated(rows):
             echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
-    if not quiet and (surprising := [file for file in left_out if not file.expected]):
+    if not quiet and (surprising := [file for file in skipped if not file.expected]):
         echo(describe_skipped(surprising), sys.stderr)
     raise typer.Exit(batch_exit_code(rows))
 
 
-def _preview(images: Sequence[FoundImage], model: Model, options: BatchOptions, json_lines: bool) -> int:
+@contextmanager
+def _stoppable(how: str) -> Iterator[Stop]:
+    """Provide an event that signals set; exit when work has stopped, and say how the same command continues."""
+    with stop_on_signals() as stop:
+        try:
+            yield stop
+        except Stopped as error:
+            echo(f"stopped: {error}; the same command {how}", sys.stderr)
+            raise typer.Exit(signal_exit_code(stop.number)) from None
+
+
+def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, json_lines: bool) -> int:
     """Show what a batch would do, and return the exit code."""
     from biounet.batch import failure_exit_code, preview
 
-    seen = preview(images, model, options)
-    echo_lines(preview_text(seen, options.left_out, json_lines))
-    for row in seen:
-        if row.failed:
-            echo(f"ERROR {row.image}: {row.message}", sys.stderr)
-    return failure_exit_code(sum(row.failed for row in seen), len(seen))
+    rows = preview(images, model, batch)
+    echo_lines(preview_text(rows, batch.left_out, json_lines))
+    failed = [row for row in rows if row.failed]
+    for row in failed:
+        echo_error(f"{row.image}: {row.message}")
+    return failure_exit_code(len(failed), len(rows))
 
 
 @app.command()
 def verify(
-    out: given.Results,
-    images: given.Moved = None,
-    model: given.ModelFile = None,
-    device: given.OtherDevice = None,
-    quiet: given.Quiet = False,
-    json_lines: given.Json = False,
+    out: options.Results,
+    images: options.Moved = None,
+    model: options.ModelFile = None,
+    device: options.OtherDevice = None,
+    quiet: options.Quiet = False,
+    json_lines: options.Json = False,
 ) -> None:
     """Segment the images of results again and compare bit for bit."""
     check_address_space()
@@ -154,11 +172,11 @@ def verify(
     run = read_run(out)
     segmenter = load(find_model(run) if model is None else model)
 
-    def report(checked: ReplayResult) -> None:
+    def report(result: ReplayResult) -> None:
         if json_lines:
-            echo(json.dumps(vars(checked)))
-        elif not quiet or checked.status != "same":
-            echo(": ".join(part for part in (checked.image, checked.status, checked.message) if part))
+            echo_json(vars(result))
+        elif not quiet or result.status != "same":
+            echo(": ".join(part for part in (result.image, result.status, result.message) if part))
 
     code = replay_exit_code(verify_results(out, segmenter.model, images, report, device))
     if code and run.differences():
@@ -176,62 +194,56 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Budget in epochs.", min=1)] = None,
     start: Annotated[str | None, typer.Option("--from", help="Model to continue from.")] = None,
     val_images: Annotated[str | None, typer.Option(help="Images to tune thresholds on.")] = None,
-    val_labels: Annotated[str | None, typer.Option(help="Their annotations.")] = None,
+    val_labels: options.ValidationLabels = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
-    axes: given.Axes = None,
-    spacing: given.Spacing = None,
-    channel: given.Channel = None,
-    plane: given.Plane = None,
-    device: given.Device = "auto",
+    axes: options.Axes = None,
+    spacing: options.Spacing = None,
+    channel: options.Channel = None,
+    plane: options.Plane = None,
+    device: options.Device = "auto",
     workers: Annotated[int | None, typer.Option("--jobs", help="Processes that make patches.", min=0)] = None,
-    quiet: given.Quiet = False,
-    json_lines: given.Json = False,
+    quiet: options.Quiet = False,
+    json_lines: options.Json = False,
 ) -> None:
     """Train a model on annotated images."""
     began = time.perf_counter()  # torch and MONAI take seconds of the budget to import
     check_address_space()
     from biounet import api
-    from biounet.core import find_recipe, read_recipe
     from biounet.training import TrainOptions, write_history
 
-    job = read_recipe(find_recipe(recipe))
-    options = given.read_options(axes, spacing, channel, plane, job.data.dims)
-    validation = given.validation_paths(val_images, val_labels)
+    job = options.load_recipe(recipe)
+    read = options.read_options(axes, spacing, channel, plane, job.data.dims)
+    validation = options.validation_paths(val_images, val_labels)
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     warner = Warner()
-    with show_progress(quiet or json_lines) as report, stop_on_signals() as stop:
-        run = TrainOptions(device, workers, checkpoint, resume, report, stop, warner, began)
-        try:
-            segmenter = api.train(
-                job,
-                images,
-                labels,
-                minutes=minutes,
-                epochs=epochs,
-                start=start,
-                validation=validation,
-                options=options,
-                run=run,
-            )
-        except Stopped as error:
-            echo(f"stopped: {error}; the same command with --resume continues", sys.stderr)
-            raise typer.Exit(signal_exit_code(stop.number)) from None
+    with show_progress(quiet or json_lines) as report, _stoppable("with --resume continues") as stop:
+        segmenter = api.train(
+            job,
+            images,
+            labels,
+            minutes=minutes,
+            epochs=epochs,
+            start=start,
+            validation=validation,
+            options=read,
+            run=TrainOptions(device, workers, checkpoint, resume, report, stop, warner, began),
+        )
     segmenter.save(out)
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)
     if json_lines:
-        echo(json.dumps({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes}))
+        echo_json({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes})
     elif not quiet:
         _show_trained(segmenter.card, out, warner)
 
 
 def _show_trained(card: Card, out: Path, warner: Warner) -> None:
-    """Show the figures of a new model, and the notes on its card that were not said yet."""
+    """Show the figures of a new model, and the notes on its card that were not shown yet."""
     figures = ", ".join(f"{name} {value:.3f}" for name, value in card.validation.items())
-    held = int(card.data.get("held_out", 0))
-    none = f"no figures: nothing to compare in {held} validation images" if held else "no validation images"
+    held_out = int(card.data.get("held_out", 0))
+    none = f"no figures: nothing to compare in {held_out} validation images" if held_out else "no validation images"
     echo(f"{out}: {figures or none}")
-    for note in warner.unsaid(card.notes):
+    for note in warner.not_shown(card.notes):
         echo(note)
 
 
@@ -239,25 +251,24 @@ def _show_trained(card: Card, out: Path, warner: Warner) -> None:
 def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Folder of results.")],
     truth: Annotated[Path, typer.Argument(help="Folder of annotations.")],
-    recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
-    tolerance: given.Tolerance = 1.0,
-    axes: given.Axes = None,
-    spacing: given.Spacing = None,
-    channel: given.Channel = None,
-    plane: given.Plane = None,
+    recipe: options.RecipeName = "nuclei_2d",
+    tolerance: options.Tolerance = 1.0,
+    axes: options.Axes = None,
+    spacing: options.Spacing = None,
+    channel: options.Channel = None,
+    plane: options.Plane = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print one row per case and class as CSV.")] = False,
-    json_lines: given.Json = False,
+    json_lines: options.Json = False,
 ) -> None:
     """Compare results with annotations."""
     from biounet.batch import failure_exit_code
-    from biounet.core import find_recipe, read_recipe
     from biounet.evaluation import evaluate_folders
 
-    data = read_recipe(find_recipe(recipe)).data
-    options = given.read_options(axes, spacing, channel, plane, data.dims)
-    figures = evaluate_folders(predicted, truth, data, tolerance, options)
+    data = options.load_recipe(recipe).data
+    read = options.read_options(axes, spacing, channel, plane, data.dims)
+    figures = evaluate_folders(predicted, truth, data, tolerance, read)
     if json_lines:
-        echo(json.dumps(figures.as_dict()))
+        echo_json(figures.as_dict())
     elif csv:
         for line in figures.as_csv().removesuffix("\n").split("\n"):
             echo(line)
@@ -266,7 +277,7 @@ def evaluate(
     for note in figures.notes:
         echo(f"NOTE {note}", sys.stderr)
     for problem in figures.failed:
-        echo(f"ERROR {problem}", sys.stderr)
+        echo_error(problem)
     raise typer.Exit(failure_exit_code(len(figures.failed), len({row["case"] for row in figures.cases})))
 
 
@@ -274,40 +285,38 @@ def evaluate(
 def check(
     images: Annotated[str, typer.Argument(help="Folder of images, or a CSV with image,label.")],
     labels: Annotated[str | None, typer.Argument(help="Folder of annotations.")] = None,
-    recipe: Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")] = "nuclei_2d",
+    recipe: options.RecipeName = "nuclei_2d",
     val_images: Annotated[str | None, typer.Option(help="Validation images.")] = None,
-    val_labels: Annotated[str | None, typer.Option(help="Their annotations.")] = None,
-    axes: given.Axes = None,
-    spacing: given.Spacing = None,
-    channel: given.Channel = None,
-    plane: given.Plane = None,
-    json_lines: given.Json = False,
+    val_labels: options.ValidationLabels = None,
+    axes: options.Axes = None,
+    spacing: options.Spacing = None,
+    channel: options.Channel = None,
+    plane: options.Plane = None,
+    json_lines: options.Json = False,
 ) -> None:
     """Show what would be read, and everything that is wrong."""
-    from biounet.core import find_recipe, read_recipe
     from biounet.training import check_data
 
-    plan = read_recipe(find_recipe(recipe))
-    options = given.read_options(axes, spacing, channel, plane, plan.data.dims)
-    validation = given.validation_paths(val_images, val_labels)
-    found = check_data(images, labels, plan, options, validation)
+    job = options.load_recipe(recipe)
+    read = options.read_options(axes, spacing, channel, plane, job.data.dims)
+    result = check_data(images, labels, job, read, options.validation_paths(val_images, val_labels))
     if json_lines:
-        echo(json.dumps(found.as_dict()))
+        echo_json(result.as_dict())
     else:
-        echo_lines(table(found.as_table()))
-        for name, planned in found.plan.items():
+        echo_lines(table(result.as_table()))
+        for name, planned in result.plan.items():
             echo(f"{name}: {planned}")
-        for file in found.left_out:
+        for file in result.left_out:
             echo(f"left out: {file.path} ({file.reason})")
-        for problem in found.problems:
-            echo(f"ERROR {problem}", sys.stderr)
-        total = len(found.problems)
-        echo(f"{len(found.rows)} images read, {total} problem{'' if total == 1 else 's'}")
-    raise typer.Exit(SettingsError.exit_code if found.problems else 0)
+        for problem in result.problems:
+            echo_error(problem)
+        total = len(result.problems)
+        echo(f"{len(result.rows)} images read, {total} problem{'' if total == 1 else 's'}")
+    raise typer.Exit(SettingsError.exit_code if result.problems else 0)
 
 
 @app.command()
-def models(json_lines: given.Json = False) -> None:
+def models(json_lines: options.Json = False) -> None:
     """List the built-in models and what each is for."""
     from biounet.core import builtin_models
     from biounet.network import read_card
@@ -315,17 +324,17 @@ def models(json_lines: given.Json = False) -> None:
     cards = {name: read_card(path) for name, path in builtin_models().items()}
     if json_lines:
         for name, card in cards.items():
-            echo(json.dumps({"name": name, **card.model_dump(mode="json", exclude={"history"})}))
+            echo_json({"name": name, **card.model_dump(mode="json", exclude={"history"})})
     else:
         echo_lines(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))
 
 
 @app.command()
 def demo(
-    out: given.Out = Path("biounet-out"),
-    device: given.Device = "auto",
-    overwrite: given.Overwrite = False,
-    json_lines: given.Json = False,
+    out: options.Out = Path("biounet-out"),
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    json_lines: options.Json = False,
 ) -> None:
     """Segment the samples with the built-in model."""
     check_address_space()
@@ -336,15 +345,14 @@ def demo(
 
     samples = sample_folder()
     expected = json.loads((samples / "expected.json").read_text(encoding="utf-8"))
-    options = BatchOptions(device=device, overwrite=overwrite)
     if not json_lines:
         echo("segmenting four samples; the very first run compiles its inner loops and takes longer")
-    found, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
-    rows = segment_batch(found, segmenter.model, out, options, lambda row: show_row(row, True, json_lines))
-    shown = [("image", "cells", "true", "seconds")]
-    shown += [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
+    images, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
+    batch, show = BatchOptions(device=device, overwrite=overwrite), partial(show_row, quiet=True, json_lines=json_lines)
+    rows = segment_batch(images, segmenter.model, out, batch, show)
     if not json_lines:
-        echo_lines(table(shown))
+        cells = [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
+        echo_lines(table([("image", "cells", "true", "seconds"), *cells]))
         echo(f"pictures: {out}/*_overlay.png   tables: {out}/*_objects.csv   report: {out}/report.html")
     raise typer.Exit(batch_exit_code(rows))
 
@@ -352,23 +360,23 @@ def demo(
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
     interrupt_on_signals()
-    show_any_text()
+    tolerate_any_text()
     try:
         check_working_folder()
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, Abort):
         code = 130
-    except Exception as error:  # the last that can be: what a user sees is one line
+    except Exception as error:  # the user sees one line, whatever the defect
         if os.environ.get("BIOUNET_DEBUG"):
             raise
         code = _report(error)
     finally:
-        exit_on_signals()  # the interpreter would say where it was on its way out
+        exit_on_signals()  # at exit the interpreter would show a traceback
     raise SystemExit(code or 0)
 
 
 def _report(error: Exception) -> int:
-    """Say in one line what went wrong, and return the exit code."""
+    """Show an error in one line, and return the exit code."""
     if isinstance(error, BiounetError):
         text, code = str(error), error.exit_code
     elif isinstance(error, TyperException):
@@ -380,6 +388,6 @@ def _report(error: Exception) -> int:
     else:
         hint = "a defect of biounet, please report it; BIOUNET_DEBUG=1 shows where"
         text, code = f"{type(error).__name__}: {error} (hint: {hint})", MachineError.exit_code
-    with suppress(BiounetError):  # of a full disk that standard error goes to
-        echo(f"ERROR {text}", sys.stderr)
+    with suppress(BiounetError):  # standard error may go to a full disk
+        echo_error(text)
     return code

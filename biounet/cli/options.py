@@ -1,4 +1,4 @@
-"""Options that commands share, and what they mean."""
+"""Options that commands share, and their parsing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from biounet.core import SettingsError, available_cores
+from biounet.core import SettingsError, as_spacing, available_cores
 
 if TYPE_CHECKING:
+    from biounet.core import Recipe
     from biounet.files import ReadOptions
 
-_MOST_READERS = 32
-_DIGITS = 10  # no file has so many channels
+_MAX_READERS = 32
+_MAX_DIGITS = 9  # longer texts are names of channels
 
 Inputs = Annotated[
     list[str],
@@ -55,6 +56,8 @@ Diameter = Annotated[
 ]
 Block = Annotated[int | None, typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]
 Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
+RecipeName = Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")]
+ValidationLabels = Annotated[str | None, typer.Option(help="Their annotations.")]
 Tolerance = Annotated[float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)]
 Results = Annotated[Path, typer.Argument(help="Folder of results.", metavar="OUT")]
 Moved = Annotated[
@@ -71,20 +74,27 @@ OtherDevice = Annotated[str | None, typer.Option(help="As recorded, or another."
 def read_options(
     axes: str | None, spacing: str | None, channel: str | None, plane: int | None, dims: int
 ) -> ReadOptions:
-    """Return how files of `dims` dimensions are read, as the options of a command say it."""
+    """Return how a command reads files of `dims` dimensions."""
     from biounet.files import ReadOptions
 
-    number = int(channel) if channel is not None and channel.isdecimal() and len(channel) < _DIGITS else channel
+    number = int(channel) if channel is not None and channel.isdecimal() and len(channel) <= _MAX_DIGITS else channel
     return ReadOptions(axes=axes, spacing=_spacing(spacing, dims), channel=number, dims=dims, plane=plane)
 
 
+def load_recipe(name_or_path: str) -> Recipe:
+    """Return a recipe by name or path."""
+    from biounet.core import find_recipe, read_recipe
+
+    return read_recipe(find_recipe(name_or_path))
+
+
 def validation_paths(images: str | None, labels: str | None) -> tuple[str, str | None] | None:
-    """Return the images and labels of validation; None where none are given.
+    """Return the images and labels for validation; None without any.
 
     Raises
     ------
     SettingsError
-        If there are labels and no images.
+        If there are labels without images.
     """
     if images is None and labels is not None:
         raise SettingsError("--val-labels without --val-images", hint="give both, or a CSV to --val-images")
@@ -95,20 +105,17 @@ def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        numbers = tuple(float(part) for part in text.split(","))
+        first, *others = map(float, text.split(","))
+        return as_spacing([first, *others] if others else first, dims)
     except ValueError:
-        numbers = ()
-    if len(numbers) == 1:
-        numbers *= dims
-    if len(numbers) != dims or not all(0 < number < float("inf") for number in numbers):
-        raise SettingsError(f"--spacing {text}: expected {dims} positive numbers, or one", hint="such as 0.325,0.325")
-    return numbers
+        hint = "such as 0.325,0.325"
+        raise SettingsError(f"--spacing {text}: expected {dims} positive numbers, or one", hint=hint) from None
 
 
 def count_readers(images: Sequence[str], jobs: int | None) -> int:
-    """Return how many images are probably read at a time, before they are looked for."""
-    files = len(images) if all(map(os.path.isfile, images)) else _MOST_READERS
-    return min(jobs or available_cores(), files, _MOST_READERS)
+    """Return the number of processes that read images, before the images are searched."""
+    files = len(images) if all(map(os.path.isfile, images)) else _MAX_READERS
+    return min(jobs or available_cores(), files, _MAX_READERS)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -117,7 +124,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     Raises
     ------
     SettingsError
-        If they are no numbers, or not 1 <= i <= n.
+        Unless 1 <= i <= n.
     """
     if text is None:
         return None

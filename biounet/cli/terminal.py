@@ -1,7 +1,4 @@
-"""What commands show: tables, lines, and the progress of a training, on a terminal or in a log.
-
-The only place that prints: with it, `biounet.cli` would be longer than a file may be.
-"""
+"""Output of commands: lines, tables, JSON and the progress of a training. The only module that prints."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,46 +19,56 @@ if TYPE_CHECKING:
 
 
 def echo(text: str, stream: TextIO | None = None) -> None:
-    """Print one line, whatever names are in it; errors as of `echo_lines`."""
+    """Print one line with control characters escaped; raises as `echo_lines`."""
     echo_lines(printable(text), stream)
 
 
 def echo_lines(text: str, stream: TextIO | None = None) -> None:
-    """Print lines as they are; work does not end because nobody reads on, as in ``| head``.
+    """Print lines unchanged; a closed pipe, as after ``| head``, is no error.
 
     Raises
     ------
     MachineError
-        If the disk that they go to is full.
+        If the disk is full.
     """
     stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left would fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or flushing at exit would fail again
         if not isinstance(error, BrokenPipeError):
             raise MachineError(f"what is shown cannot be written: {error.strerror}") from error
 
 
+def echo_error(text: str) -> None:
+    """Print an error on stderr."""
+    echo(f"ERROR {text}", sys.stderr)
+
+
+def echo_json(record: Mapping[str, Any]) -> None:
+    """Print a JSON object as one line."""
+    echo(json.dumps(record))
+
+
 class Warner:
-    """Says remarks on stderr, even where only errors are wanted, and remembers them."""
+    """Shows warnings on stderr, and remembers them."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
 
-    def __call__(self, remark: str) -> None:
-        """Say a remark."""
-        self._said.add(remark)
-        echo(f"WARNING {remark}", sys.stderr)
+    def __call__(self, warning: str) -> None:
+        """Show a warning."""
+        self._shown.add(warning)
+        echo(f"WARNING {warning}", sys.stderr)
 
-    def unsaid(self, remarks: Sequence[str]) -> list[str]:
-        """Return those remarks that were not said."""
-        return [remark for remark in remarks if remark not in self._said]
+    def not_shown(self, notes: Sequence[str]) -> list[str]:
+        """Return the notes that were not shown as warnings."""
+        return [note for note in notes if note not in self._shown]
 
 
 @contextmanager
 def show_progress(silent: bool) -> Iterator[Any]:
-    """Give a function that shows the progress of a training; a bar on a terminal, a line for each epoch elsewhere."""
+    """Provide a function that shows the progress of a training: a bar on a terminal, else a line for each epoch."""
     if silent:
         yield lambda progress: None
         return
@@ -93,7 +100,7 @@ def _describe(progress: Progress) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return the text of a table whose columns are as wide as their widest cell."""
+    """Return the text of a table with aligned columns."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -101,10 +108,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def preview_text(rows: Sequence[Preview], left_out: Sequence[SkippedFile], as_json: bool) -> str:
-    """Return what is shown of what a batch would do: a table, or JSON with one object per line.
-
-    Files that are left out come after it, one by one.
-    """
+    """Return a preview of a batch, a table or lines of JSON, followed by the files that are left out."""
     from biounet.batch import PREVIEW_HEADER
 
     if as_json:
@@ -115,18 +119,18 @@ def preview_text(rows: Sequence[Preview], left_out: Sequence[SkippedFile], as_js
 
 
 def show_row(row: Row, quiet: bool, json_lines: bool) -> None:
-    """Show what became of an image; errors always."""
+    """Show the result of an image; errors always."""
     if row.status == "failed":
-        echo(f"ERROR {row.image}: {row.message}", sys.stderr)
+        echo_error(f"{row.image}: {row.message}")
     if json_lines:
-        echo(json.dumps(row.as_dict()))
+        echo_json(row.as_dict())
     elif not quiet and row.status != "failed":
         note = f"  ({row.message})" if row.message else ""
         echo(f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}")
 
 
-def show_any_text() -> None:
-    """Let stdout and stderr escape what they cannot show, such as bytes of a file name that are no text."""
+def tolerate_any_text() -> None:
+    """Let stdout and stderr escape what they cannot encode, such as invalid bytes of file names."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
