@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from biounet.api import volume_of_array
+from biounet.api import volume_from_array
 from biounet.core import Annotation, BiounetError, Recipe, find_recipe, read_recipe
 from biounet.network import build_network, load_model, save_model
 from biounet.synthetic import draw_field_settings, make_field
@@ -35,7 +35,7 @@ def make_cases(count: int, recipe: Recipe) -> list[Case]:
     cases = []
     for seed in range(count):
         image, labels = make_field(seed, draw_field_settings(seed))
-        volume = volume_of_array(image, 2)
+        volume = volume_from_array(image, 2)
         cases.append(make_case(volume, Annotation(labels, "instances", volume.grid), recipe))
     return cases
 

@@ -1,4 +1,4 @@
-"""The public door: what the command line does, in the same words, for Python."""
+"""The public functions: the command line is built on them and uses the same words."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ PathLike = str | Path
 
 @dataclass(frozen=True)
 class Result(Segmentation):
-    """What was found in one image, to look at and to keep."""
+    """The segmentation of one image."""
 
     def overlay(self) -> NDArray[np.uint8]:
-        """Return the image with what was found, RGB, shape ``(y, x, 3)``."""
+        """Return the image with the outlines of objects, RGB, shape ``(y, x, 3)``."""
         return draw_segmentation(self)
 
     def show(self) -> None:
-        """Open the overlay in the picture viewer of the desktop."""
+        """Open the overlay in the image viewer of the desktop."""
         from PIL import Image
 
         Image.fromarray(self.overlay()).show()
@@ -59,9 +59,9 @@ class Result(Segmentation):
         Parameters
         ----------
         folder
-            Where to; it is made when it is not there.
+            Created where it does not exist.
         name
-            Begin of the file names; by default the name of the source, of several files that of the first.
+            Stem of the file names; by default that of the (first) source file.
         """
         source, folder = self.volume.source, as_path(folder, "the folder")
         if name is not None and (not isinstance(name, str) or Path(as_path(name, "the name")).name != name):
@@ -73,7 +73,7 @@ class Result(Segmentation):
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A model, ready to segment.
+    """A model that segments images.
 
     Attributes
     ----------
@@ -91,12 +91,12 @@ class Segmenter:
 
     @property
     def card(self) -> Card:
-        """What the model is and what it was made of."""
+        """Description of the model."""
         return self.model.card
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The network, ready on the device."""
+        """The network on the device."""
         return model_predictor(self.model, self.device)
 
     def segment(
@@ -114,27 +114,25 @@ class Segmenter:
         Parameters
         ----------
         image
-            A file, a file for each channel, an array ``(y, x)`` or ``(c, y, x)`` (volumes: with z before y), or what
-            `read_volume` gave.
+            A file, one file for each channel, an array ``([c,] y, x)`` or ``([c,] z, y, x)``, or a `Volume`.
         spacing
-            Pixel size along ``(y, x)`` or ``(z, y, x)``, or one number for all, of an array in `unit`, of a file in µm
-            or for NIfTI in mm, where the file does not say it or is wrong.
+            Pixel size along ``([z,] y, x)``, or one number for all axes: of an array in `unit`, of a file in µm (NIfTI:
+            mm), instead of what the file says.
         unit
-            Of the `spacing` of an array, ``"um"`` or ``"mm"``. By default µm; a model that works in mm needs to be
-            told.
+            Of the `spacing` of an array, ``"um"`` (default) or ``"mm"``; required by models that work in mm.
         axes
-            Axes of the file or array, such as ``"CYX"``, where it does not say them. A `Volume` does.
+            Axes of the file or array, such as ``"CYX"``, where they are ambiguous.
         channel
-            Which channel to use, by number from 0 or by name.
+            The channel to use, by number from 0 or by name.
         options
-            Blocks, diameter, thresholds.
+            Block size, object diameter, thresholds.
 
         Raises
         ------
         InputError
             If the image cannot be used with this model.
         SettingsError
-            If an argument cannot be used with any image, or not with one like this; if the unit is missing.
+            If an argument is invalid or does not fit the image, or the unit is missing.
         """
         dims = self.card.recipe.data.dims
         size = None if spacing is None else as_spacing(spacing, dims)
@@ -143,11 +141,11 @@ class Segmenter:
             in_mm = self.card.unit == "mm" or self.card.recipe.data.min_lesion_mm3 > 0
             if size is not None and unit is None and in_mm:
                 raise SettingsError("spacing without its unit, and this model works in mm", hint="add unit='mm'")
-            volume = _volume_of_pixels(image, read, unit)
+            volume = _volume_from_array(image, read, unit)
         elif unit is not None:
             raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
         else:
-            volume = _again(image, read) if isinstance(image, Volume) else read_volume(image, read)
+            volume = _apply_options(image, read) if isinstance(image, Volume) else read_volume(image, read)
         found = segment(volume, self.predictor, self.card, options, executor=self.executor)
         return Result(**vars(found))
 
@@ -156,27 +154,27 @@ class Segmenter:
         save_model(self.model, as_path(path, "the model"))
 
 
-def _again(volume: Volume, options: ReadOptions) -> Volume:
-    """Return a volume as options say that it is read: with a channel, or a pixel size, of its own."""
+def _apply_options(volume: Volume, options: ReadOptions) -> Volume:
+    """Return a volume with the channel and pixel size of read options."""
     if options.axes is not None:
         raise SettingsError("a Volume has its axes: (c, [z,] y, x)", hint="leave axes out")
     return rearrange_volume(volume, "CZYX" if volume.grid.dims == 3 else "CYX", options)
 
 
-def _volume_of_pixels(array: NDArray[Any], options: ReadOptions, unit: Unit | None) -> Volume:
-    """Return the volume of an array; options mean what they mean for files."""
+def _volume_from_array(array: NDArray[Any], options: ReadOptions, unit: Unit | None) -> Volume:
+    """Return an array as a volume, with read options as for files."""
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise InputError("a masked array, whose masked pixels have no values", hint="fill them first")
     if options.axes is not None:
-        return volume_of_array(arrange_axes(array, options), options.dims, options.spacing, unit)
-    volume = volume_of_array(array, options.dims, options.spacing, unit)
-    return _again(volume, replace(options, spacing=None))
+        return volume_from_array(arrange_axes(array, options), options.dims, options.spacing, unit)
+    volume = volume_from_array(array, options.dims, options.spacing, unit)
+    return _apply_options(volume, replace(options, spacing=None))
 
 
-def volume_of_array(
+def volume_from_array(
     array: NDArray[Any], dims: int, spacing: tuple[float, ...] | None = None, unit: Unit | None = None
 ) -> Volume:
-    """Make a volume of an array.
+    """Return an array as a volume.
 
     Parameters
     ----------
@@ -185,16 +183,16 @@ def volume_of_array(
     dims
         Number of spatial axes, 2 or 3.
     spacing
-        Distance between voxel centres along each of them; None where it is unknown.
+        Distance between voxel centres along each of them; None if unknown.
     unit
-        Of `spacing`, ``"um"``, which is the default, or ``"mm"``.
+        Of `spacing`, ``"um"`` (default) or ``"mm"``.
 
     Raises
     ------
     InputError
-        If the array is no image of so many axes.
+        If the array is not an image of real numbers with so many axes.
     SettingsError
-        If the unit is none, or the unit of nothing.
+        If the unit is unknown, or given without a spacing.
     """
     if unit is not None and (not isinstance(unit, str) or unit not in get_args(Unit) or spacing is None):
         cause = "a unit without a spacing" if unit in get_args(Unit) else f"unit {unit!r}: 'um' or 'mm'"
@@ -206,8 +204,7 @@ def volume_of_array(
     if not np.isfinite(array).all():
         raise InputError(f"{int((~np.isfinite(array)).sum())} pixels are NaN or infinite")
     full = array if array.ndim == dims + 1 else array[None]
-    known = unit or "um" if spacing is not None else None
-    return Volume(full, Grid(full.shape[1:], spacing, known))
+    return Volume(full, Grid(full.shape[1:], spacing, None if spacing is None else unit or "um"))
 
 
 def load(name: PathLike, device: str = "auto") -> Segmenter:
@@ -227,14 +224,15 @@ def load(name: PathLike, device: str = "auto") -> Segmenter:
     ModelError
         If the file cannot be used.
     """
-    known = builtin_models()
-    path = known.get(str(name)) or as_path(name, "the model")
+    builtin = builtin_models()
+    path = builtin.get(str(name)) or as_path(name, "the model")
     if not path.is_file() and path.suffix != ".safetensors" and len(path.parts) == 1:
-        raise ModelError(f"no model is called '{name}'", hint=f"built in: {', '.join(known) or 'none'}; or give a path")
+        hint = f"built in: {', '.join(builtin) or 'none'}; or give a path"
+        raise ModelError(f"no model is called '{name}'", hint=hint)
     return Segmenter(load_model(path), device)
 
 
-def train(  # noqa: PLR0913 - what a user may say about a training, each by name
+def train(  # noqa: PLR0913 - keyword arguments, as the options of the command
     recipe: PathLike | Recipe,
     images: PathLike,
     labels: PathLike | None = None,
@@ -253,30 +251,30 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     recipe
         A recipe, its path, or the name of a built-in one.
     images, labels
-        Two folders with the same file stems; or a folder with sibling files, or a CSV, in `images` alone.
+        Two folders with the same file stems; or a folder with sibling files, or a CSV, as `images` only.
     minutes, epochs
-        Budget, instead of the recipe's. Minutes are wall time, with reading, validation and tuning inside.
+        Budget instead of the recipe's. Minutes are wall time including reading, validation and tuning.
     start
-        Model to continue from: a path or a built-in name. It comes back, with a note on its card, if training does not
-        make it better.
+        Model to continue from, a path or a built-in name. It is returned, with a note on its card, if training does not
+        improve it.
     validation
-        Images and labels that thresholds are tuned on, as `images` and `labels`. None holds out a share of the training
-        images.
+        Images and labels for tuning thresholds, like `images` and `labels`. By default a share of the training images
+        is held out.
     options
-        Axes, pixel size, channel and plane of the images, where their files do not say them or there is a choice.
+        Axes, pixel size, channel and plane of the images, where their files do not define them.
     run
         Device, checkpoint, progress.
 
     Raises
     ------
     InputError
-        Naming the image or annotation that cannot be used.
+        If an image or annotation cannot be used.
     SettingsError
         If the recipe cannot be used.
     """
     began = time.perf_counter()
-    from biounet.training import TrainOptions  # MONAI is slow to import
-    from biounet.training import train as learn
+    from biounet.training import TrainOptions, hash_training_files  # MONAI is slow to import
+    from biounet.training import train as train_model
 
     run = replace(run or TrainOptions(), began=(run and run.began) or began)
     images, labels = as_path(images, "images"), None if labels is None else as_path(labels, "labels")
@@ -285,33 +283,26 @@ def train(  # noqa: PLR0913 - what a user may say about a training, each by name
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(find_recipe(recipe))
     if minutes is not None or epochs is not None:
         recipe = recipe.replace("train", minutes=minutes, epochs=epochs)
-    begin = load(start, run.device).model if start is not None else None
-    if begin is not None:
-        recipe = inherit_settings(recipe, begin)
-    flight = Preflight((images, labels), recipe, options, validation, strict=True)
-    cases, held = _cases_of(flight)
-    model = learn(cases, held, flight.recipe, run, begin)
-    return Segmenter(_with_fingerprint(model, begin, flight), run.device)
+    initial = load(start, run.device).model if start is not None else None
+    if initial is not None:
+        recipe = inherit_settings(recipe, initial)
+    data = Preflight((images, labels), recipe, options, validation, strict=True)
+    cases, held_out = _load_cases(data)
+    model = train_model(cases, held_out, data.recipe, run, initial)
+    if initial is None or model.network is not initial.network:
+        fingerprint = hash_training_files([*data.pairs, *data.held])
+        model = replace(model, card=model.card.model_copy(update={"fingerprint": fingerprint}))
+    return Segmenter(model, run.device)
 
 
-def _with_fingerprint(model: Model, begin: Model | None, flight: Preflight) -> Model:
-    """Note what a model was trained on; a start that was kept learned from other files."""
-    from biounet.training import hash_training_files
-
-    if begin is not None and model.network is begin.network:
-        return model
-    made_of = hash_training_files([*flight.pairs, *flight.held])
-    return replace(model, card=model.card.model_copy(update={"fingerprint": made_of}))
-
-
-def _cases_of(flight: Preflight) -> tuple[list[Case], list[Case]]:
-    """Return what is learned from, and what thresholds are tuned on; an image drawn for both is learned from."""
+def _load_cases(data: Preflight) -> tuple[list[Case], list[Case]]:
+    """Return training and validation cases; an image in both sets is trained on only."""
     from biounet.training import case_of
 
     cases: list[Case] = []
-    held: list[Case] = []
-    for found in flight.read():
+    held_out: list[Case] = []
+    for found in data.read():
         if found.annotation is not None and found.placed is not None and not (found.held and found.same_as):
-            case = case_of(found.volume, found.annotation, found.placed, flight.recipe)
-            (held if found.held else cases).append(case)
-    return cases, held
+            case = case_of(found.volume, found.annotation, found.placed, data.recipe)
+            (held_out if found.held else cases).append(case)
+    return cases, held_out

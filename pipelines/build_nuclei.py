@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biounet.api import Segmenter, volume_of_array
+from biounet.api import Segmenter, volume_from_array
 from biounet.core import Annotation, Recipe, read_recipe
 from biounet.files import find_pairs
 from biounet.network import load_model, save_model
@@ -49,7 +49,7 @@ def synthetic_cases(count: int, recipe: Recipe) -> Iterator[Case]:
     """Make fields of all sizes, densities and brightnesses; one in five with inverted contrast."""
     for seed in range(count):
         image, labels = make_field(seed, draw_field_settings(seed, transmitted=0.2))
-        volume = volume_of_array(image, 2)
+        volume = volume_from_array(image, 2)
         yield make_case(volume, Annotation(labels, "instances", volume.grid), recipe)
 
 

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 import torch
 
-from biounet.api import volume_of_array
+from biounet.api import volume_from_array
 from biounet.batch import segment_batch
 from biounet.core import UNLABELLED, Annotation, Grid
 from biounet.core.recipe import parse_recipe
@@ -29,7 +29,7 @@ def _sparse_case(hidden: str):
     image, truth = discs((96, 96), 12, 1)
     labels = np.full_like(truth, UNLABELLED)
     labels[20:70, 30:80] = truth[20:70, 30:80]
-    case = make_case(volume_of_array(image, 2), Annotation(labels, "instances", Grid(labels.shape)), TINY)
+    case = make_case(volume_from_array(image, 2), Annotation(labels, "instances", Grid(labels.shape)), TINY)
     target = case.target.clone()
     there = torch.from_numpy(labels == UNLABELLED)
     if hidden == "noise":

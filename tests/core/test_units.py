@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biounet.api import Segmenter, volume_of_array
+from biounet.api import Segmenter, volume_from_array
 from biounet.core import DataSettings, Grid, InputError, SettingsError
 from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions, read_volume
@@ -75,7 +75,7 @@ def test_an_array_has_the_unit_that_it_is_given():
     with pytest.raises(SettingsError, match="without its unit"):
         model.segment(IMAGE, spacing=(2, 1, 1))
     with pytest.raises(SettingsError, match="only that of an array"):
-        model.segment(volume_of_array(IMAGE, 3), unit="mm")
+        model.segment(volume_from_array(IMAGE, 3), unit="mm")
 
 
 def test_a_model_that_counts_by_mm3_needs_to_know_the_unit():
@@ -86,12 +86,12 @@ def test_a_model_that_counts_by_mm3_needs_to_know_the_unit():
 
 
 def test_a_unit_belongs_to_a_spacing():
-    assert volume_of_array(IMAGE, 3, (2.0, 1.0, 1.0)).grid.unit == "um"
-    assert volume_of_array(IMAGE, 3, (2.0, 1.0, 1.0), unit="mm").grid.unit == "mm"
+    assert volume_from_array(IMAGE, 3, (2.0, 1.0, 1.0)).grid.unit == "um"
+    assert volume_from_array(IMAGE, 3, (2.0, 1.0, 1.0), unit="mm").grid.unit == "mm"
     with pytest.raises(SettingsError, match="without a spacing"):
-        volume_of_array(IMAGE, 3, unit="mm")
+        volume_from_array(IMAGE, 3, unit="mm")
     with pytest.raises(SettingsError, match="'um' or 'mm'"):
-        volume_of_array(IMAGE, 3, (2.0, 1.0, 1.0), unit="cm")
+        volume_from_array(IMAGE, 3, (2.0, 1.0, 1.0), unit="cm")
 
 
 @pytest.mark.parametrize(("size", "unit"), [(0.5, "um"), (None, "mm")])

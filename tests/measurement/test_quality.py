@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from biounet.api import volume_of_array
+from biounet.api import volume_from_array
 from biounet.core import Grid, NormaliseSettings, Volume
 from biounet.measurement import TrainingData, quality_warnings
 from biounet.preprocessing import distinct_textures, image_statistics, scale_intensities, training_ranges
@@ -19,7 +19,7 @@ def field(seed=0, radius=(6, 9)):
 
 
 def looks(image):
-    return image_statistics(volume_of_array(image, image.ndim - 1), scale_intensities(image, NormaliseSettings()))
+    return image_statistics(volume_from_array(image, image.ndim - 1), scale_intensities(image, NormaliseSettings()))
 
 
 def known_of(many, **named):

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from biounet.api import volume_of_array
+from biounet.api import volume_from_array
 from biounet.batch import segment_batch
 from biounet.core import UNLABELLED, Annotation
 from biounet.core.recipe import parse_recipe
@@ -83,7 +83,7 @@ def test_what_was_never_acquired_is_not_labelled():
     labels = np.zeros((300, 300), np.int32)
     image = np.zeros((300, 300), np.uint16)
     image[:200, :200], labels[:200, :200] = FIELD, TRUTH
-    volume = volume_of_array(image, 2)
+    volume = volume_from_array(image, 2)
     case = make_case(volume, Annotation(labels, "instances", volume.grid), parse_recipe({}))
     assert np.array_equal(case.labels[:200, :200], TRUTH)
     assert (case.labels[200:] == UNLABELLED).all()

@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biounet.api import Segmenter, load, volume_of_array
+from biounet.api import Segmenter, load, volume_from_array
 from biounet.core import InputError, MachineError, ModelError, NormaliseSettings
 from biounet.preprocessing.intensities import percentiles
 from biounet.preprocessing.normalisation import normalise
@@ -151,5 +151,5 @@ def test_statistics_are_of_the_whole_image_and_each_channel():
 
 
 def test_an_array_becomes_a_volume_without_invented_calibration():
-    assert volume_of_array(np.zeros((4, 5)), 2).grid.spacing is None
-    assert volume_of_array(np.zeros((2, 4, 5)), 2, (1.0, 2.0)).grid.unit == "um"
+    assert volume_from_array(np.zeros((4, 5)), 2).grid.spacing is None
+    assert volume_from_array(np.zeros((2, 4, 5)), 2, (1.0, 2.0)).grid.unit == "um"

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from biounet.api import volume_of_array
+from biounet.api import volume_from_array
 from biounet.core import PROBABILITY_MAX, Annotation, Grid, Recipe
 from biounet.core.recipe import parse_recipe
 from biounet.network import Model
@@ -36,4 +36,4 @@ def case_and_maps(truth, found):
     for place in found:
         foreground[3 * (place // 6) : 3 * (place // 6) + 2, 4 * (place % 6) : 4 * (place % 6) + 2] = PROBABILITY_MAX
     maps = np.stack([foreground, 0 * foreground, foreground])
-    return make_case(volume_of_array(labels, 2), Annotation(labels, "instances", Grid(labels.shape)), RECIPE), maps
+    return make_case(volume_from_array(labels, 2), Annotation(labels, "instances", Grid(labels.shape)), RECIPE), maps

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from biounet.api import volume_of_array
+from biounet.api import volume_from_array
 from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, Stopped, TrainingError
 from biounet.core.recipe import parse_recipe
 from biounet.files import Pair, find_pairs
@@ -180,7 +180,7 @@ def _sparse(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _case_of(image: np.ndarray, labels: np.ndarray):
-    return make_case(volume_of_array(image, 2), Annotation(labels, "instances", Grid(labels.shape)), tiny_recipe())
+    return make_case(volume_from_array(image, 2), Annotation(labels, "instances", Grid(labels.shape)), tiny_recipe())
 
 
 def test_patches_are_drawn_where_there_are_labels():

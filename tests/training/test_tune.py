@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from biounet.api import volume_of_array
+from biounet.api import volume_from_array
 from biounet.core import PROBABILITY_MAX, Annotation, Grid, LabelSettings, mask_partial_objects
 from biounet.labelling import label_objects
 from biounet.training import make_case
@@ -34,7 +34,7 @@ def test_a_smallest_size_in_um_is_that_of_the_working_grid(pixel, counted):
     # Squares of 2 x 2 pixels: of 4 µm², or of 1 µm².
     case, maps = case_and_maps(range(2), range(2))
     recipe = RECIPE.replace("label", min_size=3.0, min_size_unit="um").replace("data", pixel_size_um=pixel)
-    volume = volume_of_array(case.labels, 2, (pixel, pixel))
+    volume = volume_from_array(case.labels, 2, (pixel, pixel))
     case = make_case(volume, Annotation(case.labels, "instances", Grid(case.labels.shape)), recipe)
     assert case.voxel_um == pixel**2
     found = evaluate_instances([case], [maps], recipe.label)
