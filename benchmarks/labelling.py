@@ -28,7 +28,7 @@ from biounet.api import load
 from biounet.core import PROBABILITY_MAX, LabelSettings, find_runs
 from biounet.files import read_volume
 from biounet.labelling import ascent, label_objects, surfaces
-from biounet.labelling.label import _frame, _steps
+from biounet.labelling.label import _neighbour_offsets, _padded_frame
 from biounet.preprocessing.normalisation import normalise
 from biounet.segmentation import predict_image
 from biounet.tiling import block_lattice
@@ -109,14 +109,14 @@ def ascent_alone(maps):
     """Find basins only, which is what stands in for the flooding."""
     foreground, _, distance = maps
     block = block_lattice(foreground.shape, max(foreground.shape))[0]
-    inside, frame = _frame(block)
+    inside, frame = _padded_frame(block)
     surface = surfaces.mask_surface(
         distance.reshape(inside), foreground.reshape(inside), np.uint16(PROBABILITY_MAX // 2), frame[2], frame[0]
     )
     parent = np.zeros(surface.size, np.int32)
     runs = find_runs(surface, frame[1])
-    ascent.climb(surface.ravel(), runs, _steps(*frame[:2]), frame[0][2], parent)
-    ascent.follow(parent, runs, np.zeros(0, np.int32))
+    ascent.point_uphill(surface.ravel(), runs, _neighbour_offsets(*frame[:2]), frame[0][2], parent)
+    ascent.resolve_roots(parent, runs, np.zeros(0, np.int32))
 
 
 def climb(maps, settings):

@@ -72,7 +72,7 @@ SKIPPED = (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # no shrinking
 MEMORY = 8 * 2**30
-SPARE = 10  # times the processor time that all tests take without a mutant
+SPARE = 3  # times the processor time that all tests take without a mutant
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:

@@ -12,10 +12,10 @@ from biounet.core.jit import compiled
 
 @compiled
 def find_runs(volume, margin):
-    """Return begin and end (r, 2) of each run of voxels other than 0 along x, leaving out `margin` (z, y, x) voxels.
+    """Return begin and end (r, 2) of each run of voxels other than 0 along x; `margin` (z, y, x) voxels are left out.
 
-    Where a run begins or ends is marked by vector instructions and then looked for 8 voxels at a time, since most
-    voxels are neither: 5 times as fast as looking at each voxel.
+    Begins and ends are marked with vector instructions and searched 8 voxels at a time, since most voxels are neither:
+    5 times as fast as testing each voxel.
     """
     depth, height, width = volume.shape
     mz, my, mx = margin

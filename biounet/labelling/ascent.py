@@ -1,9 +1,8 @@
 """Steepest ascent on a surface, compiled: the inner loops of `biounet.labelling`.
 
-The working arrays are flat and padded: slice by slice and row by row, the core of a block and a ring of one voxel
-around it, 0 where there is no foreground. A neighbour is a fixed step in the flat array, so that images and volumes
-share every loop. ``parent`` holds, for each foreground voxel, 1 + the voxel it points to, and once its path is known,
--1 - the number of its basin.
+The working arrays are flat and padded: the core of a block and a ring of one voxel around it in scan order, 0 where
+there is no foreground. A neighbour is a fixed offset in the flat array, so that images and volumes share every loop.
+``parent`` holds 1 + the voxel that each foreground voxel points to; once its path is resolved, -1 - its basin.
 """
 
 # Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.labelling` passes.
@@ -18,11 +17,11 @@ from biounet.labelling import saddles, surfaces
 
 
 @compiled
-def climb(surface, runs, steps, width, parent):
+def point_uphill(surface, runs, steps, width, parent):
     """Let each voxel of `runs` point to its highest neighbour, itself included; of equal ones to the first.
 
     A whole row is compared with three neighbours at a time, which compiles to vector instructions. A voxel whose
-    highest neighbour came earlier points to where that one points, so that `follow` finds short paths.
+    highest neighbour comes before it points to the target of that one, which keeps paths short for `resolve_roots`.
     """
     best = np.empty(width, np.uint16)
     step_of = np.empty(width, np.uint16)
@@ -53,7 +52,7 @@ def climb(surface, runs, steps, width, parent):
 
 
 @compiled
-def find_ring(surface, margin):
+def find_ring_voxels(surface, margin):
     """Return the foreground voxels of the ring."""
     depth, height, width = surface.shape
     flat = surface.ravel()
@@ -70,11 +69,11 @@ def find_ring(surface, margin):
 
 
 @compiled
-def follow(parent, runs, ring):
-    """Follow every path to its end, number the ends, and write -1 - number at each voxel; return the ends.
+def resolve_roots(parent, runs, ring):
+    """Follow every path to its root, number the roots, and write -1 - number at each voxel; return the roots.
 
-    From the last voxel to the first: after `climb`, most voxels point to one that is already done. Voxels of the ring
-    that no path reaches are numbered too, for the edges that cross the faces of the block.
+    From the last voxel to the first: after `point_uphill`, most voxels point to one that is already resolved. Voxels of
+    the ring that no path reaches are numbered too, for the edges across the faces of the block.
     """
     roots = np.empty(1024 + len(ring), np.int32)
     n = 0
@@ -91,11 +90,11 @@ def follow(parent, runs, ring):
                 roots[n] = end
                 n += 1
                 parent[end] = -n
-            mark, place = parent[end], voxel
-            while parent[place] > 0:
-                following = parent[place] - 1
-                parent[place] = mark
-                place = following
+            mark, current = parent[end], voxel
+            while parent[current] > 0:
+                target = parent[current] - 1
+                parent[current] = mark
+                current = target
     for voxel in ring:
         if parent[voxel] > 0:
             roots[n] = voxel
@@ -105,7 +104,7 @@ def follow(parent, runs, ring):
 
 
 @compiled
-def measure(certainty, foreground, frame, runs, parent, basins):
+def measure_basins(certainty, foreground, frame, runs, parent, basins):
     """Return the basin of each voxel of `runs`, and (3, n): voxels, sum of certainty, first voxel of each basin."""
     padded, _, origin, _, _ = frame
     _, height, width = padded
@@ -118,7 +117,7 @@ def measure(certainty, foreground, frame, runs, parent, basins):
         shift = row * width + origin[2]
         voxel = np.int64(runs[r, 0])
         while voxel < runs[r, 1]:
-            # A stretch of one basin is summed up before the table is touched.
+            # A stretch of one basin is summed up before the table is accessed.
             mark, begin, total = parent[voxel], voxel, np.int64(0)
             while voxel < runs[r, 1] and parent[voxel] == mark:
                 total += certainty[inside[voxel - shift]]
@@ -134,10 +133,10 @@ def measure(certainty, foreground, frame, runs, parent, basins):
 
 
 @compiled
-def find_gates(frame, runs, parent):
-    """Return (g, 2): each foreground voxel of the core that lies beside another core, and its basin."""
+def find_face_voxels(frame, runs, parent):
+    """Return (f, 2): each foreground voxel of the core next to another core, and its basin."""
     padded, margin, _, start, image = frame
-    # Places in the padded array where the core meets another one; -1 where the image ends instead.
+    # Coordinates in the padded array at which the core borders on another one; -1 where the image ends instead.
     first = np.full(3, -1)
     last = np.full(3, -1)
     for axis in range(3):
@@ -145,25 +144,25 @@ def find_gates(frame, runs, parent):
             first[axis] = margin[axis]
         if start[axis] + padded[axis] - 2 * margin[axis] < image[axis]:
             last[axis] = padded[axis] - margin[axis] - 1
-    gates = np.empty((1024, 2), np.int64)
+    faces = np.empty((1024, 2), np.int64)
     n = 0
     for begin, end in runs:
         row, x = divmod(begin, padded[2])
         z, y = divmod(row, padded[1])
         whole = z in (first[0], last[0]) or y in (first[1], last[1])
-        while n + end - begin > len(gates):
-            gates = np.concatenate((gates, np.empty_like(gates)))
+        while n + end - begin > len(faces):
+            faces = np.concatenate((faces, np.empty_like(faces)))
         for voxel in range(begin, end):
             if whole or x in (first[2], last[2]):
-                gates[n, 0], gates[n, 1] = voxel, -1 - parent[voxel]
+                faces[n, 0], faces[n, 1] = voxel, -1 - parent[voxel]
                 n += 1
             x += 1
-    return gates[:n].copy()
+    return faces[:n].copy()
 
 
 @compiled
-def place(voxels, padded, margin, start, image):
-    """Rename voxels in place: from the padded array to scan order of an image whose voxel `start` begins the core."""
+def to_image_index(voxels, padded, margin, start, image):
+    """Change flat indices, in place, from the padded array to an image in which the core begins at `start`."""
     for n in range(len(voxels)):
         row, x = divmod(np.int64(voxels[n]), padded[2])
         z, y = divmod(row, padded[1])
@@ -173,41 +172,41 @@ def place(voxels, padded, margin, start, image):
 
 @compiled
 def find_basins(foreground, height, threshold, certainty, steps, frame):
-    """Find the basins of one block: everything above, in order.
+    """Find the basins of one block.
 
     Parameters
     ----------
     foreground, height
-        Probability of the foreground and the surface (z, y, x), of the core and the part of its ring that lies in the
-        image.
+        Foreground probability and surface (z, y, x) of the core and the part of its ring inside the image.
     threshold, certainty
-        Probability from which a voxel is foreground, and what each probability counts: an entry for each.
+        Probability from which a voxel is foreground, and the certainty of each probability.
     steps
-        From a voxel to each neighbour, itself included, in scan order.
+        Offsets from a voxel to each neighbour, itself included, in scan order.
     frame
-        Shape of the padded array, its margin, where maps and core begin in it and in the image, shape of the image.
+        Shape of the padded array, its margin, begin of the maps in it, begin of the core in the image, and shape of the
+        image.
 
     Returns
     -------
     Runs, basin of each of their voxels, roots, whether those lie in the ring, their heights, (3, n) sums, (e, 5) edges,
-    (g, 2) gates: see `biounet.labelling.BlockObjects`.
+    (f, 2) face voxels: see `biounet.labelling.BlockObjects`.
     """
     padded, margin, origin, start, image = frame
     surface = surfaces.mask_surface(height, foreground, threshold, origin, padded)
     flat, parent = surface.ravel(), np.zeros(surface.size, np.int32)
-    runs, ring = find_runs(surface, margin), find_ring(surface, margin)
+    runs, ring = find_runs(surface, margin), find_ring_voxels(surface, margin)
     parent[ring] = ring + 1
-    climb(flat, runs, steps, padded[2], parent)
-    ends = follow(parent, runs, ring)
-    labels, sums = measure(certainty, foreground, frame, runs, parent, len(ends))
-    edges = saddles.find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(ends))
-    gates = find_gates(frame, runs, parent)
-    leaves, summits, roots = np.zeros(len(ends), np.bool_), flat[ends].astype(np.int64), ends.astype(np.int64)
-    leaves[-1 - parent[ring]] = True
-    place(roots, padded, margin, start, image)
-    place(sums[2], padded, margin, start, image)
-    place(gates[:, 0], padded, margin, start, image)
+    point_uphill(flat, runs, steps, padded[2], parent)
+    roots = resolve_roots(parent, runs, ring).astype(np.int64)
+    basins, sums = measure_basins(certainty, foreground, frame, runs, parent, len(roots))
+    edges = saddles.find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(roots))
+    faces = find_face_voxels(frame, runs, parent)
+    heights, exits_block = flat[roots].astype(np.int64), np.zeros(len(roots), np.bool_)
+    exits_block[-1 - parent[ring]] = True
+    to_image_index(roots, padded, margin, start, image)
+    to_image_index(sums[2], padded, margin, start, image)
+    to_image_index(faces[:, 0], padded, margin, start, image)
     lengths = runs[:, 1] - runs[:, 0]
-    place(runs[:, 0], padded, margin, (0, 0, 0), (0, padded[1] - 2, padded[2] - 2))
+    to_image_index(runs[:, 0], padded, margin, (0, 0, 0), (0, padded[1] - 2, padded[2] - 2))
     runs[:, 1] = runs[:, 0] + lengths
-    return runs, labels, roots, leaves, summits, sums, edges, gates
+    return runs, basins, roots, exits_block, heights, sums, edges, faces

@@ -1,14 +1,14 @@
-"""Probabilities of a block to the objects of a block, such that the result does not depend on the blocks.
+"""Probabilities of a block become its basins, such that the result does not depend on the blocks.
 
-Every foreground voxel points to its highest neighbour (8 in an image, 26 in a volume) on the predicted surface, and the
-pointers are followed to a summit. A voxel's pointer depends on its neighbours alone, so a block needs no more than a
-ring around its core, however large the cells: a path that leaves the core ends at a voxel of the ring, an *exit*,
-and `stitch` finds in the neighbouring block where it goes on. Voxels that share a summit are a *basin*; where
-two basins touch, the height of their border, the *saddle*, tells `stitch` whether they are one cell.
+Each foreground voxel points to its highest neighbour (of 8 in an image, 26 in a volume) on the predicted surface, and
+pointers are followed to a peak. A pointer depends on the neighbours alone, so a block needs only a ring of one voxel
+around its core, however large the cells: a path that leaves the core ends at a voxel of the ring, and `stitch` looks up
+in the neighbouring block where it continues. Voxels that share a peak are a *basin*; the height of the border between
+two basins, the *saddle*, decides in `stitch` whether they are one object.
 
 All maps are uint16, 0..65535 for 0..1, and all arithmetic is on integers, so that sums and comparisons are exact in
-any order. Ties go to the lower voxel in scan order. Heights are compared as they are: a step along z counts as much as
-one along x, since a steepest slope in µm would not change which voxels are summits.
+any order. Ties go to the lower voxel in scan order. Slopes are not divided by the voxel spacing: that would not change
+which voxels are peaks.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from biounet.tiling import Block, Region
 Map = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int64]
 
-SURE = 8
-"""Log-odds of the foreground that count as certain, a probability of 0.9997.
+CERTAIN_LOG_ODDS = 8
+"""Log-odds of the foreground from which a voxel is certain, a probability of 0.9997.
 
-The mean of the log-odds tells objects that match the truth from others better than the mean probability, which is above
-0.95 for most of both: benchmarks/confidence.py. Chosen on training images, where 7 to 11 do equally well.
+The mean of the log-odds separates objects that match the truth from others better than the mean probability, which is
+above 0.95 for most of both: benchmarks/confidence.py. Chosen on training images, where 7 to 11 do equally well.
 """
 
 SHAPE_RADIUS = 24
-"""Voxels at which the surface made of the foreground's shape is cut off, so that it stays local."""
+"""Voxels at which the distance transform of the foreground is cut off, so that it stays local."""
 
 
 @dataclass(frozen=True)
 class BlockObjects:
-    """The basins of one block. Voxels are named by their place in the whole image, in scan order.
+    """The basins of one block. Voxels are given by their flat index in the whole image.
 
     Attributes
     ----------
     block
-        Where the basins lie.
+        The block.
     runs
-        (r, 2) int64: begin and end, in the core in scan order, of each run of foreground voxels along x.
-    labels
+        (r, 2) int64: begin and end of each run of foreground voxels along x, as flat indices in the core.
+    basins
         (v,) int32: basin 0..n-1 of each foreground voxel, run after run.
     root
         (n,) int64: the voxel at which the paths of each basin end.
-    leaves
-        (n,) bool: whether that voxel lies in the ring, so that the path goes on in another block.
+    exits_block
+        (n,) bool: whether the root lies in the ring, so that the path continues in another block.
     height
         (n,) int64: the surface at the root.
     count, certainty
@@ -63,31 +63,30 @@ class BlockObjects:
     first
         (n,) int64: the first voxel of each basin in the core; undefined where `count` is 0.
     edges
-        (e, 2) int64: pairs of basins that touch. Each touching pair of voxels is counted in the block whose core
-        holds the one that comes first in scan order.
-    passes
-        (e, 3) int64: of the passes of each pair, which are the minima of two touching voxels, the highest, their sum,
-        and how many there are.
-    gates
-        (g, 2) int64: voxels of the core beside another core, and the basin of each.
+        (e, 2) int64: pairs of basins that touch. Each pair of touching voxels is counted in the block whose core holds
+        the first of them in scan order.
+    border_minima
+        (e, 3) int64: the minima of the pairs of touching voxels along each border: the highest, their sum and number.
+    face_voxels
+        (f, 2) int64: voxels of the core next to another core, and the basin of each.
     """
 
     block: Block
     runs: Ints
-    labels: npt.NDArray[np.int32]
+    basins: npt.NDArray[np.int32]
     root: Ints
-    leaves: npt.NDArray[np.bool_]
+    exits_block: npt.NDArray[np.bool_]
     height: Ints
     count: Ints
     certainty: Ints
     first: Ints
     edges: Ints
-    passes: Ints
-    gates: Ints
+    border_minima: Ints
+    face_voxels: Ints
 
 
-def reach(has_distance: bool) -> int:
-    """Return how many voxels around its core a block must bring, as far as the image goes."""
+def required_halo(has_distance: bool) -> int:
+    """Return the number of voxels around the core that `label_block` needs, inside the image."""
     ring, smoothing = 1, 1
     return ring + smoothing + (0 if has_distance else SHAPE_RADIUS)
 
@@ -100,20 +99,19 @@ def label_block(
     Parameters
     ----------
     foreground, contour, distance
-        Maps ``([z,] y, x)`` of the core and `reach` voxels around it, ``block.grown(reach(...))``. Without a contour
-        nothing is lowered. Without a distance the shape of the foreground takes its place: the distance to the
-        background, cut off at `SHAPE_RADIUS` voxels.
+        Maps ``([z,] y, x)`` of the core and its halo, ``block.grown(required_halo(...))``. Without a distance, the
+        distance to the background takes its place, cut off at `SHAPE_RADIUS` voxels.
     settings
         `foreground` and `contour` are used here, the rest by `stitch`.
     block
-        Where the core lies.
+        The block.
 
     Raises
     ------
     ValueError
-        If a map has another shape than the block and its surroundings.
+        If a map does not have the shape of the core and its halo.
     """
-    margin = reach(has_distance=distance is not None)
+    margin = required_halo(has_distance=distance is not None)
     wide, ring = block.grown(margin), block.grown(1)
     for values in (foreground, contour, distance):
         _check_shape(values, wide)
@@ -124,14 +122,14 @@ def label_block(
     surface = np.ascontiguousarray(distance).reshape(volume)
     weight = round(settings.contour * 256)
     if contour is not None and weight > 0:
-        surface = surfaces.lower(surface, np.ascontiguousarray(contour).reshape(volume), np.int32(weight))
+        surface = surfaces.subtract_contour(surface, np.ascontiguousarray(contour).reshape(volume), np.int32(weight))
     surface = surfaces.smooth(surface)
     keep = tuple(slice(r.start - w.start, r.stop - w.start) for r, w in zip(ring, wide, strict=True))
     return label_surface(foreground[keep], surface.reshape(distance.shape)[keep], threshold, block=block)
 
 
 def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block) -> BlockObjects:
-    """Find the basins of one block on a given surface.
+    """Find the basins of one block on a surface.
 
     Parameters
     ----------
@@ -140,39 +138,39 @@ def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block
     threshold
         Value of `foreground`, above 0, from which a voxel belongs to a basin.
     block
-        Where the core lies.
+        The block.
 
     Raises
     ------
     ValueError
-        If a map has another shape than the block and its ring.
+        If a map does not have the shape of the core and its ring, or the block is too large.
     """
     for values in (foreground, surface):
         _check_shape(values, block.grown(1))
-    inside, frame = _frame(block)
+    shape, frame = _padded_frame(block)
     if math.prod(frame[0]) > np.iinfo(np.int32).max:
-        raise ValueError(f"a block of {inside} voxels is too large for 32-bit places; use a lattice of smaller ones")
-    runs, labels, root, leaves, height, sums, edges, gates = ascent.find_basins(
-        np.ascontiguousarray(foreground).reshape(inside),
-        np.ascontiguousarray(surface).reshape(inside),
+        raise ValueError(f"a block of {shape} voxels is too large for 32-bit indices; use a lattice of smaller ones")
+    runs, basins, root, exits_block, height, sums, edges, face_voxels = ascent.find_basins(
+        np.ascontiguousarray(foreground).reshape(shape),
+        np.ascontiguousarray(surface).reshape(shape),
         np.uint16(threshold),
         _certainties(),
-        _steps(*frame[:2]),
+        _neighbour_offsets(*frame[:2]),
         frame,
     )
     return BlockObjects(
         block=block,
         runs=runs,
-        labels=labels,
+        basins=basins,
         root=root,
-        leaves=leaves,
+        exits_block=exits_block,
         height=height,
         count=sums[0],
         certainty=sums[1],
         first=sums[2],
         edges=edges[:, :2],
-        passes=edges[:, 2:],
-        gates=gates,
+        border_minima=edges[:, 2:],
+        face_voxels=face_voxels,
     )
 
 
@@ -184,7 +182,7 @@ def label_components(mask: npt.NDArray[np.bool_], *, block: Block) -> BlockObjec
     mask
         Of the core and 1 voxel around it, ``block.grown(1)``. Voxels that touch at a corner are connected.
     block
-        Where the core lies.
+        The block.
     """
     return label_surface(
         mask.astype(np.uint16) * np.uint16(PROBABILITY_MAX),
@@ -200,19 +198,18 @@ def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = Non
     Parameters
     ----------
     probabilities
-        ``(k, [z,] y, x)``. Without thresholds: channel 0 is the background and the most probable class wins, the
+        ``(k, [z,] y, x)``. Without thresholds, channel 0 is the background and the most probable class is chosen, the
         lower one of a tie.
     thresholds
-        One for each channel, which then is a region: a voxel gets the number 1..k of the last region that it belongs
-        to. Regions that contain each other are therefore listed from the outermost to the innermost.
+        One for each channel, which then is a region, listed from the outermost to the innermost: a voxel gets the
+        number 1..k of the last region that it belongs to.
 
     Returns
     -------
     ``([z,] y, x)`` with 0 for background.
     """
     if thresholds is None:
-        winner: npt.NDArray[np.uint8] = np.argmax(probabilities, axis=0).astype(np.uint8)
-        return winner
+        return np.asarray(np.argmax(probabilities, axis=0), np.uint8)
     classes = np.zeros(probabilities.shape[1:], np.uint8)
     for number, (region, threshold) in enumerate(zip(probabilities, thresholds, strict=True), start=1):
         classes[region >= _threshold(threshold)] = number
@@ -226,12 +223,11 @@ def _threshold(probability: float) -> int:
 
 @cache
 def _certainties() -> Map:
-    """Return for each value of a foreground map how certain it is: 0 up to a probability of 0.5, ONE from `SURE` on."""
+    """Return the certainty of each value of a foreground map, 0..65535; 0 up to a probability of 0.5."""
     probability = np.arange(PROBABILITY_MAX + 1) / PROBABILITY_MAX
     with np.errstate(divide="ignore"):
         odds = np.log(probability) - np.log(1 - probability)
-    certainties: Map = np.rint(np.clip(odds / SURE, 0, 1) * PROBABILITY_MAX).astype(np.uint16)
-    return certainties
+    return np.asarray(np.rint(np.clip(odds / CERTAIN_LOG_ODDS, 0, 1) * PROBABILITY_MAX), np.uint16)
 
 
 def _check_shape(values: npt.NDArray[Any] | None, region: Region) -> None:
@@ -241,41 +237,40 @@ def _check_shape(values: npt.NDArray[Any] | None, region: Region) -> None:
 
 
 def _shape_distance(mask: npt.NDArray[np.bool_]) -> Map:
-    """Return the distance to the background, cut off at `SHAPE_RADIUS`: the same in every block, to the bit."""
+    """Return the distance to the background, cut off at `SHAPE_RADIUS`, the same in every block."""
     from scipy import ndimage
 
     if mask.all():
         return np.full(mask.shape, PROBABILITY_MAX, np.uint16)
     distance = np.minimum(ndimage.distance_transform_edt(mask), SHAPE_RADIUS)
-    surface: Map = np.rint(distance * (PROBABILITY_MAX / SHAPE_RADIUS)).astype(np.uint16)
-    return surface
+    return np.asarray(np.rint(distance * (PROBABILITY_MAX / SHAPE_RADIUS)), np.uint16)
 
 
-Place = tuple[int, int, int]
+_Index = tuple[int, int, int]  # or a shape, (z, y, x)
 
 
-def _frame(block: Block) -> tuple[Place, tuple[Place, Place, Place, Place, Place]]:
-    """Return the shape of the maps, and where the core lies in the padded array and in the image: all (z, y, x).
+def _padded_frame(block: Block) -> tuple[_Index, tuple[_Index, _Index, _Index, _Index, _Index]]:
+    """Return the shape of the maps, and the `frame` of `ascent.find_basins`.
 
     An image is a volume of one slice that has no ring above and below.
     """
-    flat = len(block.shape) == 2
+    is_image = len(block.shape) == 2
 
-    def volume(values: Iterable[int], of_image: int) -> Place:
-        z, y, x = (of_image, *values) if flat else tuple(values)
+    def index(values: Iterable[int], of_image: int) -> _Index:
+        z, y, x = (of_image, *values) if is_image else tuple(values)
         return z, y, x
 
     ring = block.grown(1)
-    inside = volume((part.stop - part.start for part in ring), 1)
-    padded = volume((part.stop - part.start + 2 for part in block.core), 1)
-    margin = volume((1 for _ in block.core), 0)
-    origin = volume((1 - part.start + around.start for part, around in zip(block.core, ring, strict=True)), 0)
-    start = volume((part.start for part in block.core), 0)
-    return inside, (padded, margin, origin, start, volume(block.shape, 1))
+    shape = index((part.stop - part.start for part in ring), 1)
+    padded = index((part.stop - part.start + 2 for part in block.core), 1)
+    margin = index((1 for _ in block.core), 0)
+    origin = index((1 - part.start + around.start for part, around in zip(block.core, ring, strict=True)), 0)
+    start = index((part.start for part in block.core), 0)
+    return shape, (padded, margin, origin, start, index(block.shape, 1))
 
 
-def _steps(padded: Place, margin: Place) -> npt.NDArray[np.int32]:
-    """Return the steps in the flat padded array to all neighbours and to the voxel itself, in scan order."""
+def _neighbour_offsets(padded: _Index, margin: _Index) -> npt.NDArray[np.int32]:
+    """Return the offsets in the flat padded array to all neighbours and to the voxel itself, in scan order."""
     _, height, width = padded
     slices = range(-margin[0], margin[0] + 1)
     return np.array(

@@ -1,4 +1,4 @@
-"""Which basins touch, and how high: inner loops of `biounet.labelling`, on the arrays of `biounet.labelling`."""
+"""Borders between basins and their heights, compiled: inner loops of `biounet.labelling`, on its flat arrays."""
 
 # Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.labelling` passes.
 # mypy: disable-error-code="no-untyped-def"
@@ -12,14 +12,15 @@ from biounet.core import compiled
 
 @compiled
 def find_edges(surface, runs, steps, width, parent, basins):
-    """Return (e, 5): pairs of basins that touch, lower number first, and the passes along their border.
+    """Return (e, 5): pairs of basins that touch, lower number first, and the minima along their border.
 
-    A pass is the lower of two touching voxels. Of all of a pair: the highest, their sum, and how many there are.
+    A border minimum is the height of the lower of two touching voxels. Of each pair: the highest one, their sum and
+    their number.
 
-    `steps` leads to the neighbours that come later in scan order. Voxels met one after the other mostly part the same
-    two basins: such a pair is put into a table only when another one comes, and listed only when the table has to make
-    room, so that few pairs are listed twice. Most voxels have neighbours of their own basin only, which vector
-    instructions tell for a whole row at a time.
+    `steps` are the offsets to the neighbours that come later in scan order. Consecutive voxels mostly separate the same
+    two basins: a pair is put into a hash table only when another one follows, and listed only when the table has to
+    make room, so that few pairs are listed twice. Most voxels have neighbours of the same basin only, which vector
+    instructions detect for a whole row at a time.
     """
     slots = 1024
     while slots < 4 * basins:
@@ -27,7 +28,7 @@ def find_edges(surface, runs, steps, width, parent, basins):
     table = np.full((slots, 5), -1, np.int64)
     edges = np.empty((1024, 5), np.int64)
     n, low, high = 0, -1, -1
-    highest, total, passes = np.int64(-1), np.int64(0), np.int64(0)
+    highest, total, count = np.int64(-1), np.int64(0), np.int64(0)
     differs, row, first = np.empty(width, np.uint8), -1, 0
     for r in range(len(runs)):
         begin, end = runs[r]
@@ -35,7 +36,7 @@ def find_edges(surface, runs, steps, width, parent, basins):
             row, first, last = begin // width, begin, r
             while last + 1 < len(runs) and runs[last + 1, 0] // width == row:
                 last += 1
-            mark_changes(parent, first, runs[last, 1] - first, steps, differs)
+            mark_borders(parent, first, runs[last, 1] - first, steps, differs)
         for voxel in range(begin, end):
             if not differs[voxel - first]:
                 continue
@@ -47,21 +48,21 @@ def find_edges(surface, runs, steps, width, parent, basins):
                 a, b = -1 - max(here, there), -1 - min(here, there)
                 height = np.int64(min(surface[voxel], surface[voxel + step]))
                 if a == low and b == high:
-                    highest, total, passes = max(highest, height), total + height, passes + 1
+                    highest, total, count = max(highest, height), total + height, count + 1
                     continue
                 if n == len(edges):
                     edges = np.concatenate((edges, np.empty_like(edges)))
-                n += put_edge(table, edges, n, (low, high, highest, total, passes))
-                low, high, highest, total, passes = a, b, height, height, np.int64(1)
+                n += store_edge(table, edges, n, (low, high, highest, total, count))
+                low, high, highest, total, count = a, b, height, height, np.int64(1)
     if n == len(edges):
         edges = np.concatenate((edges, np.empty_like(edges)))
-    n += put_edge(table, edges, n, (low, high, highest, total, passes))
+    n += store_edge(table, edges, n, (low, high, highest, total, count))
     return np.concatenate((edges[:n], table[table[:, 0] >= 0]))
 
 
 @compiled
-def mark_changes(parent, first, length, steps, differs):
-    """Mark in `differs` each of `length` voxels from `first` on that has another number than a neighbour."""
+def mark_borders(parent, first, length, steps, differs):
+    """Mark in `differs` each of `length` voxels from `first` on whose basin differs from that of a neighbour."""
     here = parent[first : first + length]
     differs[:length] = 0
     for step in steps:
@@ -71,17 +72,17 @@ def mark_changes(parent, first, length, steps, differs):
 
 
 @compiled
-def put_edge(table, edges, n, edge):
-    """Put a pair into `table`; return 1 if that moved another one to ``edges[n]``, else 0."""
-    low, high, highest, total, passes = edge
+def store_edge(table, edges, n, edge):
+    """Add a pair to `table`; return 1 if it displaced another one, which goes to ``edges[n]``, else 0."""
+    low, high, highest, total, count = edge
     row = table[(low * 31 + high) & (len(table) - 1)]
     if row[0] == low and row[1] == high:
         row[2] = max(row[2], highest)
         row[3] += total
-        row[4] += passes
+        row[4] += count
         return 0
     moved = row[0] >= 0
     if moved:
         edges[n] = row
-    row[0], row[1], row[2], row[3], row[4] = low, high, highest, total, passes
+    row[0], row[1], row[2], row[3], row[4] = low, high, highest, total, count
     return 1 if moved else 0

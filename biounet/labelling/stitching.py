@@ -1,7 +1,7 @@
-"""Objects of blocks to objects of the image.
+"""The basins of all blocks become the objects of the image.
 
-The basins of all blocks make one graph: basins that touch, and the saddle between them. The graph is the same however
-the image was cut, and everything here depends on the graph alone, so that the result is the same as well.
+Basins that touch, and the saddles between them, form a graph. It is the same however the image was cut, and the objects
+depend on the graph alone.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from biounet.core import LENGTH_TOLERANCE, PROBABILITY_MAX, LabelSettings, SettingsError, compiled
 from biounet.labelling.holes import fill_holes
-from biounet.labelling.label import BlockObjects, Ints, Map, label_block, reach
+from biounet.labelling.label import BlockObjects, Ints, Map, label_block, required_halo
+from biounet.labelling.union_find import find_root, flatten
 from biounet.tiling import block_lattice
 
-_EDGE = {2: 1024, 3: 96}
-"""Edge of a block by the number of axes: about a million voxels."""
+_BLOCK_EDGE = {2: 1024, 3: 96}  # by number of axes: about a million voxels
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,21 @@ class Objects:
     count
         (N,) int64: voxels of each object.
     confidence
-        (N,) float64: mean certainty over the voxels that were found as foreground, 0..1. The certainty of a voxel is
-        the log-odds of its foreground, where `biounet.labelling.SURE` and more count as 1.
-    summit
+        (N,) float64: mean certainty of the voxels that are foreground, 0..1: the log-odds of the foreground, of which
+        `CERTAIN_LOG_ODDS` and more count as 1.
+    peak
         (N,) float64: highest point of the surface in each object, 0..1.
     """
 
     labels: npt.NDArray[np.int32]
     count: Ints
     confidence: npt.NDArray[np.float64]
-    summit: npt.NDArray[np.float64]
+    peak: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """Basins of the whole image in scan order of their summits: the table of `_tally`, and edges by falling saddle."""
+    """Basins of the image in scan order of their peaks, the table of `_sum_groups`, and edges by falling saddle."""
 
     table: Ints
     edges: Ints
@@ -62,18 +62,18 @@ def label_objects(
     *,
     voxel_um: float | None = None,
 ) -> Objects:
-    """Label one image that lies in memory; see `label_block` and `stitch`.
+    """Label one image in memory; see `label_block` and `stitch`.
 
-    Works in blocks, since a block whose working arrays stay in the processor's cache takes half the time.
+    Works in blocks: their working arrays stay in the processor's cache, which takes half the time.
     """
     shape = foreground.shape
-    margin = reach(has_distance=distance is not None)
+    halo = required_halo(has_distance=distance is not None)
     parts = []
-    for block in block_lattice(shape, _EDGE[len(shape)]):
-        region = block.grown(margin)
-        lowered = None if contour is None else contour[region]
-        climbed = None if distance is None else distance[region]
-        parts.append(label_block(foreground[region], lowered, climbed, settings, block=block))
+    for block in block_lattice(shape, _BLOCK_EDGE[len(shape)]):
+        region = block.grown(halo)
+        contour_part = None if contour is None else contour[region]
+        distance_part = None if distance is None else distance[region]
+        parts.append(label_block(foreground[region], contour_part, distance_part, settings, block=block))
     return stitch(parts, shape, settings, voxel_um=voxel_um)
 
 
@@ -82,9 +82,9 @@ def stitch(
 ) -> Objects:
     """Join the basins of all blocks into the objects of the image.
 
-    Edges are taken from the highest saddle down. Two parts are one object when a saddle between them is at least
-    ``settings.join`` of the lower of their summits, or when that summit is lower than ``settings.min_peak``. Objects
-    that stay lower than ``settings.min_peak``, or smaller than ``settings.min_size``, are dropped; holes are filled.
+    Edges are processed from the highest saddle down. Two parts become one object if the saddle is at least
+    ``settings.join`` times the lower of their peaks, or if that peak is lower than ``settings.min_peak``. Objects lower
+    than ``settings.min_peak`` or smaller than ``settings.min_size`` are then dropped, and holes filled.
 
     Parameters
     ----------
@@ -95,34 +95,34 @@ def stitch(
     settings
         See `LabelSettings`.
     voxel_um
-        Area (µm²) or volume (µm³) of a voxel, where the image is calibrated.
+        Area (µm²) or volume (µm³) of a voxel; None where the image is not calibrated.
 
     Raises
     ------
     SettingsError
-        If the smallest object is given in µm and the image is not calibrated.
+        If ``settings.min_size`` is in µm and the image is not calibrated.
     ValueError
         If the maps of two blocks differ where they overlap.
     """
-    smallest = _smallest(settings, voxel_um)
-    lowest = math.ceil(settings.min_peak * PROBABILITY_MAX)
-    graph, basin_of_local = _graph(blocks)
-    part = join(graph.table[0], graph.edges, graph.saddle, settings.join, lowest)
-    label, table = _number(_tally(part, graph.table, part.size), lowest, smallest)
-    height, found, certainty, _ = table
+    min_voxels = _min_voxels(settings, voxel_um)
+    min_peak = math.ceil(settings.min_peak * PROBABILITY_MAX)
+    graph, basins_of_blocks = _build_graph(blocks)
+    part = merge_basins(graph.table[0], graph.edges, graph.saddle, settings.join, min_peak)
+    label, table = _select_objects(_sum_groups(part, graph.table, part.size), min_peak, min_voxels)
+    peak, foreground, certainty, _ = table
     labels = np.zeros(shape, np.int32)
-    for block, basins in zip(blocks, basin_of_local, strict=True):
+    for block, basins in zip(blocks, basins_of_blocks, strict=True):
         core = labels[block.block.core]
-        _paint(core[None] if core.ndim == 2 else core, block.runs, block.labels, label[part[basins]])
-    count = found.copy()
+        _write_labels(core[None] if core.ndim == 2 else core, block.runs, block.basins, label[part[basins]])
+    count = foreground.copy()
     if settings.fill_holes:
-        owner, filled = fill_holes(labels)
-        np.add.at(count, owner - 1, filled)
-    return Objects(labels, count, certainty / (PROBABILITY_MAX * found), height / PROBABILITY_MAX)
+        objects, filled = fill_holes(labels)
+        np.add.at(count, objects - 1, filled)
+    return Objects(labels, count, certainty / (PROBABILITY_MAX * foreground), peak / PROBABILITY_MAX)
 
 
-def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
-    """Return the smallest number of voxels that is an object."""
+def _min_voxels(settings: LabelSettings, voxel_um: float | None) -> int:
+    """Return the number of voxels of the smallest object."""
     if settings.min_size_unit == "px":
         return math.ceil(settings.min_size)
     if voxel_um is None:
@@ -133,132 +133,120 @@ def _smallest(settings: LabelSettings, voxel_um: float | None) -> int:
     return math.ceil(settings.min_size / voxel_um * (1 - LENGTH_TOLERANCE))
 
 
-def _graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:
-    """Make the graph of the image, and for each block the basin of the image that each of its own belongs to."""
+def _build_graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:
+    """Return the graph of the image, and for each block the basin of the image of each of its basins."""
     offsets = np.cumsum([0, *(block.root.size for block in blocks)])
-    summit = _summits(blocks, offsets)
-    root = _chain(block.root for block in blocks)
-    own = np.flatnonzero(summit == np.arange(summit.size))
-    own = own[np.argsort(root[own])]
-    basin = np.empty(summit.size, np.int64)
-    basin[own] = np.arange(own.size)
-    basin = basin[summit]
-    columns = (_chain(getattr(b, name) for b in blocks) for name in ("height", "count", "certainty", "first"))
-    table = _tally(basin, np.stack(tuple(columns)), own.size)
-    return _Graph(table, *_edges(blocks, offsets, basin)), np.split(basin, offsets[1:-1]) if blocks else []
+    peak = _follow_exits(blocks, offsets)
+    root = _concatenate(block.root for block in blocks)
+    with_peak = np.flatnonzero(peak == np.arange(peak.size))
+    with_peak = with_peak[np.argsort(root[with_peak])]
+    basin = np.empty(peak.size, np.int64)
+    basin[with_peak] = np.arange(with_peak.size)
+    basin = basin[peak]
+    columns = [_concatenate(getattr(b, name) for b in blocks) for name in ("height", "count", "certainty", "first")]
+    table = _sum_groups(basin, np.stack(columns), with_peak.size)
+    return _Graph(table, *_merge_edges(blocks, offsets, basin)), np.split(basin, offsets[1:-1]) if blocks else []
 
 
-def _summits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
-    """Follow the paths that leave their blocks; return for each basin of a block the one that holds its summit."""
-    summit = np.arange(offsets[-1])
-    leaves = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(block.leaves for block in blocks)]))
-    if not leaves.size:
-        return summit
-    gates = np.concatenate(
-        [block.gates + np.array((0, offset)) for block, offset in zip(blocks, offsets[:-1], strict=True)]
-    )
-    gates = gates[np.argsort(gates[:, 0])]
-    exits = _chain(block.root for block in blocks)[leaves]
-    entry = np.searchsorted(gates[:, 0], exits)
-    if (entry == len(gates)).any() or not np.array_equal(gates[entry, 0], exits):
+def _follow_exits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
+    """Return for each basin of a block the one in which its paths end, which may be a basin of another block.
+
+    Basins of all blocks are numbered in one sequence; those of block ``b`` begin at ``offsets[b]``.
+    """
+    target = np.arange(offsets[-1])
+    exits = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(block.exits_block for block in blocks)]))
+    if not exits.size:
+        return target
+    shifts = zip(blocks, offsets[:-1], strict=True)
+    faces = np.concatenate([block.face_voxels + np.array((0, offset)) for block, offset in shifts])
+    faces = faces[np.argsort(faces[:, 0])]
+    exit_voxels = _concatenate(block.root for block in blocks)[exits]
+    entry = np.searchsorted(faces[:, 0], exit_voxels)
+    if (entry == len(faces)).any() or not np.array_equal(faces[entry, 0], exit_voxels):
         raise ValueError("blocks that overlap hold different maps: one lacks a foreground voxel of the other")
-    summit[leaves] = gates[entry, 1]
-    # Each pass doubles the length of path that is followed; a path visits each basin of a block at most once.
-    for _ in range(summit.size.bit_length() + 1):
-        further = summit[summit]
-        if np.array_equal(further, summit):
+    target[exits] = faces[entry, 1]
+    # Pointer jumping doubles the length of the path in each pass; a path visits each basin of a block at most once.
+    for _ in range(target.size.bit_length() + 1):
+        previous, target = target, target[target]
+        if np.array_equal(previous, target):
             break
-        summit = further
-    if not np.isin(summit, leaves).any():
-        return summit
-    raise ValueError("blocks that overlap hold different maps: a path from summit to summit is closed")
+    if np.isin(target, exits).any():
+        raise ValueError("blocks that overlap hold different maps: a path from summit to summit is closed")
+    return target
 
 
-def _edges(blocks: Sequence[BlockObjects], offsets: Ints, basin: Ints) -> tuple[Ints, Ints]:
-    """Name the edges of all blocks by the basins of the image; return each once, by falling saddle, then by pair.
+def _merge_edges(blocks: Sequence[BlockObjects], offsets: Ints, basin: Ints) -> tuple[Ints, Ints]:
+    """Return each edge between basins of the image once, and its saddle; by falling saddle, then by pair.
 
-    The saddle is half way between the highest pass of a border and the mean of all of them: where two cells touch, one
-    voxel at which the network did not see their border would make one cell of them (benchmarks/RESULTS.md).
+    The saddle is the mean of the highest minimum of a border and the average one: with the highest alone, two cells
+    become one if the network misses their border at a single voxel (benchmarks/RESULTS.md).
     """
     ends = [block.edges + offset for block, offset in zip(blocks, offsets[:-1], strict=True)]
     pairs = np.sort(basin[np.concatenate([np.zeros((0, 2), np.int64), *ends])], axis=1)
-    passes = np.concatenate([np.zeros((0, 3), np.int64), *(block.passes for block in blocks)])
+    minima = np.concatenate([np.zeros((0, 3), np.int64), *(block.border_minima for block in blocks)])
     order = np.argsort(pairs[:, 0] << 32 | pairs[:, 1])
     order = order[pairs[order, 0] != pairs[order, 1]]
-    pairs, passes = pairs[order], passes[order]
+    pairs, minima = pairs[order], minima[order]
     first = np.flatnonzero(np.diff(pairs, axis=0, prepend=-1).any(axis=1))
     if not first.size:
-        return pairs, passes[:, 0]
-    highest = np.maximum.reduceat(passes[:, 0], first)
-    total, number = np.add.reduceat(passes[:, 1:], first).T
-    saddle = (highest * number + total) // (2 * number)
-    fallen = np.argsort((PROBABILITY_MAX - saddle).astype(np.uint16), kind="stable")
-    return pairs[first][fallen], saddle[fallen]
+        return pairs, minima[:, 0]
+    highest = np.maximum.reduceat(minima[:, 0], first)
+    total, count = np.add.reduceat(minima[:, 1:], first).T
+    saddle = (highest * count + total) // (2 * count)
+    order = np.argsort((PROBABILITY_MAX - saddle).astype(np.uint16), kind="stable")
+    return pairs[first][order], saddle[order]
 
 
-def _chain(arrays: Iterable[Ints]) -> Ints:
+def _concatenate(arrays: Iterable[Ints]) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *arrays])
 
 
-@compiled
-def _tally(group, rows, groups):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Add up the columns of `rows`, (4, n): highest height, sum of count and of certainty, first voxel of a group."""
+def _sum_groups(group: Ints, rows: Ints, groups: int) -> Ints:
+    """Combine the columns of `rows`, (4, n): highest height, sum of count and of certainty, first voxel of a group."""
+    has_voxels = rows[1] > 0  # not in basins of the ring, whose first voxel is undefined
+    group, (height, count, certainty, first) = group[has_voxels], rows[:, has_voxels]
     table = np.zeros((4, groups), np.int64)
     table[3] = np.iinfo(np.int64).max
-    for n in range(len(group)):
-        height, count, certainty, first = rows[:, n]
-        # A basin of the ring has no voxels here, and no first one.
-        if count > 0:
-            table[0, group[n]] = max(table[0, group[n]], height)
-            table[1, group[n]] += count
-            table[2, group[n]] += certainty
-            table[3, group[n]] = min(table[3, group[n]], first)
+    np.maximum.at(table[0], group, height)
+    np.add.at(table[1], group, count)
+    np.add.at(table[2], group, certainty)
+    np.minimum.at(table[3], group, first)
     return table
 
 
-def _number(table: Ints, lowest: int, smallest: int) -> tuple[npt.NDArray[np.int32], Ints]:
+def _select_objects(table: Ints, min_peak: int, min_voxels: int) -> tuple[npt.NDArray[np.int32], Ints]:
     """Return the label of each part, 0 for dropped ones, and the table of the parts that have one."""
-    kept = np.flatnonzero((table[1] >= max(smallest, 1)) & (table[0] >= lowest))
-    kept = kept[np.argsort(table[3, kept])]
+    selected = np.flatnonzero((table[1] >= max(min_voxels, 1)) & (table[0] >= min_peak))
+    selected = selected[np.argsort(table[3, selected])]
     label = np.zeros(table.shape[1], np.int32)
-    label[kept] = np.arange(1, kept.size + 1)
-    return label, table[:, kept]
+    label[selected] = np.arange(1, selected.size + 1)
+    return label, table[:, selected]
 
 
 @compiled
-def join(height, edges, saddle, share, lowest):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Join basins into parts along edges of falling saddle.
+def merge_basins(height, edges, saddle, share, min_peak):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Merge basins into parts along edges of falling saddle.
 
-    This is the merge tree of the surface, cut where both sides of a saddle stand out: where the saddle is lower than
-    `share` of the lower summit, and that summit is at least `lowest`. What falls short once keeps falling short, since
-    saddles fall and summits of parts rise, so that every edge is looked at once.
+    This is the merge tree of the surface, cut where the saddle is lower than `share` times the lower peak and that peak
+    is at least `min_peak`. Saddles fall and peaks of parts rise, so that each edge needs to be visited only once: one
+    that is cut stays cut.
 
     Returns
     -------
-    (n,) the part of each basin, named by the basin in it that has the highest summit.
+    (n,) the part of each basin: the index of its basin with the highest peak.
     """
     part = np.arange(len(height))
     for e in range(len(saddle)):
-        a, b = edges[e]
-        while part[a] != a:
-            part[a] = part[part[a]]
-            a = part[a]
-        while part[b] != b:
-            part[b] = part[part[b]]
-            b = part[b]
+        a, b = find_root(part, edges[e, 0]), find_root(part, edges[e, 1])
         high, low = (a, b) if (height[a], -a) >= (height[b], -b) else (b, a)
-        if saddle[e] >= share * height[low] or height[low] < lowest:
+        if saddle[e] >= share * height[low] or height[low] < min_peak:
             part[low] = high
-    for basin in range(len(height)):
-        end = basin
-        while part[end] != end:
-            end = part[end]
-        part[basin] = end
+    flatten(part)
     return part
 
 
 @compiled
-def _paint(core, runs, basins, label):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _write_labels(core, runs, basins, label):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write ``label[basin]`` for each voxel of `runs` into `core` (z, y, x)."""
     _, height, width = core.shape
     n = 0

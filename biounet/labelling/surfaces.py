@@ -1,4 +1,4 @@
-"""The surface that voxels climb, compiled: integers in, integers out, the same in every block."""
+"""The surface for steepest ascent, compiled, in integers: the same in every block."""
 # Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.labelling` passes.
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001, ANN201
@@ -11,7 +11,7 @@ from biounet.core import compiled
 
 
 @compiled
-def lower(distance, contour, weight):
+def subtract_contour(distance, contour, weight):
     """Return distance - weight/256 * contour (z, y, x), not below 0."""
     out = np.empty_like(distance)
     for z in range(distance.shape[0]):
@@ -25,17 +25,17 @@ def lower(distance, contour, weight):
 
 @compiled
 def smooth(surface):
-    """Return the surface (z, y, x) after one 1-2-1 filter along each axis; beyond the edge it goes on as at the edge.
+    """Return the surface (z, y, x) after a 1-2-1 filter along each axis, the edge repeated.
 
-    The filter takes away the summits of single voxels, which are most of the summits of a predicted surface; fewer
-    basins make everything after this faster.
+    The filter removes peaks of single voxels, which are most of the peaks of a predicted surface; with fewer basins all
+    later steps are faster.
     """
     depth, height, width = surface.shape
     out = np.empty_like(surface)
     total = np.empty(width + 2, np.int32)
     shift = np.int32(4 if depth == 1 else 6)
     for z in range(depth):
-        # An image has one slice, which is not filtered along z.
+        # The only slice of an image is not filtered along z.
         shares = (1, 0, 0) if depth == 1 else (2, 1, 1)
         slices = (z, max(z - 1, 0), min(z + 1, depth - 1))
         for y in range(height):

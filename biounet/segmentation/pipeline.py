@@ -30,7 +30,7 @@ from biounet.core import (
     is_number,
     region_label,
 )
-from biounet.labelling import BlockObjects, Objects, label_block, label_classes, label_objects, reach, stitch
+from biounet.labelling import BlockObjects, Objects, label_block, label_classes, label_objects, required_halo, stitch
 from biounet.measurement import (
     Columns,
     TrainingData,
@@ -290,7 +290,7 @@ def _segment_objects(scaled: ScaledImage, grid: Grid, job: _Job) -> Objects:
         planes = list(resample_planes(job.predict(scaled.image), grid.shape))
         maps = np.stack(planes, 1).reshape(-1, *grid.shape)
         return label_objects(*_label_inputs(maps, scaled.acquired, job), job.label, voxel_um=voxel_um)
-    margin = reach(has_distance=job.data.kind == "instances")
+    margin = required_halo(has_distance=job.data.kind == "instances")
     padded = pad_to_stride(scaled.image, job.predictor.network.stride)
 
     def label(block: Block) -> BlockObjects:

@@ -13,7 +13,7 @@ from biounet.core import UNLABELLED, DataSettings, Grid, LabelSettings
 from biounet.core.recipe import parse_recipe
 from biounet.evaluation import evaluate_folders, score_classes
 from biounet.files import ReadOptions, read_volume
-from biounet.labelling.stitching import _smallest
+from biounet.labelling.stitching import _min_voxels
 from biounet.measurement import measure_lesions, min_lesion_voxels
 from biounet.training.planning import plan
 from biounet.training.targets.boundary_weight import border_weight
@@ -88,11 +88,11 @@ def shaken(lengths, noise):
 
 @settings(deadline=None)
 @given(st.tuples(SPACINGS, SPACINGS, SPACINGS), NOISE, st.integers(1, 60))
-def test_the_smallest_lesion_and_the_smallest_object_do_not_depend_on_it(spacing, noise, voxels):
+def test_the_min_voxels_lesion_and_the_min_voxels_object_do_not_depend_on_it(spacing, noise, voxels):
     size = voxels * math.prod(spacing)
     for steps in (spacing, shaken(spacing, noise)):
         assert min_lesion_voxels(size, Grid((9, 9, 9), steps, "mm")) == voxels
-        assert _smallest(LabelSettings(min_size=size, min_size_unit="um"), math.prod(steps)) == voxels
+        assert _min_voxels(LabelSettings(min_size=size, min_size_unit="um"), math.prod(steps)) == voxels
 
 
 @settings(deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
-from biounet.labelling import label_block, label_classes, reach, stitch
+from biounet.labelling import label_block, label_classes, required_halo, stitch
 from biounet.labelling.label import label_components, label_surface
 from biounet.tiling import block_lattice
 
@@ -24,7 +24,7 @@ def dense(objects):
     basins = np.full(int(np.prod(shape)), -1)
     n = 0
     for begin, end in objects.runs:
-        basins[begin:end] = objects.labels[n : n + end - begin]
+        basins[begin:end] = objects.basins[n : n + end - begin]
         n += end - begin
     return basins.reshape(shape)
 
@@ -45,7 +45,7 @@ def test_two_hills_and_the_saddle_between_them():
     assert found.count[[left, right]].tolist() == [3, 4]
     assert found.first[[left, right]].tolist() == [1, 4]
     assert found.edges.tolist() == [[0, 1]]
-    assert found.passes.tolist() == [[2, 2, 1]]
+    assert found.border_minima.tolist() == [[2, 2, 1]]
 
 
 def test_a_path_that_leaves_the_core_ends_at_the_ring():
@@ -54,11 +54,11 @@ def test_a_path_that_leaves_the_core_ends_at_the_ring():
     left, right = block_lattice((1, 6), (1, 3))
     found = label_surface(full[left.grown(1)], height[left.grown(1)], PROBABILITY_MAX, block=left)
     assert found.root.tolist() == [3]
-    assert found.leaves.tolist() == [True]
-    assert found.gates.tolist() == [[2, 0]]
+    assert found.exits_block.tolist() == [True]
+    assert found.face_voxels.tolist() == [[2, 0]]
     found = label_surface(full[right.grown(1)], height[right.grown(1)], PROBABILITY_MAX, block=right)
-    assert found.root[~found.leaves].tolist() == [5]
-    assert found.gates[:, 0].tolist() == [3]
+    assert found.root[~found.exits_block].tolist() == [5]
+    assert found.face_voxels[:, 0].tolist() == [3]
 
 
 def test_the_surface_is_the_distance_less_the_contour_smoothed():
@@ -81,7 +81,7 @@ def test_every_voxel_climbs_without_a_step_down(height):
     )
     basins = dense(found)
     assert np.array_equal(basins >= 0, height > 0)
-    assert not found.leaves.any()
+    assert not found.exits_block.any()
     for basin, root in enumerate(found.root):
         assert basins.flat[root] == basin
         assert height.flat[root] == height[basins == basin].max()
@@ -105,7 +105,7 @@ def test_passes_are_the_minima_of_touching_voxels(height):
                 if pair[0] >= 0 and pair[0] != pair[1]:
                     expected[pair].append(int(min(height[place], height[other])))
     counted = defaultdict(lambda: [0, 0, 0])
-    for pair, (highest, total, number) in zip(found.edges.tolist(), found.passes.tolist(), strict=True):
+    for pair, (highest, total, number) in zip(found.edges.tolist(), found.border_minima.tolist(), strict=True):
         before = counted[tuple(pair)]
         counted[tuple(pair)] = [max(before[0], highest), before[1] + total, before[2] + number]
     assert counted == {pair: [max(passes), sum(passes), len(passes)] for pair, passes in expected.items()}
@@ -159,7 +159,7 @@ def test_inner_regions_replace_outer_ones():
 def test_shape_surface_does_not_depend_on_the_blocks(mask, size):
     foreground = mask.astype(np.uint16) * np.uint16(PROBABILITY_MAX)
     once = stitch([label_block(foreground, None, None, SETTINGS, block=whole(mask.shape))], mask.shape, SETTINGS)
-    ring = reach(has_distance=False)
+    ring = required_halo(has_distance=False)
     cut = [
         label_block(foreground[block.grown(ring)], None, None, SETTINGS, block=block)
         for block in block_lattice(mask.shape, size)

@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from biounet.core import PROBABILITY_MAX, LabelSettings, SettingsError
-from biounet.labelling import label_block, label_objects, reach, stitch
+from biounet.labelling import label_block, label_objects, required_halo, stitch
 from biounet.labelling.holes import fill_holes
 from biounet.labelling.label import label_surface
 from biounet.tiling import block_lattice
@@ -28,7 +28,7 @@ def random_maps(draw):
 def in_blocks(maps, rule, size, order=None):
     shape = maps[0].shape
     parts = [
-        label_block(*(values[block.grown(reach(has_distance=True))] for values in maps), rule, block=block)
+        label_block(*(values[block.grown(required_halo(has_distance=True))] for values in maps), rule, block=block)
         for block in block_lattice(shape, size)
     ]
     return stitch(parts if order is None else [parts[i] for i in order(len(parts))], shape, rule)
@@ -46,7 +46,7 @@ def test_tiling_is_invisible(maps, size, join, contour, fill):
     rule = LabelSettings(min_size=3, join=join, contour=contour, fill_holes=fill)
     once = label_objects(*maps, rule)
     cut = in_blocks(maps, rule, tuple(size[: maps[0].ndim]), order=lambda n: np.random.default_rng(n).permutation(n))
-    for name in ("labels", "count", "confidence", "summit"):
+    for name in ("labels", "count", "confidence", "peak"):
         assert np.array_equal(getattr(once, name), getattr(cut, name)), name
 
 
