@@ -28,7 +28,7 @@ def is_matched(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Return for each object 1..N whether some true object shares at least half of their union."""
     overlaps = match_objects(truth, found)
     matched = np.zeros(int(found.max()) + 1, bool)
-    matched[overlaps.predicted_ids[overlaps.predicted_of[overlaps.iou >= 0.5]]] = True
+    matched[overlaps.predicted_ids[overlaps.predicted_index[overlaps.iou >= 0.5]]] = True
     return matched[1:]
 
 

@@ -1,21 +1,22 @@
-"""Figures that say how well predicted labels agree with annotations, on labelled voxels only."""
+"""Comparison of a folder of results with a folder of annotations."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import UNLABELLED, DataSettings, Grid, InputError, ResultKind, as_number, as_path
-from biounet.evaluation.matching import THRESHOLDS, Tally, tally
+from biounet.evaluation.class_scores import ClassEvaluation, add_voxels, pool_regions, region_row
+from biounet.evaluation.matching import Tally, tally
+from biounet.evaluation.object_scores import Evaluation, pool_tallies
+from biounet.evaluation.records import EvaluationRecord, Row
 from biounet.evaluation.region_scores import Regions, RegionScore, score_regions
-from biounet.evaluation.scores import ClassEvaluation, Evaluation, LesionFigures, Row, SurfaceFigures, mean, ratio
 from biounet.files import (
     ReadOptions,
     check_alignment,
@@ -29,69 +30,9 @@ from biounet.files import (
 )
 
 T = TypeVar("T")
+Record = TypeVar("Record", bound=EvaluationRecord)
 
-_NO_MATCH, _AGREES = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
-
-__all__ = ["ClassEvaluation", "Evaluation", "evaluate_folders", "score_classes", "score_instances"]
-
-
-def score_instances(truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> Evaluation:
-    """Compare the objects of images with the truth.
-
-    Parameters
-    ----------
-    truths
-        int32 of each image, shape ``([z,] y, x)``: `UNLABELLED`, 0 background, else object ids.
-    predicted
-        Object ids of each image, same shapes.
-
-    Raises
-    ------
-    InputError
-        If the shapes or numbers of images differ.
-    """
-    return _pool([tally(truth, found) for truth, found in _both(truths, predicted)])
-
-
-def score_classes(
-    truths: Sequence[NDArray[Any]],
-    predicted: Sequence[NDArray[Any]],
-    class_names: Sequence[str],
-    grids: Sequence[Grid] | None = None,
-    regions: Mapping[str, Sequence[int]] | None = None,
-    tolerance: float = 1.0,
-) -> ClassEvaluation:
-    """Compare the classes of images with the truth.
-
-    Parameters
-    ----------
-    truths
-        int32 of each image, shape ``([z,] y, x)``: `UNLABELLED`, 0 background, else classes.
-    predicted
-        Classes of each image, same shapes.
-    class_names
-        Names of the classes 1, 2, …
-    grids
-        Grid of each image, for surfaces and lesions. These are compared in images without unlabelled voxels only,
-        because nobody knows where a surface is that meets one, or whether two parts of a lesion are one.
-    regions
-        Regions that are compared instead of classes, by name the classes of each.
-    tolerance
-        How far apart surfaces may be to agree, in the unit of the grids; voxels where they have none.
-
-    Raises
-    ------
-    InputError
-        If the shapes or numbers of images differ, a class has no name, or grids have different units.
-    SettingsError
-        If the tolerance is no length.
-    """
-    asked = _regions(class_names, regions, tolerance)
-    where: Sequence[Grid | None] = [None] * len(truths) if grids is None else grids
-    if len(where) != len(truths):
-        raise InputError(f"{len(where)} grids, but {len(truths)} images")
-    pairs = zip(_both(truths, predicted), where, strict=True)
-    return _class_figures([score_regions(*pair, asked, grid) for pair, grid in pairs], asked, where)
+_LOW_AP, _HIGH_DICE = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
 
 
 def evaluate_folders(
@@ -105,14 +46,14 @@ def evaluate_folders(
         Folder of results: ``<name>_labels.tif`` or ``.nii.gz``, in folders below as well. Results without an annotation
         are left out.
     truth
-        Folder of annotations: the same names, with any suffix, and ``_masks`` or the like if they want, in the same
-        folders or, where a name occurs once, in any; or folders called as the cases, with one annotation each. Images
-        beside their annotations are left out.
+        Folder of annotations: the same names, with any suffix and optionally ``_masks`` or the like, in the same
+        folders or, where a name occurs once, in any; or folders with the names of the cases and one annotation each.
+        Images beside their annotations are left out.
     data
-        What the annotations hold. Where it declares regions, these are compared instead of classes; what is unknown in
-        a case is not compared there, nor lesions smaller than it says.
+        What the annotations hold. Regions, if it declares any, are compared instead of classes. What is unknown in a
+        case is not compared there, nor are lesions below the smallest volume.
     tolerance
-        How far apart the surfaces of classes in volumes may be to agree, in the unit of the files.
+        Distance up to which the surfaces of classes in volumes agree, in the unit of the files.
     options
         Axes, pixel size, channel and plane of the label images, where their files do not say them or there is a choice.
 
@@ -125,314 +66,156 @@ def evaluate_folders(
     Raises
     ------
     InputError
-        If an annotation has no result (naming them), or no pair can be compared: it has two shapes or places, a file
+        If an annotation has no result (naming them), or no pair can be compared: its shapes or grids differ, a file
         cannot be read, or holds classes where objects are expected.
     SettingsError
         If the tolerance is no length.
     """
     truth, tolerance = as_path(truth, "the folder of annotations"), as_number(tolerance, "the tolerance")
     pairs = pair_results(as_path(predicted, "the folder of results"), truth, data.channels, data.annotation)
-    if data.kind == "instances":
-        return _evaluate_objects(pairs, truth, data, options)
-    return _evaluate_classes(pairs, truth, data, tolerance, options)
+    cases = {drawn.relative_to(truth).as_posix(): _Case(drawn, result, data, options) for drawn, result in pairs}
+    return _evaluate_objects(cases) if data.kind == "instances" else _evaluate_classes(cases, data, tolerance)
 
 
-def _evaluate_objects(
-    pairs: Sequence[tuple[Path, Path]], truth: Path, data: DataSettings, options: ReadOptions | None
-) -> Evaluation:
+@dataclass(frozen=True)
+class _Case:
+    """The files of an annotation and of a result, and how they are read."""
+
+    truth: Path
+    predicted: Path
+    data: DataSettings
+    options: ReadOptions | None
+
+    def read(self) -> tuple[NDArray[np.int32], NDArray[np.int32], Grid | None, tuple[str, ...]]:
+        """Return true and predicted labels, the grid of a volume, and remarks on the headers."""
+        predicted = read_labels(self.predicted, self.options)
+        order = read_label_grid(self.predicted, predicted.shape, self.options) if predicted.ndim == 3 else None
+        truth = read_annotation(self.truth, self.data, options=self.options, order=order).labels
+        if truth.shape != predicted.shape:
+            cause = f"is {truth.shape}, but the result {self.predicted} is {predicted.shape}"
+            raise InputError(cause, path=self.truth)
+        return truth, predicted, *check_alignment(self.truth, self.predicted, truth.shape, self.options)
+
+    def read_kind(self) -> ResultKind | None:
+        """Return what the values of the result are, by its file or, of earlier versions, by the table beside it."""
+        kind = read_label_kind(self.predicted)
+        table = self.predicted.with_name(f"{stem_of(self.predicted).removesuffix('_labels')}_objects.csv")
+        if kind is not None or not table.is_file():
+            return kind
+        with table.open(encoding="utf-8", errors="replace") as file:
+            return "classes" if "class" in file.readline().strip().split(",") else "objects"
+
+
+def _evaluate_objects(cases: Mapping[str, _Case]) -> Evaluation:
     notes: list[str] = []
 
-    def compare(pair: tuple[Path, Path]) -> tuple[Tally, RegionScore]:
-        if _kind_of(pair[1]) == "classes":
+    def compare(case: _Case) -> tuple[Tally, RegionScore]:
+        if case.read_kind() == "classes":
             hint = "compare them by a recipe of kind = 'classes'"
-            raise InputError("holds classes, not objects", path=pair[1], hint=hint)
-        true, found = _read_pair(*pair, data, options)
-        notes.extend(check_alignment(*pair, true.shape, options)[1])
-        return tally(true, found), _overlap(true, found)
-
-    done, failed = _each(pairs, compare)
-    figures = _pool([counted for _, (counted, _) in done])
-    rows = [{"case": _name(pair, truth), **_object_figures(counted)} for pair, (counted, _) in done]
-    return replace(
-        figures,
-        cases=_with_failed(rows, failed, pairs, truth),
-        failed=tuple(map(str, failed.values())),
-        notes=(*_doubt_ids(figures, [overlap for _, (_, overlap) in done]), *notes),
-    )
-
-
-def _evaluate_classes(
-    pairs: Sequence[tuple[Path, Path]],
-    truth: Path,
-    data: DataSettings,
-    tolerance: float,
-    options: ReadOptions | None,
-) -> ClassEvaluation:
-    whole = _compares_foreground(pairs, data)
-    names = data.foreground if not whole or len(data.foreground) == 1 else ("foreground",)
-    asked = _regions(names, None if whole else data.regions, tolerance, data.min_lesion_mm3)
-
-    notes = [f"the results are objects: {', '.join(data.foreground)} are compared as one"]
-    notes = notes if whole and len(data.foreground) > 1 else []
-
-    def compare(pair: tuple[Path, Path]) -> tuple[list[RegionScore], Grid | None]:
-        if not whole and _kind_of(pair[1]) == "objects":
-            hint = "compare them by a recipe of kind = 'instances'"
-            raise InputError("holds objects, not classes", path=pair[1], hint=hint)
-        true, found = _read_pair(*pair, data, options)
-        if whole:
-            true, found = np.minimum(true, 1), np.minimum(found, 1)
-        grid, remarks = check_alignment(*pair, true.shape, options)
+            raise InputError("holds classes, not objects", path=case.predicted, hint=hint)
+        truth, predicted, _, remarks = case.read()
         notes.extend(remarks)
-        unknown, nothing = undrawn_regions(pair[0], data), RegionScore()
-        known = zip(asked.values, score_regions(true, found, asked, grid), strict=True)
-        return [nothing if name in unknown else score for name, score in known], grid
+        return tally(truth, predicted), _score_foreground(truth, predicted)
 
-    done, failed = _each(pairs, compare)
-    figures = _class_figures([scores for _, (scores, _) in done], asked, [grid for _, (_, grid) in done])
-    rows: list[Row] = []
-    for pair, (scores, grid) in done:
-        own = _region_figures(scores, asked, grid)
-        rows += [{"case": _name(pair, truth), "class": name, **each} for name, each in own.items()]
-    return replace(
-        figures,
-        cases=_with_failed(rows, failed, pairs, truth),
-        failed=tuple(map(str, failed.values())),
-        notes=tuple(notes),
-    )
+    outcomes = _compare_all(cases, compare)
+    done = _successes(outcomes)
+    figures = pool_tallies([counts for counts, _ in done])
+    notes = [*_warn_of_classes(figures, add_voxels([foreground for _, foreground in done])), *notes]
+    return _with_cases(figures, outcomes, lambda outcome: [pool_tallies([outcome[0]]).as_row()], notes)
 
 
-def _each(
-    pairs: Sequence[tuple[Path, Path]], compare: Callable[[tuple[Path, Path]], T]
-) -> tuple[list[tuple[tuple[Path, Path], T]], dict[tuple[Path, Path], InputError]]:
-    """Return what comes of each pair, and the errors of those that cannot be compared; raise where all cannot."""
-    done, failed = [], {}
-    for pair in pairs:
+def _evaluate_classes(cases: Mapping[str, _Case], data: DataSettings, tolerance: float) -> ClassEvaluation:
+    as_foreground = _is_compared_as_foreground(cases, data)
+    names = data.foreground if not as_foreground or len(data.foreground) == 1 else ("foreground",)
+    regions = Regions.of_classes(names, None if as_foreground else data.regions, tolerance, data.min_lesion_mm3)
+    notes: list[str] = []
+    if as_foreground and len(data.foreground) > 1:
+        notes.append(f"the results are objects: {', '.join(data.foreground)} are compared as one")
+
+    def compare(case: _Case) -> tuple[list[RegionScore], Grid | None]:
+        if not as_foreground and case.read_kind() == "objects":
+            hint = "compare them by a recipe of kind = 'instances'"
+            raise InputError("holds objects, not classes", path=case.predicted, hint=hint)
+        truth, predicted, grid, remarks = case.read()
+        notes.extend(remarks)
+        if as_foreground:
+            truth, predicted = np.minimum(truth, 1), np.minimum(predicted, 1)
+        undrawn = undrawn_regions(case.truth, data)
+        scores = zip(regions.values, score_regions(truth, predicted, regions, grid), strict=True)
+        return [RegionScore() if name in undrawn else score for name, score in scores], grid
+
+    def rows(outcome: tuple[list[RegionScore], Grid | None]) -> list[Row]:
+        scores, grid = outcome
+        return [{"class": name, **region_row(score, grid)} for name, score in zip(regions.values, scores, strict=True)]
+
+    outcomes = _compare_all(cases, compare)
+    done = _successes(outcomes)
+    figures = pool_regions([scores for scores, _ in done], regions, [grid for _, grid in done])
+    return _with_cases(figures, outcomes, rows, notes)
+
+
+def _compare_all(cases: Mapping[str, _Case], compare: Callable[[_Case], T]) -> dict[str, T | InputError]:
+    """Return the outcome of each case, or the error if it cannot be compared; raise the first if none can."""
+    outcomes: dict[str, T | InputError] = {}
+    for name, case in cases.items():
         try:
-            done.append((pair, compare(pair)))
+            outcomes[name] = compare(case)
         except InputError as error:
-            failed[pair] = error if error.path else InputError(error.cause, path=pair[1], hint=error.hint)
-    if not done:
-        raise next(iter(failed.values()))
-    return done, failed
+            outcomes[name] = error if error.path else InputError(error.cause, path=case.predicted, hint=error.hint)
+    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, InputError)]
+    if len(errors) == len(outcomes):
+        raise errors[0]
+    return outcomes
 
 
-def _name(pair: tuple[Path, Path], truth: Path) -> str:
-    return pair[0].relative_to(truth).as_posix()
+def _successes(outcomes: Mapping[str, T | InputError]) -> list[T]:
+    return [outcome for outcome in outcomes.values() if not isinstance(outcome, InputError)]
 
 
-def _with_failed(
-    rows: Sequence[Row],
-    failed: Mapping[tuple[Path, Path], InputError],
-    pairs: Sequence[tuple[Path, Path]],
-    truth: Path,
-) -> tuple[Row, ...]:
-    """Return the rows of all cases in the order of the pairs."""
-    order = {_name(pair, truth): number for number, pair in enumerate(pairs)}
-    lost: list[Row] = [{"case": _name(pair, truth), "message": str(error)} for pair, error in failed.items()]
-    return tuple(sorted([*rows, *lost], key=lambda row: order[str(row["case"])]))
+def _with_cases(
+    figures: Record, outcomes: Mapping[str, T | InputError], rows: Callable[[T], list[Row]], notes: Sequence[str]
+) -> Record:
+    """Return the figures with the rows of all cases, the errors of those that failed, and the notes."""
+    cases: list[Row] = []
+    errors: list[str] = []
+    for name, outcome in outcomes.items():
+        if isinstance(outcome, InputError):
+            errors.append(str(outcome))
+            cases.append({"case": name, "message": str(outcome)})
+        else:
+            cases += [{"case": name, **row} for row in rows(outcome)]
+    return replace(figures, cases=tuple(cases), failed=tuple(errors), notes=tuple(notes))
 
 
-def _object_figures(counted: Tally) -> Row:
-    figures = _pool([counted])
-    at = figures.as_figures()
-    named = {name: at.get(name, math.nan) for name in ("ap", "ap50", "ap75", "ap90", "f1_50", "pq")}
-    counts = {"true": counted.truth, "predicted": counted.predicted}
-    return {**counts, **named, "splits": counted.splits, "merges": counted.merges}
+def _score_foreground(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> RegionScore:
+    true, found = truth > 0, (predicted > 0) & (truth != UNLABELLED)
+    intersection, true_voxels, predicted_voxels = (int(np.count_nonzero(mask)) for mask in (true & found, true, found))
+    return RegionScore(intersection, true_voxels, predicted_voxels)
 
 
-def _region_figures(scores: Sequence[RegionScore], asked: Regions, grid: Grid | None) -> dict[str, Row]:
-    """Return the figures of one case for each region."""
-    rows: dict[str, Row] = {}
-    for name, score in zip(asked.values, scores, strict=True):
-        row: dict[str, str | int | float] = {"true_voxels": score.true, "predicted_voxels": score.found}
-        row |= {"dice": _dice(score), "iou": _iou(score)}
-        if score.surfaces is not None and grid is not None:
-            row |= {f"hd95_{grid.unit or 'px'}": score.surfaces.hd95, "nsd": score.surfaces.nsd}
-        if score.lesions is not None:
-            own = _lesion_figures([[score]])
-            row |= {"lesions": own.true[0], "lesions_found": own.found[0], "lesions_spurious": own.spurious[0]}
-            row |= {"lesion_f1": own.f1[0], "lesion_dice": own.dice[0]}
-        rows[name] = row
-    return rows
-
-
-def _overlap(true: NDArray[np.int32], found: NDArray[np.int32]) -> RegionScore:
-    labelled = true != UNLABELLED
-    one, other = true > 0, (found > 0) & labelled
-    return RegionScore(int(np.count_nonzero(one & other)), int(np.count_nonzero(one)), int(np.count_nonzero(other)))
-
-
-def _doubt_ids(figures: Evaluation, overlaps: Sequence[RegionScore]) -> tuple[str, ...]:
-    """Say where no object matches although the foreground does: the ids of one side are classes."""
-    agree = _dice(_total(overlaps))
-    if not (figures.ap[0] < _NO_MATCH and agree > _AGREES):
-        return ()
+def _warn_of_classes(figures: Evaluation, foreground: RegionScore) -> list[str]:
+    """Return a note if no object matches although the foreground does: the ids of one side are classes."""
+    if not (figures.ap[0] < _LOW_AP and foreground.dice > _HIGH_DICE):
+        return []
     counts = f"{sum(figures.truth_counts)} true and {sum(figures.predicted_counts)} predicted ids"
-    return (
-        f"AP is {figures.ap[0]:.3f} although the foreground agrees (Dice {agree:.3f}; {counts}): are the values of one "
-        "side classes? Then compare by a recipe of kind = 'classes'",
-    )
+    return [
+        f"AP is {figures.ap[0]:.3f} although the foreground agrees (Dice {foreground.dice:.3f}; {counts}): are the "
+        "values of one side classes? Then compare by a recipe of kind = 'classes'",
+    ]
 
 
-def _kind_of(found: Path) -> ResultKind | None:
-    """Return what the values of a result are: as it says itself, or else as the table beside it does."""
-    kind = read_label_kind(found)
-    table = found.with_name(f"{stem_of(found).removesuffix('_labels')}_objects.csv")
-    if kind is not None or not table.is_file():
-        return kind
-    with table.open(encoding="utf-8", errors="replace") as file:
-        return "classes" if "class" in file.readline().strip().split(",") else "objects"
-
-
-def _compares_foreground(pairs: Sequence[tuple[Path, Path]], data: DataSettings) -> bool:
-    """Return whether results are objects where the annotations have classes, so that only the foreground is comparable.
+def _is_compared_as_foreground(cases: Mapping[str, _Case], data: DataSettings) -> bool:
+    """Whether results are objects where the annotations have classes, so that only the foreground is comparable.
 
     A model of strokes gives objects. With one class, objects of it are as good.
     """
-    alone = len(data.foreground) == 1 and not data.regions
-    if data.kind == "classes" and not alone:
+    one_class = len(data.foreground) == 1 and not data.regions
+    if data.kind == "classes" and not one_class:
         return False
-    if data.kind == "scribbles" and alone:
+    if data.kind == "scribbles" and one_class:
         return True
-    for _, found in pairs:
-        with suppress(InputError):  # said when the pair is compared
-            if _kind_of(found) == "objects":
+    for case in cases.values():
+        with suppress(InputError):  # reported when the case is compared
+            if case.read_kind() == "objects":
                 return True
     return False
-
-
-def _regions(
-    names: Sequence[str], regions: Mapping[str, Sequence[int]] | None, tolerance: float, min_lesion_mm3: float = 0.0
-) -> Regions:
-    values = regions or {name: (value,) for value, name in enumerate(names, 1)}
-    return Regions({name: tuple(own) for name, own in values.items()}, len(names), tolerance, min_lesion_mm3)
-
-
-def _both(
-    truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    if len(truths) != len(predicted):
-        raise InputError(f"{len(predicted)} predicted images, but {len(truths)} true ones")
-    yield from zip(truths, predicted, strict=True)
-
-
-def _pool(tallies: Sequence[Tally]) -> Evaluation:
-    each = [_precision(t) for t in tallies]  # NaN without objects, which the mean leaves out
-    true, found = (np.array([getattr(t, name) for t in tallies], np.int64) for name in ("truth", "predicted"))
-    total = _sum(tallies)
-    hits, misses, extra = total.matched[0], total.truth - total.matched[0], total.spurious[0]
-    f1 = _f1(total)
-    difference = found - true
-    return Evaluation(
-        thresholds=THRESHOLDS,
-        ap=_precision(total),
-        ap_per_image=tuple(mean(column) for column in zip(*each, strict=True)) or (math.nan,) * len(THRESHOLDS),
-        f1=f1,
-        pq=ratio(total.iou, hits + (misses + extra) / 2),
-        sq=ratio(total.iou, hits),
-        rq=f1[0],
-        splits=total.splits,
-        merges=total.merges,
-        count_mae=mean(np.abs(difference)),
-        count_bias=mean(difference),
-        count_error=ratio(abs(int(difference.sum())), int(true.sum())),
-        truth_counts=tuple(true.tolist()),
-        predicted_counts=tuple(found.tolist()),
-    )
-
-
-def _sum(tallies: Sequence[Tally]) -> Tally:
-    matched, spurious = (
-        tuple(sum(column) for column in zip(*columns, strict=True)) or (0,) * len(THRESHOLDS)
-        for columns in ([t.matched for t in tallies], [t.spurious for t in tallies])
-    )
-    return Tally(
-        truth=sum(t.truth for t in tallies),
-        predicted=sum(t.predicted for t in tallies),
-        matched=matched,
-        spurious=spurious,
-        iou=math.fsum(t.iou for t in tallies),
-        splits=sum(t.splits for t in tallies),
-        merges=sum(t.merges for t in tallies),
-    )
-
-
-def _precision(t: Tally) -> tuple[float, ...]:
-    return tuple(ratio(hits, t.truth + extra) for hits, extra in zip(t.matched, t.spurious, strict=True))
-
-
-def _f1(t: Tally) -> tuple[float, ...]:
-    return tuple(ratio(2 * hits, hits + t.truth + extra) for hits, extra in zip(t.matched, t.spurious, strict=True))
-
-
-def _class_figures(
-    scores: Sequence[Sequence[RegionScore]], asked: Regions, grids: Sequence[Grid | None]
-) -> ClassEvaluation:
-    """Pool the scores of images, one of each region."""
-    columns = [[image[n] for image in scores] for n in range(len(asked.values))]
-    totals = [_total(column) for column in columns]
-    units = sorted({grid.unit or "px" for grid in grids if grid is not None})
-    if len(units) > 1:
-        raise InputError(f"images in {' and in '.join(units)}: their distances cannot be averaged")
-    return ClassEvaluation(
-        classes=tuple(asked.values),
-        dice=tuple(_dice(score) for score in totals),
-        iou=tuple(_iou(score) for score in totals),
-        dice_per_image=tuple(mean([_dice(score) for score in column]) for column in columns),
-        iou_per_image=tuple(mean([_iou(score) for score in column]) for column in columns),
-        images=len(scores),
-        surfaces=_surface_figures(columns, units[0], asked.tolerance) if units else None,
-        lesions=_lesion_figures(columns) if units else None,
-    )
-
-
-def _total(scores: Sequence[RegionScore]) -> RegionScore:
-    return RegionScore(*(sum(getattr(score, name) for score in scores) for name in ("shared", "true", "found")))
-
-
-def _dice(score: RegionScore) -> float:
-    return ratio(2 * score.shared, score.true + score.found)
-
-
-def _iou(score: RegionScore) -> float:
-    return ratio(score.shared, score.true + score.found - score.shared)
-
-
-def _surface_figures(columns: Sequence[Sequence[RegionScore]], unit: str, tolerance: float) -> SurfaceFigures:
-    each = [[score.surfaces for score in column if score.surfaces is not None and score.true] for column in columns]
-    return SurfaceFigures(
-        unit=unit,
-        tolerance=tolerance,
-        hd95=tuple(mean([surfaces.hd95 for surfaces in one]) for one in each),
-        nsd=tuple(mean([surfaces.nsd for surfaces in one]) for one in each),
-        images=tuple(len(one) for one in each),
-        missed=tuple(sum(math.isnan(surfaces.hd95) for surfaces in one) for one in each),
-    )
-
-
-def _lesion_figures(columns: Sequence[Sequence[RegionScore]]) -> LesionFigures:
-    each = [[score.lesions for score in column if score.lesions is not None] for column in columns]
-    true, found, spurious = (
-        tuple(sum(getattr(lesions, name) for lesions in one) for one in each) for name in ("true", "found", "spurious")
-    )
-    dice = [math.fsum(lesions.dice for lesions in one) for one in each]
-    return LesionFigures(
-        true=true,
-        found=found,
-        missed=tuple(t - f for t, f in zip(true, found, strict=True)),
-        spurious=spurious,
-        f1=tuple(ratio(2 * f, f + t + s) for t, f, s in zip(true, found, spurious, strict=True)),
-        dice=tuple(ratio(d, t + s) for d, t, s in zip(dice, true, spurious, strict=True)),
-    )
-
-
-def _read_pair(
-    truth: Path, predicted: Path, data: DataSettings, options: ReadOptions | None
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    found = read_labels(predicted, options)
-    order = read_label_grid(predicted, found.shape, options) if found.ndim == 3 else None
-    true = read_annotation(truth, data, options=options, order=order).labels
-    if true.shape != found.shape:
-        raise InputError(f"is {true.shape}, but the result {predicted} is {found.shape}", path=truth)
-    return true, found

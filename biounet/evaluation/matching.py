@@ -1,9 +1,8 @@
-"""Which predicted object is which true object: the sparse table of overlaps of two label images.
+"""Matching of true and predicted objects: the sparse table of overlaps of two label images.
 
-On sparse truth everything is compared on labelled voxels only. A predicted object may be cut off by the border of what
-somebody labelled: one that lies more than half in unlabelled voxels can still find its true object, but is no false
-positive when it finds none, because nobody looked at most of it. What is predicted in unlabelled voxels decides that
-alone, and nothing else.
+On sparse truth everything is compared on labelled voxels only. The border of the labelled region may cut a predicted
+object: one that lies more than half in unlabelled voxels can still match a true object, but is no false positive if it
+matches none, because most of it was not annotated. Predictions in unlabelled voxels have no other effect.
 """
 
 from __future__ import annotations
@@ -34,41 +33,41 @@ class Overlaps:
         Ids of the objects that have a labelled voxel, ascending, shapes ``(t,)`` and ``(p,)``.
     truth_sizes, predicted_sizes
         Labelled voxels of each.
-    excused
+    mostly_unlabelled
         True for predicted objects that lie more than half in unlabelled voxels, shape ``(p,)``.
-    truth_of, predicted_of
+    truth_index, predicted_index
         Indices (not ids) of the objects of each overlapping pair, shape ``(n,)``, ordered by truth, then predicted.
-    shared
-        Voxels that each pair shares.
+    intersection
+        Voxels in both objects of each pair.
     """
 
     truth_ids: NDArray[np.int64]
     predicted_ids: NDArray[np.int64]
     truth_sizes: NDArray[np.int64]
     predicted_sizes: NDArray[np.int64]
-    excused: NDArray[np.bool_]
-    truth_of: NDArray[np.int64]
-    predicted_of: NDArray[np.int64]
-    shared: NDArray[np.int64]
+    mostly_unlabelled: NDArray[np.bool_]
+    truth_index: NDArray[np.int64]
+    predicted_index: NDArray[np.int64]
+    intersection: NDArray[np.int64]
 
     @property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of each pair, shape ``(n,)``."""
-        union = self.truth_sizes[self.truth_of] + self.predicted_sizes[self.predicted_of] - self.shared
-        return np.asarray(self.shared / union)
+        union = self.truth_sizes[self.truth_index] + self.predicted_sizes[self.predicted_index] - self.intersection
+        return np.asarray(self.intersection / union)
 
     def matches(self) -> NDArray[np.int64]:
         """Return the indices of the pairs of IoU >= 0.5 that match, each object in at most one.
 
         Objects of one label image do not overlap, so pairs above 0.5 are unique (Kirillov et al. 2019, Panoptic
         Segmentation, section 4.1). Two pairs of one object at exactly 0.5 are only possible where two objects are the
-        two halves of a third. Then one that is not excused matches, because the other is no false positive if it is;
-        else the one of lower id, which makes no difference to any figure. No assignment has more matches.
+        two halves of a third. Then one that is not mostly unlabelled matches, because the other one is no false
+        positive; else the one of lower id, which makes no difference to any figure. No assignment has more matches.
         """
         candidates = np.flatnonzero(self.iou >= THRESHOLDS[0])
-        candidates = candidates[np.argsort(self.excused[self.predicted_of[candidates]], kind="stable")]
-        candidates = candidates[np.unique(self.truth_of[candidates], return_index=True)[1]]
-        return np.asarray(candidates[np.unique(self.predicted_of[candidates], return_index=True)[1]])
+        candidates = candidates[np.argsort(self.mostly_unlabelled[self.predicted_index[candidates]], kind="stable")]
+        candidates = candidates[np.unique(self.truth_index[candidates], return_index=True)[1]]
+        return np.asarray(candidates[np.unique(self.predicted_index[candidates], return_index=True)[1]])
 
 
 def match_objects(truth: NDArray[Any], predicted: NDArray[Any]) -> Overlaps:
@@ -101,10 +100,10 @@ def match_objects(truth: NDArray[Any], predicted: NDArray[Any]) -> Overlaps:
         predicted_ids,
         truth_sizes,
         predicted_sizes,
-        excused=2 * predicted_sizes < all_sizes[np.searchsorted(all_ids, predicted_ids)],
-        truth_of=np.searchsorted(truth_ids, truth_id[both]),
-        predicted_of=np.searchsorted(predicted_ids, predicted_id[both]),
-        shared=voxels[both],
+        mostly_unlabelled=2 * predicted_sizes < all_sizes[np.searchsorted(all_ids, predicted_ids)],
+        truth_index=np.searchsorted(truth_ids, truth_id[both]),
+        predicted_index=np.searchsorted(predicted_ids, predicted_id[both]),
+        intersection=voxels[both],
     )
 
 
@@ -144,16 +143,14 @@ def _sizes(ids: NDArray[np.int64], voxels: NDArray[np.int64]) -> tuple[NDArray[n
 
 @dataclass(frozen=True)
 class Tally:
-    """What is counted of one image; tallies of a set of images are pooled by adding.
+    """Counts of one image; those of a set of images are pooled by adding.
 
     Attributes
     ----------
     truth, predicted
-        Number of objects. Predicted objects that are excused count where they match a true one.
-    matched
-        True positives at each of `THRESHOLDS`.
-    spurious
-        False positives at each of `THRESHOLDS`.
+        Number of objects. Predicted objects that are mostly unlabelled count only if they match a true one.
+    true_positives, false_positives
+        At each of `THRESHOLDS`.
     iou
         Sum of the IoU of the pairs that match at 0.5.
     splits, merges
@@ -162,8 +159,8 @@ class Tally:
 
     truth: int
     predicted: int
-    matched: tuple[int, ...]
-    spurious: tuple[int, ...]
+    true_positives: tuple[int, ...]
+    false_positives: tuple[int, ...]
     iou: float
     splits: int
     merges: int
@@ -182,17 +179,17 @@ def tally(truth: NDArray[Any], predicted: NDArray[Any]) -> Tally:
     """
     overlaps = match_objects(truth, predicted)
     iou, matches = overlaps.iou, overlaps.matches()
-    quality, excused = iou[matches], overlaps.excused[overlaps.predicted_of[matches]]
-    judged = int(np.count_nonzero(~overlaps.excused))
-    matched = tuple(int(np.count_nonzero(quality >= t)) for t in THRESHOLDS)
-    spurious = tuple(judged - int(np.count_nonzero((quality >= t) & ~excused)) for t in THRESHOLDS)
+    quality, mostly_unlabelled = iou[matches], overlaps.mostly_unlabelled[overlaps.predicted_index[matches]]
+    judged = int(np.count_nonzero(~overlaps.mostly_unlabelled))
+    true_positives = tuple(int(np.count_nonzero(quality >= t)) for t in THRESHOLDS)
+    false_positives = tuple(judged - int(np.count_nonzero((quality >= t) & ~mostly_unlabelled)) for t in THRESHOLDS)
     parts = iou > _PART
     return Tally(
         truth=len(overlaps.truth_ids),
-        predicted=matched[0] + spurious[0],
-        matched=matched,
-        spurious=spurious,
+        predicted=true_positives[0] + false_positives[0],
+        true_positives=true_positives,
+        false_positives=false_positives,
         iou=math.fsum(quality),
-        splits=int(np.count_nonzero(np.bincount(overlaps.truth_of[parts]) > 1)),
-        merges=int(np.count_nonzero(np.bincount(overlaps.predicted_of[parts]) > 1)),
+        splits=int(np.count_nonzero(np.bincount(overlaps.truth_index[parts]) > 1)),
+        merges=int(np.count_nonzero(np.bincount(overlaps.predicted_index[parts]) > 1)),
     )

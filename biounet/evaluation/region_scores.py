@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from biounet.core import LENGTH_TOLERANCE, UNLABELLED, Grid, InputError, SettingsError
 from biounet.evaluation.matching import match_objects
+from biounet.evaluation.records import ratio
 from biounet.measurement import min_lesion_voxels
 
 Mask = NDArray[np.bool_]
@@ -19,16 +21,16 @@ _PERCENTILE = 95.0
 
 @dataclass(frozen=True)
 class Regions:
-    """What is compared, and how exactly surfaces have to agree.
+    """The regions to compare, and how exactly their surfaces have to agree.
 
     Attributes
     ----------
     values
         The classes of each region, by its name. A class is a region of one value; regions may share values.
     classes
-        The largest class that there is.
+        Number of classes.
     tolerance
-        How far apart surfaces may be to agree, in the unit of the grid; voxels where it has none.
+        Distance up to which surfaces agree, in the unit of the grid; voxels if it has none.
     min_lesion_mm3
         Smaller lesions are not compared (see `biounet.core.DataSettings`).
     """
@@ -42,20 +44,32 @@ class Regions:
         if not 0 <= self.tolerance < np.inf:
             raise SettingsError(f"a tolerance is a length, not {self.tolerance}")
 
+    @classmethod
+    def of_classes(
+        cls,
+        names: Sequence[str],
+        regions: Mapping[str, Sequence[int]] | None,
+        tolerance: float,
+        min_lesion_mm3: float = 0.0,
+    ) -> Regions:
+        """Return regions of the classes 1, 2, … with these names; without regions, each class is one."""
+        values = regions or {name: (value,) for value, name in enumerate(names, 1)}
+        return cls({name: tuple(classes) for name, classes in values.items()}, len(names), tolerance, min_lesion_mm3)
+
 
 class Surfaces(NamedTuple):
-    """Agreement of the surfaces of one region in one image; NaN where it is not defined (see `compare_surfaces`)."""
+    """Agreement of the surfaces of one region in one image; NaN if it is not defined (see `compare_surfaces`)."""
 
     hd95: float
     nsd: float
 
 
 class Lesions(NamedTuple):
-    """Lesions of one region in one image, of which those of several images can be added (see `compare_lesions`)."""
+    """Lesions of one region in one image; those of several images can be added (see `compare_lesions`)."""
 
     true: int
     found: int
-    spurious: int
+    false_positives: int
     dice: float
 
 
@@ -65,18 +79,28 @@ class RegionScore:
 
     Attributes
     ----------
-    shared, true, found
-        Labelled voxels that truth and prediction, the truth, and the prediction have in the region.
+    intersection, true_voxels, predicted_voxels
+        Labelled voxels of the region in both, in the truth, and in the prediction.
     surfaces, lesions
-        None where they were not asked for, or where voxels are unlabelled: nobody knows where a surface is that meets
-        them, or whether two parts of a lesion are one.
+        None without a grid, or if voxels are unlabelled: where a surface meets them is unknown, as is whether two parts
+        of a lesion are one.
     """
 
-    shared: int = 0
-    true: int = 0
-    found: int = 0
+    intersection: int = 0
+    true_voxels: int = 0
+    predicted_voxels: int = 0
     surfaces: Surfaces | None = None
     lesions: Lesions | None = None
+
+    @property
+    def dice(self) -> float:
+        """Dice; NaN if neither has the region."""
+        return ratio(2 * self.intersection, self.true_voxels + self.predicted_voxels)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; NaN if neither has the region."""
+        return ratio(self.intersection, self.true_voxels + self.predicted_voxels - self.intersection)
 
 
 def score_regions(
@@ -91,7 +115,7 @@ def score_regions(
     predicted
         Classes, same shape.
     grid
-        Where the voxels are; None: surfaces and lesions are not compared.
+        The grid of both; None: surfaces and lesions are not compared.
 
     Raises
     ------
@@ -105,15 +129,16 @@ def score_regions(
     table = _confusion(truth, predicted, regions.classes)
     dense = int(table.sum()) == truth.size
     scores = []
-    fewest = 1 if grid is None else min_lesion_voxels(regions.min_lesion_mm3, grid)
-    for own in map(list, regions.values.values()):
-        shared, true, found = int(table[own][:, own].sum()), int(table[own].sum()), int(table[:, own].sum())
-        if grid is None or not dense:
-            scores.append(RegionScore(shared, true, found))
-            continue
-        masks = np.isin(truth, own), np.isin(predicted, own)
-        surfaces = compare_surfaces(*masks, grid.steps, regions.tolerance)
-        scores.append(RegionScore(shared, true, found, surfaces, compare_lesions(*masks, fewest)))
+    min_voxels = 1 if grid is None else min_lesion_voxels(regions.min_lesion_mm3, grid)
+    for classes in map(list, regions.values.values()):
+        parts = table[classes][:, classes], table[classes], table[:, classes]
+        intersection, true_voxels, predicted_voxels = (int(part.sum()) for part in parts)
+        surfaces = lesions = None
+        if grid is not None and dense:
+            masks = np.isin(truth, classes), np.isin(predicted, classes)
+            surfaces = compare_surfaces(*masks, grid.steps, regions.tolerance)
+            lesions = compare_lesions(*masks, min_voxels)
+        scores.append(RegionScore(intersection, true_voxels, predicted_voxels, surfaces, lesions))
     return scores
 
 
@@ -129,10 +154,10 @@ def _confusion(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> ND
 
 
 def compare_surfaces(truth: Mask, predicted: Mask, steps: tuple[float, ...], tolerance: float) -> Surfaces:
-    """Measure how far two surfaces are apart.
+    """Measure the distance between the surfaces of two masks.
 
-    The surface of a mask are its voxels with a face on another voxel or on the edge of the image, and distances are
-    those of their centres. HD95 is the larger one of the 95th percentiles of the distances from either surface to the
+    The surface of a mask is its voxels with a face on another voxel or on the edge of the image; distances are those of
+    their centres. HD95 is the larger one of the 95th percentiles of the distances from either surface to the
     other. NSD, the normalised surface Dice, is the share of both surfaces that lies within the tolerance of the other
     one (Seidlitz et al. 2021, arXiv:2111.05408). These are the figures of `monai.metrics`, which would
     load PyTorch for them and measure each surface twice.
@@ -177,20 +202,20 @@ def compare_lesions(truth: Mask, predicted: Mask, min_voxels: int = 1) -> Lesion
 
     A lesion is a set of voxels that are connected by faces, edges or corners. A true lesion is found if any predicted
     lesion shares a voxel with it; its Dice is the one with all predicted lesions that do, together, and 0 if none does.
-    A predicted lesion that shares no voxel with a true one is spurious. This is the lesion-wise comparison of the BraTS
-    challenge 2023 (Moawad et al. 2023, arXiv:2306.00838) without its constants, which suit one kind of tumour on
-    voxels of 1 mm: lesions are not dilated before they are matched or joined.
+    A predicted lesion that shares no voxel with a true one is a false positive. This is the lesion-wise comparison of
+    the BraTS challenge 2023 (Moawad et al. 2023, arXiv:2306.00838) without its constants, which suit one kind of tumour
+    on voxels of 1 mm: lesions are not dilated before they are matched or joined.
 
     Parameters
     ----------
     truth, predicted
         Masks of one shape.
     min_voxels
-        Lesions of fewer voxels are taken for background, in both.
+        Lesions of fewer voxels are background, in both.
 
     Returns
     -------
-    Number of true lesions, of those that are found, of spurious ones, and the sum of the Dice of the true ones.
+    Number of true lesions, of those found, of false positives, and the sum of the Dice of the true ones.
     """
     from scipy import ndimage  # slow to import
 
@@ -199,16 +224,16 @@ def compare_lesions(truth: Mask, predicted: Mask, min_voxels: int = 1) -> Lesion
         *(_without_small(ndimage.label(mask, touching)[0], min_voxels) for mask in (truth, predicted))
     )
     number = len(pairs.truth_ids)
-    shared = np.bincount(pairs.truth_of, pairs.shared, number)
-    partners = np.bincount(pairs.truth_of, pairs.predicted_sizes[pairs.predicted_of], number)
+    intersection = np.bincount(pairs.truth_index, pairs.intersection, number)
+    partners = np.bincount(pairs.truth_index, pairs.predicted_sizes[pairs.predicted_index], number)
     return Lesions(
         true=number,
-        found=int(np.count_nonzero(shared)),
-        spurious=len(pairs.predicted_ids) - len(np.unique(pairs.predicted_of)),
-        dice=float(np.sum(2 * shared / (pairs.truth_sizes + partners))),
+        found=int(np.count_nonzero(intersection)),
+        false_positives=len(pairs.predicted_ids) - len(np.unique(pairs.predicted_index)),
+        dice=float(np.sum(2 * intersection / (pairs.truth_sizes + partners))),
     )
 
 
-def _without_small(parts: NDArray[np.int32], min_voxels: int) -> NDArray[np.int32]:
-    small = np.bincount(parts.ravel()) < min_voxels
-    return np.where(small[parts], 0, parts) if small.any() else parts
+def _without_small(labels: NDArray[np.int32], min_voxels: int) -> NDArray[np.int32]:
+    small = np.bincount(labels.ravel()) < min_voxels
+    return np.where(small[labels], 0, labels) if small.any() else labels

@@ -365,8 +365,8 @@ def _doubt(cases: Sequence[Case], maps: Sequence[Maps], recipe: Recipe, settings
     for case, found in zip(cases, map(_label, cases, maps, repeat(settings)), strict=True):
         for truth, labels in zip(_views(case, case.labels), _views(case, found.labels), strict=True):
             table = match_objects(truth, labels)
-            is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_of[table.matches()]])
-            judged = ~(is_wrong & table.excused)
+            is_wrong = ~np.isin(table.predicted_ids, table.predicted_ids[table.predicted_index[table.matches()]])
+            judged = ~(is_wrong & table.mostly_unlabelled)
             confidences.append(found.confidence[table.predicted_ids[judged] - 1])
             wrong.append(is_wrong[judged])
     confidence, is_wrong = np.concatenate(confidences), np.concatenate(wrong)

@@ -87,7 +87,7 @@ class TestPictures:
     def test_two_halves_are_one_match_and_a_split(self):
         overlaps = match_objects(picture("1111"), picture("7733"))
         assert overlaps.iou.tolist() == [0.5, 0.5]
-        assert overlaps.predicted_ids[overlaps.predicted_of[overlaps.matches()]].tolist() == [3]
+        assert overlaps.predicted_ids[overlaps.predicted_index[overlaps.matches()]].tolist() == [3]
         result = score(picture("1111"), picture("7733"))
         assert (result.ap[0], result.splits, result.merges) == (0.5, 1, 0)
         assert (result.count_bias, result.count_error) == (1, 1)
@@ -187,7 +187,7 @@ class TestSparseTruth:
     def test_pairs_depend_on_labelled_voxels_only(self, pair):
         truth, found = pair
         inside = np.where(truth == UNLABELLED, 0, found)
-        for name in ("truth", "matched", "iou", "splits", "merges"):
+        for name in ("truth", "true_positives", "iou", "splits", "merges"):
             assert getattr(tally(truth, found), name) == getattr(tally(truth, inside), name)
 
     @given(sparse)
@@ -195,8 +195,8 @@ class TestSparseTruth:
         mask, whole = pair
         truth = np.where(mask == UNLABELLED, UNLABELLED, whole)
         result = tally(truth, whole)
-        assert result.matched == (result.truth,) * 9
-        assert result.spurious == (0,) * 9
+        assert result.true_positives == (result.truth,) * 9
+        assert result.false_positives == (0,) * 9
         assert result.predicted == result.truth
 
 
@@ -206,7 +206,7 @@ class TestLaws:
     def test_as_good_as_the_best_assignment(self, pair):
         truth, found = pair
         result = tally(truth, found)
-        for hits, extra, threshold in zip(result.matched, result.spurious, THRESHOLDS, strict=True):
+        for hits, extra, threshold in zip(result.true_positives, result.false_positives, THRESHOLDS, strict=True):
             assert (hits, extra, result.truth - hits) == reference(truth, found, threshold)
 
     @given(sparse)
@@ -217,10 +217,12 @@ class TestLaws:
             assert size == (truth == n).sum()
         for n, size in zip(overlaps.predicted_ids, overlaps.predicted_sizes, strict=True):
             assert size == ((found == n) & (truth != UNLABELLED)).sum()
-        pairs = zip(overlaps.truth_ids[overlaps.truth_of], overlaps.predicted_ids[overlaps.predicted_of], strict=True)
+        pairs = zip(
+            overlaps.truth_ids[overlaps.truth_index], overlaps.predicted_ids[overlaps.predicted_index], strict=True
+        )
         counted = {(a, b): ((truth == a) & (found == b)).sum() for a, b in pairs}
-        assert overlaps.shared.tolist() == list(counted.values())
-        assert overlaps.shared.sum() == ((truth > 0) & (found > 0)).sum()
+        assert overlaps.intersection.tolist() == list(counted.values())
+        assert overlaps.intersection.sum() == ((truth > 0) & (found > 0)).sum()
 
     @given(sparse, st.permutations([3, 17, 2**31 - 1, 40_000]), st.permutations([9, 2**31 - 1, 1, 70_000]))
     def test_ids_are_only_names(self, pair, true_names, found_names):

@@ -63,7 +63,7 @@ def test_a_result_of_other_classes_is_named(tmp_path):
 def test_empty_and_missed_cases_are_visible(lesions):
     found = evaluate_folders(*lesions, LESIONS)
     assert found.dice_per_image == (pytest.approx(0.4),)  # 0, 0, .8 and .8: what nobody has is left out
-    assert (found.surfaces.images, found.surfaces.missed, found.lesions.spurious) == ((3,), (1,), (1,))
+    assert (found.surfaces.images, found.surfaces.missed, found.lesions.false_positives) == ((3,), (1,), (1,))
     assert found.as_table()[1][5] == "2.000 (1 of 3 missed)"
     assert found.as_table()[1][-1] == "2 of 3, 1 spurious"
 

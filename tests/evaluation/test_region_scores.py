@@ -148,7 +148,7 @@ class TestVolumes:
         assert math.isnan(found.surfaces.hd95[1])
         assert found.surfaces.nsd[1] == 0
         assert (found.lesions.true, found.lesions.found) == ((2, 1), (2, 0))
-        assert (found.lesions.missed, found.lesions.spurious) == ((0, 1), (0, 1))
+        assert (found.lesions.missed, found.lesions.false_positives) == ((0, 1), (0, 1))
         assert found.lesions.f1 == (1, 0)
         figures = found.as_figures()
         assert {"hd95_mm", "hd95_mm_a", "nsd_b", "lesion_f1_a", "lesion_dice"} <= set(figures)
@@ -173,7 +173,7 @@ class TestVolumes:
         assert found.dice == (1, 2 * 4 / (4 + 31))
         assert found.surfaces.hd95[0] == 0
         assert found.lesions.true == (2, 1)
-        assert found.lesions.spurious == (0, 1)
+        assert found.lesions.false_positives == (0, 1)
 
     def test_uncalibrated_grids_count_voxels(self):
         found = score_classes([classes(VOXEL)], [classes(np.roll(VOXEL, 2, 0))], ["a"], [Grid(SHAPE)], tolerance=2)

@@ -1,0 +1,173 @@
+"""How well the objects of images agree with the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.evaluation.matching import THRESHOLDS, Tally, tally
+from biounet.evaluation.records import EvaluationRecord, Row, format_figure, keep_defined, mean, ratio, zip_images
+
+
+@dataclass(frozen=True)
+class Evaluation(EvaluationRecord):
+    """Agreement of objects with the truth, pooled over images unless it says otherwise.
+
+    An image without any object, true or predicted, adds nothing to AP, F1 and PQ. On sparse truth only labelled voxels
+    count, and a predicted object that lies more than half in unlabelled voxels counts only if it matches a true one.
+
+    Attributes
+    ----------
+    thresholds
+        IoU from which on a pair is a match, 0.5, 0.55, … 0.9.
+    ap
+        TP / (TP + FP + FN) at each threshold. This is what StarDist and the 2018 Data Science Bowl call average
+        precision; it is not the area under a precision-recall curve of COCO.
+    ap_per_image
+        The same, of each image, then averaged over images that have any object.
+    f1
+        2 TP / (2 TP + FP + FN) at each threshold.
+    pq, sq, rq
+        Panoptic, segmentation and recognition quality at 0.5, ``pq = sq * rq`` (Kirillov et al. 2019).
+    splits, merges
+        True objects found as several, and predicted objects that are several (see `biounet.evaluation.matching.tally`).
+    count_mae, count_bias
+        Mean absolute and mean signed (predicted - true) difference of the counts of an image.
+    count_error
+        ``|predicted - true| / true`` of the sums over all images.
+    truth_counts, predicted_counts
+        Objects of each image.
+    """
+
+    thresholds: tuple[float, ...]
+    ap: tuple[float, ...]
+    ap_per_image: tuple[float, ...]
+    f1: tuple[float, ...]
+    pq: float
+    sq: float
+    rq: float
+    splits: int
+    merges: int
+    count_mae: float
+    count_bias: float
+    count_error: float
+    truth_counts: tuple[int, ...]
+    predicted_counts: tuple[int, ...]
+
+    def as_figures(self) -> dict[str, float]:
+        """Return the main figures by name, those that are not defined left out; ``ap`` is the mean over thresholds."""
+        return keep_defined(self._main_figures())
+
+    def _main_figures(self) -> dict[str, float]:
+        ap = dict(zip(self.thresholds, self.ap, strict=True))
+        return {
+            "ap": mean(self.ap),
+            "ap50": ap[0.5],
+            "ap75": ap[0.75],
+            "ap90": ap[0.9],
+            "f1_50": self.f1[0],
+            "pq": self.pq,
+            "count_mae": self.count_mae,
+            "count_error": self.count_error,
+        }
+
+    def as_row(self) -> Row:
+        """Return the figures of an evaluation of one image for a table of cases."""
+        figures = self._main_figures()
+        counts = {"true": self.truth_counts[0], "predicted": self.predicted_counts[0]}
+        names = ("ap", "ap50", "ap75", "ap90", "f1_50", "pq")
+        return {**counts, **{name: figures[name] for name in names}, "splits": self.splits, "merges": self.merges}
+
+    def as_table(self) -> list[tuple[str, ...]]:
+        """Return the figures as rows of text."""
+        columns = (self.ap, self.ap_per_image, self.f1)
+        table: list[tuple[str, ...]] = [("IoU", "AP", "AP per image", "F1")]
+        rows = zip(self.thresholds, *columns, strict=True)
+        table += [(f"{threshold:.2f}", *map(format_figure, figures)) for threshold, *figures in rows]
+        table.append(("mean", *(format_figure(mean(column)) for column in columns)))
+        single = {
+            "images": str(len(self.truth_counts)),
+            "objects": f"{sum(self.predicted_counts)} of {sum(self.truth_counts)}",
+            "count MAE": format_figure(self.count_mae),
+            "count bias": format_figure(self.count_bias),
+            "count error": format_figure(self.count_error),
+            "PQ": format_figure(self.pq),
+            "SQ": format_figure(self.sq),
+            "RQ": format_figure(self.rq),
+            "splits": str(self.splits),
+            "merges": str(self.merges),
+        }
+        return table + [(name, value, "", "") for name, value in single.items()]
+
+
+def score_instances(truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> Evaluation:
+    """Compare the objects of images with the truth.
+
+    Parameters
+    ----------
+    truths
+        int32 of each image, shape ``([z,] y, x)``: `UNLABELLED`, 0 background, else object ids.
+    predicted
+        Object ids of each image, same shapes.
+
+    Raises
+    ------
+    InputError
+        If the shapes or numbers of images differ.
+    """
+    return pool_tallies([tally(truth, found) for truth, found in zip_images(truths, predicted)])
+
+
+def pool_tallies(tallies: Sequence[Tally]) -> Evaluation:
+    """Return the figures of a set of images from the tally of each."""
+    per_image = [_average_precision(one) for one in tallies]  # NaN without objects, which the mean leaves out
+    true, predicted = (np.array([getattr(one, name) for one in tallies], np.int64) for name in ("truth", "predicted"))
+    difference = predicted - true
+    total = _add(tallies)
+    f1 = tuple(
+        ratio(2 * hits, hits + total.truth + extra)
+        for hits, extra in zip(total.true_positives, total.false_positives, strict=True)
+    )
+    hits, extra = total.true_positives[0], total.false_positives[0]
+    return Evaluation(
+        thresholds=THRESHOLDS,
+        ap=_average_precision(total),
+        ap_per_image=tuple(mean(column) for column in zip(*per_image, strict=True)) or (math.nan,) * len(THRESHOLDS),
+        f1=f1,
+        pq=ratio(total.iou, hits + (total.truth - hits + extra) / 2),
+        sq=ratio(total.iou, hits),
+        rq=f1[0],
+        splits=total.splits,
+        merges=total.merges,
+        count_mae=mean(np.abs(difference)),
+        count_bias=mean(difference),
+        count_error=ratio(abs(int(difference.sum())), int(true.sum())),
+        truth_counts=tuple(true.tolist()),
+        predicted_counts=tuple(predicted.tolist()),
+    )
+
+
+def _average_precision(counts: Tally) -> tuple[float, ...]:
+    pairs = zip(counts.true_positives, counts.false_positives, strict=True)
+    return tuple(ratio(hits, counts.truth + extra) for hits, extra in pairs)
+
+
+def _add(tallies: Sequence[Tally]) -> Tally:
+    true_positives, false_positives = (
+        tuple(sum(column) for column in zip(*columns, strict=True)) or (0,) * len(THRESHOLDS)
+        for columns in ([one.true_positives for one in tallies], [one.false_positives for one in tallies])
+    )
+    return Tally(
+        truth=sum(one.truth for one in tallies),
+        predicted=sum(one.predicted for one in tallies),
+        true_positives=true_positives,
+        false_positives=false_positives,
+        iou=math.fsum(one.iou for one in tallies),
+        splits=sum(one.splits for one in tallies),
+        merges=sum(one.merges for one in tallies),
+    )
