@@ -15,7 +15,7 @@ from pathlib import Path
 
 from biounet.api import load
 from biounet.batch import BatchOptions, segment_batch
-from biounet.files import Readers, find_images
+from biounet.files import ReaderPool, find_images
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 INSIDE = ("normalise", "predict_and_label", "measure")
@@ -31,7 +31,7 @@ def main() -> None:
     images = find_images([str(options.images)])
     print("| | s | inside, s | around |\n|---|---|---|---|")
     # The process that reads starts with the command, and is ready before the model is.
-    with tempfile.TemporaryDirectory() as folder, Readers(1) as readers:
+    with tempfile.TemporaryDirectory() as folder, ReaderPool(1) as readers:
         given = BatchOptions(jobs=1, readers=readers)
         # Once before, so that compiling and first imports are not counted.
         segment_batch(images[:1], model, Path(folder) / "first", given)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from flips import small_cases, small_model
 
 from biounet.core import BiounetError
-from biounet.files import Reader, ReadOptions
+from biounet.files import IsolatedReader, ReadOptions
 
 LIMIT = 2**27  # bytes of an image
 SECONDS = 10.0
@@ -40,7 +40,7 @@ def mutate(content: bytes, draw: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def peak_memory(reader: Reader) -> int:
+def peak_memory(reader: IsolatedReader) -> int:
     """Return the most memory in bytes that the process of a reader has had; 0 where the system does not say."""
     child = reader._child
     try:
@@ -70,7 +70,7 @@ def fuzz(seconds: float, seed: int, keep: Path | None = None, most: int = sys.ma
 
     draw, counts = np.random.default_rng(seed), Counter[tuple[str, str]]()
     whole = {case.name: case.content for case in small_cases()}
-    with tempfile.TemporaryDirectory() as folder, Reader(seconds=SECONDS, pause=0) as reader:
+    with tempfile.TemporaryDirectory() as folder, IsolatedReader(timeout=SECONDS, pause=0) as reader:
 
         def image(path: Path) -> object:
             return reader.read(path, ReadOptions(dims=3 if "nii" in path.name else 2, plane=0, limit=LIMIT))

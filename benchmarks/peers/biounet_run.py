@@ -20,7 +20,7 @@ def predict(model: str, images: Path, out: Path) -> None:
 
     import biounet
     from biounet.batch import BatchOptions, segment_batch
-    from biounet.files import Readers, find_images
+    from biounet.files import ReaderPool, find_images
 
     torch.set_num_threads(harness.THREADS)
     network = biounet.load(model).model
@@ -28,7 +28,7 @@ def predict(model: str, images: Path, out: Path) -> None:
     shapes = [harness.shape_of(image.path) for image in found]
     clock = harness.Clock()
     # What the peers write: label image and table; no overlay.
-    with Readers(harness.THREADS) as readers, tempfile.TemporaryDirectory() as folder:
+    with ReaderPool(harness.THREADS) as readers, tempfile.TemporaryDirectory() as folder:
         options = BatchOptions(jobs=harness.THREADS, overlay=False, readers=readers)
         startup = harness.seconds_since_start()
         segment_batch(list(dict(zip(shapes, found, strict=True)).values()), network, Path(folder), options)

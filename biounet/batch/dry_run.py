@@ -14,7 +14,7 @@ from biounet.batch.process_image import own_words
 from biounet.batch.records import BatchOptions, is_in_shard, name_of
 from biounet.batch.runner import mark_collisions
 from biounet.core import BiounetError, Unit, canonical_grid
-from biounet.files import FoundImage, Reader, Readers, label_suffix
+from biounet.files import FoundImage, IsolatedReader, ReaderPool, label_suffix
 from biounet.network import Model
 from biounet.reporting import output_names
 from biounet.segmentation import check_model_fits, expected_bytes, model_zoom
@@ -70,13 +70,13 @@ PREVIEW_HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
     """Say what `biounet.batch.segment_batch` would do; nothing is written, and no pixel is read."""
     mine = [image for image in mark_collisions(images) if is_in_shard(name_of(image), options.shard)]
-    with nullcontext(options.readers) if options.readers else Readers() as readers, readers.one() as reader:
+    with nullcontext(options.readers) if options.readers else ReaderPool() as readers, readers.borrow() as reader:
         return [_preview_one(image, model, options, reader) for image in mine]
 
 
-def _preview_one(image: FoundImage, model: Model, options: BatchOptions, reader: Reader) -> Preview:
+def _preview_one(image: FoundImage, model: Model, options: BatchOptions, reader: IsolatedReader) -> Preview:
     try:
-        whole, (axes, axes_from) = reader.look(image.files(), options.read)
+        whole, (axes, axes_source) = reader.inspect(image.files(), options.read)
         grid, turned = whole.grid, canonical_grid(whole.grid)
         blank = np.broadcast_to(whole.array.flat[0], (whole.channels, *turned.shape))  # takes no memory
         volume = replace(whole, array=blank, grid=turned)
@@ -90,7 +90,7 @@ def _preview_one(image: FoundImage, model: Model, options: BatchOptions, reader:
         return Preview(name_of(image), message=cause, failed=True)
     return Preview(
         image=name_of(image),
-        axes=f"{axes} ({axes_from})",
+        axes=f"{axes} ({axes_source})",
         shape=whole.array.shape,
         spacing=grid.spacing,
         unit=grid.unit,

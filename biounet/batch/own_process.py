@@ -25,7 +25,7 @@ from biounet.batch.manifest import record_of_line, record_to_line
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions, Record
 from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError
-from biounet.files import FoundImage, Readers, ReadOptions
+from biounet.files import FoundImage, ReaderPool, ReadOptions
 from biounet.network import load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions
 
@@ -137,7 +137,7 @@ def main() -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     if request["folder"] is not None:
         os.chdir(_path(request["folder"]))
-    with stop_on_signals() as stop, Readers(1) as readers:
+    with stop_on_signals() as stop, ReaderPool(1) as readers:
         try:
             said = {"record": record_to_line(_segment(request, stop, readers))}
         except Stopped as error:
@@ -153,7 +153,7 @@ def _end_with_input() -> None:
     os._exit(1)
 
 
-def _segment(request: dict[str, Any], stop: threading.Event, readers: Readers) -> Record:
+def _segment(request: dict[str, Any], stop: threading.Event, readers: ReaderPool) -> Record:
     read, label = request["read"], request["label"]
     if read["spacing"] is not None:
         read["spacing"] = tuple(read["spacing"])

@@ -37,7 +37,7 @@ from biounet.core import (
     free_memory,
     is_out_of_memory,
 )
-from biounet.files import FoundImage, Readers, hash_file
+from biounet.files import FoundImage, ReaderPool, hash_file
 from biounet.network import Model, Predictor
 from biounet.reporting import object_sizes, write_outputs
 from biounet.segmentation import (
@@ -83,7 +83,7 @@ class BatchContext:
     options: BatchOptions
     threads: int
     stop: Event
-    readers: Readers
+    readers: ReaderPool
     room: MemoryBudget = field(default_factory=MemoryBudget)
     apart: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
 
@@ -112,13 +112,13 @@ def segment_file(image: FoundImage, run: BatchContext, kept: Collection[Path] = 
     needs: list[tuple[SegmentOptions, MemoryNeed]] = []
     try:
         files, options = image.files(), run.options
-        with run.readers.one() as reader:
-            seen = reader.describe(files, options.read, run.stop)
+        with run.readers.borrow() as reader:
+            seen = reader.read_header(files, options.read, run.stop)
         needs = memory_needs(seen, run.model.card, run.model.network, options.segment, options.device)
         with run.room.reserve([need for _, need in needs], image.path, run.stop) as number:
             if run.apart is not None and needs[number][1].is_large:
                 return run.apart(image, run, kept)
-            with run.readers.one() as reader:
+            with run.readers.borrow() as reader:
                 volume, states = reader.read_hashed(files, options.read, run.stop)
             inputs = inputs_of(files, states, run.out)
             found = _segment(volume, run, needs[number][0])

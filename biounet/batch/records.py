@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from biounet.core import InputError, SettingsError, __version__, home_folder
-from biounet.files import FileState, FoundImage, Readers, ReadOptions, SkippedFile, hash_file, natural_key
+from biounet.files import FileState, FoundImage, ReaderPool, ReadOptions, SkippedFile, hash_file, natural_key
 from biounet.network import Model
 from biounet.reporting import Sizes
 from biounet.segmentation import SegmentOptions
@@ -61,7 +61,7 @@ class BatchOptions:
     excel: bool = False
     shard: tuple[int, int] | None = None
     fail_fast: bool = False
-    readers: Readers | None = None
+    readers: ReaderPool | None = None
     left_out: tuple[SkippedFile, ...] = ()
     overwrite: bool = False
 
@@ -246,7 +246,7 @@ def path_of_record(recorded: str, out: Path) -> Path:
 def is_same(file: Path, known: InputFile, hash_of: Callable[[Path], str] = hash_file) -> bool:
     """Whether a file has the content it had: size and time are equal, or else the hash is, where it is known.
 
-    `hash_of` gives the hash; that of `biounet.files.Readers` is not held up by a disk that does not answer.
+    `hash_of` gives the hash; that of `biounet.files.ReaderPool` is not held up by a disk that does not answer.
     """
     try:
         now = file.stat()

@@ -31,7 +31,7 @@ from biounet.batch.records import (
 from biounet.batch.runner import KEPT, mark_collisions
 from biounet.batch.summary import count_columns, software
 from biounet.core import DataSettings, InputError, LabelSettings, MachineError, ModelError, builtin_models
-from biounet.files import FoundImage, Readers, ReadOptions, find_images, hash_file
+from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file
 from biounet.network import Model, model_predictor
 from biounet.reporting import OVERLAY_SUFFIX, format_table
 from biounet.segmentation import SegmentOptions
@@ -187,7 +187,7 @@ def verify(
     records = list(manifest.records.values())
     there = _inputs_of(records, out, images, model.card.recipe.data)
     results = []
-    with Readers() as readers:
+    with ReaderPool() as readers:
         for record in records:
             with tempfile.TemporaryDirectory() as room:
                 again = BatchContext(model, predictor, Path(room), options, _threads_of(record), Event(), readers)

@@ -35,7 +35,7 @@ from biounet.batch.records import (
 )
 from biounet.batch.summary import NAMES, write_summary
 from biounet.core import MachineError, Stopped, available_cores, raise_if_stopped
-from biounet.files import FoundImage, Readers, find_temporary_files
+from biounet.files import FoundImage, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
 
@@ -104,7 +104,7 @@ def segment_batch(
     jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()
     options = replace(options, device=str(predictor.device), jobs=jobs)
     each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    with Locks(out, stop) as claims, nullcontext(options.readers) if options.readers else Readers(jobs) as readers:
+    with Locks(out, stop) as claims, nullcontext(options.readers) if options.readers else ReaderPool(jobs) as readers:
         run = BatchContext(model, predictor, out, options, each, stop, readers, apart=segment_apart)
         folder = _open(run, claims, mine)
         try:

@@ -98,12 +98,12 @@ def segment(
 ) -> None:
     """Find, count and measure the objects of images."""
     check_address_space()
-    from biounet.files import Readers, describe_skipped, search_images
+    from biounet.files import ReaderPool, describe_skipped, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part = options.parse_shard(shard)
     # The processes of the readers start while this one imports torch.
-    with Readers(0 if dry_run else options.count_readers(images, jobs)) as readers:
+    with ReaderPool(0 if dry_run else options.count_readers(images, jobs)) as readers:
         from biounet.api import load
         from biounet.batch import BatchOptions, batch_exit_code, describe_uncalibrated, segment_batch
         from biounet.reporting import check_output_folder

@@ -23,8 +23,8 @@ from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
 from .isolation.client import FileState as FileState
-from .isolation.client import Reader as Reader
-from .isolation.client import Readers as Readers
+from .isolation.client import IsolatedReader as IsolatedReader
+from .isolation.client import ReaderPool as ReaderPool
 from .read import arrange_axes as arrange_axes
 from .read import inspect_volume as inspect_volume
 from .read import read_volume as read_volume

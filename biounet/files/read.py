@@ -1,4 +1,4 @@
-"""Any file to a `Volume`: ``(c, [z,] y, x)``, calibrated where the file, or the user, says so."""
+"""Read any file as a `Volume` ``(c, [z,] y, x)``, calibrated if the file or the user states a pixel size."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ from biounet.core import (
     grid_mismatch,
     nearest_axcodes,
 )
-from biounet.files.axes import ReadOptions, arrange
-from biounet.files.formats.foreign import refuse_foreign
-from biounet.files.formats.nifti import BEGINNINGS, GZIP, read_nifti
-from biounet.files.formats.nifti_affines import CONFLICT
+from biounet.files.axes import ReadOptions, to_channel_first
+from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
+from biounet.files.formats.nifti_affines import AFFINE_CONFLICT
 from biounet.files.formats.png_jpeg import read_jpeg, read_png
-from biounet.files.formats.raw import LIMIT, RawImage, as_declared, in_colour, own_errors, refuse_size, upright
+from biounet.files.formats.raw import (
+    DEFAULT_LIMIT,
+    RawImage,
+    apply_orientation,
+    apply_palette,
+    check_on_load,
+    check_size,
+    format_shape,
+    translate_errors,
+)
 from biounet.files.formats.tiff import read_tiff
+from biounet.files.formats.unsupported import check_supported
 
 # A new format is a line here: how its files begin, and what reads their headers.
 _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
@@ -37,35 +46,32 @@ _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
     (b"MM\x00+", read_tiff),
     (b"\x89PNG\r\n\x1a\n", read_png),
     (b"\xff\xd8\xff", read_jpeg),
-    (GZIP, read_nifti),
-    *((beginning, read_nifti) for beginning in BEGINNINGS),
+    (GZIP_MAGIC, read_nifti),
+    *((magic, read_nifti) for magic in NIFTI_MAGIC),
 )
-_NO_NIFTI = (".mgz",)  # gzip files that hold another format
+_GZIPPED_BUT_NOT_NIFTI = (".mgz",)
 _UNKNOWN = "pixel size unknown"
-_LARGEST_MM = 100.0  # no scanner has voxels that are longer
+_SIZE_NOTES = ("pixel size", "voxel size", "the header gives", f"{AFFINE_CONFLICT} differ")  # their first words
+_MAX_MM = 100.0  # of a voxel: no scanner has longer ones
 _SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
 _ARRAY = Path("the array")  # what errors call an image that is no file
-_PEEK = 4096  # pixels that show that most images are not constant
+_FIRST_PIXELS = 4096  # which show of most images that they are not constant
 
 
 @dataclass(frozen=True)
-class Description:
-    """What would be read of a file.
+class ImageInfo:
+    """What `read_volume` would read of a file.
 
     Attributes
     ----------
     axes, shape, dtype
         Of the array in the file.
-    axes_from
-        How the axes are known: ``"OME-XML"``, ``"ImageJ tags"``, …, or ``"given"``.
-    grid
-        Of the image that comes of it, with its spacing.
-    spacing_from
-        How the spacing is known; empty where it is not.
-    channels
-        Number of channels that come of it.
-    names
-        Names of the channels in the file, where it has them.
+    axes_source, spacing_source
+        Where axes and spacing come from: ``"OME-XML"``, ``"ImageJ tags"``, …, or ``"given"``; empty without a spacing.
+    grid, channels
+        Of the image that results.
+    channel_names
+        Those in the file, where it has them.
     notes
         Remarks for the user.
     """
@@ -73,11 +79,11 @@ class Description:
     axes: str
     shape: tuple[int, ...]
     dtype: str
-    axes_from: str
+    axes_source: str
     grid: Grid
-    spacing_from: str
+    spacing_source: str
     channels: int
-    names: tuple[str, ...]
+    channel_names: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -101,64 +107,64 @@ def read_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | 
         If a file is damaged, its axes are ambiguous, pixels are not finite numbers, or channels lie on other grids.
     """
     options = options or ReadOptions()
-    return _stack([_read_one(file, options) for file in as_paths(path, "the image")])
+    volumes = _match_orientation([_read_file(file, options) for file in as_paths(path, "the image")])
+    merged = _merge_channels(volumes)
+    if len(volumes) == 1:
+        return merged
+    return replace(merged, array=np.concatenate([volume.array for volume in volumes]))
 
 
-def _read_one(path: Path, options: ReadOptions) -> Volume:
-    raw = _open_image(path, options)
-    array, remarks = arrange(raw.load(), raw, path, options)
-    array = np.ascontiguousarray(_plain(array))
-    _refuse_nan(array, path)
-    grid, notes = calibrate(array.shape[1:], raw, path, options)
-    if _is_constant(array):
-        remarks += (f"constant image: every pixel is {array.flat[0]}",)
-    return Volume(array, grid, path, (*notes, *remarks))
-
-
-def describe_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
+def read_header(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
     """Return what `read_volume` would, from the headers alone: all pixels are 0 and take no memory."""
     options = options or ReadOptions()
     volumes = []
     for file in as_paths(path, "the image"):
-        found = inspect_volume(file, options)
-        kind = _plain(np.zeros((), found.dtype)).dtype
-        blank = np.broadcast_to(np.zeros((), kind), (found.channels, *found.grid.shape))
-        volumes.append(Volume(blank, found.grid, file, found.notes))
-    volumes = _in_one_order(volumes)
-    shape, kind = (sum(volume.channels for volume in volumes), *volumes[0].grid.shape), volumes[0].array.dtype
-    return replace(_joined(volumes), array=np.broadcast_to(np.zeros((), kind), shape))
+        info = inspect_volume(file, options)
+        dtype = _to_supported_type(np.zeros((), info.dtype)).dtype
+        volumes.append(Volume(_zeros((info.channels, *info.grid.shape), dtype), info.grid, file, info.notes))
+    volumes = _match_orientation(volumes)
+    shape = (sum(volume.channels for volume in volumes), *volumes[0].grid.shape)
+    return replace(_merge_channels(volumes), array=_zeros(shape, volumes[0].array.dtype))
 
 
-def _stack(volumes: Sequence[Volume]) -> Volume:
-    """Return one image of the channels of several files."""
-    if len(volumes) == 1:
-        return volumes[0]
-    volumes = _in_one_order(volumes)
-    return replace(_joined(volumes), array=np.concatenate([volume.array for volume in volumes]))
+def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - as of numpy.zeros
+    """Return an array of zeros that takes no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
-def _in_one_order(volumes: Sequence[Volume]) -> list[Volume]:
-    """Return volumes that have the voxels of the first in another order, axes exchanged or flipped, in its order."""
-    first, ordered = volumes[0].grid, [*volumes]
+def _read_file(path: Path, options: ReadOptions) -> Volume:
+    raw = _open_image(path, options)
+    array, notes = to_channel_first(raw.load(), raw, path, options)
+    array = np.ascontiguousarray(_to_supported_type(array))
+    _check_finite(array, path)
+    grid, grid_notes = resolve_grid(array.shape[1:], raw, path, options)
+    if _is_constant(array):
+        notes += (f"constant image: every pixel is {array.flat[0]}",)
+    return Volume(array, grid, path, (*grid_notes, *notes))
+
+
+def _match_orientation(volumes: Sequence[Volume]) -> list[Volume]:
+    """Bring volumes that store the voxels of the first in another order, axes exchanged or flipped, to its order."""
+    first, matched = volumes[0].grid, [*volumes]
     for n, volume in enumerate(volumes):
-        other = first.axcodes is not None and volume.grid.axcodes not in (None, first.axcodes)
         if (
-            other
+            first.axcodes is not None
+            and volume.grid.axcodes not in (None, first.axcodes)
             and grid_mismatch(first, volume.grid)
             and not grid_mismatch(canonical_grid(first), canonical_grid(volume.grid))
         ):
-            turned = canonical_transform(first).undo(canonical_transform(volume.grid).apply(volume.array))
-            ordered[n] = replace(volume, array=turned, grid=first)
-    return ordered
+            array = canonical_transform(first).undo(canonical_transform(volume.grid).apply(volume.array))
+            matched[n] = replace(volume, array=array, grid=first)
+    return matched
 
 
-def _joined(volumes: Sequence[Volume]) -> Volume:
-    """Return the first of several files that are channels of one image, with the remarks on all.
+def _merge_channels(volumes: Sequence[Volume]) -> Volume:
+    """Return the first of several files that are channels of one image, with the notes on all.
 
     Raises
     ------
     InputError
-        If one holds several channels, or lies on another grid.
+        If one holds several channels, or has another grid.
     """
     first = volumes[0]
     if len(volumes) == 1:
@@ -172,107 +178,105 @@ def _joined(volumes: Sequence[Volume]) -> Volume:
             difference = "only one of the two says where its voxels are"
         if difference:
             raise InputError(f"not on the grid of {first.source}: {difference}", path=volume.source)
-    notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
-    return replace(first, notes=tuple(notes))
+    return replace(first, notes=tuple(dict.fromkeys(note for volume in volumes for note in volume.notes)))
 
 
 def arrange_axes(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
-    """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`, as that of a file would be.
+    """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`, like that of a file.
 
     Raises
     ------
     InputError
-        If they do not fit, more than one image could be meant, or there is no such channel.
+        If the axes do not fit, more than one image could be meant, or the channel does not exist.
     """
     raw = RawImage("Q" * array.ndim, array.shape, array.dtype, lambda: array, "given")
-    return arrange(array, raw, _ARRAY, options)[0]
+    return to_channel_first(array, raw, _ARRAY, options)[0]
 
 
 def rearrange_volume(volume: Volume, axes: str, options: ReadOptions) -> Volume:
-    """Apply to a volume with these axes what `options` say about channel and pixel size, as if it were read again.
+    """Apply the channel and the pixel size of `options` to a volume with these axes, as if it were read again.
 
     Raises
     ------
     InputError
-        If there is no such channel.
+        If the channel does not exist.
     """
     path, array, grid = volume.source or _ARRAY, volume.array, volume.grid
     raw = RawImage(axes, array.shape, array.dtype, lambda: array, "given", notes=volume.notes)
     if options.channel is not None:
-        array = arrange(array, raw, path, options)[0]
+        array = to_channel_first(array, raw, path, options)[0]
     if options.spacing is None:
         return replace(volume, array=array)
-    said = replace(raw, unit=grid.unit or "um", header=grid.header)
-    grid, notes = calibrate(grid.shape, said, path, options)
+    raw = replace(raw, unit=grid.unit or "um", header=grid.header)
+    grid, notes = resolve_grid(grid.shape, raw, path, options)
     return Volume(array, grid, volume.source, notes)
 
 
-def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Description:
-    """Say what `read_volume` would read, from the headers alone; the errors are the same where headers show them."""
+def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> ImageInfo:
+    """Return what `read_volume` would read, from the header alone; errors that headers show are the same."""
     path, options = as_path(path, "the image"), options or ReadOptions()
     raw = _open_image(path, options)
-    blank = np.broadcast_to(np.zeros((), raw.dtype), raw.shape)  # takes no memory
-    array, remarks = arrange(blank, raw, path, options)
-    grid, notes = calibrate(array.shape[1:], raw, path, options)
-    return Description(
+    array, notes = to_channel_first(_zeros(raw.shape, raw.dtype), raw, path, options)
+    grid, grid_notes = resolve_grid(array.shape[1:], raw, path, options)
+    return ImageInfo(
         axes=options.axes.upper() if options.axes else raw.axes,
         shape=raw.shape,
         dtype=str(raw.dtype),
-        axes_from="given" if options.axes else raw.axes_from,
+        axes_source="given" if options.axes else raw.axes_source,
         grid=grid,
-        spacing_from="given" if options.spacing else raw.spacing_from if grid.calibrated else "",
+        spacing_source="given" if options.spacing else raw.spacing_source if grid.calibrated else "",
         channels=array.shape[0],
-        names=raw.channels,
-        notes=(*notes, *remarks),
+        channel_names=raw.channel_names,
+        notes=(*grid_notes, *notes),
     )
 
 
-@own_errors
-def open_raw(path: Path, limit: int = LIMIT) -> RawImage:
+@translate_errors
+def open_raw(path: Path, limit: int = DEFAULT_LIMIT) -> RawImage:
     """Open a file by its content.
 
     Raises
     ------
     InputError
-        If it is of no known format, or declares more than `limit` bytes of pixels.
+        If its format is unknown or not supported, or it declares more than `limit` bytes of pixels.
     """
     if path.is_dir():
-        refuse_foreign(path)
+        check_supported(path)
         raise InputError("a folder, not an image", path=path)
     if path.exists() and not path.is_file():
         raise InputError("not a file", path=path)  # to read from a pipe could wait for ever
     with path.open("rb") as file:
-        begin = file.read(16)
-    if not begin:
+        head = file.read(16)
+    if not head:
         raise InputError("empty file", path=path)
-    if path.name.lower().endswith(_NO_NIFTI):
-        refuse_foreign(path)
-    for magic, read in _FORMATS:
-        if begin.startswith(magic):
-            raw = read(path)
-            if 0 in raw.shape:
-                raise InputError(f"an image without pixels, shape {' x '.join(map(str, raw.shape))}", path=path)
-            refuse_size(raw, path, limit)
-            return upright(as_declared(raw, path))
-    refuse_foreign(path)
-    shown = begin.decode("ascii", "replace").replace("\ufffd", "?")
-    raise InputError(f"not a TIFF, NIfTI, PNG or JPEG (begins with {shown!r})", path=path)
+    if path.name.lower().endswith(_GZIPPED_BUT_NOT_NIFTI):
+        check_supported(path)
+    read = next((read for magic, read in _FORMATS if head.startswith(magic)), None)
+    if read is None:
+        check_supported(path)
+        shown = head.decode("ascii", "replace").replace("\ufffd", "?")
+        raise InputError(f"not a TIFF, NIfTI, PNG or JPEG (begins with {shown!r})", path=path)
+    raw = read(path)
+    if 0 in raw.shape:
+        raise InputError(f"an image without pixels, shape {format_shape(raw.shape)}", path=path)
+    check_size(raw, path, limit)
+    return apply_orientation(check_on_load(raw, path))
 
 
 def _open_image(path: Path, options: ReadOptions) -> RawImage:
-    raw = in_colour(open_raw(path, options.limit), path)
+    raw = apply_palette(open_raw(path, options.limit), path)
     if raw.dtype.kind not in "biuf":
         raise InputError(f"pixels of type {raw.dtype} are not supported", path=path)
     return raw
 
 
-def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    """Return types that no later step knows as ones that all do, without a change of value."""
-    exact = {np.dtype(np.bool_): np.uint8, np.dtype(np.float16): np.float32}.get(array.dtype)
-    return array if exact is None else array.astype(exact)
+def _to_supported_type(array: NDArray[Any]) -> NDArray[Any]:
+    """Convert truth values and half floats, which later steps do not support, without changing a value."""
+    dtype = {np.dtype(np.bool_): np.uint8, np.dtype(np.float16): np.float32}.get(array.dtype)
+    return array if dtype is None else array.astype(dtype)
 
 
-def _refuse_nan(array: NDArray[Any], path: Path) -> None:
+def _check_finite(array: NDArray[Any], path: Path) -> None:
     if array.dtype.kind != "f":
         return
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
@@ -283,50 +287,50 @@ def _refuse_nan(array: NDArray[Any], path: Path) -> None:
 
 def _is_constant(array: NDArray[Any]) -> bool:
     flat = array.reshape(-1)
-    first = flat[0]
-    return bool((flat[:_PEEK] == first).all() and (flat == first).all())
+    return bool((flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all())
 
 
-def calibrate(shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOptions) -> tuple[Grid, tuple[str, ...]]:
-    """Return the grid of an image of this shape in the file, and the remarks that hold with it.
+def resolve_grid(
+    shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOptions
+) -> tuple[Grid, tuple[str, ...]]:
+    """Return the grid of an image of this shape in the file, and the notes that apply to it.
 
     Raises
     ------
     InputError
-        If what the file says about lengths cannot be, and the options do not say it.
+        If what the file states about lengths cannot be right, and the options do not state them.
     """
     letters = "ZYX"[-len(shape) :]
-    whole = tuple(n for n in raw.shape[-3:] if n > 1) == tuple(n for n in shape if n > 1)  # not one plane of many
-    header = raw.header if whole else None
+    is_whole = [n for n in raw.shape[-3:] if n > 1] == [n for n in shape if n > 1]  # not one plane of many
+    header = raw.header if is_whole else None
     axcodes = None if raw.affine is None else nearest_axcodes(raw.affine, len(shape))
     if options.spacing is not None:
-        about_size = ("pixel size", "voxel size", "the header gives", f"{CONFLICT} differ")
         grid = Grid(shape, options.spacing, raw.unit, header=header, axcodes=axcodes)
-        return grid, tuple(note for note in raw.notes if not note.startswith(about_size))
-    if raw.fault is not None:
-        raise InputError(raw.fault[0], path=path, hint=raw.fault[1])
-    known = [letter for letter in letters if letter in raw.spacing]
-    unknown = any(note.startswith(_UNKNOWN) for note in raw.notes)
-    if len(known) == len(letters):
-        spacing = tuple(raw.spacing[letter] for letter in letters)
-        notes = tuple(note for note in raw.notes if not note.startswith(_UNKNOWN))  # of an axis that is left out
-        affine, frame = (raw.affine, raw.frame) if whole else (None, "")
-        grid = Grid(shape, spacing, raw.unit, affine, header, axcodes, frame)
-        return grid, (*notes, *_not_square(raw), *_too_large(grid))
-    missing = (f"{_UNKNOWN}: the distance of the planes is missing",) if known and not unknown else ()
+        return grid, tuple(note for note in raw.notes if not note.startswith(_SIZE_NOTES))
+    if raw.geometry_error is not None:
+        cause, hint = raw.geometry_error
+        raise InputError(cause, path=path, hint=hint)
+    stated = [raw.spacing[letter] for letter in letters if letter in raw.spacing]
+    unknown_notes = tuple(note for note in raw.notes if note.startswith(_UNKNOWN))
+    if len(stated) == len(letters):
+        affine, frame = (raw.affine, raw.frame) if is_whole else (None, "")
+        grid = Grid(shape, tuple(stated), raw.unit, affine, header, axcodes, frame)
+        notes = [note for note in raw.notes if note not in unknown_notes]  # of an axis that is left out
+        return grid, (*notes, *_non_square_note(raw), *_voxel_size_note(grid))
+    missing = (f"{_UNKNOWN}: the distance of the planes is missing",) if stated and not unknown_notes else ()
     return Grid(shape, header=header, axcodes=axcodes), (*raw.notes, *missing)
 
 
-def _not_square(raw: RawImage) -> tuple[str, ...]:
+def _non_square_note(raw: RawImage) -> tuple[str, ...]:
     x, y = raw.spacing["X"], raw.spacing["Y"]
     if raw.unit != "um" or abs(x - y) <= _SQUARE * x:
         return ()
     return (f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm",)
 
 
-def _too_large(grid: Grid) -> tuple[str, ...]:
-    """Say so where voxels are in metres, as when numbers in mm stand under a code of another unit."""
-    if grid.unit != "mm" or max(grid.steps) <= _LARGEST_MM:
+def _voxel_size_note(grid: Grid) -> tuple[str, ...]:
+    """Return a note on voxels of decimetres, as of a header with numbers in mm and the code of another unit."""
+    if grid.unit != "mm" or max(grid.steps) <= _MAX_MM:
         return ()
     sizes = " x ".join(f"{size:g}" for size in grid.steps)
     return (f"the header gives voxels of {sizes} mm, which no scanner has: its unit may be wrong (see --spacing)",)

@@ -1,4 +1,4 @@
-"""Label images that Fiji, napari and QuPath open with the source's pixel size, and pictures."""
+"""Label images that Fiji, napari and QuPath open with the pixel size of their source, and pictures."""
 
 from __future__ import annotations
 
@@ -15,134 +15,118 @@ from biounet.core import Grid, InputError, ResultKind, Volume
 from biounet.files.atomic import atomic_path
 from biounet.files.dataset_index.names import NIFTI
 from biounet.files.formats.nifti import parse_header, write_nifti
-from biounet.files.formats.raw import own_errors
+from biounet.files.formats.raw import translate_errors
 from biounet.files.read import open_raw
 
-_FAST = 1  # of deflate: label images shrink 50 times at any level
-_FILTER_SUB = 16  # of PNG: with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
-_LARGEST_IMAGEJ = 2**31  # bytes
-_MOST = 2**32 - 1  # of a label, and in a TIFF rational
-
-_VALUES = "values"  # the key of what they are, in the description of an ImageJ TIFF
-
-Resolution = tuple[tuple[int, int], tuple[int, int]]
+_DEFLATE_LEVEL = 1  # label images shrink 50 times at any level
+_PNG_FILTER_SUB = 16  # with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
+_MAX_IMAGEJ = 2**31  # bytes
+_MAX_UINT32 = 2**32 - 1  # of a label, and in a TIFF rational
+_KIND_KEY = "values"  # of the description of an ImageJ TIFF
 
 
 def label_suffix(grid: Grid) -> str:
-    """Return how names of label images on this grid end: that of a NIfTI where the source is one."""
+    """Return the suffix of label images on this grid: that of a NIfTI if their source is one."""
     return "_labels.tif" if grid.header is None else "_labels.nii.gz"
 
 
 def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: ResultKind | None = None) -> None:
-    """Write a label image where its source is, atomically; equal input gives equal bytes.
+    """Write a label image with the geometry of its source, atomically; equal input gives equal bytes.
 
-    A name that ends in ``.nii`` or ``.nii.gz`` gives a NIfTI under the header of the source; others a TIFF with its
-    pixel size. Up to 65 535 objects are an ImageJ TIFF of 16 bits. More need 32 bits, which ImageJ's format does not
-    have: these are OME-TIFF.
+    The suffixes ``.nii`` and ``.nii.gz`` give a NIfTI with the header of the source, others a TIFF with its pixel size:
+    an ImageJ TIFF of 16 bits for up to 65 535 objects, an OME-TIFF of 32 bits, which ImageJ's format lacks, for more.
 
     Parameters
     ----------
     path
-        The final name; `label_suffix` says how it should end.
+        The final name, with a suffix as of `label_suffix`.
     labels
         Integers from 0, shape ``([z,] y, x)``.
     grid
-        Where they are, or the image that they were found in.
+        Grid of the labels, or the image that they were found in.
     kind
-        What the values are, which `read_label_kind` reads again; None leaves it open.
+        What the values are, which `read_label_kind` reads again; None: not stated.
 
     Raises
     ------
     InputError
-        If `labels` are no label image on this grid, or a NIfTI is wanted of a source that was none.
+        If `labels` are no label image on this grid, or the suffix is that of a NIfTI and the source is none.
     MachineError
         If the disk is full or the folder cannot be written to.
     """
     grid = grid.grid if isinstance(grid, Volume) else grid
     if labels.shape != grid.shape or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise InputError(f"not a label image on grid {grid.shape}: {labels.dtype} of shape {labels.shape}", path=path)
-    if labels.max() > _MOST:
+    if labels.max() > _MAX_UINT32:
         raise InputError(f"label {labels.max()} does not fit in 32 bits", path=path)
     if path.name.lower().endswith(NIFTI):
         if grid.header is None:
             raise InputError("its image has no NIfTI header to write with", path=path, hint="name it .tif")
-        with atomic_path(path) as part:
-            write_nifti(part, labels, grid.header, packed=path.suffix.lower() == ".gz", values=kind or "")
+        with atomic_path(path) as temporary:
+            write_nifti(temporary, labels, grid.header, packed=path.suffix.lower() == ".gz", values=kind or "")
         return
-    wide = labels.max() > np.iinfo(np.uint16).max
-    stored = labels.astype(np.uint32 if wide else np.uint16)
-    with atomic_path(path) as part:
-        if wide or stored.nbytes >= _LARGEST_IMAGEJ:
-            _write_ome(part, stored, grid, kind)
-        else:
-            _write_imagej(part, stored, grid, kind)
+    is_wide = labels.max() > np.iinfo(np.uint16).max
+    stored = labels.astype(np.uint32 if is_wide else np.uint16)
+    write = _write_ome if is_wide or stored.nbytes >= _MAX_IMAGEJ else _write_imagej
+    with atomic_path(path) as temporary:
+        write(temporary, stored, grid, kind)
 
 
-@own_errors
+@translate_errors
 def read_label_kind(path: Path) -> ResultKind | None:
-    """Return what the values of a label image are, as `write_labels` noted it; None where it did not."""
+    """Return what the values of a label image are, as `write_labels` stored it; None where it did not."""
     raw = open_raw(path)
     with path.open("rb") as file:
-        begin = file.read(2)
+        magic = file.read(2)
+    kind = ""
     if raw.header is not None:
-        said = bytes(parse_header(raw.header)["intent_name"]).rstrip(b"\0").decode("latin-1")
-    elif begin in (b"II", b"MM"):
+        kind = bytes(parse_header(raw.header)["intent_name"]).rstrip(b"\0").decode("latin-1")
+    elif magic in (b"II", b"MM"):
         with tifffile.TiffFile(path, _multifile=False) as tif:
             name = re.search(r'<Image ID="Image:0" Name="([a-z]+)"', tif.ome_metadata or "")
-            said = name[1] if name else str((tif.imagej_metadata or {}).get(_VALUES, ""))
-    else:
-        said = ""
-    return said if said in get_args(ResultKind) else None  # type: ignore[return-value]
+            kind = name[1] if name else str((tif.imagej_metadata or {}).get(_KIND_KEY, ""))
+    return kind if kind in get_args(ResultKind) else None  # type: ignore[return-value]
 
 
-def _write_imagej(part: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
-    metadata: dict[str, Any] = {"axes": "ZYX"[-grid.dims :]}
-    if kind is not None:
-        metadata[_VALUES] = kind
+def _write_imagej(path: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
+    metadata: dict[str, Any] = {"axes": "ZYX"[-grid.dims :]} | ({} if kind is None else {_KIND_KEY: kind})
     resolution = None
     if grid.spacing is not None:
         metadata["unit"] = grid.unit
-        resolution = _per_unit(grid.spacing)
+        resolution = (_pixels_per_unit(grid.spacing[-1]), _pixels_per_unit(grid.spacing[-2]))
         if grid.dims == 3:
             metadata["spacing"] = grid.spacing[0]
     tifffile.imwrite(
-        part,
+        path,
         labels,
         imagej=True,
         photometric="minisblack",
         resolution=resolution,
         metadata=metadata,
         compression="zlib",
-        compressionargs={"level": _FAST},
+        compressionargs={"level": _DEFLATE_LEVEL},
     )
 
 
-def _write_ome(part: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
+def _write_ome(path: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
     # tifffile's own OME-XML has a random identifier, and no two files would be equal.
     tifffile.imwrite(
-        part,
+        path,
         labels,
-        bigtiff=labels.nbytes >= _LARGEST_IMAGEJ,
+        bigtiff=labels.nbytes >= _MAX_IMAGEJ,
         photometric="minisblack",
         description=_ome_xml(labels, grid, kind or "labels"),
         metadata=None,
         compression="zlib",
-        compressionargs={"level": _FAST},
+        compressionargs={"level": _DEFLATE_LEVEL},
     )
 
 
-def _per_unit(spacing: tuple[float, ...]) -> Resolution:
-    """Return pixels per unit along x and y."""
-    x, y = (_ratio(size) for size in (spacing[-1], spacing[-2]))
-    return (x.denominator, x.numerator), (y.denominator, y.numerator)
-
-
-def _ratio(size: float) -> Fraction:
-    """Return the nearest ratio of numbers of 32 bits: the size itself where it came from such a ratio, or 0.325."""
+def _pixels_per_unit(size: float) -> tuple[int, int]:
+    """Return the nearest ratio of integers of 32 bits: that of the source where the size came from one, or of 0.325."""
     exact = Fraction(float(size))
-    if exact < 1:
-        return exact.limit_denominator(_MOST)
-    return 1 / (1 / exact).limit_denominator(_MOST)
+    nearest = exact.limit_denominator(_MAX_UINT32) if exact < 1 else 1 / (1 / exact).limit_denominator(_MAX_UINT32)
+    return nearest.denominator, nearest.numerator
 
 
 def _ome_xml(labels: NDArray[Any], grid: Grid, name: str) -> str:
@@ -166,5 +150,5 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write an RGB picture, shape ``(y, x, 3)``, as PNG, atomically."""
     from imagecodecs import png_encode
 
-    with atomic_path(path) as part:
-        part.write_bytes(png_encode(np.ascontiguousarray(rgb), level=_FAST, filter=_FILTER_SUB))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png_encode(np.ascontiguousarray(rgb), level=_DEFLATE_LEVEL, filter=_PNG_FILTER_SUB))

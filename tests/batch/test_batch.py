@@ -12,7 +12,7 @@ import tifffile
 
 from biounet.batch import BatchOptions, Row, batch_exit_code, segment_batch
 from biounet.core import LabelSettings, MachineError
-from biounet.files import Readers, find_images, stem_of
+from biounet.files import ReaderPool, find_images, stem_of
 from biounet.segmentation import SegmentOptions
 from support.images import discs
 
@@ -114,7 +114,7 @@ def test_an_image_without_cells_is_empty_or_flagged_and_no_error(segmenter, tmp_
 
 def test_readers_that_were_started_before_serve_several_batches(segmenter, cell_folder, tmp_path):
     images = find_images([cell_folder / "images"])
-    with Readers(2) as readers:
+    with ReaderPool(2) as readers:
         children = {reader._child.pid for reader in readers._all}
         for name in ("one", "two"):
             rows = segment_batch(images, segmenter.model, tmp_path / name, BatchOptions(jobs=2, readers=readers))

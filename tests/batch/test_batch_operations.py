@@ -20,7 +20,7 @@ from biounet.batch import preview, segment_batch
 from biounet.batch.records import InputFile, in_natural_order, is_same, path_of_record, path_on_record
 from biounet.batch.replay import verify
 from biounet.core import InputError, MachineError, SettingsError
-from biounet.files import Reader, Readers, find_images, retry, search_images
+from biounet.files import IsolatedReader, ReaderPool, find_images, retry, search_images
 from biounet.reporting import make_folder
 from support.batches import ONE_JOB, all_files, count_rows, segment_folder
 from support.images import discs
@@ -87,8 +87,8 @@ def hung(monkeypatch):
         "rp.main()\n"
     )
     monkeypatch.setattr("biounet.files.isolation.client._PROGRAM", program)
-    really = Reader.__init__
-    monkeypatch.setattr(Reader, "__init__", lambda self, seconds=0.5, pause=2.0: really(self, seconds, pause))
+    really = IsolatedReader.__init__
+    monkeypatch.setattr(IsolatedReader, "__init__", lambda self, timeout=0.5, pause=2.0: really(self, timeout, pause))
 
 
 def test_a_rerun_is_not_held_up_by_an_image_whose_disk_hangs_meanwhile(few, untrained, tmp_path, hung, monkeypatch):
@@ -100,8 +100,10 @@ def test_a_rerun_is_not_held_up_by_an_image_whose_disk_hangs_meanwhile(few, untr
 
     monkeypatch.setattr("biounet.batch.records.hash_file", never)
     os.utime(few / "later.tif", ns=(1, 1))
-    with Readers() as readers:
-        monkeypatch.setattr(readers, "hash_file", lambda path, stop=None: Reader(0.5).hash_file(few / "hang.tif", stop))
+    with ReaderPool() as readers:
+        monkeypatch.setattr(
+            readers, "hash_file", lambda path, stop=None: IsolatedReader(0.5).hash_file(few / "hang.tif", stop)
+        )
         (few / "hang.tif").write_bytes((few / "a.tif").read_bytes())
         images = [image for image in find_images([few]) if image.path.name != "hang.tif"]
         rows = segment_batch(images, untrained, tmp_path / "out", replace(ONE_JOB, readers=readers))
@@ -137,7 +139,7 @@ def test_a_search_goes_on_behind_a_file_whose_disk_hangs(few, monkeypatch):
 
     (few / "hang.xyz").write_bytes(b"II*\0")
     monkeypatch.setattr(Path, "open", wait)
-    monkeypatch.setattr(retry, "_LONGEST", 0.2)
+    monkeypatch.setattr(retry, "_TIMEOUT", 0.2)
     try:
         found = search_images([few])
     finally:
@@ -148,11 +150,11 @@ def test_a_search_goes_on_behind_a_file_whose_disk_hangs(few, monkeypatch):
 
 def test_the_first_bytes_and_their_errors_are_those_of_open(tmp_path):
     (tmp_path / "x").write_bytes(b"abcdef")
-    assert retry.first_bytes(tmp_path / "x", 4) == b"abcd"
-    assert retry.first_bytes(tmp_path / "x", 40) == b"abcdef"
+    assert retry.read_first_bytes(tmp_path / "x", 4) == b"abcd"
+    assert retry.read_first_bytes(tmp_path / "x", 40) == b"abcdef"
     for path, error in ((tmp_path / "y", FileNotFoundError), (tmp_path, IsADirectoryError), (Path("a\0b"), ValueError)):
         with pytest.raises(error):
-            retry.first_bytes(path, 4)
+            retry.read_first_bytes(path, 4)
 
 
 def test_a_user_without_a_home_gets_the_same_results(few, untrained, tmp_path, monkeypatch):

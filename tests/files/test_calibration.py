@@ -80,7 +80,7 @@ def test_a_stated_pixel_size_is_read_to_the_last_digit(tmp_path, case):
     path = write(tmp_path / "x.tif", **how)
     volume = read_volume(path)
     assert (volume.grid.spacing, volume.grid.unit) == ((size, size), "um")
-    assert inspect_volume(path).spacing_from == origin
+    assert inspect_volume(path).spacing_source == origin
     assert not [note for note in volume.notes if "pixel" in note and "constant" not in note]
 
 
@@ -91,7 +91,7 @@ def test_what_is_no_pixel_size_is_unknown_and_said(tmp_path, case):
     volume = read_volume(path)
     assert (volume.grid.spacing, volume.grid.unit) == (None, None)
     assert note in volume.notes
-    assert inspect_volume(path).spacing_from == ""
+    assert inspect_volume(path).spacing_source == ""
 
 
 @pytest.mark.parametrize("value", [(1, 0), (0, 0), (0, 1)], ids=str)
@@ -110,7 +110,7 @@ def test_the_user_knows_better(tmp_path):
         options = ReadOptions(spacing=(0.5, 0.6))
         assert read_volume(path, options).grid.spacing == (0.5, 0.6)
         assert not [note for note in read_volume(path, options).notes if "pixel" in note]
-        assert inspect_volume(path, options).spacing_from == "given"
+        assert inspect_volume(path, options).spacing_source == "given"
 
 
 def test_x_and_y_may_differ_and_keep_their_places(tmp_path):
@@ -142,9 +142,14 @@ def test_damaged_ome_xml_is_ignored_and_said(tmp_path):
 def test_a_description_names_what_is_known_and_from_where(tmp_path):
     channels = {"axes": "CYX", "Channel": {"Name": ["DAPI", "actin"]}}
     seen = inspect_volume(write(tmp_path / "x.ome.tif", VOLUME, ome=True, metadata=channels))
-    assert (seen.axes, seen.axes_from, seen.names, seen.dtype) == ("CYX", "OME-XML", ("DAPI", "actin"), "uint16")
-    assert inspect_volume(write(tmp_path / "y.tif")).axes_from == "description"
-    assert inspect_volume(tmp_path / "y.tif", ReadOptions(axes="xy")).axes_from == "given"
+    assert (seen.axes, seen.axes_source, seen.channel_names, seen.dtype) == (
+        "CYX",
+        "OME-XML",
+        ("DAPI", "actin"),
+        "uint16",
+    )
+    assert inspect_volume(write(tmp_path / "y.tif")).axes_source == "description"
+    assert inspect_volume(tmp_path / "y.tif", ReadOptions(axes="xy")).axes_source == "given"
 
 
 MIXED = {  # what is said beside unit=um, resolution 2 per unit and spacing 500: the voxel size along z, y, x in µm

@@ -15,7 +15,7 @@ from PIL import Image
 
 from biounet.core import DataSettings, InputError
 from biounet.files import ReadOptions, inspect_volume, read_annotation, read_volume
-from biounet.files.formats.tiff_integrity import strict
+from biounet.files.formats.tiff_integrity import raise_logged_errors
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 60000, (33, 47)).astype(np.uint16)
@@ -211,7 +211,7 @@ def test_truncation_is_found_even_where_tifffile_may_not_log(tmp_path, level):
 def test_no_thread_misses_a_problem_because_another_is_done(tmp_path):
     def quiet():
         for _ in range(3000):
-            with strict(tmp_path):
+            with raise_logged_errors(tmp_path):
                 pass
         return 0
 
@@ -219,7 +219,7 @@ def test_no_thread_misses_a_problem_because_another_is_done(tmp_path):
         heard = 0
         for _ in range(300):
             try:
-                with strict(tmp_path):
+                with raise_logged_errors(tmp_path):
                     LOGGER.error("<x> broken")
             except InputError:
                 heard += 1
@@ -237,6 +237,6 @@ def test_no_thread_misses_a_problem_because_another_is_done(tmp_path):
 def test_what_others_log_goes_its_way(tmp_path, caplog):
     LOGGER.warning("<x> remark")
     assert [record.getMessage() for record in caplog.records] == ["<x> remark"]
-    with pytest.raises(InputError, match="damaged: broken"), strict(Path("x.tif")):
+    with pytest.raises(InputError, match="damaged: broken"), raise_logged_errors(Path("x.tif")):
         LOGGER.error("<x> broken")
     assert len(caplog.records) == 1

@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from biounet.core import InputError, MachineError, Stopped
-from biounet.files import FileState, Reader, ReadOptions, read_volume
+from biounet.files import FileState, IsolatedReader, ReadOptions, read_volume
 from biounet.files.isolation import client
 
 GREY = np.random.default_rng(0).integers(0, 60000, (33, 47)).astype(np.uint16)
@@ -26,20 +26,20 @@ STACK = np.stack([GREY, GREY + 1, GREY + 2])
 BAD = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from biounet.files import reader_process
-read = reader_process.read_volume
+from biounet.files.isolation import worker
+read = worker.read_volume
 def read_volume(paths, options):
     if paths[0].name.startswith("bad"):
         {line}
     return read(paths, options)
-reader_process.read_volume = read_volume
-reader_process.main()
+worker.read_volume = read_volume
+worker.main()
 """
 
 
 @pytest.fixture(scope="module")
 def reader():
-    with Reader() as reader:
+    with IsolatedReader() as reader:
         yield reader
 
 
@@ -59,7 +59,7 @@ def bad(image, monkeypatch):
 
     def make(line, **limits):
         monkeypatch.setattr(client, "_PROGRAM", BAD.format(line=line))
-        readers.append(Reader(**limits))
+        readers.append(IsolatedReader(**limits))
         return readers[-1], path
 
     yield make
@@ -146,15 +146,15 @@ def test_a_file_that_ends_the_process_costs_itself(image, bad, number):
 
 
 def test_a_file_that_never_ends_costs_itself_F097(image, bad):
-    reader, path = bad("time.sleep(1000)", seconds=0.2)
+    reader, path = bad("time.sleep(1000)", timeout=0.2)
     with pytest.raises(InputError, match="could not be read in 0 s"):
         reader.read(path)
-    reader._seconds = 60
+    reader._timeout = 60
     np.testing.assert_array_equal(reader.read(image).array[0], GREY)
 
 
 def test_a_process_that_is_killed_is_replaced_and_the_file_is_read_F095(image):
-    with Reader() as reader:
+    with IsolatedReader() as reader:
         for _ in range(2):
             reader.read(image)
             os.kill(reader._child.pid, signal.SIGKILL)
@@ -210,21 +210,21 @@ def test_an_answer_that_is_none_is_refused(tmp_path, image, monkeypatch, answer)
         f"for _ in sys.stdin: print({json.dumps(json.dumps(answer))}, flush=True)"
     )
     monkeypatch.setattr(client, "_PROGRAM", f"import runpy; runpy.run_path({str(program)!r})")
-    with Reader() as reader, pytest.raises(InputError) as caught:
+    with IsolatedReader() as reader, pytest.raises(InputError) as caught:
         reader.read(image)
     assert caught.value.path == image
 
 
 def test_a_process_that_does_not_start(image, monkeypatch):
     monkeypatch.setattr(client, "_PROGRAM", "raise SystemExit(1)")
-    with Reader() as reader, pytest.raises(MachineError, match="does not start"):
+    with IsolatedReader() as reader, pytest.raises(MachineError, match="does not start"):
         reader.read(image)
 
 
 def test_code_in_the_current_folder_is_not_run(image, monkeypatch):
     (image.parent / "numpy.py").write_text("raise SystemExit(1)")
     monkeypatch.chdir(image.parent)
-    with Reader() as reader:
+    with IsolatedReader() as reader:
         np.testing.assert_array_equal(reader.read(image).array[0], GREY)
 
 
@@ -273,7 +273,7 @@ def test_another_thread_ends_a_read(bad):
 def test_a_file_that_is_being_written_is_read_when_it_is_F025(image):
     whole = image.read_bytes()
     image.write_bytes(whole[:1000])
-    with Reader(pause=0) as reader:
+    with IsolatedReader(pause=0) as reader:
         original = reader._try_twice
 
         def then_written(paths, options):
@@ -287,7 +287,7 @@ def test_a_file_that_is_being_written_is_read_when_it_is_F025(image):
 
 
 def test_a_file_that_does_not_stop_changing_F025(image):
-    with Reader(pause=0) as reader:
+    with IsolatedReader(pause=0) as reader:
         original = reader._try_twice
 
         def then_longer(paths, options):
@@ -320,7 +320,7 @@ def test_the_headers_say_what_is_read_and_no_pixel_is(tmp_path, reader, case):
     write, array, name, options = case
     path = tmp_path / name
     write(path, array)
-    seen, volume = reader.describe(path, ReadOptions(**options)), reader.read(path, ReadOptions(**options))
+    seen, volume = reader.read_header(path, ReadOptions(**options)), reader.read(path, ReadOptions(**options))
     assert (seen.array.shape, seen.array.dtype, seen.grid) == (volume.array.shape, volume.array.dtype, volume.grid)
     assert seen.array.strides == (0,) * seen.array.ndim
     assert set(seen.notes) <= set(volume.notes)
@@ -332,7 +332,7 @@ def test_an_error_of_the_headers_is_that_of_reading(tmp_path, reader, content):
     if content is not None:
         path.write_bytes(content)
     errors = []
-    for ask in (reader.describe, reader.read):
+    for ask in (reader.read_header, reader.read):
         with pytest.raises(InputError) as caught:
             ask(path)
         errors.append((caught.value.cause, caught.value.path, caught.value.hint))
@@ -344,7 +344,7 @@ def test_a_file_of_zeros_is_refused_before_it_is_read(tmp_path, reader):
     with path.open("wb") as file:
         file.truncate(2**40)  # takes no place on the disk
     with pytest.raises(InputError, match="not a TIFF"):
-        reader.describe(path)
+        reader.read_header(path)
 
 
 def test_a_small_image_in_a_file_of_no_end_is_refused_by_its_header(tmp_path, reader):
@@ -353,13 +353,13 @@ def test_a_small_image_in_a_file_of_no_end_is_refused_by_its_header(tmp_path, re
     with path.open("r+b") as file:
         file.truncate(2**40)
     with pytest.raises(InputError, match=r"declares 4 x 4 uint16, .* in a file of 1\.1e\+03 GB"):
-        reader.describe(path)
+        reader.read_header(path)
 
 
 def test_a_hash_that_never_comes_costs_one_file_F097(image, bad):
-    reader, path = bad("pass", seconds=0.3)
+    reader, path = bad("pass", timeout=0.3)
     client._PROGRAM = client._PROGRAM.replace(
-        "reader_process.main()", "reader_process.hash_file = lambda path: time.sleep(1000)\nreader_process.main()"
+        "worker.main()", "worker.hash_file = lambda path: time.sleep(1000)\nworker.main()"
     )
     for ask in (reader.hash_file, reader.read):
         with pytest.raises(InputError, match="could not be read in 0 s"):
@@ -367,15 +367,15 @@ def test_a_hash_that_never_comes_costs_one_file_F097(image, bad):
 
 
 def test_a_process_that_cannot_be_killed_is_left_behind(image, bad, monkeypatch):
-    reader, path = bad("time.sleep(1000)", seconds=0.3)
-    monkeypatch.setattr(client, "_DYING", 0.1)
+    reader, path = bad("time.sleep(1000)", timeout=0.3)
+    monkeypatch.setattr(client, "_KILL_TIMEOUT", 0.1)
     reader.start()
     stuck = reader._child
     stuck.kill, really = (lambda: None), stuck.kill
     try:
         with pytest.raises(InputError, match="could not be read in 0 s"):
             reader.read(path)
-        reader._seconds = 60
+        reader._timeout = 60
         np.testing.assert_array_equal(reader.read(image).array[0], GREY)
         assert reader._child is not stuck
     finally:
@@ -384,12 +384,12 @@ def test_a_process_that_cannot_be_killed_is_left_behind(image, bad, monkeypatch)
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("ask", ["read_hashed", "describe", "hash_file"])
+@pytest.mark.parametrize("ask", ["read_hashed", "read_header", "hash_file"])
 def test_reading_ends_when_work_is_to_end(image, bad, ask):
     reader, path = bad("time.sleep(1000)")
     client._PROGRAM = client._PROGRAM.replace(
-        "reader_process.main()",
-        "reader_process.hash_file = reader_process.describe_volume = lambda *_: time.sleep(99)\nreader_process.main()",
+        "worker.main()",
+        "worker.hash_file = worker.read_header = lambda *_: time.sleep(99)\nworker.main()",
     )
     stop = Event()
     timer = Timer(1.0, stop.set)

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from biounet.core import DataSettings, InputError
 from biounet.evaluation import evaluate_folders
 from biounet.files import ReadOptions, read_annotation, read_volume
-from biounet.files.read import describe_volume
+from biounet.files.read import read_header
 from biounet.measurement import measure_lesions
 
 VOLUME = ReadOptions(dims=3)
@@ -178,7 +178,7 @@ def test_channels_with_the_same_voxels_in_another_order_are_one_image(tmp_path, 
     volume = read_volume([first, other], VOLUME)
     np.testing.assert_array_equal(volume.array[0], volume.array[1])
     assert volume.grid == read_volume(first, VOLUME).grid
-    assert describe_volume([first, other], VOLUME).array.shape == volume.array.shape
+    assert read_header([first, other], VOLUME).array.shape == volume.array.shape
     moved = stored_as(tmp_path / "moved.nii", values, MOVED, order)
     with pytest.raises(InputError, match="not on the grid of"):
         read_volume([first, moved], VOLUME)

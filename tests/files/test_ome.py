@@ -75,7 +75,7 @@ def test_size_and_channels_are_those_of_the_image_that_is_read(tmp_path, name, f
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.array[0], arrays[order.index(1)])
     assert volume.grid.spacing == (0.5, 0.5)
-    assert inspect_volume(path).names == ("DAPI",)
+    assert inspect_volume(path).channel_names == ("DAPI",)
 
 
 @pytest.mark.parametrize("name", ["GFP label", "label-free", "scan 2", "Image", ""])
@@ -210,7 +210,7 @@ def test_only_what_lacks_planes_of_its_own_image_is_refused(tmp_path_factory, da
         with pytest.raises(InputError, match=f"holds {len(inside)} images"):
             inspect_volume(path, options)
     elif len(where[inside[0]]) > 1:
-        assert inspect_volume(path, options).names == (f"ch{inside[0]}",)
+        assert inspect_volume(path, options).channel_names == (f"ch{inside[0]}",)
         np.testing.assert_array_equal(read_volume(path, options).array[0], arrays)
     else:
         assert read_volume(path).grid.spacing == (sizes[inside[0]],) * 2

@@ -199,7 +199,7 @@ def test_labels_of_imagej_name_channels_where_they_are_names(tmp_path, case):
     labels, names = case
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "ZCYX", "Labels": labels})
-    assert inspect_volume(path, ReadOptions(dims=3)).names == names
+    assert inspect_volume(path, ReadOptions(dims=3)).channel_names == names
     if names:
         chosen = read_volume(path, ReadOptions(dims=3, channel=names[1]))
         np.testing.assert_array_equal(chosen.array[0], STACK[:, 1])

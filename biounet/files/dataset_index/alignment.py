@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from biounet.core import Grid, InputError, canonical_grid, canonical_transform, grid_mismatch
 from biounet.files.axes import ReadOptions
 from biounet.files.formats.nifti import parse_header
-from biounet.files.formats.nifti_affines import matrices_of
+from biounet.files.formats.nifti_affines import header_affines
 from biounet.files.formats.raw import RawImage
-from biounet.files.read import calibrate, open_raw
+from biounet.files.read import open_raw, resolve_grid
 
 _SIZE_NOTES = ("pixel size", "voxel size", "pixels are", "orientation")  # shown by the unit of the figures
 
@@ -24,7 +24,7 @@ def _header_grids(grid: Grid) -> dict[str, Grid]:
     """Return the grid of a NIfTI volume by each usable matrix of its header, ``"sform"`` and ``"qform"``."""
     if grid.header is None or grid.affine is None:
         return {}
-    matrices = [matrix for matrix in matrices_of(parse_header(grid.header)) if matrix.fault is None]
+    matrices = [matrix for matrix in header_affines(parse_header(grid.header)) if matrix.geometry_error is None]
     return {matrix.name: replace(matrix.grid, shape=grid.shape) for matrix in matrices if len(matrix.shape) == 3}
 
 
@@ -75,7 +75,7 @@ def _calibrate(
     path: Path, raw: RawImage, shape: tuple[int, ...], options: ReadOptions | None = None
 ) -> tuple[Grid, tuple[str, ...]]:
     spacing = None if options is None else options.spacing
-    return calibrate(shape, raw, path, ReadOptions(dims=len(shape), spacing=spacing))
+    return resolve_grid(shape, raw, path, ReadOptions(dims=len(shape), spacing=spacing))
 
 
 def reorder_labels(labels: NDArray[Any], path: Path, image: Grid | None) -> NDArray[Any]:
@@ -94,7 +94,7 @@ def reorder_labels(labels: NDArray[Any], path: Path, image: Grid | None) -> NDAr
     if image is None or image.affine is None or labels.ndim != len(image.shape):
         return labels
     raw = open_raw(path)
-    if raw.affine is None or raw.fault is not None:
+    if raw.affine is None or raw.geometry_error is not None:
         return labels
     label = _calibrate(path, raw, labels.shape)[0]
     if label.affine is None or not grid_mismatch(image, label) or _matching_matrix(image, label) is not None:

@@ -32,7 +32,7 @@ from biounet.files.dataset_index.scan import (
     raise_folder_error,
     scan,
 )
-from biounet.files.formats.foreign import refuse_foreign
+from biounet.files.formats.unsupported import check_supported
 
 _HINT = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASK_ENDINGS, *OUTPUT_ENDINGS))}"
 
@@ -90,7 +90,7 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
             by_file.setdefault(key, replace(image, relative=prefixes.get(text, Path()) / image.relative))
     if not by_file and not case:
         for text in texts:
-            refuse_foreign(Path(text))
+            check_supported(Path(text))
         raise InputError("no image found", path=", ".join(texts), hint=_HINT)
     single = _distinguish(list(by_file.values()))
     images = group_cases([image for image in single if not image.problem], channels)
@@ -170,7 +170,7 @@ def _search_input(text: str, rules: NameRules) -> Search:
     search = _split(classify_files((match for match in matches if not match.is_dir()), root, rules))
     if not search.images:
         for match in matches:
-            refuse_foreign(match)
+            check_supported(match)
         raise InputError("no image matches this pattern", path=text, hint=_HINT)
     return search
 

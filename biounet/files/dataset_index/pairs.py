@@ -29,7 +29,7 @@ from biounet.files.dataset_index.names import (
     without_mask_ending,
 )
 from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, SkippedFile, list_skipped, scan
-from biounet.files.formats.foreign import refuse_foreign
+from biounet.files.formats.unsupported import check_supported
 
 _UNANNOTATED_HINT = (
     "keep images that nobody annotated in another folder, or name the pairs in a CSV with the columns image and label"
@@ -104,7 +104,7 @@ def find_pairs(
         hint = f"'biounet check' lists all{f'; {_UNANNOTATED_HINT}' if any(is_bare) else ''}"
         raise InputError(f"{'; '.join(texts[:_MAX_NAMES])}{more}", path=images, hint=hint)
     if not pairs:
-        refuse_foreign(Path(images))
+        check_supported(Path(images))
         raise InputError("no image with an annotation found", path=images)
     return pairs
 
@@ -144,7 +144,7 @@ def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pa
     if not nested:
         found += _images_named_like_annotations(image_files, found, chosen, labels)
     if not found:
-        refuse_foreign(images)
+        check_supported(images)
     used = {file.path for file in found}
     rest = [file for file in image_files if file.path not in used]
     skipped = list(list_skipped(rest))

@@ -22,7 +22,7 @@ from biounet.files.dataset_index.names import (
     stem_of,
 )
 from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, scan
-from biounet.files.formats.foreign import refuse_foreign
+from biounet.files.formats.unsupported import check_supported
 
 _RESULT = "_labels"
 _MAX_NAMES = 10  # that a message lists
@@ -62,7 +62,7 @@ def pair_results(
     results = _find_results(predicted)
     annotations = _find_annotations(truth, predicted, NameRules(tuple(channels), tuple(annotation)))
     if not annotations:
-        refuse_foreign(truth)
+        check_supported(truth)
         raise InputError("no annotation found", path=truth)
     both = {*results.values()}.intersection(annotations.values())
     if both:

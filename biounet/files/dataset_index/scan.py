@@ -19,9 +19,9 @@ from biounet.files.dataset_index.names import (
     split_annotation,
     stem_of,
 )
-from biounet.files.formats.foreign import foreign_format
-from biounet.files.formats.nifti import BEGINNINGS
-from biounet.files.retry import first_bytes
+from biounet.files.formats.nifti import NIFTI_MAGIC
+from biounet.files.formats.unsupported import find_unsupported
+from biounet.files.retry import read_first_bytes
 
 _STORES = (".zarr", ".n5")
 _OTHER_SUFFIX = "its ending is not one that is looked for: name the file to try it"
@@ -41,7 +41,7 @@ _NO_IMAGE = {
     *(".doc", ".docx", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".bval", ".bvec", ".safetensors", ".pt", ".part"),
     *(".roi", ".geojson", ".qpproj", ".qpdata", ".db", ".lock", ".svg", ".sha256", ".md5"),
 }
-_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *BEGINNINGS)
+_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *NIFTI_MAGIC)
 _MAX_NAMES = 3  # that a line lists for each reason
 
 
@@ -161,12 +161,12 @@ def _other_reason(path: Path) -> str | None:
     if path.name.lower().endswith(_TIFF_SUFFIXES):
         return _OTHER_SUFFIX
     try:
-        begin = b"" if path.is_dir() else first_bytes(path, 16)
+        begin = b"" if path.is_dir() else read_first_bytes(path, 16)
     except TimeoutError:
         return "the disk does not answer"
     except OSError:
         begin = b""
-    if (known := foreign_format(path)) is not None:
+    if (known := find_unsupported(path)) is not None:
         return f"{known.name} is not read"
     if path.name.lower().endswith(_UNREAD_SUFFIXES):
         return "a format that is not read"

@@ -18,26 +18,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import InputError
-from biounet.files.formats.nifti_affines import LARGEST, SMALLEST, STATE, choose, matrices_of, unit_of
-from biounet.files.formats.raw import RawImage, own_errors
+from biounet.files.formats.nifti_affines import (
+    MAX_LENGTH,
+    MIN_LENGTH,
+    STATE_SIZE,
+    choose_affine,
+    header_affines,
+    length_unit,
+)
+from biounet.files.formats.raw import RawImage, translate_errors
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
-GZIP = b"\x1f\x8b"
-BEGINNINGS = tuple(struct.pack(f"{order}i", size) for size in (348, 540) for order in "<>")
+GZIP_MAGIC = b"\x1f\x8b"
+NIFTI_MAGIC = tuple(struct.pack(f"{order}i", size) for size in (348, 540) for order in "<>")
 
-_SINGLE = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # header size: where the magic is, and what
-_LONGEST = 540
-_AHEAD = 2**17  # bytes of a gzip file that hold its names and remarks and the beginning of the content
+_SINGLE_FILE = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # header size: offset of the magic, and its value
+_MAX_HEADER = 540
+_READ_AHEAD = 2**17  # bytes of a gzip file that hold its own header and the beginning of the content
 _PADDING = 512  # bytes that programs may add behind the voxels
 _LABEL_INTENT = 1002
-_NOWHERE = "orientation unknown: the header has neither a sform nor a qform, and voxels are taken in the stored order"
+_NO_ORIENTATION = (
+    "orientation unknown: the header has neither a sform nor a qform, and voxels are taken in the stored order"
+)
 
 
-@own_errors
+@translate_errors
 def read_nifti(path: Path) -> RawImage:
-    """Read what a NIfTI file says about its volume; the array is read by ``load``.
+    """Read the header of a NIfTI file; ``load`` reads the array.
 
     Raises
     ------
@@ -45,10 +54,10 @@ def read_nifti(path: Path) -> RawImage:
         If it is no NIfTI, one of the two files of a pair, truncated, or holds no numbers.
     """
     with path.open("rb") as file:
-        start = file.read(_AHEAD)
-    packed = start.startswith(GZIP)
+        start = file.read(_READ_AHEAD)
+    packed = start.startswith(GZIP_MAGIC)
     with _gzip_errors(path):
-        header = parse_header(zlib.decompressobj(31).decompress(start, _LONGEST) if packed else start, path)
+        header = parse_header(zlib.decompressobj(31).decompress(start, _MAX_HEADER) if packed else start, path)
     shape, dtype, offset = _layout(header, path)
     slope, inter = header.get_slope_inter()
     scaled = (slope, inter) not in ((None, None), (1.0, 0.0))
@@ -59,7 +68,7 @@ def read_nifti(path: Path) -> RawImage:
     def load() -> NDArray[Any]:
         array = _content(path, size, packed=packed)[offset:].view(dtype).reshape(shape)
         if scaled:
-            with np.errstate(all="ignore"):  # what becomes infinite is refused with all that is
+            with np.errstate(all="ignore"):  # infinite results are refused later, as all infinite pixels
                 array = np.multiply(array, slope, dtype=declared)
                 array += inter
         return array.astype(declared, copy=False)
@@ -69,30 +78,30 @@ def read_nifti(path: Path) -> RawImage:
         declared = np.dtype(np.float32 if declared.itemsize <= 2 or declared == np.float32 else np.float64)
     raw = RawImage("WVCTZYX"[-len(shape) :], shape, declared, load, "NIfTI", unit="mm", header=header.binaryblock)
     with np.errstate(all="ignore"):
-        return _placed(raw, header)
+        return _with_geometry(raw, header)
 
 
 def parse_header(start: bytes, path: Path | None = None) -> Nifti1Header:
-    """Return the header that a file starts with."""
+    """Parse the header at the start of a file."""
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
-    order = "<" if start[:4] in BEGINNINGS[::2] else ">"
+    order = "<" if start[:4] in NIFTI_MAGIC[::2] else ">"
     length = int.from_bytes(start[:4], "little" if order == "<" else "big")
-    if length not in _SINGLE:
+    if length not in _SINGLE_FILE:
         raise InputError("a gzip file, but no NIfTI in it", path=path)
     if len(start) < length:
         raise InputError(f"truncated: a header of {length} bytes, {len(start)} are there", path=path)
-    at, magic = _SINGLE[length]
+    at, magic = _SINGLE_FILE[length]
     if not start.startswith(magic, at):
         cause = "the header of an image in two files (.hdr and .img), or damaged"
         raise InputError(cause, path=path, hint="convert it to .nii.gz, which is one file")
-    kind = Nifti1Header if length < _LONGEST else Nifti2Header
+    kind = Nifti1Header if length < _MAX_HEADER else Nifti2Header
     return kind(start[:length], endianness=order, check=False)
 
 
 def _layout(header: Nifti1Header, path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return the shape of the array as it is stored, its type, and where it begins."""
+    """Return the shape of the array as it is stored, its type, and its offset in the file."""
     dim = [int(length) for length in header["dim"]]
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"damaged: sizes {dim[1:]}, of which {dim[0]} count", path=path)
@@ -123,65 +132,65 @@ def _gzip_errors(path: Path) -> Iterator[None]:
         raise InputError(f"damaged: {error}", path=path, hint="copy it again from where it came from") from None
 
 
-@own_errors
+@translate_errors
 def _content(path: Path, size: int, *, packed: bool) -> NDArray[np.uint8]:
-    """Return the first `size` bytes of the unpacked content, read to its end and compared with the checksum."""
+    """Return the first `size` bytes of the unpacked content, after reading all of it and comparing the checksum."""
     from imagecodecs import DeflateError, gzip_decode
 
     if not packed:
         return np.fromfile(path, np.uint8, size)
     data, content = path.read_bytes(), np.empty(size, np.uint8)
     if int.from_bytes(data[-4:], "little") == size % 2**32:
-        try:  # 25 ms for a brain of 36 MB where Python's own takes 160; it says little about what is wrong
+        try:  # 25 ms for a brain of 36 MB where Python's gzip takes 160; its errors are not specific
             gzip_decode(data, out=content.data)
             return content
         except DeflateError:
             pass
     with _gzip_errors(path), gzip.open(path) as file:
-        there = file.readinto(content.data) + len(file.read(_PADDING + 1))
-    _check_size(there, size, path)
+        found = file.readinto(content.data) + len(file.read(_PADDING + 1))
+    _check_size(found, size, path)
     return content
 
 
-def _check_size(there: int, size: int, path: Path) -> None:
-    if there < size:
-        raise InputError(f"truncated: needs {size} bytes, has {there}", path=path)
-    if there > size + _PADDING:
+def _check_size(found: int, size: int, path: Path) -> None:
+    if found < size:
+        raise InputError(f"truncated: needs {size} bytes, has {found}", path=path)
+    if found > size + _PADDING:
         raise InputError(f"damaged: declares {size} bytes and holds more", path=path)
 
 
-def _placed(raw: RawImage, header: Nifti1Header) -> RawImage:
-    """Add where the voxels are, or what is wrong with what the header says about it."""
+def _with_geometry(raw: RawImage, header: Nifti1Header) -> RawImage:
+    """Add voxel size and affine, or what is wrong with them."""
     count = min(int(header["dim"][0]), 3)
     sizes = np.asarray(header["pixdim"][1 : count + 1], float)
-    code, factor = unit_of(header)
+    code, factor = length_unit(header)
     coded = header["sform_code"] > 0 or header["qform_code"] > 0
     if not coded and code not in (1, 2, 3):
-        return replace(raw, notes=("voxel size unknown: the header has neither an affine nor a unit", _NOWHERE))
-    if not ((sizes > SMALLEST) & (sizes < LARGEST)).all():
+        return replace(raw, notes=("voxel size unknown: the header has neither an affine nor a unit", _NO_ORIENTATION))
+    if not ((sizes > MIN_LENGTH) & (sizes < MAX_LENGTH)).all():
         shown = " x ".join(f"{size:g}" for size in sizes)
-        return replace(raw, fault=(f"the header gives a voxel size of {shown}", STATE))
+        return replace(raw, geometry_error=(f"the header gives a voxel size of {shown}", STATE_SIZE))
     letters = "XYZ"[:count]
     if not coded:
         spacing = dict(zip(letters, (sizes * factor).tolist(), strict=True))
-        return replace(raw, spacing=spacing, spacing_from="pixdim", notes=(_NOWHERE,))
-    used, notes = choose(matrices_of(header), sizes * factor)
-    if used.fault is not None:
-        return replace(raw, fault=used.fault)
+        return replace(raw, spacing=spacing, spacing_source="pixdim", notes=(_NO_ORIENTATION,))
+    used, notes = choose_affine(header_affines(header), sizes * factor)
+    if used.geometry_error is not None:
+        return replace(raw, geometry_error=used.geometry_error)
     return replace(
         raw,
         spacing=dict(zip(letters, used.lengths.tolist(), strict=True)),
-        spacing_from=used.name,
+        spacing_source=used.name,
         affine=tuple(map(tuple, used.affine.tolist())),
         frame=used.frame,
         notes=notes,
     )
 
 
-def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool, values: str = "") -> None:
-    """Write a label volume ``([z,] y, x)`` under the header of its source: its place in space, bit for bit.
+def write_nifti(path: Path, labels: NDArray[Any], source: bytes, *, packed: bool, values: str = "") -> None:
+    """Write a label volume ``([z,] y, x)`` with the header of its source, which keeps its geometry bit for bit.
 
-    The header says that they are labels, and of what: `values` is the name of the intent.
+    The header declares labels, and `values` is the name of the intent.
 
     Raises
     ------
@@ -199,15 +208,14 @@ def write_nifti(part: Path, labels: NDArray[Any], source: bytes, *, packed: bool
     header.set_data_dtype(_label_type(int(labels.max())))
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = 1, 0
-    header["cal_min"] = header["cal_max"] = 0  # the intensities that a viewer shows, of the image
+    header["cal_min"] = header["cal_max"] = 0  # display range of the image
     header["intent_code"], header["intent_name"] = _LABEL_INTENT, values.encode()
     for name in ("intent_p1", "intent_p2", "intent_p3"):
         header[name] = 0
     content = header.binaryblock + bytes(4) + labels.astype(header.get_data_dtype()).tobytes()
-    part.write_bytes(gzip_encode(content, level=6) if packed else content)
+    path.write_bytes(gzip_encode(content, level=6) if packed else content)
 
 
 def _label_type(largest: int) -> type[np.integer[Any]]:
-    """Return the smallest type that viewers open; signed at 32 bits, which more of them know."""
-    kinds = (np.uint8, np.uint16, np.int32, np.uint32)
-    return next(kind for kind in kinds if largest <= np.iinfo(kind).max)
+    """Return the smallest type that viewers open; signed at 32 bits, which more of them support."""
+    return next(t for t in (np.uint8, np.uint16, np.int32, np.uint32) if largest <= np.iinfo(t).max)

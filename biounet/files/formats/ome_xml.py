@@ -1,4 +1,4 @@
-"""OME-XML in a TIFF: which of its images are in this file, and what it says about each of them."""
+"""OME-XML in a TIFF: which of its images are in this file, and what it states about each of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 from tifffile import TiffPage, TiffPageSeries
 
 from biounet.core import InputError
-from biounet.files.formats.pixel_size import Calibration, calibrated, length_um, micrometres
+from biounet.files.formats.pixel_size import Calibration, length_um, make_calibration, unit_in_um
 
-_SHOWN = 3  # names of files that a message lists
+_MAX_NAMES = 3  # files that a message lists
 
 
 @dataclass(frozen=True)
@@ -23,124 +23,122 @@ class OmeImage:
     Attributes
     ----------
     name
-        What it is called.
+        Its name.
     size
         Pixels along y and x.
-    page
-        Number of its first page in the file.
+    first_page
+        Index in the file.
     planes
-        How many there are, each sample of a colour counted as one.
-    said
+        Their number, in which each sample of a colour counts.
+    calibration
         Its pixel size and the names of its channels.
-    elsewhere
-        Other files that hold planes of it.
+    other_files
+        Those that hold planes of it.
     """
 
     name: str
     size: tuple[int, int]
-    page: int
+    first_page: int
     planes: int
-    said: Calibration
-    elsewhere: tuple[str, ...]
+    calibration: Calibration
+    other_files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Ome:
-    """What OME-XML says about this file.
+class OmeMetadata:
+    """OME-XML of one file.
 
     Attributes
     ----------
     images
         Those that have planes in this file.
-    elsewhere
-        Other files, where this one has no image of its own.
+    other_files
+        Where the images are, if this file has none.
     xml
-        For tifffile: the same without images of other files, each image named by its number.
+        For tifffile: the same without images of other files, and with the index of each image as its name.
     """
 
     images: tuple[OmeImage, ...]
-    elsewhere: tuple[str, ...]
+    other_files: tuple[str, ...]
     xml: str
 
-    def refuse_parts(self, path: Path, pages: int, samples: Callable[[int], int]) -> None:
-        """Refuse a file that lacks planes of an image of its own.
+    def check_complete(self, path: Path, pages: int, samples: Callable[[int], int]) -> None:
+        """Check that all planes of the images are in this file.
 
         Parameters
         ----------
-        path
-            The file.
-        pages
-            How many are there.
+        path, pages
+            The file and the number of its pages.
         samples
-            Gives how many planes, one for each colour, a page holds.
+            Gives the number of planes in a page, one per colour.
 
         Raises
         ------
         InputError
-            If the planes are in other files, or not there.
+            If planes are in other files, or missing.
         """
-        others = list(dict.fromkeys(file for image in self.images for file in image.elsewhere)) or self.elsewhere
+        others = list(dict.fromkeys(file for image in self.images for file in image.other_files)) or self.other_files
         if others:
-            cause = f"a part of an image of several files: {', '.join(others[:_SHOWN])}"
+            cause = f"a part of an image of several files: {', '.join(others[:_MAX_NAMES])}"
             raise InputError(cause, path=path, hint="save it as one file, in Fiji with Bio-Formats")
         declared = sum(image.planes for image in self.images)
         if declared <= pages:
             return
-        # Those of one image have as many samples as its first, but a picture in colour may lie beside one in grey.
-        each = [samples(image.page) if image.page < pages else 1 for image in self.images]
+        # All pages of an image have as many samples as its first; images in colour and in grey may lie side by side.
+        each = [samples(image.first_page) if image.first_page < pages else 1 for image in self.images]
         needed = sum(math.ceil(image.planes / count) for image, count in zip(self.images, each, strict=True))
         if needed > pages:  # tifffile would make a list of them all
             raise InputError(f"truncated: {declared} planes declared, {pages} pages are there", path=path)
 
-    def describes(self, first: TiffPage) -> bool:
-        """Whether the first page has the size of the image that it is said to belong to."""
-        return all(image.size == _size(first) for image in self.images if image.page == 0)
+    def matches(self, first: TiffPage) -> bool:
+        """Whether the first page has the size of its image."""
+        return all(image.size == _size(first) for image in self.images if image.first_page == 0)
 
     def name_of(self, series: TiffPageSeries) -> str:
-        """Return what an image that tifffile found is called."""
+        """Return the name of an image that tifffile found."""
         return self.images[int(series.name)].name if series.kind == "ome" else str(series.name)
 
-    def about(self, series: TiffPageSeries) -> Calibration:
-        """Return what is said about an image that tifffile found, and nothing that is said about another."""
+    def calibration_of(self, series: TiffPageSeries) -> Calibration:
+        """Return the calibration of an image that tifffile found, and never that of another one."""
         if series.kind == "ome":
-            return self.images[int(series.name)].said
+            return self.images[int(series.name)].calibration
         if len(self.images) != 1:  # tifffile has put the pages together itself
             return Calibration(notes=("pixel size unknown: OME-XML does not say which of its images this is",))
         image = self.images[0]
         if image.size == _size(series.keyframe):
-            return image.said
+            return image.calibration
         shown = " x ".join(map(str, image.size[::-1]))
         return Calibration(notes=(f"pixel size unknown: OME-XML is about an image of {shown} pixels",))
 
 
-def read_ome(xml: str, file: str) -> Ome:
-    """Read OME-XML.
+def parse_ome(xml: str, file: str) -> OmeMetadata:
+    """Parse OME-XML.
 
     Parameters
     ----------
     xml
-        The text; of images of several files it lists all.
+        The text, which lists the images of all files of a set.
     file
-        Name of the file that it stands in.
+        Name of the file that it is in.
     """
     root = ElementTree.fromstring(xml)  # expat refuses entity bombs and entities outside the document
     own = _own_uuids(root, file)
-    # An image whose pages are not told is that of a file that tells them of none.
-    told = any(element.tag.endswith("TiffData") for element in root.iter())
-    everything = [(element, _read_image(element, own, told=told)) for element in _children(root, "Image")]
-    here = [(element, image) for element, image in everything if image is not None]
-    elsewhere = [str(element.get("MetadataFile") or "another file") for element in _children(root, "BinaryOnly")]
+    # Without any TiffData, an image has its pages in this file.
+    has_data = any(element.tag.endswith("TiffData") for element in root.iter())
+    parsed = [(element, _parse_image(element, own, has_data=has_data)) for element in _children(root, "Image")]
+    here = [(element, image) for element, image in parsed if image is not None]
+    other_files = [str(element.get("MetadataFile") or "another file") for element in _children(root, "BinaryOnly")]
     if not here:
-        elsewhere += _files(_uuids(root))
+        other_files += _file_names(_uuids(root))
     for number, (element, _) in enumerate(here):
         element.set("Name", str(number))
         for data in (data for pixels in _children(element, "Pixels") for data in _children(pixels, "TiffData")):
             for uuid in list(_children(data, "UUID")):
                 data.remove(uuid)
-    away = {id(element) for element, image in everything if image is None}
-    root[:] = [child for child in root if id(child) not in away]  # to remove them one by one takes the square of them
+    elsewhere = {id(element) for element, image in parsed if image is None}
+    root[:] = [child for child in root if id(child) not in elsewhere]  # `remove` would take quadratic time
     images = tuple(image for _, image in here)
-    return Ome(images, tuple(elsewhere), ElementTree.tostring(root, "unicode", short_empty_elements=False))
+    return OmeMetadata(images, tuple(other_files), ElementTree.tostring(root, "unicode", short_empty_elements=False))
 
 
 def _size(page: TiffPage) -> tuple[int, int]:
@@ -159,43 +157,42 @@ def _identity(uuid: ElementTree.Element) -> str:
     return (uuid.text or "").strip() or uuid.get("FileName", "")
 
 
-def _files(uuids: Iterable[ElementTree.Element]) -> list[str]:
+def _file_names(uuids: Iterable[ElementTree.Element]) -> list[str]:
     return sorted({uuid.get("FileName") or _identity(uuid) for uuid in uuids})
 
 
 def _own_uuids(root: ElementTree.Element, file: str) -> set[str]:
-    """Return the identifiers of this file: the one it calls its own, or that of its name, or the only one."""
-    named: dict[str, set[str]] = {}
+    """Return the identifiers of this file: the one it declares, or that of its name, or the only one."""
+    by_name: dict[str, set[str]] = {}
     for uuid in _uuids(root):
         name = uuid.get("FileName", "").replace("\\", "/").rpartition("/")[2]
-        named.setdefault(name.casefold(), set()).add(_identity(uuid))
-    every = set().union(*named.values())
-    own = root.get("UUID", "").strip()
-    if own in every:
-        return {own}
-    alone = every if len(every) == 1 and not own else set()
-    return named.get(file.casefold(), alone)
+        by_name.setdefault(name.casefold(), set()).add(_identity(uuid))
+    every = set().union(*by_name.values())
+    declared = root.get("UUID", "").strip()
+    if declared in every:
+        return {declared}
+    return by_name.get(file.casefold(), every if len(every) == 1 and not declared else set())
 
 
-def _read_image(element: ElementTree.Element, own: set[str], *, told: bool) -> OmeImage | None:
-    """Return an image; None where none of its planes is in this file."""
+def _parse_image(element: ElementTree.Element, own: set[str], *, has_data: bool) -> OmeImage | None:
+    """Return an image; None if none of its planes is in this file."""
     pixels = next(_children(element, "Pixels"), None)
     if pixels is None:
         return None
     data = list(_children(pixels, "TiffData"))
     others = [one for one in data if any(_identity(uuid) not in own for uuid in _children(one, "UUID"))]
-    if len(others) == len(data) and (told or list(_children(pixels, "BinData"))):
+    if len(others) == len(data) and (has_data or list(_children(pixels, "BinData"))):
         return None
     sizes = {
-        axis: length_um(pixels.get(f"PhysicalSize{axis}"), micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
+        axis: length_um(pixels.get(f"PhysicalSize{axis}"), unit_in_um(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
         for axis in "XYZ"
     }
     names = tuple(channel.get("Name") or f"channel_{n}" for n, channel in enumerate(_children(pixels, "Channel")))
     return OmeImage(
         name=element.get("Name", ""),
         size=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),
-        page=min((int(one.get("IFD", 0)) for one in data if one not in others), default=0),
+        first_page=min((int(one.get("IFD", 0)) for one in data if one not in others), default=0),
         planes=math.prod(int(pixels.get(f"Size{letter}", 1)) for letter in "ZCT"),
-        said=calibrated(sizes, "OME-XML", names),
-        elsewhere=tuple(_files(uuid for one in others for uuid in _children(one, "UUID"))),
+        calibration=make_calibration(sizes, "OME-XML", names),
+        other_files=tuple(_file_names(uuid for one in others for uuid in _children(one, "UUID"))),
     )

@@ -1,4 +1,4 @@
-"""Pixel sizes: what ImageJ and the resolution tag of a TIFF say, and when it can be believed."""
+"""Pixel sizes in the ImageJ description and the resolution tags of a TIFF, and which of them are credible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import tifffile
 
-# Fractions, because 325 nm is to be 0.325 µm and a ratio of whole numbers in a tag is to come back as it was.
+# As fractions, 325 nm is 0.325 µm exactly, and the ratio of integers in a tag is written again as it was read.
 _UM: dict[str, Fraction] = {
     name: Fraction(size)
     for size, names in {
@@ -26,51 +26,52 @@ _UM: dict[str, Fraction] = {
     }.items()
     for name in names
 }
-_PLURAL = 5  # letters from which on a word may be one: "ms" is none of metres
-_CAPITALS = {"Mm", "Pm"}  # mega and peta, which are not milli and pico
-_NO_UNIT = ("", "pixel", "pixels")
-_PRINTED = {"inch", "in", "inches", "cm", "centimeter", "centimetre"}  # units of printers and screens
+_MIN_PLURAL = 5  # letters of a word that may be a plural: "ms" is not metres
+_CASE_SENSITIVE = {"Mm", "Pm"}  # mega- and petametres, not milli- and picometres
+_PIXEL_UNITS = ("", "pixel", "pixels")
+_PRINT_UNITS = {"inch", "in", "inches", "cm", "centimeter", "centimetre"}  # of printers and screens
 _DPI = {72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 220, 240, 300, 360, 400, 600, 720, 1200, 2400}
-_SMALLEST_UM, _LARGEST_UM, _LARGEST_PRINTED_UM = 1e-6, 1000, 20  # outside of these no microscope has pixels
+_MIN_UM, _MAX_UM = 1e-6, 1000  # pixels of microscopes
+_MAX_UM_IN_PRINT_UNIT = 20
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a file says about lengths.
+    """What a file states about lengths.
 
     Attributes
     ----------
     spacing_um
-        Pixel size in µm by letter of the axis, where there is one that can be believed.
-    origin
-        Where it stands in the file; empty where nothing can be believed.
-    channels
-        Names of the channels.
+        Pixel size in µm by letter of the axis, where it is credible.
+    source
+        Where in the file it stands; empty without one.
+    channel_names
+        Empty where the file has none.
     notes
         Remarks for the user.
     """
 
     spacing_um: Mapping[str, float] = field(default_factory=dict)
-    origin: str = ""
-    channels: tuple[str, ...] = ()
+    source: str = ""
+    channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def micrometres(unit: str) -> Fraction | None:
-    """Return how many µm a unit of length is; None where the word is no unit of length, such as ``pixel``."""
-    word = _word(unit)
-    if word in _CAPITALS:
+def unit_in_um(unit: str) -> Fraction | None:
+    """Return the length of a unit in µm; None where the word is no unit of length, such as ``pixel``."""
+    word = _strip_quotes(unit)
+    if word in _CASE_SENSITIVE:
         return None
     name = word.lower()
-    return _UM.get(name) or (_UM.get(name.removesuffix("s")) if len(name) >= _PLURAL else None)
+    return _UM.get(name) or (_UM.get(name.removesuffix("s")) if len(name) >= _MIN_PLURAL else None)
 
 
-def _word(unit: str) -> str:
+def _strip_quotes(unit: str) -> str:
     """Return a unit without the blanks and quotation marks that some programs write around it."""
     return unit.strip().strip("\"'").strip()
 
 
-def calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
+def read_calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
     """Read pixel sizes from the most explicit source that a TIFF without OME-XML has.
 
     Parameters
@@ -78,7 +79,7 @@ def calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
     tif
         The file.
     page
-        The first page of the image that is read: others, such as a smaller copy, have sizes of their own.
+        The first page of the image: other pages, such as a smaller copy, have other pixel sizes.
     """
     if tif.is_imagej and (found := _from_imagej(tif.imagej_metadata or {}, page)) is not None:
         return found
@@ -86,39 +87,37 @@ def calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
 
 
 def _from_imagej(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> Calibration | None:
-    """Read what ImageJ says: one unit for all axes and, where theirs are others, ``yunit`` and ``zunit``."""
-    unit = _word(str(metadata.get("unit") or ""))
-    if unit.lower() in _NO_UNIT:
+    """Read the ImageJ description: ``unit`` for all axes, unless ``yunit`` and ``zunit`` say otherwise."""
+    unit = _strip_quotes(str(metadata.get("unit") or ""))
+    if unit.lower() in _PIXEL_UNITS:
         return None
-    units = {axis: _word(str(metadata.get(f"{axis.lower()}unit") or unit)) for axis in "XYZ"}
-    units["X"] = unit
-    x, y = (
-        length_um(_per_pixel(page, tag), micrometres(units[axis]))
-        for axis, tag in (("X", "XResolution"), ("Y", "YResolution"))
-    )
-    if any(units[axis].lower() in _PRINTED and _printed(size) for axis, size in (("X", x), ("Y", y))):
-        return _unknown(x)
+    units = {axis: _strip_quotes(str(metadata.get(f"{axis.lower()}unit") or unit)) for axis in "XYZ"} | {"X": unit}
+    x, y = (length_um(_units_per_pixel(page, axis), unit_in_um(units[axis])) for axis in "XY")
+    if any(units[axis].lower() in _PRINT_UNITS and _is_of_print(size) for axis, size in (("X", x), ("Y", y))):
+        return _uncalibrated(x)
     z = metadata.get("spacing")  # negative where the stack was acquired downwards
-    depth = length_um(abs(z) if isinstance(z, (int, float)) else None, micrometres(units["Z"]))
-    found = calibrated({"X": x, "Y": y, "Z": depth}, "ImageJ tags")
-    strange = [f"{axis.lower()} is in '{word}'" for axis, word in units.items() if micrometres(word) is None]
-    strange = strange[:1] if micrometres(unit) is None else strange  # that of all axes
-    if not strange:
+    depth = length_um(abs(z) if isinstance(z, (int, float)) else None, unit_in_um(units["Z"]))
+    found = make_calibration({"X": x, "Y": y, "Z": depth}, "ImageJ tags")
+    unknown = [f"{axis.lower()} is in '{word}'" for axis, word in units.items() if unit_in_um(word) is None]
+    unknown = unknown[:1] if unit_in_um(unit) is None else unknown  # the unit of all axes
+    if not unknown:
         return found
-    return replace(found, notes=(f"pixel size unknown: {' and '.join(strange)}, which is no unit of length",))
+    return replace(found, notes=(f"pixel size unknown: {' and '.join(unknown)}, which is no unit of length",))
 
 
 def _from_resolution(page: tifffile.TiffPage) -> Calibration:
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 2)))
     if unit is None:
-        return calibrated({}, "")
-    x, y = (length_um(_per_pixel(page, tag), micrometres(unit)) for tag in ("XResolution", "YResolution"))
-    return _unknown(x) if _printed(x) or _printed(y) else calibrated({"X": x, "Y": y}, "resolution tag")
+        return make_calibration({}, "")
+    x, y = (length_um(_units_per_pixel(page, axis), unit_in_um(unit)) for axis in "XY")
+    if _is_of_print(x) or _is_of_print(y):
+        return _uncalibrated(x)
+    return make_calibration({"X": x, "Y": y}, "resolution tag")
 
 
-def _per_pixel(page: tifffile.TiffPage, name: str) -> Fraction | None:
-    """Return the length of a pixel in the file's unit, from a resolution tag in pixels per unit."""
-    value = page.tags.valueof(name)
+def _units_per_pixel(page: tifffile.TiffPage, axis: str) -> Fraction | None:
+    """Return the length of a pixel in the file's unit; the tag holds pixels per unit."""
+    value = page.tags.valueof(f"{axis}Resolution")
     pixels, units = value if isinstance(value, tuple) and len(value) == 2 else (value, 1)
     return Fraction(units) / Fraction(pixels) if pixels and units else None
 
@@ -133,22 +132,23 @@ def length_um(value: float | str | Fraction | None, unit: Fraction | None) -> fl
         size = float(Fraction(value) * unit)
     except (ValueError, OverflowError, ZeroDivisionError):  # "0,325", NaN, infinite
         return None
-    return size if _SMALLEST_UM <= size <= _LARGEST_UM else None
+    return size if _MIN_UM <= size <= _MAX_UM else None
 
 
-def _printed(size: float | None) -> bool:
-    return size is not None and (round(25400 / size) in _DPI or size > _LARGEST_PRINTED_UM)
+def _is_of_print(size: float | None) -> bool:
+    return size is not None and (round(25400 / size) in _DPI or size > _MAX_UM_IN_PRINT_UNIT)
 
 
-def _unknown(size: float | None) -> Calibration:
+def _uncalibrated(size: float | None) -> Calibration:
     dpi = f" ({25400 / size:.0f} dpi is the resolution of a screen or printer)" if size else ""
     return Calibration(notes=(f"pixel size unknown{dpi}",))
 
 
-def calibrated(sizes: Mapping[str, float | None], origin: str, channels: tuple[str, ...] = ()) -> Calibration:
-    """Return what is known of these lengths in µm; without x and y nothing is."""
+def make_calibration(
+    sizes: Mapping[str, float | None], source: str, channel_names: tuple[str, ...] = ()
+) -> Calibration:
+    """Return a calibration from lengths in µm by axis; without x and y there is none."""
     spacing = {axis: size for axis, size in sizes.items() if size is not None}
-    x, y = spacing.get("X"), spacing.get("Y")
-    if x is None or y is None:
-        return Calibration(channels=channels, notes=("pixel size unknown",))
-    return Calibration(spacing, origin, channels)
+    if not {"X", "Y"} <= spacing.keys():
+        return Calibration(channel_names=channel_names, notes=("pixel size unknown",))
+    return Calibration(spacing, source, channel_names)

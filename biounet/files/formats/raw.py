@@ -1,4 +1,4 @@
-"""What a format module gives: the array as stored, and what the file says about its axes and pixel size."""
+"""What each format module returns: the array as stored, and what the file states about its axes and pixel size."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from biounet.core import BiounetError, InputError, Unit
 from biounet.files.retry import retry_on_io_error
 
-LIMIT = 16 * 2**30
+DEFAULT_LIMIT = 16 * 2**30
 """Bytes that one image may take in memory: a damaged header can ask for any number."""
 
-_DENSEST = 100_000  # no codec packs more bytes into one: deflate reaches 1 032, zstd about 32 000
+_MAX_COMPRESSION = 100_000  # no codec compresses further: deflate reaches 1 032, zstd about 32 000
+# A file may be this many times larger than its image, plus a constant: it can hold other things as well.
+_MAX_FILE_FACTOR, _MAX_FILE_EXTRA = 1000, 2**33
 
-# Kinds of orientation: with rows for columns, and then those whose rows or columns run backwards
-_EXCHANGED, _UPSIDE_DOWN, _MIRRORED = 5, (3, 4, 7, 8), (2, 3, 6, 7)
-_EMPTIEST = 1000  # times the size of its image that a file may have, beside other things that it may hold
-_OTHER = 2**33
+# Values of the orientation tag by which rows are columns, rows run backwards, and columns run backwards
+_TRANSPOSED, _FLIPPED_Y, _FLIPPED_X = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,37 +30,34 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image as its file has it.
+    """An image as it is stored.
 
     Attributes
     ----------
     axes
-        One letter for each axis: X Y Z, C channel, S sample of a pixel, T time; Q or I where the file does not say.
+        One letter per axis: X Y Z, C channel, S sample of a pixel, T time; Q or I where the file does not say.
     shape, dtype
         Of the array.
     load
         Reads the array, in native byte order.
-    axes_from
-        Where `axes` is known from.
+    axes_source, spacing_source
+        Where in the file `axes` and `spacing` come from; empty without a spacing.
     spacing
-        Pixel size in `unit` of the axes for which the file states one.
-    spacing_from
-        Where `spacing` is known from; empty where there is none.
+        Pixel size in `unit`, of those axes for which the file states one.
     unit
         Of lengths in files of this format, also of those that a user states.
     affine, header, frame
         Of a NIfTI volume, as in `Grid`.
-    fault
-        What is wrong with what the file says about lengths, and what to do; None where nothing is.
-    channels
-        Names of the channels, where the file has them.
-    colours
-        Palette, shape ``(n, 3)``, or ``(n,)`` where all of it is grey, to which the values of the array are indices;
-        None where they are intensities.
+    geometry_error
+        Cause and hint if what the file states about lengths cannot be right.
+    channel_names
+        Empty where the file has none.
+    palette
+        Shape ``(n, 3)``, or ``(n,)`` where all of it is grey, if the values of the array are indices into it.
     orientation
-        How the array is to be turned to be seen as it was taken, 1 to 8 as in TIFF and EXIF; 1 is as it is stored.
+        How the array must be turned to be seen as it was taken, 1 to 8 as in TIFF and EXIF; 1: as stored.
     alpha
-        Which samples of axis S are transparency and no intensity.
+        Indices along axis S of transparency, which is no intensity.
     notes
         Remarks for the user.
     """
@@ -69,55 +66,59 @@ class RawImage:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     load: Callable[[], NDArray[Any]]
-    axes_from: str
+    axes_source: str
     spacing: Mapping[str, float] = field(default_factory=dict)
-    spacing_from: str = ""
+    spacing_source: str = ""
     unit: Unit = "um"
     affine: tuple[tuple[float, ...], ...] | None = None
     header: bytes | None = None
     frame: str = ""
-    fault: tuple[str, str] | None = None
-    channels: tuple[str, ...] = ()
-    colours: NDArray[np.uint8] | None = None
+    geometry_error: tuple[str, str] | None = None
+    channel_names: tuple[str, ...] = ()
+    palette: NDArray[np.uint8] | None = None
     orientation: int = 1
     alpha: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def in_colour(raw: RawImage, path: Path) -> RawImage:
-    """Look the values of an image with a palette up in it: what people see. Other images stay as they are."""
-    colours = raw.colours
-    if colours is None:
+def remove_alpha(array: NDArray[Any], raw: RawImage) -> NDArray[Any]:
+    """Return a view of an array with the axes of `raw` without its transparency, which is last in all formats."""
+    return array[(slice(None),) * raw.axes.index("S") + (slice(0, min(raw.alpha)),)] if raw.alpha else array
+
+
+def apply_palette(raw: RawImage, path: Path) -> RawImage:
+    """Replace the indices of an image with a palette by its colours or greys; other images stay as they are."""
+    palette = raw.palette
+    if palette is None:
         return raw
 
     def load() -> NDArray[Any]:
-        values = raw.load()
-        if values.max() >= len(colours):
-            raise InputError(f"damaged: value {values.max()} in a palette of {len(colours)} colours", path=path)
-        seen = np.empty((*values.shape, *colours.shape[1:]), colours.dtype)
-        for row, target in zip(values, seen, strict=True):  # as one, the indices would take 8 bytes a pixel
-            np.take(colours, row.astype(np.intp), axis=0, out=target)  # of 1 bit they are bool, and would be a mask
-        return seen
+        indices = raw.load()
+        if indices.max() >= len(palette):
+            raise InputError(f"damaged: value {indices.max()} in a palette of {len(palette)} colours", path=path)
+        colours = np.empty((*indices.shape, *palette.shape[1:]), palette.dtype)
+        for row, target in zip(indices, colours, strict=True):  # at once, the indices would take 8 bytes a pixel
+            np.take(palette, row.astype(np.intp), axis=0, out=target)  # those of 1 bit are bool, and would be a mask
+        return colours
 
-    if colours.ndim == 1:
-        return replace(raw, dtype=colours.dtype, load=load, colours=None)
-    return replace(raw, axes=raw.axes + "S", shape=(*raw.shape, 3), dtype=colours.dtype, load=load, colours=None)
+    axes, shape = (raw.axes, raw.shape) if palette.ndim == 1 else (raw.axes + "S", (*raw.shape, 3))
+    return replace(raw, axes=axes, shape=shape, dtype=palette.dtype, load=load, palette=None)
 
 
-def upright(raw: RawImage) -> RawImage:
-    """Turn an image as its file asks, so that an annotation drawn on what people see fits it."""
+def apply_orientation(raw: RawImage) -> RawImage:
+    """Turn an image as its orientation tag asks, so that an annotation drawn on what people see fits it."""
     kind = raw.orientation
     if kind not in range(2, 9) or not {"Y", "X"} <= set(raw.axes):
         return raw
     y, x = raw.axes.index("Y"), raw.axes.index("X")
-    turned = kind >= _EXCHANGED
-    flips = tuple(axis for axis, kinds in ((y, _UPSIDE_DOWN), (x, _MIRRORED)) if kind in kinds)
+    transposed = kind in _TRANSPOSED
+    flips = tuple(axis for axis, kinds in ((y, _FLIPPED_Y), (x, _FLIPPED_X)) if kind in kinds)
 
     def load() -> NDArray[Any]:
         array = raw.load()
-        return np.ascontiguousarray(np.flip(array.swapaxes(y, x) if turned else array, flips))
+        return np.ascontiguousarray(np.flip(array.swapaxes(y, x) if transposed else array, flips))
 
-    if not turned:
+    if not transposed:
         return replace(raw, load=load, orientation=1)
     shape = list(raw.shape)
     shape[y], shape[x] = shape[x], shape[y]
@@ -126,8 +127,8 @@ def upright(raw: RawImage) -> RawImage:
     return replace(raw, shape=tuple(shape), load=load, spacing=spacing, orientation=1)
 
 
-def as_declared(raw: RawImage, path: Path) -> RawImage:
-    """Return the image with a `load` that refuses pixels of another shape or type than the header declares."""
+def check_on_load(raw: RawImage, path: Path) -> RawImage:
+    """Return the image with a `load` that refuses an array of another shape or type than the header declares."""
 
     def load() -> NDArray[Any]:
         array = raw.load()
@@ -139,25 +140,30 @@ def as_declared(raw: RawImage, path: Path) -> RawImage:
     return replace(raw, load=load)
 
 
-def refuse_size(raw: RawImage, path: Path, limit: int = LIMIT) -> None:
+def check_size(raw: RawImage, path: Path, limit: int = DEFAULT_LIMIT) -> None:
     """Refuse, before any memory is taken, an image that declares more than the limit or than its file can hold."""
     needed, stored = int(np.prod(raw.shape, dtype=object)) * raw.dtype.itemsize, path.stat().st_size
-    what = f"declares {' x '.join(map(str, raw.shape))} {raw.dtype}, {needed / 2**30:.3g} GiB"
+    declared = f"declares {format_shape(raw.shape)} {raw.dtype}, {needed / 2**30:.3g} GiB"
     if needed > limit:
-        raise InputError(f"{what}; the limit is {limit / 2**30:.3g} GiB", path=path)
-    if stored > _EMPTIEST * needed + _OTHER:
-        cause = f"{what}, in a file of {stored / 1e9:.3g} GB"
+        raise InputError(f"{declared}; the limit is {limit / 2**30:.3g} GiB", path=path)
+    if stored > _MAX_FILE_FACTOR * needed + _MAX_FILE_EXTRA:
+        cause = f"{declared}, in a file of {stored / 1e9:.3g} GB"
         raise InputError(cause, path=path, hint="the file is damaged, or a part of it is missing")
-    if needed > _DENSEST * max(stored, 1):
-        raise InputError(f"{what}, in a file of {stored} bytes", path=path, hint="the file is damaged")
+    if needed > _MAX_COMPRESSION * max(stored, 1):
+        raise InputError(f"{declared}, in a file of {stored} bytes", path=path, hint="the file is damaged")
 
 
-def own_errors(read: Callable[P, R]) -> Callable[P, R]:
-    """Turn whatever a format library raises into an `InputError` that names the file, its first argument."""
+def format_shape(shape: tuple[int, ...]) -> str:
+    """Return a shape for messages, such as ``4 x 512 x 512``."""
+    return " x ".join(map(str, shape))
+
+
+def translate_errors(read: Callable[P, R]) -> Callable[P, R]:
+    """Turn whatever a format library raises into an `InputError` that names the file, the first argument of `read`."""
 
     @functools.wraps(read)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        """Read, and name the file in every error."""
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `read`, again after errors that may pass."""
         path = Path(str(args[0]))
         try:
             return retry_on_io_error(functools.partial(read, *args, **kwargs))
@@ -171,12 +177,9 @@ def own_errors(read: Callable[P, R]) -> Callable[P, R]:
             raise InputError("does not fit in memory", path=path) from error
         # Damaged files raise more than twenty kinds of exceptions out of the libraries, TypeError among them.
         except Exception as error:
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            text = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
             hint = "the file is damaged, or stored in a way that is not supported"
-            raise InputError(f"cannot be read: {_words(error)}", path=path, hint=hint) from error
+            raise InputError(f"cannot be read: {text}", path=path, hint=hint) from error
 
-    return guarded
-
-
-def _words(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return wrapper

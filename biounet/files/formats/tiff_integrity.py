@@ -1,4 +1,4 @@
-"""Whether a TIFF is all there: tifffile reads what is left of a damaged one, and only logs what is missing."""
+"""Checks that a TIFF is complete: tifffile reads what is left of a damaged one, and only logs what is missing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from biounet.core import InputError
 
 _JPEG_END = b"\xff\xd9"
 _PADDING = 2  # bytes that some programs add to a strip
-_heard = threading.local()
+_log = threading.local()  # `problems`: of the file that this thread reads
 
 
-def _hear(record: logging.LogRecord) -> bool:
-    """Keep the problems that this thread's tifffile logs while `strict` is on; otherwise records go their way."""
-    problems: list[str] | None = getattr(_heard, "problems", None)
+def _collect(record: logging.LogRecord) -> bool:
+    """Collect what tifffile logs in this thread within `raise_logged_errors`; other records pass."""
+    problems: list[str] | None = getattr(_log, "problems", None)
     if problems is None:
         return True
     text = record.getMessage()
@@ -31,31 +31,31 @@ def _hear(record: logging.LogRecord) -> bool:
     return False
 
 
-# Once and for good: while one thread removes its filter or handler, the record of another may pass unheard.
-logging.getLogger("tifffile").addFilter(_hear)
+# Never removed: while one thread removed its filter, a record of another thread could be lost.
+logging.getLogger("tifffile").addFilter(_collect)
 
 
 @contextmanager
-def strict(path: Path) -> Iterator[None]:
-    """Turn what tifffile only logs about damage and missing planes into an error.
+def raise_logged_errors(path: Path) -> Iterator[None]:
+    """Raise what tifffile only logs about damage and missing planes.
 
     Raises
     ------
     InputError
-        After the block, with the first problem that this thread heard of.
+        After the block, with the first problem that was logged in this thread.
     """
     problems: list[str] = []
-    _heard.problems = problems
+    _log.problems = problems
     try:
         yield
     finally:
-        _heard.problems = None
+        _log.problems = None
     if problems:
         raise InputError(f"damaged: {problems[0]}", path=path)
 
 
 def count_pages(tif: TiffFile, path: Path) -> int:
-    """Follow the chain of pages to its end; tifffile only logs a broken one, and never comes to the end of a ring.
+    """Count the pages by following their chain; tifffile only logs a broken chain, and never ends a circular one.
 
     Raises
     ------
@@ -67,23 +67,23 @@ def count_pages(tif: TiffFile, path: Path) -> int:
         at = tif.pages.first.offset
     except IndexError:
         raise InputError("a TIFF without an image", path=path) from None
-    seen: set[int] = set()
+    visited: set[int] = set()
     while at:
-        if at in seen:
-            raise InputError(f"damaged: page {len(seen)} leads back to an earlier one", path=path)
-        seen.add(at)
+        if at in visited:
+            raise InputError(f"damaged: page {len(visited)} leads back to an earlier one", path=path)
+        visited.add(at)
         try:
             file.seek(at)
             (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
             file.seek(at + layout.tagnosize + tags * layout.tagsize)
             (at,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
         except struct.error:
-            raise InputError(f"truncated: page {len(seen) - 1} is not there", path=path) from None
-    return len(seen)
+            raise InputError(f"truncated: page {len(visited) - 1} is not there", path=path) from None
+    return len(visited)
 
 
 def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[str, ...]:
-    """Compare what the headers declare with the bytes that are there; return remarks.
+    """Compare what the headers declare with the bytes in the file; return notes.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[st
     planes = _product(level.shape) // max(1, _product(level.keyframe.shape))
     if isinstance(declared, int) and planes < declared:
         raise InputError(f"truncated: {declared} planes declared, {planes} readable", path=path)
-    _check_plain(level.keyframe, path)
+    _check_uncompressed(level.keyframe, path)
     if level.dataoffset is not None:
         needed = level.dataoffset + _product(level.shape) * np.dtype(level.dtype).itemsize
         if needed > size:
@@ -109,16 +109,16 @@ def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[st
     return (f"{absent} tiles are absent and read as 0",) if absent else ()
 
 
-def _check_plain(page: TiffPage, path: Path) -> None:
-    """Refuse a page that says nothing of a compression, and whose strips are not as long as plain ones are."""
-    plain = page.bitspersample % 8 == 0 and not page.is_tiled
-    if plain and "Compression" not in page.tags and sum(page.databytecounts) != page.nbytes:
+def _check_uncompressed(page: TiffPage, path: Path) -> None:
+    """Check that a page without a compression tag has strips of the length of uncompressed ones."""
+    uncompressed = page.bitspersample % 8 == 0 and not page.is_tiled
+    if uncompressed and "Compression" not in page.tags and sum(page.databytecounts) != page.nbytes:
         cause = f"damaged: {sum(page.databytecounts)} bytes of pixels and no word on how they are compressed"
         raise InputError(cause, path=path)
 
 
 def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
-    """Return how many strips or tiles of a plane are declared to be empty."""
+    """Check the strips or tiles of a plane, and return how many are declared to be empty."""
     offsets, counts = page.dataoffsets, page.databytecounts
     expected = math.prod(page.chunked)
     if min(len(offsets), len(counts)) < expected:

@@ -1,8 +1,7 @@
-"""Reading in another process: a codec that crashes, hangs or asks for all memory costs one file and not the batch.
+"""Read in another process: a codec that crashes, hangs or asks for all memory costs one file and not the batch.
 
-So does a disk that never answers: the process that waits for it can be given up, a thread could not.
-
-What comes back is numbers and text, never objects: whoever takes the other process over gets no code into this one.
+So does a disk that never answers: a process that waits for it can be abandoned, a thread cannot. The results are
+numbers and text, never objects: whoever takes control of the other process gets no code into this one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,38 +25,30 @@ import numpy as np
 
 from biounet.core import BiounetError, Grid, InputError, MachineError, SettingsError, Stopped, Volume
 from biounet.files.axes import ReadOptions
+from biounet.files.isolation.process import main_program, path_to_hex, start_process
 
 T = TypeVar("T")
 
-_SECONDS = 60.0
-_BYTES_PER_SECOND = 10e6  # of a file, on a slow disk
-_START = 300.0  # seconds that a busy machine may take to start Python
-_STARTS = 3
-_PAUSE = 2.0
-_COLOURS = 3  # bytes that a palette makes of one
-_LONGEST = 2**20  # bytes of the header of an answer
-_LOOK = 0.1  # seconds between looks at whether work is to end
-_DYING = 2.0  # seconds that a killed process may take to be gone; one that waits for a disk is not, and is left alone
-_TYPES = {np.dtype(code).str: np.dtype(code) for code in "bBhHiIlLqQfd"}
-_KINDS: dict[str, type[BiounetError]] = {kind.__name__: kind for kind in (InputError, SettingsError)}
-_HASH = re.compile("[0-9a-f]{64}")
-_PROGRAM = (
-    "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
-    "from biounet.files.isolation.worker import main; main()"
-)
+_TIMEOUT = 60.0  # seconds for a file, and one more for each 10 MB
+_BYTES_PER_SECOND = 10e6  # of a slow disk
+_START_TIMEOUT = 300.0  # seconds, as a busy machine may take to start Python
+_MAX_STARTS = 4
+_RETRY_PAUSE = 2.0  # seconds until a file that changed while it was read is read again
+_PALETTE_FACTOR = 3  # bytes that a palette makes of one
+_MAX_HEADER = 2**20  # bytes
+_POLL = 0.1  # seconds between checks whether to stop
+_KILL_TIMEOUT = 2.0  # seconds until a killed process that waits for a disk is abandoned
+_DTYPES = {np.dtype(code).str: np.dtype(code) for code in "bBhHiIlLqQfd"}
+_ERRORS: dict[str, type[BiounetError]] = {kind.__name__: kind for kind in (InputError, SettingsError)}
+_SHA256 = re.compile("[0-9a-f]{64}")
+_PROGRAM = main_program("biounet.files.isolation.worker")
+
+Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as it was when it was read.
-
-    Attributes
-    ----------
-    size, mtime_ns
-        Bytes, and the time of its last change.
-    sha256
-        Of its content.
-    """
+    """Size in bytes, time of the last change and content hash of a file when it was read."""
 
     size: int
     mtime_ns: int
@@ -67,9 +57,9 @@ class FileState:
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked of the process: the image, what its headers say of it, with its axes, or its hash alone."""
+    """A task for the process; ``read`` gives the image, ``header`` its header, ``inspect`` that with its axes."""
 
-    do: Literal["read", "describe", "look", "hash"]
+    task: Literal["read", "header", "inspect", "hash"]
     options: ReadOptions
     stop: Event
 
@@ -81,33 +71,33 @@ class _Answer:
     axes: tuple[str, str] = ("", "")
 
 
-class Reader:
-    """Reads images in a process of its own, which is kept between files and replaced when a file ends it.
+class IsolatedReader:
+    """Read images in a process of its own, which serves many files and is replaced when a file ends it.
 
     For one thread; others may call `close`.
 
     Parameters
     ----------
-    seconds
-        Time that a file may take, beside a second for each 10 MB of it.
+    timeout
+        Seconds that a file may take, and one more for each 10 MB of it.
     pause
-        Seconds after which a file that changed while it was read is read again.
+        Seconds until a file that changed while it was read is read again.
     """
 
-    def __init__(self, seconds: float = _SECONDS, pause: float = _PAUSE) -> None:
-        self._seconds, self._pause = seconds, pause
+    def __init__(self, timeout: float = _TIMEOUT, pause: float = _RETRY_PAUSE) -> None:
+        self._timeout, self._pause = timeout, pause
         self._child: subprocess.Popen[bytes] | None = None
-        self._greeted = self._talking = False
+        self._is_ready = self._is_busy = False
         self._closed, self._lock = Event(), Lock()
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> IsolatedReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
-        """Start the process without waiting for it, so that the first file need not.
+        """Start the process without waiting for it, so that it is ready for the first file.
 
         Raises
         ------
@@ -116,19 +106,19 @@ class Reader:
         """
         with self._lock:
             if self._child is None and not self._closed.is_set():
-                self._child, self._greeted = _start(), False
+                self._child, self._is_ready = _start(), False
 
     def close(self) -> None:
-        """End the process; a read that goes on in another thread ends with an error."""
+        """End the process; a read in another thread ends with an error."""
         self._closed.set()
         with self._lock:
-            child, talking = self._child, self._talking
-        if child is not None and talking:
+            child, is_busy = self._child, self._is_busy
+        if child is not None and is_busy:
             child.kill()  # the thread that waits for its answer does the rest
         else:
             self._end()
 
-    def read(self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
+    def read(self, path: Paths, options: ReadOptions | None = None) -> Volume:
         """Read an image, as `biounet.files.read_volume` does.
 
         Raises
@@ -141,53 +131,55 @@ class Reader:
         return self.read_hashed(path, options)[0]
 
     def read_hashed(
-        self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None, stop: Event | None = None
+        self, path: Paths, options: ReadOptions | None = None, stop: Event | None = None
     ) -> tuple[Volume, tuple[FileState, ...]]:
         """Read an image, and return with it the state of each of its files; errors as of `read`, and `Stopped`."""
-        answer, stamps = self._settled(path, _Request("read", options or ReadOptions(), stop or Event()))
-        return cast(Volume, answer.volume), tuple(map(FileState, *zip(*stamps, strict=True), answer.hashes))
+        answer, stats = self._ask("read", path, options, stop)
+        return cast(Volume, answer.volume), tuple(map(FileState, *zip(*stats, strict=True), answer.hashes))
 
-    def describe(
-        self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None, stop: Event | None = None
-    ) -> Volume:
-        """Return what `read` would, from the headers alone: with pixels that are all 0 and take no memory."""
-        answer = self._settled(path, _Request("describe", options or ReadOptions(), stop or Event()))[0]
-        return cast(Volume, answer.volume)
+    def read_header(self, path: Paths, options: ReadOptions | None = None, stop: Event | None = None) -> Volume:
+        """Return what `read` would, from the headers alone, with pixels that are all 0 and take no memory."""
+        return cast(Volume, self._ask("header", path, options, stop)[0].volume)
 
-    def look(self, paths: Sequence[Path], options: ReadOptions) -> tuple[Volume, tuple[str, str]]:
-        """Return what `inspect_volume` does, and the axes of the array in the first file with how they are known."""
-        answer = self._settled(paths, _Request("look", options, Event()))[0]
+    def inspect(self, paths: Sequence[Path], options: ReadOptions) -> tuple[Volume, tuple[str, str]]:
+        """Return what `read_header` does, and the axes of the array in the first file with their source."""
+        answer = self._ask("inspect", paths, options)[0]
         return cast(Volume, answer.volume), answer.axes
 
     def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
         """Return the SHA-256 of a file; errors as of `read`."""
-        return self._settled(path, _Request("hash", ReadOptions(), stop or Event()))[0].hashes[0]
+        return self._ask("hash", path, stop=stop)[0].hashes[0]
 
-    def _settled(
-        self, path: str | Path | Sequence[str | Path], request: _Request
+    def _ask(
+        self,
+        task: Literal["read", "header", "inspect", "hash"],
+        path: Paths,
+        options: ReadOptions | None = None,
+        stop: Event | None = None,
     ) -> tuple[_Answer, list[tuple[int, int]]]:
         """Return the answer about files that did not change meanwhile, and their sizes and times."""
+        request = _Request(task, options or ReadOptions(), stop or Event())
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
-        for wait in (True, False):
-            before = [_stamp(file) for file in paths]
+        for may_wait in (True, False):
+            before = [_stat(file) for file in paths]
             result = self._try_twice(paths, request)
-            changed = [file for file, stamp in zip(paths, before, strict=True) if _stamp(file) != stamp]
+            changed = [file for file, stat in zip(paths, before, strict=True) if _stat(file) != stat]
             if not changed:
                 break
-            if wait:
+            if may_wait:
                 request.stop.wait(self._pause)
         else:
             raise InputError("it changes while it is read", path=changed[0], hint="try again when it is written")
         if isinstance(result, BiounetError):
             raise result
-        return result, [stamp or (0, 0) for stamp in before]
+        return result, [stat or (0, 0) for stat in before]
 
     def _try_twice(self, paths: Sequence[Path], request: _Request) -> _Answer | BiounetError:
-        with suppress(_Lost):
+        with suppress(_ReaderLost):
             return self._try(paths, request)
         try:
             return self._try(paths, request)
-        except _Lost as lost:
+        except _ReaderLost as lost:
             hint = "the file is damaged, or needs more memory or time than there is"
             return InputError(str(lost), path=paths[0], hint=hint)
 
@@ -196,72 +188,71 @@ class Reader:
 
         Raises
         ------
-        _Lost
+        _ReaderLost
             If it does not; a new one is started for the next file.
         Stopped
-            If work is to end.
+            If `stop` is set.
         """
-        child = self._greet(paths, request.stop)
-        seconds = self._seconds + sum(stamp[0] for stamp in map(_stamp, paths) if stamp) / _BYTES_PER_SECOND
-        asked = {
-            "do": request.do,
-            "paths": [os.fsencode(path).hex() for path in paths],
+        child = self._ready_child(paths, request.stop)
+        seconds = self._timeout + sum(stat[0] for stat in map(_stat, paths) if stat) / _BYTES_PER_SECOND
+        message = {
+            "task": request.task,
+            "paths": [path_to_hex(path) for path in paths],
             "options": asdict(request.options),
             "folder": "" if all(path.is_absolute() for path in paths) else str(Path.cwd()),
             "seconds": seconds,
         }
-        line = json.dumps(asked, default=np.generic.item).encode() + b"\n"
+        line = json.dumps(message, default=np.generic.item).encode() + b"\n"
         try:
-            return self._within(seconds, request.stop, child, lambda: _ask(child, line, paths, request))
-        except _Late:
+            return self._run_within(seconds, request.stop, child, lambda: _exchange(child, line, paths, request))
+        except _TimedOut:
             hint = "the disk does not answer, or the file needs more time than its size allows"
             return InputError(f"could not be read in {seconds:.0f} s", path=paths[0], hint=hint)
         except (OSError, EOFError):
             code = child.poll() or 0
-            raise _Lost(
-                f"its reader crashed twice ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
-            ) from None
+            reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise _ReaderLost(f"its reader crashed twice ({reason})") from None
         except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-            raise _Lost("its reader gave an answer that is none") from error
+            raise _ReaderLost("its reader gave an answer that is none") from error
         except MemoryError:
             return InputError("does not fit in memory", path=paths[0])
 
-    def _greet(self, paths: Sequence[Path], stop: Event) -> subprocess.Popen[bytes]:
-        """Return the process, once it waits for requests."""
-        for _ in range(_STARTS + 1):
+    def _ready_child(self, paths: Sequence[Path], stop: Event) -> subprocess.Popen[bytes]:
+        """Return the process once it waits for requests."""
+        for _ in range(_MAX_STARTS):
             self.start()
             child = self._child
             if child is None:
                 raise InputError("reading was stopped", path=paths[0] if paths else None)
-            if self._greeted:
+            if self._is_ready:
                 return child
-            with suppress(OSError, EOFError, ValueError, _Late):
-                self._within(_START, stop, child, lambda child=child: _line(child))  # type: ignore[misc]
-                self._greeted = True
+            with suppress(OSError, EOFError, ValueError, _TimedOut):
+                self._run_within(_START_TIMEOUT, stop, child, lambda child=child: _read_line(child))  # type: ignore[misc]
+                self._is_ready = True
         hint = "python -m biounet.files.isolation.worker shows why"
         raise MachineError("the process that reads images does not start", hint=hint)
 
-    def _within(self, seconds: float, stop: Event, child: subprocess.Popen[bytes], talk: Callable[[], T]) -> T:
-        """Return what a talk with the process gives; end the process if that fails: half an answer may be in the pipe.
+    def _run_within(self, seconds: float, stop: Event, child: subprocess.Popen[bytes], talk: Callable[[], T]) -> T:
+        """Return the result of `talk` with the process; end the process if it fails, as half an answer may be left.
 
-        The talk is in a thread of its own, which is left behind when the process cannot even be killed.
+        It runs in a thread of its own, which is left behind when the process cannot even be killed.
 
         Raises
         ------
-        _Late
+        _TimedOut
             If it takes too long.
         Stopped
-            If work is to end.
+            If `stop` is set.
         """
-        answers: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-        thread = Thread(target=_tell, args=(talk, answers), daemon=True)
-        self._talking = True
+        results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+        thread = Thread(target=_put_result, args=(talk, results), daemon=True)
+        self._is_busy = True
         thread.start()
-        until = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         try:
             while True:
                 with suppress(Empty):
-                    result, error = answers.get(timeout=min(_LOOK, max(0.0, until - time.monotonic())))
+                    result, error = results.get(timeout=min(_POLL, max(0.0, deadline - time.monotonic())))
                     if error is not None:
                         raise error
                     return cast(T, result)
@@ -269,179 +260,180 @@ class Reader:
                     raise Stopped("reading was stopped")
                 if self._closed.is_set():
                     raise EOFError
-                if time.monotonic() >= until:
-                    raise _Late
+                if time.monotonic() >= deadline:
+                    raise _TimedOut
         except BaseException:
             self._end(thread)
             raise
         finally:
-            self._talking = False
+            self._is_busy = False
 
     def _end(self, thread: Thread | None = None) -> None:
-        """End the process; its pipes are closed when nobody reads from them any more."""
+        """End the process, and close its pipes when no thread reads from them."""
         with self._lock:
             child, self._child = self._child, None
         if child is None:
             return
         child.kill()
         with suppress(subprocess.TimeoutExpired):
-            child.wait(_DYING)
+            child.wait(_KILL_TIMEOUT)
         if thread is not None:
-            thread.join(_DYING)
+            thread.join(_KILL_TIMEOUT)
         if thread is None or not thread.is_alive():
-            _close(child)
+            _close_pipes(child)
         else:
-            Thread(target=_close_after, args=(thread, child), daemon=True).start()
+            Thread(target=_close_later, args=(thread, child), daemon=True).start()
 
 
-class Readers:
-    """As many `Reader` as threads read at the same time; a context manager that closes them.
+class ReaderPool:
+    """One `IsolatedReader` for each thread that reads at the same time; a context manager that closes them.
 
     Parameters
     ----------
     count
-        How many start at once, while other things are made ready; more start when they are needed.
+        Readers to start at once, in the background; more are started when they are needed.
     """
 
     def __init__(self, count: int = 0) -> None:
-        self._all = [Reader() for _ in range(count)]
-        self._idle = list(self._all)
+        self._readers = [IsolatedReader() for _ in range(count)]
+        self._idle = list(self._readers)
 
-    def __enter__(self) -> Readers:
-        for reader in self._all:
+    def __enter__(self) -> ReaderPool:
+        for reader in self._readers:
             reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for reader in self._all:
+        for reader in self._readers:
             reader.close()
 
     @contextmanager
-    def one(self) -> Iterator[Reader]:
-        """Give a reader that no other thread has meanwhile."""
+    def borrow(self) -> Iterator[IsolatedReader]:
+        """Give a reader that no other thread uses meanwhile."""
         try:
             reader = self._idle.pop()
         except IndexError:
-            reader = Reader()
-            self._all.append(reader)
+            reader = IsolatedReader()
+            self._readers.append(reader)
         try:
             yield reader
         finally:
             self._idle.append(reader)
 
-    def read(self, path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
-        """Read an image, as `Reader.read` does; for any number of threads."""
-        with self.one() as reader:
+    def read(self, path: Paths, options: ReadOptions | None = None) -> Volume:
+        """Read an image, as `IsolatedReader.read`; for any number of threads."""
+        with self.borrow() as reader:
             return reader.read(path, options)
 
     def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
-        """Return the SHA-256 of a file, as `Reader.hash_file` does; for any number of threads."""
-        with self.one() as reader:
+        """Return the SHA-256 of a file, as `IsolatedReader.hash_file`; for any number of threads."""
+        with self.borrow() as reader:
             return reader.hash_file(path, stop)
 
 
-class _Lost(Exception):
+class _ReaderLost(Exception):
     """The process ended without an answer."""
 
 
-class _Late(Exception):
+class _TimedOut(Exception):
     """The process gave no answer in time."""
 
 
-def _tell(talk: Callable[[], T], answers: SimpleQueue[tuple[T | None, BaseException | None]]) -> None:
+def _put_result(talk: Callable[[], T], results: SimpleQueue[tuple[T | None, BaseException | None]]) -> None:
     try:
-        answers.put((talk(), None))
-    except BaseException as error:  # noqa: BLE001 - raised again where the answer is waited for
-        answers.put((None, error))
+        results.put((talk(), None))
+    except BaseException as error:  # noqa: BLE001 - raised again where the result is waited for
+        results.put((None, error))
 
 
-def _close(child: subprocess.Popen[bytes]) -> None:
+def _close_pipes(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout):
         with suppress(OSError):
             cast(BufferedWriter, pipe).close()
 
 
-def _close_after(thread: Thread, child: subprocess.Popen[bytes]) -> None:
+def _close_later(thread: Thread, child: subprocess.Popen[bytes]) -> None:
     thread.join()
     child.wait()
-    _close(child)
+    _close_pipes(child)
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # -P: a folder of images with a file numpy.py in it does not become a part of the program.
-    command = [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[3])]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each thread takes memory, and no file needs them
     try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each takes memory, and no file needs them
-            start_new_session=True,  # Ctrl-C in a terminal is for the process that decides
-        )
+        return start_process(_PROGRAM, stdout=subprocess.PIPE, env=environment)
     except OSError as error:
         raise MachineError(f"no process to read images in can be started: {error.strerror}") from error
 
 
-def _line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
-    line = cast(BufferedReader, child.stdout).readline(_LONGEST)
+def _read_line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
+    line = cast(BufferedReader, child.stdout).readline(_MAX_HEADER)
     if not line.endswith(b"\n"):
         raise EOFError
     return dict(json.loads(line))
 
 
-def _ask(
+def _exchange(
     child: subprocess.Popen[bytes], line: bytes, paths: Sequence[Path], request: _Request
 ) -> _Answer | BiounetError:
+    """Send a request and return the answer.
+
+    Raises
+    ------
+    EOFError, OSError
+        If the process ended.
+    ValueError, LookupError, TypeError, ArithmeticError, RecursionError
+        If the answer is invalid.
+    """
     requests, answers = cast(BufferedWriter, child.stdin), cast(BufferedReader, child.stdout)
     requests.write(line)
     requests.flush()
-    header = _line(child)
+    header = _read_line(child)
     if "error" in header:
-        about, hint = header["path"], header["hint"]
-        path = None if about is None else paths[int(about)]
-        return _KINDS[header["error"]](str(header["cause"]), path=path, hint=None if hint is None else str(hint))
+        index, hint = header["path"], header["hint"]
+        path = None if index is None else paths[int(index)]
+        return _ERRORS[header["error"]](str(header["cause"]), path=path, hint=None if hint is None else str(hint))
     hashes = tuple(map(str, header["sha256"]))
-    headers_only = request.do in ("describe", "look")
-    if len(hashes) != (0 if headers_only else len(paths)) or not all(map(_HASH.fullmatch, hashes)):
+    headers_only = request.task in ("header", "inspect")
+    if len(hashes) != (0 if headers_only else len(paths)) or not all(map(_SHA256.fullmatch, hashes)):
         raise ValueError
-    if request.do == "hash":
+    if request.task == "hash":
         return _Answer(None, hashes)
-    dtype, shape = _TYPES[header["dtype"]], tuple(header["shape"])
-    grid = _grid(header["grid"])
+    dtype, shape = _DTYPES[header["dtype"]], tuple(header["shape"])
+    grid = _parse_grid(header["grid"])
     if shape[1:] != grid.shape or not isinstance(shape[0], int) or shape[0] < 1:
         raise ValueError
-    if math.prod(shape) * dtype.itemsize > _COLOURS * request.options.limit * len(paths):
+    if math.prod(shape) * dtype.itemsize > _PALETTE_FACTOR * request.options.limit * len(paths):
         raise ValueError
     notes = tuple(map(str, header["notes"]))
     if headers_only:
-        axes, axes_from = map(str, header["axes"])
+        axes, source = map(str, header["axes"])
         blank = np.broadcast_to(np.zeros((), dtype), shape)
-        return _Answer(Volume(blank, grid, paths[0], notes), hashes, (axes, axes_from))
+        return _Answer(Volume(blank, grid, paths[0], notes), hashes, (axes, source))
     array = np.empty(shape, dtype)
     if answers.readinto(array.data.cast("B")) < array.nbytes:
         raise EOFError
     return _Answer(Volume(array, grid, paths[0], notes), hashes)
 
 
-def _grid(said: dict[str, Any]) -> Grid:
-    spacing, affine, header = said["spacing"], said["affine"], said["header"]
-    if said["unit"] not in (None, "um", "mm") or not all(isinstance(length, int) for length in said["shape"]):
+def _parse_grid(fields: dict[str, Any]) -> Grid:
+    spacing, affine, header = fields["spacing"], fields["affine"], fields["header"]
+    if fields["unit"] not in (None, "um", "mm") or not all(isinstance(length, int) for length in fields["shape"]):
         raise ValueError
-    if not isinstance(said["frame"], str):
+    if not isinstance(fields["frame"], str):
         raise TypeError
     return Grid(
-        tuple(said["shape"]),
+        tuple(fields["shape"]),
         None if spacing is None else tuple(map(float, spacing)),
-        said["unit"],
+        fields["unit"],
         None if affine is None else tuple(tuple(map(float, row)) for row in affine),
         None if header is None else bytes.fromhex(header),
-        None if said["axcodes"] is None else str(said["axcodes"]),
-        said["frame"],
+        None if fields["axcodes"] is None else str(fields["axcodes"]),
+        fields["frame"],
     )
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stat(path: Path) -> tuple[int, int] | None:
     try:
         state = path.stat()
     except (OSError, ValueError):
