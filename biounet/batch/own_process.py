@@ -25,16 +25,13 @@ from biounet.batch.manifest import record_of_line, record_to_line
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions, Record
 from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError
-from biounet.files import FoundImage, ReaderPool, ReadOptions
+from biounet.files import FoundImage, ReaderPool, ReadOptions, main_program, path_from_hex, path_to_hex, start_process
 from biounet.network import load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions
 
 _LOOK = 0.1  # seconds between looks at the process
 _LONGEST = 20.0  # seconds that it may take to come to its next block when work is to end
-_PROGRAM = (
-    "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
-    "from biounet.batch.own_process import main; main()"
-)
+_PROGRAM = main_program("biounet.batch.own_process")
 
 
 def segment_apart(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> Record:
@@ -54,7 +51,7 @@ def segment_apart(image: FoundImage, run: BatchContext, kept: Collection[Path]) 
         save_model(run.model, model)
         child = _start()
         try:
-            request = _request(image, run, kept) | {"model": _hex(model), "answer": _hex(answer)}
+            request = _request(image, run, kept) | {"model": path_to_hex(model), "answer": path_to_hex(answer)}
             with suppress(BrokenPipeError):  # it has ended, which its code tells
                 cast(IO[bytes], child.stdin).write(json.dumps(request, default=np.generic.item).encode() + b"\n")
                 cast(IO[bytes], child.stdin).flush()
@@ -78,12 +75,8 @@ def segment_apart(image: FoundImage, run: BatchContext, kept: Collection[Path]) 
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # -P: a folder of images with a file numpy.py in it does not become a part of the program.
-    command = [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])]
     try:
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        return start_process(_PROGRAM, stdout=subprocess.DEVNULL)
     except OSError as error:
         raise MachineError(f"no process for a large image can be started: {error.strerror}") from error
 
@@ -99,22 +92,14 @@ def _wait(child: subprocess.Popen[bytes], run: BatchContext) -> None:
                 raise Stopped("a large image was left")
 
 
-def _hex(path: Path) -> str:
-    return os.fsencode(path).hex()
-
-
-def _path(text: str) -> Path:
-    return Path(os.fsdecode(bytes.fromhex(text)))
-
-
 def _request(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> dict[str, Any]:
     options, label = run.options, run.options.segment.label
     return {
-        "folder": None if _are_absolute(image, run, kept) else _hex(Path.cwd()),
-        "image": [_hex(path) for path in (image.path, *image.others)],
-        "relative": _hex(image.relative),
-        "kept": [_hex(path) for path in kept],
-        "out": _hex(run.out),
+        "folder": None if _are_absolute(image, run, kept) else path_to_hex(Path.cwd()),
+        "image": [path_to_hex(path) for path in (image.path, *image.others)],
+        "relative": path_to_hex(image.relative),
+        "kept": [path_to_hex(path) for path in kept],
+        "out": path_to_hex(run.out),
         "read": asdict(options.read),
         "block": options.segment.block,
         "diameter": options.segment.diameter,
@@ -136,7 +121,7 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     if request["folder"] is not None:
-        os.chdir(_path(request["folder"]))
+        os.chdir(path_from_hex(request["folder"]))
     with stop_on_signals() as stop, ReaderPool(1) as readers:
         try:
             said = {"record": record_to_line(_segment(request, stop, readers))}
@@ -144,7 +129,7 @@ def main() -> None:
             said = {"stopped": error.cause}
         except BiounetError as error:
             said = {"machine": str(error), "hint": error.hint or ""}
-    _path(request["answer"]).write_text(json.dumps(said), encoding="utf-8")
+    path_from_hex(request["answer"]).write_text(json.dumps(said), encoding="utf-8")
 
 
 def _end_with_input() -> None:
@@ -154,15 +139,13 @@ def _end_with_input() -> None:
 
 
 def _segment(request: dict[str, Any], stop: threading.Event, readers: ReaderPool) -> Record:
-    read, label = request["read"], request["label"]
-    if read["spacing"] is not None:
-        read["spacing"] = tuple(read["spacing"])
+    label = request["label"]
     known = None if label is None else LabelSettings.model_validate(label)
     chain = SegmentOptions(block=request["block"], diameter=request["diameter"], label=known)
-    options = BatchOptions(read=ReadOptions(**read), segment=chain, **request["plain"])
-    model = load_model(_path(request["model"]))
-    predictor, out = model_predictor(model, options.device), _path(request["out"])
+    options = BatchOptions(read=ReadOptions(**request["read"]), segment=chain, **request["plain"])
+    model = load_model(path_from_hex(request["model"]))
+    predictor, out = model_predictor(model, options.device), path_from_hex(request["out"])
     run = BatchContext(model, predictor, out, options, request["threads"], stop, readers)
-    first, *others = map(_path, request["image"])
-    image = FoundImage(first, _path(request["relative"]), tuple(others))
-    return segment_file(image, run, [_path(path) for path in request["kept"]])
+    first, *others = map(path_from_hex, request["image"])
+    image = FoundImage(first, path_from_hex(request["relative"]), tuple(others))
+    return segment_file(image, run, [path_from_hex(path) for path in request["kept"]])

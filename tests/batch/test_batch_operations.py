@@ -81,8 +81,8 @@ def hung(monkeypatch):
         "from biounet.files.isolation import worker as rp\n"
         "def late(really):\n"
         "    return lambda path, *rest: time.sleep(1000) if 'hang' in str(path) else really(path, *rest)\n"
-        "rp.hash_file, rp.inspect_volume, rp.describe_volume = map(\n"
-        "    late, (rp.hash_file, rp.inspect_volume, rp.describe_volume)\n"
+        "rp.hash_file, rp.inspect_volume, rp.read_header = map(\n"
+        "    late, (rp.hash_file, rp.inspect_volume, rp.read_header)\n"
         ")\n"
         "rp.main()\n"
     )

@@ -245,8 +245,8 @@ def test_the_process_ends_with_its_input_and_not_with_ctrl_c():
 
 def test_threads_of_a_program_without_a_main_guard_F102(image):
     code = (
-        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom biounet.files import Reader\n"
-        "def read(path):\n  with Reader() as reader: return reader.read(path).array.sum()\n"
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom biounet.files import IsolatedReader\n"
+        "def read(path):\n  with IsolatedReader() as reader: return reader.read(path).array.sum()\n"
         "with ThreadPoolExecutor(2) as pool: print(*pool.map(read, sys.argv[1:]))"
     )
     done = subprocess.run([sys.executable, "-", image, image], input=code.encode(), capture_output=True, check=True)
