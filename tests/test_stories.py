@@ -51,7 +51,7 @@ def test_lab_scientist_teaches_the_model_with_one_outlined_window(samples):
     (samples / "few").mkdir()
     shutil.copy(samples / "images" / "crowded.tif", samples / "few")
     recipe = samples / "mine.toml"
-    recipe.write_text("[train]\nsteps_per_epoch = 10\nrate = 1e-3\nbatch = 2\n")
+    recipe.write_text("[train]\nsteps_per_epoch = 10\nlearning_rate = 1e-3\nbatch = 2\n")
     assert run_biounet(samples, "check", "few", "mine").returncode == 0
     options = ["--images", "few", "--labels", "mine", "--from", "nuclei", "--epochs", "2", "-o", "m.safetensors"]
     done = run_biounet(samples, "train", str(recipe), *options)

@@ -12,7 +12,7 @@ import tifffile
 from biounet.core import find_recipe, sample_folder
 from support.commands import read_rows, run_biounet
 
-SHORT = "[train]\nsteps_per_epoch = 15\nrate = 1e-2"
+SHORT = "[train]\nsteps_per_epoch = 15\nlearning_rate = 1e-2"
 
 
 def short_recipe(name: str, folder: Path, *changes: tuple[str, str]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from biounet import train
 from support import ROOT
 
 
@@ -85,8 +86,20 @@ def test_train_check_evaluate(biounet, cell_folder, tmp_path):
     assert len((tmp_path / "m.history.csv").read_text().splitlines()) == 3
     assert biounet("segment", images, "-m", "m.safetensors", "-q")[0] == 0
     code, out, _ = biounet("evaluate", "biounet-out", labels, "--json")
+    figures = json.loads(out)
     assert code == 0
-    assert 0 <= json.loads(out)["ap"] <= 1 if isinstance(json.loads(out)["ap"], float) else json.loads(out)["ap"]
+    assert figures["truth_counts"] == [int(tifffile.imread(path).max()) for path in sorted(labels.iterdir())]
+    assert all(0 <= share <= 1 for share in figures["ap"])
+
+
+def test_train_writes_the_model_of_the_api(biounet, cell_folder, tmp_path):
+    images, labels = cell_folder / "images", cell_folder / "labels"
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[network]\nwidths = [8, 12]\n[train]\npatch = 32\nbatch = 2\nsteps_per_epoch = 3\nseed = 7\n")
+    options = ["--images", images, "--labels", labels, "--epochs", 2, "--quiet"]
+    assert biounet("train", recipe, *options, "-o", "cli.safetensors") == (0, "", "")
+    train(recipe, images, labels, epochs=2).save(tmp_path / "api.safetensors")
+    assert (tmp_path / "api.safetensors").read_bytes() == (tmp_path / "cli.safetensors").read_bytes()
 
 
 def test_evaluate_goes_on_and_says_what_failed(biounet, tmp_path):

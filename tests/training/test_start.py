@@ -95,7 +95,8 @@ def test_objects_of_another_size_are_told_with_figures(cases, untrained):
 
 def test_the_command_keeps_the_start_and_says_so_in_spite_of_quiet(cell_folder, segmenter, tmp_path):
     Segmenter(segmenter.model).save(tmp_path / "start.safetensors")
-    text = "[network]\nwidths = [8, 12, 16]\n[train]\nrate = 9.0\nsteps_per_epoch = 6\naverage = 0.0\npatch = 32\n"
+    text = "[network]\nwidths = [8, 12, 16]\n"
+    text += "[train]\nlearning_rate = 9.0\nsteps_per_epoch = 6\nema_decay = 0.0\npatch = 32\n"
     (tmp_path / "r.toml").write_text(text + "[data]\nvalidation = 0.34\n", encoding="utf-8")
     data = ["--images", str(cell_folder / "images"), "--labels", str(cell_folder / "labels")]
     options = ["--epochs", "1", "--from", "start.safetensors", "-o", "m.safetensors"]
