@@ -1,8 +1,8 @@
-"""Make the samples: fields of nuclei with truth and the counts that a good model finds, stacks, and heads with tumours.
+"""Make the samples: fields of nuclei with labels and expected counts, stacks, and heads with tumours.
 
     python data_samples/make_samples.py [FOLDER]
 
-The same version of NumPy and SciPy writes the same bytes again.
+The same versions of NumPy and SciPy write the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from biounet.synthetic import FieldSettings, StackSettings, make_field, make_hea
 
 PIXEL_SIZE_UM = 0.5
 TOLERANCE = 0.1
-"""Share of the true count by which a measured count may be off."""
+"""Relative tolerance of counts."""
 
 FIELDS: dict[str, tuple[int, FieldSettings]] = {
     "nuclei": (11, FieldSettings(diameter=24, coverage=0.2, clustering=0.3, texture=0.25)),
@@ -63,11 +63,11 @@ ENVELOPES = {
     )
     for n, filling in enumerate((0.5, 0.8, 0.6, 0.9, 0.7, 0.6), 1)
 }
-"""Nuclei of which only the envelope is stained: of a kind that ``nuclei3d`` has not learned from."""
+"""Nuclei with a stained envelope, which the training data of ``nuclei3d`` do not have."""
 
 HEADS = {"case_1": 31, "case_2": 32, "case_3": 33}
 AFFINE = np.array([[-1.0, 0, 0, 22], [0, 1.0, 0, -24], [0, 0, 1.5, -20], [0, 0, 0, 1]])
-"""Of the heads: x runs to the left, as in files of many scanners, and slices are 1.5 mm apart."""
+"""Of the heads: x increases to the left, as in files of many scanners, and slices are 1.5 mm apart."""
 
 
 def write_samples(folder: Path) -> None:
@@ -83,10 +83,10 @@ def write_samples(folder: Path) -> None:
     stacks = {f"stacks/{name}": stack for name, stack in STACKS.items()}
     stacks |= {f"envelopes/{name}": stack for name, stack in ENVELOPES.items()}
     for path, (seed, stack) in stacks.items():
-        place, name = (folder / path).parent, Path(path).name
+        parent, name = (folder / path).parent, Path(path).name
         image, labels = make_stack(seed, stack)
         for part, array in (("images", image), ("labels", labels.astype(np.uint16))):
-            _write_tiff(place / part / f"{name}.tif", array, stack.spacing[0])
+            _write_tiff(parent / part / f"{name}.tif", array, stack.spacing[0])
     for name, seed in HEADS.items():
         contrasts, classes = make_head(seed, (28, 48, 44))
         for contrast, values in contrasts.items():
@@ -95,7 +95,7 @@ def write_samples(folder: Path) -> None:
 
 
 def _write_tiff(path: Path, array: NDArray[np.uint16], depth_um: float | None = None) -> None:
-    """Write what ImageJ writes: one plane or a stack with its voxel size, not compressed."""
+    """Write a plane or a stack with its voxel size as ImageJ does, uncompressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     per_um = 1 / PIXEL_SIZE_UM
     metadata = {"axes": "YX", "unit": "um"} if depth_um is None else {"axes": "ZYX", "unit": "um", "spacing": depth_um}
@@ -103,7 +103,7 @@ def _write_tiff(path: Path, array: NDArray[np.uint16], depth_um: float | None = 
 
 
 def _write_nifti(path: Path, array: NDArray[np.int16] | NDArray[np.uint8]) -> None:
-    """Write what a scanner's converter writes; ``array`` is (z, y, x), the file's axes are x, y, z."""
+    """Write an array ``(z, y, x)`` as converters of scanner files do, with axes x, y, z."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array.T, AFFINE)
     image.header.set_xyzt_units("mm")

@@ -1,4 +1,4 @@
-"""What can be said about images and their annotations."""
+"""Settings of images and annotations."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from biounet.core.volume import Unit
 
 
 class Settings(BaseModel):
-    """Frozen and strict base: a change is a new value, a misspelt key is an error, and a number is finite.
+    """Base of settings: frozen, without unknown keys, with finite numbers.
 
-    Each has bounds far beyond what is of use: beyond them, a file from elsewhere could ask for any memory or time.
+    The bounds of fields only exclude values with which a foreign file could demand any memory or time.
 
     Attributes
     ----------
     former_names
-        Settings that were called otherwise in earlier versions, by the old name. Old recipes and models have those.
+        Present names of settings by the names in recipes and models of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,54 +37,50 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """What the images and annotations hold.
+    """Content of images and annotations.
 
     Attributes
     ----------
     kind
-        What an annotation file holds: ``instances``, ``classes`` or ``scribbles``.
+        ``instances``, ``classes`` or ``scribbles``.
     dims
         2 for images, 3 for volumes.
     channels
-        Names of the channels that the network sees, in order.
+        Names of the input channels, in order.
     annotation
-        Name of the annotation where it lies beside the images of its case, or patterns: ``"lesions"`` is
-        ``p1/lesions.nii.gz``, ``p1/p1_lesions.nii.gz`` or ``p1_lesions.nii.gz``. None: the usual names, ``seg``,
-        ``label``, ``lesions``, ``tumour`` and the like, of which a mask is none.
+        Names or patterns of annotations in the folder of the images of their case: ``"lesions"`` is
+        ``p1/lesions.nii.gz``, ``p1/p1_lesions.nii.gz`` or ``p1_lesions.nii.gz``. Empty: the usual names, such as
+        ``seg``, ``label``, ``lesions`` and ``tumour``, but not masks.
     classes
-        Names of the values 1, 2, … of ``classes`` and ``scribbles``. 0 has none: it is background in ``classes``, and
-        where nobody drew in ``scribbles``, of which one class may be called ``background``.
+        Names of the values 1, 2, … of ``classes`` and ``scribbles``. 0 is background in ``classes`` and unlabelled in
+        ``scribbles``, where a class may be called ``background``.
     unlabelled
-        Value on disk of voxels that nobody labelled.
+        Value of unlabelled voxels on disk.
     palette
-        For colour-coded annotations: ``"#RRGGBB"`` to the name of a class, ``"background"`` or ``"unlabelled"``.
+        For annotations in colours: the class, ``"background"`` or ``"unlabelled"`` of each ``"#RRGGBB"``.
     regions
-        For ``classes``: regions that may contain each other, each the values of its classes, from the outermost to the
-        innermost. The network then says of each region whether a voxel belongs to it, and such a voxel gets the first
-        value that only the innermost of its regions has.
+        For ``classes``: the values of nested regions, from the outermost to the innermost. The network predicts each
+        region, and a voxel gets the label of its innermost region (`region_label`).
     unknown
-        For ``classes``: regions, or classes, that nobody drew in a case, by the name of its annotation or of the folder
-        that this lies in. They do not exist there.
+        For ``classes``: regions or classes that are not annotated in a case, by the name of its annotation or folder.
+        They are unlabelled there.
     slices
-        Axis of the file, ``z``, ``y`` or ``x``, along which only those slices are labelled that hold any label; None:
-        all are. Of objects in volumes, contour and distance are then learned from their sections.
+        Axis of the file, ``z``, ``y`` or ``x``, along which only slices with any label are labelled; None: all are.
+        Contour and distance of objects in volumes are then learned from sections.
     slice_numbers
-        The slices along that axis that are labelled, counted from 0, instead of those that hold any label.
+        The labelled slices along that axis, from 0, instead of those with any label.
     pixel_size_um
-        Working grid in µm per pixel. None works on the pixels of the images as they are.
+        Pixel size of the working grid in µm; None: images are not resampled.
     voxel_size
-        Working grid of volumes along z, y and x. Training plans it as the median of the training images where it is
-        empty. Of volumes with an affine these are the axes of the patient, z to superior, y to anterior and x to the
-        right, in whatever order the voxels are stored.
+        Voxel size of the working grid of volumes, ``(z, y, x)``; empty: training takes the median of the training
+        images. For volumes with an affine the axes are those of the patient, superior, anterior and right.
     voxel_unit
-        Unit of `voxel_size`, that of the files: ``mm`` for NIfTI, ``um`` for TIFF. Training takes it from the training
-        images; images in another unit are then refused.
+        Unit of `voxel_size`: ``mm`` for NIfTI, ``um`` for TIFF. Images in another unit are refused.
     min_lesion_mm3
-        For ``classes`` of volumes: a smaller lesion is not counted, neither in the table of an image nor when lesions
-        are compared with the truth. It stays in the label image and in the volume of its class. Without effect where
-        nobody knows how large a voxel is.
+        For ``classes`` of volumes: smaller lesions are not counted, in tables and in evaluation. They stay in the label
+        image and in the volume of their class. Without effect on uncalibrated volumes.
     validation
-        Share of the training images that is held out when no validation folder is given.
+        Fraction of the training images that is held out if there is no validation folder.
     """
 
     kind: Kind = "instances"
@@ -127,10 +123,10 @@ class DataSettings(Settings):
             folded = [name.casefold() for name in names]
             if twice := next((name for name in names if folded.count(name.casefold()) > 1), None):
                 raise ValueError(f"{what}: '{twice}' stands there more than once")
-        known = {*self.classes, "background", "unlabelled"}
+        meanings = {*self.classes, "background", "unlabelled"}
         for colour, name in self.palette.items():
-            if name not in known:
-                raise ValueError(f"palette: {colour} is called '{name}', which is none of {sorted(known)}")
+            if name not in meanings:
+                raise ValueError(f"palette: {colour} is called '{name}', which is none of {sorted(meanings)}")
         return self
 
     @model_validator(mode="after")
@@ -159,7 +155,7 @@ class DataSettings(Settings):
 
     @property
     def foreground(self) -> tuple[str, ...]:
-        """Names of the classes that are not background."""
+        """Names of the classes except background."""
         return tuple(name for name in self.classes if name != "background")
 
     @property
@@ -169,25 +165,25 @@ class DataSettings(Settings):
 
     @property
     def label_values(self) -> dict[str, tuple[int, ...]]:
-        """The regions, or else the classes, and the values of each; empty for instances."""
+        """Values of each region, or of each class without regions; empty for instances."""
         return self.regions or {name: (value,) for value, name in enumerate(self.foreground, 1)}
 
     @property
     def overlapping(self) -> dict[str, tuple[int, ...]]:
-        """The regions that the network tells apart one by one; empty where its classes exclude each other.
+        """The regions that the network predicts independently; empty where its classes exclude each other.
 
-        A class that is unknown in some cases makes every class a region of its own.
+        If a class is `unknown` in some case, all classes are regions.
         """
         return self.label_values if self.regions or self.unknown else {}
 
     @property
     def exclusive(self) -> bool:
-        """Whether the outputs of the network exclude each other, as classes do; objects' heads and regions do not."""
+        """Whether the network's outputs exclude each other: classes do, regions and the heads of objects do not."""
         return self.kind != "instances" and not self.overlapping
 
 
 def region_label(regions: Mapping[str, tuple[int, ...]], name: str) -> int | None:
-    """Return the first class of a region that no region after it has: what its voxels are called."""
+    """Return the label of a region: its first value that no later region has; None without one."""
     names = list(regions)
     inner = {value for other in names[names.index(name) + 1 :] for value in regions[other]}
     return next((value for value in regions[name] if value not in inner), None)

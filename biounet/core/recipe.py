@@ -1,7 +1,4 @@
-"""A recipe says what a model is: the settings of all stages, read from TOML.
-
-An unknown key is an error that names the nearest known one, so that a misspelt setting is never dropped in silence.
-"""
+"""Recipes: the settings of all stages, read from TOML."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from biounet.core.settings import (
 
 
 class Recipe(Settings):
-    """Everything that makes a model, apart from the data."""
+    """Settings of all stages of a model."""
 
     name: str = "model"
     purpose: str = ""
@@ -60,7 +57,7 @@ class Recipe(Settings):
         return self
 
     def replace(self, section: str, **changes: Any) -> Recipe:  # noqa: ANN401
-        """Return the recipe with some settings of one section changed, validated again."""
+        """Return a validated copy with some settings of one section changed."""
         data = self.model_dump()
         data[section] = {**data[section], **changes}
         return parse_recipe(data)
@@ -72,7 +69,7 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises
     ------
     SettingsError
-        If the file is missing, is not TOML, or holds a key or value that no recipe has.
+        If the file is missing, is not TOML, or has an unknown key or invalid value.
     """
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -84,12 +81,12 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def parse_recipe(data: Mapping[str, Any], path: str | Path | None = None) -> Recipe:
-    """Make a recipe of nested mappings, as TOML gives them.
+    """Return the recipe of nested mappings.
 
     Raises
     ------
     SettingsError
-        Naming the first wrong key, its value, and for an unknown key the nearest known one.
+        Naming the first invalid key and its value, or for an unknown key the nearest known one.
     """
     try:
         return Recipe.model_validate(data)
@@ -99,18 +96,18 @@ def parse_recipe(data: Mapping[str, Any], path: str | Path | None = None) -> Rec
 
 def _as_settings_error(error: ValidationError, path: str | Path | None) -> SettingsError:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    name = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         cause = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
-        return SettingsError(f"{where}{given}: {cause}" if where else cause, path=path)
-    known = _keys_of(first["loc"][:-1])
-    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-    return SettingsError(f"unknown setting '{where}'", path=path, hint=hint)
+        value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+        return SettingsError(f"{name}{value}: {cause}" if name else cause, path=path)
+    names = _settings_of(first["loc"][:-1])
+    near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(names)}"
+    return SettingsError(f"unknown setting '{name}'", path=path, hint=hint)
 
 
-def _keys_of(section: tuple[str | int, ...]) -> list[str]:
+def _settings_of(section: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = Recipe
     for part in section:
         annotation = model.model_fields[str(part)].annotation

@@ -1,4 +1,4 @@
-"""What can be set of each stage, one frozen class for each; `biounet.core` puts them together."""
+"""Settings of each stage except the data; `Recipe` combines them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from biounet.core.data_settings import Settings
 
 
 class NormaliseSettings(Settings):
-    """How intensities are brought to one scale; statistics are taken over the whole image, never over a tile.
+    """Normalisation of intensities, with statistics of the whole image and never of a tile.
 
     Attributes
     ----------
     method
-        ``percentiles`` for microscopy; ``zscore`` for MRI: mean 0 and standard deviation 1 over the voxels that are not
-        the constant surroundings of the body or brain, which become 0.
+        ``percentiles`` for microscopy; ``zscore`` for MRI: mean 0 and standard deviation 1 over the body or brain; its
+        constant surroundings become 0.
     low, high
         Percentiles that become 0 and 1.
     per_channel
-        Whether each channel has its own percentiles. Colours keep their relation when it is false.
+        Whether each channel has its own percentiles; false for colours.
     """
 
     method: Literal["percentiles", "zscore"] = "percentiles"
@@ -36,15 +36,15 @@ class NetworkSettings(Settings):
     Attributes
     ----------
     widths
-        Channels of each level, finest first.
+        Channels of each level, the finest first.
     convolutions
         Convolutions of each encoder and decoder level.
     half_resolution
-        Whether the body works on pixels folded 2 by 2 into channels: a quarter of the cost, full-resolution output.
+        Whether pixels are folded 2 by 2 into channels (pixel unshuffle) before the first level, for a quarter of the
+        cost; the output has full resolution.
     fold, pools, kernels
-        What training plans for volumes whose axes differ; empty means the same for all axes. One
-        number for each axis: the fold of `half_resolution`; the factor from each level to the next coarser one; and
-        the size of the kernels of each level.
+        For each axis: the factor of `half_resolution`, the factor between consecutive levels, and the kernel size of
+        each level. Training plans them for volumes with anisotropic voxels; empty means the same for all axes.
     """
 
     widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
@@ -58,7 +58,7 @@ class NetworkSettings(Settings):
 
 
 class TargetSettings(Settings):
-    """What the network learns from instances.
+    """Targets of the network for instances.
 
     Attributes
     ----------
@@ -66,11 +66,11 @@ class TargetSettings(Settings):
         ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015).
         `border_sigma` is in `unit`.
     separation_weight
-        The same height for contour and distance, which tell touching objects apart.
+        The same ``w0`` for contour and distance, which separate touching objects.
     contour
-        Width of the contour that is drawn inside each object, in `unit`.
+        Width of the contour inside each object, in `unit`.
     unit
-        ``px``, or ``um`` where all training images are calibrated.
+        ``px``, or ``um`` if all training images are calibrated.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"parting_weight": "separation_weight"}
@@ -88,11 +88,11 @@ class LossSettings(Settings):
     Attributes
     ----------
     cross_entropy, dice
-        Of the foreground or of the classes.
+        For the foreground or the classes.
     contour, distance
-        Of the other two heads for instances.
+        For the other two heads for instances.
     boundary
-        Of the masked, spacing-aware boundary loss of Kervadec et al. 2019; 0 leaves it out.
+        For the masked, spacing-aware boundary loss of Kervadec et al. 2019.
     """
 
     cross_entropy: float = Field(default=1.0, ge=0, le=1e6)
@@ -103,20 +103,20 @@ class LossSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """How far training patches are changed; each is the largest change drawn.
+    """Augmentation of training patches; each value is the largest change.
 
     Attributes
     ----------
     affine_fraction
-        Share of the patches that are rotated and scaled; the others are mirrored and turned by quarters only.
+        Fraction of the patches that are rotated and scaled; the others only have flips and quarter turns.
     rotate
         Degrees in the plane of y and x.
     tilt
         Degrees out of that plane, for volumes.
     mirror
-        Whether mirror images and quarter turns are drawn, which all look alike under a microscope. A body has a top.
+        Whether there are flips and quarter turns: for microscopy, where all orientations are alike.
     flip_x
-        Whether left and right, the two ends of axis x, are exchanged at random: for organs that come in pairs.
+        Whether axis x is flipped at random, for organs that look alike on both sides.
     scale
         Factor: objects appear between ``1/scale`` and ``scale`` times their size.
     brightness, contrast, gamma, noise, blur
@@ -142,17 +142,17 @@ class AugmentSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """The training run.
+    """Optimisation.
 
     Attributes
     ----------
     minutes, epochs
-        Budget; whichever is given. The learning rate falls to zero over it along a cosine.
+        Budget, over which the learning rate falls to zero along a cosine.
     patch
-        Edge of a training patch in voxels. The patch of a volume holds at most so many cubed; its edges are planned
-        from the sizes of the training images, and may be given one by one.
+        Edge length of a training patch in voxels, or one for each axis. One number limits the patch of a volume to
+        that number cubed; training plans its shape.
     batch
-        Patches per step.
+        Patches in a step.
     steps_per_epoch
         Steps between two validations.
     learning_rate, weight_decay
@@ -160,7 +160,7 @@ class TrainSettings(Settings):
     ema_decay
         Decay of the exponential moving average of the weights, which becomes the model.
     seed
-        Of everything that is drawn.
+        Of all random numbers.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"rate": "learning_rate", "average": "ema_decay"}
@@ -177,23 +177,23 @@ class TrainSettings(Settings):
 
 
 class LabelSettings(Settings):
-    """How probabilities become objects. Tuned on validation voxels after training and stored in the card.
+    """Conversion of probabilities to objects; tuned on validation voxels after training.
 
     Attributes
     ----------
     foreground
         Probability from which a voxel belongs to an object.
     contour
-        How much the contour lowers the surface on which voxels climb to the middle of their object.
+        Factor by which the contour lowers the surface on which voxels ascend to the centre of their object.
     join
-        Two summits are one object when the saddle between them is at least this share of the lower summit. The saddle
-        is half way between the highest pass of their border and the mean along it.
+        Two peaks are one object when the saddle between them is at least this fraction of the lower peak. The saddle is
+        the mean of the largest and the mean value along their border.
     min_peak
-        An object whose highest point on the distance surface is lower than this is dropped.
+        Objects with a lower peak of the surface are removed.
     min_size
-        Smallest object: µm² (µm³) on calibrated images when `min_size_unit` says so, else voxels.
+        Size of the smallest object in voxels, or in µm² (µm³) with `min_size_unit` ``um``.
     fill_holes
-        Whether holes inside an object belong to it.
+        Whether holes inside objects are filled.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"summit": "min_peak"}
@@ -201,7 +201,7 @@ class LabelSettings(Settings):
     foreground: float = Field(default=0.5, gt=0, lt=1)
     contour: float = Field(default=0.4, ge=0, le=100)
     join: float = Field(default=0.45, ge=0, le=1)
-    # Records of results keep the former name, so that results of earlier versions stay valid.
+    # Run records keep the former name, so that results of earlier versions stay valid.
     min_peak: float = Field(default=0.2, ge=0, le=1, serialization_alias="summit")
     min_size: float = Field(default=15.0, ge=0, le=1e15)
     min_size_unit: Literal["px", "um"] = "px"
