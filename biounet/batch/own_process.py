@@ -75,10 +75,7 @@ def segment_apart(image: FoundImage, run: BatchContext, kept: Collection[Path]) 
 
 
 def _start() -> subprocess.Popen[bytes]:
-    try:
-        return start_process(_PROGRAM, stdout=subprocess.DEVNULL)
-    except OSError as error:
-        raise MachineError(f"no process for a large image can be started: {error.strerror}") from error
+    return start_process(_PROGRAM, "for a large image")
 
 
 def _wait(child: subprocess.Popen[bytes], run: BatchContext) -> None:

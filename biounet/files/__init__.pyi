@@ -25,9 +25,9 @@ from .dataset_index.scan import describe_skipped as describe_skipped
 from .isolation.client import FileState as FileState
 from .isolation.client import IsolatedReader as IsolatedReader
 from .isolation.client import ReaderPool as ReaderPool
+from .isolation.messages import path_from_hex as path_from_hex
+from .isolation.messages import path_to_hex as path_to_hex
 from .isolation.process import main_program as main_program
-from .isolation.process import path_from_hex as path_from_hex
-from .isolation.process import path_to_hex as path_to_hex
 from .isolation.process import start_process as start_process
 from .read import arrange_axes as arrange_axes
 from .read import inspect_volume as inspect_volume

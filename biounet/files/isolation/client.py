@@ -1,31 +1,29 @@
 """Read in another process: a codec that crashes, hangs or asks for all memory costs one file and not the batch.
 
-So does a disk that never answers: a process that waits for it can be abandoned, a thread cannot. The results are
-numbers and text, never objects: whoever takes control of the other process gets no code into this one.
+So does a disk that never answers: a process that waits for it can be abandoned, a thread cannot.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from biounet.core import BiounetError, Grid, InputError, MachineError, SettingsError, Stopped, Volume
+from biounet.core import BiounetError, InputError, MachineError, Stopped, Volume
 from biounet.files.axes import ReadOptions
-from biounet.files.isolation.process import main_program, path_to_hex, start_process
+from biounet.files.isolation.messages import Request, Task, decode_error, decode_hashes, decode_volume
+from biounet.files.isolation.process import main_program, start_process
 
 T = TypeVar("T")
 
@@ -34,13 +32,9 @@ _BYTES_PER_SECOND = 10e6  # of a slow disk
 _START_TIMEOUT = 300.0  # seconds, as a busy machine may take to start Python
 _MAX_STARTS = 4
 _RETRY_PAUSE = 2.0  # seconds until a file that changed while it was read is read again
-_PALETTE_FACTOR = 3  # bytes that a palette makes of one
 _MAX_HEADER = 2**20  # bytes
 _POLL = 0.1  # seconds between checks whether to stop
 _KILL_TIMEOUT = 2.0  # seconds until a killed process that waits for a disk is abandoned
-_DTYPES = {np.dtype(code).str: np.dtype(code) for code in "bBhHiIlLqQfd"}
-_ERRORS: dict[str, type[BiounetError]] = {kind.__name__: kind for kind in (InputError, SettingsError)}
-_SHA256 = re.compile("[0-9a-f]{64}")
 _PROGRAM = main_program("biounet.files.isolation.worker")
 
 Paths = str | Path | Sequence[str | Path]
@@ -53,15 +47,6 @@ class FileState:
     size: int
     mtime_ns: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A task for the process; ``read`` gives the image, ``header`` its header, ``inspect`` that with its axes."""
-
-    task: Literal["read", "header", "inspect", "hash"]
-    options: ReadOptions
-    stop: Event
 
 
 @dataclass(frozen=True)
@@ -151,39 +136,37 @@ class IsolatedReader:
         return self._ask("hash", path, stop=stop)[0].hashes[0]
 
     def _ask(
-        self,
-        task: Literal["read", "header", "inspect", "hash"],
-        path: Paths,
-        options: ReadOptions | None = None,
-        stop: Event | None = None,
+        self, task: Task, path: Paths, options: ReadOptions | None = None, stop: Event | None = None
     ) -> tuple[_Answer, list[tuple[int, int]]]:
         """Return the answer about files that did not change meanwhile, and their sizes and times."""
-        request = _Request(task, options or ReadOptions(), stop or Event())
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
+        stop = stop or Event()
+        folder = "" if all(file.is_absolute() for file in paths) else str(Path.cwd())
         for may_wait in (True, False):
             before = [_stat(file) for file in paths]
-            result = self._try_twice(paths, request)
+            seconds = self._timeout + sum(stat[0] for stat in before if stat) / _BYTES_PER_SECOND
+            result = self._try_twice(Request(task, paths, options or ReadOptions(), seconds, folder), stop)
             changed = [file for file, stat in zip(paths, before, strict=True) if _stat(file) != stat]
             if not changed:
                 break
             if may_wait:
-                request.stop.wait(self._pause)
+                stop.wait(self._pause)
         else:
             raise InputError("it changes while it is read", path=changed[0], hint="try again when it is written")
         if isinstance(result, BiounetError):
             raise result
         return result, [stat or (0, 0) for stat in before]
 
-    def _try_twice(self, paths: Sequence[Path], request: _Request) -> _Answer | BiounetError:
+    def _try_twice(self, request: Request, stop: Event) -> _Answer | BiounetError:
         with suppress(_ReaderLost):
-            return self._try(paths, request)
+            return self._try(request, stop)
         try:
-            return self._try(paths, request)
+            return self._try(request, stop)
         except _ReaderLost as lost:
             hint = "the file is damaged, or needs more memory or time than there is"
-            return InputError(str(lost), path=paths[0], hint=hint)
+            return InputError(str(lost), path=request.paths[0], hint=hint)
 
-    def _try(self, paths: Sequence[Path], request: _Request) -> _Answer | BiounetError:
+    def _try(self, request: Request, stop: Event) -> _Answer | BiounetError:
         """Return what the process answers.
 
         Raises
@@ -193,21 +176,12 @@ class IsolatedReader:
         Stopped
             If `stop` is set.
         """
-        child = self._ready_child(paths, request.stop)
-        seconds = self._timeout + sum(stat[0] for stat in map(_stat, paths) if stat) / _BYTES_PER_SECOND
-        message = {
-            "task": request.task,
-            "paths": [path_to_hex(path) for path in paths],
-            "options": asdict(request.options),
-            "folder": "" if all(path.is_absolute() for path in paths) else str(Path.cwd()),
-            "seconds": seconds,
-        }
-        line = json.dumps(message, default=np.generic.item).encode() + b"\n"
+        child = self._ready_child(request.paths, stop)
         try:
-            return self._run_within(seconds, request.stop, child, lambda: _exchange(child, line, paths, request))
+            return self._run_within(request.seconds, stop, child, lambda: _exchange(child, request))
         except _TimedOut:
             hint = "the disk does not answer, or the file needs more time than its size allows"
-            return InputError(f"could not be read in {seconds:.0f} s", path=paths[0], hint=hint)
+            return InputError(f"could not be read in {request.seconds:.0f} s", path=request.paths[0], hint=hint)
         except (OSError, EOFError):
             code = child.poll() or 0
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -215,7 +189,7 @@ class IsolatedReader:
         except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
             raise _ReaderLost("its reader gave an answer that is none") from error
         except MemoryError:
-            return InputError("does not fit in memory", path=paths[0])
+            return InputError("does not fit in memory", path=request.paths[0])
 
     def _ready_child(self, paths: Sequence[Path], stop: Event) -> subprocess.Popen[bytes]:
         """Return the process once it waits for requests."""
@@ -360,10 +334,7 @@ def _close_later(thread: Thread, child: subprocess.Popen[bytes]) -> None:
 
 def _start() -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each thread takes memory, and no file needs them
-    try:
-        return start_process(_PROGRAM, stdout=subprocess.PIPE, env=environment)
-    except OSError as error:
-        raise MachineError(f"no process to read images in can be started: {error.strerror}") from error
+    return start_process(_PROGRAM, "to read images in", subprocess.PIPE, environment)
 
 
 def _read_line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -373,9 +344,7 @@ def _read_line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     return dict(json.loads(line))
 
 
-def _exchange(
-    child: subprocess.Popen[bytes], line: bytes, paths: Sequence[Path], request: _Request
-) -> _Answer | BiounetError:
+def _exchange(child: subprocess.Popen[bytes], request: Request) -> _Answer | BiounetError:
     """Send a request and return the answer.
 
     Raises
@@ -386,51 +355,23 @@ def _exchange(
         If the answer is invalid.
     """
     requests, answers = cast(BufferedWriter, child.stdin), cast(BufferedReader, child.stdout)
-    requests.write(line)
+    requests.write(request.encode())
     requests.flush()
-    header = _read_line(child)
-    if "error" in header:
-        index, hint = header["path"], header["hint"]
-        path = None if index is None else paths[int(index)]
-        return _ERRORS[header["error"]](str(header["cause"]), path=path, hint=None if hint is None else str(hint))
-    hashes = tuple(map(str, header["sha256"]))
-    headers_only = request.task in ("header", "inspect")
-    if len(hashes) != (0 if headers_only else len(paths)) or not all(map(_SHA256.fullmatch, hashes)):
-        raise ValueError
+    fields = _read_line(child)
+    if (error := decode_error(fields, request.paths)) is not None:
+        return error
+    header_only = request.task in ("header", "inspect")
+    hashes = decode_hashes(fields, 0 if header_only else len(request.paths))
     if request.task == "hash":
         return _Answer(None, hashes)
-    dtype, shape = _DTYPES[header["dtype"]], tuple(header["shape"])
-    grid = _parse_grid(header["grid"])
-    if shape[1:] != grid.shape or not isinstance(shape[0], int) or shape[0] < 1:
-        raise ValueError
-    if math.prod(shape) * dtype.itemsize > _PALETTE_FACTOR * request.options.limit * len(paths):
-        raise ValueError
-    notes = tuple(map(str, header["notes"]))
-    if headers_only:
-        axes, source = map(str, header["axes"])
-        blank = np.broadcast_to(np.zeros((), dtype), shape)
-        return _Answer(Volume(blank, grid, paths[0], notes), hashes, (axes, source))
-    array = np.empty(shape, dtype)
+    volume = decode_volume(fields, request)
+    if header_only:
+        axes, source = map(str, fields["axes"])
+        return _Answer(volume, hashes, (axes, source))
+    array = np.empty(volume.array.shape, volume.array.dtype)
     if answers.readinto(array.data.cast("B")) < array.nbytes:
         raise EOFError
-    return _Answer(Volume(array, grid, paths[0], notes), hashes)
-
-
-def _parse_grid(fields: dict[str, Any]) -> Grid:
-    spacing, affine, header = fields["spacing"], fields["affine"], fields["header"]
-    if fields["unit"] not in (None, "um", "mm") or not all(isinstance(length, int) for length in fields["shape"]):
-        raise ValueError
-    if not isinstance(fields["frame"], str):
-        raise TypeError
-    return Grid(
-        tuple(fields["shape"]),
-        None if spacing is None else tuple(map(float, spacing)),
-        fields["unit"],
-        None if affine is None else tuple(tuple(map(float, row)) for row in affine),
-        None if header is None else bytes.fromhex(header),
-        None if fields["axcodes"] is None else str(fields["axcodes"]),
-        fields["frame"],
-    )
+    return _Answer(replace(volume, array=array), hashes)
 
 
 def _stat(path: Path) -> tuple[int, int] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from biounet.core import MachineError
 
 _ROOT = str(Path(__file__).parents[3])
 
@@ -19,29 +20,25 @@ def main_program(module: str) -> str:
     )
 
 
-def start_process(program: str, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - those of subprocess.Popen
+def start_process(
+    program: str, purpose: str, stdout: int = subprocess.DEVNULL, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start Python with a program, a pipe as its standard input, and without its standard error.
 
     Raises
     ------
-    OSError
-        If no process can be started.
+    MachineError
+        If no process can be started; `purpose` says in it what it is for.
     """
-    # -P: a folder of images with a file numpy.py in it does not become a part of the program.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", program, _ROOT],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill
-        start_new_session=True,  # Ctrl-C in a terminal is for the process that decides
-        **options,
-    )
-
-
-def path_to_hex(path: Path) -> str:
-    """Return a path as text of letters and digits; names of files may be no text."""
-    return os.fsencode(path).hex()
-
-
-def path_from_hex(text: str) -> Path:
-    """Return the path that `path_to_hex` encoded."""
-    return Path(os.fsdecode(bytes.fromhex(text)))
+    try:
+        # -P: a folder of images with a file numpy.py in it does not become a part of the program.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", program, _ROOT],
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill
+            env=env,
+            start_new_session=True,  # Ctrl-C in a terminal is for the process that decides
+        )
+    except OSError as error:
+        raise MachineError(f"no process {purpose} can be started: {error.strerror}") from error

@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +20,7 @@ from biounet.core import BiounetError, Volume
 from biounet.files.atomic import hash_file
 from biounet.files.axes import ReadOptions
 from biounet.files.formats.raw import translate_errors
-from biounet.files.isolation.process import path_from_hex
+from biounet.files.isolation.messages import Request, encode_error, encode_volume
 from biounet.files.read import inspect_volume, read_header, read_volume
 
 _PROGRAM_BYTES = 2**29  # of addresses: the interpreter, the libraries and their caches
@@ -36,7 +35,7 @@ def main() -> None:
     _answer({"ready": True}, None, answers)
     try:
         for line in requests:
-            _answer(*_read(json.loads(line)), answers)
+            _answer(*_read(Request.decode(line)), answers)
     except BrokenPipeError:
         os._exit(0)  # the other end is closed; closing this one would fail again
 
@@ -50,22 +49,21 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, answers
 
 
-def _answer(header: dict[str, Any], array: NDArray[Any] | None, answers: BinaryIO) -> None:
-    answers.write(json.dumps(header).encode() + b"\n")
+def _answer(fields: dict[str, Any], array: NDArray[Any] | None, answers: BinaryIO) -> None:
+    answers.write(json.dumps(fields).encode() + b"\n")
     if array is not None:
         answers.write(array.data.cast("B"))
     answers.flush()
 
 
-def _read(request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """Return the header of the answer, and the array that follows it."""
-    paths = [path_from_hex(path) for path in request["paths"]]
-    options, task = ReadOptions(**request["options"]), request["task"]
-    if request["folder"]:
-        os.chdir(request["folder"])
+def _read(request: Request) -> tuple[dict[str, Any], NDArray[Any] | None]:
+    """Return the fields of the answer, and the array that follows it."""
+    paths, options, task = request.paths, request.options, request.task
+    if request.folder:
+        os.chdir(request.folder)
     _limit_memory(options.limit * max(1, len(paths)))
     if hasattr(signal, "alarm"):
-        signal.alarm(int(request["seconds"]) + _GRACE)
+        signal.alarm(int(request.seconds) + _GRACE)
     hashes: list[str] = []
     axes = ("", "")
     try:
@@ -78,13 +76,12 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any] | None]
             axes = (info.axes, info.axes_source)
         volume = _read_any(paths[0] if paths else Path(), paths, options, header_only=task != "read")
     except BiounetError as error:
-        index = next((number for number, path in enumerate(paths) if str(path) == str(error.path)), None)
-        return {"error": type(error).__name__, "cause": error.cause, "path": index, "hint": error.hint}, None
+        return encode_error(error, paths), None
     finally:
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-    header = _header(volume) | {"sha256": hashes, "axes": axes}
-    return header, volume.array if task == "read" else None
+    fields = encode_volume(volume) | {"sha256": hashes, "axes": axes}
+    return fields, volume.array if task == "read" else None
 
 
 @translate_errors
@@ -95,12 +92,6 @@ def _read_any(first: Path, paths: Sequence[Path], options: ReadOptions, *, heade
 @translate_errors
 def _hash_all(first: Path, paths: Sequence[Path]) -> list[str]:
     return [hash_file(path) for path in paths]
-
-
-def _header(volume: Volume) -> dict[str, Any]:
-    grid = asdict(volume.grid)
-    grid["header"] = None if volume.grid.header is None else volume.grid.header.hex()
-    return {"dtype": volume.array.dtype.str, "shape": volume.array.shape, "grid": grid, "notes": volume.notes}
 
 
 def _limit_memory(image: int) -> None:
