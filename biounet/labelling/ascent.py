@@ -188,8 +188,7 @@ def find_basins(foreground, height, threshold, certainty, steps, frame):
 
     Returns
     -------
-    Runs, basin of each of their voxels, roots, whether those lie in the ring, their heights, (3, n) sums, (e, 5) edges,
-    (f, 2) face voxels: see `biounet.labelling.BlockObjects`.
+    The fields of `biounet.labelling.BlockObjects` after `block`.
     """
     padded, margin, origin, start, image = frame
     surface = surfaces.mask_surface(height, foreground, threshold, origin, padded)
@@ -209,4 +208,4 @@ def find_basins(foreground, height, threshold, certainty, steps, frame):
     lengths = runs[:, 1] - runs[:, 0]
     to_image_index(runs[:, 0], padded, margin, (0, 0, 0), (0, padded[1] - 2, padded[2] - 2))
     runs[:, 1] = runs[:, 0] + lengths
-    return runs, basins, roots, exits_block, heights, sums, edges, faces
+    return runs, basins, roots, exits_block, heights, sums[0], sums[1], sums[2], edges[:, :2], edges[:, 2:], faces

@@ -42,7 +42,7 @@ SHAPE_RADIUS = 24
 
 @dataclass(frozen=True)
 class BlockObjects:
-    """The basins of one block. Voxels are given by their flat index in the whole image.
+    """The basins of one block; fields in the order of `ascent.find_basins`. Voxels are flat indices in the whole image.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block
     shape, frame = _padded_frame(block)
     if math.prod(frame[0]) > np.iinfo(np.int32).max:
         raise ValueError(f"a block of {shape} voxels is too large for 32-bit indices; use a lattice of smaller ones")
-    runs, basins, root, exits_block, height, sums, edges, face_voxels = ascent.find_basins(
+    basins = ascent.find_basins(
         np.ascontiguousarray(foreground).reshape(shape),
         np.ascontiguousarray(surface).reshape(shape),
         np.uint16(threshold),
@@ -158,38 +158,7 @@ def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block
         _neighbour_offsets(*frame[:2]),
         frame,
     )
-    return BlockObjects(
-        block=block,
-        runs=runs,
-        basins=basins,
-        root=root,
-        exits_block=exits_block,
-        height=height,
-        count=sums[0],
-        certainty=sums[1],
-        first=sums[2],
-        edges=edges[:, :2],
-        border_minima=edges[:, 2:],
-        face_voxels=face_voxels,
-    )
-
-
-def label_components(mask: npt.NDArray[np.bool_], *, block: Block) -> BlockObjects:
-    """Find the connected components of a mask in one block, as basins that always join.
-
-    Parameters
-    ----------
-    mask
-        Of the core and 1 voxel around it, ``block.grown(1)``. Voxels that touch at a corner are connected.
-    block
-        The block.
-    """
-    return label_surface(
-        mask.astype(np.uint16) * np.uint16(PROBABILITY_MAX),
-        np.full(mask.shape, PROBABILITY_MAX, np.uint16),
-        PROBABILITY_MAX,
-        block=block,
-    )
+    return BlockObjects(block, *basins)
 
 
 def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = None) -> npt.NDArray[np.uint8]:

@@ -45,15 +45,6 @@ class Objects:
     peak: npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """Basins of the image in scan order of their peaks, the table of `_sum_groups`, and edges by falling saddle."""
-
-    table: Ints
-    edges: Ints
-    saddle: Ints
-
-
 def label_objects(
     foreground: Map,
     contour: Map | None,
@@ -106,9 +97,9 @@ def stitch(
     """
     min_voxels = _min_voxels(settings, voxel_um)
     min_peak = math.ceil(settings.min_peak * PROBABILITY_MAX)
-    graph, basins_of_blocks = _build_graph(blocks)
-    part = merge_basins(graph.table[0], graph.edges, graph.saddle, settings.join, min_peak)
-    label, table = _select_objects(_sum_groups(part, graph.table, part.size), min_peak, min_voxels)
+    table, edges, saddle, basins_of_blocks = _build_graph(blocks)
+    part = merge_basins(table[0], edges, saddle, settings.join, min_peak)
+    label, table = _select_objects(_sum_groups(part, table, part.size), min_peak, min_voxels)
     peak, foreground, certainty, _ = table
     labels = np.zeros(shape, np.int32)
     for block, basins in zip(blocks, basins_of_blocks, strict=True):
@@ -133,8 +124,12 @@ def _min_voxels(settings: LabelSettings, voxel_um: float | None) -> int:
     return math.ceil(settings.min_size / voxel_um * (1 - LENGTH_TOLERANCE))
 
 
-def _build_graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:
-    """Return the graph of the image, and for each block the basin of the image of each of its basins."""
+def _build_graph(blocks: Sequence[BlockObjects]) -> tuple[Ints, Ints, Ints, list[Ints]]:
+    """Return the graph of the image, and for each block the basin of the image of each of its basins.
+
+    The graph is the table of `_sum_groups`, of the basins of the image in scan order of their peaks, and their edges
+    and saddles from `_merge_edges`.
+    """
     offsets = np.cumsum([0, *(block.root.size for block in blocks)])
     peak = _follow_exits(blocks, offsets)
     root = _concatenate(block.root for block in blocks)
@@ -145,7 +140,7 @@ def _build_graph(blocks: Sequence[BlockObjects]) -> tuple[_Graph, list[Ints]]:
     basin = basin[peak]
     columns = [_concatenate(getattr(b, name) for b in blocks) for name in ("height", "count", "certainty", "first")]
     table = _sum_groups(basin, np.stack(columns), with_peak.size)
-    return _Graph(table, *_merge_edges(blocks, offsets, basin)), np.split(basin, offsets[1:-1]) if blocks else []
+    return table, *_merge_edges(blocks, offsets, basin), np.split(basin, offsets[1:-1]) if blocks else []
 
 
 def _follow_exits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:

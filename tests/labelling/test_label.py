@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
 from biounet.labelling import label_block, label_classes, required_halo, stitch
-from biounet.labelling.label import label_components, label_surface
+from biounet.labelling.label import label_surface
 from biounet.tiling import block_lattice
 
 SETTINGS = LabelSettings(min_size=0)
@@ -125,6 +125,11 @@ def test_maps_of_another_shape_are_refused():
     core_only = np.zeros((4, 4), np.uint16)
     with pytest.raises(ValueError, match="the block and its ring"):
         label_block(core_only, None, core_only, SETTINGS, block=block)
+
+
+def label_components(mask, block):
+    foreground = mask.astype(np.uint16) * np.uint16(PROBABILITY_MAX)
+    return label_surface(foreground, np.full(mask.shape, PROBABILITY_MAX, np.uint16), PROBABILITY_MAX, block=block)
 
 
 def test_components_touch_at_corners():
