@@ -1,7 +1,7 @@
-"""The lattice of blocks that an image is cut into, and how a function is run over it.
+"""Cut an image or a volume into blocks, and run a function on them.
 
-The cores of the blocks tile the image exactly. Around its core a block brings a halo, the voxels that its result also
-depends on, cut off where the image ends. The same code serves images (y, x) and volumes (z, y, x).
+The cores of the blocks tile the image exactly. Each core has a halo, the voxels around it that its result also depends
+on, cropped at the edge of the image.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from biounet.core import SettingsError, raise_if_stopped
 Region = tuple[slice, ...]
 Result = TypeVar("Result")
 
-IN_FLIGHT = 16
-"""Blocks handed to an executor before a result is taken: enough to keep it busy, few enough to fit in memory."""
+MAX_PENDING = 16
+"""Blocks submitted to an executor ahead of the results taken: enough to keep it busy, few enough to fit in memory."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One cell of the lattice.
+    """One block of a lattice.
 
     Attributes
     ----------
     index
-        Place in the lattice, one number per axis.
+        Position in the lattice, one number per axis.
     core
-        Voxels of the image that this block answers for.
+        Region of the image whose result this block gives.
     outer
-        `core` and its halo, cut off where the image ends.
+        `core` and its halo, cropped at the edge of the image.
     shape
         Of the whole image, ``([z,] y, x)``.
     """
@@ -45,14 +45,14 @@ class Block:
     shape: tuple[int, ...]
 
     def grown(self, margin: int) -> Region:
-        """Return the core with `margin` more voxels on every side, as far as the image goes."""
+        """Return the core extended by `margin` voxels on every side, cropped at the edge of the image."""
         return tuple(
             slice(max(part.start - margin, 0), min(part.stop + margin, length))
             for part, length in zip(self.core, self.shape, strict=True)
         )
 
     def within_outer(self, region: Region) -> Region:
-        """Return where `region` of the image lies in an array that holds `outer`."""
+        """Return `region` of the image as a region of an array of `outer`."""
         return tuple(
             slice(part.start - outer.start, part.stop - outer.start)
             for part, outer in zip(region, self.outer, strict=True)
@@ -72,13 +72,13 @@ def block_lattice(
     shape
         Of the image, ``([z,] y, x)``.
     size
-        Edge of a core in voxels, for all axes or for each. The last core of an axis takes what is left.
+        Edge of a core in voxels, for all axes or for each. The last core of an axis may be smaller.
     halo
         Voxels around a core that its result depends on, for all axes or for each.
     align
         Stride of the network, for all axes or for each: every outer region starts at a multiple of it, so that a voxel
-        meets the same phase of the network's pooling in every block. The halo grows at its start by up to
-        ``align - 1`` voxels.
+        has the same phase in the network's pooling in every block. At its start, the halo is up to ``align - 1`` voxels
+        wider.
 
     Raises
     ------
@@ -89,11 +89,11 @@ def block_lattice(
     strides = _per_axis(align, len(shape), "stride")
     if min(sizes) < 1 or min(halos) < 0 or min(strides) < 1:
         raise SettingsError(f"blocks of {sizes} voxels with a halo of {halos} and stride {align} cannot be laid")
-    axes = [_cut(*axis) for axis in zip(shape, sizes, halos, strides, strict=True)]
+    axes = [_split_axis(*axis) for axis in zip(shape, sizes, halos, strides, strict=True)]
     blocks = []
-    for cell in itertools.product(*(list(enumerate(axis)) for axis in axes)):
-        index = tuple(number for number, _ in cell)
-        core, outer = (tuple(pair[side] for _, pair in cell) for side in (0, 1))
+    for parts in itertools.product(*map(enumerate, axes)):
+        index, regions = zip(*parts, strict=True)
+        core, outer = zip(*regions, strict=True)
         blocks.append(Block(index, core, outer, tuple(shape)))
     return blocks
 
@@ -109,14 +109,14 @@ def run_blocks(
     Parameters
     ----------
     function
-        What is done with a block. It must be picklable where the executor's workers are other processes.
+        Must be picklable if the executor's workers are other processes.
     blocks
         Usually from `block_lattice`.
     executor
-        Any ``concurrent.futures.Executor``, such as a pool of threads, of processes, or a Dask client's. None runs
+        Any ``concurrent.futures.Executor``, such as a pool of threads or processes, or that of a Dask client. None runs
         the blocks one after the other in this thread.
     stop
-        When it is set, the next block is not begun.
+        When it is set, no further block is started.
 
     Raises
     ------
@@ -125,25 +125,25 @@ def run_blocks(
 
     Notes
     -----
-    At most `IN_FLIGHT` blocks are under way or waiting to be taken. After the first error, or when the iterator is
-    closed, blocks that have not begun are cancelled; the error is raised as the block raised it.
+    At most `MAX_PENDING` blocks are running or have results that are not yet taken. After the first error, which is
+    raised unchanged, or when the iterator is closed, blocks that have not started are cancelled.
     """
     if executor is None:
         for block in blocks:
             raise_if_stopped(stop)
             yield function(block)
         return
-    waiting: deque[Future[Result]] = deque()
-    todo = iter(blocks)
+    pending: deque[Future[Result]] = deque()
+    remaining = iter(blocks)
     try:
-        waiting.extend(executor.submit(function, block) for block in itertools.islice(todo, IN_FLIGHT))
-        while waiting:
+        pending.extend(executor.submit(function, block) for block in itertools.islice(remaining, MAX_PENDING))
+        while pending:
             raise_if_stopped(stop)
-            result = waiting.popleft().result()
-            waiting.extend(executor.submit(function, block) for block in itertools.islice(todo, 1))
+            result = pending.popleft().result()
+            pending.extend(executor.submit(function, block) for block in itertools.islice(remaining, 1))
             yield result
     finally:
-        for future in waiting:
+        for future in pending:
             future.cancel()
 
 
@@ -154,11 +154,11 @@ def _per_axis(value: int | tuple[int, ...], axes: int, name: str) -> tuple[int, 
     return values
 
 
-def _cut(length: int, size: int, halo: int, align: int) -> list[tuple[slice, slice]]:
+def _split_axis(length: int, size: int, halo: int, align: int) -> list[tuple[slice, slice]]:
     """Return core and outer slice of each block along one axis."""
-    cuts = []
+    parts = []
     for start in range(0, length, size):
         stop = min(start + size, length)
         outer_start = max(start - halo, 0) // align * align
-        cuts.append((slice(start, stop), slice(outer_start, min(stop + halo, length))))
-    return cuts
+        parts.append((slice(start, stop), slice(outer_start, min(stop + halo, length))))
+    return parts

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from biounet.core import SettingsError
 from biounet.tiling import Block, block_lattice, run_blocks
-from biounet.tiling.blocks import IN_FLIGHT
+from biounet.tiling.blocks import MAX_PENDING
 
 SHAPES = st.lists(st.integers(1, 14), min_size=2, max_size=3).map(tuple)
 
@@ -77,7 +77,7 @@ def test_few_blocks_are_in_flight_while_nobody_takes_results():
         results = run_blocks(lambda block: begun.append(block.index), block_lattice((100, 1), 1), executor)
         next(results)
         time.sleep(0.05)
-        assert len(begun) <= IN_FLIGHT + 1
+        assert len(begun) <= MAX_PENDING + 1
         results.close()
 
 
