@@ -75,7 +75,7 @@ def test_the_surface_is_the_distance_less_the_contour_smoothed():
 
 @settings(deadline=None, max_examples=50)
 @given(maps(2) | maps(3))
-def test_every_voxel_climbs_without_a_step_down(height):
+def test_the_paths_of_a_basin_end_at_its_highest_voxel(height):
     found = label_surface(
         np.where(height > 0, PROBABILITY_MAX, 0).astype(np.uint16), height, PROBABILITY_MAX, block=whole(height.shape)
     )
@@ -91,7 +91,7 @@ def test_every_voxel_climbs_without_a_step_down(height):
 
 @settings(deadline=None, max_examples=50)
 @given(maps(2) | maps(3))
-def test_passes_are_the_minima_of_touching_voxels(height):
+def test_border_minima_are_those_of_all_touching_pairs(height):
     found = label_surface(
         np.where(height > 0, PROBABILITY_MAX, 0).astype(np.uint16), height, PROBABILITY_MAX, block=whole(height.shape)
     )
@@ -108,12 +108,12 @@ def test_passes_are_the_minima_of_touching_voxels(height):
     for pair, (highest, total, number) in zip(found.edges.tolist(), found.border_minima.tolist(), strict=True):
         before = counted[tuple(pair)]
         counted[tuple(pair)] = [max(before[0], highest), before[1] + total, before[2] + number]
-    assert counted == {pair: [max(passes), sum(passes), len(passes)] for pair, passes in expected.items()}
+    assert counted == {pair: [max(minima), sum(minima), len(minima)] for pair, minima in expected.items()}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (17, 19), (3, 4, 5)])
 @pytest.mark.parametrize("value", [1, PROBABILITY_MAX])
-def test_a_constant_map_is_one_basin_graph(shape, value):
+def test_basins_of_a_constant_map_hold_all_voxels(shape, value):
     height = np.full(shape, value, np.uint16)
     found = label_surface(np.full(shape, PROBABILITY_MAX, np.uint16), height, PROBABILITY_MAX, block=whole(shape))
     assert found.count.sum() == height.size

@@ -107,8 +107,8 @@ def test_confidence_is_the_mean_log_odds_of_the_foreground():
 
 
 @pytest.mark.parametrize(("join", "expected"), [(0.5, [0, 1, 1, 1, 1, 1, 0]), (0.51, [0, 1, 1, 1, 2, 2, 0])])
-def test_a_deep_saddle_parts_and_a_shallow_one_joins(join, expected):
-    # The saddle is the voxel of height 300, half of the lower summit; it climbs to its higher neighbour, 900.
+def test_a_low_saddle_separates_objects_and_a_high_one_joins_them(join, expected):
+    # The saddle is the voxel of height 300, half of the lower peak; it belongs to its higher neighbour, 900.
     distance = np.array([[0, 300, 900, 300, 400, 600, 0]], np.uint16)
     foreground = np.where(distance > 0, PROBABILITY_MAX, 0).astype(np.uint16)
     part = label_surface(foreground, distance, PROBABILITY_MAX, block=block_lattice((1, 7), 7)[0])
@@ -118,7 +118,7 @@ def test_a_deep_saddle_parts_and_a_shallow_one_joins(join, expected):
 
 @pytest.mark.parametrize(("join", "count"), [(0.62, 1), (0.63, 2)])
 def test_one_gap_in_a_border_does_not_make_one_cell_of_two(join, count):
-    # The first column touches the others in eight passes of 200 and two of 900: (900 + 3400 / 10) / 2 = 620.
+    # The first column touches the others in eight pairs of height 200 and two of 900: (900 + 3400 / 10) / 2 = 620.
     distance = np.array([[999, 200, 1000], [999, 200, 1000], [999, 200, 1000], [999, 900, 1000]], np.uint16)
     foreground = np.full(distance.shape, PROBABILITY_MAX, np.uint16)
     part = label_surface(foreground, distance, PROBABILITY_MAX, block=block_lattice(distance.shape, 7)[0])
@@ -126,7 +126,7 @@ def test_one_gap_in_a_border_does_not_make_one_cell_of_two(join, count):
     assert found.count.size == count
 
 
-def test_a_low_summit_goes_to_its_nearest_neighbour_and_alone_it_is_dropped():
+def test_a_low_peak_joins_its_neighbour_and_is_dropped_without_one():
     distance = np.array([[900, 200, 300, 0, 300, 0, 800]], np.uint16) * np.uint16(70)
     foreground = np.where(distance > 0, PROBABILITY_MAX, 0).astype(np.uint16)
     rule = PLAIN.model_copy(update={"join": 1.0, "min_peak": 0.5})

@@ -114,3 +114,13 @@ def test_what_is_labelled_stays_labelled_on_any_grid(old, new, seed, share):
         touches = (cells[axis] == np.arange(n)[:, None]) | ((np.arange(n) + 0.5)[:, None] * b // n == np.arange(b))
         near = np.moveaxis(np.tensordot(touches, near, (1, axis)), 0, axis)
     assert not (found >= 0)[~near].any()
+
+
+def test_statistics_are_of_the_whole_image_and_each_channel():
+    image = np.stack([np.arange(101.0), np.arange(101.0) * 5 + 3])[:, None]
+    scaled = normalise(image, NormaliseSettings(low=0, high=100))
+    assert np.allclose(scaled[0], np.arange(101) / 100)
+    assert np.allclose(scaled[0], scaled[1])
+    together = normalise(image, NormaliseSettings(low=0, high=100, per_channel=False))
+    assert np.allclose(together, image / 503, atol=1e-6)
+    assert (normalise(np.full((1, 3, 3), 9), NormaliseSettings()) == 0).all()

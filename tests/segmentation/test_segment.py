@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.api import Segmenter, load, volume_from_array
-from biounet.core import InputError, MachineError, ModelError, NormaliseSettings
-from biounet.preprocessing.intensities import percentiles
-from biounet.preprocessing.normalisation import normalise
+from biounet.core import InputError, MachineError, ModelError
 from biounet.segmentation import SegmentOptions
 from support.images import discs
 
@@ -129,25 +127,6 @@ def test_saving_a_result(segmenter, tmp_path):
         assert np.array_equal(tif.asarray(), found.labels)
         assert tif.pages[0].tags["YResolution"].value == (2, 1)
         assert tif.imagej_metadata["unit"] == "um"
-
-
-@given(st.data())
-@settings(deadline=None, max_examples=30)
-def test_percentiles_are_those_of_numpy(data):
-    dtype = data.draw(st.sampled_from([np.uint8, np.uint16, np.int16, np.float32]))
-    values = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 250, data.draw(st.integers(1, 300)))
-    shares = (data.draw(st.floats(0, 49)), data.draw(st.floats(51, 100)))
-    assert percentiles(values.astype(dtype), shares) == pytest.approx(np.percentile(values, shares))
-
-
-def test_statistics_are_of_the_whole_image_and_each_channel():
-    image = np.stack([np.arange(101.0), np.arange(101.0) * 5 + 3])[:, None]
-    scaled = normalise(image, NormaliseSettings(low=0, high=100))
-    assert np.allclose(scaled[0], np.arange(101) / 100)
-    assert np.allclose(scaled[0], scaled[1])
-    together = normalise(image, NormaliseSettings(low=0, high=100, per_channel=False))
-    assert np.allclose(together, image / 503, atol=1e-6)
-    assert (normalise(np.full((1, 3, 3), 9), NormaliseSettings()) == 0).all()
 
 
 def test_an_array_becomes_a_volume_without_invented_calibration():

@@ -35,7 +35,7 @@ def test_outer_regions_hold_the_halo_and_start_in_phase(shape, size, halo, align
 
 @settings(deadline=None, max_examples=50)
 @given(SHAPES, st.integers(1, 20))
-def test_a_region_is_found_again_in_the_outer_array(shape, size):
+def test_a_region_of_the_image_is_located_in_the_outer_array(shape, size):
     image = np.arange(np.prod(shape)).reshape(shape)
     for block in block_lattice(shape, size, halo=3, align=4):
         assert np.array_equal(image[block.outer][block.within_outer(block.core)], image[block.core])
@@ -71,7 +71,7 @@ def test_results_come_in_lattice_order(workers):
             assert list(run_blocks(_slow_first, blocks, executor)) == expected
 
 
-def test_few_blocks_are_in_flight_while_nobody_takes_results():
+def test_few_blocks_are_started_while_no_results_are_taken():
     begun = []
     with ThreadPoolExecutor(2) as executor:
         results = run_blocks(lambda block: begun.append(block.index), block_lattice((100, 1), 1), executor)
