@@ -1,7 +1,7 @@
-"""How an image looks, in figures, and which figures the images have that a model was trained on.
+"""Statistics of an image, and their ranges over the images that a model was trained on.
 
-They are taken from the normalised image, so that exposure and number type do not matter. Scans in mm have figures of
-their own: what a microscopist calls blurred is an MRI.
+They are taken from the normalised image, so that exposure and number type do not matter. Scans in mm have statistics of
+their own: by those of microscopy, every MRI is blurred.
 """
 
 from __future__ import annotations
@@ -15,133 +15,127 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, Volume
-from biounet.preprocessing.normalisation import ScaledImage, rescale_labels
+from biounet.preprocessing.normalisation import ScaledImage
+from biounet.preprocessing.resampling import resize_labels
 
 ImageStatistics = dict[str, float]
 TrainingRanges = Mapping[str, tuple[float, float]]
 Texture = tuple[float, float, float]
 
-_SAMPLE = 2**14  # voxels that are looked at: more would not change what is said
+_SAMPLE = 2**14  # voxels that are used: more would not change the statistics
 _LAGS = (1, 2, 4, 8, 16, 32, 64)  # voxels over which intensities are compared
-_NARROW = 16  # voxels across, below which nothing can be told
-_EDGES = 99.5  # percentile of differences between neighbours that only edges reach
-_TAIL, _MIDDLE = 2.81, 0.6745  # the same percentile, and the 50th, of the size of normal deviates
-_LEAST = 0.1  # share of a difference that is left of it at the least when noise is taken off
-TEXTURE = ("edge", "structure", "detail")  # figures that are compared together
-_STEP = 0.05  # of logarithms, to which textures are kept: finer than any that differ
+_MIN_WIDTH = 16  # voxels that an image must exceed to have a texture
+_EDGE_PERCENTILE = 99.5  # of differences between neighbours, which only edges reach
+_TAIL, _MAD = 2.81, 0.6745  # the same percentile, and the median, of the absolute value of a standard normal variable
+_MIN_SIGNAL = 0.1  # share of a difference that is left at least when noise is subtracted
+_TEXTURE = ("edge", "structure", "detail")  # statistics that are compared together
+_TEXTURE_STEP = 0.05  # to which logarithms of textures are rounded: less than any relevant difference
 _ALIKE = 0.2  # distance of logarithms that makes no difference: a fifth
-_ALONE = 0.95  # quantile of how far images of one kind are from the most similar one
-_BEYOND = 0.975  # quantile at either end of what images of one kind do
-_SPREAD = {"unlikeness": 0.5}  # least standard deviations of logarithms: those of few images are too small by chance
-_LITTLE = 0.3
+_NEAREST_QUANTILE = 0.95  # of the distances between images of one kind and their nearest neighbours
+_QUANTILE = 0.975  # at either end of other statistics of images of one kind
+_MIN_DEVIATION = {"unlikeness": 0.5}  # of logarithms: standard deviations of few images are too small by chance
+_DEFAULT_MIN_DEVIATION = 0.3
 _FULL_SCALES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # highest values of cameras and scanners
 
 
-def is_scan(grid: Grid) -> bool:
-    """Whether a volume is one of radiology, whose voxels are in mm."""
-    return grid.dims == 3 and grid.unit == "mm"
-
-
 def image_statistics(volume: Volume, scaled: ScaledImage) -> ImageStatistics:
-    """Return how an image looks.
+    """Return statistics that describe the appearance of an image.
 
     Parameters
     ----------
     volume
         As read, in the canonical orientation.
     scaled
-        Its intensities on one scale; the image on the grid that the network works on.
+        Its normalised intensities, on the working grid.
 
     Returns
     -------
-    Of a scan, what `_looks_of_scan` says. Of any other image ``edge``: the way in pixels along x over which the highest
-    edges rise; ``structure``: over which intensities stay alike; ``detail``: the steepest slope over the strongest
-    bend; ``brightness``: mean as a share of the way from the percentile 1 to 99.8; ``contrast``: that way in deviations
-    of the noise; ``hot`` and ``saturated``: shares of the pixels, the latter those at the
-    value ``top``. Without what cannot be told, as in an image that is
-    narrow or constant.
+    Of a scan in mm: ``voxel_`` and ``view_`` with an axis, the voxel size and field of view along it; ``core_`` with
+    the number of a channel, how much brighter its centre is than its periphery, in standard deviations, and ``skew_``,
+    the third moment of its intensities, both of which change their sign between contrasts such as T1 and T2.
+
+    Of any other image: ``edge``, the distance in pixels along x over which the strongest edges rise; ``structure``, the
+    distance over which intensities stay similar; ``detail``, the steepest slope over the strongest curvature;
+    ``brightness``, the mean between the percentiles 1 and 99.8, which are 0 and 1; ``contrast``, their difference in
+    standard deviations of the noise; ``hot`` and ``saturated``, shares of the pixels, the latter of those at the value
+    ``top``.
+
+    Statistics that are undefined, as in a narrow or constant image, are left out.
     """
-    if is_scan(volume.grid):
-        return _looks_of_scan(volume.grid, scaled.image)
-    raw = volume.array if scaled.acquired is None else volume.array[:, scaled.acquired]
-    looks = {"hot": scaled.hot, **_saturated(raw)}
-    image, there = scaled.image, scaled.acquired
-    if there is not None and there.shape != image.shape[1:]:
-        there = rescale_labels(there.astype(np.int32), image.shape[1:]) > 0
+    if volume.grid.dims == 3 and volume.grid.unit == "mm":
+        return _scan_statistics(volume.grid, scaled.image)
+    image, acquired = scaled.image, scaled.acquired
+    statistics = {"hot": scaled.hot, **_saturation(volume.array if acquired is None else volume.array[:, acquired])}
+    if acquired is not None and acquired.shape != image.shape[1:]:
+        acquired = resize_labels(acquired.astype(np.int32), image.shape[1:]) > 0
     width = image.shape[-1]
-    if width <= _NARROW:
-        return looks
+    if width <= _MIN_WIDTH:
+        return statistics
     rows = image.reshape(-1, width)
-    every = max(1, rows.size // _SAMPLE)
-    rows = rows[::every].astype(np.float32)
-    known = None if there is None else np.broadcast_to(there, image.shape).reshape(-1, width)[::every]
-    return looks | _levels(rows, known) | _texture(rows, known)
+    step = max(1, rows.size // _SAMPLE)
+    rows = rows[::step].astype(np.float32)
+    mask = None if acquired is None else np.broadcast_to(acquired, image.shape).reshape(-1, width)[::step]
+    return statistics | _levels(rows, mask) | _texture(rows, mask)
 
 
-def _levels(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> ImageStatistics:
-    values, near = rows if known is None else rows[known], np.abs(_apart(rows, known, 1))
-    if not near.size:
+def _levels(rows: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> ImageStatistics:
+    values, differences = rows if mask is None else rows[mask], np.abs(_differences(rows, mask, 1))
+    if not differences.size:
         return {}
     low, high = np.percentile(values, (1, 99.8))
     if high <= low:
         return {}
-    deviation = float(np.median(near)) / _MIDDLE / math.sqrt(2)
-    return {
-        "brightness": float((values.mean() - low) / (high - low)),
-        **({"contrast": float((high - low) / deviation)} if deviation else {}),
-    }
+    statistics = {"brightness": float((values.mean() - low) / (high - low))}
+    noise = float(np.median(differences)) / _MAD / math.sqrt(2)
+    return statistics | ({"contrast": float((high - low) / noise)} if noise else {})
 
 
-def _texture(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> ImageStatistics:
-    """Return the three lengths of `image_statistics`, without what white noise adds to the first two."""
-    values = rows if known is None else rows[known]
-    bends = np.abs(_bends(rows, known))
-    if not bends.size:
+def _texture(rows: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> ImageStatistics:
+    """Return the three lengths of `image_statistics`, of which the first two are corrected for white noise."""
+    values = rows if mask is None else rows[mask]
+    curvatures = np.diff(rows, 2, axis=1)
+    curvatures = np.abs(curvatures if mask is None else curvatures[mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2]])
+    if not curvatures.size:
         return {}
-    noise = float(np.median(bends)) / _MIDDLE / math.sqrt(3)  # of a difference, which second differences tell best
-    squares, tails = {}, {}
+    noise = float(np.median(curvatures)) / _MAD / math.sqrt(3)  # of a difference; best estimated by second differences
+    variances, tails = {}, {}
     for lag in (lag for lag in _LAGS if rows.shape[1] > lag + _LAGS[2]):
-        apart = _apart(rows, known, lag)
-        if apart.size:
-            squares[lag] = max(float(np.mean(np.square(apart))) - noise**2, 0.0)
-            tail = float(np.percentile(np.abs(apart), _EDGES))
-            tails[lag] = math.sqrt(max(tail**2 - (_TAIL * noise) ** 2, (_LEAST * tail) ** 2))
+        differences = _differences(rows, mask, lag)
+        if differences.size:
+            variances[lag] = max(float(np.mean(np.square(differences))) - noise**2, 0.0)
+            tail = float(np.percentile(np.abs(differences), _EDGE_PERCENTILE))
+            tails[lag] = math.sqrt(max(tail**2 - (_TAIL * noise) ** 2, (_MIN_SIGNAL * tail) ** 2))
             if lag == 1:
                 slope = tail
-    bend, variance = float(np.percentile(bends, _EDGES)), float(values.var()) - noise**2 / 2
-    if not tails.get(1) or not bend or variance <= 0:
+    curvature, variance = float(np.percentile(curvatures, _EDGE_PERCENTILE)), float(values.var()) - noise**2 / 2
+    if not tails.get(1) or not curvature or variance <= 0:
         return {}
     return {
         "edge": max(tails.values()) / tails[1],
-        "structure": _crossing(squares, variance / 2),
-        "detail": slope / bend,
+        "structure": _lag_at(variances, variance / 2),
+        "detail": slope / curvature,
     }
 
 
-def _crossing(squares: dict[int, float], level: float) -> float:
-    """Return the lag at which mean squared differences reach a level, a power law between those known."""
-    lags = list(squares)
-    if squares[lags[0]] >= level:
-        return lags[0] * math.sqrt(level / squares[lags[0]])
-    for one, other in pairwise(lags):
-        low, high = max(squares[one], 1e-9 * level), squares[other]
+def _lag_at(variances: dict[int, float], level: float) -> float:
+    """Return the lag at which the mean squared difference reaches a level, by a power law between measured lags."""
+    lags = list(variances)
+    if variances[lags[0]] >= level:
+        return lags[0] * math.sqrt(level / variances[lags[0]])
+    for first, second in pairwise(lags):
+        low, high = max(variances[first], 1e-9 * level), variances[second]
         if high >= level:
-            return float(one * (other / one) ** (math.log(level / low) / math.log(high / low)))
+            return float(first * (second / first) ** (math.log(level / low) / math.log(high / low)))
     return float(lags[-1])
 
 
-def _apart(rows: NDArray[np.float32], known: NDArray[np.bool_] | None, lag: int) -> NDArray[np.float32]:
-    apart: NDArray[np.float32] = rows[:, lag:] - rows[:, :-lag]
-    return apart if known is None else apart[known[:, lag:] & known[:, :-lag]]
+def _differences(rows: NDArray[np.float32], mask: NDArray[np.bool_] | None, lag: int) -> NDArray[np.float32]:
+    differences: NDArray[np.float32] = rows[:, lag:] - rows[:, :-lag]
+    return differences if mask is None else differences[mask[:, lag:] & mask[:, :-lag]]
 
 
-def _bends(rows: NDArray[np.float32], known: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    bends = np.diff(rows, 2, axis=1)
-    return bends if known is None else bends[known[:, 2:] & known[:, 1:-1] & known[:, :-2]]
-
-
-def _saturated(raw: NDArray[Any]) -> ImageStatistics:
-    """Return the share of pixels at the highest value that a camera knows, and that value as ``top``."""
+def _saturation(raw: NDArray[Any]) -> ImageStatistics:
+    """Return the share of pixels at the full scale of a camera, and that value as ``top``."""
     if not np.issubdtype(raw.dtype, np.integer) or not raw.size:
         return {}
     top = raw.max()
@@ -150,80 +144,76 @@ def _saturated(raw: NDArray[Any]) -> ImageStatistics:
     return {"saturated": float(np.count_nonzero(raw == top)) / raw.size, "top": float(top)}
 
 
-def _looks_of_scan(grid: Grid, image: NDArray[np.float32]) -> ImageStatistics:
-    """Return the voxel size and the field of view of a scan in mm, and the order of its contrast.
-
-    ``voxel`` and ``view`` are followed by the axis in the canonical orientation. ``core`` and the number of a channel:
-    how much brighter its middle is than what lies around, in standard deviations; ``skew``: the third moment of its
-    intensities. Both change their sign where dark tissue is bright, as in T1 and T2.
-    """
-    looks: ImageStatistics = {}
+def _scan_statistics(grid: Grid, image: NDArray[np.float32]) -> ImageStatistics:
+    statistics: ImageStatistics = {}
     for axis, step, size in zip("zyx", grid.steps, grid.shape, strict=True):
-        looks |= {f"voxel_{axis}": step, f"view_{axis}": step * size}
+        statistics |= {f"voxel_{axis}": step, f"view_{axis}": step * size}
     for number, channel in enumerate(image):
-        inside = channel != 0  # which the surroundings of a body are
-        values = channel[inside]
+        body = channel != 0  # the value of a removed background
+        values = channel[body]
         if values.size < 2 or values.std() == 0:
             continue
-        places = np.stack(np.nonzero(inside)).astype(np.float32)
-        middle = places.mean(1, keepdims=True)
-        far = np.square((places - middle) / np.maximum(places.std(1, keepdims=True), 1)).sum(0)
-        central = far < np.median(far)
+        positions = np.stack(np.nonzero(body)).astype(np.float32)
+        centre = positions.mean(1, keepdims=True)
+        distance = np.square((positions - centre) / np.maximum(positions.std(1, keepdims=True), 1)).sum(0)
+        central = distance < np.median(distance)
         scores = (values - values.mean()) / values.std()
-        looks[f"core_{number}"] = float(scores[central].mean() - scores[~central].mean())
-        looks[f"skew_{number}"] = float(np.mean(scores**3))
-    return looks
+        statistics[f"core_{number}"] = float(scores[central].mean() - scores[~central].mean())
+        statistics[f"skew_{number}"] = float(np.mean(scores**3))
+    return statistics
 
 
-def distinct_textures(looks: Iterable[ImageStatistics]) -> tuple[Texture, ...]:
-    """Return the logarithms of what is compared together, of each image; those that do not differ are one."""
-    kept = {texture_features(one) for one in looks}
-    return tuple(sorted(texture for texture in kept if texture is not None))
+def distinct_textures(statistics: Iterable[ImageStatistics]) -> tuple[Texture, ...]:
+    """Return the texture features of images, without those that are undefined and without duplicates."""
+    textures = {texture_features(image) for image in statistics}
+    return tuple(sorted(texture for texture in textures if texture is not None))
 
 
-def texture_features(looks: ImageStatistics) -> Texture | None:
-    """Return the logarithms of what is compared together; None where it cannot be told."""
-    if not looks.keys() >= set(TEXTURE):
+def texture_features(statistics: ImageStatistics) -> Texture | None:
+    """Return the logarithms of edge, structure and detail, rounded; None where these are undefined."""
+    if not statistics.keys() >= set(_TEXTURE):
         return None
-    edge, structure, detail = (round(round(math.log(looks[name]) / _STEP) * _STEP, 2) for name in TEXTURE)
+    edge, structure, detail = (
+        round(round(math.log(statistics[name]) / _TEXTURE_STEP) * _TEXTURE_STEP, 2) for name in _TEXTURE
+    )
     return edge, structure, detail
 
 
-def training_ranges(looks: Iterable[ImageStatistics]) -> dict[str, tuple[float, float]]:
-    """Return the range of each figure over the training images, wider the fewer there are.
+def training_ranges(statistics: Iterable[ImageStatistics]) -> dict[str, tuple[float, float]]:
+    """Return the range of each statistic over the training images, wider the fewer there are.
 
-    All of the training images lie in it. To either side it goes on by as much as the prediction interval of Student's t
-    for another image goes beyond that of infinitely many: of one image, nothing is known. ``unlikeness`` is the
-    distance of a texture from the most similar one.
+    All training images lie in it. On either side it is extended by the difference between the prediction interval of
+    Student's t for another image and that of infinitely many; of a single image there is no range. ``unlikeness`` is
+    the distance of a texture from the nearest other one.
     """
-    looks = list(looks)
-    values: dict[str, list[float]] = {"unlikeness": _gaps(looks)}
-    for one in looks:
-        for name, value in one.items():
-            if name not in (*TEXTURE, "top"):
+    statistics = list(statistics)
+    values: dict[str, list[float]] = {"unlikeness": _nearest_distances(statistics)}
+    for image in statistics:
+        for name, value in image.items():
+            if name not in (*_TEXTURE, "top"):
                 values.setdefault(name, []).append(value)
-    return {name: _range(name, np.array(known)) for name, known in values.items() if len(known) > 1}
+    return {name: _prediction_range(name, np.array(each)) for name, each in values.items() if len(each) > 1}
 
 
-def _gaps(looks: Iterable[ImageStatistics]) -> list[float]:
-    """Return the distance of each texture from the most similar other one."""
+def _nearest_distances(statistics: Iterable[ImageStatistics]) -> list[float]:
+    """Return the distance of each texture from the nearest other one."""
     textures = np.array(
-        [[math.log(one[name]) for name in TEXTURE] for one in looks if texture_features(one) is not None]
+        [[math.log(image[name]) for name in _TEXTURE] for image in statistics if texture_features(image) is not None]
     )
     return [float(np.sort(np.linalg.norm(textures - texture, axis=1))[1]) for texture in textures if len(textures) > 1]
 
 
-def _range(name: str, known: NDArray[np.float64]) -> tuple[float, float]:
+def _prediction_range(name: str, values: NDArray[np.float64]) -> tuple[float, float]:
     from scipy.stats import norm, t  # slow to import
 
     signed = name.startswith(("core", "skew"))
-    values = known if signed else np.log(np.maximum(known, 1e-6))
-    spread = max(float(values.std(ddof=1)), _SPREAD.get(name, _LITTLE))
-    quantile = _ALONE if name == "unlikeness" else _BEYOND
-    reach = float(t.ppf(quantile, len(values) - 1)) * math.sqrt(1 + 1 / len(values))
-    if name == "unlikeness":  # the largest of many is that of the one that is like no other
-        least = _ALIKE * math.exp(min((reach - float(norm.ppf(_ALONE))) * spread, 50))
-        return 0.0, max(least, math.exp(min(float(values.mean()) + reach * spread, 50)))
-    wider = (reach - float(norm.ppf(_BEYOND))) * spread
-    low, high = float(values.min()) - wider, float(values.max()) + wider
+    values = values if signed else np.log(np.maximum(values, 1e-6))
+    deviation = max(float(values.std(ddof=1)), _MIN_DEVIATION.get(name, _DEFAULT_MIN_DEVIATION))
+    quantile = _NEAREST_QUANTILE if name == "unlikeness" else _QUANTILE
+    factor = float(t.ppf(quantile, len(values) - 1)) * math.sqrt(1 + 1 / len(values))
+    extension = (factor - float(norm.ppf(quantile))) * deviation
+    if name == "unlikeness":  # not from its maximum, which is that of the one image that is like no other
+        least = _ALIKE * math.exp(min(extension, 50))
+        return 0.0, max(least, math.exp(min(float(values.mean()) + factor * deviation, 50)))
+    low, high = float(values.min()) - extension, float(values.max()) + extension
     return (low, high) if signed else (math.exp(max(low, -50)), math.exp(min(high, 50)))

@@ -45,7 +45,7 @@ from biounet.preprocessing import (
     ScaledImage,
     Zoom,
     body_box,
-    find_bodies,
+    body_masks,
     image_statistics,
     resample_planes,
     rescale,
@@ -238,7 +238,7 @@ def _orientation_notes(grid: Grid, card: Card) -> list[str]:
 
 def _background_notes(volume: Volume, card: Card) -> list[str]:
     """Return a note where the surroundings were removed in all training images and are not in this one."""
-    if not card.surroundings_removed or find_bodies(volume.array) is not None:
+    if not card.surroundings_removed or body_masks(volume.array) is not None:
         return []
     return ["the background is not constant: the model learned from images whose surroundings were removed"]
 

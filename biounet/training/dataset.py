@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from biounet.core import UNLABELLED, Annotation, Grid, Kind, Recipe, Volume, canonical_volume
 from biounet.files import Pair, ReadOptions, read_annotation, undrawn_regions
-from biounet.preprocessing import ImageStatistics, image_statistics, rescale, rescale_labels, scale_intensities
+from biounet.preprocessing import ImageStatistics, image_statistics, rescale, resize_labels, scale_intensities
 from biounet.training.augmentation import CENTRE, IMAGE, TARGET, augmentation, seed_all
 from biounet.training.losses import boundary_regions, weights_of
 from biounet.training.preflight import Placed, place
@@ -109,7 +109,7 @@ def case_of(volume: Volume, annotation: Annotation, placed: Placed, recipe: Reci
     image = rescale(scaled.image[(slice(None), *placed.body)], placed.zoom)
     labels, steps = placed.labels, placed.steps
     if scaled.acquired is not None:  # nobody can have seen anything there
-        there = rescale_labels(scaled.acquired[placed.body].astype(np.int32), labels.shape)
+        there = resize_labels(scaled.acquired[placed.body].astype(np.int32), labels.shape)
         labels = np.where(there > 0, labels, UNLABELLED)
     if placed.section_axis is not None:  # the recipe counts along the axes of the file
         recipe = recipe.replace("data", slices="zyx"[placed.section_axis])

@@ -41,7 +41,7 @@ from biounet.files import (
     read_annotation,
     read_volume,
 )
-from biounet.preprocessing import Zoom, body_box, find_bodies, rescale_labels, rescaled_shape, working_zoom
+from biounet.preprocessing import Zoom, body_box, body_masks, rescaled_shape, resize_labels, working_zoom
 from biounet.training.planning import plan
 
 Folders = tuple[str | Path, str | Path | None]
@@ -92,12 +92,12 @@ def place(volume: Volume, annotation: Annotation, recipe: Recipe) -> Placed:
     zoom = working_zoom(volume.grid, recipe.data, volume.source)
     body = body_box(volume.array, recipe.normalise, recipe.data)
     inside = np.ascontiguousarray(way.apply(annotation.labels)[body])
-    labels = rescale_labels(inside, rescaled_shape(inside.shape, zoom))
+    labels = resize_labels(inside, rescaled_shape(inside.shape, zoom))
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=annotation.source)
     section_axis = recipe.data.section_axis
     section_axis = None if section_axis is None else way.axes.index(section_axis)
-    alone = recipe.normalise.method == "zscore" and find_bodies(volume.array) is not None
+    alone = recipe.normalise.method == "zscore" and body_masks(volume.array) is not None
     return Placed(body, zoom, labels, _steps(volume.grid, zoom, recipe), section_axis, alone)
 
 
