@@ -19,7 +19,7 @@ from biounet.api import Segmenter, load
 from biounet.core import Volume
 from biounet.evaluation import score_instances
 from biounet.files import read_volume
-from biounet.preprocessing.normalisation import normalise
+from biounet.preprocessing import scale_intensities
 from biounet.segmentation import predict_image
 
 REPEATS = 3
@@ -27,7 +27,8 @@ REPEATS = 3
 
 def maps_of(segmenter: Segmenter, volume: Volume) -> np.ndarray:
     """Return the probabilities of an image, 0..1."""
-    return predict_image(normalise(volume.array, segmenter.card.recipe.normalise), segmenter.predictor) / 65535
+    image = scale_intensities(volume.array, segmenter.card.recipe.normalise).image
+    return predict_image(image, segmenter.predictor) / 65535
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from biounet.core import PROBABILITY_MAX, LabelSettings, find_runs
 from biounet.files import read_volume
 from biounet.labelling import ascent, label_objects, surfaces
 from biounet.labelling.label import _neighbour_offsets, _padded_frame
-from biounet.preprocessing.normalisation import normalise
+from biounet.preprocessing import scale_intensities
 from biounet.segmentation import predict_image
 from biounet.tiling import block_lattice
 
@@ -43,7 +43,7 @@ def read_maps(model):
     segmenter = load(model)
     predictor, card = segmenter.predictor, segmenter.card
     for path in sorted((DATA / "images").iterdir()):
-        image = normalise(read_volume(path).array, card.recipe.normalise)
+        image = scale_intensities(read_volume(path).array, card.recipe.normalise).image
         yield tuple(predict_image(image, predictor)), tifffile.imread(DATA / "labels" / path.name).astype(np.int64)
 
 

@@ -26,7 +26,7 @@ from biounet.api import Segmenter, load
 from biounet.core import Volume
 from biounet.files import ReadOptions, read_volume, write_labels
 from biounet.labelling import label_classes
-from biounet.preprocessing.normalisation import normalise
+from biounet.preprocessing import scale_intensities
 from biounet.reporting import write_outputs
 from biounet.training.dataset import edges_of
 
@@ -53,7 +53,7 @@ def with_monai(segmenter: Segmenter, files: Files, out: Path) -> int:
         volume = Volume(np.stack(arrays), read_volume(files[0], ReadOptions(dims=3)).grid)
     else:
         volume = read_volume(files[0], ReadOptions(dims=3))
-    image = torch.from_numpy(normalise(volume.array, recipe.normalise))[None]
+    image = torch.from_numpy(scale_intensities(volume.array, recipe.normalise).image)[None]
     with torch.inference_mode():
         logits = sliding_window_inference(image, edges_of(recipe), 4, segmenter.model.network.eval())[0]
     if recipe.data.exclusive:

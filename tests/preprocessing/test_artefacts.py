@@ -1,4 +1,4 @@
-"""A count is measured: no hot pixel, no black around tiles, no offset makes another of it."""
+"""Artefacts of acquisition do not change the count: hot pixels, black around tiles, offsets."""
 
 import numpy as np
 import pytest
@@ -23,32 +23,32 @@ def largest(labels):
 
 @pytest.mark.parametrize("fill", [0, 65535])
 @pytest.mark.parametrize("at", [(0, 0), (120, 340), (400, 90)])
-def test_a_field_in_a_mosaic_has_the_cells_that_it_has_alone(segmenter, fill, at):
-    slope = np.linspace(0, 600, 200).astype(np.uint16)  # an uneven background, whose bright side ends at the black
+def test_a_field_in_a_mosaic_has_the_same_cells_as_by_itself(segmenter, fill, at):
+    slope = np.linspace(0, 600, 200).astype(np.uint16)  # uneven illumination, bright where it ends at the black
     field = FIELD + slope + slope[:, None]
-    alone = segmenter.segment(field)
+    expected = segmenter.segment(field)
     mosaic = np.full((600, 540), fill, np.uint16)
-    place = tuple(slice(start, start + 200) for start in at)
-    mosaic[place] = field
+    window = tuple(slice(start, start + 200) for start in at)
+    mosaic[window] = field
     found = segmenter.segment(mosaic)
-    assert abs(found.count - alone.count) <= 0.05 * alone.count
-    assert largest(found.labels) <= 1.5 * largest(alone.labels)
-    inside = found.labels[place].copy()
-    assert np.count_nonzero(inside) == np.count_nonzero(found.labels)  # nothing is found where nobody looked
+    assert abs(found.count - expected.count) <= 0.05 * expected.count
+    assert largest(found.labels) <= 1.5 * largest(expected.labels)
+    inside = found.labels[window].copy()
+    assert np.count_nonzero(inside) == np.count_nonzero(found.labels)  # nothing outside of the field
     assert not any("saturated" in note or "hot" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("angle", [8, 20, 45])
-def test_a_field_that_was_turned_has_the_cells_that_it_has_alone(segmenter, angle):
+def test_a_rotated_field_has_the_same_cells(segmenter, angle):
     slope = np.linspace(0, 600, 200).astype(np.uint16)
     field = FIELD + slope + slope[:, None]
-    alone = segmenter.segment(field)
+    expected = segmenter.segment(field)
     found = segmenter.segment(np.rint(ndimage.rotate(field.astype(float), angle, order=1)).astype(np.uint16))
-    assert abs(found.count - alone.count) <= 0.1 * alone.count
-    assert largest(found.labels) <= 1.5 * largest(alone.labels)
+    assert abs(found.count - expected.count) <= 0.1 * expected.count
+    assert largest(found.labels) <= 1.5 * largest(expected.labels)
 
 
-def test_a_mosaic_in_blocks_is_the_mosaic(segmenter):
+def test_a_mosaic_has_the_same_labels_in_blocks(segmenter):
     mosaic = np.zeros((330, 400), np.uint16)
     mosaic[100:300, 150:350] = FIELD
     whole, tiled = (segmenter.segment(mosaic, options=SegmentOptions(block=block)) for block in (None, 96))
@@ -56,7 +56,7 @@ def test_a_mosaic_in_blocks_is_the_mosaic(segmenter):
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.002, 0.01])
-def test_hot_pixels_are_no_cells_and_hide_none(segmenter, share):
+def test_hot_pixels_do_not_change_the_count(segmenter, share):
     hot = FIELD.copy()
     hot[np.random.default_rng(0).random(hot.shape) < share] = 65535
     found = segmenter.segment(hot)
@@ -74,12 +74,12 @@ def test_few_cells_on_a_constant_background_are_counted(segmenter, kind):
 
 
 @pytest.mark.parametrize(("kind", "offset"), [(np.uint32, 2**31), (np.uint64, 2**62), (np.int64, -(2**62))])
-def test_an_offset_hides_no_cells(segmenter, kind, offset):
+def test_an_offset_does_not_change_the_count(segmenter, kind, offset):
     low = FIELD // 16
     assert segmenter.segment(low.astype(kind) + kind(offset)).count == segmenter.segment(low).count > 0
 
 
-def test_what_was_never_acquired_is_not_labelled():
+def test_unacquired_areas_are_unlabelled_in_training():
     labels = np.zeros((300, 300), np.int32)
     image = np.zeros((300, 300), np.uint16)
     image[:200, :200], labels[:200, :200] = FIELD, TRUTH
@@ -90,7 +90,7 @@ def test_what_was_never_acquired_is_not_labelled():
     assert (case.labels[:, 200:] == UNLABELLED).all()
 
 
-def test_that_pixel_sizes_are_unknown_is_said_once_and_flags_nothing(segmenter, tmp_path):
+def test_unknown_pixel_sizes_are_reported_once_and_flag_no_image(segmenter, tmp_path):
     for name, field in (("a", FIELD), ("b", FIELD[::-1])):
         tifffile.imwrite(tmp_path / f"{name}.tif", field)
     tifffile.imwrite(tmp_path / "c.tif", FIELD, imagej=True, resolution=(4, 4), metadata={"unit": "um"})
