@@ -42,13 +42,9 @@ def evaluate_folders(
 
     Parameters
     ----------
-    predicted
-        Folder of results: ``<name>_labels.tif`` or ``.nii.gz``, in folders below as well. Results without an annotation
-        are left out.
-    truth
-        Folder of annotations: the same names, with any suffix and optionally ``_masks`` or the like, in the same
-        folders or, where a name occurs once, in any; or folders with the names of the cases and one annotation each.
-        Images beside their annotations are left out.
+    predicted, truth
+        Folders of results and of annotations, which `biounet.files.pair_results` pairs. Results without an annotation
+        are left out, as are images beside their annotations.
     data
         What the annotations hold. Regions, if it declares any, are compared instead of classes. What is unknown in a
         case is not compared there, nor are lesions below the smallest volume.

@@ -61,13 +61,7 @@ class EvaluationRecord:
 def zip_images(
     truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return pairs of true and predicted labels.
-
-    Raises
-    ------
-    InputError
-        If there are more of one than of the other.
-    """
+    """Return pairs of true and predicted labels; raise an `InputError` if their numbers differ."""
     if len(truths) != len(predicted):
         raise InputError(f"{len(predicted)} predicted images, but {len(truths)} true ones")
     return zip(truths, predicted, strict=True)

@@ -41,18 +41,18 @@ def reference(truth, predicted, threshold):
     labelled = truth != UNLABELLED
     true = [labelled & (truth == n) for n in np.unique(truth[truth > 0])]
     found = [predicted == n for n in np.unique(predicted[labelled & (predicted > 0)])]
-    excused = [2 * (mask & labelled).sum() < mask.sum() for mask in found]
+    mostly_unlabelled = [2 * (mask & labelled).sum() < mask.sum() for mask in found]
     iou = [[(a & b).sum() / (a | (b & labelled)).sum() for b in found] for a in true]
     best = (0, 0)
     for order in permutations([*range(len(found)), *[None] * len(true)], len(true)):
         hits = [b for a, b in enumerate(order) if b is not None and iou[a][b] >= threshold]
-        best = max(best, (len(hits), -sum(excused[b] for b in hits)))  # an excused one is better left over
-    hits, excused_hits = best[0], -best[1]
-    return hits, len(found) - sum(excused) - (hits - excused_hits), len(true) - hits
+        best = max(best, (len(hits), -sum(mostly_unlabelled[b] for b in hits)))  # the fewest of these
+    hits, ignored_hits = best[0], -best[1]
+    return hits, len(found) - sum(mostly_unlabelled) - (hits - ignored_hits), len(true) - hits
 
 
 class TestPictures:
-    def test_one_found_one_missed_one_invented(self):
+    def test_one_true_positive_one_miss_one_false_positive(self):
         truth = picture("11..22", "11..22", "......", "......")
         found = picture("11....", "11....", "......", "..33..")
         result = score(truth, found)
@@ -129,7 +129,7 @@ class TestPictures:
         found[0, 0, 0] = 0  # what is left of the object counts, and it is a third in the unlabelled plane
         assert score(truth, found).ap[:5] == (0.5,) * 5
 
-    def test_many_objects_take_no_table_of_all_pairs(self):
+    def test_many_objects_need_no_table_of_all_pairs(self):
         truth = np.arange(1, 27_001, dtype=np.int32).reshape(30, 30, 30)
         tracemalloc.start()
         result = score(truth, truth[::-1])
@@ -156,16 +156,16 @@ class TestSparseTruth:
     def test_half_labelled_is_a_false_positive(self):
         assert score(picture("11....??"), picture("11..2222")).ap == (0.5,) * 9
 
-    def test_excused_only_where_it_does_not_match(self):
+    def test_mostly_unlabelled_objects_count_only_if_they_match(self):
         # 5 of 8 labelled: IoU 5 / 8 with the object; its other 9 voxels are unlabelled.
         result = score(picture("11111111?????????"), picture("...11111111111111"))
         assert result.ap == (1, 1, 1, 0, 0, 0, 0, 0, 0)
         assert result.f1 == result.ap
 
     @pytest.mark.parametrize("ids", [(1, 2), (2, 1)])
-    def test_of_two_halves_the_excused_one_is_left_over(self, ids):
-        judged, excused = ids
-        found = np.array([[judged, excused, excused, excused]], np.int32)
+    def test_of_two_halves_the_mostly_unlabelled_one_is_ignored(self, ids):
+        judged, mostly_unlabelled = ids
+        found = np.array([[judged, *[mostly_unlabelled] * 3]], np.int32)
         assert score(picture("44??"), found).ap[0] == 1
 
     def test_nothing_labelled_counts_nothing(self):
@@ -276,7 +276,7 @@ class TestUndefined:
         }  # fmt: skip
         assert result.as_dict()["sq"] is None  # the mean IoU of no pairs
 
-    def test_invented_objects_in_empty_images(self):
+    def test_false_positives_in_empty_images(self):
         result = score(picture("..."), picture("1.2"))
         assert (result.ap[0], result.count_mae) == (0, 2)
         assert "count_error" not in result.as_figures()

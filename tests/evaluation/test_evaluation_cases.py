@@ -124,7 +124,7 @@ def test_a_bad_pair_does_not_stop_the_others(fields):
         evaluate_folders(out, truth, CELLS)
 
 
-def test_ap_0_because_of_classes_is_said(fields):
+def test_an_ap_of_0_because_of_classes_is_noted(fields):
     out, truth = fields
     for number in range(3):
         drawn = tifffile.imread(truth / f"{number}.tif")
@@ -140,7 +140,7 @@ def test_ap_0_because_of_classes_is_said(fields):
 
 
 @pytest.mark.parametrize("kind", ["objects", "classes", None])
-def test_a_label_image_says_what_its_values_are(tmp_path, kind):
+def test_a_label_image_stores_the_kind_of_its_values(tmp_path, kind):
     small, many = np.eye(9, dtype=np.uint16), np.arange(70_000, dtype=np.uint32).reshape(7, -1)
     for labels in (small, many):
         write_labels(tmp_path / "a.tif", labels, Grid(labels.shape, (0.5, 0.5), "um"), kind)
@@ -195,7 +195,7 @@ class TestKinds:
         found = self.compare(tmp_path, self.truth, "objects", data, self.truth > 0)
         assert (found.classes, found.dice) == (("cell",), (1,))
 
-    def test_what_cannot_be_compared_is_an_error(self, tmp_path):
+    def test_objects_are_no_classes(self, tmp_path):
         data = DataSettings(kind="classes", classes=("round", "long"))
         with pytest.raises(InputError, match=r"a_labels\.tif: holds objects, not classes"):
             self.compare(tmp_path, self.truth, "objects", data, self.truth % 3)
@@ -204,7 +204,7 @@ class TestKinds:
         with pytest.raises(InputError, match=r"a_labels\.tif: holds classes, not objects .*kind = 'classes'"):
             self.compare(tmp_path, self.truth > 0, "classes", CELLS, self.truth)
 
-    def test_results_of_earlier_versions_have_their_table(self, tmp_path):
+    def test_results_of_earlier_versions_have_the_kind_of_their_table(self, tmp_path):
         """Three objects are no three classes, which the table beside them says."""
         data = DataSettings(kind="scribbles", classes=("background", "round", "long", "flat"))
         labels = np.where(self.truth < 4, self.truth, 0)

@@ -58,7 +58,7 @@ def test_one_name_in_two_spellings(tmp_path):
     assert evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
 
 
-def test_images_that_say_that_they_are(tmp_path):
+def test_images_with_an_ending_of_their_own(tmp_path):
     for name in ("000_img.tif", "001_img.tif"):
         write(tmp_path / "truth" / name, picture("99999"))
     for number in "01":
@@ -76,19 +76,26 @@ def test_results_are_not_compared_with_themselves(folders):
         evaluate_folders(out / "counts.csv", out, DataSettings())
 
 
-def test_results_below_the_truth_are_no_truth(folders):
+def test_results_below_the_folder_of_annotations_are_no_annotations(folders):
     out, truth = folders
     out = out.rename(truth / "biounet-out")
     assert evaluate_folders(out, truth, DataSettings()).truth_counts == (2, 1)
 
 
-def test_other_folders_where_names_are_unique(folders):
+def test_results_in_other_folders_if_names_are_unique(folders):
     out, truth = folders
     (out / "deep" / "b.png_labels.tif").rename(out / "b.png_labels.tif")
     assert evaluate_folders(out, truth, DataSettings()).truth_counts == (2, 1)
     write(truth / "else" / "b.png.tif", picture("....."))
     with pytest.raises(InputError, match=r"2 of 3 annotations: deep/b.png, else/b.png"):
         evaluate_folders(out, truth, DataSettings())
+
+
+def test_one_result_is_not_that_of_two_annotations_which_differ_in_capitals(tmp_path):
+    for name in ("truth/Cell.tif", "truth/cell.tif", "out/CELL_labels.tif"):
+        write(tmp_path / name, picture("11.22"))
+    with pytest.raises(InputError, match="no result for 2 of 2 annotations: Cell, cell"):
+        evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings())
 
 
 def test_missing_results_are_named(folders):
@@ -198,7 +205,7 @@ def test_the_tolerance_of_surfaces(cases):
         evaluate_folders(*cases, TUMOURS, -1.0)
 
 
-def test_a_case_nobody_annotated_is_left_out(cases):
+def test_a_case_without_annotation_is_left_out(cases):
     out, truth = cases
     (truth / "case_2" / "tumour.nii.gz").unlink()
     (truth / "case_2" / "brainmask.nii.gz").unlink()
@@ -240,7 +247,7 @@ def test_a_result_of_another_file_is_not_that_of_a_lone_annotation(cases):
         evaluate_folders(out, truth, TUMOURS)
 
 
-def test_results_that_lie_elsewhere(cases):
+def test_misaligned_results_fail(cases):
     out, truth = cases
     labels = np.zeros((5, 6, 7))
     labels[1] = 1
@@ -249,7 +256,7 @@ def test_results_that_lie_elsewhere(cases):
     assert re.search(r"tumour\.nii\.gz: does not lie where the result .*case_1_labels.nii.gz does", failed)
 
 
-def test_what_nobody_drew_in_a_case_is_not_compared_there(cases):
+def test_undrawn_regions_of_a_case_are_not_compared(cases):
     data = TUMOURS.model_copy(update={"unknown": {"case_2": ("core",)}})
     figures = evaluate_folders(*cases, data)
     assert figures.surfaces.images == (2, 1)

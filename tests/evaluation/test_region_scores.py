@@ -40,12 +40,12 @@ class TestSurfaces:
         ("moved", "distance"),
         [((2, 3, 4), 0), ((3, 3, 4), 5), ((2, 5, 4), 2), ((2, 3, 9), 2.5), ((2, 6, 0), math.hypot(3, 2))],
     )
-    def test_two_voxels_are_as_far_apart_as_they_are(self, moved, distance):
+    def test_the_distance_of_two_voxels(self, moved, distance):
         found = compare_surfaces(VOXEL, box(*moved), STEPS, tolerance=2.0)
         assert found.hd95 == pytest.approx(distance)
         assert found.nsd == (distance <= 2)
 
-    def test_a_cube_that_moves_by_one_voxel(self):
+    def test_a_cube_shifted_by_one_voxel(self):
         for axis, step in enumerate(STEPS):
             moved = np.roll(CUBE, 1, axis)
             assert compare_surfaces(CUBE, moved, STEPS, tolerance=step).nsd == 1
@@ -99,13 +99,13 @@ class TestSurfaces:
         assert one.nsd == pytest.approx(float(compute_surface_dice(*batch, [tolerance], **options)), rel=1e-6)
 
     @given(masks)
-    def test_truth_and_prediction_are_alike(self, pair):
+    def test_truth_and_prediction_can_be_swapped(self, pair):
         one, other = compare_surfaces(*pair, STEPS, 1), compare_surfaces(*reversed(pair), STEPS, 1)
         np.testing.assert_array_equal(one, other)
 
 
 class TestLesions:
-    def test_found_missed_and_spurious(self):
+    def test_found_missed_and_false_positives(self):
         truth = box(0, 0, slice(0, 4)) | box(4, 4, slice(0, 2)) | box(7, 8, 9)
         found = box(0, 0, slice(2, 6)) | box(4, 4, slice(0, 2)) | box(0, 8, 0)
         # Dice of 2 shared voxels of 4 and 4, of 2 of 2 and 2, and of none.
@@ -119,7 +119,7 @@ class TestLesions:
     def test_a_lesion_in_two_pieces_is_compared_with_both(self):
         assert compare_lesions(box(0, 0, slice(0, 5)), box(0, 0, [0, 1, 3, 4])) == (1, 1, 0, 8 / 9)
 
-    def test_lesions_that_are_too_small_are_not_there(self):
+    def test_lesions_below_the_smallest_size_are_ignored(self):
         truth = box(0, 0, slice(0, 4)) | box(4, 4, slice(0, 2))
         found = box(0, 0, slice(0, 3)) | box(6, 6, slice(0, 2)) | box(7, 1, 1)
         assert compare_lesions(truth, found) == (2, 1, 2, 6 / 7)
@@ -155,6 +155,8 @@ class TestVolumes:
         assert "hd95_mm_b" not in figures
         loaded = json.loads(json.dumps(found.as_dict(), allow_nan=False))
         assert loaded["surfaces"]["hd95"][1] is None
+        assert list(loaded["lesions"]) == ["true", "found", "missed", "spurious", "f1", "dice"]
+        assert loaded["lesions"]["spurious"] == [0, 1]
         table = found.as_table()
         assert len({len(row) for row in table}) == 1
         assert table[0][5:] == ("HD95 (mm)", "NSD (1 mm)", "lesion F1", "lesion Dice", "lesions")

@@ -60,13 +60,13 @@ def test_common_names(make):
         "x/p1_b": ["x/p1_b_t1c.nii", "x/p1_b_flair.nii"],
         "y.tif": ["y.tif"],
     }
-    pairs, alone = pair_files(root, None, MRI)
+    pairs, unpaired = pair_files(root, None, MRI)
     assert [pair.label.name for pair in pairs] == ["p1_b_seg.nii", "p1_seg.nii"]
-    assert [problem.cause for problem in alone.problems] == [f"{root / 'y.tif'} has no annotation"]
+    assert [problem.cause for problem in unpaired.problems] == [f"{root / 'y.tif'} has no annotation"]
 
 
 @pytest.mark.parametrize("order", [("ce", "t1_ce"), ("t1_ce", "ce")])
-def test_a_channel_whose_name_ends_like_another_one(make, order):
+def test_a_channel_whose_name_ends_in_that_of_another(make, order):
     root = make("p1_ce.nii.gz", "p1_t1_ce.nii.gz")
     assert cases(find_images([root], order), root) == {"p1": [f"p1_{channel}.nii.gz" for channel in order]}
 
@@ -163,9 +163,9 @@ def test_a_channel_that_is_missing_or_too_many(make, files, problem):
     with pytest.raises(InputError, match=problem) as caught:
         found["p1"].files()
     assert caught.value.path == found["p1"].path
-    pairs, alone = pair_files(root, root / "l", MRI)
+    pairs, unpaired = pair_files(root, root / "l", MRI)
     assert [pair.image.parent.name for pair in pairs] == ["p2"]
-    assert problem in str(alone.problems[0])
+    assert problem in str(unpaired.problems[0])
 
 
 def test_which_file_beside_the_channels_is_the_annotation(make):
@@ -185,10 +185,10 @@ def test_which_file_beside_the_channels_is_the_annotation(make):
 @pytest.mark.parametrize("name", ["seg", "SEG", "dseg", "label", "p_seg", "p_seg-manual", "flair_seg", "lesions"])
 def test_usual_names_of_an_annotation(make, name):
     root = make("p/t1c.nii", "p/flair.nii", "p/brainmask.nii", "p/brain_mask.nii", "p/t1_Eq_1.nii", f"p/{name}.nii")
-    pairs, alone = pair_files(root, None, MRI)
+    pairs, unpaired = pair_files(root, None, MRI)
     assert [pair.label.name for pair in pairs] == [f"{name}.nii"]
-    assert alone.problems == ()
-    assert {file.path.name for file in alone.skipped} == {"brainmask.nii", "brain_mask.nii", "t1_Eq_1.nii"}
+    assert unpaired.problems == ()
+    assert {file.path.name for file in unpaired.skipped} == {"brainmask.nii", "brain_mask.nii", "t1_Eq_1.nii"}
     two = make(f"p/x_{name}.nii")
     assert [pair.label.name for pair in find_pairs(two, None, MRI)] == [f"{name}.nii"]  # x is no name of this case
 
@@ -206,7 +206,7 @@ def test_the_recipe_names_the_annotation(make, declared, file):
 
 
 @pytest.mark.parametrize("wrong", ["", "*", "a/b", "_"])
-def test_a_name_of_an_annotation_that_is_none(wrong):
+def test_an_invalid_name_of_an_annotation_is_refused(wrong):
     with pytest.raises(SettingsError, match="annotation"):
         parse_recipe({"data": {"annotation": wrong}})
 
@@ -221,10 +221,10 @@ def test_label_maps_are_never_patients_nor_images(make):
 
 def test_one_channel_and_the_annotation_in_a_folder_for_each_case(make):
     root = make("a/mri.nii.gz", "a/seg.nii.gz", "a/brainmask.nii.gz", "b/mri.nii.gz", "b/seg.nii.gz")
-    pairs, alone = pair_files(root, None, ("mri",))
+    pairs, unpaired = pair_files(root, None, ("mri",))
     assert pairs_of(pairs, root) == [(f"{case}/mri.nii.gz", f"{case}/seg.nii.gz") for case in "ab"]
-    assert alone.problems == ()
-    assert [file.path.name for file in alone.skipped] == ["brainmask.nii.gz"]
+    assert unpaired.problems == ()
+    assert [file.path.name for file in unpaired.skipped] == ["brainmask.nii.gz"]
 
 
 def test_a_table_of_channels(make):
@@ -242,7 +242,7 @@ def test_a_table_of_channels(make):
     assert pairs_of(find_pairs(table, None, MRI), root) == [("b.nii", "l.nii")]
 
 
-def test_channels_come_together_on_one_grid(tmp_path):
+def test_channels_are_read_on_one_grid(tmp_path):
     one, two = nifti(tmp_path / "t1c.nii.gz"), nifti(tmp_path / "flair.nii", VOXELS.astype(np.float32) / 2)
     volume = read_volume([one, two], VOLUME)
     np.testing.assert_array_equal(volume.array, np.stack([VOXELS, VOXELS / 2]).astype(np.float32), strict=True)

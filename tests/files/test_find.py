@@ -48,7 +48,7 @@ def test_results_inside_the_input_folder_are_no_input(make):
     assert relatives(find_images([f"{root}/**/*"])) == ["a.tif", "s/b.tif"]
 
 
-def test_capitals_in_endings(make):
+def test_endings_in_capitals(make):
     root = make("a.TIF", "a_Mask.PNG", "b.tif", "b_LABELS.tif", "b_Overlay.png")
     assert relatives(find_images([root])) == ["a.TIF", "b.tif"]
     assert stems(find_pairs(root), root) == [("a.TIF", "a_Mask.PNG"), ("b.tif", "b_LABELS.tif")]
@@ -64,7 +64,7 @@ def test_a_folder_of_masks_says_why_nothing_is_found(make):
         find_images([make("x_masks.tif")])
 
 
-def test_a_folder_that_cannot_be_looked_into(make, monkeypatch):
+def test_a_folder_that_cannot_be_listed(make, monkeypatch):
     root = make("a.tif", "closed/b.tif")
     scandir = os.scandir
 
@@ -102,12 +102,12 @@ def test_a_file_whose_name_looks_like_a_pattern(make):
     assert relatives(find_images([root / "a[1].tif", root / "b*.tif"])) == ["a[1].tif", "b*.tif"]
 
 
-def test_each_image_once(make):
+def test_each_image_is_found_once(make):
     root = make("a.tif", "b.tif")
     assert relatives(find_images([root / "b.tif", root, f"{root}/*.tif"])) == ["b.tif", "a.tif"]
 
 
-def test_links_to_folders_are_followed_but_not_round(make, tmp_path):
+def test_links_to_folders_are_followed_but_not_in_circles(make, tmp_path):
     make("data/a.tif", "far/b.tif")
     (tmp_path / "data/far").symlink_to(tmp_path / "far")
     (tmp_path / "data/round").symlink_to(tmp_path / "data")
@@ -136,7 +136,7 @@ def test_a_broken_link_is_an_image_that_fails_however_it_is_named(make, monkeypa
         (["x/i", "p2/f.tif"], ["i/f.tif", "p2/f.tif"]),
     ],
 )
-def test_several_folders_keep_apart_by_their_names(make, monkeypatch, given, expected):
+def test_images_of_several_folders_are_distinguished_by_the_names_of_these(make, monkeypatch, given, expected):
     root = make("p1/f.tif", "p1/s/f.tif", "p2/f.tif", "x/i/f.tif", "y/i/f.tif", "y/i/g.tif")
     monkeypatch.chdir(root)
     assert relatives(find_images([one.format(root=root.name) for one in given])) == expected
@@ -189,7 +189,7 @@ def test_a_table(make):
 
 
 @pytest.mark.parametrize("text", ["", "picture,mask\na,b\n", "image,label\na.tif\n", "image,label\n,b.tif\n"])
-def test_a_table_that_is_none(tmp_path, text):
+def test_an_invalid_table_is_refused(tmp_path, text):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(InputError):
         find_pairs(tmp_path / "x.csv")
@@ -197,10 +197,10 @@ def test_a_table_that_is_none(tmp_path, text):
 
 def test_everything_without_a_partner_is_listed_at_once(make):
     root = make("i/a.tif", "i/b.tif", "i/c.tif", "i/c.png", "l/a.tif", "l/a_masks.tif", "l/z.tif", "l/c.tif")
-    pairs, alone = pair_files(root / "i", root / "l")
+    pairs, unpaired = pair_files(root / "i", root / "l")
     assert stems(pairs, root) == [("i/a.tif", "l/a.tif"), ("i/c.png", "l/c.tif")]
-    said = [" ".join(Path(word).name for word in problem.cause.split()) for problem in alone.problems]
-    assert said == [
+    messages = [" ".join(Path(word).name for word in problem.cause.split()) for problem in unpaired.problems]
+    assert messages == [
         "a_masks.tif and a.tif are both annotations of one image",
         "b.tif has no annotation",
         "c.tif and c.png have one name",
@@ -229,7 +229,7 @@ def test_endings_of_annotations_whatever_is_before_them(make, end):
     assert relatives(find_images([root])) == ["a b.tif", "i/x.tif"]
 
 
-def test_images_that_say_that_they_are(make):
+def test_images_with_an_ending_of_their_own(make):
     """As in the data of Cellpose."""
     root = make("000_img.png", "000_masks.png", "001_img.png", "001_masks.png")
     assert stems(find_pairs(root), root) == [(f"00{n}_img.png", f"00{n}_masks.png") for n in (0, 1)]
@@ -237,7 +237,7 @@ def test_images_that_say_that_they_are(make):
     assert len(find_pairs(other / "i", other / "l")) == 2
 
 
-def test_images_that_are_called_like_annotations(make):
+def test_images_that_are_named_like_annotations(make):
     """Where the folder is said to hold images, and there is an annotation of that name."""
     root = make("i/face_mask.tif", "l/face_mask.tif", "i/siRNA_label.tif", "l/siRNA_label_masks.tif")
     expected = [("i/face_mask.tif", "l/face_mask.tif"), ("i/siRNA_label.tif", "l/siRNA_label_masks.tif")]
@@ -252,7 +252,7 @@ def test_images_that_are_called_like_annotations(make):
 
 
 @pytest.mark.parametrize("end", ["_GT", "_Object Identities", "-nuclei"])
-def test_an_ending_that_nobody_knows_is_named(make, end):
+def test_an_unknown_ending_of_annotations_is_suggested_as_setting(make, end):
     root = make("i/a.tif", f"l/a{end}.tif")
     with pytest.raises(InputError) as caught:
         find_pairs(root / "i", root / "l")

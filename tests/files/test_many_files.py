@@ -60,6 +60,6 @@ def calls_of(task, root):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_steps_grow_as_the_files_do(roots, name):
+def test_number_of_calls_is_linear_in_the_number_of_files(roots, name):
     few, many = (calls_of(TASKS[name], root) for root in roots)
     assert many <= 2.1 * few

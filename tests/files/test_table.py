@@ -66,7 +66,7 @@ words = st.text(st.sampled_from("aBü7_- "), min_size=1, max_size=6).map(str.str
     header=st.sampled_from([["image", "label"], ["IMAGE", "Label"]]),
     slash=st.sampled_from("/\\"),
 )
-def test_every_dialect_says_the_same(tmp_path_factory, names, separator, end, blank, header, slash):
+def test_every_dialect_gives_the_same_pairs(tmp_path_factory, names, separator, end, blank, header, slash):
     folder = tmp_path_factory.mktemp("any")
     for part in "il":
         (folder / part).mkdir()
@@ -75,8 +75,8 @@ def test_every_dialect_says_the_same(tmp_path_factory, names, separator, end, bl
     lines = [header, *([f"{part}{slash}{name}.tif" for part in "il"] for name in names)]
     text = end.join(f"{separator}{blank}".join(line) for line in lines) + end
     (folder / "t.csv").write_text(text, "utf-8", newline="")
-    pairs, alone = pair_files(folder / "t.csv")
-    assert alone.problems == ()
+    pairs, unpaired = pair_files(folder / "t.csv")
+    assert unpaired.problems == ()
     expected = [(folder / "i" / f"{name}.tif", folder / "l" / f"{name}.tif") for name in names]
     assert [(pair.image, pair.label) for pair in pairs] == expected
     (folder / "l" / f"{names[0]}.tif").unlink()
@@ -103,14 +103,14 @@ def test_every_dialect_says_the_same(tmp_path_factory, names, separator, end, bl
         ("PK\3\4 a\0b", "save it as CSV"),
     ],
 )
-def test_what_is_different_is_named(tmp_path, text, said):
+def test_errors_of_tables_name_what_differs(tmp_path, text, said):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError) as caught:
         find_pairs(tmp_path / "t.csv")
     assert said in str(caught.value)
 
 
-def test_channels_whatever_their_capitals(folder):
+def test_channels_in_any_capitals(folder):
     (folder / "c.csv").write_text("Case;T1C;Flair;LABEL\n1;i/a.tif;i/a.tif;l/a.tif\n")
     recipe = parse_recipe({"data": {"channels": ["t1c", "flair"]}})
     assert len(find_pairs(folder / "c.csv", None, recipe.data.channels)[0].files()) == 2
@@ -123,7 +123,7 @@ def test_names_that_a_mac_spells_in_two_characters(folder):
     assert [pair.image.name for pair in find_pairs(folder / "mac.csv")] == ["ä.tif", "o\u0308.tif"]
 
 
-def test_a_path_of_another_machine_is_said_once(folder):
+def test_a_path_of_another_machine_is_reported_once(folder):
     (folder / "other.csv").write_text("image,label\nC:\\i\\a.tif,C:\\l\\a.tif\ni/a.tif,l/a.tif\n")
     report = check_data(folder / "other.csv", None, Recipe())
     assert len(report.problems) == 2

@@ -27,9 +27,7 @@ from biounet.files.dataset_index.scan import (
     ScannedFile,
     SkippedFile,
     classify_files,
-    describe_folder_error,
     list_skipped,
-    raise_folder_error,
     scan,
 )
 from biounet.files.formats.unsupported import check_supported
@@ -177,16 +175,11 @@ def _search_input(text: str, rules: NameRules) -> Search:
 
 def _search_folder(folder: Path, rules: NameRules) -> Search:
     """Search a folder; the folders below that cannot be listed are among the images, with the problem."""
-    unlisted: list[FoundImage] = []
-
-    def record(error: OSError) -> None:
-        path = Path(error.filename)
-        if path == folder:
-            raise_folder_error(error)
-        unlisted.append(FoundImage(path, path.relative_to(folder), problem=describe_folder_error(error)))
-
-    search = _split(scan(folder, rules, record))
-    search.images.extend(unlisted)
+    errors: list[InputError] = []
+    search = _split(scan(folder, rules, errors))
+    for error in errors:
+        path = Path(str(error.path))
+        search.images.append(FoundImage(path, path.relative_to(folder), problem=error.cause))
     return search
 
 

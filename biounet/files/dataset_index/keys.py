@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-def first_match(keys: Iterable[str], files: Mapping[str, T]) -> T | None:
+def first_match(keys: Iterable[PurePosixPath], files: Mapping[str, T]) -> T | None:
     """Return the file of the first key that has one; None if none has."""
-    return next((files[key] for key in keys if key in files), None)
+    return next((files[str(key)] for key in keys if str(key) in files), None)
 
 
 def unique_values(items: Iterable[tuple[K, T]]) -> dict[K, T]:

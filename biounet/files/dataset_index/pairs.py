@@ -162,14 +162,7 @@ def _images_named_like_annotations(
 ) -> list[ScannedFile]:
     """Return files that are named like annotations and are images: an annotation has their name, and no image has it.
 
-    Parameters
-    ----------
-    files
-        All files of the folder of images.
-    images
-        Those of them that are images by their names.
-    labels
-        Annotations below `label_folder`.
+    `images` are those of the files that are images by their names, `labels` the annotations below `label_folder`.
     """
     image_keys = {_key(file.relative.parent, stem_of(file.path)) for file in images}
     wanted: set[str] = set()

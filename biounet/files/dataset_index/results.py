@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from biounet.core import InputError
@@ -68,8 +66,7 @@ def pair_results(
     if both:
         path = next(path for path in annotations.values() if path in both)
         raise InputError("both the result and the annotation", path=path, hint="name the folder of the annotations")
-    index = _Index(results, annotations, tuple(channels))
-    found = {key: index.find_result(key) for key in annotations}
+    found = _match(results, annotations, channels)
     missing = [key for key, result in found.items() if result is None]
     if missing:
         more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
@@ -127,46 +124,23 @@ def _key(relative: Path, patterns: Sequence[str] = ()) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Index:
-    """Results and annotations by key."""
+def _match(results: dict[str, Path], annotations: dict[str, Path], channels: Sequence[str]) -> dict[str, Path | None]:
+    """Return the result with the name of each annotation, else that of its case; None if there is none."""
+    by_name = unique_values((PurePosixPath(key).name, path) for key, path in results.items())
+    any_case = match_any_case({key: path for key, path in results.items() if key not in annotations}, annotations)
+    names_are_unique = len({PurePosixPath(key).name for key in annotations}) == len(annotations)
+    counts = Counter(PurePosixPath(key).parent for key in annotations)  # in each folder
 
-    results: dict[str, Path]
-    annotations: dict[str, Path]
-    channels: tuple[str, ...]
-
-    @cached_property
-    def _by_name(self) -> dict[str, Path]:
-        """Results by their names without a folder, if these occur once."""
-        return unique_values((PurePosixPath(key).name, path) for key, path in self.results.items())
-
-    @cached_property
-    def _any_case(self) -> dict[str, Path]:
-        """Results of no annotation by the keys of annotations that differ in capitals only."""
-        rest = {key: path for key, path in self.results.items() if key not in self.annotations}
-        return match_any_case(rest, self.annotations)
-
-    @cached_property
-    def _names_are_unique(self) -> bool:
-        return len({PurePosixPath(key).name for key in self.annotations}) == len(self.annotations)
-
-    @cached_property
-    def _annotation_counts(self) -> Counter[PurePosixPath]:
-        """Number of annotations in each folder."""
-        return Counter(PurePosixPath(key).parent for key in self.annotations)
-
-    def find_result(self, key: str) -> Path | None:
-        """Return the result with the name of an annotation, else that of its case."""
+    def find(key: str) -> Path | None:
         name = PurePosixPath(key)
-        full = name.with_name(normalise_unicode(stem_of(self.annotations[key])))  # an image may be named like one
-        keys = [name, full, *(name.with_name(f"{name.name}{end}") for end in IMAGE_ENDINGS)]
-        result = first_match((path.as_posix() for path in keys), self.results)
-        if result is None and self._names_are_unique:
-            result = self._by_name.get(name.name)
-        result = result or self._any_case.get(key)
-        if result is not None:
-            return result
-        case = name.parent if name.parent.name and self._annotation_counts[name.parent] == 1 else name
-        names = [case, *(case / file for file in (case.name, *self.channels))]
-        fitting = [self.results[path.as_posix()] for path in names if path.as_posix() in self.results]
-        return fitting[0] if len(fitting) == 1 else self._by_name.get(case.name)
+        full = name.with_name(normalise_unicode(stem_of(annotations[key])))  # an image may be named like an annotation
+        same = first_match((name, full, *(name.with_name(f"{name.name}{end}") for end in IMAGE_ENDINGS)), results)
+        same = same or (by_name.get(name.name) if names_are_unique else None) or any_case.get(key)
+        if same is not None:
+            return same
+        case = name.parent if name.parent.name and counts[name.parent] == 1 else name
+        names = [str(path) for path in (case, case / case.name, *(case / channel for channel in channels))]
+        fitting = [results[name] for name in names if name in results]
+        return fitting[0] if len(fitting) == 1 else by_name.get(case.name)
+
+    return {key: find(key) for key in annotations}

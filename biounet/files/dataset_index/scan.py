@@ -110,23 +110,21 @@ class NameRules:
         return FileKind.IN_ANNOTATION_FOLDER if inside else FileKind.IMAGE
 
 
-def raise_folder_error(error: OSError) -> None:
-    """Raise the error of a folder that cannot be listed as an `InputError`."""
-    raise InputError(describe_folder_error(error), path=error.filename) from error
-
-
-def describe_folder_error(error: OSError) -> str:
-    """Return why a folder cannot be listed."""
-    return f"cannot look into this folder: {error.strerror}"
-
-
-def scan(folder: Path, rules: NameRules, on_error: Callable[[OSError], None] = raise_folder_error) -> list[ScannedFile]:
+def scan(folder: Path, rules: NameRules, errors: list[InputError] | None = None) -> list[ScannedFile]:
     """Return the files in a folder and below that could be images, in natural order.
 
     Visible folders below are searched through links too, each folder once. A folder that is a store of its own, such
-    as ``x.zarr``, is one file.
+    as ``x.zarr``, is one file. A folder that cannot be listed is an `InputError`, appended to `errors` if these are
+    collected.
     """
-    return classify_files(sorted(_walk(folder, on_error), key=natural_key), folder, rules)
+
+    def report(error: OSError) -> None:
+        problem = InputError(f"cannot look into this folder: {error.strerror}", path=Path(error.filename))
+        if errors is None or problem.path == folder:
+            raise problem from error
+        errors.append(problem)
+
+    return classify_files(sorted(_walk(folder, report), key=natural_key), folder, rules)
 
 
 def classify_files(paths: Iterable[Path], folder: Path, rules: NameRules) -> list[ScannedFile]:

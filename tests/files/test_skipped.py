@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from biounet.core.recipe import parse_recipe
 from biounet.files import SkippedFile, describe_skipped, find_images, search_images
 from biounet.files.dataset_index.names import SUFFIXES
+from biounet.files.dataset_index.scan import FileKind, NameRules, scan
 from biounet.training import check_data
 
 GREY = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40)
@@ -42,7 +43,7 @@ def folder(tmp_path):
     return root
 
 
-def test_what_a_search_leaves_out_is_listed_with_the_reason(folder):
+def test_skipped_files_are_listed_with_the_reason(folder):
     found = search_images([folder])
     assert [image.path.name for image in found.images] == ["a.tif", "B.TIF"]
     reasons = {file.path.name: file.reason for file in found.skipped}
@@ -57,6 +58,28 @@ def test_what_a_search_leaves_out_is_listed_with_the_reason(folder):
     assert search_images([folder, folder / "face_mask.tif"]).skipped == [
         file for file in found.skipped if file.path.name != "face_mask.tif"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("x.tif", FileKind.IMAGE),
+        ("x_MASKS.tif", FileKind.ANNOTATION),
+        ("x_drawn.tif", FileKind.ANNOTATION),
+        ("p_mask.nii.gz", FileKind.IMAGE),  # a channel
+        ("Masks/x.tif", FileKind.IN_ANNOTATION_FOLDER),
+        ("x_overlay.png", FileKind.OUTPUT),
+        ("._x.tif", FileKind.HIDDEN),
+        ("x.xyz", FileKind.OTHER),
+        ("x.csv", None),
+        (".x.xyz", None),
+    ],
+)
+def test_each_file_is_of_one_kind_by_its_name(tmp_path, name, kind):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    found = [file.kind for file in scan(tmp_path, NameRules(("t1", "mask"), ("drawn",)))]
+    assert found == ([] if kind is None else [kind])
 
 
 names = st.from_regex(r"[ab_]{0,3}(seg|mask|_labels|_overlay|x)", fullmatch=True)
@@ -77,7 +100,7 @@ def test_no_image_vanishes(tmp_path_factory, files, several):
     )
 
 
-def test_of_cases_what_is_no_channel_is_listed(tmp_path):
+def test_files_of_cases_that_are_no_channel_are_listed(tmp_path):
     for case in ("p 01", "p 02"):
         (tmp_path / case).mkdir()
         for name in ("flair", "t1", "lesions", "t1_Eq_1", "brainmask"):
@@ -93,7 +116,7 @@ def test_of_cases_what_is_no_channel_is_listed(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("flair", "t1", "lesions"), ("p1_flair", "p1_t1", "p1_seg")])
-def test_the_annotation_of_a_case_is_recorded_and_no_surprise(biounet, tmp_path, names):
+def test_the_annotation_of_a_case_is_recorded_and_not_reported(biounet, tmp_path, names):
     """It belongs there; a mask of the brain, or a further series, is said at the end as well."""
     from biounet.core import Grid
     from biounet.network import Card, Model, build_network, output_channels, save_model
@@ -140,13 +163,13 @@ def test_one_line_says_how_many_and_why(tmp_path):
     assert line == "6 files left out: 5 (CZI is not read): 0.czi, 1.czi, 2.czi, …; 1 (hidden): .a.tif"
 
 
-def test_files_of_one_name_are_told_apart(tmp_path):
+def test_skipped_files_of_one_name_are_listed_with_their_folders(tmp_path):
     files = [SkippedFile(tmp_path / f"case_{n}" / "tumour.nii.gz", "an annotation") for n in (1, 2)]
     line = "2 files left out: 2 (an annotation): case_1/tumour.nii.gz, case_2/tumour.nii.gz"
     assert describe_skipped(files) == line
 
 
-def test_commands_list_it(biounet, folder, untrained, tmp_path):
+def test_commands_list_skipped_files(biounet, folder, untrained, tmp_path):
     from biounet.network import save_model
 
     save_model(untrained, tmp_path / "m.safetensors")
@@ -166,7 +189,7 @@ def test_commands_list_it(biounet, folder, untrained, tmp_path):
     assert len(record["left_out"]) == 17
 
 
-def test_check_lists_it_and_shows_each_annotation(tmp_path):
+def test_check_lists_skipped_files_and_shows_each_annotation(tmp_path):
     for name in ("flair", "t1", "lesions", "t1_Eq_1"):
         (tmp_path / "p").mkdir(exist_ok=True)
         mask = np.zeros((16, 16, 8), np.int16)
