@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import AliasChoices, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -78,6 +79,11 @@ class Card(Settings):
         Remarks for the user.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {
+        "seen": "training_ranges",
+        "lengths": "target_unit",
+        "body_alone": "surroundings_removed",
+    }
     model_config = ConfigDict(allow_inf_nan=True)  # a score that could not be measured is NaN
 
     format: int = _FORMAT
@@ -87,13 +93,9 @@ class Card(Settings):
     object_size_px: float | None = None
     pixel_size_um: float | None = None
     orientation: Literal["RAS", "as stored"] | None = None
-    surroundings_removed: bool = Field(
-        default=False, validation_alias=AliasChoices("surroundings_removed", "body_alone")
-    )
-    target_unit: str = Field(default="px", validation_alias=AliasChoices("target_unit", "lengths"))
-    training_ranges: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, validation_alias=AliasChoices("training_ranges", "seen")
-    )
+    surroundings_removed: bool = False
+    target_unit: str = "px"
+    training_ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
     textures: tuple[tuple[float, float, float], ...] = ()
     data: dict[str, float] = Field(default_factory=dict)
     fingerprint: str = ""

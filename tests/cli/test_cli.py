@@ -102,7 +102,7 @@ def test_train_writes_the_model_of_the_api(biounet, cell_folder, tmp_path):
     assert (tmp_path / "api.safetensors").read_bytes() == (tmp_path / "cli.safetensors").read_bytes()
 
 
-def test_evaluate_goes_on_and_says_what_failed(biounet, tmp_path):
+def test_evaluate_continues_and_reports_failures(biounet, tmp_path):
     drawn = np.zeros((20, 20), np.uint16)
     drawn[3:9, 3:9] = 1
     for name, labels in (("truth/a", drawn), ("truth/b", drawn), ("out/a_labels", drawn), ("out/b_labels", drawn[:9])):

@@ -22,7 +22,7 @@ def refusal(path: Path, **options) -> str:
     return str(caught.value)
 
 
-def test_a_stack_for_a_model_of_images_and_the_other_way_round(tmp_path):
+def test_dimensions_that_do_not_fit_the_model_have_a_hint(tmp_path):
     stack, image = tmp_path / "stack.tif", tmp_path / "image.tif"
     tifffile.imwrite(stack, np.stack([PLANE] * 5), imagej=True, metadata={"axes": "ZYX"})
     tifffile.imwrite(image, PLANE)
@@ -30,7 +30,7 @@ def test_a_stack_for_a_model_of_images_and_the_other_way_round(tmp_path):
     assert "hint: take a model or a recipe for images, such as nuclei or nuclei_2d" in refusal(image, dims=3)
 
 
-def test_masks_and_exchanged_folders():
+def test_masks_and_swapped_folders_have_hints():
     mask = np.zeros((64, 64), np.int32)
     for y in range(2, 60, 12):
         for x in range(2, 60, 12):
@@ -52,7 +52,7 @@ def test_channels_are_numbered_from_0(tmp_path):
 
 
 @pytest.mark.parametrize("absent", [("b",), ("b", "c")])
-def test_images_that_nobody_annotated_are_told_what_to_do_once(tmp_path, absent):
+def test_images_without_annotations_have_one_hint(tmp_path, absent):
     for name in "abc":
         for folder in ("images", "labels"):
             if folder == "images" or name not in absent:
@@ -77,7 +77,7 @@ def test_images_that_nobody_annotated_are_told_what_to_do_once(tmp_path, absent)
         ("images/sub/a.tif", "images", True),
     ],
 )
-def test_results_do_not_lie_among_images(tmp_path, monkeypatch, place, out, refused):
+def test_results_are_not_written_among_the_images(tmp_path, monkeypatch, place, out, refused):
     monkeypatch.chdir(tmp_path)
     image = FoundImage(Path(place), Path(place).relative_to("images"))
     if not refused:

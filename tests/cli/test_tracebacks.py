@@ -34,7 +34,7 @@ NAMES = ["\x1b]0;pwned\a\x1b[31mred", "a\nERROR z.tif: forged", "\u202efit", "\x
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_what_names_do_to_a_terminal_is_what_they_look_like(biounet, untrained, tmp_path, name):
+def test_names_of_files_are_safe_to_print(biounet, untrained, tmp_path, name):
     folder = tmp_path / "in"
     folder.mkdir()
     tifffile.imwrite(folder / f"{name}.tif", np.zeros((16, 16), np.uint8))
@@ -52,7 +52,7 @@ def test_what_names_do_to_a_terminal_is_what_they_look_like(biounet, untrained, 
 
 
 @given(st.text())
-def test_visible_text_is_one_line_of_letters_and_says_the_same_of_letters(text):
+def test_printable_text_is_one_line_and_keeps_letters(text):
     shown = printable(text)
     assert len(shown.splitlines()) <= 1
     assert printable(shown) == shown
@@ -62,15 +62,15 @@ def test_visible_text_is_one_line_of_letters_and_says_the_same_of_letters(text):
 
 
 @pytest.mark.parametrize("text", ["é µm.tif", "細胞.tif", "می\u200cخواهم", "a b\u00a0c", "👩\u200d🔬"])
-def test_letters_of_all_languages_stay(text):
+def test_letters_of_all_languages_are_kept(text):
     assert printable(text) == text
 
 
-def test_an_error_names_a_path_in_one_line_whatever_it_is_called():
+def test_an_error_is_one_line_for_any_path():
     assert str(InputError("no", path="a\nb\x1b")) == r"a\nb\x1b: no"
 
 
-def test_a_full_disk_under_the_output_is_one_line(biounet, untrained, tmp_path):
+def test_a_full_disk_is_one_line(biounet, untrained, tmp_path):
     if not os.path.exists("/dev/full"):  # noqa: PTH110
         pytest.skip("needs /dev/full")
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((16, 16), np.uint8))
@@ -85,7 +85,7 @@ def test_a_full_disk_under_the_output_is_one_line(biounet, untrained, tmp_path):
 
 
 @pytest.mark.parametrize("given", [".", "", "\0", "=", "a=b", "[", "*", "**", "x" * 5000, "~", "²", "/dev/null"])
-def test_whatever_is_given_as_an_image(biounet, untrained, tmp_path, given):
+def test_any_path_as_an_image_is_one_line_or_a_row(biounet, untrained, tmp_path, given):
     save_model(untrained, tmp_path / "m.safetensors")
     found = biounet("segment", given, "-m", "m.safetensors", "--jobs", 1)
     assert found[0] in (2, 4)
@@ -98,7 +98,7 @@ def test_the_current_folder_is_a_folder(biounet, untrained, tmp_path):
     assert biounet("segment", ".", "-m", "m.safetensors", "--jobs", 1)[0] == 0
 
 
-def test_a_csv_with_a_name_that_no_file_system_takes(biounet, tmp_path):
+def test_a_csv_with_an_impossible_file_name_is_refused(biounet, tmp_path):
     (tmp_path / "long.csv").write_text("image,label\n" + "x" * 5000 + ",y\n" + "x\0,y\n")
     code, _, err = biounet("check", "long.csv")
     assert code == 2
@@ -109,7 +109,7 @@ def test_a_csv_with_a_name_that_no_file_system_takes(biounet, tmp_path):
 @pytest.mark.parametrize(
     "content", ["[" * 100_000, '{"channel_names": ' * 50_000, "[]", "\0", '{"channel_names": [1]}']
 )
-def test_a_description_of_a_data_set_that_is_none(biounet, untrained, tmp_path, content):
+def test_an_invalid_dataset_json_is_refused(biounet, untrained, tmp_path, content):
     (tmp_path / "ds" / "imagesTr").mkdir(parents=True)
     (tmp_path / "ds" / "labelsTr").mkdir()
     tifffile.imwrite(tmp_path / "ds" / "imagesTr" / "a_0000.tif", np.zeros((16, 16), np.uint8))
@@ -124,7 +124,7 @@ def test_a_description_of_a_data_set_that_is_none(biounet, untrained, tmp_path, 
 @pytest.mark.parametrize(
     "text", ["a=" + "[" * 50_000 + "]" * 50_000, "a=" + "{b=" * 5000, "\0", "a.b=1\na=2", "=" * 99]
 )
-def test_a_recipe_that_is_no_toml(biounet, tmp_path, text):
+def test_a_recipe_that_is_not_toml_is_refused(biounet, tmp_path, text):
     (tmp_path / "r.toml").write_text(text)
     assert refused(biounet("train", "r.toml", "--images", "i", "--labels", "l", "-o", "m"), code=2)
 
@@ -207,7 +207,7 @@ VALUES = st.one_of(
 
 @QUICK
 @given(st.lists(st.tuples(st.sampled_from(list(_leaves(Recipe))), VALUES), min_size=1, max_size=3))
-def test_any_value_of_any_setting_is_taken_or_refused(drawn):
+def test_any_value_of_any_setting_is_accepted_or_refused(drawn):
     data: dict[str, dict[str, object]] = {}
     for (*section, key), value in drawn:
         place = data.setdefault(section[0], {}) if section else data
@@ -251,7 +251,7 @@ OPTIONS = {
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_whatever_is_typed_there_is_one_line_and_a_code(biounet, untrained, tmp_path, data):
+def test_any_arguments_give_one_line_and_an_exit_code(biounet, untrained, tmp_path, data):
     if not (tmp_path / "x.tif").exists():
         tifffile.imwrite(tmp_path / "x.tif", np.zeros((16, 16), np.uint8))
         (tmp_path / "in").mkdir()
@@ -286,6 +286,6 @@ def test_an_annotation_of_a_plane_beside_a_volume_is_a_problem(biounet, tmp_path
         assert "defect" not in err
 
 
-def test_grids_of_odd_numbers_are_refused_as_ours():
+def test_invalid_grids_raise_errors_of_biounet():
     with pytest.raises(InputError):
         Grid((0, 2))

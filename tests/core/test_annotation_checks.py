@@ -91,7 +91,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_spoilt_label_images_are_problems(field, how):
+def test_implausible_label_images_are_problems(field, how):
     assert problems(SPOILT[how](field)), how
 
 
@@ -124,13 +124,13 @@ SOUND = {
 
 
 @pytest.mark.parametrize("how", SOUND)
-def test_sound_label_images_are_none(field, how):
+def test_plausible_label_images_are_not(field, how):
     assert not problems(SOUND[how](field)), how
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32), st.integers(1, 30), st.integers(0, 127), st.integers(1, 128), st.booleans())
-def test_no_window_on_discs_is_a_problem(seed, count, start, length, unlabelled):
+def test_discs_in_a_labelled_window_are_plausible(seed, count, start, length, unlabelled):
     labels = discs((128, 128), count, seed % 1000)[1]
     hidden = (np.arange(128) < start) | (np.arange(128) >= start + length)
     cut = np.where(hidden, U, labels) if unlabelled else labels[:, ~hidden]
@@ -140,7 +140,7 @@ def test_no_window_on_discs_is_a_problem(seed, count, start, length, unlabelled)
 
 @given(st.permutations(range(1, 26)), st.sampled_from(list(SPOILT) + list(SOUND)))
 @settings(deadline=None, max_examples=30)
-def test_what_an_object_is_called_changes_nothing(order, how):
+def test_the_order_of_ids_does_not_matter(order, how):
     """Ids are names, except where they are values that were mixed."""
     labels = discs((128, 128), 25, 3, radius=(5, 9))[1]
     named = np.append(0, order)[labels]
@@ -148,7 +148,7 @@ def test_what_an_object_is_called_changes_nothing(order, how):
     assert bool(problems(spoil(named))) == (how in SPOILT)
 
 
-def test_what_is_wrong_is_said_with_figures(field):
+def test_findings_have_figures(field):
     (found, *_) = inspect(SPOILT["enlarged"](field))
     assert found.figures["ramps"] > 0.3
     assert "of the edges go over values in between, as rings around the objects" in found.cause
@@ -164,13 +164,13 @@ def test_what_is_wrong_is_said_with_figures(field):
     assert "lies around 25 of 25 others" in found.cause
 
 
-def test_sections_that_are_outlines_are_a_problem_of_volumes_too(field):
+def test_outlines_in_the_planes_of_a_volume_are_a_problem(field):
     outlines = np.repeat(SPOILT["outlines"](field)[None], 4, axis=0)
     (cause,) = problems(outlines)
     assert "of 25 objects are lines around an empty inside" in cause
 
 
-def test_stray_pixels_are_a_remark_until_they_are_everywhere(field):
+def test_stray_pixels_are_a_remark_and_fragments_a_problem(field):
     labels = field.copy()
     labels[0, 0] = field[field > 0][0]
     labels[-1, 0] = 99
@@ -196,7 +196,7 @@ class TestVolumes:
         assert not inspect(self.stack == 1)
 
     @pytest.mark.parametrize("axis", [0, 1, 2])
-    def test_planes_that_nobody_said_to_be_unlabelled(self, axis):
+    def test_single_outlined_planes_without_unlabelled_ones_are_a_problem(self, axis):
         planes = np.expand_dims(np.arange(self.stack.shape[axis]) % 2, [n for n in range(3) if n != axis])
         (found, *_) = inspect(self.stack * planes)
         assert f"slices = '{'zyx'[axis]}'" in found.hint
@@ -206,7 +206,7 @@ class TestVolumes:
         assert problems(classes)
         assert problems(np.where(np.isin(np.arange(12), (4, 6))[:, None, None], classes, U))
 
-    def test_interpolation_is_looked_for_where_voxels_are_close(self):
+    def test_smoothing_is_checked_along_the_finest_axes(self):
         smooth = np.rint(ndimage.zoom(self.stack * 7.0, (1, 2, 2), order=1))
         assert problems(smooth)
         cubes = np.moveaxis(smooth, 0, 2)
@@ -225,7 +225,7 @@ def test_smoothed_classes_are_a_remark(field):
     assert not inspect(classes, "scribbles")
 
 
-def test_a_jpeg_is_no_label_image(tmp_path, field):
+def test_a_label_image_stored_as_jpeg_is_refused(tmp_path, field):
     for data in (CELLS, DataSettings(kind="classes", classes=("cell",))):
         Image.fromarray(field.astype(np.uint8)).save(tmp_path / "a.jpg", quality=100)
         with pytest.raises(InputError, match="JPEG, which changes values"):
@@ -253,26 +253,26 @@ def said_by_both(folders, recipe=RECIPE):
 
 
 @pytest.mark.parametrize("how", ["enlarged", "mask", "simple segmentation", "255 where nobody looked", "background 1"])
-def test_check_and_train_say_the_same_of_files(tmp_path, field, how):
+def test_check_and_train_report_the_same_problems(tmp_path, field, how):
     spoilt = SPOILT[how](field).astype(np.uint16)
     assert len(said_by_both(data_set(tmp_path, spoilt, spoilt))) == 2
 
 
-def test_remarks_stand_in_the_table_of_check(tmp_path, field):
+def test_check_shows_remarks(tmp_path, field):
     labels = field.astype(np.uint16)
     labels[0, 0] = 2
     (row, _) = check_data(*data_set(tmp_path, labels, labels.T.copy()), RECIPE).rows
     assert any("stray pixels" in note for note in row.notes)
 
 
-def test_one_image_without_a_cell_is_fine_and_all_are_not(tmp_path, field):
+def test_one_image_may_be_without_cells_but_not_all(tmp_path, field):
     labels = field.astype(np.uint16)
     assert not check_data(*data_set(tmp_path / "one", labels, 0 * labels), RECIPE).problems
     (problem,) = said_by_both(data_set(tmp_path / "none", 0 * labels, 0 * labels))
     assert problem.startswith("no annotation has an object (hint: ")
 
 
-def test_objects_need_background_where_not_everything_was_labelled(tmp_path, field):
+def test_partly_labelled_objects_need_background(tmp_path, field):
     objects = np.where(field > 0, field, U).astype(np.int16)
     (problem,) = [each for each in said_by_both(data_set(tmp_path / "a", objects)) if "background" in each]
     assert "label some voxels where no object is as 0" in problem
@@ -281,7 +281,7 @@ def test_objects_need_background_where_not_everything_was_labelled(tmp_path, fie
 
 
 @pytest.mark.parametrize("classes", [["cell", "background"], ["cell", "debris"]])
-def test_strokes_need_background(tmp_path, field, classes):
+def test_scribbles_need_background(tmp_path, field, classes):
     strokes = np.zeros(field.shape, np.uint8)
     strokes[::9] = field[::9] > 0
     strokes[40] *= 2 if "debris" in classes else 1

@@ -38,26 +38,26 @@ def forms(file):
 
 @pytest.mark.parametrize("form", ["file", "array", "volume"])
 @pytest.mark.parametrize("channel", [0, 1, np.int64(1)])
-def test_a_channel_is_chosen_from_whatever_is_an_image(segmenter, file, form, channel):
+def test_a_channel_is_chosen_from_every_kind_of_image(segmenter, file, form, channel):
     found = segmenter.segment(forms(file)[form], channel=channel)
     np.testing.assert_array_equal(found.volume.array, TWO[[channel]])
 
 
 @pytest.mark.parametrize("form", ["file", "array", "volume"])
 @pytest.mark.parametrize(("channel", "words"), [(2, "no channel 2"), (-1, "no channel -1"), ("GFP", "called 'GFP'")])
-def test_a_channel_that_is_not_there_is_an_error_for_whatever_is_an_image(segmenter, file, form, channel, words):
+def test_a_missing_channel_is_an_error_for_every_kind_of_image(segmenter, file, form, channel, words):
     with pytest.raises(InputError, match=words):
         segmenter.segment(forms(file)[form], channel=channel)
 
 
 @pytest.mark.parametrize("form", ["file", "array", "volume"])
 @pytest.mark.parametrize("spacing", [0.65, np.float32(0.65), (0.65, 0.65), [0.65, 0.65], np.full(2, 0.65)])
-def test_a_pixel_size_holds_for_whatever_is_an_image(segmenter, file, form, spacing):
+def test_a_pixel_size_applies_to_every_kind_of_image(segmenter, file, form, spacing):
     grid = segmenter.segment(forms(file)[form], channel=0, spacing=spacing).volume.grid
     assert (grid.unit, grid.spacing) == ("um", pytest.approx((0.65, 0.65)))
 
 
-def test_a_pixel_size_takes_the_place_of_that_of_a_volume_and_of_the_remark_that_there_is_none(segmenter):
+def test_a_pixel_size_replaces_that_of_a_volume_and_its_remark(segmenter):
     volume = Volume(IMAGE[None], Grid(IMAGE.shape), notes=("pixel size unknown", "something else"))
     assert segmenter.segment(volume, spacing=2).volume.notes == ("something else",)
     known = Volume(IMAGE[None], Grid(IMAGE.shape, (1.0, 1.0), "mm"))
@@ -65,7 +65,7 @@ def test_a_pixel_size_takes_the_place_of_that_of_a_volume_and_of_the_remark_that
 
 
 @pytest.mark.parametrize("axes", ["CYX", "YXC", "yxc", "YCX", "XYC"])
-def test_axes_hold_for_arrays_as_for_files(segmenter, tmp_path, axes):
+def test_axes_apply_to_arrays_and_files(segmenter, tmp_path, axes):
     array = TWO.transpose(["CYX".index(letter) for letter in axes.upper()])
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="minisblack", planarconfig="separate")
     for image in (np.ascontiguousarray(array), array, tmp_path / "x.tif"):
@@ -73,7 +73,7 @@ def test_axes_hold_for_arrays_as_for_files(segmenter, tmp_path, axes):
         np.testing.assert_array_equal(found.volume.array, TWO[1:])
 
 
-def test_axes_that_do_not_fit_are_refused(segmenter, file):
+def test_wrong_axes_are_refused(segmenter, file):
     with pytest.raises(InputError, match="axes YX do not fit"):
         segmenter.segment(TWO, axes="YX", channel=0)
     with pytest.raises(SettingsError, match="a Volume has its axes"):
@@ -115,25 +115,25 @@ def only_ours(call):
 
 @QUICK
 @given(image=st.one_of(IMAGES, SENSIBLE), spacing=JUNK, axes=JUNK, channel=JUNK)
-def test_whatever_is_given_to_segment_only_our_errors_come_back(segmenter, image, spacing, axes, channel):
+def test_segment_raises_only_errors_of_biounet(segmenter, image, spacing, axes, channel):
     only_ours(lambda: segmenter.segment(image, spacing=spacing, axes=axes, channel=channel))
 
 
 @QUICK
 @given(image=SENSIBLE, name=st.sampled_from(["spacing", "axes", "channel"]), value=JUNK)
-def test_one_odd_argument_at_a_time(segmenter, image, name, value):
+def test_odd_arguments_raise_only_errors_of_biounet(segmenter, image, name, value):
     only_ours(lambda: segmenter.segment(image, **{"channel": 0, name: value}))
 
 
 @QUICK
 @given(block=JUNK, diameter=JUNK, size=st.integers(1, 40))
-def test_whatever_the_options_only_our_errors_come_back(segmenter, block, diameter, size):
+def test_options_raise_only_errors_of_biounet(segmenter, block, diameter, size):
     only_ours(lambda: segmenter.segment(IMAGE[:size], options=SegmentOptions(block=block, diameter=diameter)))
 
 
 @QUICK
 @given(given=JUNK, other=JUNK)
-def test_whatever_is_loaded_read_saved_trained_and_compared(segmenter, tmp_path_factory, given, other):
+def test_public_functions_raise_only_errors_of_biounet(segmenter, tmp_path_factory, given, other):
     found = segmenter.segment(IMAGE)
     calls = [
         lambda: biounet.load(given, other).segment(IMAGE),

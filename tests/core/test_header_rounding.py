@@ -46,7 +46,7 @@ def cube(moved=0, axis=0):
     return np.roll(mask, moved, axis)
 
 
-def test_surfaces_one_voxel_apart_are_within_that_tolerance_under_every_header(tmp_path):
+def test_surfaces_one_voxel_apart_are_within_that_tolerance_for_every_header(tmp_path):
     draw = np.random.default_rng(28)
     for n in range(12):
         turn = np.linalg.qr(np.eye(3) + 0.2 * draw.normal(size=(3, 3)))[0]
@@ -66,7 +66,7 @@ def test_surfaces_one_voxel_apart_are_within_that_tolerance_under_every_header(t
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(SPACINGS, SPACINGS, SPACINGS), ANGLES, st.integers(0, 3), st.integers(0, 2), st.booleans())
-def test_figures_of_a_rotated_header_are_those_of_a_straight_one(tmp_path_factory, spacing, angles, moved, axis, both):
+def test_figures_do_not_depend_on_the_rotation_in_a_header(tmp_path_factory, spacing, angles, moved, axis, both):
     path = tmp_path_factory.getbasetemp() / "turned.nii"
     save(path, cube(), oblique(spacing, angles), both)
     turned = read_volume(path, ReadOptions(dims=3)).grid
@@ -88,7 +88,7 @@ def shaken(lengths, noise):
 
 @settings(deadline=None)
 @given(st.tuples(SPACINGS, SPACINGS, SPACINGS), NOISE, st.integers(1, 60))
-def test_the_min_voxels_lesion_and_the_min_voxels_object_do_not_depend_on_it(spacing, noise, voxels):
+def test_minimum_sizes_do_not_depend_on_rounding(spacing, noise, voxels):
     size = voxels * math.prod(spacing)
     for steps in (spacing, shaken(spacing, noise)):
         assert min_lesion_voxels(size, Grid((9, 9, 9), steps, "mm")) == voxels
@@ -97,7 +97,7 @@ def test_the_min_voxels_lesion_and_the_min_voxels_object_do_not_depend_on_it(spa
 
 @settings(deadline=None)
 @given(st.sampled_from([(1.0, 1.0, 1.0), (1.6, 0.8, 0.8), (2.0, 1.0, 1.0), (3.0, 1.0, 1.0), (6.0, 3.0, 1.5)]), NOISE)
-def test_a_plan_does_not_depend_on_it(spacing, noise):
+def test_a_plan_does_not_depend_on_rounding(spacing, noise):
     recipe = parse_recipe({"data": {"dims": 3}, "train": {"patch": 32}})
     shape = (16, 32, 64)
     one, other = (plan(recipe, [Grid(shape, steps, "mm")]) for steps in (spacing, shaken(spacing, noise)))
@@ -108,7 +108,7 @@ def test_a_plan_does_not_depend_on_it(spacing, noise):
 
 @settings(deadline=None)
 @given(st.tuples(SPACINGS, SPACINGS), NOISE, st.randoms(use_true_random=False))
-def test_targets_do_not_depend_on_it(spacing, noise, draw):
+def test_targets_do_not_depend_on_rounding(spacing, noise, draw):
     """What unlabelled voxels could hide at exactly the distance of an outline is hidden under no header."""
     labels = np.array([[draw.choice([UNLABELLED, 0, 0, 1, 2]) for _ in range(9)] for _ in range(8)], np.int32)
     steps = shaken(spacing, noise[:2])
@@ -120,7 +120,7 @@ def test_targets_do_not_depend_on_it(spacing, noise, draw):
 
 @settings(deadline=None)
 @given(NOISE)
-def test_the_perpendicular_of_several_longest_diameters_does_not_depend_on_it(noise):
+def test_perpendicular_diameters_do_not_depend_on_rounding(noise):
     """Two slices with a diagonal of one length: the table has the wider one's perpendicular."""
     labels = np.zeros((3, 9, 9), np.uint8)
     labels[1, 2, 1:8] = labels[2, 1:8, 2] = 1

@@ -83,7 +83,7 @@ def model_of(recipe, **card):
        shape=st.tuples(*[st.integers(1, 4)] * 3), order=st.sampled_from(ORDERS),
        turned=st.sampled_from([0, 45, None]))  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_any_volume_has_one_canonical_order_and_a_way_back(seed, sizes, shape, order, turned):
+def test_every_volume_has_one_canonical_orientation_and_an_inverse(seed, sizes, shape, order, turned):
     rng = np.random.default_rng(seed)
     rotation = Rotation.random(rng=rng) if turned is None else Rotation.from_euler("z", turned, degrees=True)
     affine = np.eye(4)
@@ -110,7 +110,7 @@ def test_any_volume_has_one_canonical_order_and_a_way_back(seed, sizes, shape, o
     assert np.trace(turned) == pytest.approx(best, abs=1e-3)
 
 
-def test_codes_are_those_of_nibabel_on_heads_that_lie_nearly_straight():
+def test_codes_agree_with_nibabel_for_nearly_straight_heads():
     for seed, (axes, flips) in enumerate(ORDERS):
         tilt = Rotation.from_rotvec(np.random.default_rng(seed).uniform(-0.3, 0.3, 3)).as_matrix()
         _, affine = stored(np.zeros((3, 4, 5)), np.diag([*np.diag(tilt * 0 + np.diag([1, 2, 3])), 1.0]), axes, flips)
@@ -119,7 +119,7 @@ def test_codes_are_those_of_nibabel_on_heads_that_lie_nearly_straight():
 
 
 @pytest.mark.parametrize("kind", ["classes", "instances"])
-def test_a_head_in_48_orders_gives_the_same_labels_in_space(tmp_path, kind):
+def test_a_head_in_48_orientations_gives_the_same_labels_in_space(tmp_path, kind):
     image, _ = head()
     recipe = dict(TISSUES)
     if kind == "instances":
@@ -151,7 +151,7 @@ def test_a_head_in_48_orders_gives_the_same_labels_in_space(tmp_path, kind):
                 )
 
 
-def test_training_sees_the_same_case_whatever_the_order(tmp_path):
+def test_training_cases_do_not_depend_on_the_orientation(tmp_path):
     image, labels = head()
     recipe = parse_recipe(TISSUES)
     cases, plans = [], []
@@ -169,7 +169,7 @@ def test_training_sees_the_same_case_whatever_the_order(tmp_path):
     assert plans[0].data.voxel_size == (2.0, 1.1, 0.9)
 
 
-def test_slices_are_counted_in_the_file_and_learned_across_the_patient(tmp_path):
+def test_slices_are_counted_in_the_file_and_mapped_to_the_patient(tmp_path):
     recipe = parse_recipe({"data": {"dims": 3, "slices": "z"}, "network": {"widths": [6, 8]}})
     labels = np.full((6, 7, 8), -1, np.int32)  # (z, y, x) of the file, whose z leads to the right
     labels[2] = 0
@@ -196,7 +196,7 @@ def mixed(folder):
     return folder / "images", folder / "labels"
 
 
-def test_check_lists_the_orientations_and_plans_on_the_axes_of_the_patient(tmp_path):
+def test_check_lists_orientations_and_plans_on_patient_axes(tmp_path):
     recipe = parse_recipe(TISSUES | {"data": TISSUES["data"] | {"classes": ["core"]}})
     report = check_data(*mixed(tmp_path), recipe)
     assert not report.problems
@@ -211,7 +211,7 @@ def test_check_lists_the_orientations_and_plans_on_the_axes_of_the_patient(tmp_p
     assert planned == plan(recipe, [canonical_grid(grid) for grid in grids])
 
 
-def test_what_says_nothing_of_its_orientation_stays_as_it_is():
+def test_an_image_without_orientation_stays_as_stored():
     array = np.random.default_rng(0).integers(0, 9, (1, 3, 4, 5))
     volume = Volume(array, Grid((3, 4, 5), (2.0, 1.0, 1.0), "um"))
     assert canonical_volume(volume) is volume
@@ -219,7 +219,7 @@ def test_what_says_nothing_of_its_orientation_stays_as_it_is():
     assert describe_orientations([volume.grid]) == "unknown: worked on as stored"
 
 
-def test_a_stated_voxel_size_leaves_the_orientation(tmp_path):
+def test_a_given_voxel_size_keeps_the_orientation(tmp_path):
     image, _ = head()
     path = write(tmp_path / "x.nii.gz", image, AFFINE, (1, 2, 0), (True, False, True))
     grid = read_volume(path, ReadOptions(dims=3, spacing=(3.0, 2.0, 1.0))).grid
@@ -229,7 +229,7 @@ def test_a_stated_voxel_size_leaves_the_orientation(tmp_path):
     assert canonical_grid(grid).axcodes == "RAS"
 
 
-def test_a_slice_is_worked_on_in_the_order_of_its_own_axes():
+def test_a_single_slice_keeps_its_axes():
     affine = ((0.0, 2.0, 0, 5), (0, 0, 1, 0), (-1.0, 0, 0, 9))  # sagittal axes x to inferior, y to the right: coronal
     grid = Grid((3, 4), (2.0, 1.0), "mm", affine)
     assert grid.axcodes == "IR"
@@ -250,7 +250,7 @@ def test_a_slice_is_worked_on_in_the_order_of_its_own_axes():
         (None, None, None),
     ],
 )
-def test_where_the_orientation_is_a_guess_a_remark_says_so(stated, codes, remark):
+def test_a_guessed_orientation_gives_a_remark(stated, codes, remark):
     predictor, card = model_of(parse_recipe(TISSUES))
     card = card.model_copy(update={"orientation": stated})
     image = np.ascontiguousarray(head()[0].T)[None]
@@ -264,12 +264,12 @@ def test_where_the_orientation_is_a_guess_a_remark_says_so(stated, codes, remark
 
 
 @pytest.mark.parametrize("codes", ["", "RA", "RLS", "RAx", "RASR", "ras"])
-def test_directions_that_are_none_are_refused(codes):
+def test_invalid_axcodes_are_refused(codes):
     with pytest.raises(InputError, match="a letter for each axis"):
         Grid((2, 3, 4), axcodes=codes)
 
 
 @pytest.mark.parametrize("affine", [np.zeros((3, 4)), np.full((3, 4), np.nan), np.eye(4), np.eye(3)])
-def test_an_affine_that_is_none_is_refused(affine):
+def test_invalid_affines_are_refused(affine):
     with pytest.raises(InputError, match="no affine"):
         Grid((2, 3, 4), (1.0,) * 3, "mm", tuple(map(tuple, affine.tolist())))

@@ -28,7 +28,7 @@ def test_every_recipe_is_in_the_table_for_users(path):
     assert f"({path.name})" in (PIPELINES / "README.md").read_text(encoding="utf-8")
 
 
-def test_nuclei_2d_states_the_defaults_as_it_says():
+def test_nuclei_2d_states_the_defaults():
     stated = tomllib.loads((PIPELINES / "nuclei_2d.toml").read_text(encoding="utf-8"))
     defaults = Recipe().model_dump(mode="json")
     stated["train"].pop("minutes")
@@ -38,7 +38,7 @@ def test_nuclei_2d_states_the_defaults_as_it_says():
         assert settings == {key: defaults[section][key] for key in settings}
 
 
-def test_land_cover_knows_the_colours_of_its_classes():
+def test_land_cover_defines_the_colours_of_its_classes():
     data = read_recipe(PIPELINES / "land_cover.toml").data
     assert data.classes == ("land", "water", "building", "vegetation", "road")
     assert data.palette["#3C1098"] == "building"
@@ -63,7 +63,7 @@ def test_a_misspelt_key_names_the_nearest(data, unknown, nearest):
     assert f"'{nearest}'" in caught.value.hint
 
 
-def test_a_key_like_no_other_lists_the_known_ones():
+def test_an_unknown_key_lists_the_known_ones():
     with pytest.raises(SettingsError, match="low, high, per_channel"):
         parse_recipe({"normalise": {"zzzzzz": 1}})
 
@@ -135,7 +135,7 @@ RENAMED = {
 }
 
 
-def test_former_names_of_settings_mean_the_present_ones():
+def test_former_names_of_settings_are_accepted():
     recipe = parse_recipe(FORMER)
     assert recipe == parse_recipe(RENAMED) != Recipe()
     written = recipe.model_dump(mode="json")

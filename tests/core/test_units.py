@@ -37,7 +37,7 @@ def nifti(path, factor, code, array=IMAGE):
     return path
 
 
-def test_a_stack_in_um_is_no_volume_in_mm(tmp_path):
+def test_a_stack_in_um_is_refused_by_a_model_in_mm(tmp_path):
     path = tmp_path / "x.tif"
     metadata = {"axes": "ZYX", "unit": "um", "spacing": 1.0}
     tifffile.imwrite(path, IMAGE, imagej=True, resolution=(1, 1), metadata=metadata)
@@ -50,7 +50,7 @@ def test_a_stack_in_um_is_no_volume_in_mm(tmp_path):
         Segmenter(model_in("um")).segment(scan)
 
 
-def test_a_data_set_in_another_unit_than_the_recipe_is_a_problem_and_no_defect(tmp_path):
+def test_a_data_set_in_another_unit_than_the_recipe_is_a_problem(tmp_path):
     stack, drawn = tmp_path / "i" / "x.tif", tmp_path / "l" / "x.tif"
     labels = np.zeros(SHAPE, np.uint16)
     labels[2:5, 2:6, 2:6] = 1
@@ -64,7 +64,7 @@ def test_a_data_set_in_another_unit_than_the_recipe_is_a_problem_and_no_defect(t
     assert report.as_table()[1][0].endswith(f"{stack} -> {drawn}")
 
 
-def test_an_array_has_the_unit_that_it_is_given():
+def test_an_array_has_the_given_unit():
     model = Segmenter(model_in("mm"))
     assert model.card.unit == "mm"
     found = model.segment(IMAGE, spacing=(2, 1, 1), unit="mm")
@@ -78,14 +78,14 @@ def test_an_array_has_the_unit_that_it_is_given():
         model.segment(volume_from_array(IMAGE, 3), unit="mm")
 
 
-def test_a_model_that_counts_by_mm3_needs_to_know_the_unit():
+def test_a_model_with_a_lesion_size_in_mm3_needs_the_unit():
     model = model_in(None, size=())
     with pytest.raises(SettingsError, match="without its unit"):
         Segmenter(model).segment(IMAGE, spacing=(2, 1, 1))
     assert Segmenter(model).segment(IMAGE, spacing=(2, 1, 1), unit="mm").volume.grid.unit == "mm"
 
 
-def test_a_unit_belongs_to_a_spacing():
+def test_a_unit_needs_a_spacing():
     assert volume_from_array(IMAGE, 3, (2.0, 1.0, 1.0)).grid.unit == "um"
     assert volume_from_array(IMAGE, 3, (2.0, 1.0, 1.0), unit="mm").grid.unit == "mm"
     with pytest.raises(SettingsError, match="without a spacing"):
@@ -95,13 +95,13 @@ def test_a_unit_belongs_to_a_spacing():
 
 
 @pytest.mark.parametrize(("size", "unit"), [(0.5, "um"), (None, "mm")])
-def test_a_card_of_an_earlier_version_says_its_unit_in_another_way(tmp_path, size, unit):
+def test_a_card_of_an_earlier_version_states_its_unit(tmp_path, size, unit):
     save_model(model_in(None, pixel_size_um=size), tmp_path / "old.safetensors")
     assert load_model(tmp_path / "old.safetensors").card.unit == unit
 
 
 @given(st.sampled_from(["um", "mm"]), st.sampled_from(["um", "mm"]), st.floats(0.02, 50), st.floats(0.02, 50))
-def test_a_zoom_is_of_lengths_in_one_unit_or_refused(own, works, size, wanted):
+def test_a_zoom_between_units_is_refused(own, works, size, wanted):
     grid = Grid(SHAPE, (size,) * 3, own)
     data = DataSettings(dims=3, voxel_size=(wanted,) * 3, voxel_unit=works)
     if own != works or not 1 / 50 <= size / wanted <= 50:
@@ -111,7 +111,7 @@ def test_a_zoom_is_of_lengths_in_one_unit_or_refused(own, works, size, wanted):
         np.testing.assert_allclose(working_zoom(grid, data), size / wanted, rtol=0.025)
 
 
-def test_one_volume_under_three_headers(tmp_path):
+def test_the_same_volume_with_three_headers_gives_the_same_result(tmp_path):
     sizes = {}
     for name, code, factor in (("mm", 2, 1), ("um", 3, 1000), ("metre_right", 1, 1e-3), ("none", 0, 1)):
         volume = read_volume(nifti(tmp_path / f"{name}.nii.gz", factor, code), ReadOptions(dims=3))
@@ -121,7 +121,7 @@ def test_one_volume_under_three_headers(tmp_path):
 
 
 @pytest.mark.parametrize(("code", "factor"), [(1, 1.0), (3, 1.0)], ids=["metre", "micron"])
-def test_numbers_in_mm_under_another_unit_are_refused_or_flagged(tmp_path, code, factor):
+def test_voxel_sizes_with_a_wrong_unit_are_refused_or_flagged(tmp_path, code, factor):
     path = nifti(tmp_path / "x.nii.gz", factor, code)
     if code == 1:
         assert "1000 x 1000 mm, which no scanner has" in " ".join(read_volume(path, ReadOptions(dims=3)).notes)
@@ -131,7 +131,7 @@ def test_numbers_in_mm_under_another_unit_are_refused_or_flagged(tmp_path, code,
         Segmenter(model_in("mm")).segment(path)
 
 
-def test_units_change_no_volume_and_stay_in_the_header(tmp_path):
+def test_units_keep_volumes_and_stay_in_the_header(tmp_path):
     model, tables = Segmenter(model_in("mm", size=(2.0, 1.0, 1.0))), []
     for name, code, factor in (("mm", 2, 1), ("um", 3, 1000), ("metre", 1, 1e-3)):
         source = nifti(tmp_path / f"{name}.nii.gz", factor, code)

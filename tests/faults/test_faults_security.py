@@ -107,12 +107,12 @@ def test_nothing_runs_code_from_data_or_reaches_a_network_F076_F080_F081_F085(pa
         "np.load(path, allow_pickle=True)",
     ],
 )
-def test_what_is_looked_for_is_found(text):
+def test_forbidden_calls_are_found(text):
     assert findings(text)
 
 
 @pytest.mark.parametrize(
     "text", ["import json", "torch.load(path, weights_only=True)", "np.load(path, allow_pickle=False)", "model.eval()"]
 )
-def test_what_is_harmless_is_not(text):
+def test_harmless_calls_are_not(text):
     assert not findings(text)

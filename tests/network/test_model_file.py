@@ -28,7 +28,7 @@ def test_a_card_with_the_old_names_of_its_fields_is_read():
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_a_card_with_both_names_of_a_field_is_refused(old, new):
-    with pytest.raises(ValidationError, match=f"{old}\n *Extra inputs are not permitted"):
+    with pytest.raises(ValidationError, match=f"'{old}' is the former name of '{new}'"):
         Card.model_validate({**CARD, new: CARD[old]})
 
 

@@ -34,7 +34,7 @@ def test_labels_are_1_to_n_and_each_is_one_piece(seed):
 
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_a_seed_is_a_field(seed):
+def test_the_same_seed_makes_the_same_field(seed):
     look = draw_field_settings(seed, (64, 64))
     assert look == draw_field_settings(seed, (64, 64))
     first, again, other = (make_field(s, look) for s in (seed, seed, seed + 1))
@@ -70,7 +70,7 @@ def test_grey_values_stay_in_the_range_of_the_camera(bits):
     assert image.max() == 2**bits - 1
 
 
-def test_coverage_and_diameter_are_what_was_asked_for():
+def test_coverage_and_diameter_are_those_of_the_settings():
     _, labels = make_field(1, replace(PLAIN, shape=(512, 512), diameter=16, coverage=0.25))
     assert np.mean(labels > 0) == pytest.approx(0.25, abs=0.03)
     diameters = 2 * np.sqrt(np.bincount(labels.ravel())[1:] / np.pi)
@@ -98,7 +98,7 @@ def test_making_the_samples_again_gives_the_same_bytes(made, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_samples_are_what_the_program_makes(made, name):
+def test_the_samples_are_made_by_the_program(made, name):
     # Not to the byte: exp and sin differ in the last bit between machines.
     for folder in ("images", "labels"):
         kept, fresh = (tifffile.imread(root / folder / f"{name}.tif") for root in (sample_folder(), made))
@@ -155,7 +155,7 @@ def test_an_unknown_recipe_names_the_nearest(asked, hint):
     assert hint in caught.value.hint
 
 
-def test_a_path_that_does_not_exist_is_not_taken_for_a_name():
+def test_a_missing_path_is_not_a_name():
     with pytest.raises(SettingsError, match="no such recipe"):
         find_recipe("elsewhere/nuclei_2d.toml")
 

@@ -27,7 +27,7 @@ def test_labels_are_1_to_n_and_each_is_one_piece(seed):
         assert ndimage.label(labels == nucleus)[1] == 1
 
 
-def test_a_seed_is_a_stack_and_a_head():
+def test_the_same_seed_makes_the_same_stack_and_head():
     first, again, other = (make_stack(seed, SMALL) for seed in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
@@ -36,7 +36,7 @@ def test_a_seed_is_a_stack_and_a_head():
     assert not np.array_equal(heads[0][0]["flair"], heads[2][0]["flair"])
 
 
-def test_nuclei_have_the_diameter_asked_for_in_um():
+def test_nuclei_have_the_diameter_of_the_settings():
     thick = replace(SMALL, shape=(20, 96, 96), spacing=(2.0, 0.5, 0.5), diameter_spread=0, roughness=0, elongation=1)
     _, labels = make_stack(0, replace(thick, closeness=1.0, filling=1.0))
     sizes = np.bincount(labels.ravel())[1:] * 0.5
@@ -54,7 +54,7 @@ def test_light_fades_with_depth_and_blurs_along_it():
     assert steps[0] / 1.0 < steps[1] / 0.5  # per µm
 
 
-def test_the_layers_of_a_tumour_lie_in_each_other():
+def test_the_layers_of_a_tumour_are_nested():
     images, labels = make_head(1, (28, 48, 44))
     assert set(np.unique(labels)) == {0, 1, 2, 4}
     assert {name: image.shape for name, image in images.items()} == dict.fromkeys(("flair", "t1c"), (28, 48, 44))
@@ -73,7 +73,7 @@ def test_samples_of_stacks_state_their_voxel_size():
             assert file.pages[0].tags["XResolution"].value == (2, 1)
 
 
-def test_only_the_envelope_is_stained_where_that_is_asked_for():
+def test_only_the_envelope_is_stained_if_set():
     stack = StackSettings(shape=(24, 48, 48), spacing=(0.5, 0.5, 0.5), filling=1.0, background=0.0, haze=0.0)
     (filled, labels), (hollow, same) = (make_stack(3, replace(stack, envelope=share)) for share in (0.0, 0.25))
     assert np.array_equal(labels, same)
