@@ -148,6 +148,29 @@ def test_components_are_those_of_scipy_in_any_blocks(mask, size):
     assert np.array_equal(labels, ndimage.label(mask, np.ones((3,) * mask.ndim))[0])
 
 
+@pytest.mark.parametrize("shape", [(70, 70), (2, 2300), (2, 46, 50)])
+def test_more_basins_runs_and_face_voxels_than_the_buffers_hold_at_first(shape):
+    mask = np.zeros(shape, bool)
+    mask[(slice(None, None, 2),) * len(shape)] = True
+    blocks = block_lattice(shape, (1, *shape[1:]) if shape[0] == 2 else 69)
+    found = [label_components(mask[block.grown(1)], block=block) for block in blocks]
+    labels = stitch(found, shape, SETTINGS.model_copy(update={"fill_holes": False})).labels
+    assert np.array_equal(labels[mask], np.arange(1, mask.sum() + 1))
+    full = np.ones(shape, bool)
+    found = [label_components(full[block.grown(1)], block=block) for block in blocks]
+    assert stitch(found, shape, SETTINGS).labels.all()
+    assert len(found[0].face_voxels) == (np.prod(shape[1:]) if shape[0] == 2 else 2 * 69 - 1)
+
+
+def test_every_voxel_of_the_ring_can_be_a_root():
+    height = np.ones((2, 2300), np.uint16)
+    height[0] = np.tile([2, 0], 1150)
+    foreground = np.where(height > 0, PROBABILITY_MAX, 0).astype(np.uint16)
+    found = label_surface(foreground, height, PROBABILITY_MAX, block=block_lattice(height.shape, (1, 2300))[0])
+    assert found.count.tolist() == [1] * 1150 + [0] * 2300
+    assert found.exits_block.tolist() == [False] * 1150 + [True] * 2300
+
+
 def test_the_most_probable_class_wins_and_the_lower_of_equals():
     probabilities = np.array([[[5, 1, 2, 3]], [[1, 5, 2, 3]], [[0, 0, 9, 3]]], np.uint16)
     assert label_classes(probabilities).tolist() == [[0, 1, 2, 0]]
