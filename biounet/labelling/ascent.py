@@ -111,24 +111,17 @@ def measure_basins(certainty, foreground, frame, runs, parent, basins):
     labels = np.empty((runs[:, 1] - runs[:, 0]).sum(), np.int32)
     sums = np.zeros((3, basins), np.int64)
     n = 0
-    for r in range(len(runs)):
-        row = runs[r, 0] // width
-        inside = foreground[row // height - origin[0], row % height - origin[1]]
-        shift = row * width + origin[2]
-        voxel = np.int64(runs[r, 0])
-        while voxel < runs[r, 1]:
-            # A stretch of one basin is summed up before the table is accessed.
-            mark, begin, total = parent[voxel], voxel, np.int64(0)
-            while voxel < runs[r, 1] and parent[voxel] == mark:
-                total += certainty[inside[voxel - shift]]
-                labels[n] = -1 - mark
-                n += 1
-                voxel += 1
-            basin = -1 - mark
+    for begin, end in runs:
+        row = begin // width
+        line = foreground[row // height - origin[0], row % height - origin[1]]
+        for voxel in range(begin, end):
+            basin = -1 - parent[voxel]
+            labels[n] = basin
+            n += 1
             if sums[0, basin] == 0:
-                sums[2, basin] = begin
-            sums[0, basin] += voxel - begin
-            sums[1, basin] += total
+                sums[2, basin] = voxel
+            sums[0, basin] += 1
+            sums[1, basin] += certainty[line[voxel - row * width - origin[2]]]
     return labels, sums
 
 

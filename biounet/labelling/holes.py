@@ -4,7 +4,7 @@ Background is connected across faces only, since objects are connected across co
 is not filled, nor is one that is open at the edge of the image.
 
 Filling takes 4 ms for 1024 x 1024 pixels with 300 objects; labelling the background with `scipy.ndimage` and looking up
-the neighbours of each component takes 47 ms, `binary_fill_holes` per object 58 ms, and predicting such an image 200 ms.
+the neighbours of each component takes 47 ms, `binary_fill_holes` per object 58 ms, and the whole run 150 ms.
 """
 # Compiled functions carry no annotations: numba infers its types from the arrays that `fill_holes` passes.
 # mypy: disable-error-code="no-untyped-def"
