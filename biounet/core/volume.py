@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core.errors import InputError
+from biounet.core.notes import NoteCode, drop_notes
 
 Unit = Literal["um", "mm"]
-
-SIZE_UNKNOWN = ("pixel size unknown", "voxel size unknown")
-"""Prefixes of notes that say why an image is not calibrated."""
 
 LENGTH_TOLERANCE = 1e-5
 """Relative tolerance of lengths.
@@ -204,4 +202,4 @@ class Volume:
     @property
     def remarks(self) -> tuple[str, ...]:
         """The notes without those on unknown sizes, which a batch shows once for all its images."""
-        return tuple(note for note in self.notes if not note.startswith(SIZE_UNKNOWN))
+        return drop_notes(self.notes, {NoteCode.VOXEL_SIZE_UNKNOWN})

@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from biounet.core import (
     Grid,
     InputError,
+    Note,
+    NoteCode,
     Volume,
     as_path,
     as_paths,
     canonical_grid,
     canonical_transform,
+    drop_notes,
     grid_mismatch,
     nearest_axcodes,
+    note_code,
 )
 from biounet.files.axes import ReadOptions, to_channel_first
 from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
-from biounet.files.formats.nifti_affines import AFFINE_CONFLICT
 from biounet.files.formats.png_jpeg import read_jpeg, read_png
 from biounet.files.formats.raw import (
     DEFAULT_LIMIT,
@@ -50,8 +53,6 @@ _FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
     *((magic, read_nifti) for magic in NIFTI_MAGIC),
 )
 _GZIPPED_BUT_NOT_NIFTI = (".mgz",)
-_UNKNOWN = "pixel size unknown"
-_SIZE_NOTES = ("pixel size", "voxel size", "the header gives", f"{AFFINE_CONFLICT} differ")  # their first words
 _MAX_MM = 100.0  # of a voxel: no scanner has longer ones
 _SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
 _ARRAY = Path("the array")  # what errors call an image that is no file
@@ -306,26 +307,28 @@ def resolve_grid(
     axcodes = None if raw.affine is None else nearest_axcodes(raw.affine, len(shape))
     if options.spacing is not None:
         grid = Grid(shape, options.spacing, raw.unit, header=header, axcodes=axcodes)
-        return grid, tuple(note for note in raw.notes if not note.startswith(_SIZE_NOTES))
+        return grid, drop_notes(raw.notes, {NoteCode.VOXEL_SIZE_UNKNOWN, NoteCode.VOXEL_SIZE_CONFLICT})
     if raw.geometry_error is not None:
         cause, hint = raw.geometry_error
         raise InputError(cause, path=path, hint=hint)
     stated = [raw.spacing[letter] for letter in letters if letter in raw.spacing]
-    unknown_notes = tuple(note for note in raw.notes if note.startswith(_UNKNOWN))
     if len(stated) == len(letters):
         affine, frame = (raw.affine, raw.frame) if is_whole else (None, "")
         grid = Grid(shape, tuple(stated), raw.unit, affine, header, axcodes, frame)
-        notes = [note for note in raw.notes if note not in unknown_notes]  # of an axis that is left out
+        notes = drop_notes(raw.notes, {NoteCode.VOXEL_SIZE_UNKNOWN})  # of an axis that is left out
         return grid, (*notes, *_non_square_note(raw), *_voxel_size_note(grid))
-    missing = (f"{_UNKNOWN}: the distance of the planes is missing",) if stated and not unknown_notes else ()
-    return Grid(shape, header=header, axcodes=axcodes), (*raw.notes, *missing)
+    grid = Grid(shape, header=header, axcodes=axcodes)
+    if not stated or NoteCode.VOXEL_SIZE_UNKNOWN in map(note_code, raw.notes):
+        return grid, raw.notes
+    text = "pixel size unknown: the distance of the planes is missing"
+    return grid, (*raw.notes, Note(text, NoteCode.VOXEL_SIZE_UNKNOWN))
 
 
 def _non_square_note(raw: RawImage) -> tuple[str, ...]:
     x, y = raw.spacing["X"], raw.spacing["Y"]
     if raw.unit != "um" or abs(x - y) <= _SQUARE * x:
         return ()
-    return (f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm",)
+    return (Note(f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm", NoteCode.NOT_SQUARE),)
 
 
 def _voxel_size_note(grid: Grid) -> tuple[str, ...]:
@@ -333,4 +336,5 @@ def _voxel_size_note(grid: Grid) -> tuple[str, ...]:
     if grid.unit != "mm" or max(grid.steps) <= _MAX_MM:
         return ()
     sizes = " x ".join(f"{size:g}" for size in grid.steps)
-    return (f"the header gives voxels of {sizes} mm, which no scanner has: its unit may be wrong (see --spacing)",)
+    text = f"the header gives voxels of {sizes} mm, which no scanner has: its unit may be wrong (see --spacing)"
+    return (Note(text, NoteCode.VOXEL_SIZE_CONFLICT),)

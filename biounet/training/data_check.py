@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from biounet.core import Recipe, Unit, describe_orientations
+from biounet.core import NoteCode, Recipe, Unit, describe_orientations, drop_notes
 from biounet.files import ReadOptions, SkippedFile
 from biounet.training.planning import describe_plan
 from biounet.training.preflight import Annotated, Folders, Preflight
@@ -80,7 +80,7 @@ class CheckReport:
             spacing = f"{' x '.join(f'{s:.4g}' for s in row.spacing)} {unit}" if row.spacing else "unknown"
             objects = "" if row.objects is None else str(row.objects)
             share = "" if row.labelled is None else f"{row.labelled:.1%}"
-            notes = "; ".join(note for note in row.notes if not note.startswith(("pixel size", "voxel size")))
+            notes = "; ".join(drop_notes(row.notes, {NoteCode.VOXEL_SIZE_UNKNOWN}))
             shape = " x ".join(map(str, row.shape))
             pair = f"{row.image} -> {row.annotation or 'none'}"
             lies = (row.orientation or "unknown",) if oriented else ()

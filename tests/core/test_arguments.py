@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import biounet
-from biounet.core import BiounetError, DataSettings, Grid, InputError, SettingsError, Volume
+from biounet.core import BiounetError, DataSettings, Grid, InputError, Note, NoteCode, SettingsError, Volume
 from biounet.files import ReadOptions, read_volume
 from biounet.segmentation import SegmentOptions
 
@@ -58,7 +58,8 @@ def test_a_pixel_size_applies_to_every_kind_of_image(segmenter, file, form, spac
 
 
 def test_a_pixel_size_replaces_that_of_a_volume_and_its_remark(segmenter):
-    volume = Volume(IMAGE[None], Grid(IMAGE.shape), notes=("pixel size unknown", "something else"))
+    notes = (Note("pixel size unknown", NoteCode.VOXEL_SIZE_UNKNOWN), "something else")
+    volume = Volume(IMAGE[None], Grid(IMAGE.shape), notes=notes)
     assert segmenter.segment(volume, spacing=2).volume.notes == ("something else",)
     known = Volume(IMAGE[None], Grid(IMAGE.shape, (1.0, 1.0), "mm"))
     assert segmenter.segment(known, spacing=2).volume.grid == Grid(IMAGE.shape, (2.0, 2.0), "mm")

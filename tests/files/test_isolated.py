@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.core import InputError, MachineError, Stopped
+from biounet.core import InputError, MachineError, Stopped, note_code
 from biounet.files import FileState, IsolatedReader, ReadOptions, read_volume
 from biounet.files.isolation import client
 
@@ -105,6 +105,7 @@ def test_the_volume_is_that_of_read_volume(tmp_path, reader, case):
         assert there.array.flags.writeable
         assert vars(there.grid) == vars(here.grid)
         assert (there.source, there.notes) == (here.source, here.notes)
+        assert [*map(note_code, there.notes)] == [*map(note_code, here.notes)]
 
 
 def test_several_files_are_one_image(tmp_path, reader):
@@ -195,6 +196,7 @@ HOSTILE = {
     "another error": {"error": "SystemExit", "cause": "", "path": None, "hint": None},
     "a file that nobody asked for": {"error": "InputError", "cause": "", "path": 3, "hint": None},
     "numbers without end": VOLUME | {"grid": GRID | {"unit": "um", "spacing": [10**400, 1]}},
+    "a note of no kind": VOLUME | {"notes": [["pixel size unknown", "no code"]]},
     "no hash": VOLUME | {"sha256": []},
     "a hash that is none": VOLUME | {"sha256": ["../x"]},
     "no mapping": [1],

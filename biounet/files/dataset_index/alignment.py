@@ -10,14 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError, canonical_grid, canonical_transform, grid_mismatch
+from biounet.core import (
+    Grid,
+    InputError,
+    NoteCode,
+    canonical_grid,
+    canonical_transform,
+    drop_notes,
+    grid_mismatch,
+)
 from biounet.files.axes import ReadOptions
 from biounet.files.formats.nifti import parse_header
 from biounet.files.formats.nifti_affines import header_affines
 from biounet.files.formats.raw import RawImage
 from biounet.files.read import open_raw, resolve_grid
 
-_SIZE_NOTES = ("pixel size", "voxel size", "pixels are", "orientation")  # shown by the unit of the figures
+# Notes that the unit of the figures shows
+_SIZE_NOTES = {NoteCode.VOXEL_SIZE_UNKNOWN, NoteCode.NOT_SQUARE, NoteCode.ORIENTATION_UNKNOWN}
 
 
 def _header_grids(grid: Grid) -> dict[str, Grid]:
@@ -125,7 +134,7 @@ def check_alignment(
     difference, remark = compare_alignment(grid, true_grid)
     if true_grid.affine is not None and grid.affine is not None and difference:
         raise InputError(f"does not lie where the result {predicted} does: {difference}", path=truth)
-    remarks = [f"{predicted}: {note}" for note in notes if not note.startswith(_SIZE_NOTES)]
+    remarks = [f"{predicted}: {note}" for note in drop_notes(notes, _SIZE_NOTES)]
     remarks += [f"{truth}: {remark}"] if remark else []
     return grid if grid.calibrated else true_grid, tuple(remarks)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import InputError
+from biounet.core import InputError, Note, NoteCode
 from biounet.files.formats.nifti_affines import (
     MAX_LENGTH,
     MIN_LENGTH,
@@ -39,8 +39,9 @@ _MAX_HEADER = 540
 _READ_AHEAD = 2**17  # bytes of a gzip file that hold its own header and the beginning of the content
 _PADDING = 512  # bytes that programs may add behind the voxels
 _LABEL_INTENT = 1002
-_NO_ORIENTATION = (
-    "orientation unknown: the header has neither a sform nor a qform, and voxels are taken in the stored order"
+_NO_ORIENTATION = Note(
+    "orientation unknown: the header has neither a sform nor a qform, and voxels are taken in the stored order",
+    NoteCode.ORIENTATION_UNKNOWN,
 )
 
 
@@ -166,7 +167,8 @@ def _with_geometry(raw: RawImage, header: Nifti1Header) -> RawImage:
     code, factor = length_unit(header)
     coded = header["sform_code"] > 0 or header["qform_code"] > 0
     if not coded and code not in (1, 2, 3):
-        return replace(raw, notes=("voxel size unknown: the header has neither an affine nor a unit", _NO_ORIENTATION))
+        text = "voxel size unknown: the header has neither an affine nor a unit"
+        return replace(raw, notes=(Note(text, NoteCode.VOXEL_SIZE_UNKNOWN), _NO_ORIENTATION))
     if not ((sizes > MIN_LENGTH) & (sizes < MAX_LENGTH)).all():
         shown = " x ".join(f"{size:g}" for size in sizes)
         return replace(raw, geometry_error=(f"the header gives a voxel size of {shown}", STATE_SIZE))

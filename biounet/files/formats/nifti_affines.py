@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid
+from biounet.core import Grid, Note, NoteCode
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
-
-AFFINE_CONFLICT = "sform and qform"
-"""Start of the note that a header contradicts itself."""
 
 _MM = {1: 1000.0, 3: 1e-3}  # of the codes of other units
 _UNIT_CODES = 7
@@ -137,15 +134,18 @@ def choose_affine(affines: list[HeaderAffine], sizes: NDArray[np.float64]) -> tu
         return first, _size_notes(first, sizes)
     nominal = np.allclose(first.lengths, 1, rtol=_TOLERANCE) and not np.allclose(sizes, 1, rtol=_TOLERANCE)
     used, other = (last, first) if nominal else (first, last)
-    relation = "differ" if first.grid.axcodes == last.grid.axcodes else "disagree on the orientation and differ"
-    return used, (f"{AFFINE_CONFLICT} {relation} by up to {distance:.3g} mm; used is the {used}; not the {other}",)
+    same = first.grid.axcodes == last.grid.axcodes
+    relation = "differ" if same else "disagree on the orientation and differ"
+    text = f"sform and qform {relation} by up to {distance:.3g} mm; used is the {used}; not the {other}"
+    return used, (Note(text, NoteCode.VOXEL_SIZE_CONFLICT if same else None),)
 
 
 def _size_notes(used: HeaderAffine, sizes: NDArray[np.float64]) -> tuple[str, ...]:
     if np.allclose(used.lengths, sizes, rtol=_TOLERANCE):
         return ()
     stated, own = (" x ".join(f"{size:.4g}" for size in each) for each in (sizes, used.lengths))
-    return (f"the header gives voxels of {stated} mm, its affine, which is used, of {own} mm",)
+    text = f"the header gives voxels of {stated} mm, its affine, which is used, of {own} mm"
+    return (Note(text, NoteCode.VOXEL_SIZE_CONFLICT),)
 
 
 def _distance_mm(one: HeaderAffine, other: HeaderAffine) -> float | None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from tifffile import TiffPage, TiffPageSeries
 
-from biounet.core import InputError
+from biounet.core import InputError, Note, NoteCode
 from biounet.files.formats.pixel_size import Calibration, length_um, make_calibration, unit_in_um
 
 _MAX_NAMES = 3  # files that a message lists
@@ -103,12 +103,16 @@ class OmeMetadata:
         if series.kind == "ome":
             return self.images[int(series.name)].calibration
         if len(self.images) != 1:  # tifffile has put the pages together itself
-            return Calibration(notes=("pixel size unknown: OME-XML does not say which of its images this is",))
+            return _unknown("does not say which of its images this is")
         image = self.images[0]
         if image.size == _size(series.keyframe):
             return image.calibration
         shown = " x ".join(map(str, image.size[::-1]))
-        return Calibration(notes=(f"pixel size unknown: OME-XML is about an image of {shown} pixels",))
+        return _unknown(f"is about an image of {shown} pixels")
+
+
+def _unknown(why: str) -> Calibration:
+    return Calibration(notes=(Note(f"pixel size unknown: OME-XML {why}", NoteCode.VOXEL_SIZE_UNKNOWN),))
 
 
 def parse_ome(xml: str, file: str) -> OmeMetadata:

@@ -10,6 +10,8 @@ from typing import Any
 
 import tifffile
 
+from biounet.core import Note, NoteCode
+
 # As fractions, 325 nm is 0.325 µm exactly, and the ratio of integers in a tag is written again as it was read.
 _UM: dict[str, Fraction] = {
     name: Fraction(size)
@@ -102,7 +104,8 @@ def _from_imagej(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> Calibr
     unknown = unknown[:1] if unit_in_um(unit) is None else unknown  # the unit of all axes
     if not unknown:
         return found
-    return replace(found, notes=(f"pixel size unknown: {' and '.join(unknown)}, which is no unit of length",))
+    text = f"pixel size unknown: {' and '.join(unknown)}, which is no unit of length"
+    return replace(found, notes=(Note(text, NoteCode.VOXEL_SIZE_UNKNOWN),))
 
 
 def _from_resolution(page: tifffile.TiffPage) -> Calibration:
@@ -141,7 +144,7 @@ def _is_of_print(size: float | None) -> bool:
 
 def _uncalibrated(size: float | None) -> Calibration:
     dpi = f" ({25400 / size:.0f} dpi is the resolution of a screen or printer)" if size else ""
-    return Calibration(notes=(f"pixel size unknown{dpi}",))
+    return Calibration(notes=(Note(f"pixel size unknown{dpi}", NoteCode.VOXEL_SIZE_UNKNOWN),))
 
 
 def make_calibration(
@@ -150,5 +153,5 @@ def make_calibration(
     """Return a calibration from lengths in µm by axis; without x and y there is none."""
     spacing = {axis: size for axis, size in sizes.items() if size is not None}
     if not {"X", "Y"} <= spacing.keys():
-        return Calibration(channel_names=channel_names, notes=("pixel size unknown",))
+        return replace(_uncalibrated(None), channel_names=channel_names)
     return Calibration(spacing, source, channel_names)

@@ -9,10 +9,10 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import InputError
+from biounet.core import InputError, Note, NoteCode
 from biounet.files.formats.raw import RawImage, translate_errors
 
-_NOTES = ("pixel size unknown",)
+_NOTES = (Note("pixel size unknown", NoteCode.VOXEL_SIZE_UNKNOWN),)
 _PNG_PALETTE = 3
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type: grey, RGB, grey + alpha, RGB + alpha
 _PNG_ALPHA = {4: (1,), 6: (3,)}

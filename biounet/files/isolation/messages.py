@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from biounet.core import BiounetError, Grid, InputError, SettingsError, Volume
+from biounet.core import BiounetError, Grid, InputError, Note, NoteCode, SettingsError, Volume, note_code
 from biounet.files.axes import ReadOptions
 
 Task = Literal["read", "header", "inspect", "hash"]
@@ -90,7 +90,8 @@ def decode_hashes(fields: dict[str, Any], count: int) -> tuple[str, ...]:
 def encode_volume(volume: Volume) -> dict[str, Any]:
     """Return all of a volume but its pixels and its source as fields of an answer."""
     grid = asdict(volume.grid) | {"header": None if volume.grid.header is None else volume.grid.header.hex()}
-    return {"dtype": volume.array.dtype.str, "shape": volume.array.shape, "grid": grid, "notes": volume.notes}
+    notes = [(note, note_code(note)) for note in volume.notes]
+    return {"dtype": volume.array.dtype.str, "shape": volume.array.shape, "grid": grid, "notes": notes}
 
 
 def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
@@ -106,7 +107,7 @@ def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
         raise ValueError
     if math.prod(shape) * dtype.itemsize > _PALETTE_FACTOR * request.options.limit * len(request.paths):
         raise ValueError
-    notes = tuple(map(str, fields["notes"]))
+    notes = tuple(Note(str(text), code and NoteCode(code)) for text, code in fields["notes"])
     return Volume(np.broadcast_to(np.zeros((), dtype), shape), grid, request.paths[0], notes)
 
 

@@ -1,0 +1,37 @@
+"""Notes for whoever reads a result: texts, some with a code for programs that tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+
+
+class NoteCode(StrEnum):
+    """What a note is about."""
+
+    VOXEL_SIZE_UNKNOWN = "voxel size unknown"
+    VOXEL_SIZE_CONFLICT = "voxel size conflict"
+    NOT_SQUARE = "pixels not square"
+    ORIENTATION_UNKNOWN = "orientation unknown"
+
+
+class Note(str):
+    """A text with a code; as text it is like any other, in messages, JSON and comparisons."""
+
+    code: NoteCode | None
+
+    def __new__(cls, text: str, code: NoteCode | None = None) -> Note:
+        """Return `text` with its code."""
+        note = super().__new__(cls, text)
+        note.code = code
+        return note
+
+
+def note_code(note: str) -> NoteCode | None:
+    """Return the code of a note; None for a text without one."""
+    return note.code if isinstance(note, Note) else None
+
+
+def drop_notes(notes: Iterable[str], codes: Collection[NoteCode]) -> tuple[str, ...]:
+    """Return the notes whose code is not among `codes`."""
+    return tuple(note for note in notes if note_code(note) not in codes)
