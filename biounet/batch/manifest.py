@@ -21,6 +21,7 @@ from biounet.batch.locks import Locks
 from biounet.batch.records import InputFile, Record, Row, Status, path_of_record, unescaped
 from biounet.core import MachineError
 from biounet.files import append_line, hash_file, stem_of
+from biounet.measurement import table_kind
 from biounet.reporting import OUTPUT_SUFFIXES, SIZE_COLUMNS, Sizes
 
 NAME = "manifest.jsonl"
@@ -166,7 +167,7 @@ def has_its_count(record: Record, folder: Path) -> bool:
         return True
     with table.open(encoding="utf-8", newline="") as file:
         names = next(csv.reader([file.readline()]), [])
-        if "lesion" not in names:
+        if table_kind(names) != "lesions":
             return sum(1 for _ in file) == record.row.count
         rows = list(csv.DictReader(file, names))
     lesions = [int(row["lesion"]) for row in rows if row["class"] == rows[0]["class"]]

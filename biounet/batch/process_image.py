@@ -156,7 +156,7 @@ def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: BatchCon
         "device": str(run.predictor.device),
         "threads": run.threads,
     }
-    sizes = None if found.count is None else object_sizes(found.columns)
+    sizes = None if found.count is None else object_sizes(found.measurements)
     status: Status = "flagged" if found.notes else "empty" if found.count == 0 else "ok"
     return Row(name, status, found.count, seconds, escaped("; ".join(found.notes)), details, outputs, sizes)
 

@@ -13,6 +13,17 @@ class NoteCode(StrEnum):
     VOXEL_SIZE_CONFLICT = "voxel size conflict"
     NOT_SQUARE = "pixels not square"
     ORIENTATION_UNKNOWN = "orientation unknown"
+    TEXTURE = "texture unlike training"
+    BRIGHTNESS = "brightness unlike training"
+    OBJECT_SIZE = "object size unlike training"
+    VOXEL_SIZE = "voxel size unlike training"
+    FIELD_OF_VIEW = "field of view unlike training"
+    CONTRAST = "contrast unlike training"
+    BLANK = "blank"
+    SATURATED = "saturated"
+    HOT_PIXELS = "hot pixels"
+    AT_BORDER = "objects at the border"
+    LOW_CONFIDENCE = "low confidence"
 
 
 class Note(str):

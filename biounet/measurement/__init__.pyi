@@ -1,8 +1,10 @@
 from .lesions import measure_lesions as measure_lesions
 from .lesions import min_lesion_voxels as min_lesion_voxels
-from .objects import Columns as Columns
-from .objects import columns_to_csv as columns_to_csv
 from .objects import measure_classes as measure_classes
-from .objects import measure_columns as measure_columns
+from .objects import measure_objects as measure_objects
 from .quality import TrainingData as TrainingData
 from .quality import quality_warnings as quality_warnings
+from .table import Columns as Columns
+from .table import Table as Table
+from .table import columns_to_csv as columns_to_csv
+from .table import table_kind as table_kind

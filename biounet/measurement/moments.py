@@ -1,24 +1,24 @@
-"""Sizes and outlines of all objects of a label image at once, compiled: the inner loops of `biounet.measurement`.
+"""Sizes, moments, outlines and convex hulls of all objects of a label image at once, compiled.
 
-Labels are 1..n, 0 is background. Everything is counted in integers, so that no result depends on the order of a sum.
-The unit of work is a run: voxels of one object that lie side by side along x. Objects have far fewer runs than voxels,
-and the sums over a run have closed forms.
+Labels are 1..n, 0 is background. Sums are integers, so that no result depends on their order. The loops are over runs,
+the consecutive voxels of one object along x: far fewer than voxels, and the sums over a run have closed forms.
 """
 
-# Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.measurement` passes.
+# Compiled functions carry no annotations: numba infers the types from the arguments.
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biounet.core import compiled, find_runs
 
 
 @compiled
 def object_runs(volume):
-    """Return begin, end and label (r, 3) of each run of one label in a contiguous volume (z, y, x), in scan order."""
+    """Return start, stop and label (r, 3) of each run in a contiguous volume (z, y, x), in scan order."""
     flat = volume.reshape(-1)
     spans = find_runs(volume, (0, 0, 0))
     runs = np.empty((2 * len(spans) + 8, 3), np.int64)
@@ -42,9 +42,16 @@ def sum_coordinates(runs, shape, n):
 
     Returns
     -------
-    Number of voxels (n,), lowest and highest index (n, 3) along z, y and x, sums (n, 3) of the distance along z, y and
-    x from the lowest z, the lowest y and the x of the first voxel, which is returned (n, 3) too, and sums (n, 6) of
-    zz, zy, zx, yy, yx and xx of those distances. Exact for objects up to 70 000 voxels wide.
+    size
+        (n,) number of voxels.
+    low, high
+        (n, 3) lowest and highest index along z, y and x.
+    origin
+        (n, 3) first voxel in scan order, from which the coordinates in the sums are counted.
+    first
+        (n, 3) sums of z, y and x.
+    second
+        (n, 6) sums of zz, zy, zx, yy, yx and xx; exact for objects up to 70 000 voxels wide.
     """
     _, height, width = shape
     size = np.zeros(n, np.int64)
@@ -55,7 +62,7 @@ def sum_coordinates(runs, shape, n):
         row, length = begin // width, end - begin
         z, y, x = row // height, row % height, begin % width
         if size[k] == 0:
-            for axis, index in enumerate((z, y, x)):  # a whole row at once would take seconds to compile
+            for axis, index in enumerate((z, y, x)):  # assigning a whole row takes numba seconds to compile
                 origin[k, axis] = low[k, axis] = high[k, axis] = index
         size[k] += length
         low[k, 1], low[k, 2] = min(low[k, 1], y), min(low[k, 2], x)
@@ -76,17 +83,24 @@ def sum_coordinates(runs, shape, n):
 
 @compiled
 def _sum_of_squares(end):
-    """Return the sum of i² for 0 <= i < end; differences of it are right for negative ends too."""
+    """Return the sum of i² for 0 <= i < end; differences are correct for negative ends too."""
     return end * (end - 1) * (2 * end - 1) // 6
+
+
+def covariances(size: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the covariances (n, 3, 3) of the voxel coordinates of each object, from `sum_coordinates`."""
+    n, sums = size[:, None].astype(np.float64), first.astype(np.float64)
+    i, j = np.triu_indices(3)
+    result = np.empty((len(n), 3, 3))
+    # Times n², so that the difference is exact, and 0 for a line, until n times a sum passes 2**53.
+    result[:, i, j] = result[:, j, i] = (n * second - sums[:, i] * sums[:, j]) / (n * n)
+    return result
 
 
 @compiled
 def sum_intensity(values, runs, total, peak):
-    """Add the values (voxels,) of each object to `total` (n,) and put the highest into `peak` (n,).
-
-    A value that is not a number makes both not a number.
-    """
-    seen = np.zeros(len(total), np.bool_)
+    """Add the values (voxels,) of each object to `total` (n,) and write the maximum to `peak` (n,); NaN gives NaN."""
+    started = np.zeros(len(total), np.bool_)
     for r in range(len(runs)):
         k = runs[r, 2] - 1
         highest, added = values[runs[r, 0]], total[k]
@@ -96,24 +110,20 @@ def sum_intensity(values, runs, total, peak):
             if value > highest or value != value:
                 highest = value
         total[k] = added
-        if not seen[k] or highest > peak[k] or highest != highest:
+        if not started[k] or highest > peak[k] or highest != highest:
             peak[k] = highest
-        seen[k] = True
+        started[k] = True
 
 
 @compiled
 def count_links(labels, n):
-    """Count the pieces of the outline of each object in an image (y, x).
+    """Count the half links of the outline of each object in an image (y, x): along y, along x, and diagonal (n, 3).
 
     The outline runs through the centres of the border pixels, those with a 4-neighbour outside the object. The number
-    of border pixels among the 4- and the diagonal neighbours of a border pixel tells which half links meet there:
-    two straight ones, two diagonal ones, one of each, or none that counts (Benkrid and Crookes, "Design and FPGA
-    implementation of a perimeter estimator"; the same table as `skimage.measure.perimeter`).
-
-    Returns
-    -------
-    (n, 3): half links along y, along x, and diagonal. Of three straight neighbours, the two that lie opposite each
-    other are on the outline.
+    of border pixels among the 4-neighbours and among the diagonal neighbours of a border pixel decides which half links
+    meet there: two straight ones, two diagonal ones, one of each, or none (Benkrid and Crookes, "Design and FPGA
+    implementation of a perimeter estimator"; the table of `skimage.measure.perimeter`). Of three straight neighbours,
+    the two opposite ones are on the outline.
     """
     height, width = labels.shape
     links = np.zeros((n, 3), np.int64)
@@ -163,10 +173,10 @@ def _mark_border(labels, y, border):
 
 @compiled
 def convex_areas(runs, width, low, high):
-    """Count the pixels in the convex hull of each object of an image, as `skimage.measure.regionprops` does.
+    """Count the pixels (n,) in the convex hull of each object of an image, as `skimage.measure.regionprops` does.
 
-    A pixel has the extent of the diamond between the middles of its edges; a pixel whose centre is in the hull of these
-    or on it counts. In doubled coordinates all corners are integers and the count is exact.
+    The hull is that of the midpoints of the pixels' edges; pixels with their centre in it or on it count. In doubled
+    coordinates all corners are integers and the count is exact.
 
     Parameters
     ----------
@@ -176,10 +186,6 @@ def convex_areas(runs, width, low, high):
         Of the image.
     low, high
         (n,) lowest and highest y of each object.
-
-    Returns
-    -------
-    (n,) int64.
     """
     n = len(low)
     offset = np.zeros(n + 1, np.int64)
@@ -194,7 +200,7 @@ def convex_areas(runs, width, low, high):
         right[row] = max(right[row], x + runs[r, 1] - runs[r, 0] - 1)
     area = np.zeros(n, np.int64)
     for k in range(n):
-        # The right side is the left side of the mirror image.
+        # The right side is the left side of the mirrored object.
         lowest = _hull_starts(left[offset[k] : offset[k + 1]])
         highest = _hull_starts(-right[offset[k] : offset[k + 1]])
         area[k] = np.sum(1 - highest - lowest)
@@ -203,7 +209,7 @@ def convex_areas(runs, width, low, high):
 
 @compiled
 def _hull_starts(left):
-    """Return the lowest x in the convex hull of each row, given the lowest x of the object in each row."""
+    """Return the lowest x of the convex hull in each row, from the lowest x of the object in each row."""
     rows = len(left)
     corner = np.empty((2 * rows + 1, 2), np.int64)  # y, x in doubled coordinates, from -1 to 2 * rows - 1
     n = 0
@@ -220,12 +226,12 @@ def _hull_starts(left):
         while corner[side + 1, 0] < 2 * row:
             side += 1
         (y0, x0), (y1, x1) = corner[side], corner[side + 1]
-        # The least x with 2 x at or to the right of the side, rounded up exactly.
+        # The lowest integer x with 2x on the side of the hull or to the right of it.
         starts[row] = -((-(x0 * (y1 - y0) + (x1 - x0) * (2 * row - y0))) // (2 * (y1 - y0)))
     return starts
 
 
 @compiled
 def _turns_outward(before, last, y, x):
-    """Whether `last` lies on or to the right of the line from `before` to the next corner."""
+    """Return whether `last` lies on the line from `before` to the next corner or to the right of it."""
     return (last[1] - before[1]) * (y - before[0]) >= (x - before[1]) * (last[0] - before[0])

@@ -1,7 +1,7 @@
-"""What a user should look at before believing a result: each remark with the figure that raised it.
+"""Quality warnings: what a user should look at before trusting a result, each with the figure that raised it.
 
-How an image looks is compared with how the images looked that the model was trained on, which its card has. No remark
-is made about what a training image had as well.
+The statistics of an image are compared with those of the training images, from the model's card. What a training image
+had raises no warning.
 """
 
 from __future__ import annotations
@@ -12,71 +12,74 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.measurement.objects import Columns
+from biounet.core import Note, NoteCode
+from biounet.measurement.table import Table
 from biounet.preprocessing import ImageStatistics, Texture, TrainingRanges, texture_features
 
-_MARGIN = {"brightness": 0.7, "diameter": 0.5}  # factor by which a figure may leave the range
-_PURE_NOISE = 7.0  # times its deviation that the percentiles 1 and 99.8 of Gaussian noise lie apart, 5.2, and a margin
-_HOT = 1e-4  # share of the pixels from which a user should know
-_SATURATED, _AT_BORDER, _UNSURE = 0.01, 0.5, 0.3  # shares of pixels, and of objects, from which a user should know
-_SCAN_MARGIN = 0.7  # factor by which a length may leave the range of scans
-_ORDER = {"core": "the middle is brighter by", "skew": "skewness"}  # what tells the order of a contrast
-_ORDER_MARGIN = 0.25  # standard deviations by which those may leave it
-_FEW = 5  # objects that are too few for a share
+# Factors by which a figure may leave the training range
+_BRIGHTNESS_MARGIN, _DIAMETER_MARGIN, _SCAN_MARGIN = 0.7, 0.5, 0.7
+_CONTRAST_MARGIN = 0.25  # standard deviations by which the order of a contrast may leave the training range
+_CONTRAST_WORDS = {"core": "the middle is brighter by", "skew": "skewness"}  # statistics of the order of a contrast
+_PURE_NOISE = 7.0  # distance of the percentiles 1 and 99.8 of Gaussian noise in its deviations, 5.2, and a margin
+_HOT, _SATURATED = 1e-4, 0.01  # shares of the pixels that raise a warning
+_AT_BORDER, _UNSURE = 0.5, 0.3  # shares of the objects that raise a warning
+_MIN_OBJECTS = 5  # for a share or a median
 
 
 class TrainingData(NamedTuple):
-    """What the card of a model says of its training images.
+    """What the card of a model says about its training images.
 
     Attributes
     ----------
-    seen
-        Ranges from `biounet.preprocessing.training_ranges`; empty where the card does not say.
+    ranges
+        From `biounet.preprocessing.training_ranges`; empty where the card has none.
     textures
         From `biounet.preprocessing.distinct_textures`.
-    doubtful
-        Confidence below which most objects are wrong; None where the card does not say.
+    low_confidence
+        Confidence below which most objects are wrong; None where the card has none.
     """
 
-    seen: TrainingRanges
+    ranges: TrainingRanges
     textures: Sequence[Texture] = ()
-    doubtful: float | None = None
+    low_confidence: float | None = None
 
 
-def quality_warnings(looks: ImageStatistics, columns: Columns, known: TrainingData, zoom: float = 1.0) -> list[str]:
-    """Return remarks on an image and what was found in it.
+def quality_warnings(
+    statistics: ImageStatistics, table: Table, training: TrainingData, zoom: float = 1.0
+) -> list[Note]:
+    """Return warnings about an image and its objects.
 
     Parameters
     ----------
-    looks
+    statistics
         From `biounet.preprocessing.image_statistics`.
-    columns
-        The table of its objects.
-    known
+    table
+        The measurements of the image.
+    training
         From the card.
     zoom
-        Pixels of the grid that the network works on for a pixel of the image.
+        Pixels of the network's working grid per pixel of the image.
     """
-    sizes = _diameters(columns)
-    if len(sizes) >= _FEW:
-        looks = looks | {"diameter": float(np.median(sizes)) * zoom}
+    sizes = _diameters(table)
+    if len(sizes) >= _MIN_OBJECTS:
+        statistics = statistics | {"diameter": float(np.median(sizes)) * zoom}
     return [
-        *_unlike_texture(looks, known),
-        *_unlike(looks, known.seen),
-        *_of_scan(looks, known.seen),
-        *_of_pixels(looks, known.seen),
-        *_of_objects(columns, known),
+        *_texture_warnings(statistics, training),
+        *_microscopy_warnings(statistics, training.ranges),
+        *_scan_warnings(statistics, training.ranges),
+        *_pixel_warnings(statistics, training.ranges),
+        *_object_warnings(table, training),
     ]
 
 
-def _unlike_texture(looks: ImageStatistics, known: TrainingData) -> Iterator[str]:
-    """Say in which way an image looks different from the training image that is most like it, where it does."""
-    texture = texture_features(looks)
-    if texture is None or not known.textures or "unlikeness" not in known.seen:
+def _texture_warnings(statistics: ImageStatistics, training: TrainingData) -> Iterator[Note]:
+    """Warn of a texture unlike that of the most similar training image, and describe the difference."""
+    texture = texture_features(statistics)
+    if texture is None or not training.textures or "unlikeness" not in training.ranges:
         return
-    apart = np.array(texture) - np.array(known.textures)
-    nearest = apart[np.linalg.norm(apart, axis=1).argmin()]
-    if np.linalg.norm(nearest) <= known.seen["unlikeness"][1]:
+    differences = np.array(texture) - np.array(training.textures)
+    nearest = differences[np.linalg.norm(differences, axis=1).argmin()]
+    if np.linalg.norm(nearest) <= training.ranges["unlikeness"][1]:
         return
     edge, structure, detail = nearest
     softer = max(edge, detail)
@@ -86,79 +89,90 @@ def _unlike_texture(looks: ImageStatistics, known: TrainingData) -> Iterator[str
         word = "coarse"
     else:
         word = "fine or noisy" if structure <= min(edge, detail) else "sharp or noisy"
-    now, then = (np.exp(values) for values in (np.array(texture), np.array(texture) - nearest))
-    yield (
+    now, then = np.exp(texture), np.exp(np.array(texture) - nearest)
+    text = (
         f"{word}: edges of {now[0]:.1f} pixels, structures of {now[1]:.1f}, detail of {now[2]:.1f};"
         f" the training image most like it has {then[0]:.1f}, {then[1]:.1f} and {then[2]:.1f}"
     )
+    yield Note(text, NoteCode.TEXTURE)
 
 
-def _unlike(looks: ImageStatistics, seen: TrainingRanges) -> Iterator[str]:
-    """Give what lies far outside of the training images' range."""
-    words = {
-        "brightness": ("mostly dark: mean {:.2f}", "mostly bright: mean {:.2f}"),
-        "diameter": ("small objects: {:.1f} pixels across", "large objects: {:.1f} pixels across"),
-    }
-    for name, (below, above) in words.items():
-        value = looks.get(name)
-        if value is None or name not in seen:
+def _microscopy_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
+    """Warn of a brightness or an object size far outside the training range."""
+    checks = (
+        ("brightness", _BRIGHTNESS_MARGIN, "mostly dark: mean {:.2f}", "mostly bright: mean {:.2f}"),
+        ("diameter", _DIAMETER_MARGIN, "small objects: {:.1f} pixels across", "large objects: {:.1f} pixels across"),
+    )
+    codes = {"brightness": NoteCode.BRIGHTNESS, "diameter": NoteCode.OBJECT_SIZE}
+    for name, margin, below, above in checks:
+        if name not in statistics or name not in ranges:
             continue
-        low, high = seen[name]
-        text = below if value < low * _MARGIN[name] else above if value > high / _MARGIN[name] else None
-        if text is not None:
-            yield f"{text.format(value)}, trained on {low:.3g} to {high:.3g}"
+        value, (low, high) = statistics[name], ranges[name]
+        words = below if value < low * margin else above if value > high / margin else None
+        if words is not None:
+            yield Note(f"{words.format(value)}, trained on {low:.3g} to {high:.3g}", codes[name])
 
 
-def _of_scan(looks: ImageStatistics, seen: TrainingRanges) -> Iterator[str]:
-    """Give what a radiologist would compare, where it lies far outside of the training scans' range."""
-    ways = {"x": "from left to right", "y": "from back to front", "z": "from foot to head"}
-    for axis, way in ways.items():
-        for name, what in ((f"voxel_{axis}", "voxels of {:.3g} mm"), (f"view_{axis}", "a field of view of {:.0f} mm")):
-            if name in looks and name in seen and not _within(looks[name], seen[name]):
-                low, high = seen[name]
-                yield f"{what.format(looks[name])} {way}, trained on {low:.3g} to {high:.3g}"
-    for name in sorted(looks.keys() & seen.keys()):
+def _scan_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
+    """Warn of voxels, a field of view or a contrast far outside the range of the training scans."""
+    directions = {"x": "from left to right", "y": "from back to front", "z": "from foot to head"}
+    lengths = (
+        ("voxel", "voxels of {:.3g} mm", NoteCode.VOXEL_SIZE),
+        ("view", "a field of view of {:.0f} mm", NoteCode.FIELD_OF_VIEW),
+    )
+    for axis, direction in directions.items():
+        for kind, words, code in lengths:
+            name = f"{kind}_{axis}"
+            if name not in statistics or name not in ranges:
+                continue
+            value, (low, high) = statistics[name], ranges[name]
+            if not low * _SCAN_MARGIN <= value <= high / _SCAN_MARGIN:
+                yield Note(f"{words.format(value)} {direction}, trained on {low:.3g} to {high:.3g}", code)
+    for name in sorted(statistics.keys() & ranges.keys()):
         kind, _, channel = name.partition("_")
-        low, high = seen[name]
-        if kind in _ORDER and not low - _ORDER_MARGIN <= looks[name] <= high + _ORDER_MARGIN:
-            about = f"{_ORDER[kind]} {looks[name]:.2f}, trained on {low:.2f} to {high:.2f}"
-            yield f"another order of contrast in channel {channel}: {about}"
+        low, high = ranges[name]
+        if kind in _CONTRAST_WORDS and not low - _CONTRAST_MARGIN <= statistics[name] <= high + _CONTRAST_MARGIN:
+            about = f"{_CONTRAST_WORDS[kind]} {statistics[name]:.2f}, trained on {low:.2f} to {high:.2f}"
+            yield Note(f"another order of contrast in channel {channel}: {about}", NoteCode.CONTRAST)
 
 
-def _within(value: float, ends: tuple[float, float]) -> bool:
-    return ends[0] * _SCAN_MARGIN <= value <= ends[1] / _SCAN_MARGIN
+def _pixel_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
+    contrast = statistics.get("contrast", np.inf)
+    if contrast < min(_PURE_NOISE, ranges.get("contrast", (np.inf, np.inf))[0]):
+        text = f"blank: what is bright stands out from the noise by {contrast:.1f} deviations only"
+        yield Note(text, NoteCode.BLANK)
+    saturated, hot = statistics.get("saturated", 0), statistics.get("hot", 0)
+    if saturated >= max(_SATURATED, _above(ranges, "saturated")):
+        text = f"saturated: {saturated:.1%} of the pixels have the highest value, {statistics['top']:.0f}"
+        yield Note(text, NoteCode.SATURATED)
+    if hot >= max(_HOT, _above(ranges, "hot")):
+        text = f"hot pixels: {hot:.2%} of the pixels stand out alone, and were brought down to their neighbours"
+        yield Note(text, NoteCode.HOT_PIXELS)
 
 
-def _of_pixels(looks: ImageStatistics, seen: TrainingRanges) -> Iterator[str]:
-    least = min(_PURE_NOISE, seen.get("contrast", (np.inf, np.inf))[0])
-    if looks.get("contrast", np.inf) < least:
-        yield f"blank: what is bright stands out from the noise by {looks['contrast']:.1f} deviations only"
-    if looks.get("saturated", 0) >= max(_SATURATED, _above(seen, "saturated")):
-        yield f"saturated: {looks['saturated']:.1%} of the pixels have the highest value, {looks['top']:.0f}"
-    if looks.get("hot", 0) >= max(_HOT, _above(seen, "hot")):
-        yield f"hot pixels: {looks['hot']:.2%} of the pixels stand out alone, and were brought down to their neighbours"
+def _above(ranges: TrainingRanges, name: str) -> float:
+    """Return a share just above the highest one of the training images."""
+    return ranges.get(name, (0.0, 0.0))[1] * 1.01
 
 
-def _above(seen: TrainingRanges, name: str) -> float:
-    """Return a share just above the highest that a training image has."""
-    return seen.get(name, (0.0, 0.0))[1] * 1.01
-
-
-def _of_objects(columns: Columns, known: TrainingData) -> Iterator[str]:
-    if "class" in columns or len(columns["label"]) < _FEW:
+def _object_warnings(table: Table, training: TrainingData) -> Iterator[Note]:
+    columns = table.columns
+    if table.kind != "objects" or len(columns["label"]) < _MIN_OBJECTS:
         return
     share = float(np.mean(columns["touches_border"]))
-    if share > max(_AT_BORDER, _above(known.seen, "at_border")):
-        yield f"{share:.0%} of the objects touch the border"
-    share = 0.0 if known.doubtful is None else float(np.mean(columns["confidence"] < known.doubtful))
-    if share > max(_UNSURE, _above(known.seen, "unsure")):
-        yield f"{share:.0%} of the objects have a confidence below {known.doubtful:.2f}, as wrong ones have"
+    if share > max(_AT_BORDER, _above(training.ranges, "at_border")):
+        yield Note(f"{share:.0%} of the objects touch the border", NoteCode.AT_BORDER)
+    low = training.low_confidence
+    share = 0.0 if low is None else float(np.mean(columns["confidence"] < low))
+    if share > max(_UNSURE, _above(training.ranges, "unsure")):
+        text = f"{share:.0%} of the objects have a confidence below {low:.2f}, as wrong ones have"
+        yield Note(text, NoteCode.LOW_CONFIDENCE)
 
 
-def _diameters(columns: Columns) -> NDArray[np.float64]:
+def _diameters(table: Table) -> NDArray[np.float64]:
     """Return diameters of circles or balls of the size of each object, in pixels of the image."""
-    if "area_px" in columns:
-        return np.asarray(2 * np.sqrt(columns["area_px"] / np.pi))
-    if "volume_px" in columns:
-        return np.asarray(2 * np.cbrt(columns["volume_px"] * 3 / (4 * np.pi)))
-    return np.empty(0)
+    if table.kind != "objects":
+        return np.empty(0)
+    if "area_px" in table.columns:
+        return np.asarray(2 * np.sqrt(table.columns["area_px"] / np.pi))
+    return np.asarray(2 * np.cbrt(table.columns["volume_px"] * 3 / (4 * np.pi)))

@@ -1,10 +1,10 @@
-"""Surface and neighbours of all objects of a volume at once, and the axes of the ellipsoids they resemble.
+"""Surface areas, axis lengths and neighbours of all objects of a volume at once.
 
-The surface is measured as in integral geometry: by how often lines in 13 directions leave an object. No surface is
-built, so that 1 000 nuclei take as long as one object of their size.
+The surface area is that of integral geometry: it follows from how often lines in 13 directions leave an object. No mesh
+is built, so that 1 000 nuclei take as long as one object of their total size.
 """
 
-# Compiled functions carry no annotations: numba infers its types from the arrays that are passed.
+# Compiled functions carry no annotations: numba infers the types from the arguments.
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001, ANN202
 
@@ -25,99 +25,87 @@ Ints = NDArray[np.int64]
 _DIRECTIONS = np.array([e for e in itertools.product((0, 1, -1), repeat=3) if e > (0, 0, 0)])
 
 
-def covariances(size: Ints, first: Ints, second: Ints) -> Floats:
-    """Return the covariances (n, 3, 3) of each object's voxel places from `biounet.measurement.sum_coordinates`."""
-    n, sums = size[:, None].astype(np.float64), first.astype(np.float64)
-    i, j = np.triu_indices(3)
-    found = np.empty((len(n), 3, 3))
-    # n²-fold, so that the difference is exact, and 0 for a line, until n times a sum passes 2**53.
-    found[:, i, j] = found[:, j, i] = (n * second - sums[:, i] * sums[:, j]) / (n * n)
-    return found
+def surface_areas(volume: NDArray[np.int32], runs: Ints, covariances: Floats, steps: Floats) -> Floats:
+    r"""Estimate the surface area (n,) of each object, in squares of the unit of `steps`.
 
+    The cut surface of an object at the edge of the image is part of its surface.
 
-def surface_areas(volume: NDArray[np.int32], runs: Ints, moments: Floats, steps: Floats) -> Floats:
-    r"""Estimate the surface of each object; where the image cuts an object, the cut belongs to it.
+    By the Cauchy-Crofton formula a surface area is :math:`4 V \sum_v w_v n_v / |v|` with the volume V of a voxel and
+    the number n of voxels from which the offset v leaves the object (Ohser and Mücklich, "Statistical Analysis of
+    Microstructures in Materials Science", 2000). Chords shorter than the offset are missed; their share is known
+    exactly for ellipsoids, and each object is corrected as the ellipsoid with its second moments.
 
-    By the Cauchy-Crofton formula a surface is :math:`4 V \sum_v w_v n_v / |v|` with the volume V of a voxel and the
-    number n of voxels from which the step v leaves the object (Ohser and Mücklich, "Statistical Analysis of
-    Microstructures in Materials Science", 2000). Lines shorter than the step are missed; how many is known exactly for
-    ellipsoids, and each object is taken for the ellipsoid that has its second moments.
-
-    Of ellipsoids at random places and turns, with diameters of at least 8 voxels along the coarsest axis and steps
-    of 1:1:1 to 5:1:1 and 1:1.5:4, the mean error is 0.6 % at most and a single one's 2 %; with a diameter of 4 voxels,
-    0.3 % and 1.5 % (`tests/test_measure_volumes.py` holds 1.5 % and 3 %). The mesh of marching cubes around the mask
-    is 8 % too large at 1:1:1 and 16 % at 3:1:1.
+    For ellipsoids at random positions and rotations, with diameters of at least 8 voxels along the coarsest axis and
+    voxels of 1:1:1 to 5:1:1 and 1:1.5:4, the mean error is at most 0.6 % and the largest 2 %; with a diameter of 4
+    voxels, 0.3 % and 1.5 % (`tests/measurement/test_measure_volumes.py` asserts 1.5 % and 3 %). The mesh of marching
+    cubes is 8 % too large at 1:1:1 and 16 % at 3:1:1.
 
     Parameters
     ----------
     volume
         (z, y, x) labels 1..n, contiguous.
     runs
-        (r, 3) of it, from `biounet.measurement.object_runs`.
-    moments
-        (n, 3, 3) the `covariances` of the objects.
+        (r, 3), from `moments.object_runs`.
+    covariances
+        (n, 3, 3), from `moments.covariances`.
     steps
-        Length of a voxel along z, y and x.
-
-    Returns
-    -------
-    (n,) in squares of the unit of `steps`.
+        Size of a voxel along z, y and x.
     """
-    ways, weights = _lines(steps)
-    exits = _count_exits(volume, runs, ways, len(moments))
-    # Of a ball with diameter d, steps of t d miss the share t²/3, and all but 2/(3t) of the rest where t > 1: what its
-    # set covariance 1 - 3t/2 + t³/2 leaves of a line. An affine map makes the ball an ellipsoid.
-    ellipsoids = 20 * (moments + np.eye(3) / 12)
-    t2 = np.einsum("ki,nij,kj->nk", ways, np.linalg.inv(ellipsoids), ways)
+    offsets, weights = _offsets(steps)
+    exits = _count_exits(volume, runs, offsets, len(covariances))
+    # In a ball of diameter d, offsets of length t·d find the share 1 - t²/3 of the chords, and 2/(3t) where t > 1: this
+    # follows from the set covariance 1 - 3t/2 + t³/2 of the ball. An affine map turns the ball into an ellipsoid.
+    ellipsoids = 20 * (covariances + np.eye(3) / 12)
+    t2 = np.einsum("ki,nij,kj->nk", offsets, np.linalg.inv(ellipsoids), offsets)
     found = np.where(t2 < 1, 1 - t2 / 3, 2 / (3 * np.sqrt(np.maximum(t2, 1))))
-    lengths = np.linalg.norm(ways * steps, axis=1)
+    lengths = np.linalg.norm(offsets * steps, axis=1)
     return np.asarray(4 * math.prod(steps) * (exits / found) @ (weights / lengths))
 
 
-def axis_lengths(moments: Floats, steps: Floats) -> tuple[Floats, Floats]:
-    """Return the longest and the shortest axis (n,) of the ellipsoids with these `covariances` (n, 3, 3)."""
-    variances = np.linalg.eigvalsh(moments * np.outer(steps, steps)).clip(0)
+def axis_lengths(covariances: Floats, steps: Floats) -> tuple[Floats, Floats]:
+    """Return the major and the minor axis (n,) of the ellipsoids with these covariances (n, 3, 3)."""
+    variances = np.linalg.eigvalsh(covariances * np.outer(steps, steps)).clip(0)
     return np.sqrt(20 * variances[:, 2]), np.sqrt(20 * variances[:, 0])
 
 
 def count_neighbours(volume: NDArray[np.int32], runs: Ints, n: int) -> Ints:
-    """Count, for each object, the others (n,) that share a face, an edge or a corner with it."""
-    pairs = np.unique(_touching(volume, runs, n))
-    return np.bincount(pairs // (n + 1), minlength=n + 1)[1:] + np.bincount(pairs % (n + 1), minlength=n + 1)[1:]
+    """Return the number (n,) of other objects that share a face, an edge or a corner with each object."""
+    pairs = np.unique(_touching_pairs(volume, runs, n))
+    return np.bincount(np.concatenate(np.divmod(pairs, n + 1)), minlength=n + 1)[1:]
 
 
-def _lines(steps: Floats) -> tuple[Ints, Floats]:
-    """Return 13 steps (k, 3) in voxels whose directions are spread evenly in space, and the weight (k,) of each.
+def _offsets(steps: Floats) -> tuple[Ints, Floats]:
+    """Return 13 offsets (k, 3) in voxels whose directions are spread evenly in space, and the weight (k,) of each.
 
-    A step along two or three axes goes as many voxels along the finer ones as it takes to be diagonal. The weights make
-    sums over the directions equal to integrals over the sphere, for polynomials of degree 6 as nearly as they can be;
-    on a grid of cubes they are those of Lebedev's 26 points.
+    Diagonal offsets are longer in voxels along the finer axes, so that they are diagonal in space. With the weights,
+    sums over the directions approximate integrals over the sphere for polynomials of degree 6; for cubic voxels they
+    are the weights of Lebedev's 26 points.
     """
     from scipy.optimize import nnls  # slow to import
 
     coarsest = np.where(_DIRECTIONS != 0, steps, 0).max(axis=1, keepdims=True)
-    ways = _DIRECTIONS * np.rint(coarsest / steps).astype(np.int64)
-    unit = ways * steps / np.linalg.norm(ways * steps, axis=1, keepdims=True)
+    offsets = _DIRECTIONS * np.rint(coarsest / steps).astype(np.int64)
+    unit = offsets * steps / np.linalg.norm(offsets * steps, axis=1, keepdims=True)
     powers = np.array([p for p in itertools.product(range(7), repeat=3) if sum(p) == 6])
     factor = np.array([1, 0, 1, 0, 3, 0, 15])  # the mean of x^a y^b z^c on the sphere is a product of these, / 105
-    moments = np.prod(factor[powers], axis=1) / 105
-    weights, _ = nnls(np.prod(unit[None] ** powers[:, None], axis=2), moments)
-    return ways, weights / weights.sum()
+    means = np.prod(factor[powers], axis=1) / 105
+    weights, _ = nnls(np.prod(unit[None] ** powers[:, None], axis=2), means)
+    return offsets, weights / weights.sum()
 
 
 @compiled
-def _count_exits(volume, runs, ways, n):
-    """Count (n, k) the voxels of each object from which each of the steps (k, 3) leads out of it."""
+def _count_exits(volume, runs, offsets, n):
+    """Count the voxels (n, k) of each object from which each of the offsets (k, 3) leaves the object."""
     depth, height, width = volume.shape
-    exits = np.zeros((n, len(ways)), np.int64)
+    exits = np.zeros((n, len(offsets)), np.int64)
     for r in range(len(runs)):
         row, x, label = runs[r, 0] // width, runs[r, 0] % width, runs[r, 2]
         length = runs[r, 1] - runs[r, 0]
-        for k in range(len(ways)):
-            z, y = row // height + ways[k, 0], row % height + ways[k, 1]
+        for k in range(len(offsets)):
+            z, y = row // height + offsets[k, 0], row % height + offsets[k, 1]
             inside = 0
             if 0 <= z < depth and 0 <= y < height:
-                begin, end = max(x + ways[k, 2], 0), min(x + ways[k, 2] + length, width)
+                begin, end = max(x + offsets[k, 2], 0), min(x + offsets[k, 2] + length, width)
                 line = volume[z, y]
                 for i in range(begin, end):
                     inside += line[i] == label
@@ -126,8 +114,8 @@ def _count_exits(volume, runs, ways, n):
 
 
 @compiled
-def _touching(volume, runs, n):
-    """Return (p,) the pairs of labels that touch, the lower one times n + 1 plus the other, some more than once."""
+def _touching_pairs(volume, runs, n):
+    """Return the pairs (p,) of labels that touch as lower * (n + 1) + higher, with repeats."""
     height, width = volume.shape[1:]
     pairs = np.empty(1024, np.int64)
     count = 0

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.files import write_text
-from biounet.measurement import Columns
+from biounet.measurement import Table
 from biounet.reporting.style import SCRIPT, STYLE
 
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
@@ -64,13 +64,10 @@ class ReportRow:
     sizes: Sizes | None = None
 
 
-def object_sizes(columns: Columns) -> Sizes:
-    """Return the areas or volumes in a table of objects or lesions, in a unit of length where there is one."""
-    name = next(name for name in SIZE_COLUMNS if name in columns)
-    counted = np.ones(len(columns[name]), np.bool_)
-    if "lesion" in columns:  # those of the first class are the ones that are counted
-        counted = (columns["lesion"] > 0) & (columns["class"] == columns["class"][0])
-    return Sizes(name, columns[name][counted].astype(np.float32))
+def object_sizes(table: Table) -> Sizes:
+    """Return the areas or volumes of the counted objects or lesions of a table, in a unit of length if it has one."""
+    name = next(name for name in SIZE_COLUMNS if name in table.columns)
+    return Sizes(name, table.columns[name][table.counted].astype(np.float32))
 
 
 def write_report(

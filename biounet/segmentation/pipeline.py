@@ -33,10 +33,11 @@ from biounet.core import (
 from biounet.labelling import BlockObjects, Objects, label_block, label_classes, label_objects, required_halo, stitch
 from biounet.measurement import (
     Columns,
+    Table,
     TrainingData,
     measure_classes,
-    measure_columns,
     measure_lesions,
+    measure_objects,
     min_lesion_voxels,
     quality_warnings,
 )
@@ -109,8 +110,8 @@ class Segmentation:
         On the source grid, integers: objects 1..N, or classes.
     count
         Number of objects, or of lesions in a volume; None where it is not clear which class to count.
-    columns
-        The table: one row per object, or per class.
+    measurements
+        One row per object, or per class.
     volume
         The image.
     notes
@@ -123,11 +124,16 @@ class Segmentation:
 
     labels: NDArray[Any]
     count: int | None
-    columns: Columns
+    measurements: Table
     volume: Volume
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     kind: ResultKind = "objects"
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of the table."""
+        return self.measurements.columns
 
     @property
     def table(self) -> pd.DataFrame:
@@ -210,15 +216,16 @@ def segment(
     labels = np.ascontiguousarray(canonical_transform(volume.grid).undo(labels))
     clock.lap("predict_and_label")
     if confidence is None:
-        columns, count = _measure_regions(labels, job.data, volume.grid)
+        table, count = _measure_regions(labels, job.data, volume.grid)
     else:
-        columns, count = measure_columns(labels, volume.array, volume.grid, confidence, card.inputs), len(confidence)
+        table, count = measure_objects(labels, volume.array, volume.grid, confidence, card.inputs), len(confidence)
     clock.lap("measure")
     training = TrainingData(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
-    notes = quality_warnings(image_statistics(canonical, scaled), columns, training, math.prod(zoom) ** (1 / len(zoom)))
+    statistics = image_statistics(canonical, scaled)
+    notes: list[str] = [*quality_warnings(statistics, table, training, math.prod(zoom) ** (1 / len(zoom)))]
     clock.lap("quality")
     notes += [*_orientation_notes(volume.grid, card), *_background_notes(canonical, card)]
-    return Segmentation(labels, count, columns, volume, (*volume.remarks, *notes), clock.laps, kind)
+    return Segmentation(labels, count, table, volume, (*volume.remarks, *notes), clock.laps, kind)
 
 
 def _orientation_notes(grid: Grid, card: Card) -> list[str]:
@@ -338,16 +345,15 @@ def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settin
     return labels.reshape(shape)
 
 
-def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Columns, int | None]:
+def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Table, int | None]:
     """Return the table of classes of an image, or of regions and lesions of a volume, and the count.
 
     Lesions are counted where it is clear which ones are meant: those of the outermost region, or of the only class.
     """
     if grid.dims == 2:
         return measure_classes(labels, data.foreground, grid), None
-    columns = measure_lesions(labels, data.label_values, grid, min_lesion_voxels(data.min_lesion_mm3, grid))
-    counted = columns["lesion"][columns["class"] == next(iter(data.label_values))].max(initial=0)
-    return columns, int(counted) if data.regions or len(data.label_values) == 1 else None
+    table = measure_lesions(labels, data.label_values, grid, min_lesion_voxels(data.min_lesion_mm3, grid))
+    return table, int(table.counted.sum()) if data.regions or len(data.label_values) == 1 else None
 
 
 class _Stopwatch:

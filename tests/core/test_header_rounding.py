@@ -126,7 +126,7 @@ def test_perpendicular_diameters_do_not_depend_on_rounding(noise):
     labels[1, 2, 1:8] = labels[2, 1:8, 2] = 1
     labels[2, 4, 2:5] = 1
     one, other = (
-        measure_lesions(labels, {"lesion": (1,)}, Grid(labels.shape, steps, "mm"))
+        measure_lesions(labels, {"lesion": (1,)}, Grid(labels.shape, steps, "mm")).columns
         for steps in ((1.0, 1.0, 1.0), shaken((1.0, 1.0, 1.0), noise))
     )
     for name in ("longest_diameter_mm", "perpendicular_diameter_mm"):

@@ -71,7 +71,7 @@ def test_an_sform_of_unit_steps_has_no_voxel_size(tmp_path):
     volume = read_volume(path, VOLUME)
     (note,) = volume.notes
     assert "used is the qform: scanner, LPS, voxels of 1.316 x 1.316 x 10 mm" in note
-    table = measure_lesions(volume.array[0], {"organ": (1,)}, volume.grid)
+    table = measure_lesions(volume.array[0], {"organ": (1,)}, volume.grid).columns
     assert table["volume_mm3"][0] == pytest.approx(192 * 1.316 * 1.316 * 10, rel=1e-5)
     assert list(table["frame"]) == ["scanner"] * 2
     unit = read_volume(write(tmp_path / "y.nii", None, (np.eye(4), 1), (np.eye(4), 1), (1, 1, 1)), VOLUME)

@@ -16,6 +16,11 @@ from biounet.measurement import columns_to_csv, measure_lesions, min_lesion_voxe
 WHOLE = {"whole": (1,)}
 
 
+def measure(*args, **options):
+    """Return the columns of regions and lesions."""
+    return measure_lesions(*args, **options).columns
+
+
 def affine_grid(shape, affine):
     """A NIfTI grid, array axes z, y, x, of an affine for voxels x, y, z."""
     affine = np.asarray(affine, float)[:3]
@@ -62,7 +67,7 @@ def test_ellipsoids_with_known_answers(name):
     grid = affine_grid(tuple(np.ceil(size_mm / steps).astype(int).tolist()), affine)
     centre = np.array(grid.shape) / 2 - 0.3
     labels = ellipsoid(grid, centre, half_axes).astype(np.uint8)
-    found = measure_lesions(labels, WHOLE, grid)
+    found = measure(labels, WHOLE, grid)
     assert found["lesion"].tolist() == [0, 1]
     (volume,) = lesions(found, "volume_mm3")
     assert volume == pytest.approx(4 / 3 * math.pi * half_axes.prod(), rel=0.02)
@@ -85,7 +90,7 @@ def test_lesions_are_counted_largest_first():
     labels = np.zeros(grid.shape, np.uint8)
     for half, centre in zip(halves, centres, strict=True):
         labels[ellipsoid(grid, centre, (half,) * 3)] = 1
-    found = measure_lesions(labels, WHOLE, grid)
+    found = measure(labels, WHOLE, grid)
     assert found["lesion"].tolist() == [0, 1, 2, 3, 4]
     assert lesions(found, "centroid_z_px") == pytest.approx([15, 20, 8, 22])
     assert found["voxels"][0] == sum(lesions(found, "voxels")) == labels.sum()
@@ -94,7 +99,7 @@ def test_lesions_are_counted_largest_first():
 
 def test_nested_regions():
     labels = picture("..... .123. .113. ..... ....1")
-    found = measure_lesions(labels, {"whole": (1, 2, 3), "core": (2, 3), "three": (3,), "none": (4,)}, Grid((5, 5)))
+    found = measure(labels, {"whole": (1, 2, 3), "core": (2, 3), "three": (3,), "none": (4,)}, Grid((5, 5)))
     assert columns_to_csv(found) == (
         "class,lesion,pixels,centroid_y_px,centroid_x_px,touches_border\n"
         "whole,0,7,1.8571428571428572,2.2857142857142856,1\n"
@@ -109,7 +114,7 @@ def test_nested_regions():
 
 
 def test_what_nobody_has_is_zero_and_has_no_place():
-    found = measure_lesions(np.zeros((3, 4, 5), np.uint8), WHOLE, affine_grid((3, 4, 5), turned((1, 1, 1))))
+    found = measure(np.zeros((3, 4, 5), np.uint8), WHOLE, affine_grid((3, 4, 5), turned((1, 1, 1))))
     assert (found["voxels"].tolist(), found["volume_ml"].tolist(), found["lesion"].tolist()) == ([0], [0], [0])
     for name in ("centroid_x_ras_mm", "centroid_z_px", "longest_diameter_mm", "longest_diameter_3d_mm"):
         assert np.isnan(found[name]).all()
@@ -128,7 +133,7 @@ def test_what_nobody_has_is_zero_and_has_no_place():
     ],
 )
 def test_without_calibration_there_is_no_physical_column_and_without_affine_no_place(grid, expected):
-    found = measure_lesions(np.ones(grid.shape, np.uint8), WHOLE, grid)
+    found = measure(np.ones(grid.shape, np.uint8), WHOLE, grid)
     axes = [f"centroid_{axis}_px" for axis in "zyx"[3 - grid.dims :]]
     assert list(found) == ["class", "lesion", *expected, *axes, "touches_border"]
 
@@ -148,7 +153,7 @@ def test_without_calibration_there_is_no_physical_column_and_without_affine_no_p
 )
 def test_diameters_of_pictures(text, spacing, longest, across):
     labels = picture(text)
-    found = measure_lesions(labels, WHOLE, Grid(labels.shape, spacing, "mm"))
+    found = measure(labels, WHOLE, Grid(labels.shape, spacing, "mm"))
     assert lesions(found, "longest_diameter_mm") == pytest.approx([longest])
     assert lesions(found, "perpendicular_diameter_mm") == pytest.approx([across])
 
@@ -159,7 +164,7 @@ def test_diameters_of_ellipses(a, b, angle):
     y, x = np.indices((31, 31)) - 15
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
     labels = ((u / a) ** 2 + (v / b) ** 2 <= 1).astype(np.uint8)
-    found = measure_lesions(labels, WHOLE, Grid(labels.shape, (1.0, 1.0), "mm"))
+    found = measure(labels, WHOLE, Grid(labels.shape, (1.0, 1.0), "mm"))
     assert lesions(found, "longest_diameter_mm") == pytest.approx([2 * max(a, b)], abs=1)
     assert lesions(found, "longest_diameter_mm")[0] <= regionprops(labels)[0].feret_diameter_max + 1e-9
     # Of a nearly round one the longest diameter lies anywhere, and with it the one across: within a voxel's diagonal.
@@ -169,7 +174,7 @@ def test_diameters_of_ellipses(a, b, angle):
 def test_the_longest_diameter_is_taken_in_one_axial_slice():
     labels = np.zeros((3, 9, 9), np.uint8)
     labels[0, 1, 1:5] = labels[1, 1:8, 4] = labels[2, 7, 4:6] = 1
-    found = measure_lesions(labels, WHOLE, affine_grid(labels.shape, turned((1, 1, 5))))
+    found = measure(labels, WHOLE, affine_grid(labels.shape, turned((1, 1, 5))))
     assert lesions(found, "longest_diameter_mm") == [7]
     assert lesions(found, "perpendicular_diameter_mm") == [1]
     assert lesions(found, "longest_diameter_3d_mm")[0] > 10
@@ -185,7 +190,7 @@ def test_the_order_of_storage_changes_nothing_in_space(labels, axes, flips):
     assume(labels.any())
     affine = np.vstack([turned((0.8, 1.0, 2.3), (20, -15, 10), (-1, 1, 1), (30, -40, 10)), [0, 0, 0, 1]])
     regions = {"whole": (1, 2), "core": (2,)}
-    before = measure_lesions(labels, regions, affine_grid(labels.shape, affine))
+    before = measure(labels, regions, affine_grid(labels.shape, affine))
     stored = labels.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
     # The voxel of `labels`, x first, at a voxel of `stored`, x first.
     back = np.zeros((4, 4))
@@ -193,7 +198,7 @@ def test_the_order_of_storage_changes_nothing_in_space(labels, axes, flips):
     for new, (old, flip) in enumerate(zip(axes, flips, strict=True)):
         back[2 - old, 2 - new] = -1 if flip else 1
         back[2 - old, 3] = stored.shape[new] - 1 if flip else 0
-    after = measure_lesions(stored, regions, affine_grid(stored.shape, affine @ back))
+    after = measure(stored, regions, affine_grid(stored.shape, affine @ back))
     for name in before:
         if "_px" not in name and name != "class":
             np.testing.assert_allclose(after[name], before[name], rtol=1e-9, atol=1e-9, err_msg=name)
@@ -204,8 +209,8 @@ def test_the_order_of_storage_changes_nothing_in_space(labels, axes, flips):
 def test_the_values_of_classes_change_nothing(labels):
     grid = Grid(labels.shape, (2.0, 1.0, 0.5), "mm")
     other = np.array([0, 200, 7], np.uint8)[labels]
-    before = measure_lesions(labels, {"a": (1,), "b": (2,)}, grid)
-    after = measure_lesions(other, {"b": (7,), "a": (200,)}, grid)
+    before = measure(labels, {"a": (1,), "b": (2,)}, grid)
+    after = measure(other, {"b": (7,), "a": (200,)}, grid)
     first = int((before["class"] == "a").sum())
     for name, column in before.items():
         np.testing.assert_array_equal(np.roll(after[name], first) if first else after[name], column, err_msg=name)
@@ -213,9 +218,9 @@ def test_the_values_of_classes_change_nothing(labels):
 
 def test_small_lesions_have_no_row_but_count_for_the_class():
     labels = picture("11..1 11... .....")
-    found = measure_lesions(labels, WHOLE, Grid(labels.shape), min_voxels=2)
+    found = measure(labels, WHOLE, Grid(labels.shape), min_voxels=2)
     assert (found["lesion"].tolist(), found["pixels"].tolist()) == ([0, 1], [5, 4])
-    none = measure_lesions(labels, WHOLE, Grid(labels.shape, (1.0, 1.0), "mm"), min_voxels=5)
+    none = measure(labels, WHOLE, Grid(labels.shape, (1.0, 1.0), "mm"), min_voxels=5)
     assert (none["lesion"].tolist(), none["pixels"].tolist()) == ([0], [5])
 
 
@@ -238,13 +243,13 @@ def test_the_smallest_lesion_has_a_volume_in_space(steps, unit, voxels):
 def test_corners_connect():
     labels = np.zeros((2, 2, 3), np.uint8)
     labels[0, 0, 0] = labels[1, 1, 1] = 1
-    assert lesions(measure_lesions(labels, WHOLE, Grid(labels.shape)), "voxels") == [2]
+    assert lesions(measure(labels, WHOLE, Grid(labels.shape)), "voxels") == [2]
 
 
 def test_one_slice():
     labels = np.zeros((1, 6, 6), np.int16)
     labels[0, 2:4, 1:5] = 1
-    found = measure_lesions(labels, WHOLE, affine_grid(labels.shape, turned((1, 1, 4))))
+    found = measure(labels, WHOLE, affine_grid(labels.shape, turned((1, 1, 4))))
     assert found["touches_border"].all()
     assert lesions(found, "volume_mm3") == pytest.approx([32])
 

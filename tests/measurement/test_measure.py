@@ -3,15 +3,13 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage.measure import regionprops, regionprops_table
 
 from biounet.core import Grid, InputError
-from biounet.measurement import columns_to_csv, measure_classes, measure_columns, moments
-from biounet.measurement.objects import measure_objects
+from biounet.measurement import columns_to_csv, measure_classes, measure_objects, moments
 from support.label_images import blobs, label_images, picture, pixels, row, table
 
 # Column of ours without its unit: name in scikit-image.
@@ -214,13 +212,13 @@ def test_an_empty_table_keeps_all_columns(size):
 )
 def test_labels_that_cannot_be_measured_are_refused(labels, words):
     with pytest.raises(InputError, match=words):
-        measure_columns(labels, pixels((1, 3), 1), Grid((1, 3)), None, ["a"])
+        measure_objects(labels, pixels((1, 3), 1), Grid((1, 3)), None, ["a"])
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "b", "c"]])
 def test_channels_need_one_name_each(names):
     with pytest.raises(InputError, match="names"):
-        measure_columns(picture("1"), pixels((1, 1)), Grid((1, 1)), None, names)
+        measure_objects(picture("1"), pixels((1, 1)), Grid((1, 1)), None, names)
 
 
 def test_confidence_of_other_objects_is_refused():
@@ -236,25 +234,17 @@ def test_wide_labels_and_read_only_ones():
         assert table(other)["area_px"].tolist() == [2, 2]
 
 
-def test_data_frame():
-    labels = picture("11.2")
-    frame = measure_objects(labels, pixels(labels.shape), Grid(labels.shape))
-    assert isinstance(frame, pd.DataFrame)
-    assert frame["area_px"].tolist() == [2, 1]
-    assert "intensity_mean_1" in frame
-    bare = measure_objects(labels, None, Grid(labels.shape))
-    assert list(bare) == [name for name in frame if not name.startswith("intensity")]
-
-
 def test_classes():
-    columns = measure_classes(picture("1102 1000").astype(np.uint8), ["a", "b", "c"], Grid((2, 4), (1.0, 0.5), "mm"))
+    columns = measure_classes(
+        picture("1102 1000").astype(np.uint8), ["a", "b", "c"], Grid((2, 4), (1.0, 0.5), "mm")
+    ).columns
     assert columns_to_csv(columns) == (
         "class,label,area_px,area_mm2,fraction\na,1,3,1.5,0.375\nb,2,1,0.5,0.125\nc,3,0,0.0,0.0\n"
     )
 
 
 def test_classes_of_a_volume():
-    columns = measure_classes(np.ones((2, 3, 4), np.uint8), ["a"], Grid((2, 3, 4)))
+    columns = measure_classes(np.ones((2, 3, 4), np.uint8), ["a"], Grid((2, 3, 4))).columns
     assert {name: column.tolist() for name, column in columns.items()} == {
         "class": ["a"], "label": [1], "volume_px": [24], "fraction": [1.0]
     }  # fmt: skip

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from biounet.measurement import columns_to_csv, objects
+from biounet.measurement import columns_to_csv, table
 
 
 def test_csv():
@@ -51,7 +51,7 @@ def test_long_tables_are_written_as_short_ones_are(monkeypatch):
         "small": np.arange(8, dtype=np.uint16),
     }
     short = columns_to_csv(columns)
-    monkeypatch.setattr(objects, "_MANY_ROWS", 1)
+    monkeypatch.setattr(table, "_MANY_ROWS", 1)
     long = columns_to_csv(columns)
     assert long == short
 
@@ -66,7 +66,7 @@ def test_long_tables_are_written_as_short_ones_are(monkeypatch):
 def test_numbers_have_one_style_at_every_number_of_rows(double, single, whole, half):
     columns = {"double": double, "single": single, "whole": whole, "half": half, "is": np.arange(4) > 1}
     rows = columns_to_csv(columns).split("\n", 1)[1]
-    assert objects._rows_by_pyarrow(columns) == rows
+    assert table._rows_by_pyarrow(columns) == rows
 
 
 def test_large_numbers_of_any_type_are_spelled_alike():
@@ -74,14 +74,14 @@ def test_large_numbers_of_any_type_are_spelled_alike():
         columns = {"x": np.array([1e3, 2e-5, 0.5], dtype), "y": np.array([1e4, 6e4, 0], dtype)}
         rows = columns_to_csv(columns)
         assert rows.startswith("x,y\n1000.0,10000.0\n")
-        assert rows == "x,y\n" + objects._rows_by_pyarrow(columns)
+        assert rows == "x,y\n" + table._rows_by_pyarrow(columns)
     large = {"x": np.array([1e6, 1e15, 1e16], np.float32)}
     assert columns_to_csv(large).split() == ["x", "1000000.0", "1000000000000000.0", "1e+16"]
 
 
 def test_a_long_table_has_a_line_per_row():
-    columns = {"n": np.arange(objects._MANY_ROWS + 1), "x": np.linspace(0, 1, objects._MANY_ROWS + 1)}
+    columns = {"n": np.arange(table._MANY_ROWS + 1), "x": np.linspace(0, 1, table._MANY_ROWS + 1)}
     lines = columns_to_csv(columns).split("\n")
     assert lines[0] == "n,x"
     assert lines[1] == "0,0.0"
-    assert len(lines) == objects._MANY_ROWS + 3
+    assert len(lines) == table._MANY_ROWS + 3

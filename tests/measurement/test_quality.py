@@ -6,11 +6,11 @@ from scipy import ndimage
 
 from biounet.api import volume_from_array
 from biounet.core import Grid, NormaliseSettings, Volume
-from biounet.measurement import TrainingData, quality_warnings
+from biounet.measurement import Table, TrainingData, quality_warnings
 from biounet.preprocessing import distinct_textures, image_statistics, scale_intensities, training_ranges
 from support.images import discs
 
-NOTHING = {"label": np.empty(0, int)}
+NOTHING = Table("classes", {"label": np.empty(0, int)})
 
 
 def field(seed=0, radius=(6, 9)):
@@ -27,16 +27,17 @@ def known_of(many, **named):
 
 
 def table(diameter=15.0, n=10, at_border=0, unsure=0):
-    return {
+    columns = {
         "label": np.arange(1, n + 1),
         "area_px": np.full(n, np.pi * diameter**2 / 4),
         "touches_border": np.arange(n) < at_border,
         "confidence": np.where(np.arange(n) < unsure, 0.6, 0.95),
     }
+    return Table("objects", columns)
 
 
 LOOKS = [looks(field(seed)[0]) | {"diameter": 10.0 + seed, "at_border": 0.1} for seed in range(11)]
-KNOWN = known_of(LOOKS, doubtful=0.7)
+KNOWN = known_of(LOOKS, low_confidence=0.7)
 NOBODY = TrainingData({}, (), 0.7)
 
 
@@ -142,7 +143,7 @@ def test_saturated(top, dtype):
 )
 def test_objects(columns, text):
     assert remarks(field(50)[0], columns) == [text]
-    few = {name: values[:4] for name, values in columns.items()}
+    few = Table("objects", {name: values[:4] for name, values in columns.columns.items()})
     assert remarks(field(50)[0], few) == []  # of four objects nobody can say
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from biounet.measurement import Table
 from biounet.reporting import ReportRow, Sizes, object_sizes, write_report
 from biounet.reporting.html_report import render_report
 
@@ -148,15 +149,16 @@ class TestSizes:
         assert self.titles(page) == ["5 to 5 µm³: 2 objects", "7 to 7 voxels: 1 objects"]
 
     def test_of_a_table_of_objects(self):
-        table = {"label": np.array([1, 2]), "area_px": np.array([3, 4]), "area_um2": np.array([0.75, 1.0])}
-        assert object_sizes(table).column == "area_um2"
-        del table["area_um2"]
-        assert (object_sizes(table).column, object_sizes(table).values.tolist()) == ("area_px", [3, 4])
+        columns = {"label": np.array([1, 2]), "area_px": np.array([3, 4]), "area_um2": np.array([0.75, 1.0])}
+        assert object_sizes(Table("objects", columns)).column == "area_um2"
+        del columns["area_um2"]
+        sizes = object_sizes(Table("objects", columns))
+        assert (sizes.column, sizes.values.tolist()) == ("area_px", [3, 4])
 
     def test_of_a_table_of_lesions(self):
         names = np.array(["whole", "whole", "whole", "core", "core"], object)
-        table = {"class": names, "lesion": np.array([0, 1, 2, 0, 1]), "voxels": np.array([9, 6, 3, 2, 2])}
-        assert object_sizes(table).values.tolist() == [6, 3]
+        columns = {"class": names, "lesion": np.array([0, 1, 2, 0, 1]), "voxels": np.array([9, 6, 3, 2, 2])}
+        assert object_sizes(Table("lesions", columns)).values.tolist() == [6, 3]
 
     def test_without_objects_there_is_none(self):
         assert not self.page(("area_px", [])).all("svg")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from biounet.core import Grid
-from biounet.measurement import measure_columns
+from biounet.measurement import measure_objects
 
 
 def without_gaps(labels):
@@ -28,7 +28,7 @@ def pixels(shape, channels=2, dtype=np.uint16):
 
 def table(labels, grid=None, image=None, confidence=None):
     image = pixels(labels.shape) if image is None else image
-    return measure_columns(labels, image, grid or Grid(labels.shape), confidence, "abc"[: len(image)])
+    return measure_objects(labels, image, grid or Grid(labels.shape), confidence, "abc"[: len(image)]).columns
 
 
 def row(text, grid=None):

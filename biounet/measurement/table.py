@@ -1,0 +1,113 @@
+r"""Tables of measurements, and the CSV files they are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Columns = dict[str, NDArray[Any]]
+"""Arrays of one length by the names of their columns."""
+
+TableKind = Literal["objects", "classes", "lesions"]
+"""What a row is about: an object; a class or region; a region or one of its lesions."""
+
+_MANY_ROWS = 20_000  # of numbers: from here on pyarrow, which takes 0.1 s to import, is faster than Python
+_EXPONENT_FROM, _EXPONENT_BELOW = 1e16, 1e-4  # Python writes larger and smaller numbers with an exponent
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured in one image."""
+
+    kind: TableKind
+    columns: Columns
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which rows (n,) are counted: all objects, or the lesions of the first region."""
+        columns = self.columns
+        if self.kind == "objects":
+            return np.ones(len(columns["label"]), np.bool_)
+        if self.kind == "classes":
+            return np.zeros(len(columns["label"]), np.bool_)
+        return np.asarray((columns["lesion"] > 0) & (columns["class"] == columns["class"][0]))
+
+
+def table_kind(names: Iterable[str]) -> TableKind:
+    """Return the kind of a table that was read from a file, by the names of its columns."""
+    names = set(names)
+    return "lesions" if "lesion" in names else "classes" if "class" in names else "objects"
+
+
+def columns_to_csv(columns: Columns) -> str:
+    r"""Write columns as CSV with a header and lines that end in ``\n``.
+
+    Floats are written with as many digits as it takes to read the same number, truth values as 0 and 1, None and
+    floats that are not a number as an empty cell. Strings are quoted where they must be.
+    """
+    header = ",".join(_quote(name) for name in columns) + "\n"
+    rows = len(next(iter(columns.values()), ()))
+    if rows >= _MANY_ROWS and all(column.dtype.kind in "biuf" for column in columns.values()):
+        return header + _rows_by_pyarrow(columns)
+    cells = [_cells(column) for column in columns.values()]
+    if len(cells) == 1:
+        cells = [[cell or '""' for cell in cells[0]]]  # an empty line would not be a row
+    lines = map(",".join, zip(*cells, strict=True))
+    return header + "".join(f"{line}\n" for line in lines)
+
+
+def _cells(column: NDArray[Any]) -> list[str]:
+    kind = column.dtype.kind
+    if kind in "iu":
+        return [str(value) for value in column.tolist()]
+    if kind == "b":
+        return ["1" if value else "0" for value in column.tolist()]
+    if kind == "f":
+        # A float32 has 8 digits, of which a Python float would make 17; numpy spells them by rules that change.
+        values = column.tolist() if column.dtype == np.float64 else [float(str(value)) for value in column]
+        return [str(value) if value == value else "" for value in values]
+    return ["" if value is None else _quote(str(value)) for value in column.tolist()]
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+
+
+def _rows_by_pyarrow(columns: Columns) -> str:
+    import pyarrow as pa  # slow to import
+    from pyarrow import csv
+
+    table = pa.table([_as_text(column) for column in columns.values()], names=list(columns))
+    buffer = pa.BufferOutputStream()
+    csv.write_csv(table, buffer, csv.WriteOptions(include_header=False, quoting_style="none"))
+    return str(buffer.getvalue().to_pybytes().decode())
+
+
+def _as_text(column: NDArray[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return a column for pyarrow, floats as texts of Python's spelling: 2.0 and 1e-05 where pyarrow has 2 and 0.00001.
+
+    The digits are the same, since both are the shortest ones that read back.
+    """
+    import pyarrow as pa  # slow to import
+    from pyarrow import compute
+
+    if column.dtype == np.bool_:
+        return pa.array(column.view(np.uint8))
+    if column.dtype.kind != "f":
+        return pa.array(column)
+    if column.dtype.itemsize not in (4, 8):
+        return pa.array([text or None for text in _cells(column)], pa.string())
+    size = np.abs(column)
+    whole = (size < _EXPONENT_FROM) & (column == np.floor(column))
+    texts = compute.cast(pa.array(column, from_pandas=True), pa.string())
+    if whole.any():
+        texts = compute.if_else(pa.array(whole), compute.binary_join_element_wise(texts, ".0", ""), texts)
+    other = (size >= _EXPONENT_FROM) | ((size < _EXPONENT_BELOW) & (size > 0))
+    other |= compute.match_substring(texts, "e").fill_null(False).to_numpy(zero_copy_only=False)
+    if not other.any():
+        return texts
+    return compute.replace_with_mask(texts, pa.array(other), pa.array(_cells(column[other]), pa.string()))
