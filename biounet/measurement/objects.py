@@ -64,14 +64,9 @@ def measure_objects(
     runs = moments.object_runs(volume)
     sums = _sum_coordinates(runs, volume)
     columns = {"label": np.arange(1, len(sums.size) + 1), **_centroids(sums, grid)}
-    if grid.dims == 2:
-        columns |= _sizes("area", sums.size, grid)
-        columns |= _perimeters(moments.count_links(volume[0], len(sums.size)), grid)
-        columns |= _ellipses(sums, grid)
-        columns["solidity"] = sums.size / moments.convex_areas(runs, grid.shape[1], sums.low[:, 1], sums.high[:, 1])
-    else:
-        columns |= _sizes("volume", sums.size, grid)
-        columns |= _surfaces(volume, runs, sums, grid)
+    columns |= (
+        _planar_shapes(volume[0], runs, sums, grid) if grid.dims == 2 else _solid_shapes(volume, runs, sums, grid)
+    )
     for name, channel in zip(channel_names, intensities, strict=True):
         columns |= _intensities(name, channel, runs, sums.size)
     at_border = (sums.low == 0) | (sums.high == np.array(volume.shape) - 1)
@@ -166,6 +161,14 @@ def _sizes(name: str, size: NDArray[np.int64], grid: Grid) -> Columns:
     return {f"{name}_px": size, **physical}
 
 
+def _planar_shapes(labels: NDArray[np.int32], runs: NDArray[np.int64], sums: _Sums, grid: Grid) -> Columns:
+    """Return areas, perimeters, ellipses and solidity."""
+    hulls = moments.convex_areas(runs, grid.shape[1], sums.low[:, 1], sums.high[:, 1])
+    links = moments.count_links(labels, len(sums.size))
+    columns = _sizes("area", sums.size, grid) | _perimeters(links, grid) | _ellipses(sums, grid)
+    return columns | {"solidity": sums.size / hulls}
+
+
 def _perimeters(links: NDArray[np.int64], grid: Grid) -> Columns:
     """Return the length of outlines from the counts of `moments.count_links`."""
     lengths = {unit: [step[0] / 2, step[1] / 2, math.hypot(*step) / 2] for unit, step in _scales(grid)}
@@ -186,13 +189,13 @@ def _ellipses(sums: _Sums, grid: Grid) -> Columns:
     return columns
 
 
-def _surfaces(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: _Sums, grid: Grid) -> Columns:
-    """Return surface, sphericity, axes and neighbours, lengths in the unit of the grid where it has one."""
+def _solid_shapes(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: _Sums, grid: Grid) -> Columns:
+    """Return volumes, surfaces, sphericity, axes and neighbours, lengths in the unit of the grid where it has one."""
     unit, steps = _scales(grid)[-1]
     covariances = moments.covariances(sums.size, sums.first, sums.second)
     surface = surface_area.surface_areas(volume, runs, covariances, steps)
     major, minor = surface_area.axis_lengths(covariances, steps)
-    return {
+    return _sizes("volume", sums.size, grid) | {
         f"surface_area_{unit if unit == 'px' else unit + '2'}": surface,
         "sphericity": np.cbrt(36 * math.pi * (sums.size * math.prod(steps)) ** 2) / surface,
         f"axis_major_length_{unit}": major,

@@ -221,11 +221,12 @@ def segment(
         table, count = measure_objects(labels, volume.array, volume.grid, confidence, card.inputs), len(confidence)
     clock.lap("measure")
     training = TrainingData(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
-    statistics = image_statistics(canonical, scaled)
-    notes: list[str] = [*quality_warnings(statistics, table, training, math.prod(zoom) ** (1 / len(zoom)))]
+    warnings = quality_warnings(
+        image_statistics(canonical, scaled), table, training, math.prod(zoom) ** (1 / len(zoom))
+    )
     clock.lap("quality")
-    notes += [*_orientation_notes(volume.grid, card), *_background_notes(canonical, card)]
-    return Segmentation(labels, count, table, volume, (*volume.remarks, *notes), clock.laps, kind)
+    notes = (*volume.remarks, *warnings, *_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
+    return Segmentation(labels, count, table, volume, notes, clock.laps, kind)
 
 
 def _orientation_notes(grid: Grid, card: Card) -> list[str]:
