@@ -118,8 +118,6 @@ class Segmentation:
         Warnings for the user.
     seconds
         Time of each stage.
-    kind
-        What the values of `labels` are: a model of strokes gives objects, though its annotations are classes.
     """
 
     labels: NDArray[Any]
@@ -128,7 +126,11 @@ class Segmentation:
     volume: Volume
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
-    kind: ResultKind = "objects"
+
+    @property
+    def kind(self) -> ResultKind:
+        """What the values of `labels` are; a model trained on scribbles finds objects."""
+        return "objects" if self.measurements.kind == "objects" else "classes"
 
     @property
     def columns(self) -> Columns:
@@ -206,9 +208,8 @@ def segment(
     scaled = scale_intensities(canonical.array, card.recipe.normalise)
     scaled = replace(scaled, image=rescale(scaled.image[(slice(None), *body)], zoom))
     clock.lap("normalise")
-    kind: ResultKind = "classes" if job.data.kind == "classes" else "objects"
     confidence = None
-    if kind == "classes":
+    if job.data.kind == "classes":
         labels: NDArray[Any] = _segment_classes(scaled, body, canonical.grid, job)
     else:
         objects = _segment_objects(scaled, canonical.grid, job)
@@ -221,12 +222,11 @@ def segment(
         table, count = measure_objects(labels, volume.array, volume.grid, confidence, card.inputs), len(confidence)
     clock.lap("measure")
     training = TrainingData(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
-    warnings = quality_warnings(
-        image_statistics(canonical, scaled), table, training, math.prod(zoom) ** (1 / len(zoom))
-    )
+    mean_zoom = math.prod(zoom) ** (1 / len(zoom))
+    warnings = quality_warnings(image_statistics(canonical, scaled), table, training, mean_zoom)
     clock.lap("quality")
     notes = (*volume.remarks, *warnings, *_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
-    return Segmentation(labels, count, table, volume, notes, clock.laps, kind)
+    return Segmentation(labels, count, table, volume, notes, clock.laps)
 
 
 def _orientation_notes(grid: Grid, card: Card) -> list[str]:
