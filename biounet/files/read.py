@@ -65,26 +65,19 @@ class ImageInfo:
 
     Attributes
     ----------
-    axes, shape, dtype
-        Of the array in the file.
-    axes_source, spacing_source
-        Where axes and spacing come from: ``"OME-XML"``, ``"ImageJ tags"``, …, or ``"given"``; empty without a spacing.
+    axes, axes_source, dtype
+        Of the array in the file; the axes come from ``"OME-XML"``, ``"ImageJ tags"``, … or are ``"given"``.
     grid, channels
         Of the image that results.
-    channel_names
-        Those in the file, where it has them.
     notes
         Remarks for the user.
     """
 
     axes: str
-    shape: tuple[int, ...]
-    dtype: str
     axes_source: str
+    dtype: str
     grid: Grid
-    spacing_source: str
     channels: int
-    channel_names: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -221,13 +214,10 @@ def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Imag
     grid, grid_notes = resolve_grid(array.shape[1:], raw, path, options)
     return ImageInfo(
         axes=options.axes.upper() if options.axes else raw.axes,
-        shape=raw.shape,
-        dtype=str(raw.dtype),
         axes_source="given" if options.axes else raw.axes_source,
+        dtype=str(raw.dtype),
         grid=grid,
-        spacing_source="given" if options.spacing else raw.spacing_source if grid.calibrated else "",
         channels=array.shape[0],
-        channel_names=raw.channel_names,
         notes=(*grid_notes, *notes),
     )
 

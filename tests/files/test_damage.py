@@ -1,4 +1,4 @@
-"""Damage: whatever the bytes are, a volume or one error that names the file, and neither hangs nor takes the memory."""
+"""Damaged files give a volume or one error that names the file, never a hang and never all memory."""
 
 import io
 import logging
@@ -38,7 +38,7 @@ def pillow(image, kind):
     return buffer.getvalue()
 
 
-def refusal(path, **options):
+def failure(path, **options):
     with pytest.raises(InputError) as caught:
         read_volume(path, ReadOptions(**options))
     assert caught.value.path == path
@@ -106,7 +106,7 @@ def test_any_damage_gives_a_volume_or_one_error_that_names_the_file(tmp_path, na
                 assert min(result.grid.shape) > 0
 
 
-def test_pages_that_lead_back_to_an_earlier_one(tmp_path):
+def test_a_circular_chain_of_pages_is_an_error(tmp_path):
     path = tmp_path / "x.tif"
     with tifffile.TiffWriter(path) as tif:
         for _ in range(150):  # tifffile finds rings that close before page 100
@@ -118,31 +118,31 @@ def test_pages_that_lead_back_to_an_earlier_one(tmp_path):
     assert data[end : end + 4] == bytes(4)
     data[end : end + 4] = earlier.to_bytes(4, "little")
     path.write_bytes(data)
-    assert "leads back" in refusal(path, plane=0)
+    assert "leads back" in failure(path, plane=0)
 
 
 @pytest.mark.parametrize("planes", [9, 10**9, 10**18])
-def test_planes_that_only_the_metadata_have(tmp_path, planes):
+def test_planes_that_only_the_metadata_declare_are_an_error(tmp_path, planes):
     path = tmp_path / "x.ome.tif"
     path.write_bytes(tiff(STACK, ome=True, metadata={"axes": "ZYX"}))
     with tifffile.TiffFile(path) as tif:
         xml = tif.ome_metadata.replace('SizeT="1"', f'SizeT="{planes}"')
     path.write_bytes(tiff(STACK, description=xml.encode(), metadata=None, photometric="minisblack"))
-    assert f"{3 * planes} planes declared, 3 pages are there" in refusal(path, plane=0)
+    assert f"{3 * planes} planes declared, 3 pages are there" in failure(path, plane=0)
     for said in (f"ImageJ=1.54f\nimages={planes}\nslices={planes}\n", f'{{"shape": [{planes}, 33, 47]}}'):
         path.write_bytes(tiff(STACK, description=said, metadata=None, photometric="minisblack"))
-        assert "truncated" in refusal(path, plane=0)
+        assert "truncated" in failure(path, plane=0)
 
 
-def test_xml_that_grows_without_end(tmp_path):
+def test_an_entity_bomb_is_an_error(tmp_path):
     entities = "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True))
     xml = f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">{entities}]><OME>&i;</OME>'
     path = tmp_path / "x.ome.tif"
     path.write_bytes(tiff(GREY, description=xml, metadata=None))
-    refusal(path)
+    failure(path)
 
 
-def test_strips_that_are_missing_in_the_middle_of_a_file(tmp_path):
+def test_strips_missing_in_the_middle_of_a_file_are_an_error(tmp_path):
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(GREY, rowsperstrip=8, compression="zlib", metadata=None))
     with tifffile.TiffFile(path) as tif:
@@ -152,11 +152,11 @@ def test_strips_that_are_missing_in_the_middle_of_a_file(tmp_path):
         assert data[at] == 5
         data[at] = 3
     path.write_bytes(data)
-    assert "3 of 5 strips" in refusal(path)
+    assert "3 of 5 strips" in failure(path)
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd", "packbits", "jpeg"])
-def test_strips_whose_end_was_never_written(tmp_path, compression):
+def test_strips_that_end_early_are_an_error(tmp_path, compression):
     path = tmp_path / "x.tif"
     even = np.add.outer(np.arange(64), COLOUR[0, :, :] // 16).astype(np.uint8)  # zstd stores what is only noise
     path.write_bytes(tiff(even, compression=compression, photometric="rgb", metadata=None))
@@ -166,10 +166,10 @@ def test_strips_whose_end_was_never_written(tmp_path, compression):
     data = bytearray(path.read_bytes())
     data[start + length // 2 : start + length] = bytes(length - length // 2)  # as after a copy that was broken off
     path.write_bytes(data)
-    refusal(path)
+    failure(path)
 
 
-def test_a_page_without_pixels(tmp_path):
+def test_a_page_without_pixels_is_an_error(tmp_path):
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(GREY, metadata=None))
     overwrite(path, ImageWidth=0)
@@ -179,7 +179,7 @@ def test_a_page_without_pixels(tmp_path):
         assert caught.value.path == path
 
 
-def test_a_jpeg_whose_header_declares_other_colours(tmp_path):
+def test_a_jpeg_with_other_colours_than_declared_is_an_error(tmp_path):
     path = tmp_path / "x.jpg"
     data = bytearray(WHOLE["JPEG"])
     samples = data.index(b"\xff\xc0") + 9
@@ -208,7 +208,7 @@ def test_truncation_is_found_even_where_tifffile_may_not_log(tmp_path, level):
         LOGGER.setLevel(logging.NOTSET)
 
 
-def test_no_thread_misses_a_problem_because_another_is_done(tmp_path):
+def test_each_thread_finds_its_problem_while_others_end(tmp_path):
     def quiet():
         for _ in range(3000):
             with raise_logged_errors(tmp_path):
@@ -234,7 +234,7 @@ def test_no_thread_misses_a_problem_because_another_is_done(tmp_path):
         sys.setswitchinterval(interval)
 
 
-def test_what_others_log_goes_its_way(tmp_path, caplog):
+def test_other_log_records_pass(tmp_path, caplog):
     LOGGER.warning("<x> remark")
     assert [record.getMessage() for record in caplog.records] == ["<x> remark"]
     with pytest.raises(InputError, match="damaged: broken"), raise_logged_errors(Path("x.tif")):

@@ -1,4 +1,4 @@
-"""Reading in another process: the same volumes and errors, and whatever happens to it costs one file."""
+"""Reading in another process: the same volumes and errors, and a crash or a hang costs one file."""
 
 import hashlib
 import json
@@ -94,7 +94,7 @@ CASES = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_the_volume_is_that_of_read_volume(tmp_path, reader, case):
+def test_the_volume_equals_that_of_read_volume(tmp_path, reader, case):
     write, array, name, options = case
     path = tmp_path / name
     write(path, array)
@@ -120,7 +120,7 @@ def test_several_files_are_one_image(tmp_path, reader):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<html>", b"II*\0\x08\0\0\0"])
-def test_the_error_is_that_of_read_volume(tmp_path, reader, content):
+def test_the_error_equals_that_of_read_volume(tmp_path, reader, content):
     path = tmp_path / "x.tif"
     if content is not None:
         path.write_bytes(content)
@@ -132,13 +132,13 @@ def test_the_error_is_that_of_read_volume(tmp_path, reader, content):
     assert errors[0] == errors[1]
 
 
-def test_names_are_those_of_the_current_folder(image, reader, monkeypatch):
+def test_relative_paths_start_from_the_current_folder(image, reader, monkeypatch):
     monkeypatch.chdir(image.parent)
     assert reader.read(image.name).source == Path(image.name)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL], ids=["F096 signal 11", "F095 signal 9"])
-def test_a_file_that_ends_the_process_costs_itself(image, bad, number):
+def test_a_file_that_kills_the_process_is_one_error(image, bad, number):
     reader, path = bad(f"os.kill(os.getpid(), {int(number)})")
     with pytest.raises(InputError, match=rf"crashed twice \(signal {int(number)}\)") as caught:
         reader.read(path)
@@ -146,7 +146,7 @@ def test_a_file_that_ends_the_process_costs_itself(image, bad, number):
     np.testing.assert_array_equal(reader.read(image).array[0], GREY)
 
 
-def test_a_file_that_never_ends_costs_itself_F097(image, bad):
+def test_a_file_that_hangs_is_one_error_F097(image, bad):
     reader, path = bad("time.sleep(1000)", timeout=0.2)
     with pytest.raises(InputError, match="could not be read in 0 s"):
         reader.read(path)
@@ -154,7 +154,7 @@ def test_a_file_that_never_ends_costs_itself_F097(image, bad):
     np.testing.assert_array_equal(reader.read(image).array[0], GREY)
 
 
-def test_a_process_that_is_killed_is_replaced_and_the_file_is_read_F095(image):
+def test_a_killed_process_is_replaced_and_the_file_is_read_F095(image):
     with IsolatedReader() as reader:
         for _ in range(2):
             reader.read(image)
@@ -173,7 +173,7 @@ def test_a_codec_that_asks_for_all_memory_is_refused_F012(image, bad):
     np.testing.assert_array_equal(reader.read(image).array[0], GREY)
 
 
-def test_what_libraries_print_and_read_is_not_the_answer(bad):
+def test_output_of_libraries_does_not_reach_the_pipe(bad):
     noise = 'os.write(1, b"x" * 10**6), os.write(2, b"x" * 10**6), sys.stdin.read(), print("noise")'
     reader, path = bad(noise)
     np.testing.assert_array_equal(reader.read(path).array[0], GREY)
@@ -205,7 +205,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE.keys())
-def test_an_answer_that_is_none_is_refused(tmp_path, image, monkeypatch, answer):
+def test_an_invalid_answer_is_an_error(tmp_path, image, monkeypatch, answer):
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\nprint('{}', flush=True)\n"
@@ -217,7 +217,7 @@ def test_an_answer_that_is_none_is_refused(tmp_path, image, monkeypatch, answer)
     assert caught.value.path == image
 
 
-def test_a_process_that_does_not_start(image, monkeypatch):
+def test_a_process_that_does_not_start_is_an_error(image, monkeypatch):
     monkeypatch.setattr(client, "_PROGRAM", "raise SystemExit(1)")
     with IsolatedReader() as reader, pytest.raises(MachineError, match="does not start"):
         reader.read(image)
@@ -230,7 +230,7 @@ def test_code_in_the_current_folder_is_not_run(image, monkeypatch):
         np.testing.assert_array_equal(reader.read(image).array[0], GREY)
 
 
-def test_the_process_is_small(bad):
+def test_the_process_imports_no_heavy_package(bad):
     reader, path = bad('raise ValueError(sorted({"torch", "monai", "scipy", "pandas"} & set(sys.modules)))')
     with pytest.raises(InputError, match=r"\[\]"):
         reader.read(path)
@@ -255,7 +255,7 @@ def test_threads_of_a_program_without_a_main_guard_F102(image):
     assert done.stdout.split() == [str(GREY.sum()).encode()] * 2
 
 
-def test_another_thread_ends_a_read(bad):
+def test_another_thread_can_end_a_read(bad):
     reader, path = bad("time.sleep(1000)")
     caught = []
 
@@ -272,7 +272,7 @@ def test_another_thread_ends_a_read(bad):
     reader.close()
 
 
-def test_a_file_that_is_being_written_is_read_when_it_is_F025(image):
+def test_a_file_that_is_being_written_is_read_when_complete_F025(image):
     whole = image.read_bytes()
     image.write_bytes(whole[:1000])
     with IsolatedReader(pause=0) as reader:
@@ -288,7 +288,7 @@ def test_a_file_that_is_being_written_is_read_when_it_is_F025(image):
         np.testing.assert_array_equal(reader.read(image).array[0], GREY)
 
 
-def test_a_file_that_does_not_stop_changing_F025(image):
+def test_a_file_that_keeps_changing_is_an_error_F025(image):
     with IsolatedReader(pause=0) as reader:
         original = reader._try_twice
 
@@ -304,7 +304,7 @@ def test_a_file_that_does_not_stop_changing_F025(image):
     assert caught.value.path == image
 
 
-def test_what_is_hashed_is_what_is_read(tmp_path, reader):
+def test_the_hash_is_that_of_the_content_read(tmp_path, reader):
     paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
     for number, path in enumerate(paths):
         tifffile.imwrite(path, GREY + number)
@@ -318,18 +318,22 @@ def test_what_is_hashed_is_what_is_read(tmp_path, reader):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_the_headers_say_what_is_read_and_no_pixel_is(tmp_path, reader, case):
+def test_the_header_equals_the_volume_without_pixels(tmp_path, reader, case):
     write, array, name, options = case
     path = tmp_path / name
     write(path, array)
-    seen, volume = reader.read_header(path, ReadOptions(**options)), reader.read(path, ReadOptions(**options))
-    assert (seen.array.shape, seen.array.dtype, seen.grid) == (volume.array.shape, volume.array.dtype, volume.grid)
-    assert seen.array.strides == (0,) * seen.array.ndim
-    assert set(seen.notes) <= set(volume.notes)
+    header, volume = reader.read_header(path, ReadOptions(**options)), reader.read(path, ReadOptions(**options))
+    assert (header.array.shape, header.array.dtype, header.grid) == (
+        volume.array.shape,
+        volume.array.dtype,
+        volume.grid,
+    )
+    assert header.array.strides == (0,) * header.array.ndim
+    assert set(header.notes) <= set(volume.notes)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<html>", b"II*\0\x08\0\0\0"])
-def test_an_error_of_the_headers_is_that_of_reading(tmp_path, reader, content):
+def test_errors_of_headers_equal_those_of_reading(tmp_path, reader, content):
     path = tmp_path / "x.tif"
     if content is not None:
         path.write_bytes(content)
@@ -349,7 +353,7 @@ def test_a_file_of_zeros_is_refused_before_it_is_read(tmp_path, reader):
         reader.read_header(path)
 
 
-def test_a_small_image_in_a_file_of_no_end_is_refused_by_its_header(tmp_path, reader):
+def test_a_small_image_in_a_huge_file_is_refused_by_its_header(tmp_path, reader):
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, GREY[:4, :4])
     with path.open("r+b") as file:
@@ -358,7 +362,7 @@ def test_a_small_image_in_a_file_of_no_end_is_refused_by_its_header(tmp_path, re
         reader.read_header(path)
 
 
-def test_a_hash_that_never_comes_costs_one_file_F097(image, bad):
+def test_a_hash_that_hangs_is_one_error_F097(image, bad):
     reader, path = bad("pass", timeout=0.3)
     client._PROGRAM = client._PROGRAM.replace(
         "worker.main()", "worker.hash_file = lambda path: time.sleep(1000)\nworker.main()"
@@ -368,7 +372,7 @@ def test_a_hash_that_never_comes_costs_one_file_F097(image, bad):
             ask(path)
 
 
-def test_a_process_that_cannot_be_killed_is_left_behind(image, bad, monkeypatch):
+def test_a_process_that_cannot_be_killed_is_abandoned(image, bad, monkeypatch):
     reader, path = bad("time.sleep(1000)", timeout=0.3)
     monkeypatch.setattr(client, "_KILL_TIMEOUT", 0.1)
     reader.start()
@@ -387,7 +391,7 @@ def test_a_process_that_cannot_be_killed_is_left_behind(image, bad, monkeypatch)
 
 
 @pytest.mark.parametrize("ask", ["read_hashed", "read_header", "hash_file"])
-def test_reading_ends_when_work_is_to_end(image, bad, ask):
+def test_reading_ends_when_stop_is_set(image, bad, ask):
     reader, path = bad("time.sleep(1000)")
     client._PROGRAM = client._PROGRAM.replace(
         "worker.main()",

@@ -1,4 +1,4 @@
-"""NIfTI: every voxel where the header says, whole or refused, and labels back under the header of their source."""
+"""NIfTI: complete or an error, with the geometry of the header, which label volumes get back."""
 
 import gzip
 import warnings
@@ -25,7 +25,7 @@ TISSUES = DataSettings(kind="classes", classes=("core", "rim"), dims=3)
 KINDS = {1: nib.Nifti1Image, 2: nib.Nifti2Image}
 
 
-def refusal(path, read=read_volume, **options):
+def failure(path, read=read_volume, **options):
     with pytest.raises(InputError) as caught:
         read(path, ReadOptions(**{"dims": 3} | options))
     assert caught.value.path == path
@@ -33,7 +33,7 @@ def refusal(path, read=read_volume, **options):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.tif", "a"])
-def test_content_and_not_the_name_says_that_it_is_one(tmp_path, name):
+def test_the_content_decides_and_not_the_name(tmp_path, name):
     plain, packed = nifti(tmp_path / "x.nii"), nifti(tmp_path / "x.nii.gz")
     for source in (plain, packed):
         path = tmp_path / name
@@ -49,7 +49,7 @@ def test_content_and_not_the_name_says_that_it_is_one(tmp_path, name):
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("version", KINDS)
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "f4", "f8"])
-def test_types_orders_and_versions(tmp_path, dtype, version, order):
+def test_number_types_byte_orders_and_versions(tmp_path, dtype, version, order):
     kind = KINDS[version]
     header = kind.header_class(endianness=order)
     header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
@@ -65,7 +65,7 @@ def test_scaling_is_applied_where_it_changes_values(tmp_path):
         np.testing.assert_array_equal(read(slope=slope, inter=inter), VOXELS, strict=True)
     wide = VOXELS.astype(np.int32) + 2**30
     np.testing.assert_array_equal(read(array=wide, slope=1.0, inter=1.0), wide + 1.0, strict=True)
-    assert "intercept" in refusal(nifti(tmp_path / "x.nii", slope=2.0, inter=np.nan))
+    assert "intercept" in failure(nifti(tmp_path / "x.nii", slope=2.0, inter=np.nan))
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("micron", 1e-3), ("meter", 1000), (0, 1)])
@@ -76,7 +76,7 @@ def test_lengths_are_mm(tmp_path, unit, factor):
     np.testing.assert_allclose(np.array(grid.affine)[:, :3], np.diag([0.5, 0.75, 2]) * factor)
 
 
-def test_where_no_affine_is_stated(tmp_path):
+def test_a_header_without_an_affine(tmp_path):
     volume = read_volume(nifti(tmp_path / "x.nii", unit=0, sform=0), VOLUME)
     assert volume.grid == Grid((2, 3, 4))
     assert "voxel size unknown" in volume.notes[0]
@@ -89,7 +89,7 @@ def test_where_no_affine_is_stated(tmp_path):
     assert (stated.grid, stated.notes) == (Grid((2, 3, 4), (3, 2, 1), "mm"), sized.notes)
 
 
-def test_the_qform_counts_where_there_is_no_sform(tmp_path):
+def test_the_qform_is_used_without_an_sform(tmp_path):
     affine = np.array([[0, -2, 0, 7], [3, 0, 0, 8], [0, 0, 4, 9], [0, 0, 0, 1]], float)
     image = nib.Nifti1Image(VOXELS.T, None)
     image.set_qform(affine, 1)
@@ -99,20 +99,20 @@ def test_the_qform_counts_where_there_is_no_sform(tmp_path):
     np.testing.assert_allclose(grid.spacing, (4, 2, 3), rtol=1e-6)
 
 
-def test_geometry_that_cannot_be(tmp_path):
+def test_invalid_geometry_is_an_error(tmp_path):
     path = tmp_path / "x.nii.gz"
     for size in (0.0, -1.0, np.nan, np.inf):
-        assert "hint: state the voxel size with --spacing" in refusal(nifti(path, pixdim__2=size))
-        assert "with --spacing" in refusal(path, inspect_volume)
+        assert "hint: state the voxel size with --spacing" in failure(nifti(path, pixdim__2=size))
+        assert "with --spacing" in failure(path, inspect_volume)
     for value in (np.nan, np.inf, 0.0):
-        assert "affine of the header is damaged (hint: state" in refusal(nifti(path, srow__0=value))
+        assert "affine of the header is damaged (hint: state" in failure(nifti(path, srow__0=value))
     flat = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    assert "singular" in refusal(nifti(path, affine=flat))
+    assert "singular" in failure(nifti(path, affine=flat))
     sheared = np.array([[1, 0.1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    assert "meet at 84.29 degrees (hint: resample" in refusal(nifti(path, affine=sheared))
+    assert "meet at 84.29 degrees (hint: resample" in failure(nifti(path, affine=sheared))
     sheared[0, 1] = 5e-4
     assert read_volume(nifti(path, affine=sheared), VOLUME).grid.affine[0][1] == pytest.approx(5e-4)
-    assert "damaged" in refusal(nifti(path, sform=0, qform=1, quaternion=3.0))
+    assert "damaged" in failure(nifti(path, sform=0, qform=1, quaternion=3.0))
     volume = read_volume(nifti(path, pixdim__2=0), ReadOptions(dims=3, spacing=(2, 1, 1)))
     assert volume.grid == Grid((2, 3, 4), (2, 1, 1), "mm")
     assert label_suffix(volume.grid) == "_labels.nii.gz"
@@ -120,7 +120,7 @@ def test_geometry_that_cannot_be(tmp_path):
 
 @pytest.mark.parametrize("forms", [(1, 0), (0, 1), (1, 1)], ids=str)
 @pytest.mark.parametrize("first", [0.0, 1.0, 2.0, np.nan])
-def test_a_handedness_that_is_none_is_the_usual_one(tmp_path, forms, first):
+def test_an_invalid_handedness_is_the_default_one(tmp_path, forms, first):
     """The standard reads a 0, which programs of long ago write in front of the voxel sizes, as a 1."""
     image, affine = nib.Nifti1Image(VOXELS.T, None), np.diag([0.5, 0.75, 2, 1])
     image.header.set_zooms((0.5, 0.75, 2))
@@ -136,7 +136,7 @@ def test_a_handedness_that_is_none_is_the_usual_one(tmp_path, forms, first):
     assert volume.notes == ()
 
 
-def test_a_header_that_contradicts_itself_says_so(tmp_path):
+def test_a_contradicting_header_is_noted(tmp_path):
     (note,) = read_volume(nifti(tmp_path / "x.nii", pixdim__1=0.6), VOLUME).notes
     assert note == "the header gives voxels of 0.6 x 0.75 x 2 mm, its affine, which is used, of 0.5 x 0.75 x 2 mm"
 
@@ -147,7 +147,7 @@ def test_every_cut_is_refused(tmp_path, ending):
     whole = path.read_bytes()
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
-        refusal(path)
+        failure(path)
 
 
 def test_every_flipped_bit_is_harmless_or_refused(tmp_path):
@@ -171,7 +171,7 @@ def test_every_flipped_bit_is_harmless_or_refused(tmp_path):
     assert 0 < harmless < 100  # time, program and system of the gzip header
 
 
-def test_what_follows_the_stream(tmp_path):
+def test_data_behind_the_stream(tmp_path):
     path = nifti(tmp_path / "x.nii.gz")
     whole = path.read_bytes()
     content = gzip.decompress(whole)
@@ -180,42 +180,42 @@ def test_what_follows_the_stream(tmp_path):
         np.testing.assert_array_equal(read_volume(path, VOLUME).array[0], VOXELS)
     for wrong in (whole + b"x", gzip.compress(content + bytes(9999))):
         path.write_bytes(wrong)
-        assert "damaged" in refusal(path)
+        assert "damaged" in failure(path)
 
 
-def test_what_is_none(tmp_path):
+def test_files_that_are_not_a_nifti(tmp_path):
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(b"something else"))
-    assert "no NIfTI in it" in refusal(path)
+    assert "no NIfTI in it" in failure(path)
     nib.save(nib.Nifti1Pair(VOXELS.T, np.eye(4)), tmp_path / "x.hdr")
-    assert "two files (.hdr and .img), or damaged (hint: convert it to .nii.gz" in refusal(tmp_path / "x.hdr")
+    assert "two files (.hdr and .img), or damaged (hint: convert it to .nii.gz" in failure(tmp_path / "x.hdr")
     colours = np.zeros((4, 3, 2), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colours, np.eye(4)), path)
-    assert "colours (RGB) are not supported" in refusal(path)
+    assert "colours (RGB) are not supported" in failure(path)
     nib.save(nib.Nifti1Image(VOXELS.T.astype(complex), np.eye(4)), path)
-    assert "complex128 are not supported" in refusal(path)
+    assert "complex128 are not supported" in failure(path)
     for damage in ({"datatype": 999}, {"bitpix": 8}, {"vox_offset": 0.0}, {"vox_offset": np.nan}, {"vox_offset": 1e20},
                    {"dim": 0}, {"dim": 8}, {"dim__1": -4}, {"dim__2": 0}, {"dim__2": 30000}):  # fmt: skip
-        refusal(nifti(path, **damage))
+        failure(nifti(path, **damage))
 
 
 def test_a_bomb_is_refused_before_it_takes_memory(tmp_path):
     path = nifti(tmp_path / "x.nii.gz", dim__1=32767, dim__2=32767, dim__3=32767)
-    assert "the limit is" in refusal(path)
+    assert "the limit is" in failure(path)
 
 
-def test_voxels_that_are_no_numbers(tmp_path):
+def test_voxels_that_are_not_numbers(tmp_path):
     voxels = VOXELS.astype(np.float32)
     voxels[0, 1, 2], voxels[1, 1, 1] = np.nan, np.inf
-    assert "2 of 24 pixels are NaN or infinite" in refusal(nifti(tmp_path / "x.nii", voxels))
+    assert "2 of 24 pixels are NaN or infinite" in failure(nifti(tmp_path / "x.nii", voxels))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "infinite" in refusal(nifti(tmp_path / "x.nii", VOXELS.astype("f4"), slope=3e38, inter=0.0))
+        assert "infinite" in failure(nifti(tmp_path / "x.nii", VOXELS.astype("f4"), slope=3e38, inter=0.0))
 
 
-def test_several_volumes_in_one_file(tmp_path):
+def test_several_volumes_in_one_file_are_ambiguous(tmp_path):
     path = nifti(tmp_path / "x.nii.gz", np.stack([VOXELS, VOXELS + 100]))
-    text = refusal(path)
+    text = failure(path)
     assert "2 times (axes TZYX, shape 2 x 2 x 3 x 4) (hint: choose one with --plane, or say --axes CZYX" in text
     np.testing.assert_array_equal(read_volume(path, ReadOptions(dims=3, plane=1)).array[0], VOXELS + 100)
     channels = read_volume(path, ReadOptions(dims=3, axes="CZYX"))
@@ -228,11 +228,11 @@ def test_several_volumes_in_one_file(tmp_path):
     np.testing.assert_array_equal(read_volume(one, VOLUME).array[0], VOXELS)
 
 
-def test_the_axes_of_a_nifti_are_its_own(tmp_path):
+def test_stated_axes_cannot_exchange_those_of_a_nifti(tmp_path):
     path = nifti(tmp_path / "x.nii")
     assert read_volume(path, ReadOptions(dims=3, axes="ZYX")).grid.affine is not None
     for axes in ("XYZ", "CYX", "YXZ"):
-        assert "end in ZYX" in refusal(path, axes=axes)
+        assert "end in ZYX" in failure(path, axes=axes)
 
 
 @pytest.mark.parametrize("flat", [True, False], ids=["two dimensions", "one slice"])
@@ -253,7 +253,7 @@ def test_one_slice_is_an_image_and_a_volume(tmp_path, flat):
         np.testing.assert_array_equal(labels, drawn)
 
 
-def test_one_plane_of_many_has_no_place_in_the_source(tmp_path):
+def test_one_plane_of_many_has_no_affine(tmp_path):
     path = nifti(tmp_path / "x.nii.gz")
     grid = read_volume(path, ReadOptions(plane=1)).grid
     assert grid == Grid((3, 4), (0.75, 0.5), "mm")
@@ -278,7 +278,7 @@ def affines(draw):
        codes=st.tuples(st.integers(0, 4), st.integers(0, 4)), largest=st.sampled_from([2, 255, 256, 65536, 2**32 - 1]),
        unit=st.sampled_from(["mm", "micron", "meter"]), shape=st.tuples(*[st.integers(1, 5)] * 3))  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_labels_return_to_where_their_source_is(tmp_path_factory, affine, version, order, codes, largest, unit, shape):
+def test_labels_have_the_affine_of_their_source(tmp_path_factory, affine, version, order, codes, largest, unit, shape):
     folder, kind = tmp_path_factory.getbasetemp(), KINDS[version]
     image = kind(np.zeros(shape[::-1], np.float32), None, kind.header_class(endianness=order))
     image.set_qform(affine, codes[0])
@@ -318,7 +318,7 @@ def test_written_files_are_equal_and_whole(tmp_path):
         write_labels(tmp_path / "d.nii.gz", VOXELS[:1], grid)
 
 
-def test_an_annotation_lies_where_its_image_does(tmp_path):
+def test_a_misaligned_annotation_is_refused(tmp_path):
     affine = np.diag([-0.5, 0.75, 2, 1])
     grid = read_volume(nifti(tmp_path / "image.nii.gz", affine=affine), VOLUME).grid
     labels = (VOXELS % 3).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""OME-XML that lists several images: what is read is of the image that is read, and a whole image is no part."""
+"""OME-XML that lists several images: what is read belongs to the image that is read, and complete images pass."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from biounet.core import InputError
 from biounet.files import ReadOptions, inspect_volume, read_volume
+from biounet.files.read import open_raw
 
 HEAD = '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
 RNG = np.random.default_rng(0)
@@ -62,7 +63,7 @@ BESIDE += [
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("name", [*BESIDE, "reduced"])
-def test_size_and_channels_are_those_of_the_image_that_is_read(tmp_path, name, first):
+def test_pixel_size_and_channels_are_those_of_the_image_read(tmp_path, name, first):
     shapes, sizes = [(9, 7), (40, 32)], [8.0, 0.5]
     names, channels = [name, "slide"], ["camera", "DAPI"]
     order = [0, 1] if first else [1, 0]
@@ -75,11 +76,11 @@ def test_size_and_channels_are_those_of_the_image_that_is_read(tmp_path, name, f
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.array[0], arrays[order.index(1)])
     assert volume.grid.spacing == (0.5, 0.5)
-    assert inspect_volume(path).channel_names == ("DAPI",)
+    assert open_raw(path).channel_names == ("DAPI",)
 
 
 @pytest.mark.parametrize("name", ["GFP label", "label-free", "scan 2", "Image", ""])
-def test_an_image_of_another_name_is_left_out_by_nobody(tmp_path, name):
+def test_an_image_of_any_other_name_is_never_skipped(tmp_path, name):
     arrays = [pixels(9, 7), pixels(40, 32)]
     xml = image_xml(0, (9, 7), 8.0, name, files=[(0, "")]) + image_xml(1, (40, 32), 0.5, "slide", files=[(1, "")])
     with pytest.raises(InputError, match="holds 2 images"):
@@ -87,7 +88,7 @@ def test_an_image_of_another_name_is_left_out_by_nobody(tmp_path, name):
 
 
 @pytest.mark.parametrize("sizes", [('SizeX="7"', 'SizeX="7.0"'), ('SizeZ="1"', 'SizeZ=""'), ('IFD="0"', 'IFD="first"')])
-def test_xml_with_sizes_that_are_no_numbers_is_ignored_and_said(tmp_path, sizes):
+def test_xml_with_invalid_sizes_is_ignored_and_noted(tmp_path, sizes):
     array = pixels(9, 7)
     volume = read_volume(write(tmp_path / "x.tif", [array], image_xml(0, (9, 7), 0.5, files=[(0, "")]).replace(*sizes)))
     np.testing.assert_array_equal(volume.array[0], array)
@@ -96,7 +97,7 @@ def test_xml_with_sizes_that_are_no_numbers_is_ignored_and_said(tmp_path, sizes)
 
 
 @pytest.mark.parametrize("first", ["slide", "label"])
-def test_a_grey_image_beside_a_picture_in_colour_is_whole(tmp_path, first):
+def test_a_grey_image_next_to_one_in_colour_is_complete(tmp_path, first):
     arrays = {"slide": pixels(40, 32), "label": RNG.integers(0, 255, (9, 7, 3)).astype(np.uint8)}
     order = [first, *(name for name in arrays if name != first)]
     xml = "".join(image_xml(n, arrays[name].shape[:2], 0.5, name, files=[(n, "")]) for n, name in enumerate(order))
@@ -130,7 +131,7 @@ def test_an_image_without_pages_is_not_counted(tmp_path):
     assert alone.grid.spacing == (0.5, 0.5)
 
 
-def test_an_image_called_label_is_read_where_there_is_no_other(tmp_path):
+def test_an_image_called_label_is_read_if_it_is_the_only_one(tmp_path):
     array = pixels(9, 7)
     path = write(tmp_path / "x.ome.tif", [array], image_xml(0, (9, 7), 0.5, "label", files=[(0, "")]))
     np.testing.assert_array_equal(read_volume(path).array[0], array)
@@ -143,7 +144,7 @@ def test_xml_of_another_image_gives_no_pixel_size(tmp_path):
     assert "pixel size unknown: OME-XML is about an image of 70 x 90 pixels" in volume.notes
 
 
-def test_the_resolution_tag_is_that_of_the_image_that_is_read(tmp_path):
+def test_the_resolution_tag_is_that_of_the_image_read(tmp_path):
     path = tmp_path / "x.tif"
     with tifffile.TiffWriter(path) as tif:
         for array, per_cm, reduced in ((pixels(9, 7), 2500, 1), (pixels(40, 32), 20000, 0)):
@@ -162,7 +163,7 @@ def positions(sizes, own="{n}"):
 
 
 @pytest.mark.parametrize("own", ["", "{n}"], ids=["known by its name", "known by its identifier"])
-def test_each_position_is_a_whole_image(tmp_path, own):
+def test_each_position_is_a_complete_image(tmp_path, own):
     sizes = [0.4, 0.5, 0.6]
     for n, size in enumerate(sizes):
         array = pixels(9, 7)
@@ -175,7 +176,7 @@ def test_each_position_is_a_whole_image(tmp_path, own):
             assert read_volume(renamed).grid.spacing == (size, size)
 
 
-def test_a_file_that_is_alone_may_be_renamed(tmp_path):
+def test_a_single_file_may_be_renamed(tmp_path):
     path = write(tmp_path / "new.tif", [pixels(9, 7)], positions([0.4]))
     assert read_volume(path).grid.spacing == (0.4, 0.4)
 
@@ -187,7 +188,7 @@ def test_a_file_without_an_image_of_its_own_is_refused(tmp_path):
 
 
 @given(st.data())
-def test_only_what_lacks_planes_of_its_own_image_is_refused(tmp_path_factory, data):
+def test_only_files_without_all_planes_of_their_image_are_refused(tmp_path_factory, data):
     """Any number of images of any number of planes, each plane in any file: this file's is read, or a part."""
     files, sizes = data.draw(st.integers(1, 3)), data.draw(st.lists(st.sampled_from([0.4, 0.5, 0.6]), min_size=1))
     where = [data.draw(st.lists(st.integers(0, files - 1), min_size=1, max_size=3)) for _ in sizes]
@@ -210,7 +211,7 @@ def test_only_what_lacks_planes_of_its_own_image_is_refused(tmp_path_factory, da
         with pytest.raises(InputError, match=f"holds {len(inside)} images"):
             inspect_volume(path, options)
     elif len(where[inside[0]]) > 1:
-        assert inspect_volume(path, options).channel_names == (f"ch{inside[0]}",)
+        assert open_raw(path).channel_names == (f"ch{inside[0]}",)
         np.testing.assert_array_equal(read_volume(path, options).array[0], arrays)
     else:
         assert read_volume(path).grid.spacing == (sizes[inside[0]],) * 2

@@ -1,4 +1,4 @@
-"""Reading: every TIFF that a lab has comes out as it went in, and what cannot be told is said and not guessed."""
+"""TIFFs of all kinds are read exactly, and what a file does not state is an error or a note and never guessed."""
 
 import logging
 import os
@@ -72,15 +72,15 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_pixels_come_out_as_they_went_in(tmp_path, case):
+def test_pixels_are_exact(tmp_path, case):
     array, how, options, expected = case
     path = write(tmp_path / "x.tif", array, **how)
     volume = read_volume(path, ReadOptions(**options))
     np.testing.assert_array_equal(volume.array, expected, strict=True)
     assert volume.source == path
-    seen = inspect_volume(path, ReadOptions(**options))
-    assert (seen.channels, seen.grid) == (expected.shape[0], volume.grid)
-    assert set(seen.notes) <= set(volume.notes)
+    info = inspect_volume(path, ReadOptions(**options))
+    assert (info.channels, info.grid) == (expected.shape[0], volume.grid)
+    assert set(info.notes) <= set(volume.notes)
 
 
 def test_jpeg_inside_a_tiff_is_close(tmp_path):
@@ -99,7 +99,7 @@ def test_a_pyramid_gives_its_finest_level(tmp_path):
     np.testing.assert_array_equal(read_volume(path).array[0], GREY)
 
 
-def test_a_palette_is_resolved_but_a_display_table_of_imagej_is_not(tmp_path):
+def test_a_palette_is_applied_but_a_lookup_table_of_imagej_is_not(tmp_path):
     index, colours = np.array([[0, 1], [1, 2]], np.uint8), np.zeros((3, 256), np.uint16)
     colours[:, :3] = np.array([[255, 0, 10], [0, 255, 20], [0, 0, 30]]) * 257
     plain = write(tmp_path / "plain.tif", index, photometric="palette", colormap=colours)
@@ -116,7 +116,7 @@ def test_a_palette_of_two_colours(tmp_path):
     np.testing.assert_array_equal(read_volume(path).array[:, 0, :2], [[40, 10], [50, 20], [60, 30]])
 
 
-def refusal(path, **options):
+def failure(path, **options):
     with pytest.raises(InputError) as caught:
         read_volume(path, ReadOptions(**options))
     assert caught.value.path == path
@@ -126,22 +126,22 @@ def refusal(path, **options):
 
 def test_ambiguous_axes_are_refused_with_the_guess_and_the_option(tmp_path):
     few, many = (write(tmp_path / f"{n}.tif", STACK[:n], metadata=None, photometric="minisblack") for n in (3, 5))
-    assert "probably --axes CYX" in refusal(few)
-    assert "probably --axes ZYX" in refusal(many)
-    assert "probably --axes ZYX" in refusal(few, dims=3)
+    assert "probably --axes CYX" in failure(few)
+    assert "probably --axes ZYX" in failure(many)
+    assert "probably --axes ZYX" in failure(few, dims=3)
     planes = write(tmp_path / "z.tif", STACK, imagej=True, metadata={"axes": "ZYX"})
-    assert "5 planes" in refusal(planes)
-    assert "--plane" in refusal(planes)
-    assert "from 0 to 4" in refusal(planes, plane=5)
+    assert "5 planes" in failure(planes)
+    assert "--plane" in failure(planes)
+    assert "from 0 to 4" in failure(planes, plane=5)
     both = write(tmp_path / "tz.tif", np.stack([STACK] * 2), imagej=True, metadata={"axes": "TZYX"})
-    assert "T and Z" in refusal(both, plane=0)
-    assert "2 times" in refusal(both, dims=3)
-    assert "not a volume" in refusal(write(tmp_path / "flat.tif", GREY), dims=3)
+    assert "T and Z" in failure(both, plane=0)
+    assert "2 times" in failure(both, dims=3)
+    assert "not a volume" in failure(write(tmp_path / "flat.tif", GREY), dims=3)
 
 
-def test_planes_stored_like_colours_are_never_silently_colours(tmp_path):
+def test_planes_stored_as_samples_are_not_silently_colours(tmp_path):
     grey = write(tmp_path / "g.tif", STACK[:4], photometric="minisblack", planarconfig="separate")
-    assert "does not say" in refusal(grey)
+    assert "does not say" in failure(grey)
     rgb = write(tmp_path / "c.tif", STACK[:3], photometric="rgb", planarconfig="separate", software="scanner")
     assert any("red, green and blue" in note for note in read_volume(rgb).notes)
     np.testing.assert_array_equal(read_volume(rgb, ReadOptions(axes="ZYX", dims=3)).array, STACK[None, :3])
@@ -149,27 +149,27 @@ def test_planes_stored_like_colours_are_never_silently_colours(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
 @pytest.mark.parametrize("metadata", [{}, None], ids=["described", "plain"])
-def test_three_planes_that_tifffile_calls_rgb_unasked_are_no_colours(tmp_path, dtype, metadata):
+def test_three_planes_declared_rgb_by_default_are_not_colours(tmp_path, dtype, metadata):
     path = write(tmp_path / "x.tif", STACK[:3].astype(dtype), metadata=metadata)
     with tifffile.TiffFile(path) as tif:
         assert tif.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
-    assert "probably --axes CYX" in refusal(path)
-    assert "probably --axes ZYX" in refusal(path, dims=3)
+    assert "probably --axes CYX" in failure(path)
+    assert "probably --axes ZYX" in failure(path, dims=3)
     np.testing.assert_array_equal(read_volume(path, ReadOptions(axes="ZYX", dims=3)).array[0], STACK[:3].astype(dtype))
     both = write(tmp_path / "z.tif", np.stack([STACK[:3]] * 2).astype(dtype), metadata=metadata)
-    assert "--axes" in refusal(both)
+    assert "--axes" in failure(both)
     assert read_volume(both, ReadOptions(axes="ZCYX", dims=3)).array.shape == (3, 2, 33, 47)
     named = write(tmp_path / "y.tif", STACK[:3].astype(dtype), metadata={"axes": "ZYX"})
     np.testing.assert_array_equal(read_volume(named, ReadOptions(dims=3)).array[0], STACK[:3].astype(dtype))
 
 
-def test_options_that_do_not_fit_the_file(tmp_path):
+def test_options_that_do_not_fit_the_file_are_errors(tmp_path):
     path = write(tmp_path / "x.tif", STACK[:2], ome=True, metadata={"axes": "CYX", "Channel": {"Name": ["a", "b"]}})
-    assert "a, b" in refusal(path, channel="c")
-    assert "there are 2" in refusal(path, channel=2)
-    assert "do not fit" in refusal(path, axes="YX")
-    assert "no plane 3" in refusal(write(tmp_path / "y.tif", GREY), plane=3)
-    assert "holds colours" in refusal(write(tmp_path / "c.tif", COLOUR, photometric="rgb"), axes="CYX")
+    assert "a, b" in failure(path, channel="c")
+    assert "there are 2" in failure(path, channel=2)
+    assert "do not fit" in failure(path, axes="YX")
+    assert "no plane 3" in failure(write(tmp_path / "y.tif", GREY), plane=3)
+    assert "holds colours" in failure(write(tmp_path / "c.tif", COLOUR, photometric="rgb"), axes="CYX")
 
 
 @pytest.mark.parametrize(
@@ -177,24 +177,24 @@ def test_options_that_do_not_fit_the_file(tmp_path):
     [{"axes": "ZZYX"}, {"axes": "ZC"}, {"axes": "QYX"}, {"spacing": (1.0,)}, {"spacing": (0.0, 1.0)}, {"dims": 4}],
     ids=str,
 )
-def test_options_that_fit_no_file(wrong):
+def test_invalid_options_are_errors(wrong):
     with pytest.raises(SettingsError):
         ReadOptions(**wrong)
 
 
-def test_pixels_that_are_no_numbers(tmp_path):
+def test_pixels_that_are_not_numbers_are_errors(tmp_path):
     bad = GREY.astype(np.float32)
     bad[0, :3], bad[1, 1] = np.nan, np.inf
-    assert "4 of 1551 pixels are NaN or infinite" in refusal(write(tmp_path / "x.tif", bad))
-    assert "complex64" in refusal(write(tmp_path / "c.tif", GREY.astype(np.complex64)))
-    assert "SEPARATED" in refusal(write(tmp_path / "k.tif", np.dstack([COLOUR, COLOUR[..., 0]]), photometric=5))
+    assert "4 of 1551 pixels are NaN or infinite" in failure(write(tmp_path / "x.tif", bad))
+    assert "complex64" in failure(write(tmp_path / "c.tif", GREY.astype(np.complex64)))
+    assert "SEPARATED" in failure(write(tmp_path / "k.tif", np.dstack([COLOUR, COLOUR[..., 0]]), photometric=5))
 
 
-def test_a_constant_image_is_flagged(tmp_path):
+def test_a_constant_image_is_noted(tmp_path):
     assert "constant image: every pixel is 7" in read_volume(write(tmp_path / "x.tif", np.full((9, 9), 7, "u2"))).notes
 
 
-def test_what_is_no_image(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     for name, content, cause in [
         ("empty.tif", b"", "empty file"),
         ("page.tif", b"<html><body>Not found</body></html>", "not a TIFF, NIfTI, PNG or JPEG (begins with '<html>"),
@@ -202,15 +202,15 @@ def test_what_is_no_image(tmp_path):
         ("lies.tif", b"II*\x00" + bytes(100), ""),
     ]:
         (tmp_path / name).write_bytes(content)
-        assert cause in refusal(tmp_path / name)
-    assert "no such file" in refusal(tmp_path / "none.tif")
-    assert "a folder" in refusal(tmp_path)
+        assert cause in failure(tmp_path / name)
+    assert "no such file" in failure(tmp_path / "none.tif")
+    assert "a folder" in failure(tmp_path)
     os.mkfifo(tmp_path / "pipe.tif")
-    assert "not a file" in refusal(tmp_path / "pipe.tif")
+    assert "not a file" in failure(tmp_path / "pipe.tif")
 
 
 @pytest.mark.parametrize("name", ["a*b.tif", "a?.tif", "[1].tif", "-x.tif", "zwei Zellen µ.tif", "name without suffix"])
-def test_any_name_is_one_file(tmp_path, name):
+def test_any_name_is_a_path_and_never_a_pattern(tmp_path, name):
     np.testing.assert_array_equal(read_volume(write(tmp_path / name, GREY)).array[0], GREY)
 
 
@@ -236,10 +236,10 @@ def test_a_truncated_file_is_an_error_wherever_it_was_cut(tmp_path, how):
         np.testing.assert_array_equal(volume.array[0], STACK)  # only bytes behind the pixels are missing
 
 
-def test_planes_that_are_declared_and_missing(tmp_path):
+def test_missing_planes_are_an_error(tmp_path):
     path = write(tmp_path / "x.ome.tif", STACK, ome=True, metadata={"axes": "ZYX"})
     path.write_bytes(path.read_bytes().replace(b'SizeZ="5"', b'SizeZ="9"'))
-    assert "9 planes declared, 5 pages are there" in refusal(path, dims=3)
+    assert "9 planes declared, 5 pages are there" in failure(path, dims=3)
 
 
 def test_a_part_of_several_files_is_refused_and_the_others_are_not_opened(tmp_path):
@@ -251,32 +251,32 @@ def test_a_part_of_several_files_is_refused_and_the_others_are_not_opened(tmp_pa
         "</Pixels></Image></OME>"
     )
     path = write(tmp_path / "x.ome.tif", GREY, description=xml, metadata=None)
-    assert "several files: ../secret.tif" in refusal(path, plane=0)
+    assert "several files: ../secret.tif" in failure(path, plane=0)
 
 
-def test_several_images_in_one_file(tmp_path):
+def test_several_images_in_one_file_are_an_error(tmp_path):
     path = tmp_path / "x.tif"
     with tifffile.TiffWriter(path) as tif:
         tif.write(GREY, metadata=None)
         tif.write(GREY[:9, :9].copy(), metadata=None)
-    assert "holds 2 images (33 x 47, 9 x 9)" in refusal(path)
+    assert "holds 2 images (33 x 47, 9 x 9)" in failure(path)
 
 
-def test_damaged_pixels(tmp_path):
+def test_damaged_pixels_are_an_error(tmp_path):
     path = write(tmp_path / "x.tif", GREY, compression="zlib")
     data = bytearray(path.read_bytes())
     data[-200:] = b"\x55" * 200
     path.write_bytes(data)
-    assert "cannot be read" in refusal(path)
+    assert "cannot be read" in failure(path)
 
 
-def test_a_header_that_asks_for_more_than_there_is(tmp_path):
+def test_a_header_that_declares_too_much_memory_is_an_error(tmp_path):
     path = write(tmp_path / "x.tif", np.zeros((64, 64), np.uint16), compression="zlib", metadata=None)
-    assert "limit" in refusal(path, limit=4096)
+    assert "limit" in failure(path, limit=4096)
     with tifffile.TiffFile(path, mode="r+b") as tif:
         for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
             tif.pages.first.tags[tag].overwrite(60000)
-    assert "60000 x 60000 uint16, 6.71 GiB, in a file of" in refusal(path)
+    assert "60000 x 60000 uint16, 6.71 GiB, in a file of" in failure(path)
     with pytest.raises(InputError, match=r"6\.71 GiB"):
         inspect_volume(path)
 
@@ -296,7 +296,7 @@ def test_any_damage_gives_an_input_error(tmp_path):
             assert error.path == path  # noqa: PT017 - what is damaged may also be harmless
 
 
-def test_threads_hear_of_their_own_file_only(tmp_path):
+def test_threads_report_only_problems_of_their_own_file(tmp_path):
     good, bad = write(tmp_path / "good.tif", GREY), tmp_path / "bad.tif"
     bad.write_bytes(write(tmp_path / "x.tif", STACK, imagej=True, metadata={"axes": "ZYX"}).read_bytes()[:4000])
     start = threading.Barrier(4)
@@ -307,14 +307,14 @@ def test_threads_hear_of_their_own_file_only(tmp_path):
             if path is good:
                 read_volume(path)
             else:
-                refusal(path, dims=3)
+                failure(path, dims=3)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read, [good, bad, good, bad]))
     assert not logging.getLogger("tifffile").handlers
 
 
-def test_a_channel_by_a_name_that_two_have(tmp_path):
+def test_an_ambiguous_channel_name_is_an_error(tmp_path):
     channels = {"axes": "CYX", "Channel": {"Name": ["DAPI", "DAPI"]}}
     tifffile.imwrite(tmp_path / "x.ome.tif", np.zeros((2, 4, 5), np.uint16), ome=True, metadata=channels)
     with pytest.raises(InputError, match=r"2 channels are called 'DAPI' \(hint: give the number of one, from 0\)"):

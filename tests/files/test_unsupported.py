@@ -1,4 +1,4 @@
-"""Formats that are not read: one line that names the format and the way to one that is."""
+"""Unsupported formats: one line that names the format and the way to a supported one."""
 
 import gzip
 
@@ -29,7 +29,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_refused_by_the_name_of_its_format(tmp_path, name):
+def test_the_error_names_the_format(tmp_path, name):
     content, known, way = FILES[name]
     (tmp_path / name).write_bytes(content)
     for read in (read_volume, read_labels):
@@ -42,7 +42,7 @@ def test_a_file_is_refused_by_the_name_of_its_format(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "renamed.tif"])
-def test_a_folder_of_such_files_is_too(tmp_path, name):
+def test_a_folder_of_unsupported_files_names_their_format(tmp_path, name):
     content, known, way = FILES[name]
     (tmp_path / "case" / "series").mkdir(parents=True)
     (tmp_path / "case" / "series" / name).write_bytes(content)
@@ -57,7 +57,7 @@ def test_a_folder_of_such_files_is_too(tmp_path, name):
         assert way in str(caught.value)
 
 
-def test_annotations_of_such_a_format_are_named(tmp_path):
+def test_unsupported_annotations_are_named(tmp_path):
     for name in ("out", "truth"):
         (tmp_path / name).mkdir()
     (tmp_path / "truth" / "a.nrrd").write_bytes(b"NRRD0004\n")
@@ -65,7 +65,7 @@ def test_annotations_of_such_a_format_are_named(tmp_path):
         evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings())
 
 
-def test_a_zarr_folder_is_named(tmp_path):
+def test_a_zarr_folder_is_recognised(tmp_path):
     store = tmp_path / "in" / "a.ome.zarr"
     store.mkdir(parents=True)
     (store / "zarr.json").write_text("{}")
@@ -88,7 +88,7 @@ def test_the_command_says_so_in_one_line(tmp_path, capsys, monkeypatch):
         assert "dcm2niix" in line
 
 
-def test_what_is_none_of_them_is_no_image_as_before(tmp_path):
+def test_other_files_are_not_recognised(tmp_path):
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(InputError, match="no image found"):
         find_images([tmp_path])

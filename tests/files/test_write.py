@@ -1,4 +1,4 @@
-"""Writing: whole or not at all, the same bytes each time, and the very pixel size of the source."""
+"""Files appear whole or not at all, with the same bytes each time, and the exact pixel size of their source."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ whole = st.integers(1, 2**32 - 1)
 
 @pytest.mark.parametrize("labels", [LABELS, MANY, LABELS.astype(np.uint8)], ids=["16 bits", "32 bits", "from uint8"])
 @pytest.mark.parametrize("grid", [UM, Grid((3, 4)), Grid((3, 4), (0.5, 0.5), "mm")], ids=["um", "none", "mm"])
-def test_labels_come_back_on_the_grid_of_their_source(tmp_path, labels, grid):
+def test_written_labels_are_read_on_the_grid_of_their_source(tmp_path, labels, grid):
     path = tmp_path / "x_labels.tif"
     write_labels(path, labels, grid)
     np.testing.assert_array_equal(read_labels(path), labels)
@@ -36,7 +36,7 @@ def test_labels_come_back_on_the_grid_of_their_source(tmp_path, labels, grid):
     pixels=whole, length=whole, decimal=st.integers(10**4, 2**32 - 1), depth=st.floats(1e-3, 999), wide=st.booleans()
 )
 @settings(max_examples=50, deadline=None)
-def test_pixel_sizes_of_files_come_back_to_the_last_bit(tmp_path_factory, pixels, length, decimal, depth, wide):
+def test_pixel_sizes_are_written_to_the_last_bit(tmp_path_factory, pixels, length, decimal, depth, wide):
     # A TIFF tag is a ratio of two numbers of 32 bits: `length / pixels`, or a decimal of up to 429.4967295.
     path = tmp_path_factory.getbasetemp() / "x.tif"
     from_tag, size = min(max(length / pixels, 1e-5), 900.0), decimal / 10**7
@@ -50,7 +50,7 @@ def test_pixel_sizes_of_files_come_back_to_the_last_bit(tmp_path_factory, pixels
 
 
 @pytest.mark.parametrize("factor", [1, 70_000])
-def test_volumes_come_back(tmp_path, factor):
+def test_written_volumes_are_read_back(tmp_path, factor):
     labels = np.stack([LABELS, LABELS[::-1]]) * factor
     grid = Grid(labels.shape, (2.5, 0.325, 0.325), "um")
     write_labels(tmp_path / "x.tif", labels, Volume(np.zeros((1, *labels.shape)), grid))
@@ -58,7 +58,7 @@ def test_volumes_come_back(tmp_path, factor):
     assert read_volume(tmp_path / "x.tif", ReadOptions(dims=3)).grid == grid
 
 
-def test_fiji_and_qupath_find_their_own_tags(tmp_path):
+def test_fiji_and_qupath_find_their_tags(tmp_path):
     write_labels(tmp_path / "x.tif", LABELS, UM)
     with tifffile.TiffFile(tmp_path / "x.tif") as tif:
         assert tif.is_imagej
@@ -81,7 +81,7 @@ def test_equal_labels_give_equal_bytes(tmp_path, labels):
 @pytest.mark.parametrize(
     "wrong", [LABELS.astype(float), -LABELS, LABELS > 0, LABELS[:2], LABELS.astype(np.int64) << 31], ids=str
 )
-def test_what_is_no_label_image_is_not_written(tmp_path, wrong):
+def test_invalid_label_images_are_not_written(tmp_path, wrong):
     with pytest.raises(InputError):
         write_labels(tmp_path / "x.tif", wrong, UM)
     assert not list(tmp_path.iterdir())
@@ -99,7 +99,7 @@ def fail_while_writing(path, error):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), InputError("x"), OSError(errno.ENOSPC, "x")])
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_an_error_leaves_only_the_old_file(tmp_path, error):
     path = tmp_path / "x.txt"
     write_text(path, "old")
     expected = MachineError if type(error) is OSError else type(error)
@@ -109,7 +109,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_disk_errors_are_said_with_what_to_do(tmp_path):
+def test_disk_errors_have_a_hint(tmp_path):
     with pytest.raises(MachineError, match="make the folder first"):
         write_text(tmp_path / "none" / "x.txt", "x")
     (tmp_path / "file").touch()
@@ -121,7 +121,7 @@ def test_disk_errors_are_said_with_what_to_do(tmp_path):
     assert caught.value.path == tmp_path / "x"
 
 
-def test_names_as_long_as_a_file_system_allows(tmp_path):
+def test_the_longest_names_can_be_written(tmp_path):
     for name in ("µ" * 120, "𝔘" * 62):
         path = tmp_path / f"{name}.txt"
         write_text(path, "x")
@@ -130,7 +130,7 @@ def test_names_as_long_as_a_file_system_allows(tmp_path):
         write_text(tmp_path / ("x" * 300), "x")
 
 
-def test_a_killed_write_leaves_the_name_free(tmp_path):
+def test_a_killed_write_does_not_block_the_next(tmp_path):
     code = (
         "import os, sys, signal\nfrom pathlib import Path\nfrom biounet.files import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as part:\n"
@@ -143,7 +143,7 @@ def test_a_killed_write_leaves_the_name_free(tmp_path):
     assert all(left.name.startswith(".") and left.suffix == ".part" for left in tmp_path.iterdir())
 
 
-def test_starting_loads_nothing_slow():
+def test_importing_loads_no_slow_package():
     code = "import sys, biounet.files; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "monai", "pandas", "pyarrow", "PIL", "scipy", "skimage", "matplotlib"} & set(loaded)

@@ -175,14 +175,13 @@ def _with_geometry(raw: RawImage, header: Nifti1Header) -> RawImage:
     letters = "XYZ"[:count]
     if not coded:
         spacing = dict(zip(letters, (sizes * factor).tolist(), strict=True))
-        return replace(raw, spacing=spacing, spacing_source="pixdim", notes=(_NO_ORIENTATION,))
+        return replace(raw, spacing=spacing, notes=(_NO_ORIENTATION,))
     used, notes = choose_affine(header_affines(header), sizes * factor)
     if used.geometry_error is not None:
         return replace(raw, geometry_error=used.geometry_error)
     return replace(
         raw,
         spacing=dict(zip(letters, used.lengths.tolist(), strict=True)),
-        spacing_source=used.name,
         affine=tuple(map(tuple, used.affine.tolist())),
         frame=used.frame,
         notes=notes,

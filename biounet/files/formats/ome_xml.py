@@ -126,10 +126,10 @@ def parse_ome(xml: str, file: str) -> OmeMetadata:
         Name of the file that it is in.
     """
     root = ElementTree.fromstring(xml)  # expat refuses entity bombs and entities outside the document
-    own = _own_uuids(root, file)
+    uuids = _own_uuids(root, file)
     # Without any TiffData, an image has its pages in this file.
     has_data = any(element.tag.endswith("TiffData") for element in root.iter())
-    parsed = [(element, _parse_image(element, own, has_data=has_data)) for element in _children(root, "Image")]
+    parsed = [(element, _parse_image(element, uuids, has_data=has_data)) for element in _children(root, "Image")]
     here = [(element, image) for element, image in parsed if image is not None]
     other_files = [str(element.get("MetadataFile") or "another file") for element in _children(root, "BinaryOnly")]
     if not here:
@@ -178,13 +178,13 @@ def _own_uuids(root: ElementTree.Element, file: str) -> set[str]:
     return by_name.get(file.casefold(), every if len(every) == 1 and not declared else set())
 
 
-def _parse_image(element: ElementTree.Element, own: set[str], *, has_data: bool) -> OmeImage | None:
+def _parse_image(element: ElementTree.Element, uuids: set[str], *, has_data: bool) -> OmeImage | None:
     """Return an image; None if none of its planes is in this file."""
     pixels = next(_children(element, "Pixels"), None)
     if pixels is None:
         return None
     data = list(_children(pixels, "TiffData"))
-    others = [one for one in data if any(_identity(uuid) not in own for uuid in _children(one, "UUID"))]
+    others = [one for one in data if any(_identity(uuid) not in uuids for uuid in _children(one, "UUID"))]
     if len(others) == len(data) and (has_data or list(_children(pixels, "BinData"))):
         return None
     sizes = {
@@ -197,6 +197,6 @@ def _parse_image(element: ElementTree.Element, own: set[str], *, has_data: bool)
         size=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),
         first_page=min((int(one.get("IFD", 0)) for one in data if one not in others), default=0),
         planes=math.prod(int(pixels.get(f"Size{letter}", 1)) for letter in "ZCT"),
-        calibration=make_calibration(sizes, "OME-XML", names),
+        calibration=make_calibration(sizes, names),
         other_files=tuple(_file_names(uuid for one in others for uuid in _children(one, "UUID"))),
     )

@@ -45,8 +45,6 @@ class Calibration:
     ----------
     spacing_um
         Pixel size in µm by letter of the axis, where it is credible.
-    source
-        Where in the file it stands; empty without one.
     channel_names
         Empty where the file has none.
     notes
@@ -54,7 +52,6 @@ class Calibration:
     """
 
     spacing_um: Mapping[str, float] = field(default_factory=dict)
-    source: str = ""
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -99,7 +96,7 @@ def _from_imagej(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> Calibr
         return _uncalibrated(x)
     z = metadata.get("spacing")  # negative where the stack was acquired downwards
     depth = length_um(abs(z) if isinstance(z, (int, float)) else None, unit_in_um(units["Z"]))
-    found = make_calibration({"X": x, "Y": y, "Z": depth}, "ImageJ tags")
+    found = make_calibration({"X": x, "Y": y, "Z": depth})
     unknown = [f"{axis.lower()} is in '{word}'" for axis, word in units.items() if unit_in_um(word) is None]
     unknown = unknown[:1] if unit_in_um(unit) is None else unknown  # the unit of all axes
     if not unknown:
@@ -111,11 +108,11 @@ def _from_imagej(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> Calibr
 def _from_resolution(page: tifffile.TiffPage) -> Calibration:
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 2)))
     if unit is None:
-        return make_calibration({}, "")
+        return make_calibration({})
     x, y = (length_um(_units_per_pixel(page, axis), unit_in_um(unit)) for axis in "XY")
     if _is_of_print(x) or _is_of_print(y):
         return _uncalibrated(x)
-    return make_calibration({"X": x, "Y": y}, "resolution tag")
+    return make_calibration({"X": x, "Y": y})
 
 
 def _units_per_pixel(page: tifffile.TiffPage, axis: str) -> Fraction | None:
@@ -147,11 +144,9 @@ def _uncalibrated(size: float | None) -> Calibration:
     return Calibration(notes=(Note(f"pixel size unknown{dpi}", NoteCode.VOXEL_SIZE_UNKNOWN),))
 
 
-def make_calibration(
-    sizes: Mapping[str, float | None], source: str, channel_names: tuple[str, ...] = ()
-) -> Calibration:
+def make_calibration(sizes: Mapping[str, float | None], channel_names: tuple[str, ...] = ()) -> Calibration:
     """Return a calibration from lengths in µm by axis; without x and y there is none."""
     spacing = {axis: size for axis, size in sizes.items() if size is not None}
     if not {"X", "Y"} <= spacing.keys():
         return replace(_uncalibrated(None), channel_names=channel_names)
-    return Calibration(spacing, source, channel_names)
+    return Calibration(spacing, channel_names)

@@ -40,8 +40,8 @@ class RawImage:
         Of the array.
     load
         Reads the array, in native byte order.
-    axes_source, spacing_source
-        Where in the file `axes` and `spacing` come from; empty without a spacing.
+    axes_source
+        Where in the file `axes` come from, such as ``"OME-XML"``.
     spacing
         Pixel size in `unit`, of those axes for which the file states one.
     unit
@@ -68,7 +68,6 @@ class RawImage:
     load: Callable[[], NDArray[Any]]
     axes_source: str
     spacing: Mapping[str, float] = field(default_factory=dict)
-    spacing_source: str = ""
     unit: Unit = "um"
     affine: tuple[tuple[float, ...], ...] | None = None
     header: bytes | None = None

@@ -63,7 +63,6 @@ def read_tiff(path: Path) -> RawImage:
             load=lambda: load_tiff(path),
             axes_source=_SOURCES.get(level.kind, "TIFF tags"),
             spacing=calibration.spacing_um,
-            spacing_source=calibration.source,
             channel_names=calibration.channel_names or _imagej_channels(tif, level),
             palette=palette,
             orientation=_orientation(level.keyframe),

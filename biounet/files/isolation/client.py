@@ -294,11 +294,6 @@ class ReaderPool:
         finally:
             self._idle.append(reader)
 
-    def read(self, path: Paths, options: ReadOptions | None = None) -> Volume:
-        """Read an image, as `IsolatedReader.read`; for any number of threads."""
-        with self.borrow() as reader:
-            return reader.read(path, options)
-
     def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
         """Return the SHA-256 of a file, as `IsolatedReader.hash_file`; for any number of threads."""
         with self.borrow() as reader:

@@ -26,7 +26,7 @@ def pil(path, image, **how):
 
 
 @pytest.mark.parametrize("array", [GREY, COLOUR, DEEP, DEEP_COLOUR], ids=["grey", "RGB", "grey 16", "RGB 16"])
-def test_png_pixels_come_out_as_they_went_in(tmp_path, array):
+def test_png_pixels_are_exact(tmp_path, array):
     path = png(tmp_path / "x.png", array)
     expected = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     volume = read_volume(path)
@@ -35,7 +35,7 @@ def test_png_pixels_come_out_as_they_went_in(tmp_path, array):
     assert volume.notes == ("pixel size unknown",)
 
 
-def test_alpha_is_left_out_and_said(tmp_path):
+def test_alpha_is_removed_and_noted(tmp_path):
     for array, channels in ((np.dstack([COLOUR, GREY]), 3), (np.dstack([GREY, GREY]), 1)):
         volume = read_volume(png(tmp_path / "x.png", array))
         assert volume.channels == channels
@@ -45,7 +45,7 @@ def test_alpha_is_left_out_and_said(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_few_bits_keep_their_values(tmp_path, bits):
+def test_pixels_of_few_bits_keep_their_values(tmp_path, bits):
     values = (np.arange(16).reshape(4, 4) % 2**bits).astype(np.uint8)
     rows = b"".join(b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:]).tobytes() for row in values)
     stored = imagecodecs.png_encode(values)
@@ -58,7 +58,7 @@ def test_few_bits_keep_their_values(tmp_path, bits):
 
 
 @pytest.mark.parametrize("bits", [1, 8])
-def test_a_palette_gives_colours_to_images_and_numbers_to_labels(tmp_path, bits):
+def test_a_palette_gives_colours_for_images_and_indices_for_labels(tmp_path, bits):
     image = Image.new("P", (2, 2))
     image.putdata([0, 1, 1, 0])
     image.putpalette([10, 20, 30, 200, 100, 0])

@@ -1,4 +1,4 @@
-"""What people see: images that ask to be turned, white that is stored as zero, names that ImageJ gives to channels."""
+"""Display: orientation tags, white stored as zero, palettes, and channels named by ImageJ labels."""
 
 import io
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from biounet.core import DataSettings, InputError
 from biounet.files import ReadOptions, inspect_volume, read_annotation, read_labels, read_volume
+from biounet.files.read import open_raw
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (9, 7), np.uint8)
@@ -56,7 +57,7 @@ WRITERS = {"PNG": write_png, "TIFF": write_tiff}
 @pytest.mark.parametrize("kind", range(1, 9))
 @pytest.mark.parametrize("array", [GREY, COLOUR], ids=["grey", "colour"])
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
-def test_an_image_is_turned_as_it_asks(tmp_path, write, array, kind):
+def test_the_orientation_tag_is_applied(tmp_path, write, array, kind):
     path = tmp_path / "x"
     write(path, array, kind)
     shown = as_shown(array, kind)
@@ -70,7 +71,7 @@ def test_an_image_is_turned_as_it_asks(tmp_path, write, array, kind):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", range(1, 9))
-def test_a_photograph_is_turned_as_it_asks(tmp_path, kind, order):
+def test_the_orientation_of_a_jpeg_is_applied(tmp_path, kind, order):
     Image.fromarray(GREY).save(tmp_path / "x.jpg", exif=exif(kind, order))
     Image.fromarray(GREY).save(tmp_path / "plain.jpg")
     plain = read_volume(tmp_path / "plain.jpg").array[0]
@@ -78,7 +79,7 @@ def test_a_photograph_is_turned_as_it_asks(tmp_path, kind, order):
 
 
 @pytest.mark.parametrize("kind", [0, 9, 65535])
-def test_an_orientation_that_is_none_turns_nothing(tmp_path, kind):
+def test_an_invalid_orientation_is_ignored(tmp_path, kind):
     write_tiff(tmp_path / "x.tif", GREY, kind)
     write_png(tmp_path / "x.png", GREY, kind)
     for path in tmp_path.iterdir():
@@ -86,7 +87,7 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path, kind):
 
 
 @given(st.sampled_from(range(1, 9)), st.binary(max_size=40), st.integers(0, 200))
-def test_damaged_exif_turns_as_it_says_or_not_at_all(tmp_path_factory, kind, noise, cut):
+def test_damaged_exif_is_applied_or_ignored(tmp_path_factory, kind, noise, cut):
     data = exif(kind).tobytes()
     buffer, path = io.BytesIO(), tmp_path_factory.mktemp("exif") / "x.jpg"
     Image.fromarray(GREY).save(buffer, "JPEG", exif=data[: min(cut, len(data))] + noise)
@@ -95,7 +96,7 @@ def test_damaged_exif_turns_as_it_says_or_not_at_all(tmp_path_factory, kind, noi
 
 
 @pytest.mark.parametrize("kind", [3, 6])
-def test_an_annotation_drawn_on_what_is_seen_fits(tmp_path, kind):
+def test_an_annotation_drawn_on_the_displayed_image_fits(tmp_path, kind):
     labels = np.zeros((9, 7), np.uint8)
     labels[1:4, 1:3], labels[5:8, 2:6] = 1, 2
     Image.fromarray(labels * 100).save(tmp_path / "x.jpg", exif=exif(kind), quality=100)
@@ -108,12 +109,12 @@ def test_an_annotation_drawn_on_what_is_seen_fits(tmp_path, kind):
         np.testing.assert_allclose(volume.array[0], drawn * 100, atol=12)
 
 
-def test_colours_of_an_annotation_are_turned_with_it(tmp_path):
+def test_the_orientation_of_a_colour_annotation_is_applied(tmp_path):
     write_indexed(tmp_path / "x.png", np.arange(63, dtype=np.uint8).reshape(9, 7), 6)
     np.testing.assert_array_equal(read_volume(tmp_path / "x.png").array[0], np.rot90(np.arange(63).reshape(9, 7), -1))
 
 
-def test_pixel_sizes_are_turned_with_the_image(tmp_path):
+def test_pixel_sizes_follow_the_orientation(tmp_path):
     for kind, size in ((1, (0.25, 0.5)), (3, (0.25, 0.5)), (6, (0.5, 0.25))):
         write_tiff(tmp_path / "x.tif", GREY, kind, resolution=(20000, 40000), resolutionunit=3)
         volume = read_volume(tmp_path / "x.tif")
@@ -121,7 +122,7 @@ def test_pixel_sizes_are_turned_with_the_image(tmp_path):
         assert f"pixels are not square: x {size[1]} µm, y {size[0]} µm" in volume.notes
 
 
-def test_planes_of_a_stack_are_turned(tmp_path):
+def test_the_orientation_applies_to_all_planes(tmp_path):
     stack = RNG.integers(0, 9, (4, 9, 7)).astype(np.uint8)
     tags = [(ORIENTATION, 3, 1, 6, False)]
     tifffile.imwrite(tmp_path / "x.tif", stack, imagej=True, metadata={"axes": "ZYX"}, extratags=tags)
@@ -130,7 +131,7 @@ def test_planes_of_a_stack_are_turned(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
-def test_white_that_is_zero_is_bright(tmp_path, dtype):
+def test_white_is_zero_is_inverted(tmp_path, dtype):
     array = RNG.integers(0, np.iinfo(dtype).max, (9, 7)).astype(dtype)
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="miniswhite")
     volume = read_volume(tmp_path / "x.tif")
@@ -140,7 +141,7 @@ def test_white_that_is_zero_is_bright(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["i2", "u4", "f4"])
-def test_white_that_is_zero_without_a_largest_value_is_said(tmp_path, dtype):
+def test_white_is_zero_without_a_maximum_is_noted(tmp_path, dtype):
     array = RNG.integers(0, 200, (9, 7)).astype(dtype)
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="miniswhite")
     volume = read_volume(tmp_path / "x.tif")
@@ -149,7 +150,7 @@ def test_white_that_is_zero_without_a_largest_value_is_said(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("table", [range(255, -1, -1), range(256)], ids=["falling", "rising"])
-def test_an_indexed_png_of_greys_is_one_channel_as_it_is_seen(tmp_path, table):
+def test_a_grey_indexed_png_is_one_channel_as_displayed(tmp_path, table):
     image = Image.fromarray(GREY)
     image.putpalette([value for grey in table for value in (grey,) * 3])
     image.save(tmp_path / "x.png")
@@ -164,7 +165,7 @@ def palette(path, values, **how):
 
 
 @pytest.mark.parametrize("how", [{}, {"imagej": True}], ids=["plain", "ImageJ"])
-def test_an_inverted_palette_is_seen_through_and_a_common_one_is_not(tmp_path, how):
+def test_an_inverted_palette_is_applied_and_a_rising_one_is_not(tmp_path, how):
     falling = palette(tmp_path / "x.tif", np.arange(255, -1, -1), **how)
     np.testing.assert_array_equal(read_volume(falling).array[0], 255 - GREY, strict=True)
     np.testing.assert_array_equal(read_labels(falling), GREY)
@@ -175,7 +176,7 @@ def test_an_inverted_palette_is_seen_through_and_a_common_one_is_not(tmp_path, h
 
 
 @given(st.permutations(range(256)))
-def test_any_grey_palette_shows_what_it_says_unless_it_keeps_the_order(tmp_path_factory, table):
+def test_any_grey_palette_is_applied_unless_it_keeps_the_order(tmp_path_factory, table):
     path = palette(tmp_path_factory.mktemp("palette") / "x.tif", table)
     expected = GREY if table == sorted(table) else np.array(table, np.uint8)[GREY]
     np.testing.assert_array_equal(read_volume(path).array[0], expected)
@@ -195,11 +196,11 @@ LABELS = {
 
 
 @pytest.mark.parametrize("case", LABELS.values(), ids=LABELS.keys())
-def test_labels_of_imagej_name_channels_where_they_are_names(tmp_path, case):
+def test_imagej_labels_name_channels(tmp_path, case):
     labels, names = case
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "ZCYX", "Labels": labels})
-    assert inspect_volume(path, ReadOptions(dims=3)).channel_names == names
+    assert open_raw(path).channel_names == names
     if names:
         chosen = read_volume(path, ReadOptions(dims=3, channel=names[1]))
         np.testing.assert_array_equal(chosen.array[0], STACK[:, 1])
@@ -208,13 +209,13 @@ def test_labels_of_imagej_name_channels_where_they_are_names(tmp_path, case):
             read_volume(path, ReadOptions(dims=3, channel="GFP"))
 
 
-def test_labels_of_flat_channels(tmp_path):
+def test_imagej_labels_of_channels_without_planes(tmp_path):
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, STACK[0], imagej=True, metadata={"axes": "CYX", "Labels": ["DAPI", "GFP"]})
     np.testing.assert_array_equal(read_volume(path, ReadOptions(channel="GFP")).array[0], STACK[0, 1])
 
 
-def test_exif_is_found_behind_the_pixels_of_a_png(tmp_path):
+def test_exif_behind_the_pixels_of_a_png_is_read(tmp_path):
     data = imagecodecs.png_encode(GREY)
     content = b"eXIf" + exif(6).tobytes().removeprefix(b"Exif\0\0")
     chunk = (len(content) - 4).to_bytes(4, "big") + content + imagecodecs.zlib_crc32(content).to_bytes(4, "big")

@@ -1,4 +1,4 @@
-"""The two matrices of a NIfTI header: where they disagree it is said, and a label under either is in its place."""
+"""The two affines of a NIfTI header: contradictions are noted, and a label with either one is aligned."""
 
 from itertools import permutations, product
 
@@ -41,7 +41,7 @@ def mask():
 
 
 @pytest.mark.parametrize("sform", [SCALED, MOVED], ids=["scaled", "moved"])
-def test_matrices_that_disagree_are_noted_with_the_difference(tmp_path, sform):
+def test_contradicting_affines_are_noted_with_the_difference(tmp_path, sform):
     volume = read_volume(write(tmp_path / "x.nii", qform=(SCANNER, 1), sform=(sform, 4)), VOLUME)
     (note,) = volume.notes
     assert note.startswith("sform and qform differ by up to ")
@@ -53,7 +53,7 @@ def test_matrices_that_disagree_are_noted_with_the_difference(tmp_path, sform):
     assert volume.grid.frame == "MNI152"
 
 
-def test_matrices_that_disagree_on_the_orientation_are_noted_even_with_a_stated_size(tmp_path):
+def test_contradicting_orientations_are_noted_even_with_a_stated_size(tmp_path):
     flipped = SCANNER @ np.diag([-1, 1, 1, 1])
     path = write(tmp_path / "x.nii", qform=(SCANNER, 1), sform=(flipped, 1))
     (note,) = read_volume(path, VOLUME).notes
@@ -79,7 +79,7 @@ def test_an_sform_of_unit_steps_has_no_voxel_size(tmp_path):
 
 
 @pytest.mark.parametrize("sform", [SHEARED, np.diag([0, 1, 1, 1.0]), np.full((4, 4), np.nan)])
-def test_an_sform_that_cannot_be_used_gives_way_to_the_qform(tmp_path, sform):
+def test_an_invalid_sform_is_replaced_by_the_qform(tmp_path, sform):
     volume = read_volume(write(tmp_path / "x.nii", qform=(SCANNER, 1), sform=(sform, 2)), VOLUME)
     (note,) = volume.notes
     assert note.startswith("the sform of the header is not used: ")
@@ -98,7 +98,7 @@ def test_the_frame_is_named_by_its_code(tmp_path, code):
 
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32), half_turn=st.booleans(), size=st.floats(0.2, 8), far=st.floats(0.2, 50))
-def test_rounding_of_a_quaternion_is_no_disagreement_and_a_shift_is(tmp_path_factory, seed, half_turn, size, far):
+def test_rounding_of_a_quaternion_is_no_contradiction_and_a_shift_is(tmp_path_factory, seed, half_turn, size, far):
     rng = np.random.default_rng(seed)
     axis = rng.normal(size=3)
     turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * (np.pi - rng.uniform(0, 1e-3) if half_turn else 1))
@@ -117,7 +117,7 @@ def test_rounding_of_a_quaternion_is_no_disagreement_and_a_shift_is(tmp_path_fac
 
 @pytest.mark.parametrize("sform", [SCALED, MOVED], ids=["scaled", "moved"])
 @pytest.mark.parametrize("follows", ["sform", "qform"])
-def test_a_label_image_by_either_matrix_of_its_image_is_aligned(tmp_path, sform, follows):
+def test_a_label_with_either_affine_of_its_image_is_aligned(tmp_path, sform, follows):
     for folder in ("images", "labels", "found"):
         (tmp_path / folder).mkdir()
     both = {"qform": (SCANNER, 1), "sform": (sform, 4)}
@@ -152,9 +152,7 @@ def stored_as(path, array, affine, codes):
 
 @settings(deadline=None, max_examples=30)
 @given(image=st.sampled_from(ORDERS), label=st.sampled_from(ORDERS), oblique=st.booleans())
-def test_a_label_image_with_the_voxels_of_its_image_in_another_order_is_aligned(
-    tmp_path_factory, image, label, oblique
-):
+def test_a_label_with_its_voxels_in_another_order_is_aligned(tmp_path_factory, image, label, oblique):
     folder = tmp_path_factory.mktemp("orders")
     for name in ("truth", "found"):
         (folder / name).mkdir()
@@ -186,7 +184,7 @@ def test_channels_with_the_same_voxels_in_another_order_are_one_image(tmp_path, 
         read_volume([first, moved], VOLUME)
 
 
-def test_a_misaligned_label_image_in_another_order_is_refused(tmp_path):
+def test_a_misaligned_label_in_another_order_is_refused(tmp_path):
     affine, moved = np.diag([1.0, 1, 2, 1]), np.diag([1.0, 1, 2, 1])
     moved[0, 3] = 3
     grid = read_volume(stored_as(tmp_path / "x.nii", mask(), affine, "RAS"), VOLUME).grid
@@ -195,7 +193,7 @@ def test_a_misaligned_label_image_in_another_order_is_refused(tmp_path):
         read_annotation(label, ORGAN, grid)
 
 
-def test_annotated_planes_are_those_of_the_image_in_any_voxel_order_of_the_label_image(tmp_path):
+def test_annotated_planes_are_those_of_the_image_whatever_the_order_of_the_label(tmp_path):
     planes = DataSettings(kind="classes", classes=("organ",), dims=3, slices="z")
     for name in ("truth", "found"):
         (tmp_path / name).mkdir()
@@ -226,7 +224,7 @@ def test_evaluation_notes_contradictions_in_the_header_of_a_result(tmp_path, dat
         evaluate_folders(tmp_path / "found", tmp_path / "truth", data)
 
 
-def test_a_label_image_by_neither_matrix_is_refused(tmp_path):
+def test_a_label_with_neither_affine_is_refused(tmp_path):
     both = {"qform": (SCANNER, 1), "sform": (SCALED, 4)}
     grid = read_volume(write(tmp_path / "x.nii", mask(), **both), VOLUME).grid
     path = write(tmp_path / "y.nii", mask(), sform=(MOVED, 1))
