@@ -11,10 +11,10 @@ from .model_file import read_card as read_card
 from .model_file import save_model as save_model
 from .onednn import has_fast_int8 as has_fast_int8
 from .predictor import Predictor as Predictor
-from .predictor import fold_batch_norms as fold_batch_norms
 from .predictor import has_fast_bfloat16 as has_fast_bfloat16
 from .predictor import make_predictor as make_predictor
 from .predictor import model_predictor as model_predictor
 from .predictor import pick_device as pick_device
 from .unet import UNet as UNet
+from .unet import fold_batch_norms as fold_batch_norms
 from .unet import initialise_weights as initialise_weights

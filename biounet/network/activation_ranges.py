@@ -48,13 +48,13 @@ def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, 
 
 
 def calibrated_channels(network: UNet) -> dict[str, int]:
-    """Return the number of channels after each layer, by the names that `calibrate_activations` gives."""
+    """Return the number of channels after each layer that `calibrate_activations` observes."""
     channels: dict[str, int] = {}
-    for name in ("encoder", "decoder"):
-        for n, block in enumerate(network.get_submodule(name).children()):
-            convolutions = [layer for layer in block.children() if isinstance(layer, (nn.Conv2d, nn.Conv3d))]
-            # Without batch norm, layers alternate between a convolution and its ReLU.
-            channels |= {f"{name}.{n}.{2 * at + 1}": layer.out_channels for at, layer in enumerate(convolutions)}
+    for n, width in enumerate(network.widths):
+        names = [f"encoder.{n}"] if n == len(network.pools) else [f"encoder.{n}", f"decoder.{n}"]
+        convolutions = len(network.encoder[n]) // 3  # type: ignore[arg-type]
+        # Without batch norm, layers alternate between a convolution and its ReLU.
+        channels |= {f"{name}.{2 * at + 1}": width for name in names for at in range(convolutions)}
     for n, width in enumerate(network.widths[:-1]):
         channels |= {f"up_blocks.{n}": width, f"up_blocks.{n}.project": width}
     return channels

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from biounet.core import PROBABILITY_MAX, MachineError, ModelError
 from biounet.network.activation_ranges import ActivationRanges
 from biounet.network.int8 import Int8UNet
 from biounet.network.model_file import Model
 from biounet.network.onednn import Convolution, conv_geometry, conv_relu, cpu_supports, has_fast_int8, has_fused_relu
-from biounet.network.unet import UNet, pixel_shuffle
+from biounet.network.unet import UNet, fold_batch_norms, pixel_shuffle, replace_blocks
 
 
 @dataclass(frozen=True)
@@ -106,29 +102,10 @@ def make_predictor(
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
     ready = folded.to(device=target, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
     if target.type == "cpu" and has_fused_relu():
-        _replace_blocks(ready, lambda layers: [_ConvRelu(layer) for layer in layers[::2]])
+        replace_blocks(ready, lambda layers: [_ConvRelu(layer) for layer in layers[::2]])
     # Objects are found by steepest ascent on the head's output, which bfloat16 would turn into steps.
-    ready.head = _Float32Layer(ready.head.float())
+    ready.head.float().register_forward_pre_hook(_cast_to_float32)
     return Predictor(ready, target, dtype, softmax)
-
-
-def fold_batch_norms(network: UNet) -> UNet:
-    """Return a copy for prediction in which each batch norm is part of the convolution before it."""
-
-    def fold(layers: list[Any]) -> list[nn.Module]:
-        convolutions = [fuse_conv_bn_eval(conv, norm) for conv, norm in zip(layers[::3], layers[1::3], strict=True)]
-        return [layer for conv in convolutions for layer in (conv, nn.ReLU(inplace=True))]
-
-    folded = copy.deepcopy(network).eval()
-    _replace_blocks(folded, fold)
-    return folded.requires_grad_(False)
-
-
-def _replace_blocks(network: UNet, change: Callable[[list[Any]], list[nn.Module]]) -> None:
-    """Replace, in place, the layers of each block of encoder and decoder."""
-    for blocks in (network.encoder, network.decoder):
-        for n, block in enumerate(blocks):
-            blocks[n] = nn.Sequential(*change(list(block.children())))
 
 
 class _ConvRelu(nn.Module):
@@ -142,16 +119,8 @@ class _ConvRelu(nn.Module):
         return conv_relu(x, self.convolution.weight, self.convolution.bias, self.geometry)
 
 
-class _Float32Layer(nn.Module):
-    """A layer that computes in float32 whatever the type of its input."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.layer(x.float())
-        return result
+def _cast_to_float32(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].float(),)
 
 
 def _to_uint16(logits: Tensor, shuffled: int, softmax: bool) -> Tensor:

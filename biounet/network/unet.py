@@ -6,13 +6,15 @@ output depends on its neighbourhood alone and tiling stays invisible; and it fol
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from biounet.core import NetworkSettings
 
@@ -84,8 +86,7 @@ class UNet(nn.Module):
         super().__init__()
         self.widths = widths = settings.widths
         self.dims = dims
-        self.shuffle_factors = shuffle_factors(settings, dims)
-        pools, kernels = pool_sizes(settings, dims), kernel_sizes(settings, dims)
+        self.shuffle_factors, pools, kernels = _level_geometry(settings, dims)
         shuffled = math.prod(self.shuffle_factors)
         self.encoder = nn.ModuleList(
             ConvBlock(kernel, before, width, settings.convolutions)
@@ -133,19 +134,11 @@ def current_name(name: str) -> str:
     return _RENAMED.get(old, "") + name.removeprefix(old)
 
 
-def shuffle_factors(settings: NetworkSettings, dims: int) -> Axes:
-    """Return how many voxels along each axis are moved into channels before the first level."""
-    return settings.fold or (2 if settings.half_resolution else 1,) * dims
-
-
-def pool_sizes(settings: NetworkSettings, dims: int) -> tuple[Axes, ...]:
-    """Return the factor along each axis from each level to the next."""
-    return settings.pools or ((2,) * dims,) * (len(settings.widths) - 1)
-
-
-def kernel_sizes(settings: NetworkSettings, dims: int) -> tuple[Axes, ...]:
-    """Return the size of the kernels of each level along each axis."""
-    return settings.kernels or ((3,) * dims,) * len(settings.widths)
+def _level_geometry(settings: NetworkSettings, dims: int) -> tuple[Axes, tuple[Axes, ...], tuple[Axes, ...]]:
+    """Return shuffle factors, and the pools and kernels of each level."""
+    factors = settings.fold or (2 if settings.half_resolution else 1,) * dims
+    pools = settings.pools or ((2,) * dims,) * (len(settings.widths) - 1)
+    return factors, pools, settings.kernels or ((3,) * dims,) * len(settings.widths)
 
 
 def receptive_radius(settings: NetworkSettings, dims: int) -> Axes:
@@ -153,9 +146,9 @@ def receptive_radius(settings: NetworkSettings, dims: int) -> Axes:
 
     An upper bound: the sum over the longest path.
     """
-    pools, kernels = pool_sizes(settings, dims), kernel_sizes(settings, dims)
+    factors, pools, kernels = _level_geometry(settings, dims)
     radii = []
-    for axis, step in enumerate(shuffle_factors(settings, dims)):
+    for axis, step in enumerate(factors):
         radius = step - 1
         for level, kernel in enumerate(kernels):
             bottleneck = level == len(pools)
@@ -172,23 +165,40 @@ def pixel_unshuffle(image: Tensor, factors: Axes) -> Tensor:
     """Move blocks of ``factors`` voxels into channels, with one factor for each spatial axis."""
     if max(factors) == 1:
         return image
-    batch, channels, *shape = image.shape
+    dims, (batch, channels, *shape) = len(factors), image.shape
     split = image.reshape(batch, channels, *(n for size, f in zip(shape, factors, strict=True) for n in (size // f, f)))
-    inner = [3 + 2 * axis for axis in range(len(shape))]
-    outer = [2 + 2 * axis for axis in range(len(shape))]
-    shuffled = split.permute(0, 1, *inner, *outer)  # (b, c, factors, [z,] y, x)
-    return shuffled.reshape(batch, channels * math.prod(factors), *split.shape[2::2])
+    blocks = split.permute(0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2))  # (b, c, factors, [z,] y, x)
+    return blocks.flatten(1, 1 + dims)
 
 
 def pixel_shuffle(features: Tensor, factors: Axes) -> Tensor:
     """Undo `pixel_unshuffle`."""
     if max(factors) == 1:
         return features
-    batch, channels, *shape = features.shape
-    dims, outputs = len(shape), channels // math.prod(factors)
-    split = features.reshape(batch, outputs, *factors, *shape)
-    order = [n for axis in range(dims) for n in (2 + dims + axis, 2 + axis)]
-    return split.permute(0, 1, *order).reshape(batch, outputs, *(s * f for s, f in zip(shape, factors, strict=True)))
+    dims, (batch, channels, *shape) = len(factors), features.shape
+    outputs = channels // math.prod(factors)
+    blocks = features.reshape(batch, outputs, *factors, *shape)
+    split = blocks.permute(0, 1, *(n for axis in range(dims) for n in (2 + dims + axis, 2 + axis)))
+    return split.reshape(batch, outputs, *(size * f for size, f in zip(shape, factors, strict=True)))
+
+
+def fold_batch_norms(network: UNet) -> UNet:
+    """Return a copy for prediction in which each batch norm is part of the convolution before it."""
+
+    def fold(layers: list[Any]) -> list[nn.Module]:
+        convolutions = [fuse_conv_bn_eval(conv, norm) for conv, norm in zip(layers[::3], layers[1::3], strict=True)]
+        return [layer for conv in convolutions for layer in (conv, nn.ReLU(inplace=True))]
+
+    folded = copy.deepcopy(network).eval()
+    replace_blocks(folded, fold)
+    return folded.requires_grad_(False)
+
+
+def replace_blocks(network: UNet, change: Callable[[list[Any]], list[nn.Module]]) -> None:
+    """Replace, in place, the layers of each block of encoder and decoder."""
+    for blocks in (network.encoder, network.decoder):
+        for n, block in enumerate(blocks):
+            blocks[n] = nn.Sequential(*change(list(block.children())))
 
 
 def initialise_weights(network: UNet, seed: int) -> None:

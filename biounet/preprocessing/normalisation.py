@@ -50,27 +50,22 @@ def scale_intensities(image: NDArray[Any], settings: NormaliseSettings) -> Scale
     settings
         The method, and the percentiles.
     """
-    per_channel = settings.per_channel
-    if settings.method == "zscore":
-        groups = image[:, None] if per_channel else image[None]
-        return ScaledImage(np.stack([_zscore(offset_from_minimum(group)) for group in groups]).reshape(image.shape))
     out = np.empty(image.shape, np.float32)
-    missing: list[NDArray[np.bool_] | None] = []
+    scale = _zscore if settings.method == "zscore" else _scale_percentiles
+    areas: list[NDArray[np.bool_]] = []
     hot_pixels = 0
-    for target, group in zip(*((out, image) if per_channel else (out[None], image[None])), strict=True):
-        area, count = _scale(group, settings, target)
-        missing += list(area) if area is not None and not per_channel else [area]
+    for group, target in zip(image[:, None], out[:, None], strict=True) if settings.per_channel else [(image, out)]:
+        area, count = scale(offset_from_minimum(group), settings, target)
+        areas.extend([] if area is None else area)
         hot_pixels += count
-    areas = [area for area in missing if area is not None]
     acquired = ~np.logical_and.reduce(areas) if len(areas) == len(image) else None
     return ScaledImage(out, acquired, hot_pixels / max(1, image.size))
 
 
-def _scale(
+def _scale_percentiles(
     group: NDArray[Any], settings: NormaliseSettings, out: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_] | None, int]:
     """Write scaled channels to `out`; return the area that was never acquired, and the number of hot pixels."""
-    group = offset_from_minimum(group)
     ranks = settings.low, settings.high
     unacquired = find_unacquired(group)
     group, hot_pixels = remove_hot_pixels(group, unacquired)
@@ -93,18 +88,18 @@ def _scale(
     return area, hot_pixels
 
 
-def _zscore(group: NDArray[Any]) -> NDArray[np.float32]:
-    """Return (v - mean) / deviation over the voxels of the body in some channels, 0 around it."""
+def _zscore(group: NDArray[Any], settings: NormaliseSettings, out: NDArray[np.float32]) -> tuple[None, int]:
+    """Write (v - mean) / deviation over the voxels of the body in some channels to `out`, 0 around it."""
     body = body_mask(group)
     values = group.ravel() if body is None else group[body]
     if not values.size or values.min() == values.max():
-        return np.zeros(group.shape, np.float32)
-    scores = np.empty(group.shape, np.float32)
-    _subtract(group, values.mean(dtype=np.float64), scores)
-    scores /= np.float32(values.std(dtype=np.float64))
+        out[...] = 0
+        return None, 0
+    _subtract(group, values.mean(dtype=np.float64), out)
+    out /= np.float32(values.std(dtype=np.float64))
     if body is not None:
-        scores[~body] = 0
-    return scores
+        out[~body] = 0
+    return None, 0
 
 
 def _subtract(values: NDArray[Any], offset: float, out: NDArray[np.float32]) -> None:

@@ -16,7 +16,7 @@ from biounet.network import (
     make_predictor,
 )
 from biounet.network.activation_ranges import calibrated_channels
-from biounet.network.int8 import Int8UNet, _add_kernel, _pool_kernel, _scale_of_sum
+from biounet.network.int8 import Int8UNet, _add_kernel, _max_pool, _scale_of_sum
 from biounet.network.onednn import cpu_supports, has_fused_relu
 from biounet.network.unet import pixel_shuffle
 from biounet.segmentation import pad_to_stride, predict_image
@@ -156,10 +156,12 @@ def test_the_scale_of_a_sum_fits_the_sum_and_both_terms(skip, above, below, coar
     assert (below / scale <= max(zero_point, 0.5) * tolerance).all()
 
 
-def test_max_pooling_of_integers():
-    image = np.array([[[1, 7], [3, 2], [0, 0], [9, 9]], [[5, 5], [1, 1], [2, 0], [0, 3]]], np.uint8)[None]
-    assert _pool_kernel(image, (1, 2, 2)).tolist() == [[[[5, 7], [9, 9]]]]
-    assert _pool_kernel(image, (1, 1, 2)).tolist() == [[[[3, 7], [9, 9]], [[5, 5], [2, 3]]]]
+@pytest.mark.parametrize("pool", [2, 3, (1, 2), (2, 3)])
+def test_max_pooling_of_integers_is_that_of_floats(pool):
+    image = torch.randint(0, 256, (1, 5, 12, 18), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    pooled = _max_pool(image, pool)
+    assert torch.equal(pooled.float(), torch.nn.functional.max_pool2d(image.float(), pool))
+    assert pooled.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_upsampling_and_adding_saturates():
