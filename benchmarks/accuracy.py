@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from biounet.api import Segmenter, load
 from biounet.core import UNLABELLED, Annotation, DataSettings, Recipe, find_recipe, read_recipe
 from biounet.evaluation import score_instances
 from biounet.files import Pair, find_pairs, read_annotation, read_volume
-from biounet.training import Case, Progress, TrainOptions, hold_out, make_case, train
+from biounet.training import Case, Progress, TrainCallbacks, hold_out, make_case, train
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 WINDOW, NUCLEI, PER_IMAGE = 64, 150, 3
@@ -107,7 +106,7 @@ def score(segmenter: Segmenter, folder: str = "nuclei2d/val") -> dict[str, float
 def show(progress: Progress) -> None:
     """Print the course of the training."""
     if progress.step % 250 == 0:
-        ap = progress.figures.get("ap", float("nan"))
+        ap = progress.metrics.get("ap", float("nan"))
         line = f"{progress.step}/{progress.steps} {progress.seconds:.0f} s loss {progress.loss:.4f} AP {ap:.4f}"
         print(line, file=sys.stderr, flush=True)
 
@@ -132,7 +131,7 @@ def main() -> None:
         if options.arm == "fine-tuned":
             start = load(options.work / "u2os.safetensors").model
         cases, held = cases_of(options.arm, recipe)
-        segmenter = Segmenter(train(cases, held, recipe, replace(TrainOptions(), report=show), start))
+        segmenter = Segmenter(train(cases, held, recipe, start=start, callbacks=TrainCallbacks(show)))
         segmenter.save(options.work / f"{options.arm}.safetensors")
     minutes = (time.perf_counter() - began) / 60
     figures = score(segmenter)

@@ -24,9 +24,9 @@ from biounet.core.resources import recipes
 from biounet.files import ReadOptions, find_pairs, read_annotation, read_volume
 from biounet.network import Model
 from biounet.segmentation import label_regions
-from biounet.training import Case, TrainOptions, make_case, train
+from biounet.training import Case, TrainCallbacks, TrainOptions, make_case, train
 from biounet.training.planning import plan
-from biounet.training.tuning import predict_cases
+from biounet.training.validation import predict_cases
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 FOLDERS = {
@@ -155,7 +155,11 @@ def main() -> None:
         cases, held = ([make_case(*drawn, recipe) for drawn in part] for part in (known, unseen))
         began, steps = time.perf_counter(), []
         model = train(
-            cases, held, recipe, TrainOptions(device="cpu", report=lambda p, steps=steps: steps.append(p.step))
+            cases,
+            held,
+            recipe,
+            TrainOptions(device="cpu"),
+            callbacks=TrainCallbacks(lambda p, steps=steps: steps.append(p.step)),
         )
         minutes = (time.perf_counter() - began) / 60
         masks, dims = list(found_by(model, held)), recipe.data.dims

@@ -24,8 +24,8 @@ from biounet.core import Annotation, BiounetError, Recipe, find_recipe, read_rec
 from biounet.network import build_network, load_model, save_model
 from biounet.synthetic import draw_field_settings, make_field
 from biounet.training import Case, TrainOptions, make_case, train
-from biounet.training.checkpoint import begin, restore
-from biounet.training.dataset import fit_patch
+from biounet.training.checkpoint import initial_state, load_checkpoint
+from biounet.training.patches import fit_patch
 
 TRAIN = {"patch": 64, "batch": 2, "steps_per_epoch": 5, "minutes": None}
 
@@ -51,10 +51,10 @@ def start(cases: list[Case], recipe: Recipe, out: Path) -> int:
 
 
 def loads(recipe: Recipe, cases: list[Case], path: Path) -> bool:
-    """Whether a checkpoint can be gone on from."""
+    """Whether training can continue from a checkpoint."""
     fitted = fit_patch(recipe, cases[2:], build_network(recipe).stride)
     try:
-        restore(begin(fitted, None, torch.device("cpu")), path, fitted)
+        load_checkpoint(initial_state(fitted, None, torch.device("cpu")), path, fitted)
     except BiounetError as error:
         print(error)
         return False

@@ -23,7 +23,7 @@ import biounet
 from biounet.api import Segmenter
 from biounet.evaluation import score_classes
 from biounet.files import write_labels
-from biounet.training import Progress, TrainOptions
+from biounet.training import Progress, TrainCallbacks
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "hippocampus"
 ORDERS = [(axes, flips) for axes in permutations(range(3)) for flips in product((1, -1), repeat=3)]
@@ -54,7 +54,7 @@ def train_model(minutes: float) -> Segmenter:
 
     folder = DATA / "train"
     return biounet.train(
-        "hippocampus", folder / "images", folder / "labels", minutes=minutes, run=TrainOptions(report=show)
+        "hippocampus", folder / "images", folder / "labels", minutes=minutes, callbacks=TrainCallbacks(show)
     )
 
 

@@ -28,7 +28,7 @@ from biounet.files import ReadOptions, read_volume, write_labels
 from biounet.labelling import label_classes
 from biounet.preprocessing import scale_intensities
 from biounet.reporting import write_outputs
-from biounet.training.dataset import edges_of
+from biounet.training.patches import patch_shape
 
 Files = tuple[Path, ...]
 
@@ -55,7 +55,7 @@ def with_monai(segmenter: Segmenter, files: Files, out: Path) -> int:
         volume = read_volume(files[0], ReadOptions(dims=3))
     image = torch.from_numpy(scale_intensities(volume.array, recipe.normalise).image)[None]
     with torch.inference_mode():
-        logits = sliding_window_inference(image, edges_of(recipe), 4, segmenter.model.network.eval())[0]
+        logits = sliding_window_inference(image, patch_shape(recipe), 4, segmenter.model.network.eval())[0]
     if recipe.data.exclusive:
         labels = logits.argmax(0).numpy()
     else:

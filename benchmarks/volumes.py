@@ -21,7 +21,7 @@ from biounet.api import Segmenter, load
 from biounet.core import UNLABELLED, Annotation, Recipe, Volume, find_recipe, read_recipe
 from biounet.evaluation import score_classes, score_instances
 from biounet.files import ReadOptions, read_annotation, read_volume
-from biounet.training import Case, Progress, TrainOptions, hold_out, make_case, train
+from biounet.training import Case, Progress, TrainCallbacks, hold_out, make_case, train
 from biounet.training.planning import plan
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -113,7 +113,7 @@ def by_slices(segmenter: Segmenter, pairs: list[Labelled], cases: list[Case]) ->
 def show(progress: Progress) -> None:
     """Print the course of the training."""
     if progress.step % 100 == 0:
-        figures = " ".join(f"{name} {value:.3f}" for name, value in progress.figures.items())
+        figures = " ".join(f"{name} {value:.3f}" for name, value in progress.metrics.items())
         line = f"{progress.step}/{progress.steps} {progress.seconds:.0f} s loss {progress.loss:.4f} {figures}"
         print(line, file=sys.stderr, flush=True)
 
@@ -141,7 +141,7 @@ def main() -> None:
     cases, tuned = (make_cases(options.arm, pairs, recipe, draw) for pairs in (kept, held))
     path = options.work / f"{options.arm}.safetensors"
     if not options.score:
-        Segmenter(train(cases, tuned, recipe, TrainOptions(report=show))).save(path)
+        Segmenter(train(cases, tuned, recipe, callbacks=TrainCallbacks(show))).save(path)
     segmenter = load(path)
     minutes = (time.perf_counter() - began) / 60
     row = {"arm": options.arm, "minutes": round(minutes, 1), **score(segmenter, unseen)}

@@ -18,7 +18,7 @@ from scipy import ndimage
 from biounet.core import Annotation, Grid, TargetSettings
 from biounet.training.targets.boundary_weight import border_weight
 from biounet.training.targets.distances import edge_distance
-from biounet.training.targets.instances import make_targets
+from biounet.training.targets.instances import make_instance_targets
 
 W0, SIGMA = 10.0, 5.0
 CROP = 256
@@ -101,8 +101,9 @@ def main() -> None:
     print("512 x 512, 400 cells, the rest of the targets:")
     print(f"    edge distance {speed(labels, lambda: edge_distance(labels)):.1f} Mpx/s")
     print(f"    weight map with unlabelled space {speed(labels, lambda: ours(hidden)):.1f} Mpx/s")
-    print(f"    all targets {speed(labels, lambda: make_targets(annotation, TargetSettings())):.1f} Mpx/s")
-    print(f"    all, with unlabelled space {speed(labels, lambda: make_targets(sparse, TargetSettings())):.1f} Mpx/s")
+    settings = TargetSettings()
+    print(f"    all targets {speed(labels, lambda: make_instance_targets(annotation, settings)):.1f} Mpx/s")
+    print(f"    all, with unlabelled space {speed(labels, lambda: make_instance_targets(sparse, settings)):.1f} Mpx/s")
 
 
 if __name__ == "__main__":

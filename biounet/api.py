@@ -31,10 +31,10 @@ from biounet.files import ReadOptions, arrange_axes, read_volume, rearrange_volu
 from biounet.network import Card, Model, Predictor, inherit_settings, load_model, model_predictor, save_model
 from biounet.reporting import draw_segmentation, write_outputs
 from biounet.segmentation import Segmentation, SegmentOptions, segment
-from biounet.training import Preflight
+from biounet.training import TrainingData
 
 if TYPE_CHECKING:
-    from biounet.training import Case, TrainOptions
+    from biounet.training import Case, TrainCallbacks, TrainOptions
 
 PathLike = str | Path
 
@@ -243,6 +243,7 @@ def train(  # noqa: PLR0913 - keyword arguments, as the options of the command
     validation: tuple[PathLike, PathLike | None] | None = None,
     options: ReadOptions | None = None,
     run: TrainOptions | None = None,
+    callbacks: TrainCallbacks | None = None,
 ) -> Segmenter:
     """Train a model on annotated images.
 
@@ -258,12 +259,11 @@ def train(  # noqa: PLR0913 - keyword arguments, as the options of the command
         Model to continue from, a path or a built-in name. It is returned, with a note on its card, if training does not
         improve it.
     validation
-        Images and labels for tuning thresholds, like `images` and `labels`. By default a share of the training images
-        is held out.
+        Images and labels for tuning thresholds. By default a share of the training images is held out.
     options
         Axes, pixel size, channel and plane of the images, where their files do not define them.
-    run
-        Device, checkpoint, progress.
+    run, callbacks
+        Device and checkpoint; progress, warnings, and an event that stops the training.
 
     Raises
     ------
@@ -272,11 +272,11 @@ def train(  # noqa: PLR0913 - keyword arguments, as the options of the command
     SettingsError
         If the recipe cannot be used.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     from biounet.training import TrainOptions, hash_training_files  # MONAI is slow to import
     from biounet.training import train as train_model
 
-    run = replace(run or TrainOptions(), began=(run and run.began) or began)
+    run = replace(run or TrainOptions(), started=(run and run.started) or started)
     images, labels = as_path(images, "images"), None if labels is None else as_path(labels, "labels")
     if validation is not None and not (isinstance(validation, Sequence) and len(validation) == 2):
         raise SettingsError("validation: images and labels, two paths")
@@ -286,23 +286,22 @@ def train(  # noqa: PLR0913 - keyword arguments, as the options of the command
     initial = load(start, run.device).model if start is not None else None
     if initial is not None:
         recipe = inherit_settings(recipe, initial)
-    data = Preflight((images, labels), recipe, options, validation, strict=True)
-    cases, held_out = _load_cases(data)
-    model = train_model(cases, held_out, data.recipe, run, initial)
+    data = TrainingData((images, labels), recipe, options, validation, strict=True)
+    model = train_model(*_load_cases(data), data.recipe, run, initial, callbacks)
     if initial is None or model.network is not initial.network:
-        fingerprint = hash_training_files([*data.pairs, *data.held])
+        fingerprint = hash_training_files([*data.training, *data.validation])
         model = replace(model, card=model.card.model_copy(update={"fingerprint": fingerprint}))
     return Segmenter(model, run.device)
 
 
-def _load_cases(data: Preflight) -> tuple[list[Case], list[Case]]:
+def _load_cases(data: TrainingData) -> tuple[list[Case], list[Case]]:
     """Return training and validation cases; an image in both sets is trained on only."""
-    from biounet.training import case_of
+    from biounet.training import make_case
 
     cases: list[Case] = []
-    held_out: list[Case] = []
-    for found in data.read():
-        if found.annotation is not None and found.placed is not None and not (found.held and found.same_as):
-            case = case_of(found.volume, found.annotation, found.placed, data.recipe)
-            (held_out if found.held else cases).append(case)
-    return cases, held_out
+    validation: list[Case] = []
+    for image in data.read():
+        if image.annotation is not None and image.resampled is not None and not (image.validation and image.same_as):
+            case = make_case(image.volume, image.annotation, data.recipe, image.resampled)
+            (validation if image.validation else cases).append(case)
+    return cases, validation

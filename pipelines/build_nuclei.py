@@ -23,6 +23,7 @@ from biounet.synthetic import draw_field_settings, make_field
 from biounet.training import (
     Case,
     Progress,
+    TrainCallbacks,
     TrainOptions,
     hash_training_files,
     hold_out,
@@ -58,7 +59,7 @@ def synthetic_cases(count: int, recipe: Recipe) -> Iterator[Case]:
 def show(progress: Progress) -> None:
     """Print one line for every 50 steps."""
     if progress.step % 50 == 0:
-        ap = progress.figures.get("ap", float("nan"))
+        ap = progress.metrics.get("ap", float("nan"))
         line = f"step {progress.step}/{progress.steps} {progress.seconds:.0f} s loss {progress.loss:.4f} AP {ap:.4f}"
         print(line, file=sys.stderr, flush=True)
 
@@ -104,9 +105,9 @@ def main() -> None:
         )
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
-    run = TrainOptions(checkpoint=checkpoint, resume=options.resume, report=show)
+    run = TrainOptions(checkpoint=checkpoint, resume=options.resume)
     start = load_model(options.start) if options.start else None
-    model = train(cases, list(load_cases(held_out, recipe)), recipe, run, start)
+    model = train(cases, list(load_cases(held_out, recipe)), recipe, run, start, TrainCallbacks(show))
     card = model.card.model_copy(update={"fingerprint": hash_training_files([*pairs, *held_out])})
     save_model(replace(model, card=card), options.out)
     checkpoint.unlink(missing_ok=True)

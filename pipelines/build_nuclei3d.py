@@ -14,7 +14,7 @@ from pathlib import Path
 from biounet.core import Annotation, Grid, Recipe, Volume, read_recipe
 from biounet.network import load_model, save_model
 from biounet.synthetic import draw_stack_settings, make_stack
-from biounet.training import Case, Progress, TrainOptions, make_case, retune, train
+from biounet.training import Case, Progress, TrainCallbacks, TrainOptions, make_case, retune, train
 
 HERE = Path(__file__).parent
 # One network for all voxel sizes along z: z is pooled once less, and stacks are not resampled.
@@ -34,7 +34,7 @@ def synthetic_cases(seeds: range, recipe: Recipe) -> Iterator[Case]:
 def show(progress: Progress) -> None:
     """Print one line for every 50 steps."""
     if progress.step % 50 == 0:
-        ap = progress.figures.get("ap", float("nan"))
+        ap = progress.metrics.get("ap", float("nan"))
         line = f"step {progress.step}/{progress.steps} {progress.seconds:.0f} s loss {progress.loss:.4f} AP {ap:.4f}"
         print(line, file=sys.stderr, flush=True)
 
@@ -60,8 +60,8 @@ def main() -> None:
         save_model(retune(load_model(options.out), cases, validation, recipe.label), options.out)
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
-    run = TrainOptions(checkpoint=checkpoint, resume=options.resume, report=show)
-    model = train(cases, validation, recipe, run)
+    run = TrainOptions(checkpoint=checkpoint, resume=options.resume)
+    model = train(cases, validation, recipe, run, callbacks=TrainCallbacks(show))
     save_model(model, options.out)
     checkpoint.unlink(missing_ok=True)
     print(f"{options.out}: {model.card.validation}", file=sys.stderr)

@@ -32,7 +32,7 @@ ROOMS = [
 # Rooms that need neither torch nor MONAI, which take seconds to load, and what they may import of the others.
 LIGHT = {"core", "synthetic", "files", "tiling", "preprocessing", "labelling", "measurement", "evaluation", "reporting"}
 # Modules of training that answer before torch is loaded: `biounet check` is made of them.
-LIGHT_TRAINING = {"planning", "preflight", "data_check"}
+LIGHT_TRAINING = {"planning", "working_grid", "training_data", "data_check"}
 # What `core` is built on: nothing else has to be installed to talk about an image, an annotation or a recipe.
 CORE_NEEDS = {"numpy", "pydantic", "numba", "lazy_loader"}
 HEAVY = {"torch", "monai"}

@@ -206,10 +206,10 @@ def train(
     json_lines: options.Json = False,
 ) -> None:
     """Train a model on annotated images."""
-    began = time.perf_counter()  # torch and MONAI take seconds of the budget to import
+    started = time.perf_counter()  # torch and MONAI take seconds of the budget to import
     check_address_space()
     from biounet import api
-    from biounet.training import TrainOptions, write_history
+    from biounet.training import TrainCallbacks, TrainOptions, write_history
 
     job = options.load_recipe(recipe)
     read = options.read_options(axes, spacing, channel, plane, job.data.dims)
@@ -226,7 +226,8 @@ def train(
             start=start,
             validation=validation,
             options=read,
-            run=TrainOptions(device, workers, checkpoint, resume, report, stop, warner, began),
+            run=TrainOptions(device, workers, checkpoint, resume, started),
+            callbacks=TrainCallbacks(report, warner, stop),
         )
     segmenter.save(out)
     write_history(segmenter.card, out)
@@ -306,7 +307,7 @@ def check(
         echo_lines(table(result.as_table()))
         for name, planned in result.plan.items():
             echo(f"{name}: {planned}")
-        for file in result.left_out:
+        for file in result.skipped:
             echo(f"left out: {file.path} ({file.reason})")
         for problem in result.problems:
             echo_error(problem)

@@ -85,7 +85,7 @@ def show_progress(silent: bool) -> Iterator[Any]:
             nonlocal epochs_seen
             text = _describe(progress)
             bar.update(task, total=progress.steps or None, completed=progress.step, text=text)
-            epoch = int(progress.figures.get("epoch", 0))
+            epoch = int(progress.metrics.get("epoch", 0))
             if not console.is_terminal and epoch > epochs_seen:
                 console.print(f"epoch {epoch}: {text}", markup=False, highlight=False, soft_wrap=True)
             epochs_seen = epoch
@@ -95,7 +95,7 @@ def show_progress(silent: bool) -> Iterator[Any]:
 
 def _describe(progress: Progress) -> str:
     left = f"{progress.left / 60:.1f} min left" if progress.left < float("inf") else "measuring speed"
-    score = progress.figures.get("ap", progress.figures.get("dice"))
+    score = progress.metrics.get("ap", progress.metrics.get("dice"))
     return f"{left}, loss {progress.loss:.3f}" + (f", validation {score:.3f}" if score is not None else "")
 
 

@@ -1,6 +1,5 @@
 from .activation_ranges import ActivationRanges as ActivationRanges
 from .activation_ranges import calibrate_activations as calibrate_activations
-from .model_file import INSTANCE_HEADS as INSTANCE_HEADS
 from .model_file import Card as Card
 from .model_file import Model as Model
 from .model_file import build_network as build_network

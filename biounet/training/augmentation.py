@@ -28,40 +28,41 @@ IMAGE, TARGET, CENTRE = "image", "target", "centre"
 
 
 class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
-    """Turn, mirror and scale image and target about the centre of the patch, and cut the patch out.
+    """Rotate, flip and scale image and target about the centre of the patch, and crop the patch.
 
-    One factor for all axes, drawn evenly in its logarithm, keeps the shape of cells, and angles are those of the
-    specimen where voxels are longer along one axis; MONAI's own ``RandAffined`` draws a factor for each axis and turns
-    the lattice. A share of the patches is only mirrored and turned by quarters, which moves no voxel off the lattice:
-    interpolation blurs, and the network must also see images as sharp as those it will be given.
+    One factor for all axes, drawn uniformly in its logarithm, keeps the shape of cells, and angles are those of the
+    specimen also where voxels are anisotropic; MONAI's own ``RandAffined`` draws a factor for each axis and rotates the
+    lattice. A share of the patches is only flipped and turned by quarters, which keeps voxels on the lattice:
+    interpolation blurs, and the network must also see images as sharp as those in prediction.
 
-    What lies outside the image is mirrored in the image and does not exist (weight 0) in the target. Only the part that
-    the patch is made of is taken from either, so that large images, in float16, cost no more than small ones.
+    Beyond the border the image is mirrored, and the target does not exist (weight 0). Only the part of both that the
+    patch needs is resampled, so that large images, in float16, cost no more than small ones.
 
     Parameters
     ----------
     patch
         Shape of the patch, ``(y, x)`` or ``(z, y, x)``.
     settings
-        Largest angles and factor, and the share of the patches that are turned and scaled freely.
-    steps
-        Length of a voxel along each axis, in any unit.
-    owners
-        For each value of the target the number of the weight that says where it exists; the weights come after them.
+        Largest angles and factor, and the share of the patches that are rotated and scaled.
+    spacing
+        Voxel spacing along each axis, in any unit.
+    weight_index
+        For each value of the target the position of its weight among the weights, which come after the values (see
+        `TargetLayout.weight_index`).
     """
 
     def __init__(
-        self, patch: tuple[int, ...], settings: AugmentSettings, steps: tuple[float, ...], owners: Sequence[int]
+        self, patch: tuple[int, ...], settings: AugmentSettings, spacing: tuple[float, ...], weight_index: Sequence[int]
     ) -> None:
         MapTransform.__init__(self, (IMAGE, TARGET))
         self.patch = patch
-        self.owners = list(owners)
+        self.weight_index = list(weight_index)
         self.settings = settings
-        self.steps = np.array(steps)
+        self.spacing = np.array(spacing)
         self.matrix = np.eye(len(patch))
 
     def randomize(self, data: Any = None) -> None:  # noqa: ANN401 - MONAI's signature
-        """Draw angles, factor and mirrored axes."""
+        """Draw angles, factor and flipped axes."""
         dims, limits = len(self.patch), self.settings
         angle = self.R.randint(4) * np.pi / 2 if limits.mirror else 0.0
         tilts, factor = (0.0,) * (dims - 2) * 2, 1.0
@@ -75,7 +76,7 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         turn = _rotation(dims, dims - 2, dims - 1, angle)
         for axis, tilt in enumerate(tilts, 1):
             turn = turn @ _rotation(dims, 0, axis, tilt)
-        self.matrix = turn * self.steps / self.steps[:, None] * sides / factor
+        self.matrix = turn * self.spacing / self.spacing[:, None] * sides / factor
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return image and target, both of the shape of the patch.
@@ -95,7 +96,7 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         return {**data, IMAGE: image, TARGET: self._sample_target(target, grid)}
 
     def _window(self, centre: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[slice, ...]:
-        """Return the part of the image that the patch reaches, also by reflection."""
+        """Return the part of the image that the patch is resampled from, reflections included."""
         reach = np.abs(self.matrix) @ ((np.array(self.patch) - 1) / 2)
         window = []
         for low, high, size in zip(np.floor(centre - reach) - 1, np.ceil(centre + reach) + 2, shape, strict=True):
@@ -109,30 +110,30 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         sample = Resample(padding_mode="zeros", dtype=torch.float32)
         if len(self.patch) == 3:
             # Labelled planes of a volume are one voxel thick: nothing between two planes would exist.
-            return _without_unlabelled(sample(target, grid, mode="nearest"), self.owners)
-        masks = (target[len(self.owners) :] > 0).float()
-        drawn = sample(torch.cat([_without_unlabelled(target, self.owners), masks]), grid, mode="bilinear")
-        return _without_unknown(drawn, len(masks))
+            return _zero_unlabelled(sample(target, grid, mode="nearest"), self.weight_index)
+        masks = (target[len(self.weight_index) :] > 0).float()
+        resampled = sample(torch.cat([_zero_unlabelled(target, self.weight_index), masks]), grid, mode="bilinear")
+        return _zero_partly_unlabelled(resampled, len(masks))
 
 
-def _without_unlabelled(target: Tensor, owners: list[int]) -> Tensor:
-    """Put 0 where a value does not exist: interpolation mixes in a trace of what stands beside a labelled voxel."""
-    values, weights = target[: len(owners)], target[len(owners) :]
-    return torch.cat([torch.where(weights[owners] > 0, values, 0.0), weights])
+def _zero_unlabelled(target: Tensor, weight_index: list[int]) -> Tensor:
+    """Set values of weight 0 to 0, so that interpolation mixes in nothing arbitrary from unlabelled neighbours."""
+    values, weights = target[: len(weight_index)], target[len(weight_index) :]
+    return torch.cat([torch.where(weights[weight_index] > 0, values, 0.0), weights])
 
 
-def _without_unknown(target: Tensor, weights: int) -> Tensor:
-    """Remove what interpolation mixed with unlabelled voxels.
+def _zero_partly_unlabelled(target: Tensor, weights: int) -> Tensor:
+    """Set weights to 0 where interpolation included unlabelled voxels.
 
     Parameters
     ----------
     target
-        Shape ``(k + weights, …)``: the last `weights` channels are masks, 1 where the weight channels before them
-        exist, interpolated like everything else.
+        Shape ``(k + weights, …)``: the last `weights` channels are masks, 1 where the weight channels before them are
+        positive, interpolated like all others.
 
     Returns
     -------
-    Shape ``(k, …)``: a weight is kept only where its mask is 1, that is where every voxel that it was made of exists.
+    Shape ``(k, …)``: a weight stays where its mask is 1, that is where all voxels that it comes from are labelled.
     """
     values, masks = target[:-weights], target[-weights:]
     values[-weights:] = torch.where(masks > 0.999, values[-weights:], 0.0)
@@ -147,7 +148,7 @@ def _rotation(dims: int, first: int, second: int, angle: float) -> NDArray[np.fl
 
 
 class RandInvertd(Randomizable, MapTransform):  # type: ignore[misc]
-    """Exchange dark and bright, so that stained and unstained objects look alike."""
+    """Invert the intensities, so that stained and unstained objects look alike."""
 
     def __init__(self, prob: float) -> None:
         MapTransform.__init__(self, (IMAGE,))
@@ -161,11 +162,11 @@ class RandInvertd(Randomizable, MapTransform):  # type: ignore[misc]
 
 
 def augmentation(
-    settings: AugmentSettings, patch: tuple[int, ...], steps: tuple[float, ...], owners: Sequence[int]
+    settings: AugmentSettings, patch: tuple[int, ...], spacing: tuple[float, ...], weight_index: Sequence[int]
 ) -> Compose:
-    """Chain of random changes that begins with an image and its target and ends in a patch (see `RandSimilarityd`).
+    """Return the chain of random transforms from an image and its target to a patch (see `RandSimilarityd`).
 
-    The chain is deterministic after ``set_random_state(seed)``.
+    It is deterministic after `seed_transforms`.
     """
     intensity = [
         RandGaussianSmoothd(IMAGE, prob=0.2, **dict.fromkeys(_SIGMAS[: len(patch)], (0.25, settings.blur))),
@@ -175,16 +176,16 @@ def augmentation(
         RandGaussianNoised(IMAGE, prob=0.3, std=settings.noise),
         RandInvertd(settings.invert),
     ]
-    return Compose([RandSimilarityd(patch, settings, steps, owners), *intensity])
+    return Compose([RandSimilarityd(patch, settings, spacing, weight_index), *intensity])
 
 
-def seed_all(chain: Compose, seed: int) -> None:
-    """Make the next draws of all transforms of a chain follow from one seed.
+def seed_transforms(chain: Compose, seed: int) -> None:
+    """Seed all transforms of a chain.
 
-    One generator is shared, since ``Compose.set_random_state`` makes one for each transform at each call: 1.7 ms.
+    They share one generator, since ``Compose.set_random_state`` makes one for each transform at each call: 1.7 ms.
     """
-    if not isinstance(chain.R, _Shared):
-        shared = _Shared()
+    if not isinstance(chain.R, _SharedState):
+        shared = _SharedState()
         chain.R = shared
         for transform in chain.transforms:
             transform.set_random_state(state=shared)
@@ -194,8 +195,8 @@ def seed_all(chain: Compose, seed: int) -> None:
     chain.R.seed(seed)
 
 
-class _Shared(np.random.RandomState):
-    """The generator that all transforms of one chain draw from."""
+class _SharedState(np.random.RandomState):
+    """The random generator that all transforms of a chain share."""
 
 
 _SIGMAS = ("sigma_x", "sigma_y", "sigma_z")

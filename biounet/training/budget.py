@@ -1,8 +1,8 @@
-"""How far a training has come, by its steps or by the clock, and what is left of it.
+"""The budget of a training, in epochs or in minutes, and the learning rate schedule over it.
 
 A budget in epochs is a number of steps, and the same steps give the same weights. A budget in minutes is wall time from
-the command to the written model: reading, validation, calibration and tuning are inside. How fast a machine is changes
-with what else it does, so that no pace is ever turned into a number of steps; the schedule follows the time left.
+the command to the written model: reading, validation, calibration and tuning are inside. The speed of a machine changes
+with its load, so that no speed is ever turned into a number of steps; the schedule follows the time left.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import math
 import time
 
 from biounet.core import TrainSettings
-from biounet.training.checkpoint import State
-from biounet.training.tuning import Paces
+from biounet.training.checkpoint import TrainingState
+from biounet.training.validation import VoxelTimes
 
 _DEFAULT_MINUTES = 10.0
-_WARM = 100  # steps
-_WARM_SHARE = 0.1  # of a shorter training
-# Shares of a budget in minutes, at most. What is scaled down to fit is thresholds that are tried, voxels that the
-# ranges of features are taken over, and held-out images, so that a change of load between estimate and end, by a factor
-# of two at the worst, moves the end by a few per cent.
+_WARM_UP = 100  # steps
+_WARM_UP_SHARE = 0.1  # of a shorter training
+# Largest shares of a budget in minutes. To fit them, fewer thresholds are tried, fewer voxels calibrated on and fewer
+# validation images used, so that a change of load between estimate and end, by a factor of two at the worst, moves the
+# end by a few per cent.
 CALIBRATING, PREDICTING, TUNING, WRITING = 0.03, 0.05, 0.08, 0.02
 _WRITING_SECONDS = 2.0  # the model, its history and the picture of it
-_RECENT = 0.2  # weight of the last step in the mean time of a step
+_SMOOTHING = 0.2  # weight of the last step in the running mean of step times
 
 
-class Clock:
+class Stopwatch:
     """Seconds that a training has taken, over interruptions.
 
     Parameters
@@ -46,13 +46,13 @@ class Clock:
 
 
 class Budget:
-    """What a training may take.
+    """The time or the number of steps that a training may take.
 
     Parameters
     ----------
     settings
         With minutes or epochs; minutes win, and neither means 10 minutes.
-    clock
+    stopwatch
         Of this training.
 
     Attributes
@@ -62,92 +62,93 @@ class Budget:
     total
         Seconds of a budget in minutes; infinite for epochs.
     reserve
-        Seconds of it that are kept for what comes after the last step.
+        Seconds of it that are reserved for what comes after the last step.
     writing
         Those of them in which the model is written.
-    paces
-        How long validation takes, as measured last.
+    voxel_times
+        How long validation takes for each voxel, as measured last.
     """
 
-    def __init__(self, settings: TrainSettings, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, settings: TrainSettings, stopwatch: Stopwatch) -> None:
+        self.stopwatch = stopwatch
         by_steps = settings.minutes is None and settings.epochs is not None
         self.steps = (settings.epochs or 0) * settings.steps_per_epoch if by_steps else 0
         self.total = math.inf if by_steps else 60 * (settings.minutes or _DEFAULT_MINUTES)
         self.writing = 0.0 if by_steps else min(_WRITING_SECONDS, WRITING * self.total)
         self.reserve = self.writing + (0.0 if by_steps else (CALIBRATING + TUNING) * self.total)
-        self.paces = Paces()
-        self._pace = 0.0
-        self._last = clock.seconds()
+        self.voxel_times = VoxelTimes()
+        self._step_seconds = 0.0
+        self._last = stopwatch.seconds()
 
     @property
-    def timed(self) -> bool:
+    def is_timed(self) -> bool:
         """Whether the budget is in minutes."""
         return not self.steps
 
-    def expect(self, calibrating: float, predicting: float, tuning: float) -> None:
-        """Say how many seconds the parts of the end will take, as measured so far; each takes its share at most."""
-        if self.timed:
+    def reserve_seconds(self, calibrating: float, predicting: float, tuning: float) -> None:
+        """Reserve the seconds that the parts after the last step are expected to take, each at most its share."""
+        if self.is_timed:
             parts = ((calibrating, CALIBRATING), (predicting, 2 * PREDICTING), (tuning, TUNING))
             self.reserve = self.writing + sum(min(seconds, share * self.total) for seconds, share in parts)
 
     def start(self) -> None:
-        """Note that the first step begins now."""
-        self._last = self.clock.seconds()
+        """Begin the first step now."""
+        self._last = self.stopwatch.seconds()
 
-    def left(self, state: State) -> float:
-        """Return an estimate of the seconds until the model is written; of epochs until the last step."""
-        if self.timed:
-            return max(0.0, self.total - self.clock.seconds())
+    def seconds_left(self, state: TrainingState) -> float:
+        """Estimate the seconds until the model is written, or until the last step of a budget in epochs."""
+        if self.is_timed:
+            return max(0.0, self.total - self.stopwatch.seconds())
         return state.seconds / state.step * (self.steps - state.step) if state.step else math.inf
 
     def deadline(self, share: float) -> float | None:
-        """Return when, by `time.perf_counter`, something has to end that may take a share of the budget from now on.
+        """Return the time, by `time.perf_counter`, until which a task that starts now may take a share of the budget.
 
-        That is never later than when the model has to be written. A budget in epochs has no such time.
+        It is never later than when the model has to be written. A budget in epochs has no deadline.
         """
-        if not self.timed:
+        if not self.is_timed:
             return None
-        left = self.total - self.writing - self.clock.seconds()
+        left = self.total - self.writing - self.stopwatch.seconds()
         return time.perf_counter() + min(share * self.total, left)
 
-    def until_end(self) -> float:
+    def seconds_to_last_step(self) -> float:
         """Return the seconds of a budget in minutes until its last step."""
-        return self.total - self.reserve - self.clock.seconds()
+        return self.total - self.reserve - self.stopwatch.seconds()
 
-    def is_over(self, state: State) -> bool:
-        """Whether there is no further step to take; the first one always is."""
-        if not self.timed:
+    def is_finished(self, state: TrainingState) -> bool:
+        """Whether no further step is to be taken; the first one always is."""
+        if not self.is_timed:
             return state.step >= self.steps
         if state.step == 0:
             return False
-        return state.share >= 1 or self.until_end() < self._pace / 2
+        return state.share >= 1 or self.seconds_to_last_step() < self._step_seconds / 2
 
-    def advance(self, state: State) -> None:
-        """Note in the state that a step was taken."""
-        now = self.clock.seconds()
-        taken, until_end = now - self._last, self.total - self.reserve - self._last
-        self._pace = taken if not self._pace else self._pace + _RECENT * (taken - self._pace)
+    def record_step(self, state: TrainingState) -> None:
+        """Record in the state that a step was taken."""
+        now = self.stopwatch.seconds()
+        taken, available = now - self._last, self.total - self.reserve - self._last
+        mean = self._step_seconds or taken
+        self._step_seconds = mean + _SMOOTHING * (taken - mean)
         self._last, state.seconds = now, now
         state.step += 1
-        if self.timed:
-            # What is left of the schedule is spread over what is left of the time, whatever was lost before.
-            state.share += (1 - state.share) * min(1.0, taken / max(until_end, 1e-9))
+        if self.is_timed:
+            # The rest of the schedule is spread over the rest of the time, whatever was lost before.
+            state.share += (1 - state.share) * min(1.0, taken / max(available, 1e-9))
             state.steps = max(state.step, round(state.step / state.share)) if state.share else 0
         else:
             state.steps, state.share = self.steps, state.step / self.steps
 
-    def finish(self, state: State) -> None:
-        """Note in the state that no further step is taken."""
+    def record_finish(self, state: TrainingState) -> None:
+        """Record in the state that no further step is taken."""
         state.share, state.steps = 1.0, state.step
 
 
-def factor_at(state: State, budget: Budget) -> float:
-    """Return by how much the learning rate of the next step is multiplied: linear warm-up, then a cosine to zero."""
-    if not budget.timed:
-        warm = max(1, min(_WARM, budget.steps // 10))
-        return min(1.0, (state.step + 1) / warm) * _cosine(state.step / budget.steps)
-    return min(1.0, max((state.step + 1) / _WARM, state.share / _WARM_SHARE)) * _cosine(state.share)
+def learning_rate_factor(state: TrainingState, budget: Budget) -> float:
+    """Return the factor of the learning rate of the next step: linear warm-up, then a cosine to zero."""
+    if not budget.is_timed:
+        warm_up = max(1, min(_WARM_UP, budget.steps // 10))
+        return min(1.0, (state.step + 1) / warm_up) * _cosine(state.step / budget.steps)
+    return min(1.0, max((state.step + 1) / _WARM_UP, state.share / _WARM_UP_SHARE)) * _cosine(state.share)
 
 
 def _cosine(share: float) -> float:

@@ -1,4 +1,4 @@
-"""What would be read of a data set, and everything that is wrong with it, before any training."""
+"""How a data set would be read, and everything that is wrong with it, before any training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from biounet.core import NoteCode, Recipe, Unit, describe_orientations, drop_notes
 from biounet.files import ReadOptions, SkippedFile
 from biounet.training.planning import describe_plan
-from biounet.training.preflight import Annotated, Folders, Preflight
+from biounet.training.training_data import AnnotatedImage, Folders, TrainingData
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class CheckedImage:
     Attributes
     ----------
     image
-        Path, of several files that of the first channel.
+        Path; of several files, that of the first channel.
     annotation
         Path; None where it has none.
     files
@@ -33,7 +33,7 @@ class CheckedImage:
     spacing, unit
         Pixel size, None where unknown.
     orientation
-        Where the axes x, y and z of the file lead, such as ``"LPS"``; None where unknown.
+        Directions of the axes x, y and z of the file, such as ``"LPS"``; None where unknown.
     objects
         Number of objects, or of classes that occur; None without annotation.
     labelled
@@ -57,18 +57,18 @@ class CheckedImage:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All images that can be read, all problems, how a training on them would work, and what is not looked at."""
+    """All images that can be read, all problems, the plan of a training on them, and files that were skipped."""
 
     rows: tuple[CheckedImage, ...]
     problems: tuple[str, ...]
     plan: dict[str, str]
-    left_out: tuple[SkippedFile, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         rows = [asdict(row) for row in self.rows]
-        left_out = [{"path": str(file.path), "reason": file.reason} for file in self.left_out]
-        return {"images": rows, "problems": list(self.problems), "plan": self.plan, "left_out": left_out}
+        skipped = [{"path": str(file.path), "reason": file.reason} for file in self.skipped]
+        return {"images": rows, "problems": list(self.problems), "plan": self.plan, "left_out": skipped}
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
@@ -83,8 +83,8 @@ class CheckReport:
             notes = "; ".join(drop_notes(row.notes, {NoteCode.VOXEL_SIZE_UNKNOWN}))
             shape = " x ".join(map(str, row.shape))
             pair = f"{row.image} -> {row.annotation or 'none'}"
-            lies = (row.orientation or "unknown",) if oriented else ()
-            table.append((pair, shape, row.dtype, spacing, *lies, objects, share, notes))
+            orientation = (row.orientation or "unknown",) if oriented else ()
+            table.append((pair, shape, row.dtype, spacing, *orientation, objects, share, notes))
         return table
 
 
@@ -100,7 +100,7 @@ def check_data(
     Parameters
     ----------
     images, labels
-        As for training. Where nothing is annotated, that is a problem, and the images are shown all the same.
+        As for training. If nothing is annotated, that is a problem, but the images are listed.
     recipe
         Says what annotations hold and which channels are expected.
     options
@@ -108,34 +108,34 @@ def check_data(
     validation
         Images and labels of a validation set: an image in both sets is a problem.
     """
-    flight = Preflight((images, labels), recipe, options, validation)
-    rows = sorted(((found.number, _describe(found)) for found in flight.read()), key=lambda row: row[0])
-    shown = {"orientation": describe_orientations(flight.grids)} if flight.grids else {}
-    shown |= describe_plan(flight.recipe, flight.grids[0].unit) if flight.grids and flight.planned else {}
-    return CheckReport(tuple(row for _, row in rows), tuple(flight.problems), shown, tuple(flight.left_out))
+    data = TrainingData((images, labels), recipe, options, validation)
+    rows = sorted(((image.number, _describe(image)) for image in data.read()), key=lambda row: row[0])
+    plan = {"orientation": describe_orientations(data.grids)} if data.grids else {}
+    plan |= describe_plan(data.recipe, data.grids[0].unit) if data.grids and data.is_planned else {}
+    return CheckReport(tuple(row for _, row in rows), tuple(data.problems), plan, tuple(data.skipped))
 
 
-def _describe(found: Annotated) -> CheckedImage:
-    volume, annotation = found.volume, found.annotation
+def _describe(image: AnnotatedImage) -> CheckedImage:
+    volume, annotation = image.volume, image.annotation
     objects = labelled = None
     if annotation is not None:
         values = np.unique(annotation.labels)
         objects, labelled = int((values > 0).sum()), float(annotation.labelled.mean())
     return CheckedImage(
         image=str(volume.source),
-        annotation=None if found.label is None else str(found.label),
-        files=tuple(map(str, found.files)),
+        annotation=None if image.label is None else str(image.label),
+        files=tuple(map(str, image.files)),
         shape=volume.array.shape,
         dtype=str(volume.array.dtype),
         spacing=volume.grid.spacing,
         unit=volume.grid.unit,
         objects=objects,
         labelled=labelled,
-        notes=_notes(found),
+        notes=_notes(image),
         orientation=volume.grid.axcodes,
     )
 
 
-def _notes(found: Annotated) -> tuple[str, ...]:
-    drawn = found.annotation.notes if found.annotation is not None else ()
-    return (*found.volume.notes, *drawn, *([f"the same image as {found.same_as}"] if found.same_as else []))
+def _notes(image: AnnotatedImage) -> tuple[str, ...]:
+    drawn = image.annotation.notes if image.annotation is not None else ()
+    return (*image.volume.notes, *drawn, *([f"the same image as {image.same_as}"] if image.same_as else []))

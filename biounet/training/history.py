@@ -9,6 +9,7 @@ import numpy as np
 from biounet.files import atomic_path, write_text
 from biounet.measurement import columns_to_csv
 from biounet.network import Card
+from biounet.training.validation import primary_metric
 
 
 def write_history(card: Card, model: Path) -> tuple[Path, Path]:
@@ -30,11 +31,11 @@ def _draw(card: Card, path: Path) -> None:
     left = figure.add_subplot(xlabel="epoch", ylabel="loss", title=card.recipe.name)
     epochs = [epoch["epoch"] for epoch in card.history]
     left.plot(epochs, [epoch["loss"] for epoch in card.history], color="tab:blue", label="loss")
-    score = next((name for name in ("ap", "dice") if any(name in epoch for epoch in card.history)), None)
-    if score is not None:
+    metric = next(filter(None, map(primary_metric, card.history)), None)
+    if metric is not None:
         right = left.twinx()
-        right.set(ylabel=f"validation {score}", ylim=(0, 1))
-        known = [epoch for epoch in card.history if score in epoch]  # an epoch without time for it is not validated
-        right.plot([e["epoch"] for e in known], [e[score] for e in known], color="tab:orange", label=score)
-    with atomic_path(path) as part:
-        canvas.print_png(str(part))
+        right.set(ylabel=f"validation {metric}", ylim=(0, 1))
+        validated = [epoch for epoch in card.history if metric in epoch]  # epochs that there was time to validate
+        right.plot([e["epoch"] for e in validated], [e[metric] for e in validated], color="tab:orange", label=metric)
+    with atomic_path(path) as temporary:
+        canvas.print_png(str(temporary))

@@ -199,7 +199,7 @@ def test_check_lists_skipped_files_and_shows_each_annotation(tmp_path):
     recipe = parse_recipe({"data": {"kind": "classes", "classes": ["lesion"], "dims": 3, "channels": ["flair", "t1"]}})
     report = check_data(tmp_path, None, recipe)
     assert report.problems == ()
-    assert [(file.path.name, file.reason) for file in report.left_out] == [
+    assert [(file.path.name, file.reason) for file in report.skipped] == [
         ("t1_Eq_1.nii.gz", "neither a channel nor the annotation")
     ]
     assert report.as_table()[1][0].endswith("flair.nii.gz -> " + str(tmp_path / "p/lesions.nii.gz"))

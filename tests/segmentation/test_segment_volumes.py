@@ -15,7 +15,7 @@ from biounet.network import Card, build_network, initialise_weights, make_predic
 from biounet.segmentation import SegmentOptions, predict_image, segment
 from biounet.synthetic import StackSettings, make_stack
 from biounet.training import make_case, train
-from biounet.training.dataset import Patches
+from biounet.training.patches import Patches
 from biounet.training.planning import plan
 
 GRID = Grid((22, 40, 36), (2.2, 1.0, 1.0), "um")

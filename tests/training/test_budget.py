@@ -9,12 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biounet.core import LabelSettings, Stopped, TrainSettings
+from biounet.core import LabelSettings, ModelError, Stopped, TrainSettings
 from biounet.files import find_pairs
-from biounet.training import Progress, TrainOptions, load_cases, train
-from biounet.training.budget import Budget, Clock, factor_at
-from biounet.training.checkpoint import State, begin, keep, restore
-from biounet.training.tuning import Paces, _try_all, _tune_objects, evenly, seconds_of_end
+from biounet.training import Progress, TrainCallbacks, TrainOptions, load_cases, train
+from biounet.training.budget import Budget, Stopwatch, learning_rate_factor
+from biounet.training.checkpoint import TrainingState, initial_state, load_checkpoint, save_checkpoint
+from biounet.training.timing import expected_seconds, subsample
+from biounet.training.tuning import _try_all, _tune_objects
+from biounet.training.validation import VoxelTimes
 from support.trainings import RECIPE, case_and_maps, tiny_recipe, weights_hash
 
 MINUTES = {"minutes": 0.02, "epochs": None}
@@ -25,8 +27,8 @@ def cases(cell_folder: Path) -> list:
     return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), tiny_recipe()))
 
 
-class _Told(Clock):
-    """A clock that shows what it is told."""
+class FakeStopwatch(Stopwatch):
+    """A stopwatch whose time is set."""
 
     now = 0.0
 
@@ -34,18 +36,18 @@ class _Told(Clock):
         return self.before + self.now
 
 
-def _state() -> State:
-    return State(torch.nn.Identity(), torch.nn.Identity(), None)  # type: ignore[arg-type]
+def _state() -> TrainingState:
+    return TrainingState(torch.nn.Identity(), torch.nn.Identity(), None)  # type: ignore[arg-type]
 
 
-def _run(budget: Budget, clock: _Told, state: State, seconds: list[float]) -> list[float]:
+def _run(budget: Budget, clock: FakeStopwatch, state: TrainingState, seconds: list[float]) -> list[float]:
     """Take steps of so many seconds each, over and over; return the factors of the learning rate."""
     factors = []
     budget.start()
-    while not budget.is_over(state):
-        factors.append(factor_at(state, budget))
+    while not budget.is_finished(state):
+        factors.append(learning_rate_factor(state, budget))
         clock.now += seconds[state.step % len(seconds)]
-        budget.advance(state)
+        budget.record_step(state)
     return factors
 
 
@@ -55,10 +57,10 @@ def _run(budget: Budget, clock: _Told, state: State, seconds: list[float]) -> li
     tuning=st.floats(0, 100),
 )
 def test_minutes_end_in_time_and_the_rate_with_them_however_the_pace_changes(seconds, read, tuning):
-    clock = _Told()
+    clock = FakeStopwatch()
     clock.now = read
     budget, state = Budget(TrainSettings(minutes=2), clock), _state()
-    budget.expect(0.0, 5.0, tuning)
+    budget.reserve_seconds(0.0, 5.0, tuning)
     factors = _run(budget, clock, state, seconds)
     end = 120 - budget.reserve
     assert budget.reserve <= 0.2 * 120
@@ -71,14 +73,14 @@ def test_minutes_end_in_time_and_the_rate_with_them_however_the_pace_changes(sec
 
 @given(at=st.floats(5, 90), lost=st.floats(0, 60))
 def test_an_interrupted_training_in_minutes_goes_on_with_what_is_left(at, lost):
-    clock = _Told()
+    clock = FakeStopwatch()
     budget, state = Budget(TrainSettings(minutes=2), clock), _state()
     budget.start()
     while clock.now < at:
         clock.now += 0.5
-        budget.advance(state)
-    before = factor_at(state, budget)
-    again = _Told(before=state.seconds)
+        budget.record_step(state)
+    before = learning_rate_factor(state, budget)
+    again = FakeStopwatch(before=state.seconds)
     again.now = lost
     budget = Budget(TrainSettings(minutes=2), again)
     factors = _run(budget, again, state, [0.5])
@@ -88,7 +90,7 @@ def test_an_interrupted_training_in_minutes_goes_on_with_what_is_left(at, lost):
 
 
 def test_a_step_is_taken_even_when_reading_took_all_the_time():
-    clock = _Told()
+    clock = FakeStopwatch()
     clock.now = 500.0
     budget, state = Budget(TrainSettings(minutes=2), clock), _state()
     assert _run(budget, clock, state, [1.0]) == [pytest.approx(0.01)]
@@ -96,15 +98,15 @@ def test_a_step_is_taken_even_when_reading_took_all_the_time():
 
 
 def test_the_rate_of_epochs_is_that_of_their_steps():
-    budget, state = Budget(TrainSettings(epochs=2, steps_per_epoch=100), Clock()), _state()
-    factors = _run(budget, _Told(), state, [1.0])
+    budget, state = Budget(TrainSettings(epochs=2, steps_per_epoch=100), Stopwatch()), _state()
+    factors = _run(budget, FakeStopwatch(), state, [1.0])
     steps = np.arange(200)
     assert factors == pytest.approx(np.minimum(1, (steps + 1) / 20) * 0.5 * (1 + np.cos(np.pi * steps / 200)))
 
 
 def test_minutes_end(cases):
     seen: list[Progress] = []
-    model = train(cases[:2], cases[4:], tiny_recipe(train=MINUTES), TrainOptions(report=seen.append))
+    model = train(cases[:2], cases[4:], tiny_recipe(train=MINUTES), callbacks=TrainCallbacks(seen.append))
     assert seen[-1].step == seen[-1].steps
     assert all(progress.left < np.inf for progress in seen)
     assert model.card.history[-1]["step"] == seen[-1].step
@@ -125,11 +127,12 @@ def test_a_death_behind_the_last_step_is_resumed_without_a_step(cases, tmp_path,
             raise _Killed
 
     with pytest.raises(_Killed):
-        train(cases[:4], cases[4:], recipe, TrainOptions(checkpoint=checkpoint, report=kill))
+        train(cases[:4], cases[4:], recipe, TrainOptions(checkpoint=checkpoint), None, TrainCallbacks(kill))
     kept = torch.load(checkpoint, weights_only=True)
     assert kept["progress"]["share"] == 1
     again: list[Progress] = []
-    resumed = train(cases[:4], cases[4:], recipe, TrainOptions(checkpoint=checkpoint, resume=True, report=again.append))
+    options = TrainOptions(checkpoint=checkpoint, resume=True)
+    resumed = train(cases[:4], cases[4:], recipe, options, callbacks=TrainCallbacks(again.append))
     assert again == []
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, kept["average"][name])
@@ -147,23 +150,24 @@ def test_a_training_in_minutes_is_stopped_and_resumed_at_any_step(cases, tmp_pat
 
     recipe = tiny_recipe(train={"minutes": 0.1, "epochs": None})
     with pytest.raises(Stopped, match=f"{at} steps in .*% of the time done"):
-        train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, report=ask, stop=stop))
+        train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint), None, TrainCallbacks(ask, stop=stop))
     again: list[Progress] = []
-    train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, resume=True, report=again.append))
+    options = TrainOptions(checkpoint=checkpoint, resume=True)
+    train(cases[:2], [], recipe, options, callbacks=TrainCallbacks(again.append))
     assert again[0].step == at + 1
     assert again[0].seconds > 0
 
 
-def test_checkpoints_of_the_version_before_are_gone_on_from(tmp_path):
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path):
     recipe, path = tiny_recipe(), tmp_path / "old.pt"
-    state = begin(recipe, None, torch.device("cpu"))
-    state.step, state.steps = 4, 8
-    keep(state, path, recipe)
-    kept = torch.load(path, weights_only=True)
-    del kept["progress"]["share"]
-    torch.save(kept, path)
-    restore(state, path, recipe)
-    assert state.share == 0.5
+    state = initial_state(recipe, None, torch.device("cpu"))
+    save_checkpoint(state, path, recipe)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["format"]
+    torch.save(checkpoint, path)
+    with pytest.raises(ModelError, match=r"old\.pt: written by another version of biounet.*without --resume") as caught:
+        load_checkpoint(state, path, recipe)
+    assert "\n" not in str(caught.value)
 
 
 def test_tuning_without_time_leaves_the_thresholds_as_they_are():
@@ -177,7 +181,7 @@ def test_tuning_without_time_leaves_the_thresholds_as_they_are():
 @given(voxels=st.floats(0, 1e6), count=st.integers(1, 30))
 def test_as_many_cases_as_there_is_time_for_and_at_least_one(voxels, count):
     case, _ = case_and_maps((0, 1), ())
-    chosen = evenly([case] * count, voxels)
+    chosen = subsample([case] * count, voxels)
     assert 1 <= len(chosen) <= count
     assert len(chosen) == 1 or sum(c.labels.size for c in chosen) <= voxels * 1.0001
 
@@ -185,7 +189,7 @@ def test_as_many_cases_as_there_is_time_for_and_at_least_one(voxels, count):
 def test_what_the_end_takes_follows_from_what_was_measured():
     case, _ = case_and_maps((0, 1), ())
     size = case.labels.size
-    ends = seconds_of_end(Paces(1e-3, 1e-4, 1e-2), [case] * 3, [case] * 2, RECIPE)
+    ends = expected_seconds(VoxelTimes(1e-3, 1e-4, 1e-2), [case] * 3, [case] * 2, RECIPE)
     assert ends == pytest.approx((3 * size * 1e-2, 2 * size * 1e-3, 2 * size * 1e-4 * (2 + 8 + 210 + 7 + 8)))
 
 
@@ -194,11 +198,12 @@ def test_a_resumed_training_without_time_for_a_step_ends_with_what_it_has(cases,
     stop.set()
     recipe = tiny_recipe(train={"minutes": 0.1, "epochs": None})
     with pytest.raises(Stopped):
-        train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, stop=stop))
+        train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint), None, TrainCallbacks(stop=stop))
     kept = torch.load(checkpoint, weights_only=True)
     kept["progress"]["seconds"] = 60.0
     torch.save(kept, checkpoint)
     again: list[Progress] = []
-    model = train(cases[:2], [], recipe, TrainOptions(checkpoint=checkpoint, resume=True, report=again.append))
+    options = TrainOptions(checkpoint=checkpoint, resume=True)
+    model = train(cases[:2], [], recipe, options, callbacks=TrainCallbacks(again.append))
     assert again == []
     assert [epoch["step"] for epoch in model.card.history] == [1]

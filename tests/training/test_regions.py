@@ -10,8 +10,8 @@ from biounet.core import UNLABELLED, Annotation, Grid, InputError, LabelSettings
 from biounet.core.recipe import parse_recipe
 from biounet.network import output_channels
 from biounet.segmentation import label_regions
-from biounet.training.dataset import targets_of
 from biounet.training.losses import recipe_loss
+from biounet.training.targets.layout import make_target
 
 NESTED = {
     "kind": "classes",
@@ -24,7 +24,7 @@ def test_a_region_that_nobody_drew_in_a_case_does_not_exist_there():
     recipe = parse_recipe({"data": {**NESTED, "unknown": {"case7": ["whole"]}}})
     drawn = np.array([[0, 2, 1, 3], [0, 0, 2, 3]], np.int32)
     annotation = Annotation(drawn, "classes", Grid(drawn.shape), Path("case7.nii.gz"))
-    target = torch.from_numpy(targets_of(annotation, recipe, (1.0, 1.0)))[None].float()
+    target = torch.from_numpy(make_target(annotation, recipe, (1.0, 1.0)))[None].float()
     logits = torch.randn(1, 3, *drawn.shape, requires_grad=True)
     loss = recipe_loss(logits, target, recipe)
     loss.backward()
@@ -38,7 +38,7 @@ def test_a_region_that_nobody_drew_in_a_case_does_not_exist_there():
 def test_targets_of_regions():
     recipe = parse_recipe({"data": NESTED})
     drawn = np.array([[0, 2, 1, 3, UNLABELLED]], np.int32)
-    target = targets_of(Annotation(drawn, "classes", Grid(drawn.shape)), recipe, (1.0, 1.0))
+    target = make_target(Annotation(drawn, "classes", Grid(drawn.shape)), recipe, (1.0, 1.0))
     assert output_channels(recipe) == ("whole", "core", "enhancing")
     known = [1, 1, 1, 1, 0]
     expected = [[0, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0], known, known, known]

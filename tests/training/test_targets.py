@@ -1,5 +1,7 @@
 """Targets: pictures whose answer is visible, one naive transform per object as the reference, and unlabelled space."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,11 +10,13 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from biounet.core import Annotation, Grid, InputError, TargetSettings
+from biounet.core.recipe import parse_recipe
 from biounet.training.targets.boundary_weight import border_weight, two_nearest
 from biounet.training.targets.distances import edge_distance, signed_distance
-from biounet.training.targets.instances import make_class_targets, make_targets
+from biounet.training.targets.instances import InstanceTargets, make_instance_targets
+from biounet.training.targets.layout import make_target
 
-FIELDS = ("foreground", "contour", "distance", "weight", "contour_weight", "distance_weight")
+FIELDS = tuple(field.name for field in fields(InstanceTargets))
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7)
 STEPS = st.sampled_from([0.25, 0.5, 1.0, 2.0, 2.9])
 WIDTHS = st.floats(0.3, 4)
@@ -30,7 +34,7 @@ def annotate(labels, kind="instances"):
 
 
 def targets(labels, steps=None, **changes):
-    return make_targets(annotate(labels), TargetSettings(**changes), steps)
+    return make_instance_targets(annotate(labels), TargetSettings(**changes), steps)
 
 
 def nearest_two(labels, steps):
@@ -224,7 +228,7 @@ def test_a_cell_without_an_edge_has_no_distance():
     assert not made.distance_weight.any()
     assert made.contour_weight.all()
     assert not made.contour.any()
-    np.testing.assert_array_equal(made.weight, 1)
+    np.testing.assert_array_equal(made.foreground_weight, 1)
 
 
 def test_ids_may_be_any_number():
@@ -236,17 +240,17 @@ def test_ids_may_be_any_number():
 
 def test_contour_and_distance_between_cells_may_weigh_more():
     labels = picture("11...22..........33")
-    plain, parting = (make_targets(annotate(labels), TargetSettings(separation_weight=w)) for w in (0.0, 4.0))
+    plain, parting = (make_instance_targets(annotate(labels), TargetSettings(separation_weight=w)) for w in (0.0, 4.0))
     between = border_weight(labels, 1.0, TargetSettings().border_sigma)
     assert between[0, 3] > between[0, 12] > 0
     for name in ("contour_weight", "distance_weight"):
         np.testing.assert_allclose(getattr(parting, name), getattr(plain, name) * (1 + 4 * between), rtol=1e-6)
-    np.testing.assert_array_equal(parting.weight, plain.weight)
+    np.testing.assert_array_equal(parting.foreground_weight, plain.foreground_weight)
 
 
 def test_what_is_unknown_stays_unknown_between_cells():
-    made = make_targets(annotate(picture("11?22..")), TargetSettings(separation_weight=4.0))
-    plain = make_targets(annotate(picture("11?22..")), TargetSettings(separation_weight=0.0))
+    made = make_instance_targets(annotate(picture("11?22..")), TargetSettings(separation_weight=4.0))
+    plain = make_instance_targets(annotate(picture("11?22..")), TargetSettings(separation_weight=0.0))
     for name in ("contour_weight", "distance_weight"):
         np.testing.assert_array_equal(getattr(made, name) > 0, getattr(plain, name) > 0)
 
@@ -313,14 +317,15 @@ def test_what_is_known_is_what_a_complete_annotation_says(case, sigma, width):
     full, sparse, steps = case
     before = targets(full, steps, border_sigma=sigma, contour=width)
     after = targets(sparse, steps, border_sigma=sigma, contour=width)
-    for name, weight in (("foreground", "weight"), ("contour", "contour_weight"), ("distance", "distance_weight")):
+    for name in ("foreground", "contour", "distance"):
+        weight = f"{name}_weight"
         known = getattr(after, weight) > 0
         assert not known[sparse < 0].any()
         assert (getattr(before, weight) > 0)[known].all()
         np.testing.assert_allclose(getattr(after, name)[known], getattr(before, name)[known], rtol=1e-5)
-    np.testing.assert_array_equal(after.weight > 0, sparse >= 0)
-    raised = after.weight > 1
-    np.testing.assert_allclose(after.weight[raised], before.weight[raised], rtol=1e-5)
+    np.testing.assert_array_equal(after.foreground_weight > 0, sparse >= 0)
+    raised = after.foreground_weight > 1
+    np.testing.assert_allclose(after.foreground_weight[raised], before.foreground_weight[raised], rtol=1e-5)
 
 
 @given(annotations(), st.integers(1, 5))
@@ -377,19 +382,23 @@ def test_background_only_is_known_and_nothing_labelled_is_not(shape):
         np.testing.assert_array_equal(getattr(nothing, name), np.zeros(shape))
 
 
-def test_classes_are_targets_as_they_stand():
-    classes, weight = make_class_targets(annotate(picture("1?2 .3?"), "classes"))
-    np.testing.assert_array_equal(classes, [[1, 0, 2], [0, 3, 0]])
-    np.testing.assert_array_equal(weight, [[1, 0, 1], [1, 1, 0]])
+def test_the_target_of_exclusive_classes_is_one_channel_for_each_and_one_weight():
+    recipe = parse_recipe({"data": {"kind": "classes", "classes": ["a", "b", "c"]}})
+    labels = picture("1?2 .3?")
+    *classes, labelled = make_target(annotate(labels, "classes"), recipe, (1.0, 1.0))
+    for number, channel in enumerate(classes):
+        np.testing.assert_array_equal(channel, labels == number)
+    assert len(classes) == 4  # with the background
+    np.testing.assert_array_equal(labelled, [[1, 0, 1], [1, 1, 0]])
 
 
 def test_what_cannot_be_a_target_is_refused():
     with pytest.raises(InputError, match="need instances, not scribbles"):
-        make_targets(annotate(picture("1."), "scribbles"), TargetSettings())
+        make_instance_targets(annotate(picture("1."), "scribbles"), TargetSettings())
     with pytest.raises(InputError, match="2 positive voxel lengths"):
         targets(picture("1."), steps=(1.0, 1.0, 1.0))
     with pytest.raises(InputError, match="2 positive voxel lengths"):
-        border_weight(picture("1."), 10, 5, steps=(1.0, 0.0))
+        border_weight(picture("1."), 10, 5, spacing=(1.0, 0.0))
 
 
 def test_signed_distance_is_kervadecs():
@@ -417,8 +426,8 @@ HIDDEN = "??????? " * 5
 def test_of_single_planes_the_sections_are_known():
     wide = "....... .11111. .11111. .11111. ......."
     small = "....... ....... ..111.. ....... ....22."
-    made = make_targets(annotate(volume(wide, HIDDEN, small)), TargetSettings(), axis=0)
-    for field in ("weight", "contour_weight", "distance_weight"):
+    made = make_instance_targets(annotate(volume(wide, HIDDEN, small)), TargetSettings(), section_axis=0)
+    for field in ("foreground_weight", "contour_weight", "distance_weight"):
         known = getattr(made, field) > 0
         assert known[[0, 2]].all()
         assert not known[1].any()
@@ -429,14 +438,15 @@ def test_of_single_planes_the_sections_are_known():
 
 
 def test_of_planes_without_any_label_nothing_is_known():
-    made = make_targets(annotate(volume(HIDDEN, HIDDEN)), TargetSettings(), axis=0)
+    made = make_instance_targets(annotate(volume(HIDDEN, HIDDEN)), TargetSettings(), section_axis=0)
     assert not any(getattr(made, field).any() for field in FIELDS)
 
 
 def test_sections_lie_in_any_plane():
     labels = volume("....... .11111. .11111. .11111. .......", HIDDEN, HIDDEN)
-    expected = make_targets(annotate(labels), TargetSettings(), (3.0, 1.0, 1.0), axis=0)
-    turned = make_targets(annotate(np.moveaxis(labels, 0, 2)), TargetSettings(), (1.0, 1.0, 3.0), axis=2)
+    expected = make_instance_targets(annotate(labels), TargetSettings(), (3.0, 1.0, 1.0), section_axis=0)
+    turned = annotate(np.moveaxis(labels, 0, 2))
+    turned = make_instance_targets(turned, TargetSettings(), (1.0, 1.0, 3.0), section_axis=2)
     for field in FIELDS:
         np.testing.assert_array_equal(
             np.moveaxis(getattr(turned, field), 2, 0), getattr(expected, field), err_msg=field
@@ -447,7 +457,7 @@ def test_what_is_hidden_changes_no_section():
     drawn = volume("...... .111.. .111.. ......", "?????? " * 4, "...... ...22. ...22. ......")
     dense = drawn.copy()
     dense[1] = 7
-    whole = make_targets(annotate(dense), TargetSettings(), axis=0)
-    part = make_targets(annotate(drawn), TargetSettings(), axis=0)
-    for field in ("foreground", "contour", "weight"):
+    whole = make_instance_targets(annotate(dense), TargetSettings(), section_axis=0)
+    part = make_instance_targets(annotate(drawn), TargetSettings(), section_axis=0)
+    for field in ("foreground", "contour", "foreground_weight"):
         np.testing.assert_array_equal(getattr(part, field)[[0, 2]], getattr(whole, field)[[0, 2]], err_msg=field)

@@ -13,10 +13,13 @@ from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, S
 from biounet.core.recipe import parse_recipe
 from biounet.files import Pair, find_pairs
 from biounet.network import load_model, save_model
-from biounet.training import Progress, TrainOptions, hold_out, load_cases, make_case, train
-from biounet.training.dataset import Patches, Steps, fit_patch, targets_of
+from biounet.training import Progress, TrainCallbacks, TrainOptions, hold_out, load_cases, make_case, train
+from biounet.training.patches import Patches, StepBatches, fit_patch
+from biounet.training.targets.layout import TargetLayout, make_target
 from support.images import discs
 from support.trainings import TINY, tiny_recipe, weights_hash
+
+LAYOUT = TargetLayout.from_recipe(tiny_recipe())
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def test_a_patch_that_is_not_turned_wastes_nothing_on_what_lies_beyond_the_borde
     inside = min(1.0, (96 / patch) ** 2)  # the fields have 96 x 96 pixels, all of them labelled
     for index in range(20):
         _, target, _ = patches[index]
-        assert (target[3] > 0).float().mean() == pytest.approx(inside)
+        assert (LAYOUT.split(target).weights[0] > 0).float().mean() == pytest.approx(inside)
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases, tmp_path):
@@ -48,8 +51,9 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases,
             raise Killed
 
     checkpoint = tmp_path / "m.checkpoint.pt"
+    options = TrainOptions(checkpoint=checkpoint)
     with pytest.raises(Killed):
-        train(cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, report=kill))
+        train(cases[:4], cases[4:], tiny_recipe(), options, callbacks=TrainCallbacks(kill))
     resumed = train(cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
     unbroken = train(cases[:4], cases[4:], tiny_recipe())
     assert weights_hash(resumed) == weights_hash(unbroken)
@@ -65,12 +69,12 @@ def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
         if progress.step == at:
             stop.set()
 
+    options = TrainOptions(checkpoint=checkpoint)
     with pytest.raises(Stopped, match=f"{at} of 8 steps done"):
-        train(cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, report=ask, stop=stop))
+        train(cases[:4], cases[4:], tiny_recipe(), options, callbacks=TrainCallbacks(ask, stop=stop))
     first: list[Progress] = []
-    resumed = train(
-        cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, resume=True, report=first.append)
-    )
+    options = replace(options, resume=True)
+    resumed = train(cases[:4], cases[4:], tiny_recipe(), options, callbacks=TrainCallbacks(first.append))
     unbroken = train(cases[:4], cases[4:], tiny_recipe())
     assert first[0].step == at + 1
     assert weights_hash(resumed) == weights_hash(unbroken)
@@ -95,7 +99,7 @@ def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(cases, tmp_p
 
 def test_the_number_of_workers_changes_nothing(cases):
     alone = Patches(cases, tiny_recipe())
-    loader = torch.utils.data.DataLoader(alone, batch_sampler=Steps(3, 5, 2), num_workers=2)
+    loader = torch.utils.data.DataLoader(alone, batch_sampler=StepBatches(3, 5, 2), num_workers=2)
     for step, (images, targets, numbers) in zip((3, 4), loader, strict=True):
         for place in range(2):
             image, target, number = alone[2 * step + place]
@@ -116,8 +120,9 @@ def test_a_setting_of_monai_for_the_whole_process_stays_as_it_was(cases, tracked
         assert type(image) is type(target) is torch.Tensor
         assert monai.data.get_track_meta() is tracked
         seen = []
-        run = TrainOptions(report=lambda progress: seen.append(monai.data.get_track_meta()))
-        train(cases[:1], [], tiny_recipe(train={"epochs": 1, "steps_per_epoch": 2, "minutes": None}), run)
+        callbacks = TrainCallbacks(lambda progress: seen.append(monai.data.get_track_meta()))
+        recipe = tiny_recipe(train={"epochs": 1, "steps_per_epoch": 2, "minutes": None})
+        train(cases[:1], [], recipe, callbacks=callbacks)
         assert seen == [tracked] * 2
     finally:
         monai.data.set_track_meta(before)
@@ -140,7 +145,7 @@ def test_training_learns(cases):
     recipe = tiny_recipe(
         train={"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "learning_rate": 1e-2, "ema_decay": 0.9}
     )
-    model = train(cases[:5], cases[5:], recipe, TrainOptions(report=seen.append))
+    model = train(cases[:5], cases[5:], recipe, callbacks=TrainCallbacks(seen.append))
     losses = [epoch["loss"] for epoch in model.card.history]
     assert losses[-1] < 0.6 * losses[0]
     assert model.card.validation["f1_50"] > 0.8
@@ -188,24 +193,23 @@ def test_patches_are_drawn_where_there_are_labels():
     patches = Patches([case], tiny_recipe())
     for index in range(30):
         _, target, _ = patches[index]
-        assert (target[3] > 0).any()
+        assert (LAYOUT.split(target).weights[0] > 0).any()
 
 
 def test_what_stands_at_unlabelled_voxels_changes_no_bit_of_a_patch():
     image, labels = _sparse(0)
-    dense = discs((96, 96), 12, 0)[1]
-    target = targets_of(Annotation(labels, "instances", Grid(labels.shape)), tiny_recipe(), (1.0, 1.0))
+    target = make_target(Annotation(labels, "instances", Grid(labels.shape)), tiny_recipe(), (1.0, 1.0))
     other = target.copy()
-    other[:3, labels == UNLABELLED] = dense[labels == UNLABELLED]
+    LAYOUT.split(torch.from_numpy(other)).values[:, torch.from_numpy(labels == UNLABELLED)] = 0.5
     case = _case_of(image, labels)
     changed = replace(case, target=torch.from_numpy(other))
     for index in range(10):
         _, mine, _ = Patches([case], tiny_recipe())[index]
         _, theirs, _ = Patches([changed], tiny_recipe())[index]
-        for value, weight in ((0, 3), (1, 4), (2, 5)):
-            exists = mine[weight] > 0
-            assert torch.equal(exists, theirs[weight] > 0)
-            assert torch.equal(mine[value][exists], theirs[value][exists])
+        first, second = LAYOUT.split(mine), LAYOUT.split(theirs)
+        labelled = first.weights > 0
+        assert torch.equal(labelled, second.weights > 0)
+        assert torch.equal(first.values[labelled], second.values[labelled])
 
 
 def test_small_labelled_windows_get_small_patches_and_more_of_them():

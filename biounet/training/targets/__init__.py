@@ -1,1 +1,1 @@
-"""Annotation -> what the network learns at each voxel, and where it is known."""
+"""Annotation to training target: the value of each output channel of the network, and a weight for each voxel."""

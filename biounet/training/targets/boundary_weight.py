@@ -20,32 +20,32 @@ from biounet.core import LENGTH_TOLERANCE, UNLABELLED, InputError, compiled
 
 _NEGLIGIBLE = 5e-5  # of w0: smaller weights are set to 0
 _CHUNK = 512  # voxels whose state stays in the innermost cache
-_CHECK_EVERY = 8  # offsets between two looks whether farther ones can still matter
+_CHECK_EVERY = 8  # offsets after which it is tested whether farther ones can still matter
 
 
 def border_weight(
     labels: NDArray[np.int32],
     w0: float,
     sigma: float,
-    steps: tuple[float, ...] | None = None,
+    spacing: tuple[float, ...] | None = None,
     known_only: bool = True,
 ) -> NDArray[np.float32]:
     """Return the U-Net boundary weight of each voxel.
 
-    The formula holds for every voxel. Inside an object d1 is 0 and d2 the distance to the nearest other object, so that
-    where two objects touch and no background lies between them the voxels on both sides of the border weigh most.
+    The formula holds for every voxel: inside an object d1 is 0 and d2 the distance to the nearest other object. If two
+    objects touch without background between them, the voxels on both sides of the border weigh most.
 
     Parameters
     ----------
     labels
         Object ids from 1 on, 0 background, -1 unlabelled; shape ``([z,] y, x)``.
     w0, sigma
-        Height and width of the weight; `sigma` in the unit of `steps`.
-    steps
-        Length of a voxel along each axis; None for 1, that is lengths in voxels.
+        Height and width of the weight; `sigma` in the unit of `spacing`.
+    spacing
+        Voxel spacing along each axis; None for 1, that is lengths in voxels.
     known_only
-        Whether a weight that an object hidden in unlabelled space could raise is 0: one with an unlabelled voxel nearer
-        than d2. Unlabelled space is background otherwise.
+        Whether a weight is 0 if an object hidden in unlabelled space could raise it, that is, if an unlabelled voxel is
+        nearer than d2. Otherwise unlabelled space is background.
 
     Returns
     -------
@@ -54,13 +54,13 @@ def border_weight(
     Raises
     ------
     InputError
-        If `steps` does not fit `labels`.
+        If `spacing` does not fit `labels`.
     """
     reach = sigma * math.sqrt(-2 * math.log(_NEGLIGIBLE))
-    first, second = two_nearest(labels, reach, steps)
+    first, second = two_nearest(labels, reach, spacing)
     certain = second <= reach**2
     if known_only and (unlabelled := labels == UNLABELLED).any():
-        certain &= two_nearest(unlabelled, reach, steps)[0] >= second * np.float32((1 - LENGTH_TOLERANCE) ** 2)
+        certain &= two_nearest(unlabelled, reach, spacing)[0] >= second * np.float32((1 - LENGTH_TOLERANCE) ** 2)
     # In place, since on large images memory is slower than arithmetic.
     np.sqrt(first, out=first)
     np.sqrt(second, out=second)
@@ -74,7 +74,7 @@ def border_weight(
 
 
 def two_nearest(
-    labels: NDArray[np.int32 | np.bool_], reach: float, steps: tuple[float, ...] | None = None
+    labels: NDArray[np.int32 | np.bool_], reach: float, spacing: tuple[float, ...] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the squared distances of each voxel to the two nearest distinct labels from 1 on.
 
@@ -84,55 +84,54 @@ def two_nearest(
     Parameters
     ----------
     labels
-        Labels; values below 1 are not looked for; shape ``([z,] y, x)``.
+        Labels; values below 1 are ignored; shape ``([z,] y, x)``.
     reach
-        Distance up to which the result is exact. A label farther away counts as farther than `reach`, or as infinitely
-        far.
-    steps
-        Length of a voxel along each axis; None for 1.
+        Distance up to which the result is exact. Distances above it may be any value above it, or infinite.
+    spacing
+        Voxel spacing along each axis; None for 1.
 
     Returns
     -------
     Squared distances, first and second, shape of `labels`. A voxel's own label is at distance 0.
     """
-    steps = steps_of(labels.ndim, steps)
+    spacing = check_spacing(labels.ndim, spacing)
     shape = labels.shape
     table = labels.astype(np.int32, order="C", casting="safe", copy=False).reshape(shape[0], -1)
     first, second = np.empty(table.size, np.float32), np.empty(table.size, np.float32)
     nearest = np.empty(table.size, np.int32)
     in_columns = first.reshape(table.shape), nearest.reshape(table.shape), second.reshape(table.shape)
-    _scan(table, in_columns, np.float32(steps[0] ** 2))
+    _nearest_in_columns(table, in_columns, np.float32(spacing[0] ** 2))
     for axis in range(1, len(shape)):
         stride = math.prod(shape[axis + 1 :])
-        offsets = min(int(reach / steps[axis] * (1 + LENGTH_TOLERANCE)), shape[axis] - 1)
-        _spread(first, nearest, second, stride, stride * shape[axis], steps[axis] ** 2, offsets)
+        offsets = min(int(reach / spacing[axis] * (1 + LENGTH_TOLERANCE)), shape[axis] - 1)
+        _nearest_along_axis(first, nearest, second, stride, stride * shape[axis], spacing[axis] ** 2, offsets)
     return first.reshape(shape), second.reshape(shape)
 
 
-def steps_of(dims: int, steps: tuple[float, ...] | None) -> tuple[float, ...]:
-    """Return the length of a voxel along each axis, 1 where none is given.
+def check_spacing(ndim: int, spacing: tuple[float, ...] | None) -> tuple[float, ...]:
+    """Return the voxel spacing along each axis, 1 if it is None.
 
     Raises
     ------
     InputError
         If there is not one positive length for each axis.
     """
-    if steps is None:
-        return (1.0,) * dims
-    if len(steps) != dims or not all(math.isfinite(step) and step > 0 for step in steps):
-        raise InputError(f"labels of {dims} axes need {dims} positive voxel lengths, not {steps}")
-    return steps
+    if spacing is None:
+        return (1.0,) * ndim
+    if len(spacing) != ndim or not all(math.isfinite(step) and step > 0 for step in spacing):
+        raise InputError(f"labels of {ndim} axes need {ndim} positive voxel lengths, not {spacing}")
+    return spacing
 
 
 @compiled
-def _scan(labels, found, square):
+def _nearest_in_columns(labels, found, square):
     """Find the two nearest labels along the first axis: of all columns at once, down and then up again."""
     first, nearest, second = found
     height, width = labels.shape
     at, before = np.full(width, -np.inf, np.float32), np.full(width, -np.inf, np.float32)
     last = np.zeros(width, np.int32)
     for y in range(height):
-        _pass_row(labels[y], np.float32(y), at, last, before)
+        _update_last_seen(labels[y], np.float32(y), at, last, before)
         for x in range(width):
             first[y, x] = y - at[x]
             nearest[y, x] = last[x]
@@ -140,7 +139,7 @@ def _scan(labels, found, square):
     at[:], before[:], last[:] = np.inf, np.inf, 0
     above, beyond = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(height - 1, -1, -1):
-        _pass_row(labels[y], np.float32(y), at, last, before)
+        _update_last_seen(labels[y], np.float32(y), at, last, before)
         for x in range(width):
             above[x] = at[x] - y
             beyond[x] = before[x] - y
@@ -151,8 +150,8 @@ def _scan(labels, found, square):
 
 
 @compiled
-def _pass_row(row, y, at, last, before):
-    """Note in each column where its latest label was seen last, and where the latest of another label was."""
+def _update_last_seen(row, y, at, last, before):
+    """Update for each column where its latest label was last seen, and where the latest one before that was."""
     for x in range(row.size):
         label = row[x]
         before[x] = at[x] if (label > 0) & (label != last[x]) else before[x]
@@ -161,31 +160,32 @@ def _pass_row(row, y, at, last, before):
 
 
 @compiled
-def _spread(first, nearest, second, stride, block, square, offsets):
-    """Let each voxel see those up to `offsets` away along the axis of that stride, in place, nearest first."""
+def _nearest_along_axis(first, nearest, second, stride, block, square, offsets):
+    """Merge into each voxel those up to `offsets` away along the axis of that stride, in place, nearest first."""
     for begin in range(0, first.size, block):
         end = begin + block
         near1, label, near2 = first[begin:end].copy(), nearest[begin:end].copy(), second[begin:end].copy()
         for a in range(0, block, _CHUNK):
             b = min(a + _CHUNK, block)
-            into = first[begin + a : begin + b], nearest[begin + a : begin + b], second[begin + a : begin + b]
+            part = slice(begin + a, begin + b)
+            to1, to_label, to2 = first[part], nearest[part], second[part]
             for k in range(1, offsets + 1):
                 far = np.float32(k * k * square)
                 # Nothing at that offset is nearer than the second nearest label so far.
-                if k % _CHECK_EVERY == 0 and _largest(into[2]) <= far:
+                if k % _CHECK_EVERY == 0 and _maximum(to2) <= far:
                     break
                 shift = k * stride
                 skip, stop = max(0, shift - a), max(0, min(b, block - shift) - a)
                 if skip < b - a:
                     c, d = a + skip - shift, b - shift
-                    _merge(near1[c:d], label[c:d], near2[c:d], into[0][skip:], into[1][skip:], into[2][skip:], far)
+                    _merge(near1[c:d], label[c:d], near2[c:d], to1[skip:], to_label[skip:], to2[skip:], far)
                 if stop > 0:
                     c, d = a + shift, a + shift + stop
-                    _merge(near1[c:d], label[c:d], near2[c:d], into[0][:stop], into[1][:stop], into[2][:stop], far)
+                    _merge(near1[c:d], label[c:d], near2[c:d], to1[:stop], to_label[:stop], to2[:stop], far)
 
 
 @compiled
-def _largest(values):
+def _maximum(values):
     # Floats that are not negative are in the order of their bits, and only the maximum of integers is vectorised.
     bits = values.view(np.int32)
     largest = np.int32(0)

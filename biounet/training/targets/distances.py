@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import LENGTH_TOLERANCE, compiled
-from biounet.training.targets.boundary_weight import steps_of
+from biounet.training.targets.boundary_weight import check_spacing
 
 
-def edge_distance(labels: NDArray[np.int32], steps: tuple[float, ...] | None = None) -> NDArray[np.float32]:
-    """Return the distance of each voxel of an object to the nearest voxel that is not of this object.
+def edge_distance(labels: NDArray[np.int32], spacing: tuple[float, ...] | None = None) -> NDArray[np.float32]:
+    """Return the distance of each voxel of an object to the nearest voxel outside that object.
 
     Exact, for all objects at once (Felzenszwalb and Huttenlocher 2012, along each run of one label). The edge of the
     image is no edge of an object.
@@ -23,30 +23,30 @@ def edge_distance(labels: NDArray[np.int32], steps: tuple[float, ...] | None = N
     Parameters
     ----------
     labels
-        Object ids from 1 on; every other value is no object; shape ``([z,] y, x)``.
-    steps
-        Length of a voxel along each axis; None for 1.
+        Object ids from 1 on; other values are not objects; shape ``([z,] y, x)``.
+    spacing
+        Voxel spacing along each axis; None for 1.
 
     Returns
     -------
-    Distance between voxel centres in the unit of `steps`, shape of `labels`: 0 outside objects, infinite in an object
+    Distance between voxel centres in the unit of `spacing`, shape of `labels`: 0 outside objects, infinite in an object
     that fills the image.
     """
-    steps = steps_of(labels.ndim, steps)
+    spacing = check_spacing(labels.ndim, spacing)
     shape = labels.shape
     table = labels.astype(np.int32, order="C", casting="safe", copy=False).reshape(shape[0], -1)
     squares = np.empty(table.shape, np.float32)
-    _distance_in_columns(table, squares, np.float32(steps[0]))
+    _distance_in_columns(table, squares, np.float32(spacing[0]))
     for axis in range(1, len(shape)):
         lines = -1, shape[axis], math.prod(shape[axis + 1 :])
-        _distance_in_lines(table.reshape(lines), squares.reshape(lines), steps[axis] ** 2)
+        _distance_in_lines(table.reshape(lines), squares.reshape(lines), spacing[axis] ** 2)
     return np.sqrt(squares, out=squares).reshape(shape)
 
 
 def signed_distance(
-    region: NDArray[np.bool_], labelled: NDArray[np.bool_], steps: tuple[float, ...] | None = None
+    region: NDArray[np.bool_], labelled: NDArray[np.bool_], spacing: tuple[float, ...] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the distance to the outline of a region, negative inside, and where it is known.
+    """Return the distance to the outline of a region, negative inside, and the mask of the voxels where it is known.
 
     As Kervadec et al. 2019 define it: the distance to the region outside, and inside minus the distance to the voxels
     around it plus one step, so that the innermost border is 0. A voxel is known when nothing unlabelled is nearer than
@@ -56,26 +56,26 @@ def signed_distance(
     ----------
     region, labelled
         Masks of shape ``([z,] y, x)``.
-    steps
-        Length of a voxel along each axis; None for 1.
+    spacing
+        Voxel spacing along each axis; None for 1.
 
     Returns
     -------
-    Distances in the unit of `steps`, 0 where unknown, and weights 1 or 0.
+    Distances in the unit of `spacing`, 0 where unknown, and weights 1 or 0.
     """
     from scipy.ndimage import distance_transform_edt
 
-    steps = steps_of(region.ndim, steps)
+    spacing = check_spacing(region.ndim, spacing)
     inside, outside = region & labelled, ~region & labelled
     if not (inside.any() and outside.any()):
         return np.zeros(region.shape, np.float32), np.zeros(region.shape, np.float32)
-    to_region = distance_transform_edt(~inside, sampling=steps)
-    to_rest = distance_transform_edt(~outside, sampling=steps)
+    to_region = distance_transform_edt(~inside, sampling=spacing)
+    to_rest = distance_transform_edt(~outside, sampling=spacing)
     distance = np.where(inside, -to_rest, to_region)
     known = labelled.copy()
     if not labelled.all():
-        known &= distance_transform_edt(labelled, sampling=steps) >= np.abs(distance) * (1 - LENGTH_TOLERANCE)
-    distance = np.where(inside, np.minimum(distance + min(steps), 0), distance)
+        known &= distance_transform_edt(labelled, sampling=spacing) >= np.abs(distance) * (1 - LENGTH_TOLERANCE)
+    distance = np.where(inside, np.minimum(distance + min(spacing), 0), distance)
     return np.where(known, distance, 0).astype(np.float32), known.astype(np.float32)
 
 
@@ -100,7 +100,7 @@ def _distance_in_columns(labels, squares, step):
 
 @compiled
 def _distance_in_lines(labels, squares, square):
-    """Lower the squared distances by what lies along the middle axis; `square` is the squared voxel length on it."""
+    """Take the minimum over the middle axis; `square` is the squared voxel spacing along it."""
     depth, length, width = labels.shape
     values = np.empty(length, np.float32)
     sites, heights, starts = np.empty(length + 2), np.empty(length + 2), np.empty(length + 2)

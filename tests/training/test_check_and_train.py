@@ -162,7 +162,10 @@ def test_hints_of_what_commands_share_name_options_that_all_of_them_have():
     shared = {"--axes", "--spacing", "--channel", "--plane"}
     package = ROOT / "biounet"
     shown = [path for room in ("core", "files", "preprocessing") for path in (package / room).rglob("*.py")]
-    for path in [*shown, *(package / "training" / name for name in ("preflight.py", "planning.py", "dataset.py"))]:
+    for path in [
+        *shown,
+        *(package / "training" / name for name in ("training_data.py", "working_grid.py", "planning.py", "cases.py")),
+    ]:
         calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
         hints = [ast.unparse(word.value) for call in calls for word in call.keywords if word.arg == "hint"]
         assert {option for hint in hints for option in re.findall(r"--[a-z]+", hint)} <= shared, path

@@ -26,7 +26,7 @@ def _batch(seed: int, channels: int = 6, shape: tuple[int, ...] = (2, 7, 9)) -> 
 
 
 def _instance(logits: Tensor, target: Tensor) -> Tensor:
-    return losses.instance_loss(logits, target, INSTANCES)
+    return losses.instance_loss(logits, target[:, :3], target[:, 3:], INSTANCES)
 
 
 def _classes(logits: Tensor, target: Tensor) -> Tensor:

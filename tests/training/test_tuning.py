@@ -9,7 +9,8 @@ from biounet.api import volume_from_array
 from biounet.core import PROBABILITY_MAX, Annotation, Grid, LabelSettings, mask_partial_objects
 from biounet.labelling import label_objects
 from biounet.training import make_case
-from biounet.training.tuning import _DROP, _best, _doubt, _not_above, evaluate_instances
+from biounet.training.tuning import _MIN_SIZE, _best, _not_above
+from biounet.training.validation import low_confidence, score_objects
 from support.trainings import RECIPE, case_and_maps
 
 
@@ -25,7 +26,7 @@ def test_objects_that_meet_unlabelled_voxels_are_not_judged():
 def test_one_case_moves_no_threshold_and_several_that_agree_do(cases, smallest):
     # Objects of 4 pixels, all found: only without a smallest size of 15 they count.
     made = [case_and_maps(range(2 + n), range(2 + n)) for n in range(cases)]
-    best = _best([case for case, _ in made], [maps for _, maps in made], LabelSettings(), _DROP)
+    best = _best([case for case, _ in made], [maps for _, maps in made], LabelSettings(), _MIN_SIZE)
     assert best.min_size == smallest
 
 
@@ -37,7 +38,7 @@ def test_a_smallest_size_in_um_is_that_of_the_working_grid(pixel, counted):
     volume = volume_from_array(case.labels, 2, (pixel, pixel))
     case = make_case(volume, Annotation(case.labels, "instances", Grid(case.labels.shape)), recipe)
     assert case.voxel_um == pixel**2
-    found = evaluate_instances([case], [maps], recipe.label)
+    found = score_objects([case], [maps], recipe.label)
     assert found.count_bias == counted - 2
 
 
@@ -55,10 +56,11 @@ def test_below_the_doubtful_confidence_half_of_the_objects_are_wrong():
         maps[0][places] = PROBABILITY_MAX * (0.9 + 0.001 * case.labels[places] + 0.0001 * number)
         maps[0][~places & (maps[0] > 0)] = 0.6 * PROBABILITY_MAX
     cases, maps = zip(*made, strict=True)
-    doubtful = _doubt(cases, maps, RECIPE, settings)["doubtful_below"]
+    doubtful = low_confidence(cases, maps, RECIPE, settings)["doubtful_below"]
     sure = np.concatenate([label_objects(*m, settings).confidence for m in maps])
     assert (sure < doubtful).sum() == 41  # 21 wrong ones, and 20 of 51
-    assert _doubt(cases[:1], [np.where(m > 0.7 * PROBABILITY_MAX, m, 0) for m in maps[:1]], RECIPE, settings) == {}
+    right = [np.where(maps[0] > 0.7 * PROBABILITY_MAX, maps[0], 0)]
+    assert low_confidence(cases[:1], right, RECIPE, settings) == {}
 
 
 def test_cases_stay_as_they_are():

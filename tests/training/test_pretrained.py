@@ -13,8 +13,8 @@ from biounet.core import ModelError, Recipe
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_pairs
 from biounet.network import Model, load_model, read_card, save_model
-from biounet.training import TrainOptions, load_cases, train
-from biounet.training.start import Rival, remarks_on
+from biounet.training import TrainCallbacks, load_cases, train
+from biounet.training.pretrained import Baseline, describe_differences
 from support.commands import run_biounet
 from support.trainings import tiny_recipe, weights_hash
 
@@ -30,7 +30,8 @@ def cases(cell_folder: Path) -> list:
 def test_a_start_that_training_made_worse_is_kept_and_both_figures_are_told(cases, segmenter):
     said: list[str] = []
     start = segmenter.model
-    kept = train(cases[:4], cases[4:], tiny_recipe(train=SPOILING), TrainOptions(remark=said.append), start)
+    callbacks = TrainCallbacks(on_warning=said.append)
+    kept = train(cases[:4], cases[4:], tiny_recipe(train=SPOILING), start=start, callbacks=callbacks)
     assert weights_hash(kept) == weights_hash(start)
     (note,) = said
     assert note == kept.card.notes[-1]
@@ -44,7 +45,8 @@ def test_a_training_that_beats_its_start_replaces_it_and_says_by_how_much(cases)
     said: list[str] = []
     random = train(cases[:1], cases[4:], tiny_recipe(train={"epochs": 1, "steps_per_epoch": 1}))
     better = {"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "learning_rate": 3e-2, "ema_decay": 0.9}
-    model = train(cases[:4], cases[4:], tiny_recipe(train=better), TrainOptions(remark=said.append), random)
+    callbacks = TrainCallbacks(on_warning=said.append)
+    model = train(cases[:4], cases[4:], tiny_recipe(train=better), start=random, callbacks=callbacks)
     assert said == []
     assert weights_hash(model) != weights_hash(random)
     assert f"{model.card.validation['ap']:.3f}" in model.card.notes[-1]
@@ -52,11 +54,11 @@ def test_a_training_that_beats_its_start_replaces_it_and_says_by_how_much(cases)
 
 
 def test_a_start_that_is_not_beaten_is_kept_even_when_nothing_got_worse(cases, segmenter):
-    rival = Rival(segmenter.model, {"ap": 0.7})
+    baseline = Baseline(segmenter.model, {"ap": 0.7})
     for value, kept in ((0.7, True), (0.69, True), (0.71, False)):
         card = segmenter.card.model_copy(update={"validation": {"ap": value}})
         trained = Model(segmenter.model.network, card)
-        model, note, better = rival.beaten_by(trained)
+        model, note, better = baseline.better_of(trained)
         assert better != kept
         assert (model is trained) == better
         assert f"{value:.3f}" in note
@@ -66,7 +68,7 @@ def test_a_start_that_is_not_beaten_is_kept_even_when_nothing_got_worse(cases, s
 @pytest.mark.parametrize(("before", "after"), [({}, {}), ({"ap": np.nan}, {"ap": 0.5}), ({"ap": 0.5}, {})])
 def test_without_figures_nothing_is_claimed(segmenter, before, after):
     trained = Model(segmenter.model.network, segmenter.card.model_copy(update={"validation": after}))
-    model, note, better = Rival(segmenter.model, before).beaten_by(trained)
+    model, note, better = Baseline(segmenter.model, before).better_of(trained)
     assert model is trained
     assert not better
     assert "not compared" in note
@@ -84,13 +86,13 @@ def _model(untrained: Model, **changes: object) -> Model:
 
 def test_objects_of_another_size_are_told_with_figures(cases, untrained):
     recipe = Recipe()
-    assert remarks_on(untrained, recipe, cases, 12.0) == []  # nobody knows what it was trained on
-    assert remarks_on(_model(untrained, object_size_px=10.0), recipe, cases, 12.0) == []
-    (remark,) = remarks_on(_model(untrained, object_size_px=40.0), recipe, cases, 12.0)
+    assert describe_differences(untrained, recipe, cases, 12.0) == []  # nobody knows what it was trained on
+    assert describe_differences(_model(untrained, object_size_px=10.0), recipe, cases, 12.0) == []
+    (remark,) = describe_differences(_model(untrained, object_size_px=40.0), recipe, cases, 12.0)
     assert "12 px" in remark
     assert "40 px" in remark
     ranged = _model(untrained, object_size_px=40.0, training_ranges={"diameter": (8.0, 90.0)})
-    assert remarks_on(ranged, recipe, cases, 12.0) == []
+    assert describe_differences(ranged, recipe, cases, 12.0) == []
 
 
 def test_the_command_keeps_the_start_and_says_so_in_spite_of_quiet(cell_folder, segmenter, tmp_path):

@@ -14,7 +14,7 @@ WILD = AugmentSettings(affine_fraction=1.0, mirror=True, rotate=45, tilt=30, sca
 
 
 def drawn(patch, augment, centre, image, target, seed=0, steps=None, whole=False):
-    transform = RandSimilarityd(patch, augment, steps or (1.0,) * len(patch), owners=[0])
+    transform = RandSimilarityd(patch, augment, steps or (1.0,) * len(patch), weight_index=[0])
     transform.set_random_state(seed)
     if whole:
         transform._window = lambda centre, shape: tuple(slice(0, size) for size in shape)

@@ -1,0 +1,275 @@
+"""A data set as training reads it, and everything that is wrong with it.
+
+`check_data` lists the problems and `biounet.train` stops at the first: both read through `TrainingData`, so that what
+one of them accepts, the other does too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from biounet.core import (
+    Annotation,
+    BiounetError,
+    Grid,
+    InputError,
+    Recipe,
+    Volume,
+    check_classes_present,
+    check_foreground_and_background,
+    check_whole_objects,
+    has_whole_object,
+)
+from biounet.files import (
+    Pair,
+    ReadOptions,
+    SkippedFile,
+    find_images,
+    find_pairs,
+    inspect_volume,
+    pair_files,
+    read_annotation,
+    read_volume,
+)
+from biounet.training.planning import plan
+from biounet.training.working_grid import ResampledAnnotation, resample_annotation
+
+Folders = tuple[str | Path, str | Path | None]
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of one image of a data set.
+
+    Attributes
+    ----------
+    number
+        Its position among the images that were found.
+    files
+        One file for each channel, or the one file that holds all.
+    label
+        The file of the annotation; None where the data set has no annotation at all.
+    validation
+        Whether thresholds are tuned on it and nothing is learned from it.
+    """
+
+    number: int
+    files: tuple[Path, ...]
+    label: Path | None
+    validation: bool
+
+
+@dataclass(frozen=True)
+class AnnotatedImage(ImageFiles):
+    """One image of a data set and its annotation.
+
+    Attributes
+    ----------
+    volume
+        The image.
+    annotation
+        None where it cannot be used.
+    resampled
+        The annotation on the working grid; None where image or annotation cannot be used.
+    same_as
+        The first image of the data set with the same pixels; None if it is this one.
+    """
+
+    volume: Volume
+    annotation: Annotation | None
+    resampled: ResampledAnnotation | None
+    same_as: str | None
+
+
+class TrainingData:
+    """Read a data set as training does, and collect what is wrong with it.
+
+    Parameters
+    ----------
+    images, labels
+        As `biounet.files.find_pairs` takes them.
+    recipe
+        Says what annotations hold and which channels are expected.
+    options
+        How images are read; None: as the files say.
+    validation
+        Images and labels that thresholds are tuned on. None holds out a share of the training images.
+    strict
+        Whether the first problem is raised instead of collected.
+
+    Attributes
+    ----------
+    problems
+        All problems by their message, in the order in which they were found; complete after `read`.
+    training, validation
+        Images to learn from, and those to tune thresholds on.
+    skipped
+        Files of the folders that are neither images nor annotations here, though they could be; not if `strict`.
+    recipe
+        The recipe, with what it left open planned from the grids of the images to learn from.
+    is_planned
+        Whether that was possible.
+    """
+
+    def __init__(
+        self,
+        folders: Folders,
+        recipe: Recipe,
+        options: ReadOptions | None = None,
+        validation: Folders | None = None,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.options = options or ReadOptions(dims=recipe.data.dims)
+        self.strict = strict
+        self.problems: dict[str, BiounetError] = {}
+        self._data = recipe.data
+        self._has_validation_set = validation is not None
+        self._unannotated: list[tuple[Path, ...]] = []
+        self.skipped: list[SkippedFile] = []
+        self.training = self._find(folders)
+        self.validation = [] if validation is None else self._find(validation)
+        self._all_pairs = [*self.training, *self.validation]
+        if validation is None:
+            self.training, self.validation = hold_out(self.training, recipe.data.validation, recipe.train.seed)
+        self.grids = self._describe()
+        self.is_planned = True
+        self.recipe = self._plan(recipe)
+        self._digests: dict[str, tuple[str, bool]] = {}
+
+    def read(self) -> Iterator[AnnotatedImage]:
+        """Read every image once, those to learn from first; leave out those that cannot be read.
+
+        Raises
+        ------
+        InputError, SettingsError
+            Of the first problem, if `strict`.
+        """
+        values: set[int] = set()
+        whole: set[bool | None] = set()
+        for found in filter(None, map(self._read_one, self._list_images())):
+            if found.resampled is not None and not found.validation:
+                values |= {*np.unique(found.resampled.labels).tolist()}
+                if self._data.kind == "instances":
+                    whole.add(has_whole_object(found.resampled.labels, found.resampled.section_axis))
+            yield found
+        if values:
+            self._check_annotations(values, whole)
+
+    def _list_images(self) -> list[ImageFiles]:
+        """Return the files of all images, those to learn from first."""
+        numbers = {pair.files(): number for number, pair in enumerate(self._all_pairs)}
+        images = [
+            ImageFiles(numbers[pair.files()], pair.files(), pair.label, validation)
+            for pairs, validation in ((self.training, False), (self.validation, True))
+            for pair in pairs
+        ]
+        return images + [ImageFiles(number, files, None, False) for number, files in enumerate(self._unannotated)]
+
+    def _report(self, error: BiounetError) -> None:
+        if self.strict:
+            raise error
+        self.problems.setdefault(str(error), error)
+
+    def _find(self, folders: Folders) -> list[Pair]:
+        """Pair images and annotations; if a folder has no annotation at all, list its images without."""
+        images, labels = folders
+        names = (self._data.channels, self._data.annotation)
+        try:
+            if self.strict:
+                return find_pairs(images, labels, *names)
+            pairs, unpaired = pair_files(images, labels, *names)
+            self.skipped += unpaired.skipped
+            for problem in unpaired.problems:
+                self._report(problem)
+            if not pairs:
+                if not unpaired.problems:
+                    self._report(InputError("no image with an annotation found", path=images))
+                if labels is None and Path(images).is_dir():
+                    found = find_images([images], *names)
+                    self._unannotated += [image.files() for image in found if not image.problem]
+        except BiounetError as error:
+            self._report(error)
+            return []
+        return pairs
+
+    def _describe(self) -> list[Grid]:
+        """Return the grids of the images to learn from, from their headers; `read` reports what is wrong with these."""
+        if self._data.dims == 2:
+            return []
+        grids = []
+        for pair in self.training:
+            try:
+                grids.append(inspect_volume(pair.image, self.options).grid)
+            except BiounetError:
+                if self.strict:
+                    raise
+        return grids
+
+    def _plan(self, recipe: Recipe) -> Recipe:
+        try:
+            return plan(recipe, self.grids)
+        except BiounetError as error:
+            self._report(error)
+            self.is_planned = False
+            return recipe
+
+    def _read_one(self, image: ImageFiles) -> AnnotatedImage | None:
+        try:
+            volume = read_volume(image.files, self.options)
+        except BiounetError as error:
+            self._report(error)
+            return None
+        annotation = resampled = None
+        try:
+            if image.label is not None:
+                annotation = read_annotation(image.label, self._data, volume.grid, self.options)
+                resampled = resample_annotation(volume, annotation, self.recipe)
+        except BiounetError as error:
+            self._report(error)
+        same_as = self._same_as(volume, image)
+        return AnnotatedImage(**vars(image), volume=volume, annotation=annotation, resampled=resampled, same_as=same_as)
+
+    def _same_as(self, volume: Volume, image: ImageFiles) -> str | None:
+        """Return the first image with these pixels; an image must not be learned from and validated on."""
+        digest = hashlib.sha256(np.ascontiguousarray(volume.array).data).hexdigest() + str(volume.array.shape)
+        path = image.files[0]
+        first, first_validates = self._digests.setdefault(digest, (str(path), image.validation))
+        if first == str(path) and first_validates == image.validation:
+            return None
+        if image.validation and not first_validates and self._has_validation_set:
+            self._report(InputError(f"the same image as {first}, in training and in validation", path=path))
+        return first
+
+    def _check_annotations(self, values: set[int], whole: set[bool | None]) -> None:
+        """Report annotations from which nothing, or not all, can be learned that the recipe asks for."""
+        try:
+            check_foreground_and_background(values, self._data.kind)
+            check_classes_present(values, self._data.label_values)
+            check_whole_objects(whole)
+        except InputError as error:
+            self._report(error)
+
+
+def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Split pairs at random into those to train on, at least one, and those to tune thresholds on."""
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    count = min(round(share * len(pairs)), len(pairs) - 1) if share and pairs else 0
+    if share and count == 0 and len(pairs) > 2:
+        count = 1
+    return [pairs[i] for i in sorted(order[count:])], [pairs[i] for i in sorted(order[:count])]
+
+
+def hash_training_files(pairs: Sequence[Pair]) -> str:
+    """Return the SHA-256 over the names and contents of the training files, in order of name."""
+    digest = hashlib.sha256()
+    for pair in sorted(pairs, key=lambda p: Path(p.image).name):
+        for path in (*pair.files(), pair.label):
+            digest.update(Path(path).name.encode())
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return digest.hexdigest()
