@@ -103,7 +103,7 @@ class _FirstConvolution:
 def _convert(
     layer: Convolution, scale: Tensor, output: Tensor | None, zero_point: int = 0, dtype: torch.dtype = torch.uint8
 ) -> Int8Convolution:
-    """Return a convolution of integers with these scales of input and output; the output is real where it has none."""
+    """Return an integer convolution with these scales of input and output; without the latter its output is float."""
     return Int8Convolution(*_rescale(layer, scale, output), conv_geometry(layer), zero_point, dtype)
 
 
@@ -122,7 +122,7 @@ def _last_layer(network: UNet) -> int:
 def _convert_block(
     network: UNet, name: str, scales: ActivationRanges, scale: Tensor, zero_point: int = 0
 ) -> list[Int8Convolution]:
-    """Return the convolutions of integers of a block whose input has the scales `scale`; not the network's first."""
+    """Return the integer convolutions of a block whose input has the scales `scale`; not the first of the network."""
     convolutions = []
     for at, layer in enumerate(network.get_submodule(name).children()):
         if isinstance(layer, nn.ReLU) or (name, at) == ("encoder.0", 0):

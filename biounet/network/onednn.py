@@ -1,12 +1,12 @@
 """The private parts of torch that make a CPU fast: operators of oneDNN, and which instructions the CPU has.
 
 The operators are those that ``torch.compile`` emits; called directly they need no compiler and no warm-up. They may
-change with any version of torch: each is tried once, and where it does not work prediction falls back to public ones.
+change with any version of torch: each is tried once, and where it fails prediction uses public operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,6 @@ Geometry = tuple[list[int], list[int], list[int]]
 """Stride, padding and dilation of a convolution, one number for each spatial axis."""
 
 _FAILURES = (AttributeError, RuntimeError, TypeError)  # of operators that are gone, not built, or have other arguments
-_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def cpu_supports(instructions: str) -> bool:
@@ -48,32 +47,29 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Te
 @cache
 def has_fused_relu() -> bool:
     """Whether `conv_relu` works here."""
-    try:
-        for dims in (2, 3):
-            ones = torch.ones(1, 1, *(2,) * dims)
-            conv_relu(ones, ones, torch.zeros(1), _unit_geometry(dims))
-    except _FAILURES:
-        return False
-    return True
+    return _counts_ones(lambda ones, geometry: conv_relu(ones, ones, torch.zeros(1), geometry))
 
 
 @cache
 def has_fast_int8() -> bool:
     """Whether this CPU multiplies 8-bit integers natively without saturating their sums, and torch can use that."""
-    if not (has_fused_relu() and cpu_supports("vnni")):
-        return False
+
+    def convolve(ones: Tensor, geometry: Geometry) -> Tensor:
+        return Int8Convolution(ones, torch.zeros(1), geometry, 0, torch.uint8)(ones.to(torch.uint8))
+
+    return has_fused_relu() and cpu_supports("vnni") and _counts_ones(convolve)
+
+
+def _counts_ones(convolve: Callable[[Tensor, Geometry], Tensor]) -> bool:
+    """Whether an operator works: a convolution of ones with ones gives their number, in 2D and 3D."""
     try:
         for dims in (2, 3):
-            weight, image = torch.ones(1, 1, *(2,) * dims), torch.ones(1, 1, *(2,) * dims, dtype=torch.uint8)
-            image = image.contiguous(memory_format=_CHANNELS_LAST[dims])
-            Int8Convolution(weight, torch.zeros(1), _unit_geometry(dims), 0, torch.uint8)(image)
+            ones = torch.ones(1, 1, *(2,) * dims)
+            if convolve(ones, ([1] * dims, [0] * dims, [1] * dims)).item() != ones.numel():
+                return False
     except _FAILURES:
         return False
     return True
-
-
-def _unit_geometry(dims: int) -> Geometry:
-    return [1] * dims, [0] * dims, [1] * dims
 
 
 class Int8Convolution:
