@@ -132,8 +132,8 @@ def test_what_stands_in_unlabelled_slices_changes_no_bit_of_a_patch():
 
 def test_outlines_in_single_planes_teach_to_find_objects_of_a_stack():
     grid = Grid((24, 40, 40), (2.0, 1.0, 1.0), "um")
-    settings = {"patch": 20, "batch": 4, "epochs": 3, "steps_per_epoch": 50, "learning_rate": 1e-2, "ema_decay": 0.95}
-    recipe = {"data": {"dims": 3, "slices": "z"}, "network": {"widths": [8, 16, 24]}, "train": settings}
+    settings = {"patch": 20, "batch": 4, "epochs": 3, "steps_per_epoch": 30, "learning_rate": 1e-2, "ema_decay": 0.95}
+    recipe = {"data": {"dims": 3, "slices": "z"}, "network": {"widths": [8, 16]}, "train": settings}
     stacks = [make_stack(seed, StackSettings(shape=grid.shape, spacing=grid.spacing, diameter=10)) for seed in range(4)]
     planned = plan(parse_recipe(recipe), [grid])
     cases = [
