@@ -105,7 +105,7 @@ def nanoseconds(data, functions):
     return times[1:].min(axis=0) / pixels * 1e9
 
 
-def ascent_alone(maps):
+def basins_only(maps):
     """Find basins only, which is what stands in for the flooding."""
     foreground, _, distance = maps
     block = block_lattice(foreground.shape, max(foreground.shape))[0]
@@ -119,7 +119,7 @@ def ascent_alone(maps):
     ascent.resolve_roots(parent, runs, np.zeros(0, np.int32))
 
 
-def climb(maps, settings):
+def labels_of(maps, settings):
     return label_objects(*maps, settings).labels.ravel()
 
 
@@ -142,16 +142,16 @@ def main():
         {n: (lambda m, f=f: np.where(np.bincount(r := f(m).ravel())[r] < 10, 0, r)) for n, f in floods.items()}
         for floods in (seeds, maxima)
     )
-    climbs = {
-        f"join {j}, contour {w}": partial(climb, settings=LabelSettings(join=j, contour=w))
+    ascents = {
+        f"join {j}, contour {w}": partial(labels_of, settings=LabelSettings(join=j, contour=w))
         for j, w in product((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85), (0.0, 0.4, 0.8))
     }
-    for title, functions in (("watershed", seeds), ("watershed", maxima), ("biounet", climbs)):
+    for title, functions in (("watershed", seeds), ("watershed", maxima), ("biounet", ascents)):
         name, score, _ = best_of(data, functions)
         print(f"{title:10} mean AP {score:.4f} at its best of {len(functions)} settings ({name})")
     timed = {
         "biounet, maps to objects": lambda m: label_objects(*m, LabelSettings()),
-        "biounet, ascent alone": ascent_alone,
+        "biounet, basins only": basins_only,
         "watershed alone": lambda m: seeds_and_watershed(m, 0.5),
         "h-maxima and watershed": lambda m: seeds_and_watershed(m, 0, 0, 0.1),
         "scikit-image, the same objects": lambda m: same_with_skimage(m, 10, threshold=0.5),
