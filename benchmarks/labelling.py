@@ -106,7 +106,7 @@ def nanoseconds(data, functions):
 
 
 def basins_only(maps):
-    """Find basins only, which is what stands in for the flooding."""
+    """Find basins only, the counterpart of the flooding."""
     foreground, _, distance = maps
     block = block_lattice(foreground.shape, max(foreground.shape))[0]
     inside, frame = _padded_frame(block)
@@ -119,7 +119,7 @@ def basins_only(maps):
     ascent.resolve_roots(parent, runs, np.zeros(0, np.int32))
 
 
-def labels_of(maps, settings):
+def flat_labels(maps, settings):
     return label_objects(*maps, settings).labels.ravel()
 
 
@@ -143,7 +143,7 @@ def main():
         for floods in (seeds, maxima)
     )
     ascents = {
-        f"join {j}, contour {w}": partial(labels_of, settings=LabelSettings(join=j, contour=w))
+        f"join {j}, contour {w}": partial(flat_labels, settings=LabelSettings(join=j, contour=w))
         for j, w in product((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85), (0.0, 0.4, 0.8))
     }
     for title, functions in (("watershed", seeds), ("watershed", maxima), ("biounet", ascents)):

@@ -234,8 +234,8 @@ def _orientation_notes(grid: Grid, card: Card) -> list[str]:
     if card.recipe.data.dims == 2 or card.recipe.augment.mirror:  # trained on all orientations
         return []
     if grid.axcodes is None:
-        known = card.orientation == CANONICAL
-        return [f"orientation unknown: worked on as stored, by a model of volumes in {CANONICAL}"] if known else []
+        note = f"orientation unknown: worked on as stored, by a model of volumes in {CANONICAL}"
+        return [note] if card.orientation == CANONICAL else []
     if card.orientation == AS_STORED:
         return [f"brought to {CANONICAL}, by a model of images that did not say how they are oriented"]
     if card.orientation is None and grid.axcodes != CANONICAL:

@@ -88,7 +88,7 @@ def block_lattice(
     sizes, halos = _per_axis(size, len(shape), "block size"), _per_axis(halo, len(shape), "halo")
     strides = _per_axis(align, len(shape), "stride")
     if min(sizes) < 1 or min(halos) < 0 or min(strides) < 1:
-        raise SettingsError(f"blocks of {sizes} voxels with a halo of {halos} and stride {align} cannot be laid")
+        raise SettingsError(f"blocks of {sizes} voxels with a halo of {halos} and stride {align} cannot tile an image")
     axes = [_split_axis(*axis) for axis in zip(shape, sizes, halos, strides, strict=True)]
     blocks = []
     for parts in itertools.product(*map(enumerate, axes)):

@@ -154,7 +154,7 @@ def test_more_objects_than_uint16_holds():
     "right_foreground", [np.full((1, 3), PROBABILITY_MAX, np.uint16), np.array([[PROBABILITY_MAX, 0, 0]], np.uint16)]
 )
 def test_maps_that_differ_between_blocks_are_an_error(right_foreground):
-    """Each block sees the other one's first voxel higher than its own: one path round and round."""
+    """In each block, the first voxel of the other one is higher: the path is a closed loop."""
     left, right = block_lattice((1, 4), (1, 2))
     full = np.full((1, 3), PROBABILITY_MAX, np.uint16)
     rising = np.array([[1, 2, 3]], np.uint16)

@@ -73,14 +73,14 @@ def test_surroundings_that_were_removed_are_background_and_change_nothing():
     )
     predictor, card = model_of(plan(recipe, [Grid((16, 24, 20), (1.0,) * 3, "mm")]))
     brain = np.random.default_rng(0).normal(100, 20, (1, 16, 24, 20)).astype(np.float32)
-    around = np.pad(brain, ((0, 0), (5, 3), (7, 8), (9, 2)))
-    alone = segment(Volume(brain, Grid(brain.shape[1:], (1.0,) * 3, "mm")), predictor, card).labels
-    found = segment(Volume(around, Grid(around.shape[1:], (1.0,) * 3, "mm")), predictor, card).labels
-    assert len(np.unique(alone)) > 1
-    assert np.array_equal(found, np.pad(alone, ((5, 3), (7, 8), (9, 2))))
+    padded = np.pad(brain, ((0, 0), (5, 3), (7, 8), (9, 2)))
+    cropped = segment(Volume(brain, Grid(brain.shape[1:], (1.0,) * 3, "mm")), predictor, card).labels
+    found = segment(Volume(padded, Grid(padded.shape[1:], (1.0,) * 3, "mm")), predictor, card).labels
+    assert len(np.unique(cropped)) > 1
+    assert np.array_equal(found, np.pad(cropped, ((5, 3), (7, 8), (9, 2))))
     drawn = Annotation(found.astype(np.int32), "classes", Grid(found.shape))
-    case = make_case(Volume(around, Grid(around.shape[1:])), drawn, recipe)
-    assert np.array_equal(case.labels, alone)
+    case = make_case(Volume(padded, Grid(padded.shape[1:])), drawn, recipe)
+    assert np.array_equal(case.labels, cropped)
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 30), (3, 1, 17), (40, 9, 9)])
@@ -109,9 +109,9 @@ def test_lesions_are_counted_and_measured_in_ml():
     less = parse_recipe({**card.recipe.model_dump(), "data": {**data, "min_lesion_mm3": bound}})
     without_specks = segment(stack(grid)[0], predictor, card.model_copy(update={"recipe": less}))
     np.testing.assert_array_equal(without_specks.labels, found.labels)
-    kept = (columns["lesion"] == 0) | (columns["volume_mm3"] >= bound)
-    assert 2 < kept.sum() < len(kept)
-    np.testing.assert_array_equal(without_specks.columns["voxels"], columns["voxels"][kept])
+    large = (columns["lesion"] == 0) | (columns["volume_mm3"] >= bound)
+    assert 2 < large.sum() < len(large)
+    np.testing.assert_array_equal(without_specks.columns["voxels"], columns["voxels"][large])
 
 
 def test_what_stands_in_unlabelled_slices_changes_no_bit_of_a_patch():
