@@ -1,4 +1,4 @@
-"""What a batch would do: how its images are understood, what it would write and how much memory it would take."""
+"""What a batch would do: how each image is understood, what would be written, and how much memory it would take."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from biounet.batch.process_image import own_words
-from biounet.batch.records import BatchOptions, is_in_shard, name_of
-from biounet.batch.runner import mark_collisions
+from biounet.batch.names import image_name, is_in_shard, mark_collisions
+from biounet.batch.process_image import error_text
+from biounet.batch.records import BatchOptions
 from biounet.core import BiounetError, Unit, canonical_grid
 from biounet.files import FoundImage, IsolatedReader, ReaderPool, label_suffix
 from biounet.network import Model
 from biounet.reporting import output_names
 from biounet.segmentation import check_model_fits, expected_bytes, model_zoom
 
+_LONGEST_NAME = 255  # bytes, on most file systems
+PREVIEW_HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
+
 
 @dataclass(frozen=True)
 class Preview:
-    """How one image is understood, from its headers alone.
+    """One image as its headers describe it.
 
     Attributes
     ----------
     image
         Its name.
     axes
-        Of the array in the file, and how they are known.
+        Of the array in the file, and where they are stated.
     shape
         ``(c, [z,] y, x)``.
     spacing, unit
@@ -37,11 +40,11 @@ class Preview:
     outputs
         Files that would be written, relative to the output folder.
     memory
-        Bytes that it would take, about; None where nothing would be done.
+        Estimated bytes; None where the image cannot be segmented.
     message
-        What is wrong, or remarks.
+        The error, or remarks.
     failed
-        Whether it could not be segmented.
+        Whether the image cannot be segmented.
     """
 
     image: str
@@ -55,7 +58,7 @@ class Preview:
     failed: bool = False
 
     def as_row(self) -> tuple[str, ...]:
-        """Return a row of text, as `PREVIEW_HEADER` names its cells."""
+        """Return the cells of a table with the header `PREVIEW_HEADER`."""
         unit = "µm" if self.unit == "um" else self.unit
         spacing = f"{' x '.join(f'{s:.4g}' for s in self.spacing)} {unit}" if self.spacing else "unknown"
         memory = "" if self.memory is None else f"{math.ceil(self.memory / 2**20)} MiB"
@@ -63,38 +66,35 @@ class Preview:
         return (self.image, self.axes, shape, spacing, memory, ", ".join(self.outputs), self.message)
 
 
-_LONGEST = 255  # bytes of a file name, on the disks of today
-PREVIEW_HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
-
-
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
-    """Say what `biounet.batch.segment_batch` would do; nothing is written, and no pixel is read."""
-    mine = [image for image in mark_collisions(images) if is_in_shard(name_of(image), options.shard)]
+    """Describe what `biounet.batch.segment_batch` would do; no pixel is read and nothing is written."""
+    chosen = [image for image in mark_collisions(images) if is_in_shard(image_name(image), options.shard)]
     with nullcontext(options.readers) if options.readers else ReaderPool() as readers, readers.borrow() as reader:
-        return [_preview_one(image, model, options, reader) for image in mine]
+        return [_preview_image(image, model, options, reader) for image in chosen]
 
 
-def _preview_one(image: FoundImage, model: Model, options: BatchOptions, reader: IsolatedReader) -> Preview:
+def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reader: IsolatedReader) -> Preview:
+    name = image_name(image)
     try:
-        whole, (axes, axes_source) = reader.inspect(image.files(), options.read)
-        grid, turned = whole.grid, canonical_grid(whole.grid)
-        blank = np.broadcast_to(whole.array.flat[0], (whole.channels, *turned.shape))  # takes no memory
-        volume = replace(whole, array=blank, grid=turned)
+        header, (axes, axes_source) = reader.inspect(image.files(), options.read)
+        grid, canonical = header.grid, canonical_grid(header.grid)
+        blank = np.broadcast_to(header.array.flat[0], (header.channels, *canonical.shape))  # takes no memory
+        volume = replace(header, array=blank, grid=canonical)
         check_model_fits(volume, model.card)
         zoom = model_zoom(volume, model.card, options.segment.diameter)
     except BiounetError as error:
-        return Preview(name_of(image), message=own_words(error), failed=True)
-    names = output_names(image.stem, label_suffix(grid), overlay=options.overlay)
-    if max(len(os.fsencode(name)) for name in names) > _LONGEST:
-        cause = "the names of its results would be too long (hint: choose a shorter name)"
-        return Preview(name_of(image), message=cause, failed=True)
+        return Preview(name, message=error_text(error), failed=True)
+    outputs = output_names(image.stem, label_suffix(grid), overlay=options.overlay)
+    if max(len(os.fsencode(output)) for output in outputs) > _LONGEST_NAME:
+        message = "the names of its results would be too long (hint: choose a shorter name)"
+        return Preview(name, message=message, failed=True)
     return Preview(
-        image=name_of(image),
+        image=name,
         axes=f"{axes} ({axes_source})",
-        shape=whole.array.shape,
+        shape=header.array.shape,
         spacing=grid.spacing,
         unit=grid.unit,
-        outputs=tuple((image.relative.parent / name).as_posix() for name in names),
+        outputs=tuple((image.relative.parent / output).as_posix() for output in outputs),
         memory=expected_bytes(volume, zoom, model.network, options.segment, options.device),
         message="; ".join(volume.notes),
     )

@@ -1,7 +1,7 @@
-"""Who works on what, where several processes share an output folder.
+"""Which process works on which image, where several share an output folder.
 
-A claim is a lock of the operating system on one byte of a file, and ends with the process that holds it, however that
-ends: there is no claim of the dead to be waited for. Lines of the file say what a process has begun, which outlasts it.
+A lock is one of the operating system, on one byte of the file ``.claims``. It ends with the process that holds it,
+however that ends, so no lock is ever stale. Notes, which are lines of that file, outlast the process.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from typing import Self
 
 from biounet.core import MachineError, raise_if_stopped
 
-_NAME = ".claims"
+_FILE = ".claims"
 _BUSY = (errno.EACCES, errno.EAGAIN)
-_UNABLE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
-_EVERY = 0.1  # seconds between two looks at what another process has
-_SAID_AFTER, _SAID_EVERY = 10.0, 60.0  # seconds of waiting until that is said, and between sayings
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+_POLL = 0.1  # seconds, at most, between two attempts
+_WARN_AFTER, _WARN_EVERY = 10.0, 60.0  # seconds of waiting
 _WORKERS = "\0workers"  # no image has such a name
 _log = logging.getLogger(__name__)
 
 
 class Locks:
-    """Claims of this process in an output folder; where there are no such locks, it gets whatever it asks for.
+    """Locks of this process in an output folder; on systems without such locks, every lock is granted.
 
-    Closing any descriptor of the file would drop all claims of the process: one process runs one batch in a folder.
+    Closing any descriptor of the file would drop all locks of the process: one process runs one batch in a folder.
 
     Parameters
     ----------
     folder
         The output folder.
     stop
-        When it is set, nothing is waited for any longer.
+        Waiting ends with `Stopped` when it is set.
 
     Raises
     ------
@@ -49,60 +49,60 @@ class Locks:
     """
 
     def __init__(self, folder: Path, stop: threading.Event | None = None) -> None:
-        self._threads = threading.Lock()  # locks of the operating system part processes, not threads
-        self._one_reader = threading.Lock()
-        self._path, self._stop, self._read_to = folder / _NAME, stop or threading.Event(), 0
+        self._threads = threading.Lock()  # locks of the operating system exclude processes, not threads
+        self._reader = threading.Lock()
+        self._path, self._stop, self._read_to = folder / _FILE, stop or threading.Event(), 0
         try:
             self._file = self._path.open("ab+", buffering=0)
         except OSError as error:
             raise MachineError(f"cannot write: {error.strerror}", path=self._path) from error
 
-    def take(self, name: str) -> bool:
-        """Claim an image, and return whether this process has it now."""
-        return self._lock(name)
+    def try_lock(self, name: str) -> bool:
+        """Lock an image unless another process has it; return whether this process has it now."""
+        return self._try(name)
 
-    def wait(self, name: str, stop: threading.Event) -> None:
-        """Claim an image as soon as no other process has it; raise `Stopped` when `stop` is set."""
-        self._wait(name, stop, f"{name} is being worked on")
+    def lock(self, name: str) -> None:
+        """Lock an image, waiting for any process that has it."""
+        self._wait(name, f"{name} is being worked on")
 
-    def release(self, name: str) -> None:
-        """Let others have an image."""
+    def unlock(self, name: str) -> None:
+        """Let other processes lock an image."""
         if sys.platform != "win32":
             import fcntl
 
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _offset(name))
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Be the only thread of all processes that does something short, such as appending a line."""
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Keep out all other threads and processes while something short is done, such as appending a line."""
         with self._threads:
-            self._wait(f"\0{name}", self._stop, f"{self._path.parent} ({name}) is being written to")
+            self._wait(f"\0{name}", f"{self._path.parent} ({name}) is being written to")
             try:
                 yield
             finally:
-                self.release(f"\0{name}")
+                self.unlock(f"\0{name}")
 
-    def join(self, *, alone: bool) -> bool:
-        """Work in this folder until the end, beside others or alone; return whether that is possible."""
-        return self._lock(_WORKERS) if alone else self._lock(_WORKERS, shared=True)
+    def enter_folder(self, *, exclusive: bool) -> bool:
+        """Lock the folder until this process ends, shared with other workers or exclusively; return the success."""
+        return self._try(_WORKERS, shared=not exclusive)
 
-    def note(self, line: str) -> None:
-        """Append a line to the file, for those who come later."""
+    def append_note(self, line: str) -> None:
+        """Append a line to the file, for processes that come later."""
         try:
             self._file.write(f"{line}\n".encode())
         except OSError as error:
             raise MachineError(f"cannot write: {error.strerror}", path=self._path) from error
 
-    def notes(self) -> list[str]:
-        """Return the lines that were appended since the last look."""
-        with self._one_reader:
+    def new_notes(self) -> list[str]:
+        """Return the lines that were appended since the last call."""
+        with self._reader:
             self._file.seek(self._read_to)
-            whole, end, _ = self._file.read().rpartition(b"\n")
-            self._read_to += len(whole) + len(end)
-        return whole.decode("utf-8", "replace").split("\n") if end else []
+            text, end, _ = self._file.read().rpartition(b"\n")
+            self._read_to += len(text) + len(end)
+        return text.decode("utf-8", "replace").split("\n") if end else []
 
-    def is_there(self) -> bool:
-        """Whether the folder is still the one in which the claims are, and not removed or another one."""
+    def folder_exists(self) -> bool:
+        """Whether the folder is still the one that holds the locks, and was not removed or replaced."""
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except OSError:
@@ -116,18 +116,18 @@ class Locks:
     ) -> None:
         self._file.close()
 
-    def _wait(self, name: str, stop: threading.Event, what: str) -> None:
-        began, said = time.monotonic(), 0.0
-        pause = 0.001
-        while not self._lock(name):
-            if time.monotonic() - began > (said + _SAID_EVERY if said else _SAID_AFTER):
-                said = time.monotonic() - began
-                _log.warning("%s by another process; waited %.0f s so far", what, said)
-            stop.wait(pause)
-            raise_if_stopped(stop)
-            pause = min(2 * pause, _EVERY)
+    def _wait(self, name: str, description: str) -> None:
+        start, next_warning, pause = time.monotonic(), _WARN_AFTER, 0.001
+        while not self._try(name):
+            waited = time.monotonic() - start
+            if waited > next_warning:
+                next_warning = waited + _WARN_EVERY
+                _log.warning("%s by another process; waited %.0f s so far", description, waited)
+            self._stop.wait(pause)
+            raise_if_stopped(self._stop)
+            pause = min(2 * pause, _POLL)
 
-    def _lock(self, name: str, *, shared: bool = False) -> bool:
+    def _try(self, name: str, *, shared: bool = False) -> bool:
         if sys.platform == "win32":
             return True
         import fcntl
@@ -138,11 +138,11 @@ class Locks:
         except OSError as error:
             if error.errno in _BUSY:
                 return False
-            if error.errno not in _UNABLE:
+            if error.errno not in _UNSUPPORTED:
                 raise MachineError(f"cannot lock: {error.strerror}", path=self._path) from error
         return True
 
 
 def _offset(name: str) -> int:
-    """Return the byte that stands for a name; that two of a million images share one has a chance of 1e-5."""
+    """Return the byte that is locked for a name; two of a million images share one with a probability of 1e-5."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:7])

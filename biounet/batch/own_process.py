@@ -1,8 +1,8 @@
-"""A large image in a process of its own: should the machine run out of memory and end it, one image fails.
+"""Segment a large image in a process of its own: when the system kills that for want of memory, one image fails.
 
-The estimate of its memory decided before, but other programs may take what was free, and then the machine ends the
-largest process. That is this one, and not the one that has all other images to do. It gets the model as a file, and
-answers with the record of the image as text.
+The memory was estimated before, but other programs may take what was free, and then the system kills the largest
+process, which must not be the one of the batch. The process gets the model as a file and answers with the line of the
+record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from biounet.batch.manifest import record_of_line, record_to_line
+from biounet.batch.manifest import decode_record, encode_record
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions, Record
 from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError
@@ -29,120 +29,125 @@ from biounet.files import FoundImage, ReaderPool, ReadOptions, main_program, pat
 from biounet.network import load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions
 
-_LOOK = 0.1  # seconds between looks at the process
-_LONGEST = 20.0  # seconds that it may take to come to its next block when work is to end
+_POLL = 0.1  # seconds between looks at the process
+_STOP_TIMEOUT = 20.0  # seconds that it may take to finish its block when work is to stop
 _PROGRAM = main_program("biounet.batch.own_process")
 
 
-def segment_apart(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> Record:
-    """Segment one file as `biounet.batch.segment_file` does, in a process of its own.
+def segment_in_own_process(image: FoundImage, context: BatchContext, protected: Collection[Path]) -> Record:
+    """Segment one image as `biounet.batch.process_image.segment_file` does, in a process of its own.
 
     Raises
     ------
-    EndedError
-        If the process was ended.
+    WorkerDiedError
+        If the process was killed.
     MachineError
         If its outputs cannot be written, or no process can be started.
     Stopped
-        If work is to end.
+        If `context.stop` was set.
     """
     with tempfile.TemporaryDirectory() as folder:
-        answer, model = Path(folder, "answer"), Path(folder, "model.safetensors")
-        save_model(run.model, model)
+        answer_file, model_file = Path(folder, "answer"), Path(folder, "model.safetensors")
+        save_model(context.model, model_file)
         child = _start()
+        pipe = cast(IO[bytes], child.stdin)
         try:
-            request = _request(image, run, kept) | {"model": path_to_hex(model), "answer": path_to_hex(answer)}
-            with suppress(BrokenPipeError):  # it has ended, which its code tells
-                cast(IO[bytes], child.stdin).write(json.dumps(request, default=np.generic.item).encode() + b"\n")
-                cast(IO[bytes], child.stdin).flush()
-            _wait(child, run)
-            said = json.loads(answer.read_bytes()) if answer.exists() else {}
+            request = _request(image, context, protected) | {
+                "model": path_to_hex(model_file),
+                "answer": path_to_hex(answer_file),
+            }
+            with suppress(BrokenPipeError):  # it has ended, as its exit code tells
+                pipe.write(json.dumps(request, default=np.generic.item).encode() + b"\n")
+                pipe.flush()
+            _wait(child, context)
+            answer = json.loads(answer_file.read_bytes()) if answer_file.exists() else {}
         finally:
             child.kill()
             child.wait()
             with suppress(OSError):
-                cast(IO[bytes], child.stdin).close()
-    if "stopped" in said:
-        raise Stopped(str(said["stopped"]))
-    if "machine" in said:
-        raise MachineError(str(said["machine"]), hint=said["hint"])
-    record = record_of_line(str(said.get("record")))
+                pipe.close()
+    if "stopped" in answer:
+        raise Stopped(str(answer["stopped"]))
+    if "machine" in answer:
+        raise MachineError(str(answer["machine"]), hint=answer["hint"])
+    record = decode_record(str(answer.get("record")))
     if record is None:
         code = child.returncode
         how = f"signal {-code}, as by a machine that runs out of memory" if code < 0 else f"exit code {code}"
         raise WorkerDiedError(f"the process that worked on it was ended ({how})")
-    return replace(record, model=run.model.sha256, settings=run.settings)
+    return replace(record, model=context.model.sha256, settings=context.settings)
 
 
 def _start() -> subprocess.Popen[bytes]:
     return start_process(_PROGRAM, "for a large image")
 
 
-def _wait(child: subprocess.Popen[bytes], run: BatchContext) -> None:
-    """Wait for the end of the process, and ask it to end when work is to end."""
+def _wait(child: subprocess.Popen[bytes], context: BatchContext) -> None:
+    """Wait until the process has ended; ask it to end when `context.stop` is set."""
     while child.poll() is None:
-        if run.stop.wait(_LOOK):
+        if context.stop.wait(_POLL):
             child.terminate()
             with suppress(subprocess.TimeoutExpired):
-                child.wait(_LONGEST)
+                child.wait(_STOP_TIMEOUT)
             if child.poll() is None:
                 raise Stopped("a large image was left")
 
 
-def _request(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> dict[str, Any]:
-    options, label = run.options, run.options.segment.label
+def _request(image: FoundImage, context: BatchContext, protected: Collection[Path]) -> dict[str, Any]:
+    options, label = context.options, context.options.segment.label
+    paths = (image.path, *image.others)
+    # A working folder may have been removed, which is no matter where all paths are absolute.
+    absolute = all(path.is_absolute() for path in (*paths, context.out, *protected))
     return {
-        "folder": None if _are_absolute(image, run, kept) else path_to_hex(Path.cwd()),
-        "image": [path_to_hex(path) for path in (image.path, *image.others)],
+        "folder": None if absolute else path_to_hex(Path.cwd()),
+        "image": [path_to_hex(path) for path in paths],
         "relative": path_to_hex(image.relative),
-        "kept": [path_to_hex(path) for path in kept],
-        "out": path_to_hex(run.out),
+        "protected": [path_to_hex(path) for path in protected],
+        "out": path_to_hex(context.out),
         "read": asdict(options.read),
         "block": options.segment.block,
         "diameter": options.segment.diameter,
         "label": None if label is None else label.model_dump(mode="json"),
-        "plain": {"device": options.device, "jobs": 1, "overlay": options.overlay, "excel": options.excel},
-        "threads": run.threads,
+        "options": {"device": options.device, "jobs": 1, "overlay": options.overlay, "excel": options.excel},
+        "threads": context.threads,
     }
 
 
-def _are_absolute(image: FoundImage, run: BatchContext, kept: Collection[Path]) -> bool:
-    """Whether the folder that this process runs in does not matter: it may have been removed."""
-    return all(path.is_absolute() for path in (image.path, *image.others, run.out, *kept))
-
-
 def main() -> None:
-    """Answer the one request that stands on the standard input; end at once when that ends."""
+    """Answer the one request on the standard input; exit at once when that is closed."""
     from biounet.core import stop_on_signals
 
     request = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     if request["folder"] is not None:
         os.chdir(path_from_hex(request["folder"]))
     with stop_on_signals() as stop, ReaderPool(1) as readers:
         try:
-            said = {"record": record_to_line(_segment(request, stop, readers))}
+            answer = {"record": encode_record(_segment(request, stop, readers))}
         except Stopped as error:
-            said = {"stopped": error.cause}
+            answer = {"stopped": error.cause}
         except BiounetError as error:
-            said = {"machine": str(error), "hint": error.hint or ""}
-    path_from_hex(request["answer"]).write_text(json.dumps(said), encoding="utf-8")
+            answer = {"machine": str(error), "hint": error.hint or ""}
+    path_from_hex(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _end_with_input() -> None:
-    """End when the process that started this one has: its end of the pipe is closed then."""
+def _exit_with_parent() -> None:
+    """Exit when the process that started this one has ended: its end of the pipe is closed then."""
     sys.stdin.buffer.read()
     os._exit(1)
 
 
 def _segment(request: dict[str, Any], stop: threading.Event, readers: ReaderPool) -> Record:
     label = request["label"]
-    known = None if label is None else LabelSettings.model_validate(label)
-    chain = SegmentOptions(block=request["block"], diameter=request["diameter"], label=known)
-    options = BatchOptions(read=ReadOptions(**request["read"]), segment=chain, **request["plain"])
+    segment = SegmentOptions(
+        block=request["block"],
+        diameter=request["diameter"],
+        label=None if label is None else LabelSettings.model_validate(label),
+    )
+    options = BatchOptions(read=ReadOptions(**request["read"]), segment=segment, **request["options"])
     model = load_model(path_from_hex(request["model"]))
     predictor, out = model_predictor(model, options.device), path_from_hex(request["out"])
-    run = BatchContext(model, predictor, out, options, request["threads"], stop, readers)
+    context = BatchContext(model, predictor, out, options, request["threads"], stop, readers)
     first, *others = map(path_from_hex, request["image"])
     image = FoundImage(first, path_from_hex(request["relative"]), tuple(others))
-    return segment_file(image, run, [path_from_hex(path) for path in request["kept"]])
+    return segment_file(image, context, [path_from_hex(path) for path in request["protected"]])

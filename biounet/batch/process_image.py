@@ -1,4 +1,4 @@
-"""One file of a batch: from its bytes to its outputs and its record; an error becomes a row."""
+"""One image of a batch: read, segment, write its outputs, return its record; an error becomes a failed row."""
 
 from __future__ import annotations
 
@@ -14,19 +14,9 @@ from typing import Any
 
 import torch
 
-from biounet.batch.records import (
-    BatchOptions,
-    InputFile,
-    Record,
-    Row,
-    Status,
-    escaped,
-    hash_settings,
-    inputs_of,
-    name_of,
-    settings_of,
-    unread,
-)
+from biounet.batch.names import escape, image_name
+from biounet.batch.recorded_files import InputFile, read_inputs, unread_inputs
+from biounet.batch.records import BatchOptions, Record, Row, Status, hash_settings, output_settings
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -55,26 +45,26 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchContext:
-    """What all files of a batch share.
+    """What all images of a batch share.
 
     Attributes
     ----------
     model, predictor
-        What segments them.
+        The model, and its network on the device.
     out
         Folder of the results.
     options
-        How.
+        Of the batch.
     threads
-        Of torch, for each file.
+        Of torch, for each image.
     stop
         Work ends at the next block when it is set.
     readers
-        Read the files where they can do no harm.
-    room
-        The memory that files share which are worked on at the same time.
-    apart
-        Segments a large image where the machine can end it without harm to others; None: here.
+        Processes that read the files.
+    segment_large
+        Segments a large image in a process of its own; None: large images are segmented here, too.
+    memory
+        What images that are worked on at the same time share.
     """
 
     model: Model
@@ -84,100 +74,101 @@ class BatchContext:
     threads: int
     stop: Event
     readers: ReaderPool
-    room: MemoryBudget = field(default_factory=MemoryBudget)
-    apart: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
+    segment_large: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
 
     @cached_property
     def settings(self) -> str:
-        """Hash of the settings that outputs depend on."""
-        return hash_settings(settings_of(self.model, self.options))
+        """SHA-256 of the settings that outputs depend on."""
+        return hash_settings(output_settings(self.model, self.options))
 
     def hash_input(self, path: Path) -> str:
-        """Return the SHA-256 of a file, which is read where a disk that does not answer can do no harm."""
+        """Return the SHA-256 of a file, which a process of its own reads: a disk may not answer."""
         return self.readers.hash_file(path, self.stop)
 
 
-def segment_file(image: FoundImage, run: BatchContext, kept: Collection[Path] = ()) -> Record:
-    """Segment one file and write its outputs, none in place of those to be kept; an error becomes a row.
+def segment_file(image: FoundImage, context: BatchContext, protected: Collection[Path] = ()) -> Record:
+    """Segment one image and write its outputs, except in place of protected files; an error becomes a failed row.
 
     Raises
     ------
     MachineError
-        If the outputs cannot be written: this is not about the file, and those after it would fail as well.
+        If the outputs cannot be written: later images would fail as well.
     Stopped
-        If work is to end.
+        If `context.stop` was set.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
+    name, out = image_name(image), context.out
     inputs: tuple[InputFile, ...] = ()
     needs: list[tuple[SegmentOptions, MemoryNeed]] = []
     try:
-        files, options = image.files(), run.options
-        with run.readers.borrow() as reader:
-            seen = reader.read_header(files, options.read, run.stop)
-        needs = memory_needs(seen, run.model.card, run.model.network, options.segment, options.device)
-        with run.room.reserve([need for _, need in needs], image.path, run.stop) as number:
-            if run.apart is not None and needs[number][1].is_large:
-                return run.apart(image, run, kept)
-            with run.readers.borrow() as reader:
-                volume, states = reader.read_hashed(files, options.read, run.stop)
-            inputs = inputs_of(files, states, run.out)
-            found = _segment(volume, run, needs[number][0])
-            folder = run.out / image.relative.parent
-            paths = write_outputs(found, folder, image.stem, overlay=options.overlay, excel=options.excel, kept=kept)
-        outputs = {path.relative_to(run.out).as_posix(): _hash(path) for path in paths}
-    except Exception as error:  # the one that isolates a file
-        if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_of_its_name(error)):
+        files, options = image.files(), context.options
+        with context.readers.borrow() as reader:
+            header = reader.read_header(files, options.read, context.stop)
+        needs = memory_needs(header, context.model.card, context.model.network, options.segment, options.device)
+        with context.memory.reserve([need for _, need in needs], image.path, context.stop) as number:
+            if context.segment_large is not None and needs[number][1].is_large:
+                return context.segment_large(image, context, protected)
+            with context.readers.borrow() as reader:
+                volume, states = reader.read_hashed(files, options.read, context.stop)
+            inputs = read_inputs(files, states, out)
+            result = _segment(volume, context, needs[number][0])
+            folder, switches = out / image.relative.parent, {"overlay": options.overlay, "excel": options.excel}
+            paths = write_outputs(result, folder, image.stem, **switches, kept=protected)
+        outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
+    except Exception as error:  # so that one image fails and not the batch
+        if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_about_name(error)):
             raise
         _log.debug("%s", image.path, exc_info=True)
-        words = own_words(error)
+        message = error_text(error)
         if needs and (is_out_of_memory(error) or isinstance(error, WorkerDiedError)):
-            words += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
-        row = Row(name_of(image), "failed", None, time.perf_counter() - began, escaped(words))
-        inputs = inputs or unread((image.path, *image.others), run.out)
-        return Record(row, inputs, run.model.sha256, run.settings)
-    row = _row(name_of(image), found, tuple(outputs), run, time.perf_counter() - began)
-    return Record(row, inputs, run.model.sha256, run.settings, outputs)
+            message += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
+        row = Row(name, "failed", None, time.perf_counter() - start, escape(message))
+        inputs = inputs or unread_inputs((image.path, *image.others), out)
+        return Record(row, inputs, context.model.sha256, context.settings)
+    row = _done_row(name, result, tuple(outputs), context, time.perf_counter() - start)
+    return Record(row, inputs, context.model.sha256, context.settings, outputs)
 
 
-def _segment(volume: Volume, run: BatchContext, chosen: SegmentOptions) -> Segmentation:
-    if run.predictor.device.type == "cpu":
-        torch.set_num_threads(run.threads)  # of this thread of the pool
-    return segment_within_memory(volume, run.predictor, run.model.card, chosen, run.stop)
+def _segment(volume: Volume, context: BatchContext, options: SegmentOptions) -> Segmentation:
+    if context.predictor.device.type == "cpu":
+        torch.set_num_threads(context.threads)  # of this thread of the pool
+    return segment_within_memory(volume, context.predictor, context.model.card, options, context.stop)
 
 
-def _row(name: str, found: Segmentation, outputs: tuple[str, ...], run: BatchContext, seconds: float) -> Row:
-    grid = found.volume.grid
+def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context: BatchContext, seconds: float) -> Row:
+    grid = result.volume.grid
     details: dict[str, Any] = {
-        "shape": list(found.volume.array.shape),
+        "shape": list(result.volume.array.shape),
         "spacing": None if grid.spacing is None else list(grid.spacing),
         "unit": grid.unit,
-        "notes": [escaped(note) for note in found.volume.notes],
-        "seconds": found.seconds,
-        "device": str(run.predictor.device),
-        "threads": run.threads,
+        "notes": [escape(note) for note in result.volume.notes],
+        "seconds": result.seconds,
+        "device": str(context.predictor.device),
+        "threads": context.threads,
     }
-    sizes = None if found.count is None else object_sizes(found.measurements)
-    status: Status = "flagged" if found.notes else "empty" if found.count == 0 else "ok"
-    return Row(name, status, found.count, seconds, escaped("; ".join(found.notes)), details, outputs, sizes)
+    sizes = None if result.count is None else object_sizes(result.measurements)
+    status: Status = "flagged" if result.notes else "empty" if result.count == 0 else "ok"
+    return Row(name, status, result.count, seconds, escape("; ".join(result.notes)), details, outputs, sizes)
 
 
-def _hash(path: Path) -> str:
+def _hash_output(path: Path) -> str:
     try:
         return hash_file(path)
     except OSError as error:
         raise MachineError(f"cannot be read back: {error.strerror}", path=path) from error
 
 
-def _is_of_its_name(error: MachineError) -> bool:
-    """Whether it is the name of this one file that the disk does not take: too long, or with a ``:`` on some drives."""
+def _is_about_name(error: MachineError) -> bool:
+    """Whether the disk refused the name of this one file: too long, or with a ``:`` on some drives."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NAME_ERRORS
 
 
-def own_words(error: Exception) -> str:
-    """Return cause and hint; the row names the file already."""
+def error_text(error: Exception) -> str:
+    """Return the cause and hint of an error, without the path, which stands in the row already."""
     if isinstance(error, BiounetError):
         return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
     if is_out_of_memory(error):
         return describe_shortage(error)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (hint: a defect of biounet, please report it)"
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line} (hint: a defect of biounet, please report it)"

@@ -1,7 +1,7 @@
 """Many images: one row each, whatever happens to one of them, to this process or to the disk.
 
-Outputs of an image appear whole or not at all; its record in the manifest comes last. Whoever starts again, or works
-beside, believes the manifest alone: what it names and can be checked is done, everything else is to be done.
+Outputs of an image appear whole or not at all, and its record in the manifest comes last. A later run, or another
+process in the same folder, relies on the manifest alone: images with a valid record are done, all others are not.
 """
 
 from __future__ import annotations
@@ -19,39 +19,32 @@ from threading import Event, Lock
 import torch
 
 from biounet.batch.locks import Locks
-from biounet.batch.manifest import Manifest, are_there, exist, is_file
-from biounet.batch.own_process import segment_apart
-from biounet.batch.ownership import Ownership, is_own_table, refuse_foreign_tables
+from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
+from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
+from biounet.batch.own_process import segment_in_own_process
+from biounet.batch.ownership import Ownership, check_tables, is_own_table
 from biounet.batch.process_image import BatchContext, segment_file
-from biounet.batch.records import (
-    BatchOptions,
-    Record,
-    Row,
-    in_natural_order,
-    is_in_shard,
-    is_same,
-    name_of,
-    settings_of,
-)
-from biounet.batch.summary import NAMES, write_summary
-from biounet.core import MachineError, Stopped, available_cores, raise_if_stopped
+from biounet.batch.recorded_files import are_unchanged, is_file
+from biounet.batch.records import BatchOptions, Record, Row, output_settings
+from biounet.batch.summary import TABLE_NAMES, write_summary
+from biounet.core import MachineError, Stopped, available_cores, list_some, raise_if_stopped
 from biounet.files import FoundImage, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
 
-_SHOWN = 3  # names that a message lists
+_MOST_JOBS = 32
 _log = logging.getLogger(__name__)
-KEPT = "; what an earlier run gave is still there"
+EARLIER_RESULT_REMAINS = "; what an earlier run gave is still there"
 
 
 @dataclass(frozen=True)
-class _Folder:
-    """The output folder as this process sees it: claims, what is done, what is whose, what killed processes left."""
+class _ResultsFolder:
+    """The output folder: its locks, records and owner, and the temporary files that killed processes left."""
 
-    claims: Locks
+    locks: Locks
     manifest: Manifest
-    own: Ownership
-    parts: dict[Path, list[Path]]
+    ownership: Ownership
+    temporary_files: dict[Path, list[Path]]
 
 
 def segment_batch(
@@ -62,7 +55,7 @@ def segment_batch(
     report: Callable[[Row], None] = lambda row: None,
     stop: Event | None = None,
 ) -> list[Row]:
-    """Segment images into a folder; what an earlier run did, or another process does, is not done again.
+    """Segment images into a folder, except those that an earlier run or another process has done.
 
     Parameters
     ----------
@@ -73,102 +66,102 @@ def segment_batch(
     out
         Folder of the results; the input tree is mirrored below it.
     options
-        How.
+        Of the batch.
     report
-        Called with each row as its image is done, in the order of completion, never twice at a time.
+        Called with each row as its image is done, in the order of completion, by one thread at a time.
     stop
         Work ends at the next block when it is set. The main thread must not wait for it.
 
     Returns
     -------
-    One row per image of the shard, in the order of `images`; after `fail_fast` only those that there are. The shard
-    that ends last does what is left of the others, too.
+    One row per image of the shard, in the order of `images`; after `fail_fast` only those that were done. The last
+    shard to end also does what is left of the others.
 
     Raises
     ------
     SettingsError
         If the folder is that of the images, or holds results of another model, other settings or other images.
     MachineError
-        If the output folder cannot be written to or is removed, or the disk is full. Nothing is half-written then, and
-        the same call goes on from there.
+        If the output folder cannot be written to or is removed, or the disk is full. No file is half-written then, and
+        the same call continues.
     Stopped
-        If `stop` was set; the same call goes on from there.
+        If `stop` was set; the same call continues.
     """
     options, stop = options or BatchOptions(), stop or Event()
     images = mark_collisions(images)
     check_output_folder(images, out)
     make_folder(out)
-    refuse_foreign_tables(out, options, NAMES)
+    check_tables(out, options, TABLE_NAMES)
     predictor = model_predictor(model, options.device)
-    mine = [image for image in images if is_in_shard(name_of(image), options.shard)]
-    jobs, threads, started = _jobs(options.jobs, len(mine), predictor), torch.get_num_threads(), time.time()
+    chosen = [image for image in images if is_in_shard(image_name(image), options.shard)]
+    jobs, threads, start = _job_count(options.jobs, len(chosen), predictor), torch.get_num_threads(), time.time()
     options = replace(options, device=str(predictor.device), jobs=jobs)
-    each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    with Locks(out, stop) as claims, nullcontext(options.readers) if options.readers else ReaderPool(jobs) as readers:
-        run = BatchContext(model, predictor, out, options, each, stop, readers, apart=segment_apart)
-        folder = _open(run, claims, mine)
+    threads_each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
+    with Locks(out, stop) as locks, nullcontext(options.readers) if options.readers else ReaderPool(jobs) as readers:
+        context = BatchContext(model, predictor, out, options, threads_each, stop, readers, segment_in_own_process)
+        folder = _open_folder(context, locks, chosen)
         try:
-            done = _work_through(mine, run, folder, report)
-            done |= _work_through(_left_by_others(images, done, run, folder), run, folder, report)
+            done = _process_all(chosen, context, folder, report)
+            done |= _process_all(_left_by_other_shards(images, done, context, folder), context, folder, report)
         finally:
             torch.set_num_threads(threads)
-        _summarise(done, run, folder, started)
-    return [done[name].row for name in map(name_of, images) if name in done]
+        _write_summary(done, context, folder, start)
+    return [done[name].row for name in map(image_name, images) if name in done]
 
 
-def _open(run: BatchContext, claims: Locks, mine: Sequence[FoundImage]) -> _Folder:
-    """Make the output folder that of a run, or refuse it."""
-    manifest = Manifest(run.out)
-    own = Ownership(run.out, claims, manifest, run.options.overwrite, run.hash_input)
-    own.occupy(run.model, settings_of(run.model, run.options))
-    own.refuse_other_inputs(mine)
-    own.begin_shard(run.options.shard)
-    return _Folder(claims, manifest, own, find_temporary_files(run.out))
+def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImage]) -> _ResultsFolder:
+    """Make the output folder that of this batch, or raise."""
+    manifest, out, options = Manifest(context.out), context.out, context.options
+    ownership = Ownership(out, locks, manifest, options.overwrite, context.hash_input)
+    ownership.acquire(context.model, output_settings(context.model, options))
+    ownership.check_inputs(chosen)
+    ownership.note_shard_start(options.shard)
+    return _ResultsFolder(locks, manifest, ownership, find_temporary_files(out))
 
 
-def _left_by_others(
-    images: Sequence[FoundImage], done: Mapping[str, Record], run: BatchContext, folder: _Folder
+def _left_by_other_shards(
+    images: Sequence[FoundImage], done: Mapping[str, Record], context: BatchContext, folder: _ResultsFolder
 ) -> list[FoundImage]:
-    """Return what is left to do when this is the last of all shards, such as images that came in after the others."""
-    shard = run.options.shard
-    others = [image for image in images if name_of(image) not in done]
-    if shard is None or any(is_in_shard(name_of(image), shard) for image in others):
+    """Return the images that have no result when this is the last shard to end, such as some that came in later."""
+    shard = context.options.shard
+    others = [image for image in images if image_name(image) not in done]
+    if shard is None or any(is_in_shard(image_name(image), shard) for image in others):
         return []
-    last = folder.own.end_shard(shard)
+    is_last = folder.ownership.note_shard_end(shard)
     folder.manifest.refresh()
-    missing = [image for image in others if _on_record(name_of(image), run, folder) is None]
-    if missing and not last:
+    missing = [image for image in others if _current_record(image_name(image), context, folder) is None]
+    if missing and not is_last:
         _log.warning("%d of %d images have no result yet: they belong to other shards", len(missing), len(images))
-    return missing if last else []
+    return missing if is_last else []
 
 
-def _work_through(
-    images: Sequence[FoundImage], run: BatchContext, folder: _Folder, report: Callable[[Row], None]
+def _process_all(
+    images: Sequence[FoundImage], context: BatchContext, folder: _ResultsFolder, report: Callable[[Row], None]
 ) -> dict[str, Record]:
-    """Return the records of all images, or up to the first failure; those that others work on come last."""
+    """Return the records of all images, or up to the first failure; those that other processes do come last."""
     done: dict[str, Record] = {}
     errors: list[BaseException] = []
-    one_at_a_time = Lock()
+    reporting = Lock()
 
-    def work(image: FoundImage, patient: bool) -> None:
-        """Do one image and keep its record; an error is kept too, since it ends in another thread."""
+    def work(image: FoundImage, wait: bool) -> None:
+        """Process one image; errors are collected, since the pool raises them in the order of the images."""
         try:
-            record = _record_of(image, run, folder, patient)
+            record = _process(image, context, folder, wait)
             if record is not None:
-                with one_at_a_time:
+                with reporting:
                     done[record.row.image] = record
                     report(record.row)
-                if run.options.fail_fast and record.row.status == "failed":
+                if context.options.fail_fast and record.row.status == "failed":
                     raise _FirstFailure("the first image that failed is the last")
-        except BaseException as error:  # raised again: nothing is swallowed
+        except BaseException as error:  # raised again
             errors.append(error)
-            run.stop.set()  # before this thread takes the next image from the queue
+            context.stop.set()  # before this thread takes the next image from the queue
             raise
 
     try:
-        for patient in (False, True):
-            left = [image for image in images if name_of(image) not in done]
-            _run_all([partial(work, image, patient) for image in left], run)
+        for wait in (False, True):
+            left = [image for image in images if image_name(image) not in done]
+            _run_all([partial(work, image, wait) for image in left], context)
     except Stopped:
         if not isinstance(errors[0], Stopped):
             raise errors[0] from None
@@ -177,14 +170,14 @@ def _work_through(
     return done
 
 
-def _run_all(tasks: Sequence[Callable[[], None]], run: BatchContext) -> None:
-    """Run tasks side by side; after the first error, none of those that wait begins."""
-    with ThreadPoolExecutor(run.options.jobs) as pool:
+def _run_all(tasks: Sequence[Callable[[], None]], context: BatchContext) -> None:
+    """Run tasks in parallel; after the first error no further one starts."""
+    with ThreadPoolExecutor(context.options.jobs) as pool:
         try:
             for future in as_completed([pool.submit(task) for task in tasks]):
                 future.result()
-        except BaseException:  # Ctrl-C in a program that gave no event is one
-            run.stop.set()
+        except BaseException:  # such as Ctrl-C in a program that passes no stop event
+            context.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
 
@@ -193,37 +186,35 @@ class _FirstFailure(Stopped):
     pass
 
 
-def _record_of(image: FoundImage, run: BatchContext, folder: _Folder, patient: bool) -> Record | None:
-    """Return the record of an image, from the manifest or made now; None where another process is at it."""
-    name = name_of(image)
-    raise_if_stopped(run.stop)
-    if patient:
-        folder.claims.wait(name, run.stop)
-    elif not folder.claims.take(name):
+def _process(image: FoundImage, context: BatchContext, folder: _ResultsFolder, wait: bool) -> Record | None:
+    """Return the record of an image, from the manifest or a new one; None where another process works on it."""
+    name = image_name(image)
+    raise_if_stopped(context.stop)
+    if wait:
+        folder.locks.lock(name)
+    elif not folder.locks.try_lock(name):
         return None
     try:
         folder.manifest.refresh()
-        remove_temporary_files(output_paths(image, run.out), folder.parts)
-        # What failed in an earlier run is tried again; what failed in another process a moment ago is not.
-        record = _known(image, run, folder, failed=name in folder.manifest.fresh)
-        return record or _make(image, run, folder)
+        remove_temporary_files(output_paths(image, context.out), folder.temporary_files)
+        return _valid_record(image, context, folder) or _segment_and_record(image, context, folder)
     finally:
-        folder.claims.release(name)
+        folder.locks.unlock(name)
 
 
-def _make(image: FoundImage, run: BatchContext, folder: _Folder) -> Record:
-    """Segment an image and append its record; what it had before goes where something new came, and stays otherwise."""
-    name = name_of(image)
-    if not folder.claims.is_there():
-        raise _removed(run.out)
-    before = dict(folder.manifest.written.get(name, {}))
-    record = segment_file(image, run, folder.own.begin(image))
+def _segment_and_record(image: FoundImage, context: BatchContext, folder: _ResultsFolder) -> Record:
+    """Segment an image and append its record; earlier outputs stay when it fails, and go when it does not."""
+    name, out = image_name(image), context.out
+    if not folder.locks.folder_exists():
+        raise _removed(out)
+    before = dict(folder.manifest.output_hashes.get(name, {}))
+    record = segment_file(image, context, folder.ownership.note_start(image))
     failed = record.row.status == "failed"
-    if failed and any(is_file(run.out / path) for path in before):
-        record = replace(record, row=replace(record.row, message=f"{record.row.message}{KEPT}"))
-    folder.manifest.append(record, folder.claims)
+    if failed and any(is_file(out / path) for path in before):
+        record = replace(record, row=replace(record.row, message=f"{record.row.message}{EARLIER_RESULT_REMAINS}"))
+    folder.manifest.append(record, folder.locks)
     if not failed:
-        remove_files(folder.own.left_over(record.outputs, before))
+        remove_files(folder.ownership.outdated_outputs(record.outputs, before))
     return record
 
 
@@ -231,87 +222,64 @@ def _removed(out: Path) -> MachineError:
     return MachineError("was removed while the batch ran", path=out, hint="the same command makes again what is lost")
 
 
-def _known(image: FoundImage, run: BatchContext, folder: _Folder, *, failed: bool) -> Record | None:
-    """Return the record of an image if it says what would come out now; that of one that failed only on request."""
-    name = name_of(image)
-    record = _on_record(name, run, folder)
-    if record is None or (record.row.status != "failed" and not _names_own(record, image, run.out)):
+def _valid_record(image: FoundImage, context: BatchContext, folder: _ResultsFolder) -> Record | None:
+    """Return the record of an image if segmenting it now would give the same.
+
+    An image that failed in an earlier run is tried again; one that failed in another process a moment ago is not.
+    """
+    name = image_name(image)
+    record, is_new = _current_record(name, context, folder), name in folder.manifest.new_names
+    if record is None:
         return None
     if record.row.status == "failed":
-        unknown = not all(file.sha256 for file in record.inputs)
-        return record if failed and (unknown or _same_inputs(image, record, run)) else None
-    # What another process wrote a moment ago is not read again by each of those that work beside it.
-    there = name in folder.manifest.fresh or are_there(record, run.out)
-    return record if there and _same_inputs(image, record, run) else None
+        unread = not all(file.sha256 for file in record.inputs)
+        return record if is_new and (unread or _has_same_inputs(image, record, context)) else None
+    own = {context.out / path for path in record.outputs} <= set(output_paths(image, context.out))
+    # What another process wrote a moment ago is not read again by each process in the folder.
+    intact = own and (is_new or outputs_intact(record, context.out))
+    return record if intact and _has_same_inputs(image, record, context) else None
 
 
-def _on_record(name: str, run: BatchContext, folder: _Folder) -> Record | None:
+def _current_record(name: str, context: BatchContext, folder: _ResultsFolder) -> Record | None:
     """Return the record of an image with this model and these settings, if its outputs exist; they are not read."""
     record = folder.manifest.records.get(name)
-    known = record is not None and (record.model, record.settings) == (run.model.sha256, run.settings)
-    return record if known and record is not None and exist(record, run.out) else None
+    if record is None or (record.model, record.settings) != (context.model.sha256, context.settings):
+        return None
+    return record if outputs_exist(record, context.out) else None
 
 
-def _names_own(record: Record, image: FoundImage, out: Path) -> bool:
-    return {out / path for path in record.outputs} <= set(output_paths(image, out))
+def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -> bool:
+    return are_unchanged((image.path, *image.others), record.inputs, context.hash_input)
 
 
-def _same_inputs(image: FoundImage, record: Record, run: BatchContext) -> bool:
-    files = (image.path, *image.others)
-    pairs = zip(files, record.inputs, strict=False)
-    return len(files) == len(record.inputs) and all(is_same(file, known, run.hash_input) for file, known in pairs)
+def _write_summary(done: Mapping[str, Record], context: BatchContext, folder: _ResultsFolder, start: float) -> None:
+    """Write the tables of all images that have a record, including those of other shards and earlier runs."""
+    out, options, manifest = context.out, context.options, folder.manifest
+    if not folder.locks.folder_exists() or not all(outputs_exist(record, out) for record in done.values()):
+        raise _removed(out)
+    with folder.locks.exclusive("summary"):
+        manifest.refresh()
+        current = (_current_record(name, context, folder) for name in manifest.records)
+        records = {record.row.image: record for record in current if record and not manifest.is_obsolete(record)}
+        records |= done
+        _warn_of_missing_rows(manifest, records)
+        check_tables(out, options, TABLE_NAMES)
+        remove_temporary_files([out / name for name in TABLE_NAMES], folder.temporary_files)
+        in_order = [records[name] for name in sorted(records, key=natural_name_key)]
+        write_summary(in_order, context.model, out, options, start)
+        if not options.overlay and is_own_table(out / "report.html"):  # of an earlier run, with overlays
+            remove_files([out / "report.html"])
 
 
-def _summarise(done: Mapping[str, Record], run: BatchContext, folder: _Folder, started: float) -> None:
-    """Write the tables of all images that have a record: those of other shards and earlier runs are not lost."""
-    if not folder.claims.is_there() or not all(exist(record, run.out) for record in done.values()):
-        raise _removed(run.out)
-    with folder.claims.hold("summary"):
-        folder.manifest.refresh()
-        on_record = (_on_record(name, run, folder) for name in folder.manifest.records)
-        known = {record.row.image: record for record in on_record if record and not folder.manifest.is_gone(record)}
-        records = known | dict(done)
-        _say_what_is_dropped(folder.manifest, records)
-        refuse_foreign_tables(run.out, run.options, NAMES)
-        remove_temporary_files([run.out / name for name in NAMES], folder.parts)
-        in_order = [records[name] for name in sorted(records, key=in_natural_order)]
-        write_summary(in_order, run.model, run.out, run.options, started)
-        if not run.options.overlay and is_own_table(run.out / "report.html"):  # of results with overlays
-            remove_files([run.out / "report.html"])
-
-
-def _say_what_is_dropped(manifest: Manifest, records: Mapping[str, Record]) -> None:
-    names = [name for name, record in manifest.records.items() if name not in records and not manifest.is_gone(record)]
+def _warn_of_missing_rows(manifest: Manifest, records: Mapping[str, Record]) -> None:
+    recorded = manifest.records.items()
+    names = [name for name, record in recorded if name not in records and not manifest.is_obsolete(record)]
     if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        why = "since their results are of other settings or not all there"
-        _log.warning("not in the tables, %s: %s%s", why, ", ".join(names[:_SHOWN]), more)
+        reason = "since their results are of other settings or not all there"
+        _log.warning("not in the tables, %s: %s", reason, list_some(names, SHOWN_NAMES))
 
 
-def mark_collisions(images: Sequence[FoundImage]) -> list[FoundImage]:
-    """Return the images; those whose results would have one name with a problem, so that each of them fails alone."""
-    groups: dict[str, list[FoundImage]] = {}
-    for image in images:
-        groups.setdefault(_key(image), []).append(image)
-    return [_collided(image, groups[_key(image)]) for image in images]
-
-
-def _key(image: FoundImage) -> str:
-    """Return what is equal where a disk that does not tell case apart takes two names for one: not ``ß`` and ``ss``."""
-    name = (image.relative.parent / image.stem).as_posix()
-    return "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in name)
-
-
-def _collided(image: FoundImage, group: Sequence[FoundImage]) -> FoundImage:
-    others = [str(other.path) for other in group if other is not image]
-    if not others or image.problem:
-        return image
-    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-    cause = f"its results would have the names of those of {', '.join(others[:_SHOWN])}{more}"
-    return replace(image, problem=f"{cause} (hint: rename one, or segment them into different folders)")
-
-
-def _jobs(wanted: int | None, images: int, predictor: Predictor) -> int:
-    if wanted is None:
-        wanted = available_cores() if predictor.device.type == "cpu" else 2
-    return max(1, min(wanted, images, 32))
+def _job_count(jobs: int | None, images: int, predictor: Predictor) -> int:
+    if jobs is None:
+        jobs = available_cores() if predictor.device.type == "cpu" else 2
+    return max(1, min(jobs, images, _MOST_JOBS))

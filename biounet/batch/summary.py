@@ -15,54 +15,41 @@ from typing import Any
 import numpy as np
 import torch
 
-from biounet.batch.records import (
-    BatchOptions,
-    Record,
-    Row,
-    describe_uncalibrated,
-    escaped,
-    hash_settings,
-    path_on_record,
-    settings_of,
-)
+from biounet.batch.names import escape
+from biounet.batch.recorded_files import recorded_path
+from biounet.batch.records import BatchOptions, Record, Row, describe_uncalibrated, hash_settings, output_settings
 from biounet.core import __version__, home_folder
 from biounet.files import atomic_group, hash_file, write_text
 from biounet.measurement import Columns
 from biounet.network import Model, has_fast_bfloat16, has_fast_int8
 from biounet.reporting import OVERLAY_SUFFIX, ReportRow, write_report, write_table
 
-NAMES = ("counts.csv", "run.json", "report.html")
+TABLE_NAMES = ("counts.csv", "run.json", "report.html")
 
 
-def write_summary(records: Sequence[Record], model: Model, out: Path, options: BatchOptions, started: float) -> None:
+def write_summary(records: Sequence[Record], model: Model, out: Path, options: BatchOptions, start: float) -> None:
     """Write ``counts.csv``, ``run.json`` and, with overlays, ``report.html``.
 
     Parameters
     ----------
     records
         One for each image, in the order of the input.
-    started
+    start
         When the batch began, in seconds of `time.time`.
     """
     rows = [record.row for record in records]
     with atomic_group() as parts:
         write_table(out / "counts.csv", count_columns(rows), excel=options.excel)
         if options.overlay:
-            shown = [
-                ReportRow(row.image, row.status, row.count, row.seconds, row.message, _overlay_of(row), row.sizes)
-                for row in rows
-            ]
-            title = f"{model.card.recipe.name}: {len(rows)} images"
-            unknown = describe_uncalibrated(rows)
-            shown_settings = _shown_settings(model, options) | ({"pixel size": unknown} if unknown else {})
-            write_report(out / "report.html", shown, title=title, settings=shown_settings)
-        run = _run_record(records, model, out, options, started)
+            title, settings = f"{model.card.recipe.name}: {len(rows)} images", _report_settings(model, options, rows)
+            write_report(out / "report.html", list(map(_report_row, rows)), title=title, settings=settings)
+        run = _run_record(records, model, out, options, start)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
         write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
 
 
 def software() -> dict[str, str]:
-    """Return what, beside the settings, bits of a result can depend on."""
+    """Return the versions and the kind of machine, on which the bits of a result can depend."""
     fast = {"integers": has_fast_int8(), "bfloat16": has_fast_bfloat16(torch.device("cpu"))}
     kind = (platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability())
     return {
@@ -88,25 +75,25 @@ def count_columns(rows: Sequence[Row]) -> Columns:
 
 
 def _run_record(
-    records: Sequence[Record], model: Model, out: Path, options: BatchOptions, started: float
+    records: Sequence[Record], model: Model, out: Path, options: BatchOptions, start: float
 ) -> dict[str, Any]:
-    settings = asdict(replace(options, readers=None, left_out=()))
-    del settings["readers"], settings["left_out"]
+    settings = asdict(replace(options, readers=None, skipped=()))
+    del settings["readers"], settings["skipped"]
     label = (options.segment.label or model.card.label).model_dump(mode="json", by_alias=True)
     settings["segment"] |= {"label": label, "executor": None, "stop": None}  # null, for readers of earlier records
     return {
         **software(),
         "command": [_without_home(argument) for argument in sys.argv[1:]],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
+        "seconds": round(time.time() - start, 3),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "model": {"name": model.card.recipe.name, "sha256": model.sha256},
         "settings": settings,
-        "settings_sha256": hash_settings(settings_of(model, options)),
+        "settings_sha256": hash_settings(output_settings(model, options)),
         "images": [_image_record(record) for record in records],
         "left_out": [
-            {"path": escaped(path_on_record(file.path, out)), "reason": file.reason} for file in options.left_out
+            {"path": escape(recorded_path(file.path, out)), "reason": file.reason} for file in options.skipped
         ],
     }
 
@@ -117,13 +104,14 @@ def _without_home(argument: str) -> str:
 
 
 def _image_record(record: Record) -> dict[str, Any]:
-    row = asdict(replace(record.row, sizes=None))
-    details = {**row.pop("details"), "inputs": [asdict(file) for file in record.inputs], "outputs": record.outputs}
-    return {name: value for name, value in row.items() if name != "sizes"} | details
+    row: dict[str, Any] = asdict(replace(record.row, sizes=None))
+    details: dict[str, Any] = row.pop("details")
+    del row["sizes"]
+    return row | details | {"inputs": [asdict(file) for file in record.inputs], "outputs": record.outputs}
 
 
-def _shown_settings(model: Model, options: BatchOptions) -> dict[str, str]:
-    """Return the settings that the report shows: those that the result depends on, and where it was made."""
+def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -> dict[str, str]:
+    """Return the settings that the report shows: those that the result depends on, device and version."""
     data, label = model.card.recipe.data, options.segment.label or model.card.label
     shown = {"model": f"{model.card.recipe.name} ({model.sha256[:12]})", "channels": ", ".join(model.card.inputs)}
     if not data.exclusive:
@@ -135,8 +123,11 @@ def _shown_settings(model: Model, options: BatchOptions) -> dict[str, str]:
         shown["holes"] = "filled" if label.fill_holes else "kept"
     sizes = {"diameter": options.segment.diameter, "block": options.segment.block}
     shown |= {name: f"{value:g} px" for name, value in sizes.items() if value is not None}
-    return {**shown, "device": options.device, "biounet": __version__}
+    shown |= {"device": options.device, "biounet": __version__}
+    uncalibrated = describe_uncalibrated(rows)
+    return shown | ({"pixel size": uncalibrated} if uncalibrated else {})
 
 
-def _overlay_of(row: Row) -> str | None:
-    return next((path for path in row.outputs if path.endswith(OVERLAY_SUFFIX)), None)
+def _report_row(row: Row) -> ReportRow:
+    overlay = next((path for path in row.outputs if path.endswith(OVERLAY_SUFFIX)), None)
+    return ReportRow(row.image, row.status, row.count, row.seconds, row.message, overlay, row.sizes)

@@ -147,7 +147,7 @@ def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, js
     from biounet.batch import failure_exit_code, preview
 
     rows = preview(images, model, batch)
-    echo_lines(preview_text(rows, batch.left_out, json_lines))
+    echo_lines(preview_text(rows, batch.skipped, json_lines))
     failed = [row for row in rows if row.failed]
     for row in failed:
         echo_error(f"{row.image}: {row.message}")

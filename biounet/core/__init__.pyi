@@ -26,6 +26,7 @@ from .errors import SettingsError as SettingsError
 from .errors import Stopped as Stopped
 from .errors import TrainingError as TrainingError
 from .errors import WorkerDiedError as WorkerDiedError
+from .errors import list_some as list_some
 from .errors import printable as printable
 from .jit import compiled as compiled
 from .machine import available_cores as available_cores

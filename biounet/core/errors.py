@@ -7,6 +7,7 @@ without knowing biounet, and has the exit code that the command line returns.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from os import PathLike
 
 _JOINERS = "\u200c\u200d"  # invisible, and part of words of some languages
@@ -24,6 +25,12 @@ def printable(text: str) -> str:
 
 def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
+
+
+def list_some(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Return the first items as text, and how many more there are: ``a, b, c and 5 more``."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return f"{separator.join(items[:most])}{more}"
 
 
 class BiounetError(Exception):

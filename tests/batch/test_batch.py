@@ -82,7 +82,7 @@ def test_the_run_is_recorded(segmenter, mixed, tmp_path):
     segment_batch(find_images([mixed]), segmenter.model, tmp_path)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["model"]["sha256"] == segmenter.model.sha256
-    assert record["settings"]["segment"]["label"] == segmenter.card.label.model_dump()
+    assert record["settings"]["segment"]["label"] == segmenter.card.label.model_dump(by_alias=True)
     first = record["images"][0]
     assert first["shape"] == [1, 96, 96]
     assert first["spacing"] == [0.5, 0.5]

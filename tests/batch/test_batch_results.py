@@ -8,20 +8,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Timer
+from threading import Timer
 
 import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-import biounet.batch.manifest
+import biounet.batch.recorded_files
 import biounet.files.atomic
 from biounet.batch import batch_exit_code, segment_batch
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
+from biounet.batch.names import escape, is_in_shard, unescape
 from biounet.batch.ownership import Ownership
-from biounet.batch.records import escaped, hash_settings, is_in_shard, settings_of, unescaped
+from biounet.batch.records import hash_settings, output_settings
 from biounet.core import MachineError, SettingsError
 from biounet.files import atomic_group, find_images
 from biounet.network import Model
@@ -43,7 +44,7 @@ def out(few, untrained, tmp_path) -> Path:
 @pytest.fixture
 def other(untrained) -> Model:
     """The same network in a file of another hash."""
-    return replace(untrained, file="0" * 64)
+    return replace(untrained, file_sha256="0" * 64)
 
 
 def test_another_model_or_other_settings_are_refused_and_nothing_is_touched(few, untrained, other, out):
@@ -98,9 +99,9 @@ def test_a_process_at_work_keeps_others_out_even_before_its_first_result(few, un
     out = tmp_path / "out"
     out.mkdir()
     code = "import sys; from pathlib import Path; from biounet.batch.locks import Locks\n"
-    code += f"claims = Locks(Path({str(out)!r}))\n"
-    code += f"claims.note({json.dumps({'owner': {'model': 'x', 'settings': {}}})!r})\n"
-    code += "claims.join(alone=False); print(1, flush=True); sys.stdin.read()"
+    code += f"locks = Locks(Path({str(out)!r}))\n"
+    code += f"locks.append_note({json.dumps({'owner': {'model': 'x', 'settings': {}}})!r})\n"
+    code += "locks.enter_folder(exclusive=False); print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
         peer.stdout.readline()
         for overwrite in (False, True):
@@ -132,9 +133,9 @@ def test_what_was_there_before_a_kill_is_still_somebody_elses(few, untrained, tm
     out.mkdir()
     (out / "a_labels.tif").write_text("mine")
     (image,) = find_images([few / "a.tif"])
-    with Locks(out) as claims:
-        kept = Ownership(out, claims, Manifest(out)).begin(image)
-    assert kept == {out / "a_labels.tif"}
+    with Locks(out) as locks:
+        protected = Ownership(out, locks, Manifest(out)).note_start(image)
+    assert protected == {out / "a_labels.tif"}
     assert [row.status == "failed" for row in segment_folder(few, untrained, out)] == [True, False, False]
     assert (out / "a_labels.tif").read_text() == "mine"
 
@@ -256,14 +257,14 @@ def test_a_shard_says_what_is_left_to_others(few, untrained, tmp_path, caplog):
 
 @given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 20))
 def test_every_image_belongs_to_one_shard_whatever_else_there_is(names, count):
-    for name in map(escaped, names):
+    for name in map(escape, names):
         assert sum(is_in_shard(name, (number, count)) for number in range(1, count + 1)) == 1
 
 
 def test_a_shard_reads_no_output_of_others(few, untrained, out, monkeypatch):
     seen = []
-    really = biounet.batch.manifest.hash_file
-    monkeypatch.setattr(biounet.batch.manifest, "hash_file", lambda path: seen.append(path) or really(path))
+    really = biounet.batch.recorded_files.hash_file
+    monkeypatch.setattr(biounet.batch.recorded_files, "hash_file", lambda path: seen.append(path) or really(path))
     segment_folder(few, untrained, out, replace(ONE_JOB, shard=(1, 3)))
     assert seen == []
     segment_folder(few, untrained, out, replace(ONE_JOB, shard=(2, 3)))
@@ -275,8 +276,8 @@ TRICKY = st.text(st.sampled_from(["\\", "u", "d", "c", "8", "f", "x", "5", "\udc
 
 @given(TRICKY | st.text(st.characters(categories=["L", "N", "P", "S", "Cs"])))
 def test_an_escaped_name_is_text_and_gives_back_the_name(name):
-    escaped(name).encode()
-    assert unescaped(escaped(name)) == name
+    escape(name).encode()
+    assert unescape(escape(name)) == name
 
 
 def test_names_that_look_equal_when_escaped_stay_two(few, untrained, tmp_path):
@@ -337,21 +338,21 @@ def test_files_that_belong_together_appear_together(tmp_path):
 
 
 def test_what_is_waited_for_is_said(untrained, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("biounet.batch.locks._SAID_AFTER", 0.2)
+    monkeypatch.setattr("biounet.batch.locks._WARN_AFTER", 0.2)
     code = "import sys; from pathlib import Path; from biounet.batch.locks import Locks\n"
-    code += f"claims = Locks(Path({str(tmp_path)!r})); claims.take('x.tif'); claims.take('\\0counts')\n"
+    code += f"locks = Locks(Path({str(tmp_path)!r})); locks.try_lock('x.tif'); locks.try_lock('\\0counts')\n"
     code += "print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
         peer.stdout.readline()
-        with Locks(tmp_path) as claims:
+        with Locks(tmp_path) as locks:
             Timer(1.0, peer.stdin.close).start()
-            claims.wait("x.tif", Event())
-            with claims.hold("counts"):
+            locks.lock("x.tif")
+            with locks.exclusive("counts"):
                 pass
     assert any("x.tif is being worked on by another process" in message for message in caplog.messages)
 
 
 def test_the_settings_of_a_folder_are_those_of_its_records(untrained, out):
-    settings = hash_settings(settings_of(untrained, ONE_JOB))
+    settings = hash_settings(output_settings(untrained, ONE_JOB))
     assert {record.settings for record in Manifest(out).records.values()} == {settings}
     assert {path.name for path in out.iterdir() if path.is_file()} >= OUR_OWN

@@ -1,4 +1,4 @@
-"""The manifest: what was written comes back, and nothing else is believed; claims end with their holder."""
+"""The manifest: what was written comes back, and nothing else is believed; locks end with their holder."""
 
 import json
 import subprocess
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from biounet.batch import BatchOptions, Row, segment_batch
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest, is_inside
-from biounet.batch.records import InputFile, Record
+from biounet.batch.recorded_files import InputFile
+from biounet.batch.records import Record
 from biounet.core import Stopped
 from biounet.files import append_line, find_images
 from biounet.reporting import Sizes
@@ -25,8 +26,8 @@ RECORD = Record(ROW, (InputFile("in/a.tif", 5, 7, "ab"),), "m", "s", {"é\udcff/
 
 
 def write(folder: Path, record: Record = RECORD) -> None:
-    with Locks(folder) as claims:
-        Manifest(folder).append(record, claims)
+    with Locks(folder) as locks:
+        Manifest(folder).append(record, locks)
 
 
 def test_a_record_comes_back_as_it_was(tmp_path):
@@ -40,10 +41,10 @@ def test_a_record_comes_back_as_it_was(tmp_path):
 def test_the_last_record_of_an_image_holds_and_only_new_ones_are_fresh(tmp_path):
     write(tmp_path)
     manifest = Manifest(tmp_path)
-    assert not manifest.fresh
+    assert not manifest.new_names
     write(tmp_path, Record(Row("é\udcff/a.tif", "failed", None, 0.1, "gone"), (), "m", "s"))
     manifest.refresh()
-    assert manifest.fresh == {"é\udcff/a.tif"}
+    assert manifest.new_names == {"é\udcff/a.tif"}
     assert manifest.records["é\udcff/a.tif"].row.message == "gone"
 
 
@@ -144,15 +145,15 @@ HOLDER = """
 import sys
 from pathlib import Path
 from biounet.batch.locks import Locks
-with Locks(Path(sys.argv[1])) as claims:
-    print(claims.take(sys.argv[2]), flush=True)
+with Locks(Path(sys.argv[1])) as locks:
+    print(locks.try_lock(sys.argv[2]), flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the claim on ``a.tif`` in the folder ``out``."""
+    """Another process that holds the lock of ``a.tif`` in the folder ``out``."""
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "out"), "a.tif"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -162,16 +163,17 @@ def holder(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
-def test_a_claim_keeps_others_off_and_ends_with_its_holder(holder, tmp_path):
-    with Locks(tmp_path / "out") as claims:
-        assert not claims.take("a.tif")
-        assert claims.take("b.tif")
-        stop = Event()
+def test_a_lock_keeps_others_out_and_ends_with_its_holder(holder, tmp_path):
+    stop = Event()
+    with Locks(tmp_path / "out", stop) as locks:
+        assert not locks.try_lock("a.tif")
+        assert locks.try_lock("b.tif")
         stop.set()
         with pytest.raises(Stopped):
-            claims.wait("a.tif", stop)
+            locks.lock("a.tif")
+        stop.clear()
         holder.kill()
-        claims.wait("a.tif", Event())
+        locks.lock("a.tif")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")

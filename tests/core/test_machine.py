@@ -5,7 +5,7 @@ import os
 import pytest
 
 from biounet.batch import runner
-from biounet.batch.process_image import own_words
+from biounet.batch.process_image import error_text
 from biounet.cli.options import count_readers
 from biounet.core import available_cores, free_memory, is_out_of_memory, machine
 
@@ -31,8 +31,8 @@ def test_out_of_memory_errors_of_libraries_are_recognised(error):
 
 
 def test_a_limit_of_processes_is_not_reported_as_one_of_memory():
-    assert "ulimit -u" in own_words(RuntimeError("can't start new thread"))
-    assert own_words(RuntimeError("std::bad_alloc")) == "not enough memory"
+    assert "ulimit -u" in error_text(RuntimeError("can't start new thread"))
+    assert error_text(RuntimeError("std::bad_alloc")) == "not enough memory"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape"), OSError(2, "no"), ImportError("no module"), ValueError("x")])

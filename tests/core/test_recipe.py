@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from biounet.batch.records import BatchOptions, settings_of
+from biounet.batch.records import BatchOptions, output_settings
 from biounet.core import Recipe, SettingsError, builtin_models, read_recipe
 from biounet.core.recipe import parse_recipe
 from biounet.network import Card, load_model, save_model
@@ -174,6 +174,6 @@ def test_a_card_with_former_names_of_every_setting_loads():
 
 def test_results_of_earlier_versions_stay_valid(untrained):
     """The settings on record, of which results keep a hash, have the name that they always had."""
-    label = settings_of(untrained, BatchOptions())["label"]
+    label = output_settings(untrained, BatchOptions())["label"]
     assert "summit" in label
     assert "min_peak" not in label

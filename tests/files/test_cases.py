@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from biounet.batch import BatchOptions, preview
-from biounet.batch.process_image import own_words
+from biounet.batch.process_image import error_text
 from biounet.core import InputError, SettingsError
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_images, find_pairs, pair_files, read_volume
@@ -318,7 +318,7 @@ def test_a_preview_refuses_the_cases_that_the_run_does(tmp_path, untrained):
         with pytest.raises(InputError) as caught:
             read_volume(image.files(), VOLUME)
         assert seen.failed
-        assert seen.message == own_words(caught.value)
+        assert seen.message == error_text(caught.value)
 
 
 @pytest.mark.parametrize("declared", [True, False])

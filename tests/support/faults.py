@@ -139,7 +139,10 @@ STATED = {
         "test_each_shard_does_its_part_and_the_last_table_holds_all",
         "test_a_stopped_batch_says_how_far_it_came_and_goes_on_from_there",
     ],
-    91: ["test_a_claim_keeps_others_off_and_ends_with_its_holder", "test_what_another_process_works_on_is_waited_for"],
+    91: [
+        "test_a_lock_keeps_others_out_and_ends_with_its_holder",
+        "test_what_another_process_works_on_is_waited_for",
+    ],
     92: [
         "test_a_disk_that_is_full_at_any_write_costs_nothing_that_was_done",
         "test_disk_errors_have_a_hint",

@@ -1,0 +1,111 @@
+"""Files as records name them: portable paths and hashes, and whether a file is still the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from biounet.core import InputError, home_folder
+from biounet.files import FileState, hash_file
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file as it was when it was read.
+
+    Attributes
+    ----------
+    path
+        As `recorded_path` gives it.
+    size, mtime_ns
+        Bytes, and the time of its last change.
+    sha256
+        Of its content; empty where it could not be read.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def read_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
+    """Return the entries of files that were read, for a record in the folder `out`."""
+    return tuple(
+        InputFile(recorded_path(path, out), state.size, state.mtime_ns, state.sha256)
+        for path, state in zip(files, states, strict=True)
+    )
+
+
+def unread_inputs(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
+    """Return the entries of files that could not be read, without a hash."""
+    return tuple(InputFile(recorded_path(path, out), *_size_and_mtime(path), "") for path in files)
+
+
+def _size_and_mtime(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def recorded_path(path: Path, out: Path) -> str:
+    """Return the path as records in the folder `out` name it, without the name of a user.
+
+    It is relative to `out`; or to the user's home, as ``~/…``, when only the path lies below that.
+    """
+    path, out, user = path.absolute(), out.absolute(), home_folder()
+    if user and path.is_relative_to(user) and not out.is_relative_to(user):
+        return f"~/{path.relative_to(user).as_posix()}"
+    try:
+        return Path(os.path.relpath(path, out)).as_posix()
+    except ValueError:  # another drive of Windows
+        return path.as_posix()
+
+
+def resolve_recorded_path(recorded: str, out: Path) -> Path:
+    """Return the path that `recorded_path` was called with."""
+    # Links are not resolved: `recorded_path` does not either, and the folder of the results may be one.
+    # `os.path.expanduser` leaves the ~ where the home is unknown; Path would raise.
+    return Path(os.path.normpath(out.absolute() / os.path.expanduser(recorded)))  # noqa: PTH111
+
+
+def is_unchanged(file: Path, recorded: InputFile, hash_of: Callable[[Path], str] = hash_file) -> bool:
+    """Whether a file has its recorded content: size and time are equal, or else the hash, where one is recorded.
+
+    Parameters
+    ----------
+    hash_of
+        Gives the SHA-256 of a file. That of `biounet.files.ReaderPool` does not wait for a disk that does not answer.
+    """
+    try:
+        now = file.stat()
+        if now.st_size != recorded.size:
+            return False
+        return now.st_mtime_ns == recorded.mtime_ns or not recorded.sha256 or hash_of(file) == recorded.sha256
+    except (OSError, InputError):
+        return False
+
+
+def are_unchanged(files: Sequence[Path], recorded: Sequence[InputFile], hash_of: Callable[[Path], str]) -> bool:
+    """Whether files have their recorded content; what was no file, such as a broken link, may still be none."""
+    return len(files) == len(recorded) and all(
+        is_unchanged(file, entry, hash_of) or not (entry.sha256 or is_file(file))
+        for file, entry in zip(files, recorded, strict=True)
+    )
+
+
+def has_hash(path: Path, sha256: str) -> bool:
+    """Whether a file is there, can be read and has this SHA-256."""
+    try:
+        return hash_file(path) == sha256
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False also where the name is too long or the folder cannot be searched."""
+    return os.path.isfile(path)  # noqa: PTH113 - that of Path raises there
