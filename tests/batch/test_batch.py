@@ -115,11 +115,11 @@ def test_an_image_without_cells_is_empty_or_flagged_and_no_error(segmenter, tmp_
 def test_readers_that_were_started_before_serve_several_batches(segmenter, cell_folder, tmp_path):
     images = find_images([cell_folder / "images"])
     with ReaderPool(2) as readers:
-        children = {reader._child.pid for reader in readers._all}
+        children = {reader._child.pid for reader in readers._readers}
         for name in ("one", "two"):
             rows = segment_batch(images, segmenter.model, tmp_path / name, BatchOptions(jobs=2, readers=readers))
             assert {row.status for row in rows} <= {"ok", "flagged"}
-        assert {reader._child.pid for reader in readers._all} == children
+        assert {reader._child.pid for reader in readers._readers} == children
     assert "readers" not in json.loads((tmp_path / "one" / "run.json").read_text())["settings"]
 
 

@@ -52,7 +52,7 @@ def test_ctrl_c_in_a_program_ends_the_queue(few, untrained, tmp_path):
 
 TWICE = """
 import sys, time
-from biounet import cli
+from biounet.cli import commands
 def app(**_):
     try:
         print("ready", flush=True)
@@ -60,8 +60,8 @@ def app(**_):
     finally:
         print("ending", flush=True)
         time.sleep(100)
-cli.app = app
-cli.main()
+commands.app = app
+commands.main()
 """
 
 
