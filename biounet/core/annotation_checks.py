@@ -6,8 +6,8 @@ undeclared value for unlabelled voxels, is a valid file of integers, and trainin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -45,14 +45,11 @@ class Finding:
         at.
     cause, hint
         What was found, with figures, and what to do.
-    figures
-        The figures by name.
     """
 
     severity: Severity
     cause: str
     hint: str = ""
-    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def inspect_annotation(annotation: Annotation) -> list[Finding]:
@@ -161,7 +158,7 @@ def _check_smoothing(annotation: Annotation) -> Finding | None:
     hint = "it was smoothed, stored as JPEG or resized with interpolation: resize labels by the nearest neighbour"
     hint += "; if it is an image, exchange the folders"
     severity: Severity = "problem" if annotation.kind == "instances" else "remark"
-    return Finding(severity, cause, hint, {"ramps": fraction, "values": values})
+    return Finding(severity, cause, hint)
 
 
 def _check_points(pieces: _Pieces, labels: NDArray[np.int32]) -> Finding | None:
@@ -169,7 +166,7 @@ def _check_points(pieces: _Pieces, labels: NDArray[np.int32]) -> Finding | None:
     number, hint = len(pieces.ids), "outline the objects, or paint scribbles"
     if number >= _MIN_COUNT and pieces.sizes.max() <= _POINT:
         cause = f"{number} objects of at most {_POINT} pixels: points are not outlines"
-        return Finding("problem", cause, hint, {"points": number})
+        return Finding("problem", cause, hint)
     size = int(pieces.sizes.max())
     same = int(np.count_nonzero(pieces.sizes == size))  # smaller ones may be cut by the border
     if number < _MIN_MARKS or size > _MARK or same < _MOST * number:
@@ -179,7 +176,7 @@ def _check_points(pieces: _Pieces, labels: NDArray[np.int32]) -> Finding | None:
     if equal < max(_MIN_MARKS, _MOST * len(masks)) or len(set(masks[0].shape)) > 1:
         return None
     cause = f"{equal} of {number} objects are marks of one form and {size} pixels: points are not outlines"
-    return Finding("problem", cause, hint, {"points": equal})
+    return Finding("problem", cause, hint)
 
 
 def _crop_objects(labels: NDArray[np.int32], pieces: _Pieces) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
@@ -208,7 +205,7 @@ def _check_outlines(labels: NDArray[np.int32], pieces: _Pieces) -> Finding | Non
     if hollow < max(_MIN_COUNT, _HALF * number):
         return None
     cause = f"{hollow} of {number} objects are lines around an empty inside: outlines that are not filled"
-    return Finding("problem", cause, "fill them, so that each object has all of its pixels", {"hollow": hollow})
+    return Finding("problem", cause, "fill them, so that each object has all of its pixels")
 
 
 class _Largest(NamedTuple):
@@ -265,7 +262,7 @@ def _check_unlabelled_value(largest: _Largest, pieces: _Pieces) -> Finding | Non
     cause = f"one id, {value}, covers {fraction:.0%} of what is labelled and may mean unlabelled"
     instead = "number it after the others" if others else "give it the number 1"
     hint = f"then say data.unlabelled = {value} in the recipe; if it is an object, {instead}"
-    return Finding("problem", cause, hint, {"value": value, "share": fraction})
+    return Finding("problem", cause, hint)
 
 
 def _check_background_id(largest: _Largest) -> Finding | None:
@@ -284,7 +281,7 @@ def _check_background_id(largest: _Largest) -> Finding | None:
         f"one id, {largest.value}, covers {largest.fraction:.0%} of what is labelled{where}: it looks like background"
     )
     hint = "background is 0 where objects have ids; if the values are classes, say kind = 'classes' in the recipe"
-    return Finding("problem", cause, hint, {"value": largest.value, "share": largest.fraction})
+    return Finding("problem", cause, hint)
 
 
 def _check_classes(pieces: _Pieces) -> Finding | None:
@@ -293,15 +290,14 @@ def _check_classes(pieces: _Pieces) -> Finding | None:
     objects, total = len(count), int(count.sum())
     if count.max() < _MIN_COUNT or total < 2 * objects:
         return None
-    figures = {"ids": objects, "pieces": total}
     if objects == 1:
         cause = f"one object of value {pieces.ids[0]} in {total} pieces: this is a mask, its objects have no ids"
         hint = "number the objects, in Fiji with Analyze Particles and Show: Count Masks, "
         hint += "or say kind = 'classes' in the recipe"
-        return Finding("problem", cause, hint, figures)
+        return Finding("problem", cause, hint)
     most = int(count.argmax())
     cause = f"{objects} ids in {total} distant pieces, id {pieces.ids[most]} in {count[most]}: these look like classes"
-    return Finding("problem", cause, "say kind = 'classes' in the recipe, or number the objects", figures)
+    return Finding("problem", cause, "say kind = 'classes' in the recipe, or number the objects")
 
 
 def _check_fragments(pieces: _Pieces) -> Finding | None:
@@ -310,7 +306,7 @@ def _check_fragments(pieces: _Pieces) -> Finding | None:
         return None
     cause = f"{split} of {len(pieces.ids)} objects are in several pieces"
     hint = "if the file was JPEG or resized on its way, go back to the original; otherwise number the pieces"
-    return Finding("problem", cause, hint, {"ids": len(pieces.ids), "in_pieces": split})
+    return Finding("problem", cause, hint)
 
 
 def _check_strays(pieces: _Pieces) -> Finding | None:
@@ -320,7 +316,7 @@ def _check_strays(pieces: _Pieces) -> Finding | None:
         return None
     parts = [f"{split} of {len(pieces.ids)} objects in several pieces"] if split else []
     parts += [f"{small} of at most {_POINT} pixels"] if small else []
-    return Finding("remark", f"stray pixels? {' and '.join(parts)}", "", {"in_pieces": split, "small": small})
+    return Finding("remark", f"stray pixels? {' and '.join(parts)}")
 
 
 def _check_planes(labels: NDArray[np.int32]) -> Finding | None:
@@ -333,7 +329,7 @@ def _check_planes(labels: NDArray[np.int32]) -> Finding | None:
         if number >= _MIN_COUNT and not (drawn[1:] & drawn[:-1]).any():
             cause = f"objects in {number} of {len(drawn)} planes along {name}, none in the planes between them"
             hint = f"if the others were not looked at, say slices = '{name}' in the recipe"
-            return Finding("problem", cause, hint, {"planes": number})
+            return Finding("problem", cause, hint)
     return None
 
 

@@ -59,7 +59,9 @@ def free_memory() -> int | None:
 
     The minimum over the machine, the container or job, and the limit of address space (``ulimit -v``).
     """
-    limits = [*_available_memory(), *_cgroup_memory(), *_address_space()]
+    limits = [*_cgroup_memory(), *_address_space()]
+    if (available_kb := _read_statistic(Path("/proc/meminfo"), "MemAvailable:")) is not None:
+        limits.append(1024 * available_kb)
     return max(0, min(limits)) if limits else None
 
 
@@ -80,13 +82,6 @@ def check_address_space() -> None:
     if left is not None and left < _PROGRAM:
         cause = f"not enough memory: the program takes {_PROGRAM / 2**30:.2g} GiB of addresses"
         raise MachineError(f"{cause}, and {left / 2**30:.2g} GiB are left (ulimit -v)", hint="raise the limit")
-
-
-def _available_memory() -> Iterator[int]:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                yield int(line.split()[1]) * 1024
 
 
 def home_folder() -> Path | None:
@@ -131,7 +126,7 @@ def _cgroup_memory() -> Iterator[int]:
         ):
             most, used = _read_number(folder / limit), _read_number(folder / usage)
             if most is not None and used is not None and most < 2**60:  # larger numbers in version 1 mean no limit
-                yield most - used + _read_statistic(folder / "memory.stat", cache)
+                yield most - used + (_read_statistic(folder / "memory.stat", cache) or 0)
 
 
 def _cpu_quota() -> float:
@@ -167,9 +162,9 @@ def _read_number(path: Path) -> int | None:
         return None
 
 
-def _read_statistic(path: Path, name: str) -> int:
+def _read_statistic(path: Path, name: str) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         for line in path.read_text(encoding="ascii").splitlines():
             if line.split()[0] == name:
                 return int(line.split()[1])
-    return 0
+    return None

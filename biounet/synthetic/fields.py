@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from biounet.synthetic.nuclei import Image, NucleiSettings, draw_nuclei, label_largest_pieces
 
@@ -129,8 +130,6 @@ def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmit
 
 def _add_background(light: Image, rng: Generator, settings: FieldSettings) -> Image:
     """Return the light with background, haze, glow and debris, under uneven illumination."""
-    from scipy.ndimage import gaussian_filter
-
     width = settings.diameter * rng.uniform(0.6, 1.2)
     haze = np.zeros_like(light)
     _add_points(haze, rng, light.size / (5 * settings.diameter) ** 2, settings.haze * 2 * np.pi * width**2)

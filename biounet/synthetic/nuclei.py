@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects, gaussian_filter, label
 
 Image = NDArray[np.float32]
 
@@ -120,8 +121,6 @@ def _draw_centre(
 
 def _add_nucleus(canvas: Canvas, rng: Generator, settings: NucleiSettings, centre: NDArray[Any], radius: float) -> int:
     """Add a nucleus unless it overlaps others too much; return its area in pixels, 0 if it was not added."""
-    from scipy.ndimage import gaussian_filter
-
     outline = _draw_outline(rng, settings, radius)
     sigma = float(np.hypot(settings.blur, 2 * radius * settings.defocus * rng.random()))
     reach = int(np.ceil(outline.reach + 3 * sigma))
@@ -162,8 +161,6 @@ def _draw_brightness(rng: Generator, settings: NucleiSettings, radius: float) ->
 
 def _draw_chromatin(rng: Generator, settings: NucleiSettings, shape: tuple[int, int]) -> Image:
     """Return noise of two grain sizes, mean 0 and standard deviation 1."""
-    from scipy.ndimage import gaussian_filter
-
     noise = np.zeros(shape, np.float32)
     for grain, weight in ((0.03, 1.0), (0.1, 1.0)):
         layer = gaussian_filter(rng.standard_normal(shape, np.float32), max(0.5, grain * settings.diameter))
@@ -236,8 +233,6 @@ def label_largest_pieces(nuclei: NDArray[np.int32], min_sizes: NDArray[np.floati
     min_sizes
         Smallest size of such a piece in voxels, by the number of the nucleus.
     """
-    from scipy.ndimage import find_objects, label
-
     labels, count = np.zeros_like(nuclei), 0
     for nucleus, box in enumerate(find_objects(nuclei), 1):
         if box is None:

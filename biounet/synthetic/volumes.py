@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from biounet.synthetic.nuclei import Image, label_largest_pieces
 
@@ -142,7 +143,7 @@ def make_head(
         light = np.where(tissue, 1.0, 0.8)
         for value, level in zip((1, 2, 4), values, strict=True):
             light[labels == value] = level
-        noisy = _blurred(light.astype(np.float32), (0.6, 0.6, 0.6)) + rng.normal(0, 0.06, shape)
+        noisy = gaussian_filter(light.astype(np.float32), (0.6, 0.6, 0.6)) + rng.normal(0, 0.06, shape)
         images[name] = np.where(head < 1, np.maximum(600 * noisy, 1), 0).astype(np.float32)
     return images, labels
 
@@ -199,7 +200,7 @@ def _noise(rng: Generator, settings: StackSettings, grain: float) -> Image:
     """Return smooth noise, mean 0 and standard deviation 1, with grains of `grain` diameters."""
     size = grain * settings.diameter / 2
     sigma = (size / settings.spacing[0], size / settings.spacing[1], size / settings.spacing[2])
-    noise = _blurred(rng.standard_normal(settings.shape, np.float32), sigma)
+    noise = gaussian_filter(rng.standard_normal(settings.shape, np.float32), sigma)
     return np.asarray((noise - noise.mean()) / max(float(noise.std()), 1e-9), np.float32)
 
 
@@ -207,14 +208,8 @@ def _acquire(light: Image, rng: Generator, settings: StackSettings) -> NDArray[n
     """Return the image of a microscope: blurred, dimmer with depth, with shot noise and read noise."""
     sigma = tuple(blur / step for blur, step in zip(settings.blur, settings.spacing, strict=True))
     haze = tuple(settings.diameter / step for step in settings.spacing)
-    signal = _blurred(light, sigma) + settings.haze * _blurred(light, haze) + settings.background  # type: ignore[arg-type]
+    signal = gaussian_filter(light, sigma) + settings.haze * gaussian_filter(light, haze) + settings.background
     depth = np.arange(settings.shape[0]) * settings.spacing[0]
     signal *= np.exp(-settings.attenuation * depth)[:, None, None]
     electrons = rng.poisson(settings.photons * signal) + rng.normal(0, 3.0, settings.shape)
     return np.asarray(np.clip(np.rint(100 + 2000 * electrons / settings.photons), 0, 65535), np.uint16)
-
-
-def _blurred(image: Image, sigma: Axes) -> Image:
-    from scipy.ndimage import gaussian_filter
-
-    return np.asarray(gaussian_filter(image, sigma), np.float32)
