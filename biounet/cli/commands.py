@@ -263,11 +263,11 @@ def evaluate(
 ) -> None:
     """Compare results with annotations."""
     from biounet.batch import failure_exit_code
-    from biounet.evaluation import evaluate_folders
+    from biounet.evaluation import evaluate as compare
 
     data = options.load_recipe(recipe).data
     read = options.read_options(axes, spacing, channel, plane, data.dims)
-    figures = evaluate_folders(predicted, truth, data, tolerance, read)
+    figures = compare(predicted, truth, data, tolerance, read)
     if json_lines:
         echo_json(figures.as_dict())
     elif csv:

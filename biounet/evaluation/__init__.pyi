@@ -1,5 +1,5 @@
 from .class_scores import score_classes as score_classes
-from .folders import evaluate_folders as evaluate_folders
+from .folders import evaluate as evaluate
 from .matching import match_objects as match_objects
 from .object_scores import Evaluation as Evaluation
 from .object_scores import score_instances as score_instances

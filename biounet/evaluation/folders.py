@@ -35,7 +35,7 @@ Record = TypeVar("Record", bound=EvaluationRecord)
 _LOW_AP, _HIGH_DICE = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
 
 
-def evaluate_folders(
+def evaluate(
     predicted: Path, truth: Path, data: DataSettings, tolerance: float = 1.0, options: ReadOptions | None = None
 ) -> Evaluation | ClassEvaluation:
     """Compare results with annotations.

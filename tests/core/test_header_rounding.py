@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from biounet.core import UNLABELLED, DataSettings, Grid, LabelSettings
 from biounet.core.recipe import parse_recipe
-from biounet.evaluation import evaluate_folders, score_classes
+from biounet.evaluation import evaluate, score_classes
 from biounet.files import ReadOptions, read_volume
 from biounet.labelling.stitching import _min_voxels
 from biounet.measurement import measure_lesions, min_lesion_voxels
@@ -56,8 +56,7 @@ def test_surfaces_one_voxel_apart_are_within_that_tolerance_for_every_header(tmp
             save(tmp_path / kind / "truth" / f"{n}.nii", cube(), own)
             save(tmp_path / kind / "out" / f"{n}_labels.nii", cube(1), own)
     straight, turned = (
-        evaluate_folders(tmp_path / kind / "out", tmp_path / kind / "truth", LESIONS)
-        for kind in ("straight", "oblique")
+        evaluate(tmp_path / kind / "out", tmp_path / kind / "truth", LESIONS) for kind in ("straight", "oblique")
     )
     assert straight.surfaces.nsd == turned.surfaces.nsd == (1.0,)
     assert turned.surfaces.hd95 == pytest.approx(straight.surfaces.hd95, rel=1e-6)

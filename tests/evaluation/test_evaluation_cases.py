@@ -12,7 +12,7 @@ import tifffile
 import biounet
 from biounet.core import DataSettings, Grid, InputError
 from biounet.core.recipe import parse_recipe
-from biounet.evaluation import evaluate_folders, score_classes
+from biounet.evaluation import evaluate, score_classes
 from biounet.files import ReadOptions, read_label_kind, read_volume, write_labels
 from support.images import discs
 
@@ -56,12 +56,12 @@ def test_a_result_of_other_classes_is_named(tmp_path):
     save(tmp_path / "truth/a.nii.gz", TEN)
     save(tmp_path / "out/a_labels.nii.gz", MOVED * 3)
     with pytest.raises(InputError, match="the prediction has classes 0 to 3") as caught:
-        evaluate_folders(tmp_path / "out", tmp_path / "truth", LESIONS)
+        evaluate(tmp_path / "out", tmp_path / "truth", LESIONS)
     assert caught.value.path == tmp_path / "out/a_labels.nii.gz"
 
 
 def test_empty_and_missed_cases_are_visible(lesions):
-    found = evaluate_folders(*lesions, LESIONS)
+    found = evaluate(*lesions, LESIONS)
     assert found.dice_per_image == (pytest.approx(0.4),)  # 0, 0, .8 and .8: what nobody has is left out
     assert (found.surfaces.images, found.surfaces.missed, found.lesions.false_positives) == ((3,), (1,), (1,))
     assert found.as_table()[1][5] == "2.000 (1 of 3 missed)"
@@ -69,7 +69,7 @@ def test_empty_and_missed_cases_are_visible(lesions):
 
 
 def test_definitions_are_named(lesions):
-    found = evaluate_folders(*lesions, LESIONS)
+    found = evaluate(*lesions, LESIONS)
     text = " ".join(found.definitions())
     for word in ("HD95", "95th percentile", "NSD", "1 mm", "arXiv:2111.05408", "Dice per image"):
         assert word in text
@@ -82,7 +82,7 @@ def rows_of(figures):
 
 
 def test_one_row_per_case_and_class(lesions):
-    rows = {row["case"]: row for row in rows_of(evaluate_folders(*lesions, LESIONS))}
+    rows = {row["case"]: row for row in rows_of(evaluate(*lesions, LESIONS))}
     assert list(rows) == [f"{name}.nii.gz" for name in ("both_empty", "good_1", "good_2", "missed", "only_false")]
     assert (rows["good_1.nii.gz"]["class"], rows["good_1.nii.gz"]["dice"]) == ("lesion", "0.8")
     assert float(rows["good_1.nii.gz"]["hd95_mm"]) == pytest.approx(2)
@@ -103,16 +103,16 @@ def fields(tmp_path):
 
 
 def test_one_row_per_field(fields):
-    rows = rows_of(evaluate_folders(*fields, CELLS))
+    rows = rows_of(evaluate(*fields, CELLS))
     assert [row["case"] for row in rows] == ["0.tif", "1.tif", "2.tif"]
     assert {(row["ap50"], row["pq"], row["splits"], row["message"]) for row in rows} == {("1.0", "1.0", "0", "")}
-    assert [int(row["true"]) for row in rows] == list(evaluate_folders(*fields, CELLS).truth_counts)
+    assert [int(row["true"]) for row in rows] == list(evaluate(*fields, CELLS).truth_counts)
 
 
 def test_a_bad_pair_does_not_stop_the_others(fields):
     out, truth = fields
     tifffile.imwrite(out / "1_labels.tif", np.zeros((5, 6), np.uint16))
-    found = evaluate_folders(out, truth, CELLS)
+    found = evaluate(out, truth, CELLS)
     assert (len(found.truth_counts), found.ap[0]) == (2, 1)
     (failed,) = found.failed
     assert "1.tif: is (64, 64), but the result" in failed
@@ -121,7 +121,7 @@ def test_a_bad_pair_does_not_stop_the_others(fields):
     for number in (0, 2):
         (out / f"{number}_labels.tif").write_bytes(b"no image")
     with pytest.raises(InputError, match="not a TIFF"):
-        evaluate_folders(out, truth, CELLS)
+        evaluate(out, truth, CELLS)
 
 
 def test_an_ap_of_0_because_of_classes_is_noted(fields):
@@ -129,14 +129,14 @@ def test_an_ap_of_0_because_of_classes_is_noted(fields):
     for number in range(3):
         drawn = tifffile.imread(truth / f"{number}.tif")
         tifffile.imwrite(out / f"{number}_labels.tif", (drawn > 0).astype(np.uint16))
-    found = evaluate_folders(out, truth, CELLS)
+    found = evaluate(out, truth, CELLS)
     assert found.ap[0] == 0
     (note,) = found.notes
     assert "AP is 0.000 although the foreground agrees (Dice 1.000; 18 true and 3 predicted ids)" in note
     assert "kind = 'classes'" in note
     for number in range(3):  # cells that were not found at all are another matter
         tifffile.imwrite(out / f"{number}_labels.tif", np.zeros((64, 64), np.uint16))
-    assert not evaluate_folders(out, truth, CELLS).notes
+    assert not evaluate(out, truth, CELLS).notes
 
 
 @pytest.mark.parametrize("kind", ["objects", "classes", None])
@@ -170,7 +170,7 @@ class TestKinds:
     def compare(self, tmp_path, labels, kind, data, drawn=None):
         (tmp_path / "truth").mkdir()
         tifffile.imwrite(tmp_path / "truth" / "a.tif", (self.strokes if drawn is None else drawn).astype(np.uint8))
-        return evaluate_folders(results(tmp_path / "out", labels, kind), tmp_path / "truth", data)
+        return evaluate(results(tmp_path / "out", labels, kind), tmp_path / "truth", data)
 
     @pytest.mark.parametrize("kind", ["objects", None])
     def test_objects_against_strokes(self, tmp_path, kind):
@@ -213,7 +213,7 @@ class TestKinds:
         (tmp_path / "out" / "a_objects.csv").write_text("label,centroid_y_px\n1,2\n")
         (tmp_path / "truth").mkdir()
         tifffile.imwrite(tmp_path / "truth" / "a.tif", drawn.astype(np.uint8))
-        found = evaluate_folders(tmp_path / "out", tmp_path / "truth", data)
+        found = evaluate(tmp_path / "out", tmp_path / "truth", data)
         assert (found.classes, found.dice) == (("foreground",), (1,))
 
 
@@ -234,6 +234,6 @@ def test_a_model_of_strokes_can_be_evaluated(tmp_path):
         assert result.kind == "objects"
         result.save(tmp_path / "out")
         assert read_label_kind(tmp_path / "out" / f"{number}_labels.tif") == "objects"
-    found = evaluate_folders(tmp_path / "out", tmp_path / "strokes", recipe.data)
+    found = evaluate(tmp_path / "out", tmp_path / "strokes", recipe.data)
     assert (found.classes, found.failed) == (("cell",), ())
     assert found.dice[0] > 0.5

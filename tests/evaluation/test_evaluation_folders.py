@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from biounet.core import DataSettings, InputError, SettingsError
-from biounet.evaluation import evaluate_folders
+from biounet.evaluation import evaluate
 
 
 def picture(*rows):
@@ -34,7 +34,7 @@ def folders(tmp_path):
 
 
 def test_same_names(folders):
-    result = evaluate_folders(*folders, DataSettings())
+    result = evaluate(*folders, DataSettings())
     assert result.truth_counts == (2, 1)
     assert result.ap == (2 / 3,) * 9
 
@@ -45,7 +45,7 @@ def test_masks_beside_their_images(folders):
     (truth / "deep" / "b.png.tif").rename(truth / "deep" / "b.png_masks.tif")
     for name in ("a.tif", "unannotated.tif"):
         write(truth / name, picture("99999"))
-    assert evaluate_folders(out, truth, DataSettings()).ap == (2 / 3,) * 9
+    assert evaluate(out, truth, DataSettings()).ap == (2 / 3,) * 9
 
 
 def test_one_name_in_two_spellings(tmp_path):
@@ -55,7 +55,7 @@ def test_one_name_in_two_spellings(tmp_path):
     write(tmp_path / "truth" / "cell1.tif", picture("11.22"))
     write(tmp_path / "out" / "face_mask_labels.tif", picture("11.22"))
     write(tmp_path / "out" / "Cell1_labels.tif", picture("11.22"))
-    assert evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
+    assert evaluate(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
 
 
 def test_images_with_an_ending_of_their_own(tmp_path):
@@ -64,38 +64,38 @@ def test_images_with_an_ending_of_their_own(tmp_path):
     for number in "01":
         write(tmp_path / "truth" / f"00{number}_masks.tif", picture("11.22"))
         write(tmp_path / "out" / f"00{number}_img_labels.tif", picture("11.22"))
-    assert evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
+    assert evaluate(tmp_path / "out", tmp_path / "truth", DataSettings()).ap == (1,) * 9
 
 
 def test_results_are_not_compared_with_themselves(folders):
     out, _ = folders
     with pytest.raises(InputError, match=r"a_labels\.tif: both the result and the annotation"):
-        evaluate_folders(out, out, DataSettings())
+        evaluate(out, out, DataSettings())
     (out / "counts.csv").write_text("image,status,count\n")
     with pytest.raises(InputError, match=r"counts\.csv: not a folder"):
-        evaluate_folders(out / "counts.csv", out, DataSettings())
+        evaluate(out / "counts.csv", out, DataSettings())
 
 
 def test_results_below_the_folder_of_annotations_are_no_annotations(folders):
     out, truth = folders
     out = out.rename(truth / "biounet-out")
-    assert evaluate_folders(out, truth, DataSettings()).truth_counts == (2, 1)
+    assert evaluate(out, truth, DataSettings()).truth_counts == (2, 1)
 
 
 def test_results_in_other_folders_if_names_are_unique(folders):
     out, truth = folders
     (out / "deep" / "b.png_labels.tif").rename(out / "b.png_labels.tif")
-    assert evaluate_folders(out, truth, DataSettings()).truth_counts == (2, 1)
+    assert evaluate(out, truth, DataSettings()).truth_counts == (2, 1)
     write(truth / "else" / "b.png.tif", picture("....."))
     with pytest.raises(InputError, match=r"2 of 3 annotations: deep/b.png, else/b.png"):
-        evaluate_folders(out, truth, DataSettings())
+        evaluate(out, truth, DataSettings())
 
 
 def test_one_result_is_not_that_of_two_annotations_which_differ_in_capitals(tmp_path):
     for name in ("truth/Cell.tif", "truth/cell.tif", "out/CELL_labels.tif"):
         write(tmp_path / name, picture("11.22"))
     with pytest.raises(InputError, match="no result for 2 of 2 annotations: Cell, cell"):
-        evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings())
+        evaluate(tmp_path / "out", tmp_path / "truth", DataSettings())
 
 
 def test_missing_results_are_named(folders):
@@ -103,17 +103,17 @@ def test_missing_results_are_named(folders):
     for name in ("c.tif", "d.tif"):
         write(truth / name, picture("1.."))
     with pytest.raises(InputError, match=r"out: no result for 2 of 4 annotations: c, d "):
-        evaluate_folders(out, truth, DataSettings())
+        evaluate(out, truth, DataSettings())
 
 
 def test_shapes_differ(folders):
     out, truth = folders
     write(out / "a_labels.tif", picture("11..", "...."))
-    (failed,) = evaluate_folders(out, truth, DataSettings()).failed
+    (failed,) = evaluate(out, truth, DataSettings()).failed
     assert re.search(r"a\.tif: is \(1, 5\), but the result .*a_labels\.tif is \(2, 4\)", failed)
     (truth / "deep" / "b.png.tif").unlink()
     with pytest.raises(InputError, match=r"a\.tif: is \(1, 5\), but the result .*a_labels\.tif is \(2, 4\)"):
-        evaluate_folders(out, truth, DataSettings())
+        evaluate(out, truth, DataSettings())
 
 
 def test_two_annotations_of_one_image(folders):
@@ -121,25 +121,25 @@ def test_two_annotations_of_one_image(folders):
     for name in ("a_mask.tif", "a_label.tif"):
         write(truth / name, picture("1"))
     with pytest.raises(InputError, match="annotation of the same image"):
-        evaluate_folders(out, truth, DataSettings())
+        evaluate(out, truth, DataSettings())
 
 
 def test_folders_without_images(folders, tmp_path):
     out, _ = folders
     with pytest.raises(InputError, match="no such folder"):
-        evaluate_folders(out, tmp_path / "nowhere", DataSettings())
+        evaluate(out, tmp_path / "nowhere", DataSettings())
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no annotation found"):
-        evaluate_folders(out, tmp_path / "empty", DataSettings())
+        evaluate(out, tmp_path / "empty", DataSettings())
 
 
 def test_classes_and_scribbles(folders):
     out, truth = folders
-    found = evaluate_folders(out, truth, DataSettings(kind="classes", classes=("x", "y", "z")))
+    found = evaluate(out, truth, DataSettings(kind="classes", classes=("x", "y", "z")))
     assert found.classes == ("x", "y", "z")
     assert found.dice == (2 * 2 / (4 + 2), 0, 0)
     strokes = DataSettings(kind="scribbles", classes=("background", "cell", "other", "more"))
-    assert evaluate_folders(out, truth, strokes).classes == ("cell", "other", "more")
+    assert evaluate(out, truth, strokes).classes == ("cell", "other", "more")
 
 
 TUMOURS = DataSettings(
@@ -183,50 +183,50 @@ def assert_a_plane_too_far(figures):
 
 def test_annotations_in_the_folders_of_cases(cases):
     out, truth = cases
-    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+    assert_a_plane_too_far(evaluate(out, truth, TUMOURS))
     for name in ("case_1", "case_2"):  # without the images, in folders of their own
         for file in ("flair", "t1", "brainmask"):
             (truth / name / f"{file}.nii.gz").unlink()
-    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+    assert_a_plane_too_far(evaluate(out, truth, TUMOURS))
     for name in ("case_1", "case_2"):
         (out / name).mkdir()
         (out / f"{name}_labels.nii.gz").rename(out / name / "flair_labels.nii.gz")
-    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+    assert_a_plane_too_far(evaluate(out, truth, TUMOURS))
     for name in ("case_1", "case_2"):
         (truth / name / "tumour.nii.gz").rename(truth / f"{name}.nii.gz")
         (out / name / "flair_labels.nii.gz").rename(out / f"{name}_labels.nii.gz")
-    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS))
+    assert_a_plane_too_far(evaluate(out, truth, TUMOURS))
 
 
 def test_the_tolerance_of_surfaces(cases):
-    assert evaluate_folders(*cases, TUMOURS, 3.0).surfaces.nsd == (1, 1)
-    assert evaluate_folders(*cases, TUMOURS, 2.9).surfaces.nsd[1] == 0
+    assert evaluate(*cases, TUMOURS, 3.0).surfaces.nsd == (1, 1)
+    assert evaluate(*cases, TUMOURS, 2.9).surfaces.nsd[1] == 0
     with pytest.raises(SettingsError, match="tolerance"):
-        evaluate_folders(*cases, TUMOURS, -1.0)
+        evaluate(*cases, TUMOURS, -1.0)
 
 
 def test_a_case_without_annotation_is_left_out(cases):
     out, truth = cases
     (truth / "case_2" / "tumour.nii.gz").unlink()
     (truth / "case_2" / "brainmask.nii.gz").unlink()
-    assert evaluate_folders(out, truth, TUMOURS).images == 1
+    assert evaluate(out, truth, TUMOURS).images == 1
 
 
 def test_two_annotations_of_one_case(cases):
     out, truth = cases
     write_nifti(truth / "case_2" / "seg.nii.gz", np.ones((5, 6, 7)))
     with pytest.raises(InputError, match=r"seg\.nii\.gz.*tumour\.nii\.gz is an annotation of the same image"):
-        evaluate_folders(out, truth, TUMOURS)
-    assert_a_plane_too_far(evaluate_folders(out, truth, TUMOURS.model_copy(update={"annotation": ("tumour",)})))
+        evaluate(out, truth, TUMOURS)
+    assert_a_plane_too_far(evaluate(out, truth, TUMOURS.model_copy(update={"annotation": ("tumour",)})))
 
 
 def test_a_mask_of_the_brain_is_no_annotation(cases):
     out, truth = cases
     (truth / "case_2" / "tumour.nii.gz").unlink()
-    assert evaluate_folders(out, truth, TUMOURS).images == 1
+    assert evaluate(out, truth, TUMOURS).images == 1
     (truth / "case_1" / "tumour.nii.gz").unlink()
     with pytest.raises(InputError, match="no annotation found"):
-        evaluate_folders(out, truth, TUMOURS)
+        evaluate(out, truth, TUMOURS)
 
 
 def test_links_to_folders_are_followed(cases, tmp_path):
@@ -236,7 +236,7 @@ def test_links_to_folders_are_followed(cases, tmp_path):
         for entry in folder.iterdir():
             (tmp_path / name / entry.name).symlink_to(entry)
         (tmp_path / name / "round").symlink_to(tmp_path / name)
-    assert_a_plane_too_far(evaluate_folders(tmp_path / "linked_out", tmp_path / "linked_truth", TUMOURS))
+    assert_a_plane_too_far(evaluate(tmp_path / "linked_out", tmp_path / "linked_truth", TUMOURS))
 
 
 def test_a_result_of_another_file_is_not_that_of_a_lone_annotation(cases):
@@ -244,7 +244,7 @@ def test_a_result_of_another_file_is_not_that_of_a_lone_annotation(cases):
     (out / "case_2").mkdir()
     (out / "case_2_labels.nii.gz").rename(out / "case_2" / "other_labels.nii.gz")
     with pytest.raises(InputError, match="no result for 1 of 2 annotations: case_2 "):
-        evaluate_folders(out, truth, TUMOURS)
+        evaluate(out, truth, TUMOURS)
 
 
 def test_misaligned_results_fail(cases):
@@ -252,13 +252,13 @@ def test_misaligned_results_fail(cases):
     labels = np.zeros((5, 6, 7))
     labels[1] = 1
     write_nifti(truth / "case_1" / "tumour.nii.gz", labels, np.diag([-1.0, 2.0, 3.0, 1.0]))
-    (failed,) = evaluate_folders(out, truth, TUMOURS).failed
+    (failed,) = evaluate(out, truth, TUMOURS).failed
     assert re.search(r"tumour\.nii\.gz: does not lie where the result .*case_1_labels.nii.gz does", failed)
 
 
 def test_undrawn_regions_of_a_case_are_not_compared(cases):
     data = TUMOURS.model_copy(update={"unknown": {"case_2": ("core",)}})
-    figures = evaluate_folders(*cases, data)
+    figures = evaluate(*cases, data)
     assert figures.surfaces.images == (2, 1)
     assert figures.lesions.true == (2, 1)
 
@@ -271,8 +271,8 @@ def test_stacks_in_micrometres(tmp_path):
         (tmp_path / name).parent.mkdir()
         tifffile.imwrite(tmp_path / name, array, **calibration)
     data = DataSettings(kind="classes", dims=3, classes=("cell",))
-    figures = evaluate_folders(tmp_path / "out", tmp_path / "truth", data).as_figures()
+    figures = evaluate(tmp_path / "out", tmp_path / "truth", data).as_figures()
     assert figures["hd95_um"] == 0.5
     assert figures["nsd"] == 1
-    objects = evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings(dims=3))
+    objects = evaluate(tmp_path / "out", tmp_path / "truth", DataSettings(dims=3))
     assert (objects.truth_counts, objects.ap[0]) == ((1,), 0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from biounet.core import DataSettings, InputError
-from biounet.evaluation import evaluate_folders
+from biounet.evaluation import evaluate
 from biounet.files import ReadOptions, read_annotation, read_volume
 from biounet.files.read import read_header
 from biounet.measurement import measure_lesions
@@ -132,7 +132,7 @@ def test_a_label_with_either_affine_of_its_image_is_aligned(tmp_path, sform, fol
     assert len(said) == (follows == "qform")
     assert not said or said[0].startswith("its annotation lies where the qform of its image says, not by the matrix in")
     write(tmp_path / "found/x_labels.nii.gz", mask(), **both)
-    figures = evaluate_folders(tmp_path / "found", tmp_path / "labels", ORGAN)
+    figures = evaluate(tmp_path / "found", tmp_path / "labels", ORGAN)
     assert figures.dice == (1.0,)
     differs, *remarks = figures.notes
     assert "x_labels.nii.gz: sform and qform differ by up to" in differs
@@ -165,7 +165,7 @@ def test_a_label_with_its_voxels_in_another_order_is_aligned(tmp_path_factory, i
     np.testing.assert_array_equal(read.labels, np.asarray(nib.load(path).dataobj).T)
     said = f"is stored as {label}, and was brought to {image}"
     assert [said in note for note in read.notes] == [True] * (label != image)
-    figures = evaluate_folders(folder / "found", folder / "truth", several)
+    figures = evaluate(folder / "found", folder / "truth", several)
     assert figures.dice == (1.0, 1.0, 1.0)
     assert [said in note for note in figures.notes] == [True] * (label != image)
 
@@ -202,7 +202,7 @@ def test_annotated_planes_are_those_of_the_image_whatever_the_order_of_the_label
     label = stored_as(tmp_path / "truth/x.nii", mask(), affine, "SPL")
     drawn = read_annotation(label, planes, read_volume(path, VOLUME).grid)
     assert (drawn.labels >= 0).any((1, 2)).tolist() == [False, False, True, True, False, False]
-    (row,) = evaluate_folders(tmp_path / "found", tmp_path / "truth", planes).cases
+    (row,) = evaluate(tmp_path / "found", tmp_path / "truth", planes).cases
     assert row["true_voxels"] == row["predicted_voxels"] == 32
 
 
@@ -217,11 +217,11 @@ def test_evaluation_notes_contradictions_in_the_header_of_a_result(tmp_path, dat
             (np.eye(4), 1),
             (1.3, 1.3, 9),
         )
-    (note,) = evaluate_folders(tmp_path / "found", tmp_path / "truth", data).notes
+    (note,) = evaluate(tmp_path / "found", tmp_path / "truth", data).notes
     assert "used is the qform: scanner, LPS, voxels of 1.3 x 1.3 x 9 mm" in note
     write(tmp_path / "truth/x.nii.gz", mask(), sform=(MOVED, 1))
     with pytest.raises(InputError, match="does not lie where the result"):
-        evaluate_folders(tmp_path / "found", tmp_path / "truth", data)
+        evaluate(tmp_path / "found", tmp_path / "truth", data)
 
 
 def test_a_label_with_neither_affine_is_refused(tmp_path):

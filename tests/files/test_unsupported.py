@@ -6,7 +6,7 @@ import pytest
 
 from biounet.cli import commands
 from biounet.core import DataSettings, InputError, stopping
-from biounet.evaluation import evaluate_folders
+from biounet.evaluation import evaluate
 from biounet.files import find_images, find_pairs, read_labels, read_volume
 
 DICOM = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + bytes(300)
@@ -62,7 +62,7 @@ def test_unsupported_annotations_are_named(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "truth" / "a.nrrd").write_bytes(b"NRRD0004\n")
     with pytest.raises(InputError, match="NRRD"):
-        evaluate_folders(tmp_path / "out", tmp_path / "truth", DataSettings())
+        evaluate(tmp_path / "out", tmp_path / "truth", DataSettings())
 
 
 def test_a_zarr_folder_is_recognised(tmp_path):

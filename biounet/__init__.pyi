@@ -1,0 +1,10 @@
+from .api import Result as Result
+from .api import Segmenter as Segmenter
+from .api import load as load
+from .api import train as train
+from .core import BiounetError as BiounetError
+from .core.version import __version__ as __version__
+from .evaluation import evaluate as evaluate
+from .files import ReadOptions as ReadOptions
+from .files import read_volume as read_volume
+from .training import VolumeReader as VolumeReader
