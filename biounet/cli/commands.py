@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from biounet.batch import BatchOptions, ReplayResult
-    from biounet.core.stopping import Stop
+    from biounet.core import Stop
     from biounet.files import FoundImage
     from biounet.network import Card, Model
 

@@ -62,6 +62,7 @@ from .settings import NetworkSettings as NetworkSettings
 from .settings import NormaliseSettings as NormaliseSettings
 from .settings import TargetSettings as TargetSettings
 from .settings import TrainSettings as TrainSettings
+from .stopping import Stop as Stop
 from .stopping import exit_on_signals as exit_on_signals
 from .stopping import interrupt_on_signals as interrupt_on_signals
 from .stopping import raise_if_stopped as raise_if_stopped

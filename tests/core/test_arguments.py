@@ -132,13 +132,21 @@ def test_options_raise_only_errors_of_biounet(segmenter, block, diameter, size):
     only_ours(lambda: segmenter.segment(IMAGE[:size], options=SegmentOptions(block=block, diameter=diameter)))
 
 
+@pytest.fixture(scope="module")
+def saved(segmenter, tmp_path_factory):
+    """A model file, and a result."""
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    segmenter.save(path)
+    return path, segmenter.segment(IMAGE)
+
+
 @QUICK
 @given(given=JUNK, other=JUNK)
-def test_public_functions_raise_only_errors_of_biounet(segmenter, tmp_path_factory, given, other):
-    found = segmenter.segment(IMAGE)
+def test_public_functions_raise_only_errors_of_biounet(saved, tmp_path_factory, given, other):
+    model, result = saved
     calls = [
         lambda: biounet.load(given, other).segment(IMAGE),
-        lambda: biounet.load("nuclei", other),
+        lambda: biounet.load(model, other),
         lambda: biounet.read_volume(given),
         lambda: biounet.read_volume(given, ReadOptions(dims=other)),
         lambda: biounet.train(given, images="nowhere", labels=other),
@@ -147,7 +155,7 @@ def test_public_functions_raise_only_errors_of_biounet(segmenter, tmp_path_facto
         lambda: biounet.train("nuclei_2d", images="nowhere", start=given),
         lambda: biounet.evaluate("nowhere", given, DataSettings(), other),
         lambda: biounet.evaluate(given, "nowhere", DataSettings()),
-        lambda: found.save(tmp_path_factory.mktemp("saved"), given),
+        lambda: result.save(tmp_path_factory.mktemp("saved"), given),
     ]
     for call in calls:
         only_ours(call)
