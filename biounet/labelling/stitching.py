@@ -35,14 +35,11 @@ class Objects:
     confidence
         (N,) float64: mean certainty of the voxels that are foreground, 0..1: the log-odds of the foreground, of which
         `CERTAIN_LOG_ODDS` and more count as 1.
-    peak
-        (N,) float64: highest point of the surface in each object, 0..1.
     """
 
     labels: npt.NDArray[np.int32]
     count: Ints
     confidence: npt.NDArray[np.float64]
-    peak: npt.NDArray[np.float64]
 
 
 def label_objects(
@@ -100,7 +97,7 @@ def stitch(
     table, edges, saddle, basins_of_blocks = _build_graph(blocks)
     part = merge_basins(table[0], edges, saddle, settings.join, min_peak)
     label, table = _select_objects(_sum_groups(part, table, part.size), min_peak, min_voxels)
-    peak, foreground, certainty, _ = table
+    _, foreground, certainty, _ = table
     labels = np.zeros(shape, np.int32)
     for block, basins in zip(blocks, basins_of_blocks, strict=True):
         core = labels[block.block.core]
@@ -109,7 +106,7 @@ def stitch(
     if settings.fill_holes:
         objects, filled = fill_holes(labels)
         np.add.at(count, objects - 1, filled)
-    return Objects(labels, count, certainty / (PROBABILITY_MAX * foreground), peak / PROBABILITY_MAX)
+    return Objects(labels, count, certainty / (PROBABILITY_MAX * foreground))
 
 
 def _min_voxels(settings: LabelSettings, voxel_um: float | None) -> int:

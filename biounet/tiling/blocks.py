@@ -29,8 +29,6 @@ class Block:
 
     Attributes
     ----------
-    index
-        Position in the lattice, one number per axis.
     core
         Region of the image whose result this block gives.
     outer
@@ -39,7 +37,6 @@ class Block:
         Of the whole image, ``([z,] y, x)``.
     """
 
-    index: tuple[int, ...]
     core: Region
     outer: Region
     shape: tuple[int, ...]
@@ -90,12 +87,8 @@ def block_lattice(
     if min(sizes) < 1 or min(halos) < 0 or min(strides) < 1:
         raise SettingsError(f"blocks of {sizes} voxels with a halo of {halos} and stride {align} cannot tile an image")
     axes = [_split_axis(*axis) for axis in zip(shape, sizes, halos, strides, strict=True)]
-    blocks = []
-    for parts in itertools.product(*map(enumerate, axes)):
-        index, regions = zip(*parts, strict=True)
-        core, outer = zip(*regions, strict=True)
-        blocks.append(Block(index, core, outer, tuple(shape)))
-    return blocks
+    regions = (zip(*parts, strict=True) for parts in itertools.product(*axes))
+    return [Block(core, outer, tuple(shape)) for core, outer in regions]
 
 
 def run_blocks(

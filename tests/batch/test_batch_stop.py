@@ -14,20 +14,7 @@ import biounet.segmentation.memory
 from biounet.batch import BatchOptions, segment_batch
 from biounet.core import Stopped, is_out_of_memory, signal_exit_code
 from biounet.files import find_images
-from biounet.tiling import block_lattice, run_blocks
 from support.images import discs
-
-
-def test_no_block_begins_after_a_stop():
-    stop, begun = Event(), []
-
-    def work(block):
-        begun.append(block.index)
-        stop.set()
-
-    with pytest.raises(Stopped):
-        list(run_blocks(work, block_lattice((30, 30), 10), stop=stop))
-    assert begun == [(0, 0)]
 
 
 def test_a_stopped_batch_says_how_far_it_came_and_goes_on_from_there(few, untrained, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biounet.core import SettingsError
+from biounet.core import SettingsError, Stopped
 from biounet.tiling import Block, block_lattice, run_blocks
 from biounet.tiling.blocks import MAX_PENDING
 
@@ -44,8 +44,8 @@ def test_a_region_of_the_image_is_located_in_the_outer_array(shape, size):
 def test_lattice_of_a_small_image():
     blocks = block_lattice((5, 4), (3, 4), halo=1, align=2)
     assert blocks == [
-        Block((0, 0), (slice(0, 3), slice(0, 4)), (slice(0, 4), slice(0, 4)), (5, 4)),
-        Block((1, 0), (slice(3, 5), slice(0, 4)), (slice(2, 5), slice(0, 4)), (5, 4)),
+        Block((slice(0, 3), slice(0, 4)), (slice(0, 4), slice(0, 4)), (5, 4)),
+        Block((slice(3, 5), slice(0, 4)), (slice(2, 5), slice(0, 4)), (5, 4)),
     ]
 
 
@@ -56,14 +56,14 @@ def test_impossible_lattices_are_refused(size, halo, align):
 
 
 def _slow_first(block):
-    time.sleep(0.02 if block.index == (0, 0) else 0)
-    return block.index
+    time.sleep(0.02 if block.core[0].start == block.core[1].start == 0 else 0)
+    return block.core
 
 
 @pytest.mark.parametrize("workers", [None, 1, 3])
 def test_results_come_in_lattice_order(workers):
     blocks = block_lattice((9, 9), 2)
-    expected = [block.index for block in blocks]
+    expected = [block.core for block in blocks]
     if workers is None:
         assert list(run_blocks(_slow_first, blocks)) == expected
     else:
@@ -74,7 +74,7 @@ def test_results_come_in_lattice_order(workers):
 def test_few_blocks_are_started_while_no_results_are_taken():
     begun = []
     with ThreadPoolExecutor(2) as executor:
-        results = run_blocks(lambda block: begun.append(block.index), block_lattice((100, 1), 1), executor)
+        results = run_blocks(lambda block: begun.append(block.core), block_lattice((100, 1), 1), executor)
         next(results)
         time.sleep(0.05)
         assert len(begun) <= MAX_PENDING + 1
@@ -86,8 +86,8 @@ def test_the_first_error_is_raised_and_the_rest_cancelled():
     begun = []
 
     def fail(block):
-        begun.append(block.index)
-        if block.index == (0, 0):
+        begun.append(block.core)
+        if block.core[0].start == block.core[1].start == 0:
             raise ArithmeticError("block 0")
         release.wait(5)
 
@@ -96,6 +96,20 @@ def test_the_first_error_is_raised_and_the_rest_cancelled():
             list(run_blocks(fail, block_lattice((50, 1), 1), executor))
         release.set()
     assert len(begun) <= 2
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_no_further_block_is_started_after_a_stop(threads):
+    stop, started, blocks = threading.Event(), [], block_lattice((9 * MAX_PENDING, 1), 1)
+
+    def work(block):
+        started.append(block)
+        stop.set()
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(Stopped):
+        list(run_blocks(work, blocks, executor if threads else None, stop))
+    assert started == blocks[: len(started)]
+    assert 1 <= len(started) <= (MAX_PENDING + 1 if threads else 1)
 
 
 def test_cancelled_work_is_not_taken_for_a_result():
