@@ -61,16 +61,9 @@ _FIRST_PIXELS = 4096  # which show of most images that they are not constant
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What `read_volume` would read of a file.
+    """What `read_volume` would read: axes and dtype of the array in the file, grid and channels of the image.
 
-    Attributes
-    ----------
-    axes, axes_source, dtype
-        Of the array in the file; the axes come from ``"OME-XML"``, ``"ImageJ tags"``, … or are ``"given"``.
-    grid, channels
-        Of the image that results.
-    notes
-        Remarks for the user.
+    The axes come from ``"OME-XML"``, ``"ImageJ tags"``, … or are ``"given"``.
     """
 
     axes: str

@@ -12,7 +12,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError, Volume
+from biounet.core import Grid, InputError, NoteCode, Volume, note_code
 from biounet.files import ReadOptions, read_volume
 
 _FilePath = str | PathLike[str]
@@ -93,7 +93,8 @@ class VolumeReader(ImageReader):  # type: ignore[misc]
         """
         volume = self.load(img)
         if not volume.grid.calibrated and not self.uncalibrated:
-            cause = next((note for note in volume.notes if "unknown" in note), "pixel size unknown")
+            unknown = (note for note in volume.notes if note_code(note) == NoteCode.VOXEL_SIZE_UNKNOWN)
+            cause = next(unknown, "pixel size unknown")
             hint = "state it with ReadOptions(spacing=...), or accept voxels as unit with uncalibrated=True"
             raise InputError(cause, path=volume.source, hint=hint)
         return volume.array.transpose(0, *range(volume.array.ndim - 1, 0, -1)), _metadata(volume.grid)

@@ -27,16 +27,9 @@ _MAX_ROTATION = 1.2e-3  # radian: the rounding of a quaternion in 32 bits, near 
 
 @dataclass(frozen=True)
 class HeaderAffine:
-    """One of the two affines of a header.
+    """One of the two affines of a header, ``"sform"`` or ``"qform"``, with the code of its frame of reference.
 
-    Attributes
-    ----------
-    name, code
-        ``"sform"`` or ``"qform"``, and the code of the frame that it leads to.
-    affine
-        Three rows of four numbers in mm; NaN where it is damaged.
-    shape
-        Number of voxels along the axes of the volume, x first.
+    `affine` is three rows of four numbers in mm, NaN where it is damaged; `shape` counts voxels, x first.
     """
 
     name: str
@@ -115,12 +108,7 @@ def choose_affine(affines: list[HeaderAffine], sizes: NDArray[np.float64]) -> tu
     The sform has precedence, as in nibabel, but not if only the qform can be used, nor if the voxels of the sform are
     all 1 mm long where the header gives other sizes: such programs write directions only.
 
-    Parameters
-    ----------
-    affines
-        One or two.
-    sizes
-        Voxel sizes in the header in mm, x first; those of a qform are the same.
+    `sizes` are the voxel sizes in the header in mm, x first; those of a qform are the same.
     """
     first, last = affines[0], affines[-1]
     if first is last:

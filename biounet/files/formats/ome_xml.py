@@ -18,23 +18,7 @@ _MAX_NAMES = 3  # files that a message lists
 
 @dataclass(frozen=True)
 class OmeImage:
-    """One image of OME-XML.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    size
-        Pixels along y and x.
-    first_page
-        Index in the file.
-    planes
-        Their number, in which each sample of a colour counts.
-    calibration
-        Its pixel size and the names of its channels.
-    other_files
-        Those that hold planes of it.
-    """
+    """One image of OME-XML: `size` is along y and x, and `planes` counts each sample of a colour."""
 
     name: str
     size: tuple[int, int]
@@ -46,16 +30,9 @@ class OmeImage:
 
 @dataclass(frozen=True)
 class OmeMetadata:
-    """OME-XML of one file.
+    """OME-XML of one file: the images that have planes in it or, if there are none, the files that hold them.
 
-    Attributes
-    ----------
-    images
-        Those that have planes in this file.
-    other_files
-        Where the images are, if this file has none.
-    xml
-        For tifffile: the same without images of other files, and with the index of each image as its name.
+    `xml` is for tifffile: without images of other files, and with the index of each image as its name.
     """
 
     images: tuple[OmeImage, ...]
@@ -63,14 +40,9 @@ class OmeMetadata:
     xml: str
 
     def check_complete(self, path: Path, pages: int, samples: Callable[[int], int]) -> None:
-        """Check that all planes of the images are in this file.
+        """Check that all planes of the images are in this file of so many pages.
 
-        Parameters
-        ----------
-        path, pages
-            The file and the number of its pages.
-        samples
-            Gives the number of planes in a page, one per colour.
+        `samples` gives the number of planes in a page, one per colour.
 
         Raises
         ------
@@ -116,15 +88,7 @@ def _unknown(why: str) -> Calibration:
 
 
 def parse_ome(xml: str, file: str) -> OmeMetadata:
-    """Parse OME-XML.
-
-    Parameters
-    ----------
-    xml
-        The text, which lists the images of all files of a set.
-    file
-        Name of the file that it is in.
-    """
+    """Parse the OME-XML in a file of this name; it lists the images of all files of a set."""
     root = ElementTree.fromstring(xml)  # expat refuses entity bombs and entities outside the document
     uuids = _own_uuids(root, file)
     # Without any TiffData, an image has its pages in this file.

@@ -39,17 +39,7 @@ _MAX_UM_IN_PRINT_UNIT = 20
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a file states about lengths.
-
-    Attributes
-    ----------
-    spacing_um
-        Pixel size in µm by letter of the axis, where it is credible.
-    channel_names
-        Empty where the file has none.
-    notes
-        Remarks for the user.
-    """
+    """What a file states about lengths: credible pixel sizes in µm by axis, and remarks for the user."""
 
     spacing_um: Mapping[str, float] = field(default_factory=dict)
     channel_names: tuple[str, ...] = ()
@@ -73,12 +63,7 @@ def _strip_quotes(unit: str) -> str:
 def read_calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
     """Read pixel sizes from the most explicit source that a TIFF without OME-XML has.
 
-    Parameters
-    ----------
-    tif
-        The file.
-    page
-        The first page of the image: other pages, such as a smaller copy, have other pixel sizes.
+    `page` is the first one of the image: other pages, such as a smaller copy, have other pixel sizes.
     """
     if tif.is_imagej and (found := _from_imagej(tif.imagej_metadata or {}, page)) is not None:
         return found
