@@ -134,6 +134,21 @@ def test_a_low_peak_joins_its_neighbour_and_is_dropped_without_one():
     assert stitch([part], (1, 7), rule).labels.tolist() == [[1, 1, 1, 0, 0, 0, 2]]
 
 
+def test_a_peak_between_two_objects_joins_the_one_across_the_higher_saddle():
+    # From the lowest saddle up, the middle peak of 400 would join the left one first: 250 is more than half of it.
+    distance = np.array([[1000, 250, 400, 390, 900]], np.uint16)
+    foreground = np.full(distance.shape, PROBABILITY_MAX, np.uint16)
+    part = label_surface(foreground, distance, PROBABILITY_MAX, block=block_lattice((1, 5), 5)[0])
+    assert stitch([part], (1, 5), PLAIN.model_copy(update={"join": 0.5})).labels.tolist() == [[1, 1, 2, 2, 2]]
+
+
+@pytest.mark.parametrize(("peak", "expected"), [(32767, 0), (32768, 1)])
+def test_the_lowest_peak_of_an_object(peak, expected):
+    full = np.full((1, 1), PROBABILITY_MAX, np.uint16)
+    part = label_surface(full, np.full((1, 1), peak, np.uint16), 1, block=block_lattice((1, 1), 1)[0])
+    assert stitch([part], (1, 1), PLAIN.model_copy(update={"min_peak": 0.5})).labels.tolist() == [[expected]]
+
+
 def test_the_smallest_object_in_voxels_and_in_micrometres():
     mask = np.array([[1, 1, 1, 0, 1, 1]], np.uint16) * np.uint16(PROBABILITY_MAX)
     assert label_objects(mask, None, mask, PLAIN.model_copy(update={"min_size": 3})).count.tolist() == [3]
