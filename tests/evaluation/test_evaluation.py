@@ -331,7 +331,7 @@ class TestClasses:
         truths = [picture("11.."), picture("1111"), picture("....")]
         result = score_classes(truths, [picture("1..."), picture("1111"), picture("....")], ["cell", "debris"])
         assert result.dice[0] == 2 * 5 / (6 + 5)
-        assert result.dice_per_image[0] == (2 / 3 + 1) / 2  # nobody has a cell in the third
+        assert result.dice_per_image[0] == (2 / 3 + 1) / 2  # the third has no cell
         assert result.iou_per_image[0] == (1 / 2 + 1) / 2
         assert math.isnan(result.dice_per_image[1])
 

@@ -1,4 +1,4 @@
-"""What an evaluation says beside its figures: each case, bad pairs, definitions, kinds of results."""
+"""What an evaluation holds beside its figures: each case, bad pairs, definitions, kinds of results."""
 
 import csv
 import io
@@ -62,7 +62,7 @@ def test_a_result_of_other_classes_is_named(tmp_path):
 
 def test_empty_and_missed_cases_are_visible(lesions):
     found = evaluate(*lesions, LESIONS)
-    assert found.dice_per_image == (pytest.approx(0.4),)  # 0, 0, .8 and .8: what nobody has is left out
+    assert found.dice_per_image == (pytest.approx(0.4),)  # 0, 0, .8 and .8: the case without lesions is left out
     assert (found.surfaces.images, found.surfaces.missed, found.lesions.false_positives) == ((3,), (1,), (1,))
     assert found.as_table()[1][5] == "2.000 (1 of 3 missed)"
     assert found.as_table()[1][-1] == "2 of 3, 1 spurious"
@@ -205,7 +205,7 @@ class TestKinds:
             self.compare(tmp_path, self.truth > 0, "classes", CELLS, self.truth)
 
     def test_results_of_earlier_versions_have_the_kind_of_their_table(self, tmp_path):
-        """Three objects are no three classes, which the table beside them says."""
+        """Three objects are no three classes, as the table beside them says."""
         data = DataSettings(kind="scribbles", classes=("background", "round", "long", "flat"))
         labels = np.where(self.truth < 4, self.truth, 0)
         drawn = np.where(np.arange(64)[:, None] % 4 == 0, np.where(labels > 0, 2, 1), 0)

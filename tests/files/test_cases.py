@@ -132,16 +132,16 @@ def test_several_channels_in_one_file_stay_one_file(make):
 
 def test_channels_by_name(make):
     root = make("p/a_t1c.nii.gz", "q/a_flair.nii.gz", "q/t1c.nii", "q/flair.nii", "r/x.nii", "t1c=x.nii")
-    given = [f"flair={root}/q/a_flair.nii.gz", f"T1c={root}/p/a_t1c.nii.gz"]
-    assert cases(find_images(given, MRI), root) == {"a": ["p/a_t1c.nii.gz", "q/a_flair.nii.gz"]}
+    inputs = [f"flair={root}/q/a_flair.nii.gz", f"T1c={root}/p/a_t1c.nii.gz"]
+    assert cases(find_images(inputs, MRI), root) == {"a": ["p/a_t1c.nii.gz", "q/a_flair.nii.gz"]}
     assert cases(find_images([f"t1c={root}/q/t1c.nii", f"flair={root}/q/flair.nii"], MRI), root).keys() == {"q"}
     assert cases(find_images([f"t1c={root}/r/x.nii", f"flair={root}/q/flair.nii"], MRI), root).keys() == {"r"}
     assert cases(find_images([root / "t1c=x.nii"], MRI), root).keys() == {"t1c=x.nii"}
     for wrong, cause in [
-        ([given[0]], "no file of 't1c'"),
-        ([*given, f"t2={root}/r/x.nii"], "no channel is called 't2' .hint: the channels are t1c, flair"),
-        ([*given, f"t1c={root}/r/x.nii"], "a second file for channel 't1c'"),
-        ([given[0], f"t1c={root}/none.nii"], "none.nii: no such file"),
+        ([inputs[0]], "no file of 't1c'"),
+        ([*inputs, f"t2={root}/r/x.nii"], "no channel is called 't2' .hint: the channels are t1c, flair"),
+        ([*inputs, f"t1c={root}/r/x.nii"], "a second file for channel 't1c'"),
+        ([inputs[0], f"t1c={root}/none.nii"], "none.nii: no such file"),
     ]:
         with pytest.raises(InputError, match=cause):
             find_images(wrong, MRI)

@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_listed(make, monkeypatch):
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "x" * 300 + "/*.tif"], ids=["long", "NUL", "long pattern"])
 def test_names_that_no_file_can_have(name):
-    for find in (find_pairs, lambda given: find_images([given])):
+    for find in (find_pairs, lambda name: find_images([name])):
         with pytest.raises(InputError):
             find(name)
 
@@ -119,13 +119,13 @@ def test_a_broken_link_is_an_image_that_fails_however_it_is_named(make, monkeypa
     root = make("a.tif")
     (root / "b.tif").symlink_to(root / "nowhere")
     monkeypatch.chdir(root)
-    for given in (["a.tif", "b.tif"], ["."], ["*.tif"], [root]):
-        assert relatives(find_images(given)) == ["a.tif", "b.tif"]
+    for inputs in (["a.tif", "b.tif"], ["."], ["*.tif"], [root]):
+        assert relatives(find_images(inputs)) == ["a.tif", "b.tif"]
     assert stems(find_pairs(make("i/a.tif", "l/a.tif") / "i", root / "l"), root) == [("i/a.tif", "l/a.tif")]
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("inputs", "expected"),
     [
         (["p1", "p2"], ["p1/f.tif", "p1/s/f.tif", "p2/f.tif"]),
         (["p1", "p1/", "../{root}/p1"], ["f.tif", "s/f.tif"]),
@@ -136,17 +136,17 @@ def test_a_broken_link_is_an_image_that_fails_however_it_is_named(make, monkeypa
         (["x/i", "p2/f.tif"], ["i/f.tif", "p2/f.tif"]),
     ],
 )
-def test_images_of_several_folders_are_distinguished_by_the_names_of_these(make, monkeypatch, given, expected):
+def test_images_of_several_folders_are_distinguished_by_the_names_of_these(make, monkeypatch, inputs, expected):
     root = make("p1/f.tif", "p1/s/f.tif", "p2/f.tif", "x/i/f.tif", "y/i/f.tif", "y/i/g.tif")
     monkeypatch.chdir(root)
-    assert relatives(find_images([one.format(root=root.name) for one in given])) == expected
+    assert relatives(find_images([one.format(root=root.name) for one in inputs])) == expected
 
 
-@pytest.mark.parametrize("given", ["missing.tif", "missing/", "*.tif", ""])
-def test_nothing_found(make, given):
+@pytest.mark.parametrize("name", ["missing.tif", "missing/", "*.tif", ""])
+def test_nothing_found(make, name):
     root = make("only_labels.tif", "notes.txt")
     with pytest.raises(InputError):
-        find_images([root / given])
+        find_images([root / name])
 
 
 def test_two_folders_with_the_same_stems(make):
@@ -238,14 +238,14 @@ def test_images_with_an_ending_of_their_own(make):
 
 
 def test_images_that_are_named_like_annotations(make):
-    """Where the folder is said to hold images, and there is an annotation of that name."""
+    """In a folder of images, if there is an annotation of that name."""
     root = make("i/face_mask.tif", "l/face_mask.tif", "i/siRNA_label.tif", "l/siRNA_label_masks.tif")
     expected = [("i/face_mask.tif", "l/face_mask.tif"), ("i/siRNA_label.tif", "l/siRNA_label_masks.tif")]
     assert stems(find_pairs(root / "i", root / "l"), root) == expected
     mixed = make("j/a.tif", "j/a_mask.tif", "m/a_mask.tif")
     assert stems(find_pairs(mixed / "j", mixed / "m"), mixed) == [("j/a.tif", "m/a_mask.tif")]
-    beside = make("k/siRNA_label.tif", "k/siRNA_label_masks.tif", "k/b.tif", "k/b_mask.tif") / "k"
-    assert {pair.image.name: pair.label.name for pair in find_pairs(beside)} == {
+    siblings = make("k/siRNA_label.tif", "k/siRNA_label_masks.tif", "k/b.tif", "k/b_mask.tif") / "k"
+    assert {pair.image.name: pair.label.name for pair in find_pairs(siblings)} == {
         "siRNA_label.tif": "siRNA_label_masks.tif",
         "b.tif": "b_mask.tif",
     }

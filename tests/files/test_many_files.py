@@ -12,7 +12,7 @@ FOLDERS = {
     "siblings": ("i{n}.tif", "i{n}_masks.tif"),
     "cases": ("p{n}/flair.nii", "p{n}/t1.nii", "p{n}/seg.nii", "p{n}/other.nii"),
     "common": ("p{n}_flair.nii", "p{n}_t1.nii", "p{n}_seg.nii", "p{n}_other.nii"),
-    "alone": ("p{n}/mri.nii", "p{n}/seg.nii"),
+    "one channel": ("p{n}/mri.nii", "p{n}/seg.nii"),
     "truth": ("t{n}.tif",),
     "out": ("t{n}_labels.tif", "p{n}_labels.nii", "deep/i{n}_labels.tif"),
 }
@@ -23,7 +23,7 @@ TASKS = {
     "no partners": lambda root: pair_files(root / "images", root / "siblings"),
     "pairs of cases": lambda root: pair_files(root / "cases", None, MRI),
     "pairs of common names": lambda root: pair_files(root / "common", None, MRI),
-    "pairs of one channel": lambda root: pair_files(root / "alone"),
+    "pairs of one channel": lambda root: pair_files(root / "one channel"),
     "results": lambda root: pair_results(root / "out", root / "truth"),
     "results of cases": lambda root: pair_results(root / "out", root / "cases", MRI),
 }
@@ -42,14 +42,14 @@ def roots(tmp_path_factory):
 
 
 def calls_of(task, root):
-    """Number of calls of functions that a task makes: unlike seconds, the same on every machine."""
+    """Return the number of function calls of a task: unlike seconds, it is the same on every machine."""
     count = 0
 
     def profile(frame, event, argument):
         nonlocal count
         count += event in ("call", "c_call")
 
-    task(root)  # whatever is kept for the next time
+    task(root)  # fills caches
     before = sys.getprofile()
     sys.setprofile(profile)
     try:

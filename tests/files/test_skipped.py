@@ -26,7 +26,7 @@ NO_IMAGE = ("notes.txt", "t.csv", "dwi.bval", ".DS_Store", "run.json")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two images, and what a microscope and people leave beside them."""
+    """Two images, and what microscopes and people leave among them."""
     root = tmp_path / "in"
     (root / "store.zarr").mkdir(parents=True)
     (root / "store.zarr" / "zarr.json").write_text("{}")
@@ -89,9 +89,9 @@ endings = st.sampled_from([*SUFFIXES, ".TIF", ".lsm", ".czi", ".dcm", ".txt", ""
 @given(st.lists(st.tuples(st.sampled_from(["", "p/", "p/q/"]), names, endings), max_size=12), st.booleans())
 def test_no_image_vanishes(tmp_path_factory, files, several):
     root = tmp_path_factory.mktemp("any")
-    for place, name, end in [("", "z", ".tif"), *files]:
-        (root / place).mkdir(parents=True, exist_ok=True)
-        (root / place / f"{name}{end}").write_bytes(b"II*\0" if end != ".txt" else b"text")
+    for folder, name, end in [("", "z", ".tif"), *files]:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / f"{name}{end}").write_bytes(b"II*\0" if end != ".txt" else b"text")
     found = search_images([root], ("x", "a") if several else ())
     rows = [file for image in found.images for file in (image.path, *image.others)]
     left_out = [file.path for file in found.skipped]
@@ -117,7 +117,7 @@ def test_files_of_cases_that_are_no_channel_are_listed(tmp_path):
 
 @pytest.mark.parametrize("names", [("flair", "t1", "lesions"), ("p1_flair", "p1_t1", "p1_seg")])
 def test_the_annotation_of_a_case_is_recorded_and_not_reported(biounet, tmp_path, names):
-    """It belongs there; a mask of the brain, or a further series, is said at the end as well."""
+    """It belongs there; a mask of the brain, or a further series, is reported at the end as well."""
     from biounet.core import Grid
     from biounet.network import Card, Model, build_network, output_channels, save_model
     from biounet.training.planning import plan

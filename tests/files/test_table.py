@@ -85,7 +85,7 @@ def test_every_dialect_gives_the_same_pairs(tmp_path_factory, names, separator, 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("picture;mask\na;b\n", "columns image and label; its first line has: picture;mask"),
         ("picture,mask\na,b\n", "its first line has: picture, mask"),
@@ -103,11 +103,11 @@ def test_every_dialect_gives_the_same_pairs(tmp_path_factory, names, separator, 
         ("PK\3\4 a\0b", "save it as CSV"),
     ],
 )
-def test_errors_of_tables_name_what_differs(tmp_path, text, said):
+def test_errors_of_tables_name_what_differs(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError) as caught:
         find_pairs(tmp_path / "t.csv")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_channels_in_any_capitals(folder):

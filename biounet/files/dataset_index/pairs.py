@@ -98,10 +98,10 @@ def find_pairs(
     """
     pairs, unpaired = pair_files(images, labels, channels, annotation)
     if problems := unpaired.problems:
-        is_bare = [problem.hint == _UNANNOTATED_HINT for problem in problems]
-        texts = [problem.cause if bare else str(problem) for problem, bare in zip(problems, is_bare, strict=True)]
+        unannotated = any(problem.hint == _UNANNOTATED_HINT for problem in problems)
+        texts = [problem.cause if problem.hint == _UNANNOTATED_HINT else str(problem) for problem in problems]
         more = f"; and {len(texts) - _MAX_NAMES} more" if len(texts) > _MAX_NAMES else ""
-        hint = f"'biounet check' lists all{f'; {_UNANNOTATED_HINT}' if any(is_bare) else ''}"
+        hint = f"'biounet check' lists all{f'; {_UNANNOTATED_HINT}' if unannotated else ''}"
         raise InputError(f"{'; '.join(texts[:_MAX_NAMES])}{more}", path=images, hint=hint)
     if not pairs:
         check_supported(Path(images))
@@ -170,8 +170,8 @@ def _images_named_like_annotations(
         parent = label.relative_to(label_folder).parent
         keys = {_key(parent, stem_of(label)), _key(parent, without_mask_ending(label))}
         wanted |= keys if not keys & image_keys else set()
-    known = {file.path for file in images}
-    others = (file for file in files if file.may_be_annotation and file.path not in known)
+    image_paths = {file.path for file in images}
+    others = (file for file in files if file.may_be_annotation and file.path not in image_paths)
     return [file for file in others if _key(file.relative.parent, stem_of(file.path)) in wanted]
 
 
@@ -212,18 +212,13 @@ def _pair(
     """Pair images with the annotations below a folder by their keys."""
     aliases = _alias_keys(images)
     image_keys = {_key(image.relative.parent, image.stem) for image in images} | {*aliases.values()}
-    by_key: dict[str, Path] = {}
-    problems: list[InputError] = []
-    for label in labels:
-        key = _label_key(label, folder, rules.annotation, image_keys)
-        if key in by_key:
-            problems.append(InputError(f"{label} and {by_key[key]} are both annotations of one image"))
-        by_key.setdefault(key, label)
+    by_key, problems = _labels_by_key(labels, folder, rules.annotation, image_keys)
     without_image = {key: label for key, label in by_key.items() if key not in image_keys}
     any_case = match_any_case(without_image, image_keys)
     longer_names = _longer_names(without_image.values(), folder)
     pairs: dict[str, Pair] = {}
     used: set[Path] = set()
+    hint: str | None = _UNANNOTATED_HINT
     for image in images:
         key = _key(image.relative.parent, image.stem)
         annotations = image.annotations(rules.annotation)
@@ -234,7 +229,8 @@ def _pair(
         elif key in pairs:
             problems.append(InputError(f"{image.path} and {pairs[key].image} have one name"))
         elif match is None:
-            problems.append(_unannotated(image, annotations, longer_names.get(key)))
+            problems.append(_unannotated(image, annotations, longer_names.get(key), hint))
+            hint = None if problems[-1].hint == hint else hint  # at the first of them only
         else:
             pairs[key] = Pair(image.path, match, image.others)
             used.add(match)
@@ -242,19 +238,9 @@ def _pair(
     problems += [InputError(f"{label} has no image") for label in surplus if not is_body_mask(label)]
     if images and surplus and not pairs and all(problem.hint in (None, _UNANNOTATED_HINT) for problem in problems):
         cause = f"{folder}: no annotation is called like an image, such as {images[0].path.name}"
-        hint = "rename them, or name both in a CSV with the columns image and label"
-        problems.append(InputError(cause, hint=hint))
+        problems.append(InputError(cause, hint="rename them, or name both in a CSV with the columns image and label"))
     rest = [file for file in (*skipped, *_skipped_partners(images, surplus)) if file.path not in used]
-    return list(pairs.values()), Unpaired(_hint_once(problems), tuple(rest))
-
-
-def _hint_once(problems: Sequence[InputError]) -> tuple[InputError, ...]:
-    """Leave the hint on images without annotation at the first of them only."""
-    first = next((problem for problem in problems if problem.hint == _UNANNOTATED_HINT), None)
-    return tuple(
-        InputError(problem.cause) if problem.hint == _UNANNOTATED_HINT and problem is not first else problem
-        for problem in problems
-    )
+    return list(pairs.values()), Unpaired(tuple(problems), tuple(rest))
 
 
 def _skipped_partners(images: Iterable[FoundImage], surplus: Iterable[Path]) -> Iterator[SkippedFile]:
@@ -276,8 +262,10 @@ def _longer_names(labels: Iterable[Path], folder: Path) -> dict[str, tuple[Path,
     return longer
 
 
-def _unannotated(image: FoundImage, annotations: Sequence[Path], longer: tuple[Path, str] | None) -> InputError:
-    """Return the error of an image or case that has no annotation, or several, and how to name the right one."""
+def _unannotated(
+    image: FoundImage, annotations: Sequence[Path], longer: tuple[Path, str] | None, hint: str | None
+) -> InputError:
+    """Return the error of an image or case that has no annotation, or several; `hint` if none can be suggested."""
     setting = "say which in the recipe, such as data.annotation = "
     if annotations:
         best = min(annotations, key=lambda file: is_body_mask(file) and stem_of(file).lower() != "mask")
@@ -287,7 +275,7 @@ def _unannotated(image: FoundImage, annotations: Sequence[Path], longer: tuple[P
     cause = f"{image.path} has no annotation"
     if not image.companions:
         if longer is None:
-            return InputError(cause, hint=_UNANNOTATED_HINT)
+            return InputError(cause, hint=hint)
         return InputError(cause, hint=f"if {longer[0].name} is it, {setting}'{longer[1]}'")
     likely = [file for file in image.companions if not is_body_mask(file)]
     if not likely:
@@ -313,14 +301,22 @@ def _alias_keys(images: Sequence[FoundImage]) -> dict[Path, str]:
     return {path: _key(folder, "") for folder, path in alone.items()} | aliases
 
 
-def _label_key(label: Path, folder: Path, patterns: Sequence[str], image_keys: Collection[str]) -> str:
-    """Return the key of the image that an annotation may be of: the first of its possible keys that an image has."""
-    stem = stem_of(label)
-    stems = annotated_stems(label, patterns)
-    if f"_{stem.lower()}" in MASK_ENDINGS or stem.lower() in ANNOTATION_NAMES:
-        stems.append("")  # no more than the name of an annotation: that of its folder
-    keys = [_key(label.relative_to(folder).parent, stem) for stem in stems]
-    return next((key for key in keys if key in image_keys), keys[0])
+def _labels_by_key(
+    labels: Iterable[Path], folder: Path, patterns: Sequence[str], image_keys: Collection[str]
+) -> tuple[dict[str, Path], list[InputError]]:
+    """Return annotations by the first of their possible keys that an image has, and an error for each duplicate."""
+    by_key: dict[str, Path] = {}
+    errors: list[InputError] = []
+    for label in labels:
+        stem, stems = stem_of(label).lower(), annotated_stems(label, patterns)
+        if f"_{stem}" in MASK_ENDINGS or stem in ANNOTATION_NAMES:
+            stems.append("")  # no more than the name of an annotation: that of its folder
+        keys = [_key(label.relative_to(folder).parent, stem) for stem in stems]
+        key = next((key for key in keys if key in image_keys), keys[0])
+        if key in by_key:
+            errors.append(InputError(f"{label} and {by_key[key]} are both annotations of one image"))
+        by_key.setdefault(key, label)
+    return by_key, errors
 
 
 def _key(folder: Path, stem: str) -> str:

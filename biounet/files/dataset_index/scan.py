@@ -164,8 +164,8 @@ def _other_reason(path: Path) -> str | None:
         return "the disk does not answer"
     except OSError:
         begin = b""
-    if (known := find_unsupported(path)) is not None:
-        return f"{known.name} is not read"
+    if (unsupported := find_unsupported(path)) is not None:
+        return f"{unsupported.name} is not read"
     if path.name.lower().endswith(_UNREAD_SUFFIXES):
         return "a format that is not read"
     return _OTHER_SUFFIX if begin.startswith(_MAGIC) else None
