@@ -69,7 +69,9 @@ PAIRS = (
 SWAPPED_NAMES = {old: new for pair in PAIRS for old, new in (pair, pair[::-1])}
 REMOVED = (ast.Expr, ast.AugAssign, ast.Continue, ast.Break)
 SKIPPED = (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)
-PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+# Without xdist, whose workers would not see the mutant.
+PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
+PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # no shrinking
 MEMORY = 8 * 2**30
 SPARE = 3  # times the processor time that all tests take without a mutant
