@@ -146,8 +146,7 @@ class Segmenter:
             raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
         else:
             volume = _apply_options(image, read) if isinstance(image, Volume) else read_volume(image, read)
-        found = segment(volume, self.predictor, self.card, options, executor=self.executor)
-        return Result(**vars(found))
+        return Result(**vars(segment(volume, self.predictor, self.card, options, executor=self.executor)))
 
     def save(self, path: PathLike) -> None:
         """Write the model as one safetensors file."""

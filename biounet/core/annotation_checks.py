@@ -231,16 +231,16 @@ def _find_largest(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
     at, unlabelled = int(sizes.argmax()), labels == UNLABELLED
     value, fraction, rest = int(ids[at]), float(sizes[at] / np.count_nonzero(~unlabelled)), np.delete(sizes, at)
     median = float(np.median(rest)) if rest.size else np.nan
-    found = _Largest(value, int(sizes[at]), fraction, rest.size, median, at == len(rest) and value > len(ids))
+    largest = _Largest(value, int(sizes[at]), fraction, rest.size, median, at == len(rest) and value > len(ids))
     if fraction < _UNLABELLED_FRACTION:
-        return found  # as in nearly all label images
+        return largest  # as in nearly all label images
     mask, touching = labels == value, np.ones((3,) * labels.ndim)
     around = labels[binary_dilation(mask, touching, iterations=2)]  # across a gap of one voxel
     border = binary_dilation(unlabelled, touching)
     for axis in range(labels.ndim):
         np.moveaxis(border, axis, 0)[[0, -1]] = True
     border &= ~unlabelled
-    return found._replace(
+    return largest._replace(
         touched=np.setdiff1d(around[around > 0], ids[at]).size,
         border=float(mask[border].mean()) if border.any() else 0.0,
         full_cover=not (labels <= 0).any(),

@@ -66,9 +66,9 @@ def canonical_transform(grid: Grid) -> Orientation:
     if grid.axcodes is None:
         return Orientation(tuple(range(grid.dims)), (False,) * grid.dims)
     # Codes start with x, arrays end with it: inferior-superior becomes the first axis, left-right the last.
-    found = [grid.axcodes.index(code) for pair in reversed(WORLD_AXES) for code in pair if code in grid.axcodes]
+    order = [grid.axcodes.index(code) for pair in reversed(WORLD_AXES) for code in pair if code in grid.axcodes]
     negative = "".join(pair[0] for pair in WORLD_AXES)
-    return Orientation(tuple(grid.dims - 1 - at for at in found), tuple(grid.axcodes[at] in negative for at in found))
+    return Orientation(tuple(grid.dims - 1 - at for at in order), tuple(grid.axcodes[at] in negative for at in order))
 
 
 def canonical_grid(grid: Grid) -> Grid:

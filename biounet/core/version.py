@@ -1,3 +1,3 @@
-"""The version of biounet: what run files, model cards and `--version` say, and what the package is built as."""
+"""The version of biounet, of run records, model cards and the built package."""
 
 __version__ = "0.1.0"

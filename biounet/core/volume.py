@@ -117,14 +117,14 @@ def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
         raise InputError(f"no affine, three rows of four numbers by which each axis leads somewhere: {affine}")
     columns = matrix[:, :dims] / np.abs(matrix[:, :dims]).max(axis=0)  # squares neither underflow nor overflow
     cosines = columns / np.linalg.norm(columns, axis=0)
-    found = []
+    candidates = []  # sum of cosines; the directions of the axes, to break ties; the world axis of each axis
     for worlds in permutations(range(3), dims):
-        closeness = float(sum(abs(cosines[world, axis]) for axis, world in enumerate(worlds)))
+        total = float(sum(abs(cosines[world, axis]) for axis, world in enumerate(worlds)))
         order = sorted(range(dims), key=lambda axis: worlds[axis])
-        leads = [cosines[:, axis] * (1 if cosines[worlds[axis], axis] >= 0 else -1) for axis in order]
-        found.append((closeness, np.concatenate(leads).round(3).tolist(), worlds))
-    best = max(closeness for closeness, *_ in found)
-    worlds = max((leads, worlds) for closeness, leads, worlds in found if closeness > best - _TIE)[1]
+        directions = [cosines[:, axis] * (1 if cosines[worlds[axis], axis] >= 0 else -1) for axis in order]
+        candidates.append((total, np.concatenate(directions).round(3).tolist(), worlds))
+    best = max(total for total, *_ in candidates)
+    worlds = max((directions, worlds) for total, directions, worlds in candidates if total > best - _TIE)[1]
     return "".join(WORLD_AXES[world][int(cosines[world, axis] >= 0)] for axis, world in enumerate(worlds))
 
 
