@@ -1,4 +1,4 @@
-"""One HTML page on a batch, which opens anywhere, without a network, years from now."""
+"""The HTML report of a batch: one page that needs no network and loads nothing but the overlays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import html
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -17,17 +19,16 @@ from numpy.typing import NDArray
 
 from biounet.files import write_text
 from biounet.measurement import Table
-from biounet.reporting.style import SCRIPT, STYLE
 
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
-_MOST_BARS = 80  # images that have a bar each; more are a histogram
-_SIZE_BARS = 40
+_MAX_IMAGE_BARS = 80  # images with a bar each; more are a histogram
+_MAX_BINS = 40
 SIZE_COLUMNS = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "volume_px", "voxels")
 _UNITS = {"um2": "µm²", "um3": "µm³", "mm2": "mm²", "mm3": "mm³", "px": "pixels"}
 
 
 class Sizes(NamedTuple):
-    """Sizes of the objects of an image, shape ``(n,)``, above 0, and the column of its table that they come from."""
+    """Positive sizes (n,) of the objects of an image, and the column of its table that they are from."""
 
     column: str
     values: NDArray[np.floating[Any]]
@@ -35,24 +36,20 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportRow:
-    """What the page shows of one image.
+    """One image in the report.
 
     Attributes
     ----------
-    image
-        Its name.
     status
-        ``ok``, ``empty`` (nothing found), ``flagged`` (done, look at it) or ``failed``.
+        ``ok``, ``empty`` (no objects), ``flagged`` (with warnings) or ``failed``.
     count
         Number of objects; None where nothing was counted.
-    seconds
-        Time it took.
     message
-        Error or remarks.
+        Error or warnings.
     overlay
-        Path of its overlay relative to the page, with ``/``; None if there is none.
+        Path of the overlay relative to the page, with ``/``.
     sizes
-        Of its objects; None where they were not measured.
+        Of the objects; None where they were not measured.
     """
 
     image: str
@@ -73,26 +70,27 @@ def object_sizes(table: Table) -> Sizes:
 def write_report(
     path: Path, rows: Sequence[ReportRow], *, title: str, settings: Mapping[str, str] | None = None
 ) -> None:
-    """Write the page of a batch, atomically; equal rows give equal bytes.
+    """Write the report of a batch, atomically; equal rows give equal bytes.
 
     Parameters
     ----------
     path
         The HTML file; the overlays of `rows` are relative to its folder.
     rows
-        One per image, in the order in which they are shown at first.
+        One per image, in the initial order of the table.
     title
         Heading of the page.
     settings
-        What the batch was run with, by name, for the line below the heading.
+        Settings of the batch, for the line below the heading.
     """
     write_text(path, render_report(rows, title, settings))
 
 
 def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, str] | None = None) -> str:
-    """Return the page: summary, counts, sizes, and a table to sort and filter; it loads nothing but the overlays."""
+    """Return the page: summary, histograms, and a table of images to sort and filter."""
+    style, script = _resource("report.css"), _resource("report.js")
     policy = (
-        f"default-src 'none'; img-src 'self' file:; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'; "
+        f"default-src 'none'; img-src 'self' file:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     body = "\n".join(_table_row(number, row) for number, row in enumerate(rows))
@@ -104,13 +102,13 @@ def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, 
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{_escape(title)}</title>
-<style>{STYLE}</style>
+<style>{style}</style>
 </head>
 <body>
 <header><h1>{_escape(title)}</h1>{_settings(settings or {})}</header>
 <main>
 {_summary(rows)}
-{_chart(rows)}
+{_count_chart(rows)}
 {_size_charts(rows)}
 {_FILTERS}
 <table id="images">
@@ -121,19 +119,24 @@ def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, 
 </table>
 <p id="none" hidden>No image matches.</p>
 </main>
-<script>{SCRIPT}</script>
+<script>{script}</script>
 </body>
 </html>
 """
 
 
+@cache
+def _resource(name: str) -> str:
+    return "\n" + files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
 def _escape(text: str) -> str:
-    """Return text for HTML, inside and outside of quotes; bytes of a file name that are no text become ``?``."""
+    """Return text for HTML, inside and outside of quotes; undecodable bytes of file names become ``?``."""
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
 def _digest(text: str) -> str:
-    """Return the hash that lets this very script or style run, and no other that might get into the page."""
+    """Return the hash that allows this script or style in the Content-Security-Policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -179,22 +182,22 @@ def _table_row(number: int, row: ReportRow) -> str:
     )
 
 
-def _chart(rows: Sequence[ReportRow]) -> str:
-    """Return a bar of objects for each image or, for many images, a histogram of them."""
+def _count_chart(rows: Sequence[ReportRow]) -> str:
+    """Return a bar for each image or, for many images, a histogram of their counts."""
     counts = np.array([row.count for row in rows if row.count is not None], dtype=np.int64)
     if not counts.size:
         return ""
-    if len(rows) <= _MOST_BARS:
+    if len(rows) <= _MAX_IMAGE_BARS:
         bars = [(row.count or 0, f"{row.image}: {_outcome(row)}", row.status) for row in rows]
         return _bars(bars, "Objects in each image", "images, in the order of the table as it came")
-    width = -(-(int(counts.max()) + 1) // 40)
+    width = -(-(int(counts.max()) + 1) // _MAX_BINS)
     images = np.bincount(counts // width)
     bars = [(int(n), f"{i * width} to {(i + 1) * width - 1} objects: {n} images", "ok") for i, n in enumerate(images)]
     return _bars(bars, "Images by number of objects", f"objects per image, 0 to {len(images) * width - 1}")
 
 
 def _size_charts(rows: Sequence[ReportRow]) -> str:
-    """Return a histogram of the sizes of all objects, one for each unit that images have."""
+    """Return a histogram of the sizes of all objects for each unit of the images."""
     columns: dict[str, list[NDArray[Any]]] = {}
     for row in rows:
         if row.sizes is not None and len(row.sizes.values):
@@ -203,14 +206,14 @@ def _size_charts(rows: Sequence[ReportRow]) -> str:
 
 
 def _size_chart(column: str, sizes: NDArray[Any]) -> str:
-    """Return a histogram whose bars are equally wide on a logarithmic axis, since cells grow by dividing."""
+    """Return a histogram with logarithmic bins, since cells grow by dividing."""
     quantity, _, unit = column.partition("_")
     unit = "voxels" if quantity == "voxels" or column == "volume_px" else _UNITS.get(unit, unit)
     name = "Areas" if quantity in ("area", "pixels") else "Volumes"
     low, high = float(sizes.min()), float(sizes.max())
-    number = min(_SIZE_BARS, int(np.sqrt(sizes.size)) + 1) if high > low else 1
-    edges = np.geomspace(low, high, number + 1)
-    edges[[0, -1]] = low, high  # which rounding must not leave out
+    bins = min(_MAX_BINS, int(np.sqrt(sizes.size)) + 1) if high > low else 1
+    edges = np.geomspace(low, high, bins + 1)
+    edges[[0, -1]] = low, high  # exactly, so that no size falls outside
     heights = np.histogram(sizes, edges)[0] if high > low else [sizes.size]
     bars = [(int(n), f"{edges[i]:.4g} to {edges[i + 1]:.4g} {unit}: {n} objects", "ok") for i, n in enumerate(heights)]
     axis = f"{unit}, {low:.4g} to {high:.4g}, median {np.median(sizes):.4g}; logarithmic"
@@ -222,15 +225,15 @@ def _outcome(row: ReportRow) -> str:
 
 
 def _bars(bars: Sequence[tuple[int, str, str]], title: str, axis: str) -> str:
-    """Return an SVG of bars, each with a height, a text for the pointer and a status."""
-    top, step = max(max(height for height, _, _ in bars), 1), 960 / len(bars)
-    wide, parts = min(step * 0.8, 48), []
-    for number, (height, text, status) in enumerate(bars):
-        tall, left = 150 * height / top, step * (number + 0.5) - wide / 2
-        place = f'x="{left:.2f}" width="{wide:.2f}"'
+    """Return an SVG of bars, each with a value, a tooltip and a status."""
+    top, step = max(max(value for value, _, _ in bars), 1), 960 / len(bars)
+    width, parts = min(step * 0.8, 48), []
+    for number, (value, tooltip, status) in enumerate(bars):
+        height, x = 150 * value / top, step * (number + 0.5) - width / 2
+        column = f'x="{x:.2f}" width="{width:.2f}"'
         parts.append(
-            f'<g><title>{_escape(text)}</title><rect class="air" {place} y="20" height="150"/>'
-            f'<rect class="bar {status}" {place} y="{168 - tall:.2f}" height="{tall + 2:.2f}"/></g>'
+            f'<g><title>{_escape(tooltip)}</title><rect class="air" {column} y="20" height="150"/>'
+            f'<rect class="bar {status}" {column} y="{168 - height:.2f}" height="{height + 2:.2f}"/></g>'
         )
     return (
         f'<figure><figcaption>{title}</figcaption><svg viewBox="0 0 960 192" role="img" aria-label="{title}">'
