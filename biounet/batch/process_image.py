@@ -114,7 +114,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             inputs = read_inputs(files, states, out)
             result = _segment(volume, context, needs[number][0])
             folder, switches = out / image.relative.parent, {"overlay": options.overlay, "excel": options.excel}
-            paths = write_outputs(result, folder, image.stem, **switches, kept=protected)
+            paths = write_outputs(result, folder, image.stem, **switches, protected=protected)
         outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
     except Exception as error:  # so that one image fails and not the batch
         if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_about_name(error)):

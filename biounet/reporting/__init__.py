@@ -1,4 +1,4 @@
-"""What people look at: overlays, the HTML report and the output files of an image."""
+"""Results for users: overlays, the HTML report and the output files of an image."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The files that an image gives: label image, table, overlay."""
+"""The output files of an image: label image, table and overlay."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ if TYPE_CHECKING:
 OVERLAY_SUFFIX = "_overlay.png"
 LABEL_SUFFIXES = ("_labels.tif", "_labels.nii.gz")
 OUTPUT_SUFFIXES = ("_objects.csv", OVERLAY_SUFFIX, *LABEL_SUFFIXES)
-_CLASS_FILL = 0.35  # opacity of the colours of classes in overlays
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how texts begin that a spreadsheet runs
+_CLASS_FILL = 0.35  # opacity of classes in overlays
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of texts that a spreadsheet would evaluate
 
 
 def write_outputs(
-    found: Segmentation,
+    result: Segmentation,
     folder: Path,
     stem: str,
     *,
     overlay: bool = True,
     excel: bool = False,
-    kept: Collection[Path] = (),
+    protected: Collection[Path] = (),
 ) -> list[Path]:
     """Write label image, table and overlay of one image; return their paths, the label image last.
 
-    All of them are whole before the first takes its place, and after an error everything is as it was. The label image
-    comes last, so that where it is, everything is.
+    All of them are complete before the first is moved to its path, and an error leaves the folder unchanged. The label
+    image is moved last: where it exists, the others do too.
 
     Parameters
     ----------
-    kept
-        Files that somebody else wrote or changed, which are not replaced.
+    protected
+        Files that were written or changed by others, and must not be replaced.
 
     Raises
     ------
     InputError
-        If one of those would have to be.
+        If a protected file has other contents than the output.
     """
     make_folder(folder)
-    paths = [folder / name for name in output_names(stem, label_suffix(found.volume.grid), overlay=overlay)]
-    with atomic_group() as parts:
+    paths = [folder / name for name in output_names(stem, label_suffix(result.volume.grid), overlay=overlay)]
+    with atomic_group() as temporary:
         for path in paths:
-            _write_one(path, found, excel)
+            _write_one(path, result, excel)
         for path in paths:
-            if path in kept and not _have_one_content(path, parts[path]):
+            if path in protected and not _same_contents(path, temporary[path]):
                 raise InputError(
                     f"{path.name} is among the results and was not written by biounet, or changed since",
                     path=path,
@@ -74,91 +74,73 @@ def write_outputs(
     return paths
 
 
-def _have_one_content(one: Path, other: Path) -> bool:
+def _same_contents(one: Path, other: Path) -> bool:
     try:
         return hash_file(one) == hash_file(other)
-    except OSError:  # a folder, or closed to us: certainly nothing of ours
+    except OSError:  # a folder, or not readable: not one of our outputs
         return False
 
 
-def _write_one(path: Path, found: Segmentation, excel: bool) -> None:
+def _write_one(path: Path, result: Segmentation, excel: bool) -> None:
     if path.name.endswith(".csv"):
-        write_table(path, found.columns, excel=excel)
+        write_table(path, result.columns, excel=excel)
     elif path.name.endswith(OVERLAY_SUFFIX):
-        write_picture(path, draw_segmentation(found))
+        write_picture(path, draw_segmentation(result))
     else:
-        write_labels(path, found.labels, found.volume.grid, found.kind)
+        write_labels(path, result.labels, result.volume.grid, result.kind)
 
 
-def draw_segmentation(found: Segmentation) -> NDArray[np.uint8]:
-    """Draw what was found, RGB, shape ``(y, x, 3)``: outlines of objects, or coloured classes."""
-    volume, fill = found.volume, _CLASS_FILL if found.kind == "classes" else 0.0
+def draw_segmentation(result: Segmentation) -> NDArray[np.uint8]:
+    """Draw the outlines of objects, or classes in colour, on the image; RGB, shape ``(y, x, 3)``."""
+    volume, fill = result.volume, _CLASS_FILL if result.kind == "classes" else 0.0
     if volume.grid.dims == 3:
-        return draw_volume(volume.array, found.labels, volume.grid, fill=fill)
-    return draw_overlay(volume.array, found.labels, fill=fill)
+        return draw_volume(volume.array, result.labels, volume.grid, fill=fill)
+    return draw_overlay(volume.array, result.labels, fill=fill)
 
 
 def write_table(path: Path, columns: Columns, *, excel: bool = False) -> None:
-    """Write a table as CSV, atomically, as `format_table` gives it."""
+    """Write a table as CSV, atomically."""
     write_text(path, format_table(columns, excel=excel))
 
 
 def format_table(columns: Columns, *, excel: bool = False) -> str:
-    """Return a table as CSV; for `excel`, texts that a spreadsheet would run begin with an apostrophe."""
+    """Return a table as CSV; for `excel`, an apostrophe precedes texts that a spreadsheet would evaluate."""
     if excel:
         texts = {name: column for name, column in columns.items() if column.dtype == object}
-        columns = columns | {name: np.array([_as_text(x) for x in texts[name]], object) for name in texts}
-        columns = {_as_text(name): column for name, column in columns.items()}
+        columns = columns | {name: np.array([_escape_formula(x) for x in texts[name]], object) for name in texts}
+        columns = {_escape_formula(name): column for name, column in columns.items()}
     return columns_to_csv(columns)
 
 
-def _as_text(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA) else value
+def _escape_formula(value: str) -> str:
+    return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
 
 
-def output_names(stem: str, labels: str, *, overlay: bool = True) -> list[str]:
-    """Return the names of the outputs of an image, in the order in which they are written.
-
-    Parameters
-    ----------
-    stem
-        Begin of the names.
-    labels
-        How that of the label image ends, from `biounet.files.label_suffix`.
-    """
-    return [f"{stem}{end}" for end in ("_objects.csv", *((OVERLAY_SUFFIX,) if overlay else ()), labels)]
+def output_names(stem: str, labels_suffix: str, *, overlay: bool = True) -> list[str]:
+    """Return the names of the outputs of an image, in the order in which they are written."""
+    suffixes = ("_objects.csv", *((OVERLAY_SUFFIX,) if overlay else ()), labels_suffix)
+    return [f"{stem}{suffix}" for suffix in suffixes]
 
 
 def output_paths(image: FoundImage, out: Path) -> list[Path]:
-    """Return the paths that outputs of an image can have."""
+    """Return all paths that outputs of an image can have."""
     return [out / image.relative.parent / f"{image.stem}{end}" for end in OUTPUT_SUFFIXES]
 
 
 def check_output_folder(images: Iterable[FoundImage], out: Path) -> None:
-    """Refuse an output folder that would put results among the images they are of.
+    """Raise `SettingsError` for an output folder that would put results among their images.
 
-    Paths are compared as they are spelt: a disk that does not answer is not asked.
-
-    Raises
-    ------
-    SettingsError
-        Naming the folder and another one.
+    Paths are compared as text, since a disk may not respond.
     """
-    places = {(image.path.parent, out / image.relative.parent) for image in images}
-    for folder, results in places:
-        if os.path.abspath(folder) == os.path.abspath(results):  # noqa: PTH100 - `resolve` would ask the disk
+    folders = {(image.path.parent, out / image.relative.parent) for image in images}
+    for folder, results in folders:
+        if os.path.abspath(folder) == os.path.abspath(results):  # noqa: PTH100 - `resolve` would access the disk
             hint = "choose a folder of its own, such as -o biounet-out"
             raise SettingsError("the results would lie among the images", path=out, hint=hint)
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files that may be there.
-
-    Raises
-    ------
-    MachineError
-        If one cannot be removed.
-    """
+    """Remove files where they exist; raise `MachineError` if one cannot be removed."""
     for path in paths:
         try:
             path.unlink()
@@ -168,24 +150,24 @@ def remove_files(paths: Iterable[Path]) -> None:
             raise MachineError(f"cannot be removed: {error.strerror}", path=path) from error
 
 
-def remove_temporary_files(paths: Iterable[Path], parts: dict[Path, list[Path]]) -> None:
-    """Remove what killed processes left of files; `parts` is from `biounet.files.find_temporary_files`."""
+def remove_temporary_files(paths: Iterable[Path], temporary: dict[Path, list[Path]]) -> None:
+    """Remove what killed processes left of files, from `biounet.files.find_temporary_files`."""
     for path in paths:
-        remove_files(parts.get(path.with_name(temporary_prefix(path)), ()))
+        remove_files(temporary.get(path.with_name(temporary_prefix(path)), ()))
 
 
-def _why_not(error: OSError) -> str:
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it exists; raise `MachineError` if it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make this folder: {_mkdir_reason(error)}", path=folder) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MachineError("cannot write into this folder", path=folder, hint="choose another with -o")
+
+
+def _mkdir_reason(error: OSError) -> str:
     if not isinstance(error, FileExistsError):
         return str(error.strerror)
     path = Path(error.filename)
     return "it is a file" if path.exists() else f"it is a link to {path.readlink()}, which is not there"
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that can be written into."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make this folder: {_why_not(error)}", path=folder) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise MachineError("cannot write into this folder", path=folder, hint="choose another with -o")

@@ -8,7 +8,7 @@ import tifffile
 from hypothesis import given
 
 from biounet.reporting import draw_overlay
-from biounet.reporting.overlays import LARGEST, palette
+from biounet.reporting.overlays import MAX_SIDE, palette
 
 small = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 
@@ -161,17 +161,17 @@ class TestImage:
 
 class TestSize:
     def test_large_images_are_reduced_and_keep_thin_outlines(self):
-        labels = np.zeros((40, LARGEST + 1), np.int32)
+        labels = np.zeros((40, MAX_SIDE + 1), np.int32)
         labels[8:32, 100:200] = 1
         drawn = draw_overlay(np.zeros((1, *labels.shape), np.uint8), labels)
-        assert drawn.shape == (20, LARGEST // 2 + 1, 3)
+        assert drawn.shape == (20, MAX_SIDE // 2 + 1, 3)
         found = drawn.any(axis=2)
         assert found.sum() == 2 * 50 + 2 * 12 - 4
         assert found[4, 50:100].all()
 
     def test_images_of_the_largest_size_are_not(self):
-        labels = np.zeros((1, LARGEST), np.int32)
-        assert draw_overlay(np.zeros((1, 1, LARGEST), np.uint8), labels).shape == (1, LARGEST, 3)
+        labels = np.zeros((1, MAX_SIDE), np.int32)
+        assert draw_overlay(np.zeros((1, 1, MAX_SIDE), np.uint8), labels).shape == (1, MAX_SIDE, 3)
 
 
 class TestRefusals:
