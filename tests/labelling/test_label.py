@@ -113,11 +113,12 @@ def test_border_minima_are_those_of_all_touching_pairs(height):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (17, 19), (3, 4, 5)])
 @pytest.mark.parametrize("value", [1, PROBABILITY_MAX])
-def test_basins_of_a_constant_map_hold_all_voxels(shape, value):
+def test_ties_go_to_the_first_voxel_so_that_a_constant_map_is_one_basin(shape, value):
     height = np.full(shape, value, np.uint16)
     found = label_surface(np.full(shape, PROBABILITY_MAX, np.uint16), height, PROBABILITY_MAX, block=whole(shape))
     assert found.count.sum() == height.size
-    assert set(found.height.tolist()) == {value}
+    assert found.root.tolist() == [0]
+    assert found.height.tolist() == [value]
 
 
 def test_maps_of_another_shape_are_refused():

@@ -149,6 +149,14 @@ def test_the_lowest_peak_of_an_object(peak, expected):
     assert stitch([part], (1, 1), PLAIN.model_copy(update={"min_peak": 0.5})).labels.tolist() == [[expected]]
 
 
+def test_without_a_distance_map_touching_discs_are_separated_by_their_shape():
+    y, x = np.ogrid[:21, :37]
+    left, right = (np.hypot(y - 10, x - centre) <= 9 for centre in (10, 26))
+    foreground = np.where(left | right, PROBABILITY_MAX, 0).astype(np.uint16)
+    found = label_objects(foreground, None, None, PLAIN.model_copy(update={"join": 0.6}))
+    assert (found.labels[left & ~right].max(), found.labels[right & ~left].min(), found.count.size) == (1, 2, 2)
+
+
 def test_the_smallest_object_in_voxels_and_in_micrometres():
     mask = np.array([[1, 1, 1, 0, 1, 1]], np.uint16) * np.uint16(PROBABILITY_MAX)
     assert label_objects(mask, None, mask, PLAIN.model_copy(update={"min_size": 3})).count.tolist() == [3]

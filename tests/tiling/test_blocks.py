@@ -49,7 +49,14 @@ def test_lattice_of_a_small_image():
     ]
 
 
-@pytest.mark.parametrize(("size", "halo", "align"), [(0, 0, 1), (4, -1, 1), (4, 0, 0), ((4, 4, 4), 0, 1)])
+def test_by_default_blocks_have_no_halo():
+    assert all(block.core == block.outer for block in block_lattice((7, 5), 3))
+
+
+@pytest.mark.parametrize(
+    ("size", "halo", "align"),
+    [(0, 0, 1), ((4, 0), 0, 1), (4, -1, 1), (4, (0, -1), 1), (4, 0, 0), (4, 0, (1, 0)), ((4, 4, 4), 0, 1)],
+)
 def test_impossible_lattices_are_refused(size, halo, align):
     with pytest.raises(SettingsError):
         block_lattice((8, 8), size, halo, align)
