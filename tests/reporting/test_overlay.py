@@ -156,7 +156,7 @@ class TestImage:
     def test_input_stays_as_it_is(self):
         image, labels = np.arange(16, dtype=np.uint8).reshape(1, 4, 4), np.ones((4, 4), np.int32)
         image.flags.writeable = labels.flags.writeable = False  # writing to them would raise
-        draw_overlay(image, labels, fill=0.5)
+        assert draw_overlay(image, labels, fill=0.5).shape == (4, 4, 3)
 
 
 class TestSize:
