@@ -17,22 +17,11 @@ _SAMPLE = 2**20  # voxels from which the standard deviation is taken
 
 
 def body_mask(image: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Return the mask of the body in an image whose background was removed; None where it was not.
+    """Return the mask of the body in ``(c, [z,] y, x)`` whose background was removed; None where it was not.
 
-    A removed background has one value, such as 0 or what later steps made of 0, within a ten thousandth of the standard
-    deviation of the image. It is the value along the edges where the faces of the volume meet, which a body hardly
-    reaches: more than half of the pairs of neighbours along them have it, unlike the noise of a scanner's background.
-    No single voxel decides: not a mark in a corner, nor a slice that was filled. Where the image was padded with
-    another value, the background lies within the padding and is searched again.
-
-    Parameters
-    ----------
-    image
-        Shape ``(c, [z,] y, x)``, any real type, finite.
-
-    Returns
-    -------
-    Shape of `image`.
+    A removed background has one value, which is that along the edges where the faces of the volume meet: a body hardly
+    reaches them, and the noise of a scanner's background varies. No single voxel decides: not a mark in a corner, nor a
+    slice that was filled. Where the image was padded with another value, the background lies within the padding.
     """
     body = _differs_from_edges(image)
     for _ in range(_MAX_PADDINGS):
@@ -58,15 +47,10 @@ def body_masks(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
 
 
 def body_box(image: NDArray[Any], settings: NormaliseSettings, data: DataSettings) -> tuple[slice, ...]:
-    """Return the bounding box of the body in a volume whose background was removed; else all of it.
+    """Return the bounding box of the body in ``(c, z, y, x)`` whose background was removed; else all of it.
 
     Classes and regions are predicted within the box only, in training and in prediction: a third of a brain's volume
     (as nnU-Net does, Isensee et al. 2021).
-
-    Parameters
-    ----------
-    image
-        Shape ``(c, z, y, x)``.
     """
     whole = tuple(slice(0, size) for size in image.shape[1:])
     if settings.method != "zscore" or data.kind != "classes":

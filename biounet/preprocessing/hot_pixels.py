@@ -19,22 +19,11 @@ _NEIGHBOURS = tuple((y, x) for y in range(3) for x in range(3) if (y, x) != (1, 
 
 
 def remove_hot_pixels(values: NDArray[Any], exclude: tuple[Any, ...] = ()) -> tuple[NDArray[Any], int]:
-    """Replace hot pixels by their third-highest neighbour.
+    """Replace hot pixels of ``([c,] [z,] y, x)`` by their third-highest neighbour; also return their number.
 
     A hot pixel exceeds all but two of its eight neighbours in the plane by more than the contrast of the whole image,
     and by more than these exceed the dark. An image in focus has none, since an optic blurs each point over a few
-    pixels.
-
-    Parameters
-    ----------
-    values
-        Shape ``([c,] [z,] y, x)``.
-    exclude
-        Value of areas that were never acquired.
-
-    Returns
-    -------
-    The values, copied only where there are hot pixels, and the number of these.
+    pixels. `exclude` has the value of areas that were never acquired.
     """
     planes = values.reshape(-1, *values.shape[-2:])
     low, contrast = _robust_contrast(planes, exclude)

@@ -17,38 +17,21 @@ from biounet.preprocessing.unacquired import fill_with_mirror_image, find_unacqu
 
 @dataclass(frozen=True)
 class ScaledImage:
-    """A normalised image, and which of its pixels show no specimen.
-
-    Attributes
-    ----------
-    image
-        Float32, shape ``(c, [z,] y, x)``.
-    acquired
-        Where any channel was acquired, shape ``([z,] y, x)``; None: everywhere.
-    hot
-        Share of the values that were hot pixels.
-    """
+    """A normalised image ``(c, [z,] y, x)``, and which of its pixels show no specimen."""
 
     image: NDArray[np.float32]
-    acquired: NDArray[np.bool_] | None = None
-    hot: float = 0.0
+    acquired: NDArray[np.bool_] | None = None  # where any channel was, ([z,] y, x); None: everywhere
+    hot: float = 0.0  # share of the values that were hot pixels
 
 
 def scale_intensities(image: NDArray[Any], settings: NormaliseSettings) -> ScaledImage:
-    """Map percentiles of the whole image to 0 and 1, or its mean to 0 and its standard deviation to 1, linearly.
+    """Map percentiles of a finite ``(c, …)`` to 0 and 1, or its mean to 0 and its deviation to 1, linearly.
 
     Statistics are taken over the whole image, so that no tile is treated differently from another. Percentiles are
     those of the specimen: areas that were never acquired are left out, and filled with the mirror image of their
     surroundings; hot pixels are replaced by a neighbour, and nothing else is clipped. Where objects are too few to
     reach the percentiles on a constant background, the background becomes 0 and the objects 1. An image, or a channel,
     without contrast becomes 0 everywhere.
-
-    Parameters
-    ----------
-    image
-        Shape ``(c, …)``, any real type, finite.
-    settings
-        The method, and the percentiles.
     """
     out = np.empty(image.shape, np.float32)
     scale = _zscore if settings.method == "zscore" else _scale_percentiles
@@ -116,6 +99,5 @@ def offset_from_minimum(values: NDArray[Any]) -> NDArray[Any]:
     """
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8:
         return values
-    unsigned = values.astype(values.dtype.newbyteorder("="), copy=False).view(np.uint64)
-    difference: NDArray[Any] = unsigned - values.min().astype(values.dtype.newbyteorder("=")).view(np.uint64)
-    return difference
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return native.view(np.uint64) - np.uint64(native.min().view(np.uint64))

@@ -13,19 +13,10 @@ _DIGIT = 16  # bits that are counted at a time
 
 
 def percentiles(values: NDArray[Any], ranks: tuple[float, ...], exclude: tuple[Any, ...] = ()) -> tuple[float, ...]:
-    """Return percentiles of all values, as ``numpy.percentile(method="linear")`` would.
+    """Return percentiles of finite values, as ``numpy.percentile(method="linear")`` would.
 
-    Values are counted instead of sorted, 16 bits at a time: exact, 1.5 ms instead of 40 ms for 4 million pixels of 8 or
-    16 bits, with less than a byte of memory per pixel.
-
-    Parameters
-    ----------
-    values
-        Any shape, integers or floats, finite.
-    ranks
-        Between 0 and 100.
-    exclude
-        Values that are left out, unless nothing else is left.
+    Values are counted 16 bits at a time: exact, 1.5 ms instead of 40 ms for 4 million pixels of 8 or 16 bits, with less
+    than a byte of memory per pixel. Values in `exclude` are left out, unless nothing else is left.
     """
     native = values.dtype.newbyteorder("=")
     excluded = tuple(int(key) for key in _to_keys(np.array(exclude, native)))
@@ -35,12 +26,9 @@ def percentiles(values: NDArray[Any], ranks: tuple[float, ...], exclude: tuple[A
     positions = [(total - 1) * rank / 100 for rank in ranks]
     neighbours = {min(int(position) + up, total - 1) for position in positions for up in (0, 1)}
     found = _order_statistics(values, neighbours, excluded)
-    out = []
-    for position in positions:
-        below = int(position)
-        first, second = found[below], found[min(below + 1, total - 1)]
-        out.append(float(first + (second - first) * (position - below)))
-    return tuple(out)
+    pairs = [(found[int(position)], found[min(int(position) + 1, total - 1)]) for position in positions]
+    shares = [position % 1 for position in positions]
+    return tuple(float(low + (high - low) * share) for (low, high), share in zip(pairs, shares, strict=True))
 
 
 def _order_statistics(values: NDArray[Any], positions: set[int], excluded: tuple[int, ...]) -> dict[int, Any]:

@@ -18,21 +18,9 @@ _MIN_DIFFERENCE = 0.02  # relative, between voxel sizes that are worth resamplin
 
 
 def working_zoom(grid: Grid, data: DataSettings, path: Path | None = None) -> Zoom:
-    """Return the factor along each axis from a grid to the working grid of a model; 1 where it has none.
+    """Return the factor along each axis from an image's grid to the working grid of a model; 1 where it has none.
 
-    Parameters
-    ----------
-    grid
-        Of an image.
-    data
-        Settings of the model.
-    path
-        The file of the image, for messages.
-
-    Raises
-    ------
-    InputError
-        If the model works at a voxel size and the image's is unknown, in another unit, or far from it.
+    Where the model has one, a voxel size that is unknown, in another unit, or far from it raises `InputError`.
     """
     if data.pixel_size_um is None and not data.voxel_size:
         return (1.0,) * grid.dims
@@ -70,13 +58,7 @@ def rescaled_shape(shape: tuple[int, ...], zoom: Zoom) -> tuple[int, ...]:
 
 
 def rescale(image: NDArray[np.float32], zoom: Zoom) -> NDArray[np.float32]:
-    """Resample each spatial axis by its factor, linearly, with a low-pass filter first where the image shrinks.
-
-    Parameters
-    ----------
-    image
-        Shape ``(c, [z,] y, x)``; corners of the field stay corners.
-    """
+    """Resample ``(c, [z,] y, x)`` linearly, with a low-pass filter first where it shrinks; its corners stay corners."""
     shape = rescaled_shape(image.shape[1:], zoom)
     if image.shape[1:] == shape:
         return image.astype(np.float32, copy=False)
@@ -86,19 +68,7 @@ def rescale(image: NDArray[np.float32], zoom: Zoom) -> NDArray[np.float32]:
 
 
 def resample_planes(maps: NDArray[np.uint16], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint16]]:
-    """Resample probabilities to another grid, linearly, one plane at a time; corners of the field stay corners.
-
-    Parameters
-    ----------
-    maps
-        ``(k, [z,] y, x)``.
-    shape
-        Of the other grid, ``([z,] y, x)``.
-
-    Yields
-    ------
-    ``(k, y, x)`` for each z, once for an image.
-    """
+    """Resample ``(k, [z,] y, x)`` linearly to a shape ``([z,] y, x)``, and yield its planes ``(k, y, x)``."""
     if maps.ndim == 3:
         maps, shape = maps[:, None], (1, *shape)
     lower, upper, weight = _interpolation(maps.shape[1], shape[0])
@@ -143,10 +113,7 @@ def resize_labels(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[
 
 
 def _next_nearest(old: int, new: int, nearest: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Yield for each of `new` voxels along an axis the next of the `old` ones that it covers, by distance.
-
-    After the last one, the nearest again.
-    """
+    """Yield for each of `new` voxels the next of the `old` ones that it covers, at last the nearest again."""
     covering = ((np.arange(old) + 0.5) * new / old).astype(np.intp)
     distance = np.abs(np.arange(old) + 0.5 - (covering + 0.5) * old / new)
     order = np.lexsort([distance, np.arange(old) != nearest[covering], covering])

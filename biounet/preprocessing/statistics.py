@@ -39,17 +39,8 @@ _FULL_SCALES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # highest
 
 
 def image_statistics(volume: Volume, scaled: ScaledImage) -> ImageStatistics:
-    """Return statistics that describe the appearance of an image.
+    """Return statistics of a canonical volume and its intensities on the working grid, without undefined ones.
 
-    Parameters
-    ----------
-    volume
-        As read, in the canonical orientation.
-    scaled
-        Its normalised intensities, on the working grid.
-
-    Returns
-    -------
     Of a scan in mm: ``voxel_`` and ``view_`` with an axis, the voxel size and field of view along it; ``core_`` with
     the number of a channel, how much brighter its centre is than its periphery, in standard deviations, and ``skew_``,
     the third moment of its intensities, both of which change their sign between contrasts such as T1 and T2.
@@ -59,27 +50,24 @@ def image_statistics(volume: Volume, scaled: ScaledImage) -> ImageStatistics:
     ``brightness``, the mean between the percentiles 1 and 99.8, which are 0 and 1; ``contrast``, their difference in
     standard deviations of the noise; ``hot`` and ``saturated``, shares of the pixels, the latter of those at the value
     ``top``.
-
-    Statistics that are undefined, as in a narrow or constant image, are left out.
     """
     if volume.grid.dims == 3 and volume.grid.unit == "mm":
         return _scan_statistics(volume.grid, scaled.image)
     image, acquired = scaled.image, scaled.acquired
     statistics = {"hot": scaled.hot, **_saturation(volume.array if acquired is None else volume.array[:, acquired])}
-    if acquired is not None and acquired.shape != image.shape[1:]:
-        acquired = resize_labels(acquired.astype(np.int32), image.shape[1:]) > 0
     width = image.shape[-1]
     if width <= _MIN_WIDTH:
         return statistics
-    rows = image.reshape(-1, width)
-    step = max(1, rows.size // _SAMPLE)
-    rows = rows[::step].astype(np.float32)
-    mask = None if acquired is None else np.broadcast_to(acquired, image.shape).reshape(-1, width)[::step]
-    return statistics | _levels(rows, mask) | _texture(rows, mask)
+    step = max(1, image.size // _SAMPLE)
+    rows = image.reshape(-1, width)[::step].astype(np.float32)
+    if acquired is not None:
+        shown = resize_labels(acquired.astype(np.int32), image.shape[1:]) > 0
+        rows[~np.broadcast_to(shown, image.shape).reshape(-1, width)[::step]] = np.nan
+    return statistics | _levels(rows) | _texture(rows)
 
 
-def _levels(rows: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> ImageStatistics:
-    values, differences = rows if mask is None else rows[mask], np.abs(_differences(rows, mask, 1))
+def _levels(rows: NDArray[np.float32]) -> ImageStatistics:
+    values, differences = _acquired(rows), np.abs(_acquired(np.diff(rows)))
     if not differences.size:
         return {}
     low, high = np.percentile(values, (1, 99.8))
@@ -90,17 +78,15 @@ def _levels(rows: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> ImageS
     return statistics | ({"contrast": float((high - low) / noise)} if noise else {})
 
 
-def _texture(rows: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> ImageStatistics:
+def _texture(rows: NDArray[np.float32]) -> ImageStatistics:
     """Return the three lengths of `image_statistics`, of which the first two are corrected for white noise."""
-    values = rows if mask is None else rows[mask]
-    curvatures = np.diff(rows, 2, axis=1)
-    curvatures = np.abs(curvatures if mask is None else curvatures[mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2]])
+    values, curvatures = _acquired(rows), np.abs(_acquired(np.diff(rows, 2)))
     if not curvatures.size:
         return {}
     noise = float(np.median(curvatures)) / _MAD / math.sqrt(3)  # of a difference; best estimated by second differences
     variances, tails = {}, {}
     for lag in (lag for lag in _LAGS if rows.shape[1] > lag + _LAGS[2]):
-        differences = _differences(rows, mask, lag)
+        differences = _acquired(rows[:, lag:] - rows[:, :-lag])
         if differences.size:
             variances[lag] = max(float(np.mean(np.square(differences))) - noise**2, 0.0)
             tail = float(np.percentile(np.abs(differences), _EDGE_PERCENTILE))
@@ -129,19 +115,16 @@ def _lag_at(variances: dict[int, float], level: float) -> float:
     return float(lags[-1])
 
 
-def _differences(rows: NDArray[np.float32], mask: NDArray[np.bool_] | None, lag: int) -> NDArray[np.float32]:
-    differences: NDArray[np.float32] = rows[:, lag:] - rows[:, :-lag]
-    return differences if mask is None else differences[mask[:, lag:] & mask[:, :-lag]]
+def _acquired(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return values that depend only on pixels that were acquired; all others are NaN."""
+    return values[~np.isnan(values)]
 
 
 def _saturation(raw: NDArray[Any]) -> ImageStatistics:
     """Return the share of pixels at the full scale of a camera, and that value as ``top``."""
-    if not np.issubdtype(raw.dtype, np.integer) or not raw.size:
-        return {}
-    top = raw.max()
-    if top not in _FULL_SCALES or raw.min() == top:
-        return {}
-    return {"saturated": float(np.count_nonzero(raw == top)) / raw.size, "top": float(top)}
+    if raw.dtype.kind in "iu" and raw.size and (top := raw.max()) in _FULL_SCALES and raw.min() < top:
+        return {"saturated": float(np.count_nonzero(raw == top)) / raw.size, "top": float(top)}
+    return {}
 
 
 def _scan_statistics(grid: Grid, image: NDArray[np.float32]) -> ImageStatistics:
@@ -186,21 +169,18 @@ def training_ranges(statistics: Iterable[ImageStatistics]) -> dict[str, tuple[fl
     Student's t for another image and that of infinitely many; of a single image there is no range. ``unlikeness`` is
     the distance of a texture from the nearest other one.
     """
-    statistics = list(statistics)
-    values: dict[str, list[float]] = {"unlikeness": _nearest_distances(statistics)}
+    values: dict[str, list[float]] = {"unlikeness": []}
+    textures = []
     for image in statistics:
+        if texture_features(image):
+            textures.append([math.log(image[name]) for name in _TEXTURE])
         for name, value in image.items():
             if name not in (*_TEXTURE, "top"):
                 values.setdefault(name, []).append(value)
+    if len(textures) > 1:
+        distances = [np.linalg.norm(np.array(textures) - texture, axis=1) for texture in textures]
+        values["unlikeness"] = [float(np.sort(each)[1]) for each in distances]
     return {name: _prediction_range(name, np.array(each)) for name, each in values.items() if len(each) > 1}
-
-
-def _nearest_distances(statistics: Iterable[ImageStatistics]) -> list[float]:
-    """Return the distance of each texture from the nearest other one."""
-    textures = np.array(
-        [[math.log(image[name]) for name in _TEXTURE] for image in statistics if texture_features(image) is not None]
-    )
-    return [float(np.sort(np.linalg.norm(textures - texture, axis=1))[1]) for texture in textures if len(textures) > 1]
 
 
 def _prediction_range(name: str, values: NDArray[np.float64]) -> tuple[float, float]:
