@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,27 +16,19 @@ ActivationRanges = Mapping[str, Tensor]
 
 
 def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return the ranges of all activations over some images.
+    """Return the ranges of all activations of a network from `fold_batch_norms` over some images.
 
-    Parameters
-    ----------
-    network
-        From `biounet.network.fold_batch_norms`.
-    images
-        Each ``(c, [z,] y, x)``, normalised, every axis a multiple of the network's stride.
+    Each is normalised, ``(c, [z,] y, x)``, with every axis a multiple of the network's stride.
     """
     ranges: dict[str, Tensor] = {}
 
-    def observer(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def observe(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - torch's signature
-            values = output[0].flatten(1)
-            low, high = ranges.get(name, values[:, :1].T.expand(2, -1))
-            ranges[name] = torch.stack([torch.minimum(low, values.amin(1)), torch.maximum(high, values.amax(1))])
-
-        return observe
+    def observe(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - torch's signature
+        values = output[0].flatten(1)
+        low, high = ranges.get(name, values[:, :1].T.expand(2, -1))
+        ranges[name] = torch.stack([torch.minimum(low, values.amin(1)), torch.maximum(high, values.amax(1))])
 
     hooks = [
-        module.register_forward_hook(observer(name))
+        module.register_forward_hook(partial(observe, name))
         for name, module in network.named_modules()
         if isinstance(module, (nn.ReLU, UpBlock)) or name.endswith(".project")
     ]
@@ -49,12 +42,10 @@ def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, 
 
 def calibrated_channels(network: UNet) -> dict[str, int]:
     """Return the number of channels after each layer that `calibrate_activations` observes."""
-    channels: dict[str, int] = {}
-    for n, width in enumerate(network.widths):
-        names = [f"encoder.{n}"] if n == len(network.pools) else [f"encoder.{n}", f"decoder.{n}"]
-        convolutions = len(network.encoder[n]) // 3  # type: ignore[arg-type]
-        # Without batch norm, layers alternate between a convolution and its ReLU.
-        channels |= {f"{name}.{2 * at + 1}": width for name in names for at in range(convolutions)}
+    convolutions = len(network.encoder[0]) // 3  # type: ignore[arg-type]
+    relus = [2 * at + 1 for at in range(convolutions)]  # without batch norm, every second layer is one
+    channels = {f"encoder.{n}.{at}": width for n, width in enumerate(network.widths) for at in relus}
     for n, width in enumerate(network.widths[:-1]):
-        channels |= {f"up_blocks.{n}": width, f"up_blocks.{n}.project": width}
+        names = f"up_blocks.{n}", f"up_blocks.{n}.project", *(f"decoder.{n}.{at}" for at in relus)
+        channels |= dict.fromkeys(names, width)
     return channels

@@ -1,12 +1,9 @@
 """The U-Net in 8-bit integers, for CPUs that multiply those twice as fast as bfloat16 (AVX-512 VNNI, AMX).
 
-Activations are integers 0..255, each channel with a scale of its own, from the maxima observed after the training.
-Weights are integers -127..127, each output channel with a scale of its own. The scales of the activations are
-multiplied into the weights, so that all that is left to do between two convolutions is to saturate at 0 and 255; the
-saturation at 0 is the ReLU. Sums of integers are exact in any order, so that blocks agree to the bit. Input and output
-stay floats: images have more than 256 levels, and objects are found by steepest ascent on the output.
-
-Jacob et al. 2018 (arXiv:1712.05877) describe this arithmetic.
+Activations are 0..255 and weights -127..127, each output channel with a scale of its own (Jacob et al. 2018,
+arXiv:1712.05877). The scales of activations are multiplied into the weights, so that between two convolutions only
+saturation is left; that at 0 is the ReLU. Sums of integers are exact in any order, so that blocks agree to the bit.
+Input and output stay floats: images have more than 256 levels, and objects are found by steepest ascent on the output.
 """
 
 from __future__ import annotations
@@ -29,27 +26,12 @@ _ZERO_POINTS = range(0, 136, 8)  # integers that may stand for 0 in the sums of 
 
 
 class Int8UNet:
-    """A U-Net for prediction on a CPU.
-
-    Parameters
-    ----------
-    network
-        From `biounet.network.fold_batch_norms`.
-    ranges
-        From `biounet.network.calibrate_activations`.
-    dtype
-        Number type of the first convolution, and of the image.
-
-    Attributes
-    ----------
-    shuffle_factors, stride, receptive_radius
-        As of `biounet.network.UNet`.
-    """
+    """A network from `fold_batch_norms` for prediction on a CPU; `dtype` is that of the image and first convolution."""
 
     def __init__(self, network: UNet, ranges: ActivationRanges, dtype: torch.dtype) -> None:
         self.stride, self.receptive_radius = network.stride, network.receptive_radius
         self.shuffle_factors = network.shuffle_factors
-        self.pools: list[Any] = [pool.kernel_size for pool in network.pools]
+        self.pools: list[Axes] = [pool.kernel_size for pool in network.pools]  # type: ignore[misc]
         scales, self.zero_points = _activation_scales(network, ranges)
         depth, last = len(self.pools), _last_layer(network)
         encoded = [scales[f"encoder.{n}.{last}"] for n in range(depth + 1)]
@@ -66,7 +48,7 @@ class Int8UNet:
             _convert(up.project, coarse[n + 1], scales[f"up_blocks.{n}"], dtype=torch.int8)
             for n, up in enumerate(network.up_blocks)
         ]
-        self.head = _convert(network.head, coarse[0], None, dtype=torch.float32)
+        self.head = _convert(network.head, coarse[0], torch.ones(network.head.out_channels), dtype=torch.float32)
 
     def shuffled_logits(self, image: Tensor) -> Tensor:
         """Map a float image ``(1, inputs, [z,] y, x)`` to logits, float32, as `UNet.shuffled_logits` does."""
@@ -78,8 +60,8 @@ class Int8UNet:
             if pool is not None:
                 skips.append(x)
                 x = _max_pool(x, pool)
-        steps = zip(self.decoder, self.projects, self.pools, self.zero_points, strict=True)
-        for (block, project, pool, zero_point), skip in zip(reversed(list(steps)), reversed(skips), strict=True):
+        levels = list(zip(self.decoder, self.projects, self.pools, self.zero_points, skips, strict=True))
+        for block, project, pool, zero_point, skip in reversed(levels):
             x = _add_upsampled(project(x), skip, pool, zero_point)
             for convolution in block:
                 x = convolution(x)
@@ -101,17 +83,17 @@ class _FirstConvolution:
 
 
 def _convert(
-    layer: Convolution, scale: Tensor, output: Tensor | None, zero_point: int = 0, dtype: torch.dtype = torch.uint8
+    layer: Convolution, scale: Tensor, output: Tensor, zero_point: int = 0, dtype: torch.dtype = torch.uint8
 ) -> Int8Convolution:
-    """Return an integer convolution with these scales of input and output; without the latter its output is float."""
+    """Return an integer convolution with these scales of input and output."""
     return Int8Convolution(*_rescale(layer, scale, output), conv_geometry(layer), zero_point, dtype)
 
 
-def _rescale(layer: Convolution, scale: Tensor, output: Tensor | None) -> tuple[Tensor, Tensor]:
+def _rescale(layer: Convolution, scale: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a convolution between channels with these scales."""
     spatial = (1,) * (layer.weight.ndim - 2)
-    weight, bias = layer.weight.float() * scale.reshape(-1, *spatial), layer.bias.float()
-    return (weight, bias) if output is None else (weight / output.reshape(-1, 1, *spatial), bias / output)
+    weight = layer.weight.float() * scale.reshape(-1, *spatial) / output.reshape(-1, 1, *spatial)
+    return weight, layer.bias.float() / output
 
 
 def _last_layer(network: UNet) -> int:
@@ -163,23 +145,18 @@ def _positive(scale: Tensor) -> Tensor:
     return torch.where(scale > 0, scale, scale.max().clamp(min=1e-6))
 
 
-def _max_pool(x: Tensor, pool: int | Axes) -> Tensor:
+def _max_pool(x: Tensor, pool: Axes) -> Tensor:
     """Return maxima over windows, one axis after the other: torch's own max pooling refuses integers on a CPU."""
-    for axis, size in enumerate(_pool_sizes(x, pool), 2):
+    for axis, size in enumerate(pool, 2):
         slices = [x[(slice(None),) * axis + (slice(start, None, size),)] for start in range(size)]
         x = reduce(torch.maximum, slices)
     return x
 
 
-def _add_upsampled(coarse: Tensor, skip: Tensor, pool: int | Axes, zero_point: int) -> Tensor:
+def _add_upsampled(coarse: Tensor, skip: Tensor, pool: Axes, zero_point: int) -> Tensor:
     """Return `skip`, which is overwritten, plus `coarse`, upsampled by `pool`, plus the zero point."""
-    sizes = (1, *_pool_sizes(skip, pool))[-3:]
-    _add_kernel(_channels_last(coarse), _channels_last(skip), sizes, np.int16(zero_point))
+    _add_kernel(_channels_last(coarse), _channels_last(skip), (1, *pool)[-3:], np.int16(zero_point))
     return skip
-
-
-def _pool_sizes(x: Tensor, pool: int | Axes) -> Axes:
-    return (pool,) * (x.ndim - 2) if isinstance(pool, int) else tuple(pool)
 
 
 def _channels_last(x: Tensor) -> NDArray[Any]:

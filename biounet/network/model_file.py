@@ -1,18 +1,15 @@
-"""A model: a network and its card, in one safetensors file that holds the card in its metadata.
-
-The card has everything that is needed to use the network and to judge whether it fits an image. Reading the file runs
-no code.
-"""
+"""A model: a network and its card, in one safetensors file, which is read without running code from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError
@@ -25,31 +22,25 @@ from biounet.files import atomic_path
 from biounet.network.activation_ranges import ActivationRanges, calibrated_channels
 from biounet.network.unet import UNet, current_name
 
-INSTANCE_HEADS = ("foreground", "contour", "distance")
-"""Output channels of a network for instances, in order."""
-
 _FORMAT = 1
 _KEY = "biounet"
 _DIGEST_PREFIX = '{"sha256":"'  # of the metadata: the digest comes first, then the card
 _RANGE_PREFIX = "range."  # of the names of activation ranges; all other tensors are weights
 _MAX_LISTED = 3  # names of weights in a message
+_DAMAGE = (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError)  # from reading any bytes
 
 
 class Card(Settings):
-    """What a model is and what it was made of.
+    """What is needed to use a network, and to judge whether it fits an image.
 
     Attributes
     ----------
-    format
-        Version of the file's layout.
     recipe
-        The recipe that it was trained with; its ``label`` section has the thresholds tuned after training.
-    inputs, outputs
-        Names of the channels of the image and of the network's output.
+        That of the training; its ``label`` section has the thresholds tuned afterwards.
     object_size_px
         Median diameter of a training object, of a circle or ball of the same size, in pixels of the working grid.
     pixel_size_um
-        Median pixel size of the training images in µm, None where they were not calibrated.
+        Median of the training images, None where they were not calibrated.
     orientation
         ``"RAS"``: volumes are reoriented to it (see `biounet.core`). ``"as stored"``: no training image stated its
         orientation. None in models of earlier versions, which learned from voxels in the order of their files: RAS is
@@ -57,26 +48,18 @@ class Card(Settings):
     surroundings_removed
         Whether all training images were skull-stripped, or reduced to the body in another way.
     target_unit
-        Unit of the lengths in the recipe's targets, ``"px"`` or ``"um"``.
+        Of lengths in the recipe's targets, ``"px"`` or ``"um"``.
     training_ranges
         From `biounet.preprocessing.training_ranges`, over the training images: of their statistics, of the median
         diameter of the objects in an image in pixels of the working grid, and of the share of objects at its border;
         in built-in models also of the share of detected objects that are ``unsure``.
     textures
-        Of the training images, from `biounet.preprocessing.distinct_textures`.
+        From `biounet.preprocessing.distinct_textures`.
     data
         Amount of training data: images, objects, labelled voxels and the share of voxels that were labelled; and the
         number of held-out images, on which thresholds were tuned.
     fingerprint
         SHA-256 over the names and contents of the training files.
-    validation
-        Scores on the validation voxels after tuning.
-    history
-        One mapping per epoch.
-    versions
-        Of biounet, torch and Python.
-    notes
-        Remarks for the user.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {
@@ -117,22 +100,12 @@ class Card(Settings):
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network and its card.
-
-    Attributes
-    ----------
-    network, card
-        The network, and its description.
-    activation_ranges
-        For prediction in 8-bit integers (see `calibrate_activations`); empty in models of earlier versions.
-    file_sha256
-        Of the file that the model was read from; empty where there is none.
-    """
+    """A trained network and its card."""
 
     network: UNet
     card: Card
-    activation_ranges: ActivationRanges = field(default_factory=dict)
-    file_sha256: str = ""
+    activation_ranges: ActivationRanges = field(default_factory=dict)  # for 8-bit integers; empty in old models
+    file_sha256: str = ""  # of the file that the model was read from
 
     @cached_property
     def sha256(self) -> str:
@@ -146,32 +119,25 @@ class Model:
 def output_channels(recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the network's output channels."""
     if recipe.data.kind == "instances":
-        return INSTANCE_HEADS
+        return "foreground", "contour", "distance"
     return tuple(recipe.data.overlapping) or ("background", *recipe.data.foreground)
 
 
 def inherit_settings(recipe: Recipe, start: Model) -> Recipe:
     """Return a recipe with the settings that the weights of a model depend on: network, normalisation, voxel size.
 
-    Raises
-    ------
-    ModelError
-        If the model has other outputs than the recipe, or another number of input channels.
+    A model with other outputs than the recipe, or another number of input channels, raises `ModelError`.
     """
     trained = start.card.recipe
-    if output_channels(recipe) != output_channels(trained) or recipe.data.dims != trained.data.dims:
-        raise ModelError(
-            f"the model predicts {', '.join(start.card.outputs)}, "
-            f"the recipe asks for {', '.join(output_channels(recipe))}",
-            hint="train without --from",
-        )
-    ours, theirs = recipe.data.channels, trained.data.channels
-    if len(ours) != len(theirs):
-        raise ModelError(
-            f"the model takes {len(theirs)} channels ({', '.join(theirs)}), "
-            f"the recipe has {len(ours)} ({', '.join(ours)})",
-            hint="train without --from",
-        )
+    outputs, ours, theirs = output_channels(recipe), recipe.data.channels, trained.data.channels
+    difference = ""
+    if outputs != output_channels(trained) or recipe.data.dims != trained.data.dims:
+        difference = f"predicts {', '.join(start.card.outputs)}, the recipe asks for {', '.join(outputs)}"
+    elif len(ours) != len(theirs):
+        takes, has = f"{len(theirs)} channels ({', '.join(theirs)})", f"{len(ours)} ({', '.join(ours)})"
+        difference = f"takes {takes}, the recipe has {has}"
+    if difference:
+        raise ModelError(f"the model {difference}", hint="train without --from")
     data = recipe.data.model_copy(update={"voxel_size": trained.data.voxel_size, "voxel_unit": trained.data.voxel_unit})
     return recipe.model_copy(update={"network": trained.network, "normalise": trained.normalise, "data": data})
 
@@ -182,13 +148,7 @@ def build_network(recipe: Recipe) -> UNet:
 
 
 def save_model(model: Model, path: str | Path) -> None:
-    """Write a model as one file, whole or not at all.
-
-    Raises
-    ------
-    MachineError
-        If the folder cannot be written to.
-    """
+    """Write a model as one file, whole or not at all; `MachineError` where its folder cannot be written to."""
     with atomic_path(Path(path)) as part:
         part.write_bytes(_to_bytes(model))
 
@@ -203,20 +163,24 @@ def load_model(path: str | Path) -> Model:
     ModelError
         If it is damaged, was not written by biounet, or comes from a later version.
     """
-    card_text, digest = _split_metadata(_read_metadata(path))
-    card = _parse_card(card_text, path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
-    if digest and digest != _digest(card_text, tensors):
+    text, digest = _read_metadata(path)
+    card = _parse_card(text, path)
+    with _model_errors("not a readable model file", path), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if digest and digest != _digest(text, tensors):
         raise ModelError("damaged: its checksum is another", path=path, hint="copy it again from where it came from")
     with Path(path).open("rb") as file:
         file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    weights, ranges = _split_tensors(tensors)
+    weights = {current_name(name): value for name, value in tensors.items() if not name.startswith(_RANGE_PREFIX)}
+    ranges = {
+        current_name(name.removeprefix(_RANGE_PREFIX)): value.clone()
+        for name, value in tensors.items()
+        if name.startswith(_RANGE_PREFIX)
+    }
     _check_numbers(weights, path)
-    network = _build_unweighted(card, path)
+    # On the meta device a network takes no memory, whatever the card asks for.
+    with _model_errors("its card describes no network", path), torch.device("meta"):
+        network = build_network(card.recipe)
     _check_shapes(network, weights, ranges, path)
     network.to_empty(device="cpu").load_state_dict(weights)  # a copy: tensors may be a view of the file
     return Model(network.eval(), card, ranges, file_sha256)
@@ -224,7 +188,7 @@ def load_model(path: str | Path) -> Model:
 
 def read_card(path: str | Path) -> Card:
     """Read only the card of a model; errors as of `load_model`."""
-    return _parse_card(_split_metadata(_read_metadata(path))[0], path)
+    return _parse_card(_read_metadata(path)[0], path)
 
 
 def _to_bytes(model: Model) -> bytes:
@@ -244,26 +208,6 @@ def _digest(card: str, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _split_metadata(text: str) -> tuple[str, str]:
-    """Return the card's text, and the digest before it, which files of earlier versions do not have."""
-    if not text.startswith(_DIGEST_PREFIX):
-        return text, ""
-    end = len(_DIGEST_PREFIX) + hashlib.sha256().digest_size * 2
-    return "{" + text[end + len('",') :], text[len(_DIGEST_PREFIX) : end]
-
-
-def _split_tensors(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return weights and activation ranges, by the names of today."""
-    weights: dict[str, Tensor] = {}
-    ranges: dict[str, Tensor] = {}
-    for stored, value in tensors.items():
-        if stored.startswith(_RANGE_PREFIX):
-            ranges[current_name(stored.removeprefix(_RANGE_PREFIX))] = value.clone()
-        else:
-            weights[current_name(stored)] = value
-    return weights, ranges
-
-
 def _check_numbers(weights: dict[str, Tensor], path: str | Path) -> None:
     """Check that weights are finite and variances positive; else every probability would be NaN."""
     wrong = sorted(name for name, value in weights.items() if not bool(value.isfinite().all()))
@@ -274,15 +218,6 @@ def _check_numbers(weights: dict[str, Tensor], path: str | Path) -> None:
     below = sorted(name for name, value in weights.items() if name.endswith("running_var") and bool((value < 0).any()))
     if below:
         raise ModelError(f"damaged: variances below zero, in {', '.join(below[:_MAX_LISTED])}", path=path)
-
-
-def _build_unweighted(card: Card, path: str | Path) -> UNet:
-    """Return the network of a card on the meta device, where it takes no memory, whatever the card asks for."""
-    try:
-        with torch.device("meta"):
-            return build_network(card.recipe)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise ModelError(f"its card describes no network: {_first_line(error)}", path=path) from error
 
 
 def _check_shapes(network: UNet, weights: dict[str, Tensor], ranges: dict[str, Tensor], path: str | Path) -> None:
@@ -298,35 +233,27 @@ def _check_shapes(network: UNet, weights: dict[str, Tensor], ranges: dict[str, T
         raise ModelError("the ranges of its features do not fit its network", path=path)
 
 
-def _read_metadata(path: str | Path) -> str:
+def _read_metadata(path: str | Path) -> tuple[str, str]:
+    """Return the card's text, and the digest before it, which files of earlier versions do not have."""
     if not Path(path).is_file():
         raise MachineError("no such model file", path=path, hint="'biounet models' lists the built-in ones")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"not a readable model file: {_first_line(error)}", path=path) from error
-    if _KEY not in metadata:
+    with _model_errors("not a readable model file", path), safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_KEY)
+    if text is None:
         raise ModelError("a safetensors file, but not a biounet model", path=path)
-    return str(metadata[_KEY])
+    if not text.startswith(_DIGEST_PREFIX):
+        return text, ""
+    end = len(_DIGEST_PREFIX) + hashlib.sha256().digest_size * 2
+    return "{" + text[end + len('",') :], text[len(_DIGEST_PREFIX) : end]
 
 
 def _parse_card(text: str, path: str | Path) -> Card:
-    try:
+    with _model_errors("its card cannot be read", path):
         raw = json.loads(text)
         version = raw.get("format")
         if version != _FORMAT:
             raise ModelError(f"model format {version}, this version reads {_FORMAT}", path=path, hint="update biounet")
         return _add_voxel_unit(Card.model_validate(raw))
-    except ModelError:
-        raise
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        hint = "written by another version of biounet?" if first["type"] == "extra_forbidden" else None
-        raise ModelError(f"its card cannot be read: {where}: {first['msg']}", path=path, hint=hint) from error
-    except (ValueError, AttributeError, RecursionError) as error:  # of the JSON, or of the settings in it
-        raise ModelError(f"its card cannot be read: {_first_line(error)}", path=path) from error
 
 
 def _add_voxel_unit(card: Card) -> Card:
@@ -338,5 +265,17 @@ def _add_voxel_unit(card: Card) -> Card:
     return card.model_copy(update={"recipe": card.recipe.replace("data", voxel_unit=unit)})
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+@contextmanager
+def _model_errors(cause: str, path: str | Path) -> Iterator[None]:
+    """Raise what a damaged or foreign file causes as a `ModelError`."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except _DAMAGE as error:
+        found, hint = str(error).strip().split("\n")[0], None
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            hint = "written by another version of biounet?" if first["type"] == "extra_forbidden" else None
+        raise ModelError(f"{cause}: {found}", path=path, hint=hint) from error

@@ -13,13 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Convolution = Any
-"""A ``Conv2d`` or a ``Conv3d``, which have no useful class in common."""
-
-Geometry = tuple[list[int], list[int], list[int]]
-"""Stride, padding and dilation of a convolution, one number for each spatial axis."""
-
-_FAILURES = (AttributeError, RuntimeError, TypeError)  # of operators that are gone, not built, or have other arguments
+Convolution = Any  # a Conv2d or a Conv3d, which have no useful class in common
+Geometry = tuple[list[int], list[int], list[int]]  # stride, padding and dilation, each with a number for every axis
 
 
 def cpu_supports(instructions: str) -> bool:
@@ -34,10 +29,7 @@ def conv_geometry(layer: Convolution) -> Geometry:
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
-    """Convolve and apply ReLU in one pass over memory, 5 % faster than in two.
-
-    Only on a CPU, and only where `has_fused_relu` holds.
-    """
+    """Convolve and apply ReLU in one pass over memory, 5 % faster than in two, on a CPU where `has_fused_relu`."""
     stride, padding, dilation = geometry
     size = (padding, stride, dilation, 1)
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *size, "relu", [], "")
@@ -67,25 +59,15 @@ def _counts_ones(convolve: Callable[[Tensor, Geometry], Tensor]) -> bool:
             ones = torch.ones(1, 1, *(2,) * dims)
             if convolve(ones, ([1] * dims, [0] * dims, [1] * dims)).item() != ones.numel():
                 return False
-    except _FAILURES:
+    except (AttributeError, RuntimeError, TypeError):  # it is gone, not built, or has other arguments
         return False
     return True
 
 
 class Int8Convolution:
-    """A convolution of 8-bit integers, whose scales of input and output are part of its weight.
+    """A convolution of 8-bit integers, from a float weight and bias that have the scales of input and output in them.
 
-    Parameters
-    ----------
-    weight, bias
-        Of the convolution, float32, in units of the input and output scales. Each output channel of the weight is
-        rounded to integers with a scale of its own.
-    geometry
-        Stride, padding and dilation.
-    zero_point
-        The integer that stands for 0 in the input.
-    dtype
-        Of the output, which saturates at its bounds.
+    `zero_point` stands for 0 in the input; the output saturates at the bounds of `dtype`.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, geometry: Geometry, zero_point: int, dtype: torch.dtype) -> None:

@@ -20,42 +20,18 @@ from biounet.network.unet import UNet, fold_batch_norms, pixel_shuffle, replace_
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network prepared for one device: batch norm folded, in the number type that is fastest there.
-
-    Attributes
-    ----------
-    network
-        The frozen network; in 8-bit integers on a CPU that is fast with them, if its activation ranges are known.
-    device
-        Where it runs.
-    dtype
-        Of its input: bfloat16 where the hardware multiplies it natively, else float32.
-    softmax
-        Whether the output channels exclude each other.
-    """
+    """A network prepared for one device: batch norm folded, in the number type that is fastest there."""
 
     network: UNet | Int8UNet
     device: torch.device
     dtype: torch.dtype
-    softmax: bool
+    softmax: bool  # whether the output channels exclude each other
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """Predict a block.
+        """Map a normalised ``(c, [z,] y, x)``, each axis a multiple of the stride, to probabilities ``0 … 65535``.
 
-        Parameters
-        ----------
-        image
-            Normalised, shape ``(c, [z,] y, x)``, each axis a multiple of the network's stride.
-
-        Returns
-        -------
-        Probabilities ``0 … 65535``, shape ``(k, [z,] y, x)``. Integers, so that everything computed from them is exact
-        in whatever order blocks arrive.
-
-        Raises
-        ------
-        ModelError
-            If the network's output is not finite.
+        These are integers, so that everything computed from them is exact in whatever order blocks arrive. An output of
+        the network that is not finite raises `ModelError`.
         """
         layout = torch.channels_last if image.ndim == 3 else torch.channels_last_3d
         tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
@@ -79,20 +55,13 @@ def make_predictor(
 
     Parameters
     ----------
-    network
-        With running statistics of batch norm.
     device
-        ``auto``, ``cpu`` or ``cuda[:n]``.
+        ``auto``, ``cpu`` or ``cuda[:n]``; errors as of `pick_device`.
     softmax
         Whether the output channels exclude each other.
     activation_ranges
         From `calibrate_activations`. With them a CPU may compute in 8-bit integers: probabilities differ by less than
         0.001 on average.
-
-    Raises
-    ------
-    MachineError
-        If the device does not exist here.
     """
     target = pick_device(device)
     dtype = torch.bfloat16 if has_fast_bfloat16(target) else torch.float32
@@ -124,30 +93,18 @@ def _cast_to_float32(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def _to_uint16(logits: Tensor, shuffled: int, softmax: bool) -> Tensor:
-    """Return probabilities of logits with `shuffled` voxels in their channels.
-
-    `pixel_shuffle` comes afterwards, since that moves half the bytes.
-    """
+    """Return probabilities of shuffled logits: half as many bytes are left to `pixel_shuffle`."""
     logits = logits.float()
     if not bool(logits.sum(dtype=torch.float64).isfinite()):  # one pass; two infinities make a NaN
         hint = "its weights are too large, or damaged: train again, or take an earlier copy"
         raise ModelError("what the model computes for this image is not finite", hint=hint)
-    if softmax:
-        shape = logits.shape
-        probability = logits.reshape(1, shape[1] // shuffled, shuffled, *shape[2:]).softmax(1).reshape(shape)
-    else:
-        probability = logits.sigmoid()
+    maps = logits.reshape(len(logits), -1, shuffled, *logits.shape[2:])
+    probability = maps.softmax(1).reshape(logits.shape) if softmax else logits.sigmoid()
     return probability.mul_(PROBABILITY_MAX).round_().cpu().to(torch.uint16)
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu`` or ``cuda[:n]`` means here.
-
-    Raises
-    ------
-    MachineError
-        If it was named and does not exist.
-    """
+    """Return the device that ``auto``, ``cpu`` or ``cuda[:n]`` means here; `MachineError` where it does not exist."""
     if not isinstance(name, str) or name.partition(":")[0] not in ("auto", "cpu", "cuda"):
         raise MachineError(f"device {name!r} cannot be used", hint="auto, cpu, cuda or cuda:n")
     if name == "auto":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -18,13 +19,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from biounet.core import NetworkSettings
 
-Axes = tuple[int, ...]
-"""One number for each spatial axis, ``([z,] y, x)``."""
+Axes = tuple[int, ...]  # a number for each spatial axis, ([z,] y, x)
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_RENAMED = {"rises.": "up_blocks."}  # modules in files of earlier versions
 
 
 class ConvBlock(nn.Sequential):
@@ -59,27 +58,10 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net whose output lies on the grid of its input.
+    """A U-Net for images (2 dims) or volumes (3), whose output lies on the grid of its input.
 
-    Parameters
-    ----------
-    dims
-        2 for images, 3 for volumes.
-    inputs, outputs
-        Channels of the image and of the prediction.
-    settings
-        Widths and depth.
-
-    Attributes
-    ----------
-    widths
-        Channels of each level, finest first.
-    shuffle_factors
-        Voxels along each axis that are moved into channels before the first level.
-    stride
-        Each axis of the input must be a multiple of its number here.
-    receptive_radius
-        Distance in voxels along each axis beyond which an input voxel cannot change an output voxel.
+    Each axis of the input must be a multiple of `stride`. An input voxel cannot change an output voxel farther away
+    than `receptive_radius`. Blocks of `shuffle_factors` voxels are moved into channels before the first level.
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int, settings: NetworkSettings) -> None:
@@ -102,7 +84,7 @@ class UNet(nn.Module):
         )
         self.head = _CONVOLUTION[dims](widths[0], outputs * shuffled, 1)
         self.stride = tuple(math.prod(factors) for factors in zip(self.shuffle_factors, *pools, strict=True))
-        self.receptive_radius = receptive_radius(settings, dims)
+        self.receptive_radius = _receptive_radius(self.shuffle_factors, pools, kernels, settings.convolutions)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(b, inputs, [z,] y, x)`` to logits ``(b, outputs, [z,] y, x)``."""
@@ -130,8 +112,7 @@ class UNet(nn.Module):
 
 def current_name(name: str) -> str:
     """Return the name of a layer or weight for one that may come from an earlier version."""
-    old = next((old for old in _RENAMED if name.startswith(old)), "")
-    return _RENAMED.get(old, "") + name.removeprefix(old)
+    return re.sub(r"^rises\.", "up_blocks.", name)
 
 
 def _level_geometry(settings: NetworkSettings, dims: int) -> tuple[Axes, tuple[Axes, ...], tuple[Axes, ...]]:
@@ -141,23 +122,16 @@ def _level_geometry(settings: NetworkSettings, dims: int) -> tuple[Axes, tuple[A
     return factors, pools, settings.kernels or ((3,) * dims,) * len(settings.widths)
 
 
-def receptive_radius(settings: NetworkSettings, dims: int) -> Axes:
-    """Return the distance in voxels along each axis beyond which an input voxel cannot change an output voxel.
-
-    An upper bound: the sum over the longest path.
-    """
-    factors, pools, kernels = _level_geometry(settings, dims)
+def _receptive_radius(factors: Axes, pools: tuple[Axes, ...], kernels: tuple[Axes, ...], convolutions: int) -> Axes:
+    """Return an upper bound of `UNet.receptive_radius`: the sum over the longest path."""
     radii = []
     for axis, step in enumerate(factors):
         radius = step - 1
-        for level, kernel in enumerate(kernels):
-            bottleneck = level == len(pools)
-            radius += (1 if bottleneck else 2) * settings.convolutions * (kernel[axis] // 2) * step
-            if not bottleneck:
-                # Pooling reads, and upsampling writes, up to this far beside a voxel.
-                radius += (pools[level][axis] - 1) * step
-                step *= pools[level][axis]
-        radii.append(radius)
+        for kernel, pool in zip(kernels, pools, strict=False):
+            # Pooling reads, and upsampling writes, up to `pool - 1` steps beside a voxel.
+            radius += (2 * convolutions * (kernel[axis] // 2) + pool[axis] - 1) * step
+            step *= pool[axis]
+        radii.append(radius + convolutions * (kernels[-1][axis] // 2) * step)
     return tuple(radii)
 
 

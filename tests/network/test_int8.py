@@ -156,7 +156,7 @@ def test_the_scale_of_a_sum_fits_the_sum_and_both_terms(skip, above, below, coar
     assert (below / scale <= max(zero_point, 0.5) * tolerance).all()
 
 
-@pytest.mark.parametrize("pool", [2, 3, (1, 2), (2, 3)])
+@pytest.mark.parametrize("pool", [(2, 2), (3, 3), (1, 2), (2, 3)])
 def test_max_pooling_of_integers_is_that_of_floats(pool):
     image = torch.randint(0, 256, (1, 5, 12, 18), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     pooled = _max_pool(image, pool)
