@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
-from biounet.labelling import label_block, label_classes, required_halo, stitch
+from biounet.labelling import label_block, label_classes, required_halo, saddles, stitch, surfaces
 from biounet.labelling.label import label_surface
 from biounet.tiling import block_lattice
 
@@ -71,6 +72,24 @@ def test_the_surface_is_the_distance_less_the_contour_smoothed():
     assert found.height.max() == 120
     assert found.root[found.height.argmax()] == 4
     assert 1 in found.height
+
+
+@settings(deadline=None, max_examples=30)
+@given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6)))
+def test_the_surface_is_smoothed_along_each_axis_but_not_across_the_only_slice(surface):
+    expected = surface.astype(np.int64)
+    for axis in range(1 if len(surface) == 1 else 0, 3):
+        expected = ndimage.correlate1d(expected, [1, 2, 1], axis, mode="nearest")
+    assert np.array_equal(surfaces.smooth(surface), expected >> (4 if len(surface) == 1 else 6))
+
+
+def test_an_edge_that_another_one_displaces_from_the_table_is_listed():
+    table, edges = np.full((4, 5), -1), np.zeros((1, 5), int)
+    assert saddles.store_edge(table, edges, 0, (0, 31, 5, 5, 1)) == 0
+    assert saddles.store_edge(table, edges, 0, (0, 31, 7, 7, 1)) == 0
+    assert saddles.store_edge(table, edges, 0, (1, 4, 9, 9, 1)) == 1
+    assert edges.tolist() == [[0, 31, 7, 12, 2]]
+    assert table[3].tolist() == [1, 4, 9, 9, 1]
 
 
 @settings(deadline=None, max_examples=50)
@@ -142,8 +161,6 @@ def test_components_touch_at_corners():
 @settings(deadline=None, max_examples=50)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=3, max_side=9)), st.integers(1, 9))
 def test_components_are_those_of_scipy_in_any_blocks(mask, size):
-    from scipy import ndimage
-
     found = [label_components(mask[block.grown(1)], block=block) for block in block_lattice(mask.shape, size)]
     labels = stitch(found, mask.shape, SETTINGS.model_copy(update={"fill_holes": False})).labels
     assert np.array_equal(labels, ndimage.label(mask, np.ones((3,) * mask.ndim))[0])
@@ -181,6 +198,7 @@ def test_inner_regions_replace_outer_ones():
     regions = np.array([[[0, 40000, 40000]], [[60000, 0, 60000]]], np.uint16)
     assert label_classes(regions, thresholds=(0.5, 0.95)).tolist() == [[0, 1, 1]]
     assert label_classes(regions, thresholds=(0.5, 0.9)).tolist() == [[2, 1, 2]]
+    assert label_classes(np.array([[[0, 1]]], np.uint16), thresholds=(0.0,)).tolist() == [[0, 1]]
 
 
 @settings(deadline=None, max_examples=50)

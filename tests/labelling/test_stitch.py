@@ -189,6 +189,18 @@ def test_maps_that_differ_between_blocks_are_an_error(right_foreground):
         stitch(parts, (1, 4), PLAIN)
 
 
+def test_a_closed_loop_beside_a_whole_object_is_an_error():
+    full = np.full((1, 6), PROBABILITY_MAX, np.uint16)
+    full[0, 4] = 0
+    views = [[1, 2, 3, 0, 0, 0], [0, 9, 5, 4, 0, 0], [0, 0, 0, 0, 0, 7]]
+    parts = []
+    for block, view in zip(block_lattice((1, 6), (1, 2)), views, strict=True):
+        ring = block.grown(1)
+        parts.append(label_surface(full[ring], np.array([view], np.uint16)[ring], PROBABILITY_MAX, block=block))
+    with pytest.raises(ValueError, match="closed"):
+        stitch(parts, (1, 6), PLAIN)
+
+
 def test_an_image_without_voxels_has_no_objects():
     assert stitch([], (0, 5), PLAIN).labels.shape == (0, 5)
 
@@ -225,6 +237,15 @@ def test_only_a_hole_of_one_object_is_filled():
     owner, filled = fill_holes(labels)
     assert labels.tolist() == picture(FILLED).tolist()
     assert (owner.tolist(), filled.tolist()) == ([1, 1], [2, 2])
+
+
+def test_a_hole_that_another_object_touches_anywhere_is_not_filled():
+    for x in (1, 2, 3):
+        labels = np.ones((4, 5), np.int32)
+        labels[1, 1:4] = 0
+        labels[2, x] = 2
+        fill_holes(labels)
+        assert not labels[1, 1:4].any()
 
 
 def test_a_cavity_is_filled_and_a_tunnel_is_not():
