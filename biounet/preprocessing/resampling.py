@@ -28,7 +28,11 @@ def working_zoom(grid: Grid, data: DataSettings, path: Path | None = None) -> Zo
     if grid.spacing is None:
         works = f"at {target[0]} µm per pixel" if grid.dims == 2 else f"on voxels of {' x '.join(map(str, target))}"
         raise InputError(f"pixel size unknown, and this model works {works}", path=path, hint="give it with --spacing")
-    _check_unit(grid, data, path)
+    model_unit = data.voxel_unit or ("um" if data.dims == 2 else None)
+    if data.voxel_size and model_unit is not None and grid.unit != model_unit:
+        cause = f"voxel size in {grid.unit}, and this model works on voxels in {model_unit}"
+        hint = "NIfTI is in mm and TIFF in µm; a model works in the one that it was trained in"
+        raise InputError(cause, path=path, hint=hint)
     if data.voxel_size:
         zooms = tuple(step / size for step, size in zip(grid.spacing, data.voxel_size, strict=True))
     else:
@@ -41,15 +45,6 @@ def working_zoom(grid: Grid, data: DataSettings, path: Path | None = None) -> Zo
         cause = f"voxels of {sizes} {grid.unit}, and this model works at {works} {unit}"
         raise InputError(cause, path=path, hint="give their size with --spacing if the file is wrong")
     return tuple(1.0 if abs(zoom - 1) < _MIN_DIFFERENCE else zoom for zoom in zooms)
-
-
-def _check_unit(grid: Grid, data: DataSettings, path: Path | None) -> None:
-    """Check that an image has its voxel size in the unit of the model, µm or mm."""
-    unit = data.voxel_unit or ("um" if data.dims == 2 else None)
-    if data.voxel_size and unit is not None and grid.unit != unit:
-        cause = f"voxel size in {grid.unit}, and this model works on voxels in {unit}"
-        hint = "NIfTI is in mm and TIFF in µm; a model works in the one that it was trained in"
-        raise InputError(cause, path=path, hint=hint)
 
 
 def rescaled_shape(shape: tuple[int, ...], zoom: Zoom) -> tuple[int, ...]:

@@ -156,9 +156,8 @@ def texture_features(statistics: ImageStatistics) -> Texture | None:
     """Return the logarithms of edge, structure and detail, rounded; None where these are undefined."""
     if not statistics.keys() >= set(_TEXTURE):
         return None
-    edge, structure, detail = (
-        round(round(math.log(statistics[name]) / _TEXTURE_STEP) * _TEXTURE_STEP, 2) for name in _TEXTURE
-    )
+    steps = (round(math.log(statistics[name]) / _TEXTURE_STEP) for name in _TEXTURE)
+    edge, structure, detail = (round(step * _TEXTURE_STEP, 2) for step in steps)
     return edge, structure, detail
 
 
