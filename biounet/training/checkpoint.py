@@ -19,35 +19,17 @@ _PROGRESS = ("step", "steps", "share", "seconds", "loss", "history")
 
 @dataclass
 class TrainingState:
-    """Everything that an uninterrupted training would have at this step.
-
-    Attributes
-    ----------
-    network, average
-        The trained network, and the exponential moving average of its weights.
-    optimizer
-        With its moments.
-    step, steps
-        Steps done, and in all: of a budget in minutes an estimate, 0 before there is one.
-    share
-        Share of the learning rate schedule that is done; 1 after the last step.
-    seconds
-        Time spent.
-    loss
-        Mean over the epoch so far.
-    history
-        One mapping for each epoch.
-    """
+    """Everything that an uninterrupted training would have at this step."""
 
     network: UNet
-    average: UNet
+    average: UNet  # exponential moving average of the weights
     optimizer: torch.optim.AdamW
     step: int = 0
-    steps: int = 0
-    share: float = 0.0
+    steps: int = 0  # in all: of a budget in minutes an estimate, 0 before there is one
+    share: float = 0.0  # of the learning rate schedule that is done; 1 after the last step
     seconds: float = 0.0
-    loss: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    loss: float = 0.0  # mean over the epoch so far
+    history: list[dict[str, float]] = field(default_factory=list)  # one mapping for each epoch
 
 
 def initial_state(recipe: Recipe, start: Model | None, device: torch.device) -> TrainingState:

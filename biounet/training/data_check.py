@@ -16,30 +16,11 @@ from biounet.training.training_data import AnnotatedImage, Folders, TrainingData
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """How one image and its annotation are understood.
+    """How one image and its annotation are read.
 
-    Attributes
-    ----------
-    image
-        Path; of several files, that of the first channel.
-    annotation
-        Path; None where it has none.
-    files
-        Path of the file of each channel, or of the one that holds all.
-    shape
-        ``(c, [z,] y, x)``.
-    dtype
-        Of the pixels.
-    spacing, unit
-        Pixel size, None where unknown.
-    orientation
-        Directions of the axes x, y and z of the file, such as ``"LPS"``; None where unknown.
-    objects
-        Number of objects, or of classes that occur; None without annotation.
-    labelled
-        Share of the pixels that are labelled; None without annotation.
-    notes
-        Remarks.
+    `files` holds the path of each channel, `shape` is ``(c, [z,] y, x)``, and `orientation` the directions of the axes
+    x, y and z of the file, such as ``"LPS"``. `objects` counts objects, or the classes that occur; `labelled` is the
+    share of labelled pixels. Both are None without an annotation, as is `annotation`; None elsewhere means unknown.
     """
 
     image: str

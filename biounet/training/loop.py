@@ -16,7 +16,17 @@ from torch.utils.data import DataLoader
 
 from biounet.core import InputError, Recipe, Stopped, TrainingError, available_cores
 from biounet.network import Model, build_network, has_fast_bfloat16, inherit_settings, pick_device
-from biounet.training.budget import CALIBRATING, PREDICTING, TUNING, Budget, Stopwatch, learning_rate_factor
+from biounet.training.budget import (
+    CALIBRATING,
+    PREDICTING,
+    TUNING,
+    Budget,
+    Stopwatch,
+    expected_seconds,
+    learning_rate_factor,
+    measure_voxel_times,
+    subsample,
+)
 from biounet.training.calibration import calibrate
 from biounet.training.cases import Case
 from biounet.training.checkpoint import TrainingState, initial_state, load_checkpoint, memory_layout, save_checkpoint
@@ -24,7 +34,6 @@ from biounet.training.losses import recipe_loss
 from biounet.training.model_card import make_card, median_diameter, training_statistics
 from biounet.training.patches import Patches, StepBatches, fit_patch
 from biounet.training.pretrained import Baseline, describe_differences, score_baseline
-from biounet.training.timing import expected_seconds, measure_voxel_times, subsample
 from biounet.training.tuning import tune
 from biounet.training.validation import Metrics, validate
 
@@ -37,25 +46,13 @@ _FEW_STEPS = 30  # from random weights, fewer teach nothing
 
 @dataclass(frozen=True)
 class Progress:
-    """The state at the end of a step.
-
-    Attributes
-    ----------
-    step, steps
-        Steps done, and in all: of a budget in minutes an estimate, 0 before there is one.
-    seconds, left
-        Time spent, and an estimate of the time left.
-    loss
-        Mean over the epoch so far.
-    metrics
-        Of the last validation.
-    """
+    """The state at the end of a step, with the metrics of the last validation."""
 
     step: int
-    steps: int
+    steps: int  # in all: of a budget in minutes an estimate, 0 before there is one
     seconds: float
-    left: float
-    loss: float
+    left: float  # seconds, an estimate
+    loss: float  # mean over the epoch so far
     metrics: Metrics = field(default_factory=dict)
 
 

@@ -55,11 +55,9 @@ def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     ``1 - 2 Σ p y / (Σ p + Σ y)`` (Milletari et al. 2016), over voxels of positive weight. The weight is otherwise
     ignored, since it would move the optimal outline. Prediction and target that are both empty have loss 0.
     """
-    exists = (weight > 0).to(probability.dtype)
-    probability, target = mask_unlabelled(probability, weight) * exists, mask_unlabelled(target, weight) * exists
+    probability, target = mask_unlabelled(probability, weight), mask_unlabelled(target, weight)
     overlap, total = (probability * target).sum(), probability.sum() + target.sum()
-    score = (2 * overlap + 1) / (total + 1)
-    return torch.where(exists.sum() > 0, 1 - score, score.detach() * 0)
+    return 1 - (2 * overlap + 1) / (total + 1)
 
 
 def boundary(probability: Tensor, signed_distance: Tensor, weight: Tensor) -> Tensor:

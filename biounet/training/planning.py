@@ -1,8 +1,8 @@
 """What a recipe for volumes leaves open, planned from the grids of the training images, as nnU-Net does.
 
-Working voxel size, folds, pools and kernels of the network, and the patch: an axis whose voxels are much longer than
-the others' is neither folded nor pooled, nor looked along, until the other axes have become as coarse (Isensee et al.
-2021, nnU-Net, section "Rule-based parameters").
+The plan has the working voxel size, folds, pools and kernels of the network, and the patch. An axis whose voxels are
+much longer than those of the others is neither folded nor pooled nor convolved along until the other axes are as coarse
+(Isensee et al. 2021, nnU-Net, section "Rule-based parameters").
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Sizes = tuple[float, ...]
 
 
 def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
-    """Fill in what the recipe leaves open; a recipe for images, or one that says everything, comes back as it is.
+    """Return the recipe with everything planned that it leaves open; a recipe for images is returned unchanged.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
     if recipe.data.dims == 2 or not grids:
         return recipe
     grids = [canonical_grid(grid) for grid in grids]
-    # A network that is given, such as that of a model to go on from, works on voxels as stored unless a size is given.
+    # A network that is set, such as that of a pretrained model, works on voxels as stored unless a size is set.
     spacing = recipe.data.voxel_size or (() if recipe.network.pools else _working_spacing(grids))
     unit = _working_unit(recipe, grids) if spacing else None
     steps = spacing or (1.0,) * 3
@@ -58,7 +58,7 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
 
 
 def describe_plan(recipe: Recipe, unit: Unit | None = None) -> dict[str, str]:
-    """Return what `plan` filled in, in words.
+    """Return the plan in words.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _working_spacing(grids: Sequence[Grid]) -> Sizes:
 
 
 def _working_unit(recipe: Recipe, grids: Sequence[Grid]) -> Unit | None:
-    """Return the unit of the training images, in which the voxel size is meant."""
+    """Return the unit of the training images, which is that of the voxel size."""
     there = {grid.unit for grid in grids if grid.unit is not None}
     if len(there) > 1:
         cause = "some training images state their voxel size in mm, some in µm"

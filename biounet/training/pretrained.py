@@ -18,15 +18,7 @@ _LARGE_RATIO = 2.0  # of sizes that count as different
 
 @dataclass(frozen=True)
 class Baseline:
-    """The model that a training starts from, with thresholds tuned like those of the trained model.
-
-    Attributes
-    ----------
-    model
-        The model with these thresholds.
-    metrics
-        On the validation cases.
-    """
+    """The model that a training starts from, with thresholds tuned on the validation cases, and its metrics there."""
 
     model: Model
     metrics: Metrics

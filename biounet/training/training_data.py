@@ -44,40 +44,19 @@ Folders = tuple[str | Path, str | Path | None]
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The files of one image of a data set.
+    """The files of one image of a data set: one for each channel, or one that holds all, and the annotation."""
 
-    Attributes
-    ----------
-    number
-        Its position among the images that were found.
-    files
-        One file for each channel, or the one file that holds all.
-    label
-        The file of the annotation; None where the data set has no annotation at all.
-    validation
-        Whether thresholds are tuned on it and nothing is learned from it.
-    """
-
-    number: int
+    number: int  # of the image among those that were found
     files: tuple[Path, ...]
     label: Path | None
-    validation: bool
+    validation: bool  # whether thresholds are tuned on it and nothing is learned from it
 
 
 @dataclass(frozen=True)
 class AnnotatedImage(ImageFiles):
-    """One image of a data set and its annotation.
+    """One image of a data set and its annotation, which is None, also on the working grid, where it cannot be used.
 
-    Attributes
-    ----------
-    volume
-        The image.
-    annotation
-        None where it cannot be used.
-    resampled
-        The annotation on the working grid; None where image or annotation cannot be used.
-    same_as
-        The first image of the data set with the same pixels; None if it is this one.
+    `same_as` is the first image of the data set with the same pixels, None if it is this one.
     """
 
     volume: Volume

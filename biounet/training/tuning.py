@@ -39,22 +39,12 @@ _FOREGROUND: Choices = {"foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.6
 
 @dataclass(frozen=True)
 class _Trial:
-    """Settings, and what was reached with them.
-
-    Attributes
-    ----------
-    settings
-        The settings.
-    count_errors, f1
-        Of each case, the absolute count error and the mean F1 over IoU .5 … .9.
-    distance
-        From the settings that tuning began with.
-    """
+    """Settings, and for each case the absolute count error and the mean F1 over IoU .5 … .9 reached with them."""
 
     settings: LabelSettings
     count_errors: NDArray[np.float64]
     f1: NDArray[np.float64]
-    distance: float
+    distance: float  # from the settings that tuning began with
 
 
 def tune(

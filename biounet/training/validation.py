@@ -26,20 +26,10 @@ _MIN_OBJECTS = 20  # of the lowest confidences, for the share of wrong ones to m
 
 @dataclass(frozen=True)
 class VoxelTimes:
-    """Seconds per voxel, as measured.
-
-    Attributes
-    ----------
-    prediction
-        Of a validation case.
-    scoring
-        Of labelling a validation case and comparing it with the truth once.
-    calibration
-        Of a training case.
-    """
+    """Seconds per voxel, as measured: of a validation case, or for calibration of a training case."""
 
     prediction: float = 0.0
-    scoring: float = 0.0
+    scoring: float = 0.0  # labelling and comparing with the truth, once
     calibration: float = 0.0
 
 

@@ -23,26 +23,10 @@ from biounet.preprocessing import Zoom, body_box, body_masks, rescaled_shape, re
 
 @dataclass(frozen=True)
 class ResampledAnnotation:
-    """The annotation of an image in the canonical orientation on the working grid.
+    """The annotation of an image in the canonical orientation on the working grid; fields as of `Case`."""
 
-    Attributes
-    ----------
-    crop
-        The part of the image that is used, from `biounet.preprocessing.body_box`.
-    zoom
-        Factor along each axis from the voxels of the image to the working grid.
-    labels
-        The annotation of that part, int32, shape ``([z,] y, x)``.
-    spacing
-        Voxel spacing of the working grid in the unit of target lengths; the smallest is 1 where they are in pixels.
-    section_axis
-        The axis normal to the labelled planes, whose sections are learned; None where whole objects are.
-    surroundings_removed
-        Whether the surroundings of the body were removed, and the intensities are normalised without them.
-    """
-
-    crop: tuple[slice, ...]
-    zoom: Zoom
+    crop: tuple[slice, ...]  # the part of the image that is used
+    zoom: Zoom  # from the voxels of the image to the working grid
     labels: NDArray[np.int32]
     spacing: tuple[float, ...]
     section_axis: int | None = None

@@ -60,11 +60,12 @@ def test_classes_give_an_area_for_each_class(folder):
 def test_a_boundary_loss_can_be_added(folder):
     data = {"kind": "classes", "classes": ["dim", "bright"], "unlabelled": 255}
     recipe = parse_recipe({**SMALL, "data": data, "loss": {"boundary": 0.05}})
-    without = parse_recipe({**SMALL, "data": data})
-    models = [biounet.train(r, folder / "images", folder / "classes") for r in (recipe, without)]
-    weights = [model.model.network.state_dict()["head.weight"] for model in models]
-    assert not np.array_equal(*weights)
-    assert models[0].card.validation["dice"] > 0.7
+    brief, without = recipe.replace("train", epochs=1, steps_per_epoch=2), recipe.replace("loss", boundary=0.0)
+    without = without.replace("train", epochs=1, steps_per_epoch=2)
+    models = [biounet.train(each, folder / "images", folder / "classes") for each in (brief, without)]
+    assert not np.array_equal(*(model.model.network.state_dict()["head.weight"] for model in models))
+    model = biounet.train(recipe, folder / "images", folder / "classes")
+    assert model.card.validation["dice"] > 0.7
 
 
 def test_what_is_to_be_learned_occurs_somewhere():

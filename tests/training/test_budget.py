@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from biounet.core import LabelSettings, ModelError, Stopped, TrainSettings
 from biounet.files import find_pairs
 from biounet.training import Progress, TrainCallbacks, TrainOptions, load_cases, train
-from biounet.training.budget import Budget, Stopwatch, learning_rate_factor
+from biounet.training.budget import Budget, Stopwatch, expected_seconds, learning_rate_factor, subsample
 from biounet.training.checkpoint import TrainingState, initial_state, load_checkpoint, save_checkpoint
-from biounet.training.timing import expected_seconds, subsample
 from biounet.training.tuning import _try_all, _tune_objects
 from biounet.training.validation import VoxelTimes
 from support.trainings import RECIPE, case_and_maps, tiny_recipe, weights_hash

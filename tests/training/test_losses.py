@@ -116,6 +116,23 @@ def test_cross_entropy_is_that_of_torch_on_the_labelled_voxels_alone():
     torch.testing.assert_close(losses.cross_entropy(logits, classes, weight), alone)
 
 
+def test_unlabelled_values_become_zero_and_get_no_gradient():
+    values = torch.tensor([2.0, math.nan, -3.0], requires_grad=True)
+    masked = losses.mask_unlabelled(values, torch.tensor([0.5, 0.0, 1.0]))
+    masked.sum().backward()
+    assert masked.tolist() == [2, 0, -3]
+    assert values.grad.tolist() == [1, 0, 1]
+
+
+def test_a_mean_with_small_weights_is_still_a_mean():
+    assert losses.weighted_mean(torch.tensor([4.0, 8.0]), torch.tensor([0.25, 0.25])) == 6
+
+
+def test_any_number_may_stand_for_the_class_of_an_unlabelled_voxel():
+    logits, classes = torch.zeros(1, 2, 3), torch.tensor([[0, -1, 99]])
+    assert losses.cross_entropy(logits, classes, torch.tensor([[2.0, 0.0, 0.0]])) == pytest.approx(math.log(2))
+
+
 def test_dice_of_a_perfect_and_of_a_wrong_prediction():
     truth = torch.tensor([1.0, 1.0, 0.0, 0.0])
     everywhere = torch.ones(4)

@@ -15,7 +15,6 @@ from biounet.files import find_pairs
 from biounet.network import Model, load_model, read_card, save_model
 from biounet.training import TrainCallbacks, load_cases, train
 from biounet.training.pretrained import Baseline, describe_differences
-from support.commands import run_biounet
 from support.trainings import tiny_recipe, weights_hash
 
 SPOILING = {"learning_rate": 3.0, "epochs": 1, "steps_per_epoch": 6, "ema_decay": 0.0}
@@ -95,17 +94,16 @@ def test_objects_of_another_size_are_told_with_figures(cases, untrained):
     assert describe_differences(ranged, recipe, cases, 12.0) == []
 
 
-def test_the_command_keeps_the_start_and_says_so_in_spite_of_quiet(cell_folder, segmenter, tmp_path):
+def test_the_command_keeps_the_start_and_says_so_in_spite_of_quiet(biounet, cell_folder, segmenter, tmp_path):
     Segmenter(segmenter.model).save(tmp_path / "start.safetensors")
     text = "[network]\nwidths = [8, 12, 16]\n"
     text += "[train]\nlearning_rate = 9.0\nsteps_per_epoch = 6\nema_decay = 0.0\npatch = 32\n"
     (tmp_path / "r.toml").write_text(text + "[data]\nvalidation = 0.34\n", encoding="utf-8")
     data = ["--images", str(cell_folder / "images"), "--labels", str(cell_folder / "labels")]
     options = ["--epochs", "1", "--from", "start.safetensors", "-o", "m.safetensors"]
-    done = run_biounet(tmp_path, "train", "r.toml", *data, *options, "--quiet")
-    assert done.returncode == 0
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    code, stdout, stderr = biounet("train", "r.toml", *data, *options, "--quiet")
+    assert (code, stdout) == (0, "")
+    (line,) = stderr.splitlines()
     assert line.startswith("WARNING the start is kept")
     card = read_card(tmp_path / "m.safetensors")
     assert card.notes[-1] in line
@@ -113,8 +111,8 @@ def test_the_command_keeps_the_start_and_says_so_in_spite_of_quiet(cell_folder, 
     theirs, mine = segmenter.model.network, load_model(tmp_path / "m.safetensors").network
     for name, value in theirs.state_dict().items():
         assert torch.equal(mine.state_dict()[name], value)
-    done = run_biounet(tmp_path, "train", "r.toml", *data, *options, "--json")
-    assert json.loads(done.stdout)["notes"] == list(card.notes)
+    _, stdout, _ = biounet("train", "r.toml", *data, *options, "--json")
+    assert json.loads(stdout)["notes"] == list(card.notes)
 
 
 def test_a_start_on_voxels_as_stored_stays_on_them(tmp_path):

@@ -12,7 +12,7 @@ from biounet.api import volume_from_array
 from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, Stopped, TrainingError
 from biounet.core.recipe import parse_recipe
 from biounet.files import Pair, find_pairs
-from biounet.network import load_model, save_model
+from biounet.network import Model, load_model, save_model
 from biounet.training import Progress, TrainCallbacks, TrainOptions, hold_out, load_cases, make_case, train
 from biounet.training.patches import Patches, StepBatches, fit_patch
 from biounet.training.targets.layout import TargetLayout, make_target
@@ -27,10 +27,16 @@ def cases(cell_folder: Path) -> list:
     return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), tiny_recipe()))
 
 
-def test_the_same_settings_give_the_same_weights(cases):
-    first, second = (train(cases[:4], cases[4:], tiny_recipe()) for _ in range(2))
+@pytest.fixture(scope="module")
+def unbroken(cases: list) -> Model:
+    """A training of 8 steps that nothing interrupted."""
+    return train(cases[:4], cases[4:], tiny_recipe())
+
+
+def test_the_same_settings_give_the_same_weights(cases, unbroken):
+    again = train(cases[:4], cases[4:], tiny_recipe())
     other = train(cases[:4], cases[4:], tiny_recipe(train={"seed": 1}))
-    assert weights_hash(first) == weights_hash(second) != weights_hash(other)
+    assert weights_hash(again) == weights_hash(unbroken) != weights_hash(other)
 
 
 @pytest.mark.parametrize("patch", [32, 96, 112])
@@ -42,7 +48,7 @@ def test_a_patch_that_is_not_turned_wastes_nothing_on_what_lies_beyond_the_borde
         assert (LAYOUT.split(target).weights[0] > 0).float().mean() == pytest.approx(inside)
 
 
-def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases, tmp_path):
+def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases, unbroken, tmp_path):
     class Killed(BaseException):
         pass
 
@@ -55,14 +61,13 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(cases,
     with pytest.raises(Killed):
         train(cases[:4], cases[4:], tiny_recipe(), options, callbacks=TrainCallbacks(kill))
     resumed = train(cases[:4], cases[4:], tiny_recipe(), TrainOptions(checkpoint=checkpoint, resume=True))
-    unbroken = train(cases[:4], cases[4:], tiny_recipe())
     assert weights_hash(resumed) == weights_hash(unbroken)
     assert [e["step"] for e in resumed.card.history] == [4, 8]
     assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
 
 
 @pytest.mark.parametrize("at", [1, 3, 4, 6])
-def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
+def test_a_stopped_training_loses_no_step(cases, unbroken, tmp_path, at):
     stop, checkpoint = Event(), tmp_path / "m.checkpoint.pt"
 
     def ask(progress: Progress) -> None:
@@ -75,7 +80,6 @@ def test_a_stopped_training_loses_no_step(cases, tmp_path, at):
     first: list[Progress] = []
     options = replace(options, resume=True)
     resumed = train(cases[:4], cases[4:], tiny_recipe(), options, callbacks=TrainCallbacks(first.append))
-    unbroken = train(cases[:4], cases[4:], tiny_recipe())
     assert first[0].step == at + 1
     assert weights_hash(resumed) == weights_hash(unbroken)
     assert [e["loss"] for e in resumed.card.history] == [e["loss"] for e in unbroken.card.history]
@@ -167,11 +171,12 @@ def test_training_goes_on_from_a_model(cases, tmp_path):
         train(cases[:4], [], classes, start=start)
 
 
-def test_the_card_says_what_it_was_made_of(cases):
-    card = train(cases[:4], cases[4:], tiny_recipe()).card
+def test_the_card_says_what_it_was_made_of(unbroken):
+    card = unbroken.card
     assert card.pixel_size_um == pytest.approx(0.5)
     assert 9 < card.object_size_px < 15
     assert card.data["images"] == 4
+    assert card.data["held_out"] == 2
     assert card.data["share"] == 1
     assert len(card.history) == 2
     assert card.versions.keys() == {"biounet", "torch", "python"}
@@ -226,12 +231,6 @@ def test_a_patch_of_an_image_may_have_two_edges(cases):
     assert fit_patch(recipe, cases, (8, 8)).train.patch == (32, 64)
     image, target, _ = Patches(cases, recipe)[0]
     assert image.shape[1:] == target.shape[1:] == (32, 64)
-
-
-def test_a_card_says_how_many_images_were_held_out(cases):
-    assert (
-        train(cases[:2], cases[2:4], tiny_recipe(train={"epochs": 1, "steps_per_epoch": 1})).card.data["held_out"] == 2
-    )
 
 
 def test_holding_out_is_a_split():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from biounet.api import volume_from_array
-from biounet.core import PROBABILITY_MAX, Annotation, Grid, LabelSettings, mask_partial_objects
+from biounet.core import PROBABILITY_MAX, UNLABELLED, Annotation, Grid, LabelSettings, mask_partial_objects
 from biounet.labelling import label_objects
 from biounet.training import make_case
-from biounet.training.tuning import _MIN_SIZE, _best, _not_above
-from biounet.training.validation import low_confidence, score_objects
+from biounet.training.tuning import _MIN_SIZE, _best, _not_above, tune
+from biounet.training.validation import low_confidence, score_objects, whole_objects_only
 from support.trainings import RECIPE, case_and_maps
 
 
@@ -63,6 +63,14 @@ def test_below_the_doubtful_confidence_half_of_the_objects_are_wrong():
     assert low_confidence(cases[:1], right, RECIPE, settings) == {}
 
 
-def test_cases_stay_as_they_are():
+def test_tuning_changes_no_case_and_judges_no_partial_object(untrained):
     case, _ = case_and_maps((0, 1), ())
-    assert replace(case, labels=mask_partial_objects(case.labels)).labels is case.labels
+    labels = case.labels.copy()
+    labels[labels == 2] = UNLABELLED
+    labels[0, 5] = 2  # beside unlabelled pixels
+    case = replace(case, labels=labels)
+    before = labels.copy()
+    (masked,) = whole_objects_only([case], RECIPE)
+    assert np.array_equal(masked.labels, np.where(before == 2, UNLABELLED, before))
+    tune(untrained.network, [case], untrained.card.recipe, "cpu")
+    assert np.array_equal(case.labels, before)
