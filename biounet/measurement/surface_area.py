@@ -37,7 +37,7 @@ def surface_areas(volume: NDArray[np.int32], runs: Ints, covariances: Floats, st
 
     For ellipsoids at random positions and rotations, with diameters of at least 8 voxels along the coarsest axis and
     voxels of 1:1:1 to 5:1:1 and 1:1.5:4, the mean error is at most 0.6 % and the largest 2 %; with a diameter of 4
-    voxels, 0.3 % and 1.5 % (`tests/measurement/test_measure_volumes.py` asserts 1.5 % and 3 %). The mesh of marching
+    voxels, 0.3 % and 1.5 % (`tests/measurement/test_object_volumes.py` asserts 1.5 % and 3 %). The mesh of marching
     cubes is 8 % too large at 1:1:1 and 16 % at 3:1:1.
 
     Parameters

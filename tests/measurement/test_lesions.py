@@ -28,7 +28,7 @@ def affine_grid(shape, affine):
     return Grid(shape, spacing, "mm", tuple(map(tuple, affine.tolist())))
 
 
-def turned(spacing_xyz, angles=(0, 0, 0), flips=(1, 1, 1), origin=(0, 0, 0)):
+def oriented(spacing_xyz, angles=(0, 0, 0), flips=(1, 1, 1), origin=(0, 0, 0)):
     """An affine that turns by angles in degrees about R, A and S."""
     turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     return np.column_stack([turn * np.array(spacing_xyz) * np.array(flips), origin])
@@ -51,11 +51,11 @@ def picture(text):
 
 
 GRIDS = {
-    "plain": turned((1, 1, 1)),
-    "flipped": turned((0.9, 1.1, 1.2), flips=(-1, -1, 1), origin=(90, 120, -70)),
-    "anisotropic": turned((0.7, 0.7, 3.5), origin=(-20, 5, 7)),
-    "oblique": turned((0.8, 1.0, 2.0), (20, -15, 10), (-1, 1, 1), (30, -40, 10)),
-    "sagittal": turned((1, 1, 1))[:, [1, 2, 0, 3]],  # x of the array is A, y is S, z is R
+    "plain": oriented((1, 1, 1)),
+    "flipped": oriented((0.9, 1.1, 1.2), flips=(-1, -1, 1), origin=(90, 120, -70)),
+    "anisotropic": oriented((0.7, 0.7, 3.5), origin=(-20, 5, 7)),
+    "oblique": oriented((0.8, 1.0, 2.0), (20, -15, 10), (-1, 1, 1), (30, -40, 10)),
+    "sagittal": oriented((1, 1, 1))[:, [1, 2, 0, 3]],  # x of the array is A, y is S, z is R
 }
 
 
@@ -84,7 +84,7 @@ def test_ellipsoids_with_known_answers(name):
 
 
 def test_lesions_are_counted_largest_first():
-    grid = affine_grid((30, 40, 50), turned((1, 1, 1.5)))
+    grid = affine_grid((30, 40, 50), oriented((1, 1, 1.5)))
     halves = [3, 6, 4.5, 2]
     centres = [(8, 8, 8), (15, 20, 25), (20, 32, 42), (22, 8, 42)]
     labels = np.zeros(grid.shape, np.uint8)
@@ -113,8 +113,8 @@ def test_nested_regions():
     )
 
 
-def test_what_nobody_has_is_zero_and_has_no_place():
-    found = measure(np.zeros((3, 4, 5), np.uint8), WHOLE, affine_grid((3, 4, 5), turned((1, 1, 1))))
+def test_an_absent_region_has_size_0_and_no_centroid():
+    found = measure(np.zeros((3, 4, 5), np.uint8), WHOLE, affine_grid((3, 4, 5), oriented((1, 1, 1))))
     assert (found["voxels"].tolist(), found["volume_ml"].tolist(), found["lesion"].tolist()) == ([0], [0], [0])
     for name in ("centroid_x_ras_mm", "centroid_z_px", "longest_diameter_mm", "longest_diameter_3d_mm"):
         assert np.isnan(found[name]).all()
@@ -132,7 +132,7 @@ def test_what_nobody_has_is_zero_and_has_no_place():
         ),
     ],
 )
-def test_without_calibration_there_is_no_physical_column_and_without_affine_no_place(grid, expected):
+def test_columns_by_grid(grid, expected):
     found = measure(np.ones(grid.shape, np.uint8), WHOLE, grid)
     axes = [f"centroid_{axis}_px" for axis in "zyx"[3 - grid.dims :]]
     assert list(found) == ["class", "lesion", *expected, *axes, "touches_border"]
@@ -151,7 +151,7 @@ def test_without_calibration_there_is_no_physical_column_and_without_affine_no_p
         ("...111... 111111111", (1, 1), 9, 2),
     ],
 )
-def test_diameters_of_pictures(text, spacing, longest, across):
+def test_diameters_of_small_images(text, spacing, longest, across):
     labels = picture(text)
     found = measure(labels, WHOLE, Grid(labels.shape, spacing, "mm"))
     assert lesions(found, "longest_diameter_mm") == pytest.approx([longest])
@@ -171,13 +171,35 @@ def test_diameters_of_ellipses(a, b, angle):
     assert lesions(found, "perpendicular_diameter_mm") == pytest.approx([2 * min(a, b)], abs=math.sqrt(2))
 
 
-def test_the_longest_diameter_is_taken_in_one_axial_slice():
+def test_longest_diameter_lies_in_one_axial_slice():
     labels = np.zeros((3, 9, 9), np.uint8)
     labels[0, 1, 1:5] = labels[1, 1:8, 4] = labels[2, 7, 4:6] = 1
-    found = measure(labels, WHOLE, affine_grid(labels.shape, turned((1, 1, 5))))
+    found = measure(labels, WHOLE, affine_grid(labels.shape, oriented((1, 1, 5))))
     assert lesions(found, "longest_diameter_mm") == [7]
     assert lesions(found, "perpendicular_diameter_mm") == [1]
     assert lesions(found, "longest_diameter_3d_mm")[0] > 10
+
+
+def test_equal_longest_diameters_have_the_longer_perpendicular_one():
+    labels = np.stack([picture("..... 11111 ....."), picture("..1.. 11111 ..1.."), picture("..... 11111 .....")])
+    found = measure(labels, WHOLE, affine_grid(labels.shape, oriented((1, 1, 1))))
+    assert lesions(found, "longest_diameter_mm") == [5]
+    assert lesions(found, "perpendicular_diameter_mm") == [3]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("..... .1... ...1. ..... .....", [False, False, False]),
+        ("1.... ..... ..1.. ..... .....", [True, True, False]),
+        ("..... .1... ..... ...1. ....1", [True, True, False]),
+        ("..... .1..1 ..... ..... .....", [True, False, True]),
+    ],
+)
+def test_lesions_at_the_border(text, expected):
+    labels = picture(text)
+    assert measure(labels, WHOLE, Grid(labels.shape))["touches_border"].tolist() == expected
+    assert measure(labels.T, WHOLE, Grid(labels.shape))["touches_border"].tolist() == expected
 
 
 def volumes():
@@ -186,9 +208,9 @@ def volumes():
 
 @given(volumes(), st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 @settings(deadline=None, max_examples=40)
-def test_the_order_of_storage_changes_nothing_in_space(labels, axes, flips):
+def test_storage_order_does_not_change_the_table(labels, axes, flips):
     assume(labels.any())
-    affine = np.vstack([turned((0.8, 1.0, 2.3), (20, -15, 10), (-1, 1, 1), (30, -40, 10)), [0, 0, 0, 1]])
+    affine = np.vstack([oriented((0.8, 1.0, 2.3), (20, -15, 10), (-1, 1, 1), (30, -40, 10)), [0, 0, 0, 1]])
     regions = {"whole": (1, 2), "core": (2,)}
     before = measure(labels, regions, affine_grid(labels.shape, affine))
     stored = labels.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
@@ -206,7 +228,7 @@ def test_the_order_of_storage_changes_nothing_in_space(labels, axes, flips):
 
 @given(volumes())
 @settings(deadline=None, max_examples=25)
-def test_the_values_of_classes_change_nothing(labels):
+def test_class_values_do_not_change_the_table(labels):
     grid = Grid(labels.shape, (2.0, 1.0, 0.5), "mm")
     other = np.array([0, 200, 7], np.uint8)[labels]
     before = measure(labels, {"a": (1,), "b": (2,)}, grid)
@@ -216,7 +238,7 @@ def test_the_values_of_classes_change_nothing(labels):
         np.testing.assert_array_equal(np.roll(after[name], first) if first else after[name], column, err_msg=name)
 
 
-def test_small_lesions_have_no_row_but_count_for_the_class():
+def test_small_lesions_have_no_row_but_count_in_their_region():
     labels = picture("11..1 11... .....")
     found = measure(labels, WHOLE, Grid(labels.shape), min_voxels=2)
     assert (found["lesion"].tolist(), found["pixels"].tolist()) == ([0, 1], [5, 4])
@@ -236,11 +258,11 @@ def test_small_lesions_have_no_row_but_count_for_the_class():
         ((1.0, 1.0), "mm", 1),
     ],
 )
-def test_the_smallest_lesion_has_a_volume_in_space(steps, unit, voxels):
+def test_smallest_lesion_in_voxels(steps, unit, voxels):
     assert min_lesion_voxels(50, Grid((9,) * (3 if steps is None else len(steps)), steps, unit)) == voxels
 
 
-def test_corners_connect():
+def test_voxels_connect_by_corners():
     labels = np.zeros((2, 2, 3), np.uint8)
     labels[0, 0, 0] = labels[1, 1, 1] = 1
     assert lesions(measure(labels, WHOLE, Grid(labels.shape)), "voxels") == [2]
@@ -249,12 +271,12 @@ def test_corners_connect():
 def test_one_slice():
     labels = np.zeros((1, 6, 6), np.int16)
     labels[0, 2:4, 1:5] = 1
-    found = measure(labels, WHOLE, affine_grid(labels.shape, turned((1, 1, 4))))
+    found = measure(labels, WHOLE, affine_grid(labels.shape, oriented((1, 1, 4))))
     assert found["touches_border"].all()
     assert lesions(found, "volume_mm3") == pytest.approx([32])
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_invalid_lesion_arguments():
     for labels, regions in ((np.zeros((2, 2)), WHOLE), (np.zeros((2, 3), int), WHOLE), (np.zeros((2, 2), int), {})):
         with pytest.raises(InputError):
             measure_lesions(labels, regions, Grid((2, 2)))

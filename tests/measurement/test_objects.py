@@ -33,8 +33,8 @@ PROPERTIES = sorted({name.split("-")[0] for name in NAMES.values()})
 @given(label_images())
 @example(blobs())
 @example(np.zeros((1, 1), np.int32))
-@settings(deadline=None, max_examples=150)
-def test_columns_are_those_of_scikit_image(labels):
+@settings(deadline=None, max_examples=60)
+def test_columns_match_scikit_image(labels):
     image = pixels(labels.shape)
     ours = table(labels, image=image)
     theirs = regionprops_table(labels, np.moveaxis(image, 0, -1), properties=["label", *PROPERTIES])
@@ -46,8 +46,8 @@ def test_columns_are_those_of_scikit_image(labels):
 
 @given(label_images(longest=14))
 @example(blobs())
-@settings(deadline=None, max_examples=200)
-def test_convex_area_is_exactly_that_of_scikit_image(labels):
+@settings(deadline=None, max_examples=100)
+def test_convex_areas_equal_scikit_image(labels):
     runs = moments.object_runs(labels[None])
     found = regionprops(labels)
     low, high = (np.array([region.bbox[i] for region in found], np.int64) for i in (0, 2))
@@ -58,7 +58,7 @@ def test_convex_area_is_exactly_that_of_scikit_image(labels):
 @given(label_images(), st.tuples(*[st.floats(0.1, 10)] * 2))
 @example(blobs(), (0.25, 0.5))
 @settings(deadline=None, max_examples=50)
-def test_lengths_in_um_respect_both_steps(labels, spacing):
+def test_lengths_in_um_match_scikit_image(labels, spacing):
     ours = table(labels, Grid(labels.shape, spacing, "um"))
     properties = ["area", "centroid", "axis_major_length", "axis_minor_length", "eccentricity", "solidity"]
     theirs = regionprops_table(labels, properties=properties, spacing=spacing)
@@ -87,7 +87,7 @@ def test_twice_the_spacing_is_four_times_the_area():
         np.testing.assert_allclose(twice[name], factor * column, rtol=1e-12, err_msg=name)
 
 
-def test_millimetres_stay_millimetres():
+def test_columns_in_mm():
     labels = blobs(50, 8)
     mm, um = (table(labels, Grid(labels.shape, (0.5, 1), unit)) for unit in ("mm", "um"))
     assert list(mm) == [name.replace("_um", "_mm") for name in um]
@@ -95,7 +95,7 @@ def test_millimetres_stay_millimetres():
         np.testing.assert_array_equal(in_mm, in_um)
 
 
-def test_without_calibration_there_is_no_physical_column():
+def test_no_physical_columns_without_calibration():
     labels = blobs(50, 8)
     bare, calibrated = table(labels), table(labels, Grid(labels.shape, (1.0, 1.0), "um"))
     assert not [name for name in bare if "um" in name.replace("sum", "").split("_")[-1]]
@@ -106,7 +106,7 @@ def test_without_calibration_there_is_no_physical_column():
 
 @given(label_images(), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=50)
-def test_other_labels_are_other_rows_of_the_same_table(labels, random):
+def test_permuted_labels_permute_the_rows(labels, random):
     order = list(range(labels.max()))
     random.shuffle(order)
     before = table(labels)
@@ -118,7 +118,7 @@ def test_other_labels_are_other_rows_of_the_same_table(labels, random):
 
 @given(label_images(), st.sampled_from([(0, 1), (1,), (0,)]))
 @settings(deadline=None, max_examples=50)
-def test_mirrored_images_have_the_same_shapes(labels, axes):
+def test_mirrored_images_have_equal_shapes(labels, axes):
     before, after = table(labels), table(np.flip(labels, axes))
     for name in ("area_px", "perimeter_px", "solidity", "touches_border"):
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
@@ -164,7 +164,7 @@ def test_ring_has_two_outlines_and_a_hole():
     assert found["solidity"] == 16 / 25
 
 
-def test_pieces_of_one_object_share_a_row():
+def test_disconnected_parts_share_a_row():
     found = row("1...1")
     assert (found["area_px"], found["centroid_x_px"], found["solidity"]) == (2, 2, 2 / 5)
 
@@ -177,7 +177,7 @@ def test_every_pixel_an_object():
     assert set(columns["perimeter_px"]) == {0}
 
 
-def test_neighbours_do_not_share_an_outline():
+def test_perimeter_next_to_a_touching_object():
     alone = table(picture("111. 111. 111."))
     beside = table(picture("1112 1112 1112"))
     assert alone["perimeter_px"][0] == beside["perimeter_px"][0] == 8
@@ -210,23 +210,23 @@ def test_an_empty_table_keeps_all_columns(size):
         (np.array([[1, 2]]), "grid"),
     ],
 )
-def test_labels_that_cannot_be_measured_are_refused(labels, words):
+def test_invalid_labels(labels, words):
     with pytest.raises(InputError, match=words):
         measure_objects(labels, pixels((1, 3), 1), Grid((1, 3)), None, ["a"])
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "b", "c"]])
-def test_channels_need_one_name_each(names):
+def test_channel_names_must_match_channels(names):
     with pytest.raises(InputError, match="names"):
         measure_objects(picture("1"), pixels((1, 1)), Grid((1, 1)), None, names)
 
 
-def test_confidence_of_other_objects_is_refused():
+def test_confidence_must_match_objects():
     with pytest.raises(InputError, match="confidence of 3"):
         table(picture("1.2"), confidence=np.zeros(3))
 
 
-def test_wide_labels_and_read_only_ones():
+def test_label_dtypes_and_read_only_labels():
     labels = picture("11.22")
     for dtype in (np.uint8, np.uint16, np.int64, ">u4"):
         other = labels.astype(dtype)
@@ -251,6 +251,6 @@ def test_classes_of_a_volume():
 
 
 @pytest.mark.parametrize("label", [-1, 2])
-def test_a_class_without_a_name_is_refused(label):
+def test_labels_must_have_class_names(label):
     with pytest.raises(InputError, match="1 classes"):
         measure_classes(np.array([[0, label]]), ["a"], Grid((1, 2)))

@@ -17,7 +17,7 @@ def volume(shape=(8, 16, 16)):
     return image, labels
 
 
-def test_voxels_that_are_longer_along_z_are_drawn_longer():
+def test_anisotropic_voxels_are_drawn_to_scale():
     image, labels = volume()
     cube = draw_volume(image, labels, Grid(labels.shape, (2.0, 1.0, 1.0), "um"))
     # axial 16 x 16, coronal and sagittal 8 planes of twice the length: three squares of 256 pixels, gaps of 4
@@ -28,7 +28,7 @@ def test_voxels_that_are_longer_along_z_are_drawn_longer():
     assert not coronal[128:].any()
 
 
-def test_the_slices_go_through_the_largest_object():
+def test_slices_intersect_the_largest_object():
     labels = np.zeros((9, 32, 32), np.int32)
     labels[1, 2:5, 2:5] = 1
     labels[5:8, 20:30, 20:30] = 2
@@ -39,7 +39,7 @@ def test_the_slices_go_through_the_largest_object():
 
 
 @pytest.mark.parametrize("flipped", [(), (0,), (1,), (2,), (0, 1, 2)])
-def test_a_patient_is_shown_upright_however_the_file_counts(flipped):
+def test_patients_are_upright_in_any_storage_order(flipped):
     random = np.random.default_rng(0)
     image, labels = random.integers(0, 255, (1, 6, 16, 16)).astype(np.uint8), np.zeros((6, 16, 16), np.int32)
     labels[4, 9:13, 2:6] = 1
@@ -58,7 +58,7 @@ def test_a_patient_is_shown_upright_however_the_file_counts(flipped):
     assert np.array_equal(plain, turned)
 
 
-def test_sagittal_files_are_turned():
+def test_sagittal_volumes_are_reoriented():
     image, labels = volume((16, 16, 8))
     image, labels = image + np.arange(16, dtype=np.uint16)[:, None, None], labels * 0
     labels[4:12, 4:12, 2:6] = 1
@@ -68,7 +68,7 @@ def test_sagittal_files_are_turned():
     assert np.array_equal(plain, draw_volume(image.transpose(0, 3, 1, 2), labels.transpose(2, 0, 1), moved))
 
 
-def test_objects_keep_their_colours_in_the_projection():
+def test_objects_have_their_colours_in_the_projection():
     image, labels = volume()
     labels[2:6, 4:12, 8:12] = 2
     drawn = draw_volume(image, labels, Grid(labels.shape))
@@ -79,13 +79,13 @@ def test_objects_keep_their_colours_in_the_projection():
     assert not np.array_equal(left, right)
 
 
-def test_nothing_found_is_a_picture_too():
+def test_volumes_without_labels():
     image = np.arange(4 * 5 * 6, dtype=np.float32).reshape(1, 4, 5, 6)
     for fill in (0.0, 0.4):
         assert draw_volume(image, np.zeros((4, 5, 6), np.int32), Grid((4, 5, 6)), fill=fill).any()
 
 
-def test_a_class_has_one_colour_in_bright_and_dark_slices():
+def test_a_class_has_one_colour_in_all_slices():
     labels = np.ones((12, 16, 16), np.int32)
     image = np.full((1, *labels.shape), 10, np.uint8)
     image[0, 6:] = 240
@@ -95,7 +95,7 @@ def test_a_class_has_one_colour_in_bright_and_dark_slices():
     assert len(np.unique(shown, axis=0)) == 1
 
 
-def test_classes_are_cut_through_their_largest_lesion():
+def test_slices_intersect_the_largest_lesion():
     labels = np.zeros((9, 32, 32), np.int32)
     for place in range(4):  # more voxels of this class than of the other, none of them in a large lesion
         labels[1, 2 + 6 * place, 2:10] = 1

@@ -16,7 +16,7 @@ from support.label_images import label_images, pixels, table
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (0.5, 0.1, 0.1), (1.0, 1.5, 4.0)]
 
 
-def solids(labels, spacing=None):
+def measure(labels, spacing=None):
     """The table without intensities."""
     grid = Grid(labels.shape) if spacing is None else Grid(labels.shape, spacing, "um")
     return table(labels, grid, np.empty((0, *labels.shape)))
@@ -32,7 +32,7 @@ def ellipsoid(axes, spacing, seed):
     return (((points / axes) ** 2).sum(axis=-1) <= 1).astype(np.int32)
 
 
-def surface_of(axes):
+def ellipsoid_surface(axes):
     """The surface of an ellipsoid, from its normals at even steps of both angles."""
     a, b, c = axes
     polar, turn = np.meshgrid((np.arange(500) + 0.5) * np.pi / 500, np.arange(500) * 2 * np.pi / 500)
@@ -40,16 +40,16 @@ def surface_of(axes):
     return (normal * np.sin(polar)).sum() * 2 * np.pi**2 / 500**2
 
 
-def test_the_surface_of_a_ball_is_known():
-    assert surface_of((2, 2, 2)) == pytest.approx(16 * np.pi, rel=1e-5)
+def test_ellipsoid_surface_of_a_ball():
+    assert ellipsoid_surface((2, 2, 2)) == pytest.approx(16 * np.pi, rel=1e-5)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("axes", [(4, 4, 4), (4, 4, 8), (4, 8, 8), (2, 6, 6)])
 def test_ellipsoids(axes, spacing):
     axes = np.array(axes) * max(spacing)
-    volume, surface = 4 / 3 * np.pi * axes.prod(), surface_of(axes)
-    many = [solids(ellipsoid(axes, spacing, seed), spacing) for seed in range(4)]
+    volume, surface = 4 / 3 * np.pi * axes.prod(), ellipsoid_surface(axes)
+    many = [measure(ellipsoid(axes, spacing, seed), spacing) for seed in range(4)]
     found = {name: np.concatenate([one[name] for one in many]) for name in many[0]}
     np.testing.assert_allclose(found["surface_area_um2"], surface, rtol=0.03)
     assert found["surface_area_um2"].mean() == pytest.approx(surface, rel=0.015)
@@ -60,31 +60,31 @@ def test_ellipsoids(axes, spacing):
 
 @given(label_images(dims=3, longest=6), st.permutations(range(3)), st.sampled_from(SPACINGS))
 @settings(deadline=None, max_examples=30)
-def test_turned_volumes_have_the_same_shapes(labels, axes, spacing):
-    before = solids(labels, spacing)
-    after = solids(labels.transpose(axes)[:, ::-1], tuple(spacing[axis] for axis in axes))
+def test_transposed_volumes_have_equal_shapes(labels, axes, spacing):
+    before = measure(labels, spacing)
+    after = measure(labels.transpose(axes)[:, ::-1], tuple(spacing[axis] for axis in axes))
     for name in ("surface_area_um2", "axis_major_length_um", "axis_minor_length_um", "neighbours"):
         np.testing.assert_allclose(after[name], before[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_twice_the_spacing_is_four_times_the_surface():
     body = ellipsoid((4, 6, 8), (1, 1, 1), 0)
-    once, twice = solids(body, (1.5, 0.5, 0.5)), solids(body, (3.0, 1.0, 1.0))
+    once, twice = measure(body, (1.5, 0.5, 0.5)), measure(body, (3.0, 1.0, 1.0))
     for name, column in once.items():
         factor = {"um": 2, "um2": 4, "um3": 8}.get(name.rsplit("_", 1)[-1], 1)
         np.testing.assert_allclose(twice[name], factor * column, rtol=1e-9, err_msg=name)
 
 
-def test_axes_are_those_of_scikit_image():
+def test_axis_lengths_match_scikit_image():
     body = ellipsoid((3, 5, 8), (2, 1, 1), 1)
     theirs = regionprops_table(body, properties=["axis_major_length", "axis_minor_length"], spacing=(2, 1, 1))
     for name, value in theirs.items():
-        assert solids(body, (2.0, 1.0, 1.0))[f"{name}_um"] == pytest.approx(value)
+        assert measure(body, (2.0, 1.0, 1.0))[f"{name}_um"] == pytest.approx(value)
 
 
-def test_surface_and_axes_have_the_unit_of_the_grid():
+def test_surface_and_axis_columns_have_the_unit_of_the_grid():
     body = np.ones((2, 3, 4), np.int32)
-    bare, um = solids(body), solids(body, (1.0, 1.0, 1.0))
+    bare, um = measure(body), measure(body, (1.0, 1.0, 1.0))
     assert list(bare)[5:] == [
         "surface_area_px", "sphericity", "axis_major_length_px", "axis_minor_length_px", "neighbours", "touches_border"
     ]  # fmt: skip
@@ -92,9 +92,9 @@ def test_surface_and_axes_have_the_unit_of_the_grid():
     assert bare["surface_area_px"] == um["surface_area_um2"]
 
 
-def test_the_cut_of_the_image_is_surface():
+def test_the_cut_at_the_edge_of_the_image_is_surface():
     body = np.ones((6, 6, 6), np.int32)
-    assert solids(body)["surface_area_px"] == pytest.approx(solids(np.pad(body, 3))["surface_area_px"])
+    assert measure(body)["surface_area_px"] == pytest.approx(measure(np.pad(body, 3))["surface_area_px"])
 
 
 def test_neighbours_touch_by_faces_edges_and_corners():
@@ -104,16 +104,16 @@ def test_neighbours_touch_by_faces_edges_and_corners():
     labels[2, 2, 1] = 3  # an edge
     labels[0, 0, 0] = 4  # a corner
     labels[:, :, 4] = 5  # a gap
-    assert solids(labels)["neighbours"].tolist() == [3, 2, 2, 1, 0]
+    assert measure(labels)["neighbours"].tolist() == [3, 2, 2, 1, 0]
 
 
 @given(label_images(dims=3, longest=5))
 @settings(deadline=None, max_examples=50)
-def test_neighbours_are_the_labels_around(labels):
+def test_neighbours_match_shifted_arrays(labels):
     padded = np.pad(labels, 1)
     shifted = [np.roll(padded, step, axis=(0, 1, 2)) for step in itertools.product((-1, 0, 1), repeat=3)]
     around = [{int(k) for other in shifted for k in other[padded == n]} - {0, n} for n in range(1, labels.max() + 1)]
-    assert solids(labels)["neighbours"].tolist() == [len(found) for found in around]
+    assert measure(labels)["neighbours"].tolist() == [len(found) for found in around]
 
 
 @given(label_images(dims=3, longest=6))

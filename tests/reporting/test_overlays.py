@@ -58,7 +58,7 @@ def oklab(light):
 
 
 class TestOutlines:
-    def test_one_pixel_inside_the_object(self):
+    def test_outlines_are_one_pixel_wide_and_inside_the_object(self):
         assert coloured(picture("......", ".1111.", ".1111.", ".1111.", "......")) == (
             "......", ".####.", ".#..#.", ".####.", "......",
         )  # fmt: skip
@@ -66,7 +66,7 @@ class TestOutlines:
     def test_the_edge_of_the_image_closes_outlines(self):
         assert coloured(picture("1111", "1111", "1111")) == ("####", "#..#", "####")
 
-    def test_touching_objects_have_one_each(self):
+    def test_touching_objects_have_an_outline_each(self):
         labels = picture("11112222").repeat(4, axis=0)
         drawn = draw_overlay(np.zeros((1, 4, 8), np.uint8), labels)
         assert drawn[1, 3].tolist() == palette()[0].tolist()
@@ -77,7 +77,7 @@ class TestOutlines:
         assert coloured(np.array([[-1, 0, 1]], np.int32)) == ("..#",)
 
     @given(small.flatmap(lambda shape: hnp.arrays(np.int32, shape, elements=st.integers(0, 3))))
-    def test_an_outline_is_what_has_another_label_beside_it(self, labels):
+    def test_outline_pixels_have_a_4_neighbour_of_another_label(self, labels):
         padded = np.pad(labels, 1)
         beside = [padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1]]
         outline = (labels > 0) & np.any([other != labels for other in beside], axis=0)
@@ -85,7 +85,7 @@ class TestOutlines:
         expected = np.where(outline[..., None], palette()[labels - 1], 0)
         np.testing.assert_array_equal(drawn, expected)
 
-    def test_fill_lets_the_image_through(self):
+    def test_fill_is_blended_with_the_image(self):
         labels = np.ones((5, 5), np.int32)
         drawn = draw_overlay(np.zeros((1, 5, 5), np.uint8), labels, fill=0.5)
         np.testing.assert_allclose(drawn[2, 2], palette()[0] / 2, atol=0.51)
@@ -94,24 +94,24 @@ class TestOutlines:
 
 class TestColours:
     @pytest.mark.parametrize(("bright", "ground"), [(False, 0), (True, 255)])
-    def test_readable_on_the_ground(self, bright, ground):
+    def test_contrast_with_the_background(self, bright, ground):
         one, other = luminance(palette(bright=bright)), luminance([ground] * 3)
         contrast = (np.maximum(one, other) + 0.05) / (np.minimum(one, other) + 0.05)
         assert contrast.min() >= 3  # WCAG 2.2, success criterion 1.4.11 for graphics
 
     @pytest.mark.parametrize("bright", [False, True])
     @pytest.mark.parametrize("kind", DICHROMATS)
-    def test_consecutive_ids_differ_without_red_or_green(self, bright, kind):
+    def test_consecutive_colours_differ_with_colour_vision_deficiency(self, bright, kind):
         colours = oklab(linear(palette(bright=bright)) @ np.transpose(DICHROMATS[kind]))
         assert np.linalg.norm(colours - np.roll(colours, -1, axis=0), axis=1).min() > 0.03  # 0.02 is just noticeable
 
     @pytest.mark.parametrize("bright", [False, True])
     @pytest.mark.parametrize("apart", [1, 2, 3, 4, 5])
-    def test_near_ids_differ(self, bright, apart):
+    def test_close_labels_have_different_colours(self, bright, apart):
         colours = oklab(linear(palette(bright=bright)))
         assert np.linalg.norm(colours - np.roll(colours, -apart, axis=0), axis=1).min() > 0.04
 
-    def test_dark_lines_on_bright_images(self):
+    def test_bright_images_have_dark_outlines(self):
         labels = picture(".......", "..111..", "..111..", "..111..", ".......")
         image = np.full((1, *labels.shape), 200, np.uint8)
         image[0, 0, :3], image[0, 2, 3] = 250, 10
@@ -128,11 +128,11 @@ class TestImage:
         assert (drawn == drawn[:, :, :1]).all()
 
     @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int16, np.uint16, np.float16, np.float64, ">u2"])
-    def test_types_of_intensities(self, dtype):
+    def test_intensity_dtypes(self, dtype):
         image = np.array([[[0, 1], [1, 1]]]).astype(dtype)
         assert draw_overlay(image, np.zeros((2, 2), np.int32))[:, :, 0].tolist() == [[0, 255], [255, 255]]
 
-    def test_three_channels_are_a_colour_picture(self):
+    def test_three_channels_are_rgb(self):
         image = np.zeros((3, 2, 2), np.uint8)
         image[0, 0, 0] = image[1, 0, 1] = image[2, 1, 0] = 255
         drawn = draw_overlay(image, np.zeros((2, 2), np.int32))
@@ -144,7 +144,7 @@ class TestImage:
         assert drawn[:, 0].any(axis=1).all()
 
     @pytest.mark.parametrize(("value", "level"), [(np.nan, 0), (-np.inf, 0), (np.inf, 255)])
-    def test_what_is_not_finite_spoils_nothing_else(self, value, level):
+    def test_non_finite_pixels_do_not_change_the_others(self, value, level):
         image = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
         image[0, 0, 1] = value
         drawn = draw_overlay(image, np.zeros((4, 4), np.int32))
@@ -153,14 +153,14 @@ class TestImage:
         assert drawn[3, 3].tolist() == [255] * 3
         assert 0 < drawn[1, 3, 0] < 255
 
-    def test_input_stays_as_it_is(self):
+    def test_inputs_are_not_modified(self):
         image, labels = np.arange(16, dtype=np.uint8).reshape(1, 4, 4), np.ones((4, 4), np.int32)
         image.flags.writeable = labels.flags.writeable = False  # writing to them would raise
         assert draw_overlay(image, labels, fill=0.5).shape == (4, 4, 3)
 
 
 class TestSize:
-    def test_large_images_are_reduced_and_keep_thin_outlines(self):
+    def test_large_images_are_downscaled_with_thin_outlines(self):
         labels = np.zeros((40, MAX_SIDE + 1), np.int32)
         labels[8:32, 100:200] = 1
         drawn = draw_overlay(np.zeros((1, *labels.shape), np.uint8), labels)
@@ -169,18 +169,18 @@ class TestSize:
         assert found.sum() == 2 * 50 + 2 * 12 - 4
         assert found[4, 50:100].all()
 
-    def test_images_of_the_largest_size_are_not(self):
+    def test_images_of_the_maximum_size_are_not_downscaled(self):
         labels = np.zeros((1, MAX_SIDE), np.int32)
         assert draw_overlay(np.zeros((1, 1, MAX_SIDE), np.uint8), labels).shape == (1, MAX_SIDE, 3)
 
 
-class TestRefusals:
-    def test_shapes_differ(self):
+class TestErrors:
+    def test_shapes_must_match(self):
         with pytest.raises(ValueError, match=r"\(2, 3\).*\(1, 3, 2\)"):
             draw_overlay(np.zeros((1, 3, 2)), np.zeros((2, 3), np.int32))
 
     @pytest.mark.parametrize("fill", [-0.1, 1.1, float("nan")])
-    def test_no_opacity(self, fill):
+    def test_fill_must_be_an_opacity(self, fill):
         with pytest.raises(ValueError, match="opacity"):
             draw_overlay(np.zeros((1, 2, 2)), np.zeros((2, 2), np.int32), fill=fill)
 

@@ -17,7 +17,7 @@ def test_intensities():
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "i1", ">u2", ">i4", "u4", "i8", "u8", "f2", ">f4", "f8", "g"])
 @pytest.mark.parametrize("contiguous", [True, False])
-def test_every_type_of_pixel(dtype, contiguous):
+def test_every_dtype(dtype, contiguous):
     labels = picture("11.2 1.22")
     image = pixels(labels.shape, 1, dtype)
     image = image if contiguous else np.asfortranarray(image)
@@ -35,7 +35,7 @@ def test_sums_of_large_integers_are_exact():
     assert table(labels, image=image)["intensity_sum_a"].item() == 2**41 + 5 + 2**52
 
 
-def test_sums_that_64_bits_do_not_hold_are_rounded_and_do_not_wrap():
+def test_sums_beyond_64_bits_are_rounded_and_do_not_overflow():
     labels = picture("1111")
     for dtype, value in ((np.uint64, 2**63), (np.int64, -(2**62))):
         image = np.full((1, 1, 4), value, dtype)
@@ -43,7 +43,7 @@ def test_sums_that_64_bits_do_not_hold_are_rounded_and_do_not_wrap():
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_value_that_is_not_a_number_shows(place):
+def test_nan_gives_nan(place):
     labels = picture("111 .2.")
     image = np.array([[[1, 2, 3], [4, 5, 6]]], np.float32)
     image[0, 0, place] = np.nan
@@ -57,7 +57,7 @@ def test_negative_values_have_a_negative_maximum():
     assert table(picture("1.1"), image=np.array([[[-3, 0, -2]]], np.int16))["intensity_max_a"].item() == -2
 
 
-def test_confidence_is_kept_and_left_out_where_there_is_none():
+def test_confidence_column_is_optional():
     labels = picture("1.2")
     assert table(labels, confidence=np.array([0.25, 0.5]))["confidence"].tolist() == [0.25, 0.5]
     assert "confidence" not in table(labels)
