@@ -9,24 +9,16 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import InputError, Note, NoteCode
-from biounet.files.formats.nifti_affines import (
-    MAX_LENGTH,
-    MIN_LENGTH,
-    STATE_SIZE,
-    choose_affine,
-    header_affines,
-    length_unit,
-)
-from biounet.files.formats.raw import RawImage, translate_errors
+from biounet.core import InputError
+from biounet.files.formats.nifti_affines import add_geometry
+from biounet.files.formats.raw import RawImage
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -39,47 +31,37 @@ _MAX_HEADER = 540
 _READ_AHEAD = 2**17  # bytes of a gzip file that hold its own header and the beginning of the content
 _PADDING = 512  # bytes that programs may add behind the voxels
 _LABEL_INTENT = 1002
-_NO_ORIENTATION = Note(
-    "orientation unknown: the header has neither a sform nor a qform, and voxels are taken in the stored order",
-    NoteCode.ORIENTATION_UNKNOWN,
-)
 
 
-@translate_errors
 def read_nifti(path: Path) -> RawImage:
-    """Read the header of a NIfTI file; ``load`` reads the array.
-
-    Raises
-    ------
-    InputError
-        If it is no NIfTI, one of the two files of a pair, truncated, or holds no numbers.
-    """
+    """Read the header of a NIfTI file, which must hold numbers and not be one of the two files of a pair."""
     with path.open("rb") as file:
         start = file.read(_READ_AHEAD)
     packed = start.startswith(GZIP_MAGIC)
     with _gzip_errors(path):
         header = parse_header(zlib.decompressobj(31).decompress(start, _MAX_HEADER) if packed else start, path)
     shape, dtype, offset = _layout(header, path)
-    slope, inter = header.get_slope_inter()
-    scaled = (slope, inter) not in ((None, None), (1.0, 0.0))
     size = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     if not packed:
         _check_size(path.stat().st_size, size, path)
+    slope, inter = header.get_slope_inter()
+    scaled = (slope, inter) not in ((None, None), (1.0, 0.0))
+    declared = dtype.newbyteorder("=")
+    if scaled:
+        declared = np.dtype(np.float32 if declared.itemsize <= 2 or declared == np.float32 else np.float64)
 
     def load() -> NDArray[Any]:
-        array = _content(path, size, packed=packed)[offset:].view(dtype).reshape(shape)
+        content = _unpack(path, size) if packed else np.fromfile(path, np.uint8, size)
+        array = content[offset:].view(dtype).reshape(shape)
         if scaled:
             with np.errstate(all="ignore"):  # infinite results are refused later, as all infinite pixels
                 array = np.multiply(array, slope, dtype=declared)
                 array += inter
         return array.astype(declared, copy=False)
 
-    declared = dtype.newbyteorder("=")
-    if scaled:
-        declared = np.dtype(np.float32 if declared.itemsize <= 2 or declared == np.float32 else np.float64)
     raw = RawImage("WVCTZYX"[-len(shape) :], shape, declared, load, "NIfTI", unit="mm", header=header.binaryblock)
     with np.errstate(all="ignore"):
-        return _with_geometry(raw, header)
+        return add_geometry(raw, header)
 
 
 def parse_header(start: bytes, path: Path | None = None) -> Nifti1Header:
@@ -133,20 +115,15 @@ def _gzip_errors(path: Path) -> Iterator[None]:
         raise InputError(f"damaged: {error}", path=path, hint="copy it again from where it came from") from None
 
 
-@translate_errors
-def _content(path: Path, size: int, *, packed: bool) -> NDArray[np.uint8]:
+def _unpack(path: Path, size: int) -> NDArray[np.uint8]:
     """Return the first `size` bytes of the unpacked content, after reading all of it and comparing the checksum."""
     from imagecodecs import DeflateError, gzip_decode
 
-    if not packed:
-        return np.fromfile(path, np.uint8, size)
     data, content = path.read_bytes(), np.empty(size, np.uint8)
     if int.from_bytes(data[-4:], "little") == size % 2**32:
-        try:  # 25 ms for a brain of 36 MB where Python's gzip takes 160; its errors are not specific
+        with suppress(DeflateError):  # 25 ms for a brain of 36 MB where Python's gzip, with better errors, takes 160
             gzip_decode(data, out=content.data)
             return content
-        except DeflateError:
-            pass
     with _gzip_errors(path), gzip.open(path) as file:
         found = file.readinto(content.data) + len(file.read(_PADDING + 1))
     _check_size(found, size, path)
@@ -160,43 +137,10 @@ def _check_size(found: int, size: int, path: Path) -> None:
         raise InputError(f"damaged: declares {size} bytes and holds more", path=path)
 
 
-def _with_geometry(raw: RawImage, header: Nifti1Header) -> RawImage:
-    """Add voxel size and affine, or what is wrong with them."""
-    count = min(int(header["dim"][0]), 3)
-    sizes = np.asarray(header["pixdim"][1 : count + 1], float)
-    code, factor = length_unit(header)
-    coded = header["sform_code"] > 0 or header["qform_code"] > 0
-    if not coded and code not in (1, 2, 3):
-        text = "voxel size unknown: the header has neither an affine nor a unit"
-        return replace(raw, notes=(Note(text, NoteCode.VOXEL_SIZE_UNKNOWN), _NO_ORIENTATION))
-    if not ((sizes > MIN_LENGTH) & (sizes < MAX_LENGTH)).all():
-        shown = " x ".join(f"{size:g}" for size in sizes)
-        return replace(raw, geometry_error=(f"the header gives a voxel size of {shown}", STATE_SIZE))
-    letters = "XYZ"[:count]
-    if not coded:
-        spacing = dict(zip(letters, (sizes * factor).tolist(), strict=True))
-        return replace(raw, spacing=spacing, notes=(_NO_ORIENTATION,))
-    used, notes = choose_affine(header_affines(header), sizes * factor)
-    if used.geometry_error is not None:
-        return replace(raw, geometry_error=used.geometry_error)
-    return replace(
-        raw,
-        spacing=dict(zip(letters, used.lengths.tolist(), strict=True)),
-        affine=tuple(map(tuple, used.affine.tolist())),
-        frame=used.frame,
-        notes=notes,
-    )
-
-
 def write_nifti(path: Path, labels: NDArray[Any], source: bytes, *, packed: bool, values: str = "") -> None:
     """Write a label volume ``([z,] y, x)`` with the header of its source, which keeps its geometry bit for bit.
 
     The header declares labels, and `values` is the name of the intent.
-
-    Raises
-    ------
-    InputError
-        If the header is of a volume of another shape.
     """
     from imagecodecs import gzip_encode
 
@@ -206,17 +150,13 @@ def write_nifti(path: Path, labels: NDArray[Any], source: bytes, *, packed: bool
     if [size for size in sizes[::-1] if size > 1] != [size for size in labels.shape if size > 1]:
         raise InputError(f"labels of shape {labels.shape} under the header of a volume {sizes[::-1]}")
     dim[0], dim[4:] = len(sizes), 1
-    header.set_data_dtype(_label_type(int(labels.max())))
+    # The smallest type that viewers open; signed at 32 bits, which more of them support
+    largest = int(labels.max())
+    header.set_data_dtype(next(t for t in (np.uint8, np.uint16, np.int32, np.uint32) if largest <= np.iinfo(t).max))
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"] = header["cal_max"] = 0  # display range of the image
     header["intent_code"], header["intent_name"] = _LABEL_INTENT, values.encode()
-    for name in ("intent_p1", "intent_p2", "intent_p3"):
-        header[name] = 0
+    header["intent_p1"] = header["intent_p2"] = header["intent_p3"] = 0
     content = header.binaryblock + bytes(4) + labels.astype(header.get_data_dtype()).tobytes()
     path.write_bytes(gzip_encode(content, level=6) if packed else content)
-
-
-def _label_type(largest: int) -> type[np.integer[Any]]:
-    """Return the smallest type that viewers open; signed at 32 bits, which more of them support."""
-    return next(t for t in (np.uint8, np.uint16, np.int32, np.uint32) if largest <= np.iinfo(t).max)

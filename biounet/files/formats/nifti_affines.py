@@ -1,8 +1,8 @@
-"""The two affines of a NIfTI header, sform and qform, which may contradict each other."""
+"""Voxel sizes and the two affines of a NIfTI header, sform and qform, which may contradict each other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -10,19 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, Note, NoteCode
+from biounet.files.formats.raw import RawImage
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
-_MM = {1: 1000.0, 3: 1e-3}  # of the codes of other units
+_MM = {1: 1000.0, 2: 1.0, 3: 1e-3}  # by code of the unit
 _UNIT_CODES = 7
 _TOLERANCE = 1e-3  # of angles and of lengths, relative
-MIN_LENGTH, MAX_LENGTH = 1e-6, 1e9  # in a header that is not damaged
+_MIN_LENGTH, _MAX_LENGTH = 1e-6, 1e9  # in a header that is not damaged
 _RESAMPLE = "resample it to a rectangular grid first"
-STATE_SIZE = "state the voxel size with --spacing, in mm"
+_STATE_SIZE = "state the voxel size with --spacing, in mm"
 _FRAMES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI152", 5: "template"}
 _MAX_OFFSET = 0.05  # of a voxel, between the first voxels of two affines that agree
 _MAX_ROTATION = 1.2e-3  # radian: the rounding of a quaternion in 32 bits, near half a turn
+_NO_ORIENTATION = Note(
+    "orientation unknown: the header has neither a sform nor a qform, and voxels are taken in the stored order",
+    NoteCode.ORIENTATION_UNKNOWN,
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,11 @@ class HeaderAffine:
     @property
     def geometry_error(self) -> tuple[str, str] | None:
         """Cause and hint if the affine cannot be used."""
-        if not (np.abs(self.affine) < MAX_LENGTH).all() or not (self.lengths > MIN_LENGTH).all():
-            return "the affine of the header is damaged", STATE_SIZE
+        if not (np.abs(self.affine) < _MAX_LENGTH).all() or not (self.lengths > _MIN_LENGTH).all():
+            return "the affine of the header is damaged", _STATE_SIZE
         directions = self.affine[:, : len(self.shape)] / self.lengths
         if np.linalg.matrix_rank(directions, tol=1e-6) < len(self.shape):
-            return "the affine of the header is singular", STATE_SIZE
+            return "the affine of the header is singular", _STATE_SIZE
         cosines = np.abs(directions.T @ directions - np.eye(len(self.shape)))
         if cosines.max() > _TOLERANCE:
             angle = np.degrees(np.arccos(cosines.max()))
@@ -72,17 +77,11 @@ class HeaderAffine:
         return f"{self.name}: {self.frame}, {self.grid.axcodes}, voxels of {sizes} mm from ({origin})"
 
 
-def length_unit(header: Nifti1Header) -> tuple[int, float]:
-    """Return the code of the unit of length and its size in mm; without a code, the unit is mm by convention."""
-    code = int(header["xyzt_units"]) & _UNIT_CODES
-    return code, _MM.get(code, 1.0)
-
-
 def header_affines(header: Nifti1Header) -> list[HeaderAffine]:
     """Return the affines that have a code, the sform first."""
     count = min(int(header["dim"][0]), 3)
     shape = tuple(int(length) for length in header["dim"][1 : count + 1])
-    _, factor = length_unit(header)
+    factor = _MM.get(_unit_code(header), 1.0)
     found = []
     if (code := int(header["sform_code"])) > 0:
         found.append(HeaderAffine("sform", code, np.asarray(header.get_sform()[:3], float) * factor, shape))
@@ -102,7 +101,37 @@ def _qform(header: Nifti1Header, count: int) -> NDArray[np.float64]:
         return np.full((3, 4), np.nan)
 
 
-def choose_affine(affines: list[HeaderAffine], sizes: NDArray[np.float64]) -> tuple[HeaderAffine, tuple[str, ...]]:
+def _unit_code(header: Nifti1Header) -> int:
+    return int(header["xyzt_units"]) & _UNIT_CODES
+
+
+def add_geometry(raw: RawImage, header: Nifti1Header) -> RawImage:
+    """Add voxel size and affine, or what is wrong with them."""
+    count = min(int(header["dim"][0]), 3)
+    stated = np.asarray(header["pixdim"][1 : count + 1], float)
+    coded = header["sform_code"] > 0 or header["qform_code"] > 0
+    if not coded and _unit_code(header) not in _MM:
+        text = "voxel size unknown: the header has neither an affine nor a unit"
+        return replace(raw, notes=(Note(text, NoteCode.VOXEL_SIZE_UNKNOWN), _NO_ORIENTATION))
+    if not ((stated > _MIN_LENGTH) & (stated < _MAX_LENGTH)).all():
+        shown = " x ".join(f"{size:g}" for size in stated)
+        return replace(raw, geometry_error=(f"the header gives a voxel size of {shown}", _STATE_SIZE))
+    sizes = stated * _MM.get(_unit_code(header), 1.0)  # by convention in mm
+    if not coded:
+        return replace(raw, spacing=dict(zip("XYZ", sizes.tolist(), strict=False)), notes=(_NO_ORIENTATION,))
+    used, notes = _choose_affine(header_affines(header), sizes)
+    if used.geometry_error is not None:
+        return replace(raw, geometry_error=used.geometry_error)
+    return replace(
+        raw,
+        spacing=dict(zip("XYZ", used.lengths.tolist(), strict=False)),
+        affine=tuple(map(tuple, used.affine.tolist())),
+        frame=used.frame,
+        notes=notes,
+    )
+
+
+def _choose_affine(affines: list[HeaderAffine], sizes: NDArray[np.float64]) -> tuple[HeaderAffine, tuple[str, ...]]:
     """Return the affine to use, and notes where the header contradicts itself.
 
     The sform has precedence, as in nibabel, but not if only the qform can be used, nor if the voxels of the sform are

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tifffile import TiffPage, TiffPageSeries
+from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from biounet.core import InputError, Note, NoteCode
 from biounet.files.formats.pixel_size import Calibration, length_um, make_calibration, unit_in_um
@@ -39,16 +39,8 @@ class OmeMetadata:
     other_files: tuple[str, ...]
     xml: str
 
-    def check_complete(self, path: Path, pages: int, samples: Callable[[int], int]) -> None:
-        """Check that all planes of the images are in this file of so many pages.
-
-        `samples` gives the number of planes in a page, one per colour.
-
-        Raises
-        ------
-        InputError
-            If planes are in other files, or missing.
-        """
+    def check_complete(self, tif: TiffFile, pages: int, path: Path) -> None:
+        """Check that all planes of the images are in this file of so many pages."""
         others = list(dict.fromkeys(file for image in self.images for file in image.other_files)) or self.other_files
         if others:
             cause = f"a part of an image of several files: {', '.join(others[:_MAX_NAMES])}"
@@ -56,9 +48,11 @@ class OmeMetadata:
         declared = sum(image.planes for image in self.images)
         if declared <= pages:
             return
-        # All pages of an image have as many samples as its first; images in colour and in grey may lie side by side.
-        each = [samples(image.first_page) if image.first_page < pages else 1 for image in self.images]
-        needed = sum(math.ceil(image.planes / count) for image, count in zip(self.images, each, strict=True))
+        needed = 0
+        for image in self.images:
+            # All pages of an image have as many samples as its first; images in colour and grey may lie side by side.
+            first = tif.pages.get(image.first_page) if image.first_page < pages else None
+            needed += math.ceil(image.planes / (first.samplesperpixel if isinstance(first, TiffPage) else 1))
         if needed > pages:  # tifffile would make a list of them all
             raise InputError(f"truncated: {declared} planes declared, {pages} pages are there", path=path)
 
@@ -68,23 +62,18 @@ class OmeMetadata:
 
     def name_of(self, series: TiffPageSeries) -> str:
         """Return the name of an image that tifffile found."""
-        return self.images[int(series.name)].name if series.kind == "ome" else str(series.name)
+        return self.images[int(series.name)].name if series.kind == "ome" else series.name
 
     def calibration_of(self, series: TiffPageSeries) -> Calibration:
         """Return the calibration of an image that tifffile found, and never that of another one."""
         if series.kind == "ome":
             return self.images[int(series.name)].calibration
-        if len(self.images) != 1:  # tifffile has put the pages together itself
-            return _unknown("does not say which of its images this is")
-        image = self.images[0]
-        if image.size == _size(series.keyframe):
-            return image.calibration
-        shown = " x ".join(map(str, image.size[::-1]))
-        return _unknown(f"is about an image of {shown} pixels")
-
-
-def _unknown(why: str) -> Calibration:
-    return Calibration(notes=(Note(f"pixel size unknown: OME-XML {why}", NoteCode.VOXEL_SIZE_UNKNOWN),))
+        if len(self.images) == 1 and self.images[0].size == _size(series.keyframe):
+            return self.images[0].calibration
+        why = "does not say which of its images this is"  # tifffile has put the pages together itself
+        if len(self.images) == 1:
+            why = f"is about an image of {' x '.join(map(str, self.images[0].size[::-1]))} pixels"
+        return Calibration(notes=(Note(f"pixel size unknown: OME-XML {why}", NoteCode.VOXEL_SIZE_UNKNOWN),))
 
 
 def parse_ome(xml: str, file: str) -> OmeMetadata:
@@ -92,16 +81,16 @@ def parse_ome(xml: str, file: str) -> OmeMetadata:
     root = ElementTree.fromstring(xml)  # expat refuses entity bombs and entities outside the document
     uuids = _own_uuids(root, file)
     # Without any TiffData, an image has its pages in this file.
-    has_data = any(element.tag.endswith("TiffData") for element in root.iter())
-    parsed = [(element, _parse_image(element, uuids, has_data=has_data)) for element in _children(root, "Image")]
+    has_data = root.find(".//{*}TiffData") is not None
+    parsed = [(element, _parse_image(element, uuids, has_data=has_data)) for element in root.iterfind("{*}Image")]
     here = [(element, image) for element, image in parsed if image is not None]
-    other_files = [str(element.get("MetadataFile") or "another file") for element in _children(root, "BinaryOnly")]
+    other_files = [str(element.get("MetadataFile") or "another file") for element in root.iterfind("{*}BinaryOnly")]
     if not here:
-        other_files += _file_names(_uuids(root))
+        other_files += _file_names(root.iterfind(".//{*}UUID"))
     for number, (element, _) in enumerate(here):
         element.set("Name", str(number))
-        for data in (data for pixels in _children(element, "Pixels") for data in _children(pixels, "TiffData")):
-            for uuid in list(_children(data, "UUID")):
+        for data in element.iterfind("{*}Pixels/{*}TiffData"):
+            for uuid in data.findall("{*}UUID"):
                 data.remove(uuid)
     elsewhere = {id(element) for element, image in parsed if image is None}
     root[:] = [child for child in root if id(child) not in elsewhere]  # `remove` would take quadratic time
@@ -111,14 +100,6 @@ def parse_ome(xml: str, file: str) -> OmeMetadata:
 
 def _size(page: TiffPage) -> tuple[int, int]:
     return int(page.imagelength), int(page.imagewidth)
-
-
-def _children(element: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:
-    return (child for child in element if child.tag.rpartition("}")[2] == tag)
-
-
-def _uuids(element: ElementTree.Element) -> list[ElementTree.Element]:
-    return [child for child in element.iter() if child.tag.rpartition("}")[2] == "UUID"]
 
 
 def _identity(uuid: ElementTree.Element) -> str:
@@ -132,7 +113,7 @@ def _file_names(uuids: Iterable[ElementTree.Element]) -> list[str]:
 def _own_uuids(root: ElementTree.Element, file: str) -> set[str]:
     """Return the identifiers of this file: the one it declares, or that of its name, or the only one."""
     by_name: dict[str, set[str]] = {}
-    for uuid in _uuids(root):
+    for uuid in root.iterfind(".//{*}UUID"):
         name = uuid.get("FileName", "").replace("\\", "/").rpartition("/")[2]
         by_name.setdefault(name.casefold(), set()).add(_identity(uuid))
     every = set().union(*by_name.values())
@@ -144,23 +125,23 @@ def _own_uuids(root: ElementTree.Element, file: str) -> set[str]:
 
 def _parse_image(element: ElementTree.Element, uuids: set[str], *, has_data: bool) -> OmeImage | None:
     """Return an image; None if none of its planes is in this file."""
-    pixels = next(_children(element, "Pixels"), None)
+    pixels = element.find("{*}Pixels")
     if pixels is None:
         return None
-    data = list(_children(pixels, "TiffData"))
-    others = [one for one in data if any(_identity(uuid) not in uuids for uuid in _children(one, "UUID"))]
-    if len(others) == len(data) and (has_data or list(_children(pixels, "BinData"))):
+    data = pixels.findall("{*}TiffData")
+    others = [one for one in data if any(_identity(uuid) not in uuids for uuid in one.iterfind("{*}UUID"))]
+    if len(others) == len(data) and (has_data or pixels.find("{*}BinData") is not None):
         return None
     sizes = {
         axis: length_um(pixels.get(f"PhysicalSize{axis}"), unit_in_um(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
         for axis in "XYZ"
     }
-    names = tuple(channel.get("Name") or f"channel_{n}" for n, channel in enumerate(_children(pixels, "Channel")))
+    names = tuple(channel.get("Name") or f"channel_{n}" for n, channel in enumerate(pixels.iterfind("{*}Channel")))
     return OmeImage(
         name=element.get("Name", ""),
         size=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),
         first_page=min((int(one.get("IFD", 0)) for one in data if one not in others), default=0),
         planes=math.prod(int(pixels.get(f"Size{letter}", 1)) for letter in "ZCT"),
         calibration=make_calibration(sizes, names),
-        other_files=tuple(_file_names(uuid for one in others for uuid in _children(one, "UUID"))),
+        other_files=tuple(_file_names(uuid for one in others for uuid in one.iterfind("{*}UUID"))),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-import tifffile
+from tifffile import TiffFile, TiffPage
 
 from biounet.core import Note, NoteCode
 
@@ -56,55 +56,48 @@ def unit_in_um(unit: str) -> Fraction | None:
 
 
 def _strip_quotes(unit: str) -> str:
-    """Return a unit without the blanks and quotation marks that some programs write around it."""
-    return unit.strip().strip("\"'").strip()
+    return unit.strip().strip("\"'").strip()  # some programs write blanks and quotation marks around it
 
 
-def read_calibration(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Calibration:
+def read_calibration(tif: TiffFile, page: TiffPage) -> Calibration:
     """Read pixel sizes from the most explicit source that a TIFF without OME-XML has.
 
     `page` is the first one of the image: other pages, such as a smaller copy, have other pixel sizes.
     """
     if tif.is_imagej and (found := _from_imagej(tif.imagej_metadata or {}, page)) is not None:
         return found
-    return _from_resolution(page)
+    unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 2)))
+    if unit is None:
+        return make_calibration({})
+    x, y = (_pixel_um(page, axis, unit) for axis in "XY")
+    return _uncalibrated(x) if _is_of_print(x) or _is_of_print(y) else make_calibration({"X": x, "Y": y})
 
 
-def _from_imagej(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> Calibration | None:
+def _from_imagej(metadata: Mapping[str, Any], page: TiffPage) -> Calibration | None:
     """Read the ImageJ description: ``unit`` for all axes, unless ``yunit`` and ``zunit`` say otherwise."""
     unit = _strip_quotes(str(metadata.get("unit") or ""))
     if unit.lower() in _PIXEL_UNITS:
         return None
     units = {axis: _strip_quotes(str(metadata.get(f"{axis.lower()}unit") or unit)) for axis in "XYZ"} | {"X": unit}
-    x, y = (length_um(_units_per_pixel(page, axis), unit_in_um(units[axis])) for axis in "XY")
+    x, y = (_pixel_um(page, axis, units[axis]) for axis in "XY")
     if any(units[axis].lower() in _PRINT_UNITS and _is_of_print(size) for axis, size in (("X", x), ("Y", y))):
         return _uncalibrated(x)
     z = metadata.get("spacing")  # negative where the stack was acquired downwards
     depth = length_um(abs(z) if isinstance(z, (int, float)) else None, unit_in_um(units["Z"]))
     found = make_calibration({"X": x, "Y": y, "Z": depth})
     unknown = [f"{axis.lower()} is in '{word}'" for axis, word in units.items() if unit_in_um(word) is None]
-    unknown = unknown[:1] if unit_in_um(unit) is None else unknown  # the unit of all axes
     if not unknown:
         return found
-    text = f"pixel size unknown: {' and '.join(unknown)}, which is no unit of length"
+    shown = unknown[0] if unit_in_um(unit) is None else " and ".join(unknown)  # the unit of all axes is said once
+    text = f"pixel size unknown: {shown}, which is no unit of length"
     return replace(found, notes=(Note(text, NoteCode.VOXEL_SIZE_UNKNOWN),))
 
 
-def _from_resolution(page: tifffile.TiffPage) -> Calibration:
-    unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 2)))
-    if unit is None:
-        return make_calibration({})
-    x, y = (length_um(_units_per_pixel(page, axis), unit_in_um(unit)) for axis in "XY")
-    if _is_of_print(x) or _is_of_print(y):
-        return _uncalibrated(x)
-    return make_calibration({"X": x, "Y": y})
-
-
-def _units_per_pixel(page: tifffile.TiffPage, axis: str) -> Fraction | None:
-    """Return the length of a pixel in the file's unit; the tag holds pixels per unit."""
+def _pixel_um(page: TiffPage, axis: str, unit: str) -> float | None:
+    """Return the length of a pixel in µm; the tag holds pixels per unit."""
     value = page.tags.valueof(f"{axis}Resolution")
     pixels, units = value if isinstance(value, tuple) and len(value) == 2 else (value, 1)
-    return Fraction(units) / Fraction(pixels) if pixels and units else None
+    return length_um(Fraction(units) / Fraction(pixels) if pixels and units else None, unit_in_um(unit))
 
 
 def length_um(value: float | str | Fraction | None, unit: Fraction | None) -> float | None:

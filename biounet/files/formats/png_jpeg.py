@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import InputError, Note, NoteCode
-from biounet.files.formats.raw import RawImage, translate_errors
+from biounet.files.formats.raw import RawImage
 
 _NOTES = (Note("pixel size unknown", NoteCode.VOXEL_SIZE_UNKNOWN),)
 _PNG_PALETTE = 3
@@ -24,30 +24,27 @@ _SCAN, _END = 0xDA, b"\xff\xd9"
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # JPEG markers
 
 
-@translate_errors
 def read_png(path: Path) -> RawImage:
     """Read the header of a PNG, and its palette if it has one."""
     with path.open("rb") as file:
         width, height, bits, kind = struct.unpack(">IIBB", file.read(26)[16:])
         orientation = _png_orientation(file)
-    if kind == _PNG_PALETTE:
-        return _indexed_png(path, height, width, orientation)
-    samples = _PNG_SAMPLES[kind]
+    is_indexed = kind == _PNG_PALETTE
+    samples = 1 if is_indexed else _PNG_SAMPLES[kind]
     return RawImage(
         axes="YXS" if samples > 1 else "YX",
         shape=(height, width, samples) if samples > 1 else (height, width),
-        dtype=np.dtype(np.uint16 if bits == 16 else np.uint8),
-        load=lambda: load_png(path, samples, bits),
+        dtype=np.dtype(np.uint16 if bits == 16 and not is_indexed else np.uint8),
+        load=lambda: _load_indices(path) if is_indexed else _load_png(path, samples, bits),
         axes_source="PNG",
+        palette=_png_palette(path) if is_indexed else None,
         orientation=orientation,
         alpha=_PNG_ALPHA.get(kind, ()),
         notes=_NOTES,
     )
 
 
-@translate_errors
-def load_png(path: Path, samples: int, bits: int) -> NDArray[Any]:
-    """Read the pixels."""
+def _load_png(path: Path, samples: int, bits: int) -> NDArray[Any]:
     from imagecodecs import png_decode
 
     array = np.asarray(png_decode(path.read_bytes()))
@@ -58,84 +55,67 @@ def load_png(path: Path, samples: int, bits: int) -> NDArray[Any]:
     return array // (255 // (2**bits - 1)) if samples == 1 and bits < 8 else array
 
 
-def _indexed_png(path: Path, height: int, width: int, orientation: int) -> RawImage:
-    from PIL.PngImagePlugin import PngImageFile  # the only reader that returns indices
-
-    with PngImageFile(path) as image:
-        colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colours)] = colours
-    if (colours == colours[:, :1]).all():
-        palette = palette[:, 0].copy()
-    return RawImage(
-        axes="YX",
-        shape=(height, width),
-        dtype=np.dtype(np.uint8),
-        load=lambda: load_indices(path),
-        axes_source="PNG",
-        palette=palette,
-        orientation=orientation,
-        notes=_NOTES,
-    )
-
-
-@translate_errors
-def load_indices(path: Path) -> NDArray[np.uint8]:
-    """Read the indices of an indexed PNG."""
+def _load_indices(path: Path) -> NDArray[np.uint8]:
     from PIL.PngImagePlugin import PngImageFile  # without the size limit of Image.open, which is not the user's
 
     with PngImageFile(path) as image:
         return np.array(image, np.uint8)
 
 
-@translate_errors
+def _png_palette(path: Path) -> NDArray[np.uint8]:
+    from PIL.PngImagePlugin import PngImageFile  # the only reader that returns indices
+
+    with PngImageFile(path) as image:
+        colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colours)] = colours
+    return palette[:, 0].copy() if (colours == colours[:, :1]).all() else palette
+
+
 def read_jpeg(path: Path) -> RawImage:
     """Read the header of a JPEG."""
-    (bits, height, width, samples), orientation = _jpeg_frame(path.read_bytes(), path)
+    bits, height, width, samples, orientation = _jpeg_frame(path.read_bytes(), path)
     if samples not in (1, 3):
         raise InputError(f"{samples} colours (CMYK) are not supported", path=path, hint="save it as RGB")
     return RawImage(
         axes="YXS" if samples > 1 else "YX",
         shape=(height, width, samples) if samples > 1 else (height, width),
         dtype=np.dtype(np.uint8 if bits == 8 else np.uint16),
-        load=lambda: load_jpeg(path),
+        load=lambda: _load_jpeg(path),
         axes_source="JPEG",
         orientation=orientation,
         notes=_NOTES,
     )
 
 
-@translate_errors
-def load_jpeg(path: Path) -> NDArray[Any]:
-    """Read the pixels."""
+def _load_jpeg(path: Path) -> NDArray[Any]:
     from imagecodecs import jpeg_decode
 
     return np.asarray(jpeg_decode(path.read_bytes()))
 
 
-def _jpeg_frame(data: bytes, path: Path) -> tuple[tuple[int, int, int, int], int]:
-    """Return bits, height, width and samples, and the orientation.
-
-    A truncated file is an error: the decoder would fill it up with grey.
-    """
+def _jpeg_frame(data: bytes, path: Path) -> tuple[int, int, int, int, int]:
+    """Return bits, height, width, samples and orientation; the decoder would fill up a truncated file with grey."""
     frame, at, orientation = None, 2, 1
     while at + 9 < len(data):
-        if data[at] != 0xFF or data[at + 1] in _WITHOUT_LENGTH or data[at + 1] == 0xFF:
-            at += 2 if data[at] == 0xFF and data[at + 1] != 0xFF else 1
-            continue
         marker = data[at + 1]
+        if data[at] != 0xFF or marker == 0xFF:
+            at += 1
+            continue
+        if marker in _WITHOUT_LENGTH:
+            at += 2
+            continue
         if marker in _FRAMES:
             frame = struct.unpack(">BHHB", data[at + 4 : at + 10])
         if marker == _SCAN:
             break
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == _APP1 and data.startswith(_EXIF, at + 4):
-            orientation = exif_orientation(data[at + 4 + len(_EXIF) : at + 2 + length])
-        at += 2 + length
+            orientation = _exif_orientation(data[at + 4 + len(_EXIF) : end])
+        at = end
     if frame is None or data.rfind(_END) < at:
         raise InputError("truncated: the end of the JPEG is missing", path=path)
-    bits, height, width, samples = frame
-    return (bits, height, width, samples), orientation
+    return *frame, orientation
 
 
 def _png_orientation(file: BinaryIO) -> int:
@@ -145,21 +125,20 @@ def _png_orientation(file: BinaryIO) -> int:
     while len(head := file.read(8)) == 8:
         length = int.from_bytes(head[:4], "big")
         if head[4:] == b"eXIf":
-            return exif_orientation(file.read(length).removeprefix(_EXIF))
+            return _exif_orientation(file.read(length).removeprefix(_EXIF))
         at += length + 12
         file.seek(at)
     return 1
 
 
-def exif_orientation(exif: bytes) -> int:
+def _exif_orientation(exif: bytes) -> int:
     """Return the orientation in EXIF, 1 to 8; 1, which is as stored, without one."""
-    order: Literal["little", "big"] = "little" if exif[:2] == b"II" else "big"
-    first = int.from_bytes(exif[4:8], order)
-    for n in range(int.from_bytes(exif[first : first + 2], order)):
-        entry = exif[first + 2 + 12 * n : first + 14 + 12 * n]
-        if len(entry) < 12:
-            break
-        if int.from_bytes(entry[:2], order) == _ORIENTATION_TAG:
-            kind = int.from_bytes(entry[8:10], order)
-            return kind if kind in range(1, 9) else 1
-    return 1
+    little = exif.startswith(b"II")
+    first = int.from_bytes(exif[4:8], "little" if little else "big")
+    count = int.from_bytes(exif[first : first + 2], "little" if little else "big")
+    entries = exif[first + 2 : first + 2 + 12 * count]
+    entry_format = f"{'<' if little else '>'}H6xH2x"
+    whole = entries[: len(entries) // 12 * 12]
+    kinds = (value for tag, value in struct.iter_unpack(entry_format, whole) if tag == _ORIENTATION_TAG)
+    kind = next(kinds, 1)
+    return kind if kind in range(1, 9) else 1

@@ -30,36 +30,26 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image as it is stored.
+    """An image as it is stored, with the axes, lengths and colours that its file states.
 
     Attributes
     ----------
     axes
         One letter per axis: X Y Z, C channel, S sample of a pixel, T time; Q or I where the file does not say.
-    shape, dtype
-        Of the array.
     load
         Reads the array, in native byte order.
-    axes_source
-        Where in the file `axes` come from, such as ``"OME-XML"``.
-    spacing
-        Pixel size in `unit`, of those axes for which the file states one.
-    unit
-        Of lengths in files of this format, also of those that a user states.
+    spacing, unit
+        Pixel size of those axes for which the file states one; `unit` is also that of lengths that a user states.
     affine, header, frame
         Of a NIfTI volume, as in `Grid`.
     geometry_error
         Cause and hint if what the file states about lengths cannot be right.
-    channel_names
-        Empty where the file has none.
     palette
         Shape ``(n, 3)``, or ``(n,)`` where all of it is grey, if the values of the array are indices into it.
     orientation
         How the array must be turned to be seen as it was taken, 1 to 8 as in TIFF and EXIF; 1: as stored.
     alpha
         Indices along axis S of transparency, which is no intensity.
-    notes
-        Remarks for the user.
     """
 
     axes: str
@@ -128,15 +118,7 @@ def apply_orientation(raw: RawImage) -> RawImage:
 
 def check_on_load(raw: RawImage, path: Path) -> RawImage:
     """Return the image with a `load` that refuses an array of another shape or type than the header declares."""
-
-    def load() -> NDArray[Any]:
-        array = raw.load()
-        if (array.shape, array.dtype) != (raw.shape, raw.dtype):
-            cause = f"damaged: declares {raw.shape} {raw.dtype}, holds {array.shape} {array.dtype}"
-            raise InputError(cause, path=path)
-        return array
-
-    return replace(raw, load=load)
+    return replace(raw, load=functools.partial(_load_checked, path, raw))
 
 
 def check_size(raw: RawImage, path: Path, limit: int = DEFAULT_LIMIT) -> None:
@@ -158,11 +140,13 @@ def format_shape(shape: tuple[int, ...]) -> str:
 
 
 def translate_errors(read: Callable[P, R]) -> Callable[P, R]:
-    """Turn whatever a format library raises into an `InputError` that names the file, the first argument of `read`."""
+    """Turn whatever a format library raises into an `InputError` that names the file, the first argument of `read`.
+
+    After errors that may pass, `read` is called again.
+    """
 
     @functools.wraps(read)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        """Call `read`, again after errors that may pass."""
         path = Path(str(args[0]))
         try:
             return retry_on_io_error(functools.partial(read, *args, **kwargs))
@@ -176,9 +160,17 @@ def translate_errors(read: Callable[P, R]) -> Callable[P, R]:
             raise InputError("does not fit in memory", path=path) from error
         # Damaged files raise more than twenty kinds of exceptions out of the libraries, TypeError among them.
         except Exception as error:
-            first_line = (str(error).strip().splitlines() or [""])[0]
-            text = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+            text = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
             hint = "the file is damaged, or stored in a way that is not supported"
             raise InputError(f"cannot be read: {text}", path=path, hint=hint) from error
 
     return wrapper
+
+
+@translate_errors
+def _load_checked(path: Path, raw: RawImage) -> NDArray[Any]:
+    array = raw.load()
+    if (array.shape, array.dtype) != (raw.shape, raw.dtype):
+        cause = f"damaged: declares {raw.shape} {raw.dtype}, holds {array.shape} {array.dtype}"
+        raise InputError(cause, path=path)
+    return array

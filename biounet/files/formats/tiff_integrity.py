@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from tifffile import COMPRESSION, TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 from biounet.core import InputError
@@ -37,13 +36,7 @@ logging.getLogger("tifffile").addFilter(_collect)
 
 @contextmanager
 def raise_logged_errors(path: Path) -> Iterator[None]:
-    """Raise what tifffile only logs about damage and missing planes.
-
-    Raises
-    ------
-    InputError
-        After the block, with the first problem that was logged in this thread.
-    """
+    """Raise, after the block, the first problem that tifffile only logs in this thread: damage or missing planes."""
     problems: list[str] = []
     _log.problems = problems
     try:
@@ -55,13 +48,7 @@ def raise_logged_errors(path: Path) -> Iterator[None]:
 
 
 def count_pages(tif: TiffFile, path: Path) -> int:
-    """Count the pages by following their chain; tifffile only logs a broken chain, and never ends a circular one.
-
-    Raises
-    ------
-    InputError
-        If there is no page, or the chain does not end.
-    """
+    """Count the pages by following their chain; tifffile only logs a broken chain, and never ends a circular one."""
     layout, file = tif.tiff, tif.filehandle
     try:
         at = tif.pages.first.offset
@@ -82,39 +69,29 @@ def count_pages(tif: TiffFile, path: Path) -> int:
     return len(visited)
 
 
-def check_complete(tif: TiffFile, level: TiffPageSeries, path: Path) -> tuple[str, ...]:
-    """Compare what the headers declare with the bytes in the file; return notes.
-
-    Raises
-    ------
-    InputError
-        If planes, strips or tiles are missing.
-    """
-    size = tif.filehandle.size
+def check_complete(tif: TiffFile, series: TiffPageSeries, path: Path) -> str:
+    """Compare what the headers declare with the bytes in the file; return a remark, empty if nothing is missing."""
+    page, size = series.keyframe, tif.filehandle.size
     declared = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
-    planes = _product(level.shape) // max(1, _product(level.keyframe.shape))
+    planes = series.size // max(1, page.size)
     if isinstance(declared, int) and planes < declared:
         raise InputError(f"truncated: {declared} planes declared, {planes} readable", path=path)
-    _check_uncompressed(level.keyframe, path)
-    if level.dataoffset is not None:
-        needed = level.dataoffset + _product(level.shape) * np.dtype(level.dtype).itemsize
-        if needed > size:
-            raise InputError(f"truncated: needs {needed} bytes, has {size}", path=path)
-        return ()
-    absent = 0
-    for number, page in enumerate(level.pages):
-        if page is None:
-            raise InputError(f"plane {number} of {len(level.pages)} is missing", path=path)
-        absent += _check_plane(page, f"plane {number} of {len(level.pages)}", path)
-    return (f"{absent} tiles are absent and read as 0",) if absent else ()
-
-
-def _check_uncompressed(page: TiffPage, path: Path) -> None:
-    """Check that a page without a compression tag has strips of the length of uncompressed ones."""
     uncompressed = page.bitspersample % 8 == 0 and not page.is_tiled
     if uncompressed and "Compression" not in page.tags and sum(page.databytecounts) != page.nbytes:
         cause = f"damaged: {sum(page.databytecounts)} bytes of pixels and no word on how they are compressed"
         raise InputError(cause, path=path)
+    if series.dataoffset is not None:
+        needed = series.dataoffset + series.nbytes
+        if needed > size:
+            raise InputError(f"truncated: needs {needed} bytes, has {size}", path=path)
+        return ""
+    absent = 0
+    for number, plane in enumerate(series.pages):
+        name = f"plane {number} of {len(series.pages)}"
+        if plane is None:
+            raise InputError(f"{name} is missing", path=path)
+        absent += _check_plane(plane, name, path)
+    return f"{absent} tiles are absent and read as 0" if absent else ""
 
 
 def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
@@ -139,7 +116,3 @@ def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
             if count and _JPEG_END not in file.read(tail):
                 raise InputError(f"truncated: {name} is a JPEG without an end", path=path)
     return sum(count == 0 for count in counts)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    return math.prod(map(int, shape))

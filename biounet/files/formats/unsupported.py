@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from biounet.files.retry import read_first_bytes
 
 _BIOFORMATS = "save each image as OME-TIFF, in Fiji with Bio-Formats"
 _SLICER = "save it as .nii.gz, in 3D Slicer for example"
-_DCM2NIIX = "convert the series to .nii.gz, with dcm2niix for example"
 _TIFF = "save it as TIFF or PNG"
 _HEAD = 132  # bytes that distinguish all of them
 _MAX_FILES = 200  # of a folder that are opened
@@ -26,34 +25,37 @@ class Unsupported(NamedTuple):
     advice: str
 
 
-_DICOM = Unsupported("DICOM", _DCM2NIIX)
-_META = Unsupported("MetaImage", _SLICER)
-_LIF = Unsupported("LIF (Leica)", _BIOFORMATS)
+_DICOM = Unsupported("DICOM", "convert the series to .nii.gz, with dcm2niix for example")
 _ZARR = Unsupported("Zarr", "save it as OME-TIFF or .nii.gz")
-_BY_MAGIC = (
-    (b"NRRD000", Unsupported("NRRD", _SLICER)),
-    (b"ObjectType", _META),
-    (b"NDims", _META),
-    (b"ZISRAWFILE", Unsupported("CZI (Zeiss)", _BIOFORMATS)),
-    (b"\xda\xce\xbe\x0a", Unsupported("ND2 (Nikon)", _BIOFORMATS)),
-    (b"\x00\x00\x00\x0cjP  ", Unsupported("JPEG 2000 or an early ND2 (Nikon)", _BIOFORMATS)),
-    (b"OLYMPUSRAWFORMAT", Unsupported("OIR (Olympus)", _BIOFORMATS)),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Unsupported("OIB (Olympus), ZVI (Zeiss) or the like", _BIOFORMATS)),
-    (b"\x89HDF\r\n\x1a\n", Unsupported("HDF5, such as IMS (Imaris) or MINC", "save its image as TIFF or .nii.gz")),
-    (b"GIF8", Unsupported("GIF", _TIFF)),
-    (b"BM", Unsupported("BMP", _TIFF)),
-    (b"MATLAB 5.0", Unsupported("a MATLAB file", _TIFF)),
-    (b"%PDF", Unsupported("PDF", _TIFF)),
-)
+_META = Unsupported("MetaImage", _SLICER)
+_NRRD = Unsupported("NRRD", _SLICER)
+_LIF = Unsupported("LIF (Leica)", _BIOFORMATS)
+_CZI = Unsupported("CZI (Zeiss)", _BIOFORMATS)
+_ND2 = Unsupported("ND2 (Nikon)", _BIOFORMATS)
+_BY_MAGIC = {
+    b"NRRD000": _NRRD,
+    b"ObjectType": _META,
+    b"NDims": _META,
+    b"ZISRAWFILE": _CZI,
+    b"\xda\xce\xbe\x0a": _ND2,
+    b"\x00\x00\x00\x0cjP  ": Unsupported("JPEG 2000 or an early ND2 (Nikon)", _BIOFORMATS),
+    b"OLYMPUSRAWFORMAT": Unsupported("OIR (Olympus)", _BIOFORMATS),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": Unsupported("OIB (Olympus), ZVI (Zeiss) or the like", _BIOFORMATS),
+    b"\x89HDF\r\n\x1a\n": Unsupported("HDF5, such as IMS (Imaris) or MINC", "save its image as TIFF or .nii.gz"),
+    b"GIF8": Unsupported("GIF", _TIFF),
+    b"BM": Unsupported("BMP", _TIFF),
+    b"MATLAB 5.0": Unsupported("a MATLAB file", _TIFF),
+    b"%PDF": Unsupported("PDF", _TIFF),
+}
 _BY_SUFFIX = {
     (".dcm", ".dicom", ".ima"): _DICOM,
     (".mgz", ".mgh"): Unsupported("FreeSurfer's MGH", "convert it to .nii.gz, with mri_convert for example"),
     (".hdr", ".img"): Unsupported("an image in two files (.hdr and .img)", "convert it to .nii.gz, which is one file"),
-    (".nhdr",): Unsupported("NRRD", _SLICER),
+    (".nhdr",): _NRRD,
     (".mhd", ".mha"): _META,
     (".lif", ".xlef", ".lof"): _LIF,
-    (".czi",): Unsupported("CZI (Zeiss)", _BIOFORMATS),
-    (".nd2",): Unsupported("ND2 (Nikon)", _BIOFORMATS),
+    (".czi",): _CZI,
+    (".nd2",): _ND2,
     (".vsi", ".ets"): Unsupported("VSI (Olympus)", _BIOFORMATS),
     (".zarr",): _ZARR,
 }
@@ -73,29 +75,18 @@ def find_unsupported(path: Path) -> Unsupported | None:
         head = read_first_bytes(path, _HEAD)
     except (OSError, ValueError):  # no permission, or a name that no file can have
         return None
-    return _by_content(head) or _by_name(path)
-
-
-def _by_content(head: bytes) -> Unsupported | None:
     if head[128:132] == b"DICM" or head.startswith(_DICOM_ELEMENTS):
         return _DICOM
     if head.startswith(b"\x70\x00\x00\x00") and head[8:9] == b"\x2a":
         return _LIF
-    return next((known for magic, known in _BY_MAGIC if head.startswith(magic)), None)
-
-
-def _by_name(path: Path) -> Unsupported | None:
-    return next((known for suffixes, known in _BY_SUFFIX.items() if path.name.lower().endswith(suffixes)), None)
+    name = path.name.lower()
+    by_content = (found for magic, found in _BY_MAGIC.items() if head.startswith(magic))
+    by_name = (found for suffixes, found in _BY_SUFFIX.items() if name.endswith(suffixes))
+    return next(chain(by_content, by_name), None)
 
 
 def check_supported(path: Path) -> None:
-    """Check that a file is of none of these formats, and that a folder does not begin with such files.
-
-    Raises
-    ------
-    InputError
-        Naming the format and the way to one that is read.
-    """
+    """Check that a file is of none of these formats, and that a folder does not begin with such files."""
     if (found := find_unsupported(path)) is not None:
         raise InputError(f"{found.name} is not read", path=path, hint=found.advice)
     for file in islice(_files(path), _MAX_FILES) if path.is_dir() else ():
