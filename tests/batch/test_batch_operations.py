@@ -23,7 +23,7 @@ from biounet.batch.replay import verify
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files import IsolatedReader, ReaderPool, find_images, hash_file, retry, search_images
 from biounet.reporting import make_folder
-from support.batches import ONE_JOB, all_files, count_rows, segment_folder
+from support.batches import ONE_JOB, all_files, count_rows, segment_folder, shared_readers
 from support.images import discs
 
 
@@ -61,8 +61,8 @@ def test_a_batch_goes_on_whatever_one_file_is_called(name, few, untrained, tmp_p
         os.link(folder / "plain.tif", folder / f"{name}.tif")
     except OSError:  # no file can be called so
         return
-    found = find_images([folder])
-    rows = segment_batch(found, untrained, folder / "out", ONE_JOB)
+    found, options = find_images([folder]), replace(ONE_JOB, readers=shared_readers())
+    rows = segment_batch(found, untrained, folder / "out", options)
     with (folder / "out" / "counts.csv").open(encoding="utf-8", newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == sorted(
             (row.image for row in rows), key=natural_name_key
@@ -70,7 +70,7 @@ def test_a_batch_goes_on_whatever_one_file_is_called(name, few, untrained, tmp_p
     assert len(rows) == len(found)
     assert next(row for row in rows if row.image == "plain.tif").status != "failed" or name.lower() == "plain"
     assert {checked.status for checked in verify(folder / "out", untrained)} == {"same"}
-    failed = {one.image for one in preview(found, untrained, ONE_JOB) if one.failed}
+    failed = {one.image for one in preview(found, untrained, options) if one.failed}
     assert failed == {row.image for row in rows if row.status == "failed"}
 
 

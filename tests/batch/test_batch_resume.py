@@ -187,6 +187,7 @@ from biounet.network import load_model
 from support.write_faults import fail_at_write
 torch.set_num_threads(1)
 model, images = load_model(sys.argv[1]), find_images([sys.argv[2]])
+segment_batch(images, model, Path(sys.argv[3]) / "warm", BatchOptions(jobs=1))  # imports and compiles for all children
 for number in itertools.count(1):
     child = os.fork()
     if not child:

@@ -1,17 +1,28 @@
 """Batches of small images, and what they wrote."""
 
+import atexit
+import functools
+from dataclasses import replace
 from pathlib import Path
 
 from biounet.batch import BatchOptions, segment_batch
-from biounet.files import find_images
+from biounet.files import ReaderPool, find_images
 
 ONE_JOB = BatchOptions(jobs=1)
 TABLES = {"counts.csv", "run.json", "report.html"}  # these state times
 OUR_OWN = TABLES | {"manifest.jsonl", ".claims"}
 
 
+@functools.cache
+def shared_readers() -> ReaderPool:
+    """Processes that read the images of all batches: starting some for each takes longer than segmenting."""
+    readers = ReaderPool(1)
+    atexit.register(readers.__exit__, None, None, None)
+    return readers
+
+
 def segment_folder(folder, model, out, options=ONE_JOB):
-    return segment_batch(find_images([folder]), model, out, options)
+    return segment_batch(find_images([folder]), model, out, replace(options, readers=shared_readers()))
 
 
 def result_files(out: Path) -> dict[str, bytes]:

@@ -22,6 +22,8 @@ def files(folder):
 
 
 def test_the_results_are_the_same_to_the_last_byte(few, untrained, monkeypatch):
+    for name in ("a.tif", "b.tif"):  # one good image, in a sub-folder, and one that fails
+        (few / name).unlink()
     (few / "z.tif").write_bytes(b"")
     options = BatchOptions(jobs=1, segment=SegmentOptions(block=64, label=untrained.card.label))
     rows = [segment_batch(find_images([few]), untrained, few.parent / "here", options)]
@@ -35,10 +37,11 @@ def test_the_results_are_the_same_to_the_last_byte(few, untrained, monkeypatch):
     assert here.keys() == there.keys()
     assert [name for name in sorted(here.keys() - changing) if here[name] != there[name]] == []
     again = segment_batch(find_images([few]), untrained, few.parent / "apart", options)
-    assert [row.seconds for row in again[:3]] == [row.seconds for row in rows[1][:3]]
+    assert [row.seconds for row in again[:1]] == [row.seconds for row in rows[1][:1]]
 
 
 def test_a_process_that_the_machine_ends_costs_one_image(few, untrained, all_large, monkeypatch):
+    (few / "b.tif").unlink()
     really, killed = own_process._start, []
 
     def start():
@@ -50,7 +53,7 @@ def test_a_process_that_the_machine_ends_costs_one_image(few, untrained, all_lar
 
     monkeypatch.setattr(own_process, "_start", start)
     rows = segment_batch(find_images([few]), untrained, few.parent / "out", BatchOptions(jobs=1))
-    assert [row.status == "failed" for row in rows] == [True, False, False]
+    assert [row.status == "failed" for row in rows] == [True, False]
     assert "was ended (signal 9, as by a machine that runs out of memory): it needs about" in rows[0].message
     assert not any(path.name.startswith("a_") for path in (few.parent / "out").iterdir())
     rows = segment_batch(find_images([few]), untrained, few.parent / "out", BatchOptions(jobs=1))
