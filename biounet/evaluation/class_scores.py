@@ -20,10 +20,6 @@ class SurfaceFigures:
 
     Attributes
     ----------
-    unit
-        Of lengths: ``mm``, ``um``, or ``px`` if the images are not calibrated.
-    tolerance
-        Distance in that unit up to which surfaces agree.
     hd95
         95th percentile of the Hausdorff distance, averaged over the images where truth and prediction have the class.
     nsd
@@ -32,8 +28,8 @@ class SurfaceFigures:
         Images where the truth has the class, and those of them where the prediction has not, which have no HD95.
     """
 
-    unit: str
-    tolerance: float
+    unit: str  # "mm", "um", or "px" if the images are not calibrated
+    tolerance: float  # in that unit
     hd95: tuple[float, ...]
     nsd: tuple[float, ...]
     images: tuple[int, ...]
@@ -44,14 +40,7 @@ class SurfaceFigures:
 class LesionFigures:
     """Agreement of the lesions of each class in densely labelled images (see `compare_lesions`).
 
-    Attributes
-    ----------
-    true, found, missed, false_positives
-        Lesions of all images: ``true = found + missed``.
-    f1
-        2 found / (2 found + missed + false positives).
-    dice
-        Sum of the Dice of the true lesions, 0 for those missed, divided by the number of true and false positive ones.
+    `dice` is the sum of the Dice of the true lesions, 0 for those missed, by the number of true and spurious ones.
     """
 
     true: tuple[int, ...]
@@ -74,10 +63,6 @@ class ClassEvaluation(EvaluationRecord):
         Of each class; NaN if neither truth nor prediction has it.
     dice_per_image, iou_per_image
         The same, of each image, then averaged over the images where truth or prediction has the class.
-    images
-        Number of images.
-    surfaces, lesions
-        Of volumes; None if they were not compared.
     """
 
     classes: tuple[str, ...]
@@ -86,7 +71,7 @@ class ClassEvaluation(EvaluationRecord):
     dice_per_image: tuple[float, ...]
     iou_per_image: tuple[float, ...]
     images: int
-    surfaces: SurfaceFigures | None = None
+    surfaces: SurfaceFigures | None = None  # of volumes
     lesions: LesionFigures | None = None
 
     def as_figures(self) -> dict[str, float]:
@@ -102,7 +87,7 @@ class ClassEvaluation(EvaluationRecord):
         return keep_defined(figures)
 
     def definitions(self) -> tuple[str, ...]:
-        """Return how the figures are defined for which several definitions exist, one line each."""
+        """Return how the figures of surfaces are defined, one line each."""
         if self.surfaces is None:
             return ()
         tolerance = f"{self.surfaces.tolerance:g} {self.surfaces.unit}"
@@ -177,7 +162,7 @@ def score_classes(
     SettingsError
         If the tolerance is no length.
     """
-    compared = Regions.of_classes(class_names, regions, tolerance)
+    compared = Regions(class_names, regions, tolerance)
     all_grids: Sequence[Grid | None] = [None] * len(truths) if grids is None else grids
     if len(all_grids) != len(truths):
         raise InputError(f"{len(all_grids)} grids, but {len(truths)} images")
@@ -188,13 +173,7 @@ def score_classes(
 def pool_regions(
     scores: Sequence[Sequence[RegionScore]], regions: Regions, grids: Sequence[Grid | None]
 ) -> ClassEvaluation:
-    """Return the figures of a set of images from the score of each region in each image.
-
-    Raises
-    ------
-    InputError
-        If the grids have different units.
-    """
+    """Return the figures of a set of images from the score of each region in each image."""
     columns = [[image[index] for image in scores] for index in range(len(regions.values))]
     totals = [add_voxels(column) for column in columns]
     units = sorted({grid.unit or "px" for grid in grids if grid is not None})
@@ -214,8 +193,8 @@ def pool_regions(
 
 def region_row(score: RegionScore, grid: Grid | None) -> Row:
     """Return the figures of one region in one image for a table of cases."""
-    row: dict[str, str | int | float] = {"true_voxels": score.true_voxels, "predicted_voxels": score.predicted_voxels}
-    row |= {"dice": score.dice, "iou": score.iou}
+    names = ("true_voxels", "predicted_voxels", "dice", "iou")
+    row: dict[str, str | int | float] = {name: getattr(score, name) for name in names}
     if score.surfaces is not None and grid is not None:
         row |= {f"hd95_{grid.unit or 'px'}": score.surfaces.hd95, "nsd": score.surfaces.nsd}
     if score.lesions is not None:

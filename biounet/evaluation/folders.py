@@ -15,7 +15,7 @@ from biounet.core import UNLABELLED, DataSettings, Grid, InputError, ResultKind,
 from biounet.evaluation.class_scores import ClassEvaluation, add_voxels, pool_regions, region_row
 from biounet.evaluation.matching import Tally, tally
 from biounet.evaluation.object_scores import Evaluation, pool_tallies
-from biounet.evaluation.records import EvaluationRecord, Row
+from biounet.evaluation.records import Row
 from biounet.evaluation.region_scores import Regions, RegionScore, score_regions
 from biounet.files import (
     ReadOptions,
@@ -30,7 +30,6 @@ from biounet.files import (
 )
 
 T = TypeVar("T")
-Record = TypeVar("Record", bound=EvaluationRecord)
 
 _LOW_AP, _HIGH_DICE = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
 
@@ -43,8 +42,7 @@ def evaluate(
     Parameters
     ----------
     predicted, truth
-        Folders of results and of annotations, which `biounet.files.pair_results` pairs. Results without an annotation
-        are left out, as are images beside their annotations.
+        Folders, which `biounet.files.pair_results` pairs. Results without an annotation are left out.
     data
         What the annotations hold. Regions, if it declares any, are compared instead of classes. What is unknown in a
         case is not compared there, nor are lesions below the smallest volume.
@@ -101,86 +99,73 @@ class _Case:
         with table.open(encoding="utf-8", errors="replace") as file:
             return "classes" if "class" in file.readline().strip().split(",") else "objects"
 
+    def check_kind(self, expected: ResultKind) -> None:
+        """Raise an `InputError` if the values of the result are known to be something else."""
+        if (kind := self.read_kind()) not in (None, expected):
+            recipe = "classes" if kind == "classes" else "instances"
+            hint = f"compare them by a recipe of kind = '{recipe}'"
+            raise InputError(f"holds {kind}, not {expected}", path=self.predicted, hint=hint)
+
 
 def _evaluate_objects(cases: Mapping[str, _Case]) -> Evaluation:
     notes: list[str] = []
 
-    def compare(case: _Case) -> tuple[Tally, RegionScore]:
-        if case.read_kind() == "classes":
-            hint = "compare them by a recipe of kind = 'classes'"
-            raise InputError("holds classes, not objects", path=case.predicted, hint=hint)
+    def compare(case: _Case) -> tuple[tuple[Tally, RegionScore], list[Row]]:
+        case.check_kind("objects")
         truth, predicted, _, remarks = case.read()
         notes.extend(remarks)
-        return tally(truth, predicted), _score_foreground(truth, predicted)
+        counts = tally(truth, predicted)
+        return (counts, _score_foreground(truth, predicted)), [pool_tallies([counts]).as_row()]
 
-    outcomes = _compare_all(cases, compare)
-    done = _successes(outcomes)
-    figures = pool_tallies([counts for counts, _ in done])
-    notes = [*_warn_of_classes(figures, add_voxels([foreground for _, foreground in done])), *notes]
-    return _with_cases(figures, outcomes, lambda outcome: [pool_tallies([outcome[0]]).as_row()], notes)
+    scores, rows, errors = _compare_all(cases, compare)
+    figures = pool_tallies([counts for counts, _ in scores])
+    notes = [*_warn_of_classes(figures, add_voxels([foreground for _, foreground in scores])), *notes]
+    return replace(figures, cases=rows, failed=errors, notes=tuple(notes))
 
 
 def _evaluate_classes(cases: Mapping[str, _Case], data: DataSettings, tolerance: float) -> ClassEvaluation:
     as_foreground = _is_compared_as_foreground(cases, data)
     names = data.foreground if not as_foreground or len(data.foreground) == 1 else ("foreground",)
-    regions = Regions.of_classes(names, None if as_foreground else data.regions, tolerance, data.min_lesion_mm3)
+    regions = Regions(names, None if as_foreground else data.regions, tolerance, data.min_lesion_mm3)
     notes: list[str] = []
     if as_foreground and len(data.foreground) > 1:
         notes.append(f"the results are objects: {', '.join(data.foreground)} are compared as one")
 
-    def compare(case: _Case) -> tuple[list[RegionScore], Grid | None]:
-        if not as_foreground and case.read_kind() == "objects":
-            hint = "compare them by a recipe of kind = 'instances'"
-            raise InputError("holds objects, not classes", path=case.predicted, hint=hint)
+    def compare(case: _Case) -> tuple[tuple[list[RegionScore], Grid | None], list[Row]]:
+        if not as_foreground:
+            case.check_kind("classes")
         truth, predicted, grid, remarks = case.read()
         notes.extend(remarks)
         if as_foreground:
             truth, predicted = np.minimum(truth, 1), np.minimum(predicted, 1)
         undrawn = undrawn_regions(case.truth, data)
-        scores = zip(regions.values, score_regions(truth, predicted, regions, grid), strict=True)
-        return [RegionScore() if name in undrawn else score for name, score in scores], grid
+        by_name = dict(zip(regions.values, score_regions(truth, predicted, regions, grid), strict=True))
+        by_name |= dict.fromkeys(undrawn & by_name.keys(), RegionScore())
+        return ([*by_name.values()], grid), [{"class": name, **region_row(one, grid)} for name, one in by_name.items()]
 
-    def rows(outcome: tuple[list[RegionScore], Grid | None]) -> list[Row]:
-        scores, grid = outcome
-        return [{"class": name, **region_row(score, grid)} for name, score in zip(regions.values, scores, strict=True)]
-
-    outcomes = _compare_all(cases, compare)
-    done = _successes(outcomes)
-    figures = pool_regions([scores for scores, _ in done], regions, [grid for _, grid in done])
-    return _with_cases(figures, outcomes, rows, notes)
+    scores, rows, errors = _compare_all(cases, compare)
+    figures = pool_regions([score for score, _ in scores], regions, [grid for _, grid in scores])
+    return replace(figures, cases=rows, failed=errors, notes=tuple(notes))
 
 
-def _compare_all(cases: Mapping[str, _Case], compare: Callable[[_Case], T]) -> dict[str, T | InputError]:
-    """Return the outcome of each case, or the error if it cannot be compared; raise the first if none can."""
-    outcomes: dict[str, T | InputError] = {}
+def _compare_all(
+    cases: Mapping[str, _Case], compare: Callable[[_Case], tuple[T, Sequence[Row]]]
+) -> tuple[list[T], tuple[Row, ...], tuple[str, ...]]:
+    """Return scores of the cases that can be compared, rows of all, and errors; raise the first if none can be."""
+    scores: list[T] = []
+    all_rows: list[Row] = []
+    errors: list[InputError] = []
     for name, case in cases.items():
         try:
-            outcomes[name] = compare(case)
+            score, rows = compare(case)
+            scores.append(score)
         except InputError as error:
-            outcomes[name] = error if error.path else InputError(error.cause, path=case.predicted, hint=error.hint)
-    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, InputError)]
-    if len(errors) == len(outcomes):
+            errors.append(error if error.path else InputError(error.cause, path=case.predicted, hint=error.hint))
+            rows = [{"message": str(errors[-1])}]
+        all_rows += [{"case": name, **row} for row in rows]
+    if not scores:
         raise errors[0]
-    return outcomes
-
-
-def _successes(outcomes: Mapping[str, T | InputError]) -> list[T]:
-    return [outcome for outcome in outcomes.values() if not isinstance(outcome, InputError)]
-
-
-def _with_cases(
-    figures: Record, outcomes: Mapping[str, T | InputError], rows: Callable[[T], list[Row]], notes: Sequence[str]
-) -> Record:
-    """Return the figures with the rows of all cases, the errors of those that failed, and the notes."""
-    cases: list[Row] = []
-    errors: list[str] = []
-    for name, outcome in outcomes.items():
-        if isinstance(outcome, InputError):
-            errors.append(str(outcome))
-            cases.append({"case": name, "message": str(outcome)})
-        else:
-            cases += [{"case": name, **row} for row in rows(outcome)]
-    return replace(figures, cases=tuple(cases), failed=tuple(errors), notes=tuple(notes))
+    return scores, tuple(all_rows), tuple(map(str, errors))
 
 
 def _score_foreground(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> RegionScore:
@@ -201,10 +186,7 @@ def _warn_of_classes(figures: Evaluation, foreground: RegionScore) -> list[str]:
 
 
 def _is_compared_as_foreground(cases: Mapping[str, _Case], data: DataSettings) -> bool:
-    """Whether results are objects where the annotations have classes, so that only the foreground is comparable.
-
-    A model of strokes gives objects. With one class, objects of it are as good.
-    """
+    """Whether results are objects, as of a model of strokes, where annotations have classes: foreground is compared."""
     one_class = len(data.foreground) == 1 and not data.regions
     if data.kind == "classes" and not one_class:
         return False

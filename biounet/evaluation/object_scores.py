@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.evaluation.matching import THRESHOLDS, Tally, tally
-from biounet.evaluation.records import EvaluationRecord, Row, format_figure, keep_defined, mean, ratio, zip_images
+from biounet.evaluation.records import (
+    EvaluationRecord,
+    Row,
+    format_figure,
+    keep_defined,
+    mean,
+    ratio,
+    ratios,
+    zip_images,
+)
 
 
 @dataclass(frozen=True)
@@ -125,49 +134,29 @@ def score_instances(truths: Sequence[NDArray[Any]], predicted: Sequence[NDArray[
 
 def pool_tallies(tallies: Sequence[Tally]) -> Evaluation:
     """Return the figures of a set of images from the tally of each."""
-    per_image = [_average_precision(one) for one in tallies]  # NaN without objects, which the mean leaves out
-    true, predicted = (np.array([getattr(one, name) for one in tallies], np.int64) for name in ("truth", "predicted"))
+
+    def counts(name: str) -> NDArray[np.int64]:
+        return np.array([getattr(one, name) for one in tallies], np.int64)
+
+    true, predicted = counts("truth"), counts("predicted")
+    hits, extra = (counts(f"{name}_positives").reshape(-1, len(THRESHOLDS)) for name in ("true", "false"))
     difference = predicted - true
-    total = _add(tallies)
-    f1 = tuple(
-        ratio(2 * hits, hits + total.truth + extra)
-        for hits, extra in zip(total.true_positives, total.false_positives, strict=True)
-    )
-    hits, extra = total.true_positives[0], total.false_positives[0]
+    all_hits, all_extra = hits.sum(axis=0), extra.sum(axis=0)
+    iou = math.fsum(one.iou for one in tallies)
+    f1 = ratios(2 * all_hits, all_hits + true.sum() + all_extra)
     return Evaluation(
         thresholds=THRESHOLDS,
-        ap=_average_precision(total),
-        ap_per_image=tuple(mean(column) for column in zip(*per_image, strict=True)) or (math.nan,) * len(THRESHOLDS),
+        ap=ratios(all_hits, true.sum() + all_extra),
+        ap_per_image=tuple(mean(ratios(*column)) for column in zip(hits.T, (true[:, None] + extra).T, strict=True)),
         f1=f1,
-        pq=ratio(total.iou, hits + (total.truth - hits + extra) / 2),
-        sq=ratio(total.iou, hits),
+        pq=ratio(iou, (true.sum() + all_hits[0] + all_extra[0]) / 2),
+        sq=ratio(iou, all_hits[0]),
         rq=f1[0],
-        splits=total.splits,
-        merges=total.merges,
+        splits=int(counts("splits").sum()),
+        merges=int(counts("merges").sum()),
         count_mae=mean(np.abs(difference)),
         count_bias=mean(difference),
         count_error=ratio(abs(int(difference.sum())), int(true.sum())),
         truth_counts=tuple(true.tolist()),
         predicted_counts=tuple(predicted.tolist()),
-    )
-
-
-def _average_precision(counts: Tally) -> tuple[float, ...]:
-    pairs = zip(counts.true_positives, counts.false_positives, strict=True)
-    return tuple(ratio(hits, counts.truth + extra) for hits, extra in pairs)
-
-
-def _add(tallies: Sequence[Tally]) -> Tally:
-    true_positives, false_positives = (
-        tuple(sum(column) for column in zip(*columns, strict=True)) or (0,) * len(THRESHOLDS)
-        for columns in ([one.true_positives for one in tallies], [one.false_positives for one in tallies])
-    )
-    return Tally(
-        truth=sum(one.truth for one in tallies),
-        predicted=sum(one.predicted for one in tallies),
-        true_positives=true_positives,
-        false_positives=false_positives,
-        iou=math.fsum(one.iou for one in tallies),
-        splits=sum(one.splits for one in tallies),
-        merges=sum(one.merges for one in tallies),
     )

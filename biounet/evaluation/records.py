@@ -27,14 +27,8 @@ _JSON_NAMES = {"false_positives": "spurious"}  # of attributes that have another
 class EvaluationRecord:
     """Base of the records of an evaluation.
 
-    Attributes
-    ----------
-    cases
-        The figures by name of each case, or of each class in each case; of a case that failed only its `message`.
-    failed
-        Why cases could not be compared, one line each. They are in none of the other figures.
-    notes
-        Remarks that a user should see.
+    `cases` has the figures by name of each case, or of each class in each case; of a case that failed only its
+    `message`. `failed` says why cases could not be compared, and are in none of the other figures, one line each.
     """
 
     cases: tuple[Row, ...] = ()
@@ -70,6 +64,11 @@ def zip_images(
 def ratio(part: float, whole: float) -> float:
     """Return ``part / whole``; NaN if there is nothing to divide by."""
     return float(part / whole) if whole else math.nan
+
+
+def ratios(parts: NDArray[Any], wholes: NDArray[Any]) -> tuple[float, ...]:
+    """Return the `ratio` of each pair of values."""
+    return tuple(map(ratio, parts, wholes))
 
 
 def mean(values: Sequence[float] | NDArray[Any]) -> float:

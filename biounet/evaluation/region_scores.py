@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,40 +22,21 @@ _PERCENTILE = 95.0
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions to compare, and how exactly their surfaces have to agree.
+    """The classes or regions to compare, and how exactly their surfaces have to agree (see `score_classes`)."""
 
-    Attributes
-    ----------
-    values
-        The classes of each region, by its name. A class is a region of one value; regions may share values.
-    classes
-        Number of classes.
-    tolerance
-        Distance up to which surfaces agree, in the unit of the grid; voxels if it has none.
-    min_lesion_mm3
-        Smaller lesions are not compared (see `biounet.core.DataSettings`).
-    """
-
-    values: dict[str, tuple[int, ...]]
-    classes: int
+    class_names: Sequence[str]
+    regions: Mapping[str, Sequence[int]] | None = None
     tolerance: float = 1.0
-    min_lesion_mm3: float = 0.0
+    min_lesion_mm3: float = 0.0  # smaller lesions are not compared
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < np.inf:
             raise SettingsError(f"a tolerance is a length, not {self.tolerance}")
 
-    @classmethod
-    def of_classes(
-        cls,
-        names: Sequence[str],
-        regions: Mapping[str, Sequence[int]] | None,
-        tolerance: float,
-        min_lesion_mm3: float = 0.0,
-    ) -> Regions:
-        """Return regions of the classes 1, 2, … with these names; without regions, each class is one."""
-        values = regions or {name: (value,) for value, name in enumerate(names, 1)}
-        return cls({name: tuple(classes) for name, classes in values.items()}, len(names), tolerance, min_lesion_mm3)
+    @cached_property
+    def values(self) -> Mapping[str, Sequence[int]]:
+        """The classes of each region, by its name; without regions, each class is one."""
+        return self.regions or {name: (value,) for value, name in enumerate(self.class_names, 1)}
 
 
 class Surfaces(NamedTuple):
@@ -65,7 +47,7 @@ class Surfaces(NamedTuple):
 
 
 class Lesions(NamedTuple):
-    """Lesions of one region in one image; those of several images can be added (see `compare_lesions`)."""
+    """Number of lesions of one region in one image, and the sum of the Dice of the true ones."""
 
     true: int
     found: int
@@ -75,15 +57,9 @@ class Lesions(NamedTuple):
 
 @dataclass(frozen=True)
 class RegionScore:
-    """Agreement of one region in one image.
+    """Agreement of one region in one image; voxels are the labelled ones.
 
-    Attributes
-    ----------
-    intersection, true_voxels, predicted_voxels
-        Labelled voxels of the region in both, in the truth, and in the prediction.
-    surfaces, lesions
-        None without a grid, or if voxels are unlabelled: where a surface meets them is unknown, as is whether two parts
-        of a lesion are one.
+    Surfaces and lesions are None without a grid, or if voxels are unlabelled (see `score_classes`).
     """
 
     intersection: int = 0
@@ -106,27 +82,12 @@ class RegionScore:
 def score_regions(
     truth: NDArray[Any], predicted: NDArray[Any], regions: Regions, grid: Grid | None = None
 ) -> list[RegionScore]:
-    """Compare each region of an image with the truth.
-
-    Parameters
-    ----------
-    truth
-        Integers, shape ``([z,] y, x)``: `UNLABELLED`, 0 background, else classes.
-    predicted
-        Classes, same shape.
-    grid
-        The grid of both; None: surfaces and lesions are not compared.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ, or there are other classes.
-    """
+    """Compare each region of one image with the truth, as `score_classes` does for several."""
     if truth.shape != predicted.shape:
         raise InputError(f"predicted classes are {predicted.shape}, the truth is {truth.shape}")
     if grid is not None and grid.shape != truth.shape:
         raise InputError(f"the truth is {truth.shape}, its grid {grid.shape}")
-    table = _confusion(truth, predicted, regions.classes)
+    table = _confusion(truth, predicted, len(regions.class_names))
     dense = int(table.sum()) == truth.size
     scores = []
     min_voxels = 1 if grid is None else min_lesion_voxels(regions.min_lesion_mm3, grid)
@@ -158,22 +119,10 @@ def compare_surfaces(truth: Mask, predicted: Mask, steps: tuple[float, ...], tol
 
     The surface of a mask is its voxels with a face on another voxel or on the edge of the image; distances are those of
     their centres. HD95 is the larger one of the 95th percentiles of the distances from either surface to the
-    other. NSD, the normalised surface Dice, is the share of both surfaces that lies within the tolerance of the other
-    one (Seidlitz et al. 2021, arXiv:2111.05408). These are the figures of `monai.metrics`, which would
-    load PyTorch for them and measure each surface twice.
-
-    Parameters
-    ----------
-    truth, predicted
-        Shape ``([z,] y, x)``.
-    steps
-        Length of one voxel step along each axis.
-    tolerance
-        In the unit of `steps`; a surface exactly as far away, up to the rounding of headers, is within it.
-
-    Returns
-    -------
-    HD95 in the unit of `steps`, NaN where a mask is empty. NSD, 0 where one of them is, NaN where both are.
+    other, NaN where a mask is empty. NSD, the normalised surface Dice, is the share of both surfaces that lies within
+    the tolerance of the other one (Seidlitz et al. 2021, arXiv:2111.05408), 0 where one mask is empty, NaN where both
+    are. Lengths are in the unit of `steps`, those of one voxel step along each axis. These are the figures of
+    `monai.metrics`, which would load PyTorch for them and measure each surface twice.
     """
     from scipy.spatial import KDTree  # slow to import
 
@@ -204,18 +153,8 @@ def compare_lesions(truth: Mask, predicted: Mask, min_voxels: int = 1) -> Lesion
     lesion shares a voxel with it; its Dice is the one with all predicted lesions that do, together, and 0 if none does.
     A predicted lesion that shares no voxel with a true one is a false positive. This is the lesion-wise comparison of
     the BraTS challenge 2023 (Moawad et al. 2023, arXiv:2306.00838) without its constants, which suit one kind of tumour
-    on voxels of 1 mm: lesions are not dilated before they are matched or joined.
-
-    Parameters
-    ----------
-    truth, predicted
-        Masks of one shape.
-    min_voxels
-        Lesions of fewer voxels are background, in both.
-
-    Returns
-    -------
-    Number of true lesions, of those found, of false positives, and the sum of the Dice of the true ones.
+    on voxels of 1 mm: lesions are not dilated before they are matched or joined. Lesions of fewer than `min_voxels` are
+    background, in both masks.
     """
     from scipy import ndimage  # slow to import
 
