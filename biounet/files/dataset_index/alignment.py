@@ -54,15 +54,11 @@ def _reordered_grids(image: Grid, label: Grid) -> tuple[Grid, Grid] | None:
 
 
 def compare_alignment(image: Grid, label: Grid) -> tuple[str, str]:
-    """Describe how far a label image lies from its image.
+    """Return how far a label image lies from its image, empty if it does not; and a remark on how they agree.
 
     A header has up to two matrices. Programs read one of them, and write labels with that one. So labels lie on the
     image if any matrix of theirs gives the same grid as any of the image's. Axes may be exchanged and flipped, which
     `reorder_labels` undoes.
-
-    Returns
-    -------
-    The difference, empty if there is none; and a remark if they agree by another matrix than the one in use.
     """
     difference = grid_mismatch(image, label)
     if image.affine is None or label.affine is None or not difference:
@@ -88,17 +84,10 @@ def _calibrate(
 
 
 def reorder_labels(labels: NDArray[Any], path: Path, image: Grid | None) -> NDArray[Any]:
-    """Return labels in the voxel order of their image.
+    """Return labels ``([z,] y, x)`` in the voxel order of the grid of their image.
 
     Programs that save labels may exchange and flip axes, and say so in the affine: the voxels are the same, and no
     value changes. Labels that do not lie on the image stay as they are.
-
-    Parameters
-    ----------
-    labels, path
-        A label image as stored, ``([z,] y, x)``, and its file.
-    image
-        The grid of the image; None: labels stay as they are.
     """
     if image is None or image.affine is None or labels.ndim != len(image.shape):
         return labels

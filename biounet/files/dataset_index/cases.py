@@ -22,28 +22,15 @@ _UNUSED, _SURPLUS = -1, -2  # instead of the index of a channel
 class FoundImage:
     """An image or case, and its path below the folder that was searched, which the results mirror.
 
-    Attributes
-    ----------
-    path
-        The file; of a case the one of the first channel.
-    relative
-        The file below the folder that was searched; of a case its name there, without a suffix.
-    others
-        The files of the further channels, in their order.
-    companions
-        Files of the case that are no channel, among which its annotation may be.
-    unused
-        Files of channels that were not asked for.
-    problem
-        What is wrong with the case; empty if nothing.
+    Of a case, `path` is the file of the first channel, and `relative` has the name of the case, without a suffix.
     """
 
     path: Path
     relative: Path
-    others: tuple[Path, ...] = ()
-    companions: tuple[Path, ...] = ()
-    unused: tuple[Path, ...] = ()
-    problem: str = ""
+    others: tuple[Path, ...] = ()  # of the further channels, in their order
+    companions: tuple[Path, ...] = ()  # no channels; its annotation may be among them
+    unused: tuple[Path, ...] = ()  # of channels that were not asked for
+    problem: str = ""  # with the case; empty if none
 
     @property
     def is_case(self) -> bool:
@@ -62,25 +49,13 @@ class FoundImage:
         return tuple(name.casefold() for name in names)
 
     def files(self) -> tuple[Path, ...]:
-        """Return one file for each channel, or the one file that holds all.
-
-        Raises
-        ------
-        InputError
-            If a channel is missing, or there are two files for one.
-        """
+        """Return one file for each channel, or the one file that holds all; raise an `InputError` for a `problem`."""
         if self.problem:
             raise InputError(self.problem, path=self.path)
         return (self.path, *self.others)
 
     def annotations(self, patterns: Sequence[str] = ()) -> list[Path]:
-        """Return the companions that are named like an annotation; never what is merely left over.
-
-        Parameters
-        ----------
-        patterns
-            Names or patterns, as ``data.annotation`` of a recipe; empty: the usual names.
-        """
+        """Return the companions whose names match ``data.annotation`` of a recipe, or the usual names if it is empty."""
         usual = {True: ANNOTATION_NAMES, False: (*ANNOTATION_NAMES, "mask")}
         return [file for file in self.companions if self._is_annotation(file, patterns or usual[is_nifti(file)])]
 
@@ -126,13 +101,6 @@ def group_cases(images: Sequence[FoundImage], channels: Sequence[str]) -> list[F
     Cases are folders with a file for each channel, ``<case>/<channel>.nii.gz``; files whose names begin the same,
     ``<case>_<channel>.nii.gz``; or nnU-Net's ``<case>_0000.nii.gz``, whose numbers mean what ``dataset.json`` says
     or, where its names are others, the channels in their order. For one channel, only the last are cases.
-
-    Parameters
-    ----------
-    images
-        Files, in the order of the cases to return.
-    channels
-        Names, in the order of the model.
     """
     folders: dict[Path, list[Path]] = defaultdict(list)
     for image in images:
@@ -211,13 +179,7 @@ def _find_case(path: Path, cases: Collection[tuple[Path, str]]) -> tuple[Path, s
 
 
 def parse_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
-    """Return the case that inputs such as ``t1c=a.nii.gz`` name.
-
-    Raises
-    ------
-    InputError
-        If one has no channel of the model, or a channel has none or two.
-    """
+    """Return the case that inputs such as ``t1c=a.nii.gz`` name; raise an `InputError` unless each channel has one."""
     files: dict[str, Path] = {}
     by_name = {channel.casefold(): channel for channel in channels}
     for text in inputs:

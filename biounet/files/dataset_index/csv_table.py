@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
@@ -17,24 +18,18 @@ _LIKELY = ("mask", "label", "annotation", "segmentation", "seg", "truth", "label
 _START = 64  # characters, among which a binary file has a zero byte
 _HINT = "or name the annotation too"  # if the file is an image, and no table
 
+_is_file = os.path.isfile  # unlike that of Path, it is False for names that no file can have
+
 
 def read_table(path: Path, channels: Sequence[str]) -> tuple[list[tuple[Path, ...]], list[str]]:
     """Read a table with the columns ``image``, or one for each channel, and ``label``.
 
     Separators are commas, semicolons, tabs or bars; capitals and blanks around names do not matter; paths are relative
-    to the table and may be written with backslashes.
-
-    Parameters
-    ----------
-    path
-        The table, text in UTF-8, UTF-16 or the code page of Windows.
-    channels
-        Names of the channels.
+    to the table and may be written with backslashes; the text is UTF-8, UTF-16 or in the code page of Windows.
 
     Returns
     -------
-    The files of each row, the annotation last, without rows of files that do not exist; and a sentence for each of
-    these.
+    The files of each row, the annotation last, without rows of missing files; and a sentence for each of these.
 
     Raises
     ------
@@ -120,13 +115,6 @@ def _find_file(folder: Path, entry: str) -> Path:
     paths = [folder / entry, folder / slashed]
     paths += [folder / unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
     return next(filter(_is_file, paths), paths[1])
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _describe_missing(path: Path) -> str:

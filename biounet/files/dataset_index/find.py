@@ -189,13 +189,7 @@ def _split(files: Sequence[ScannedFile]) -> Search:
 
 
 def exists(path: Path) -> bool:
-    """Whether a path exists.
-
-    Raises
-    ------
-    InputError
-        If it cannot be looked up: no permission, or a name that is too long.
-    """
+    """Whether a path exists; an `InputError` if it cannot be looked up: no permission, or a name that is too long."""
     try:
         return path.exists()
     except OSError as error:

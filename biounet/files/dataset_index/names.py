@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeVar
 
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", *NIFTI, ".png", ".jpg", ".jpeg")
@@ -27,10 +29,11 @@ ANNOTATION_NAMES = (
 ANNOTATION_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "labelstr", "labelsts", "labelsval"}
 """Folders of annotations, in small letters; the last three are those of nnU-Net."""
 
-SEPARATORS = "_-. "
-"""Characters that may stand before the ending of a name."""
+SEPARATOR = re.compile("[_. -]")
+"""What may stand before the ending of a name."""
 
-_SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
+Key = TypeVar("Key", bound=Hashable)
+T = TypeVar("T")
 
 
 def is_image(path: Path) -> bool:
@@ -50,9 +53,9 @@ def normalise_unicode(text: str) -> str:
 
 def mask_ending(path: Path) -> str:
     """Return the longest ending of annotations that a name has, such as ``_masks`` or ``-mask``; empty if none."""
-    stem, endings = stem_of(path), [end.replace("-", "_") for end in MASK_ENDINGS]
-    lower = _SEPARATOR.sub("_", stem.lower())
-    length = max((len(end) for end in endings if lower.endswith(end)), default=0)
+    stem = stem_of(path)
+    lower = SEPARATOR.sub("_", stem.lower())
+    length = max((len(end) for end in MASK_ENDINGS if lower.endswith(end.replace("-", "_"))), default=0)
     return stem[len(stem) - length :]
 
 
@@ -84,19 +87,10 @@ def is_body_mask(path: Path) -> bool:
 def split_annotation(stem: str, patterns: Sequence[str]) -> str | None:
     """Return what precedes the name of an annotation in a stem; None if no pattern matches its end.
 
-    Parameters
-    ----------
-    stem
-        Such as ``p1_lesions``.
-    patterns
-        Names such as ``lesions`` or patterns such as ``lesions_*``, in any capitals.
-
-    Returns
-    -------
-    Such as ``p1``; empty if the whole stem matches.
+    ``p1`` for ``p1_lesions`` and a name such as ``lesions`` or a pattern such as ``les*``; empty if all of it matches.
     """
     patterns = [pattern.casefold().removeprefix("*_").removeprefix("_") for pattern in patterns]
-    starts = [match.end() for match in _SEPARATOR.finditer(stem)]
+    starts = [match.end() for match in SEPARATOR.finditer(stem)]
     for start in [*reversed(starts), 0]:
         rest = stem[start:].casefold()
         if any(fnmatch(rest, pattern) for pattern in patterns):
@@ -132,3 +126,18 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Return a key for sorting as people do: ``a2`` before ``a10``."""
     parts = re.split(r"(\d+)", path.as_posix())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts]
+
+
+def unique_values(items: Iterable[tuple[Key, T]]) -> dict[Key, T]:
+    """Return the values of those keys that occur once."""
+    groups: dict[Key, list[T]] = defaultdict(list)
+    for key, value in items:
+        groups[key].append(value)
+    return {key: values[0] for key, values in groups.items() if len(values) == 1}
+
+
+def match_any_case(files: Mapping[str, T], keys: Collection[str]) -> dict[str, T]:
+    """Return the file of each key that is equal to it but for capitals, where one file and one key are."""
+    files = unique_values((key.casefold(), file) for key, file in files.items())
+    unique_keys = unique_values((key.casefold(), key) for key in keys)
+    return {key: files[folded] for folded, key in unique_keys.items() if folded in files}

@@ -10,22 +10,23 @@ from biounet.core import InputError, as_path
 from biounet.files.dataset_index.cases import FoundImage, group_cases
 from biounet.files.dataset_index.csv_table import read_table
 from biounet.files.dataset_index.find import exists
-from biounet.files.dataset_index.keys import match_any_case, unique_values
 from biounet.files.dataset_index.names import (
     ANNOTATION_FOLDERS,
     ANNOTATION_NAMES,
     IMAGE_ENDINGS,
     MASK_ENDINGS,
-    SEPARATORS,
+    SEPARATOR,
     annotated_stems,
     is_annotation,
     is_body_mask,
     longest_ending,
     mask_ending,
+    match_any_case,
     natural_key,
     normalise_unicode,
     select_annotations,
     stem_of,
+    unique_values,
     without_mask_ending,
 )
 from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, SkippedFile, list_skipped, scan
@@ -56,14 +57,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """What `pair_files` did not pair.
+    """What `pair_files` did not pair: an error for each file without a partner, and files that need none.
 
-    Attributes
-    ----------
-    problems
-        An error for each file without a partner; the first image without annotation says what to do with such images.
-    skipped
-        Files that could be images and are neither an image nor an annotation here.
+    The error of the first image without annotation says what to do with such images.
     """
 
     problems: tuple[InputError, ...]
@@ -256,9 +252,10 @@ def _longer_names(labels: Iterable[Path], folder: Path) -> dict[str, tuple[Path,
     longer: dict[str, tuple[Path, str]] = {}
     for label in labels:
         stem, parent = stem_of(label), label.relative_to(folder).parent
-        for at, letter in enumerate(stem):
-            if at and letter in SEPARATORS and stem[at + 1 :]:
-                longer.setdefault(_key(parent, stem[:at]), (label, stem[at + 1 :]))
+        for separator in SEPARATOR.finditer(stem):
+            before, after = stem[: separator.start()], stem[separator.end() :]
+            if before and after:
+                longer.setdefault(_key(parent, before), (label, after))
     return longer
 
 

@@ -8,16 +8,17 @@ from pathlib import Path, PurePosixPath
 
 from biounet.core import InputError
 from biounet.files.dataset_index.cases import FoundImage, group_cases
-from biounet.files.dataset_index.keys import first_match, match_any_case, unique_values
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     annotated_stems,
     is_body_mask,
     mask_ending,
+    match_any_case,
     normalise_unicode,
     select_annotations,
     split_annotation,
     stem_of,
+    unique_values,
 )
 from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, scan
 from biounet.files.formats.unsupported import check_supported
@@ -134,13 +135,14 @@ def _match(results: dict[str, Path], annotations: dict[str, Path], channels: Seq
     def find(key: str) -> Path | None:
         name = PurePosixPath(key)
         full = name.with_name(normalise_unicode(stem_of(annotations[key])))  # an image may be named like an annotation
-        same = first_match((name, full, *(name.with_name(f"{name.name}{end}") for end in IMAGE_ENDINGS)), results)
+        names = (name, full, *(name.with_name(f"{name.name}{end}") for end in IMAGE_ENDINGS))
+        same = next((results[str(one)] for one in names if str(one) in results), None)
         same = same or (by_name.get(name.name) if names_are_unique else None) or any_case.get(key)
         if same is not None:
             return same
         case = name.parent if name.parent.name and counts[name.parent] == 1 else name
-        names = [str(path) for path in (case, case / case.name, *(case / channel for channel in channels))]
-        fitting = [results[name] for name in names if name in results]
+        of_case = (str(path) for path in (case, case / case.name, *(case / channel for channel in channels)))
+        fitting = [results[path] for path in of_case if path in results]
         return fitting[0] if len(fitting) == 1 else by_name.get(case.name)
 
     return {key: find(key) for key in annotations}
