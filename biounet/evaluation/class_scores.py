@@ -16,24 +16,14 @@ from biounet.evaluation.region_scores import Regions, RegionScore, score_regions
 
 @dataclass(frozen=True)
 class SurfaceFigures:
-    """Agreement of the surfaces of each class in densely labelled images (see `compare_surfaces`).
-
-    Attributes
-    ----------
-    hd95
-        95th percentile of the Hausdorff distance, averaged over the images where truth and prediction have the class.
-    nsd
-        Normalised surface Dice, averaged over the images where the truth has the class; 0 where the prediction has not.
-    images, missed
-        Images where the truth has the class, and those of them where the prediction has not, which have no HD95.
-    """
+    """Agreement of the surfaces of each class in densely labelled images (see `ClassEvaluation.definitions`)."""
 
     unit: str  # "mm", "um", or "px" if the images are not calibrated
     tolerance: float  # in that unit
     hd95: tuple[float, ...]
     nsd: tuple[float, ...]
-    images: tuple[int, ...]
-    missed: tuple[int, ...]
+    images: tuple[int, ...]  # where the truth has the class
+    missed: tuple[int, ...]  # those of them where the prediction has not, and HD95 is not defined
 
 
 @dataclass(frozen=True)
@@ -103,30 +93,28 @@ class ClassEvaluation(EvaluationRecord):
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return the figures as rows of text."""
-        values: dict[str, Sequence[float]] = {
+        figures: dict[str, Sequence[float]] = {
             "Dice": self.dice,
             "IoU": self.iou,
             "Dice per image": self.dice_per_image,
             "IoU per image": self.iou_per_image,
         }
-        missed: Sequence[str] = [""] * len(self.classes)
-        distance = ""
         if (surfaces := self.surfaces) is not None:
-            distance = f"HD95 ({surfaces.unit})"
-            values |= {distance: surfaces.hd95, f"NSD ({surfaces.tolerance:g} {surfaces.unit})": surfaces.nsd}
-            counts = zip(surfaces.missed, surfaces.images, strict=True)
-            missed = [f" ({count} of {images} missed)" if count else "" for count, images in counts]
+            figures |= {
+                f"HD95 ({surfaces.unit})": surfaces.hd95,
+                f"NSD ({surfaces.tolerance:g} {surfaces.unit})": surfaces.nsd,
+            }
         if self.lesions is not None:
-            values |= {"lesion F1": self.lesions.f1, "lesion Dice": self.lesions.dice}
-        columns = {name: [*map(format_figure, column)] for name, column in values.items()}
-        if distance:
-            columns[distance] = [text + remark for text, remark in zip(columns[distance], missed, strict=True)]
-        means = {name: format_figure(mean(column)) for name, column in values.items()}
+            figures |= {"lesion F1": self.lesions.f1, "lesion Dice": self.lesions.dice}
+        columns = {name: [*map(format_figure, (*values, mean(values)))] for name, values in figures.items()}
+        if surfaces is not None:
+            for index, count in enumerate(surfaces.missed):
+                remark = f" ({count} of {surfaces.images[index]} missed)" if count else ""
+                columns[f"HD95 ({surfaces.unit})"][index] += remark
         if self.lesions is not None:
             lesions = zip(self.lesions.found, self.lesions.true, self.lesions.false_positives, strict=True)
-            columns["lesions"] = [f"{found} of {true}, {extra} spurious" for found, true, extra in lesions]
-            means["lesions"] = ""
-        return [("class", *columns), *zip(self.classes, *columns.values(), strict=True), ("mean", *means.values())]
+            columns["lesions"] = [*(f"{found} of {true}, {extra} spurious" for found, true, extra in lesions), ""]
+        return [("class", *columns), *zip((*self.classes, "mean"), *columns.values(), strict=True)]
 
 
 def score_classes(

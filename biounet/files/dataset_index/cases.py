@@ -55,7 +55,7 @@ class FoundImage:
         return (self.path, *self.others)
 
     def annotations(self, patterns: Sequence[str] = ()) -> list[Path]:
-        """Return the companions whose names match ``data.annotation`` of a recipe, or the usual names if it is empty."""
+        """Return the companions whose names match ``data.annotation`` of a recipe; empty: the usual ones."""
         usual = {True: ANNOTATION_NAMES, False: (*ANNOTATION_NAMES, "mask")}
         return [file for file in self.companions if self._is_annotation(file, patterns or usual[is_nifti(file)])]
 

@@ -26,7 +26,6 @@ from biounet.files.dataset_index.scan import (
     NameRules,
     ScannedFile,
     SkippedFile,
-    classify_files,
     list_skipped,
     scan,
 )
@@ -165,7 +164,7 @@ def _search_input(text: str, rules: NameRules) -> Search:
         root = root.parent
     # Path.glob takes no absolute pattern, and people type them.
     matches = sorted((Path(match) for match in glob.glob(text, recursive=True)), key=natural_key)  # noqa: PTH207
-    search = _split(classify_files((match for match in matches if not match.is_dir()), root, rules))
+    search = _split(rules.classify((match for match in matches if not match.is_dir()), root))
     if not search.images:
         for match in matches:
             check_supported(match)

@@ -26,8 +26,9 @@ ANNOTATION_NAMES = (
 ``mask`` is missing: in a NIfTI file it may be that of the brain.
 """
 
-ANNOTATION_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "labelstr", "labelsts", "labelsval"}
-"""Folders of annotations, in small letters; the last three are those of nnU-Net."""
+_ANNOTATION_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "labelstr", "labelsts", "labelsval"}
+_IMAGE_FOLDERS = {"images", "image", "img", "imgs", "imagestr"}
+"""Folders in small letters; the last ones are those of nnU-Net."""
 
 SEPARATOR = re.compile("[_. -]")
 """What may stand before the ending of a name."""
@@ -49,6 +50,17 @@ def is_nifti(path: Path) -> bool:
 def normalise_unicode(text: str) -> str:
     """Return a name in composed Unicode: macOS may write an umlaut as two characters."""
     return unicodedata.normalize("NFC", text)
+
+
+def in_annotation_folder(relative: Path) -> bool:
+    """Whether a folder of a path is one of annotations."""
+    return not _ANNOTATION_FOLDERS.isdisjoint(map(str.lower, relative.parent.parts))
+
+
+def image_key(folder: Path, stem: str) -> str:
+    """Return what an image and its annotation have in common: folders that are no mere images/ or masks/, and stem."""
+    parts = [part for part in folder.parts if part.lower() not in _IMAGE_FOLDERS | _ANNOTATION_FOLDERS]
+    return normalise_unicode("/".join([*parts, stem] if stem else parts))
 
 
 def mask_ending(path: Path) -> str:
@@ -104,10 +116,15 @@ def select_annotations(files: Collection[Path], patterns: Sequence[str]) -> Coll
 
 
 def annotated_stems(path: Path, patterns: Sequence[str]) -> list[str]:
-    """Return the stems that the image of an annotation may have, the likeliest first; the last is its own stem."""
+    """Return the stems that the image of an annotation may have, the likeliest first.
+
+    They end with that of the annotation itself or, if it is no more than the name of one, an empty stem for its folder.
+    """
     stem = stem_of(path)
     before = split_annotation(stem, patterns)
-    return [*([] if before is None else [before]), without_mask_ending(path), stem]
+    stems = [*([] if before is None else [before]), without_mask_ending(path), stem]
+    lower = stem.lower()
+    return [*stems, ""] if f"_{lower}" in MASK_ENDINGS or lower in ANNOTATION_NAMES else stems
 
 
 def longest_ending(path: Path, endings: tuple[str, ...]) -> str:

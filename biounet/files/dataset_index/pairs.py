@@ -11,19 +11,17 @@ from biounet.files.dataset_index.cases import FoundImage, group_cases
 from biounet.files.dataset_index.csv_table import read_table
 from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
-    ANNOTATION_FOLDERS,
-    ANNOTATION_NAMES,
     IMAGE_ENDINGS,
-    MASK_ENDINGS,
     SEPARATOR,
     annotated_stems,
+    image_key,
+    in_annotation_folder,
     is_annotation,
     is_body_mask,
     longest_ending,
     mask_ending,
     match_any_case,
     natural_key,
-    normalise_unicode,
     select_annotations,
     stem_of,
     unique_values,
@@ -36,7 +34,6 @@ _UNANNOTATED_HINT = (
     "keep images that nobody annotated in another folder, or name the pairs in a CSV with the columns image and label"
 )
 _MAX_NAMES = 5  # that a message lists
-_IMAGE_FOLDERS = {"images", "image", "img", "imgs", "imagestr"}
 
 
 @dataclass(frozen=True)
@@ -160,15 +157,15 @@ def _images_named_like_annotations(
 
     `images` are those of the files that are images by their names, `labels` the annotations below `label_folder`.
     """
-    image_keys = {_key(file.relative.parent, stem_of(file.path)) for file in images}
+    image_keys = {image_key(file.relative.parent, stem_of(file.path)) for file in images}
     wanted: set[str] = set()
     for label in labels:
         parent = label.relative_to(label_folder).parent
-        keys = {_key(parent, stem_of(label)), _key(parent, without_mask_ending(label))}
+        keys = {image_key(parent, stem_of(label)), image_key(parent, without_mask_ending(label))}
         wanted |= keys if not keys & image_keys else set()
     image_paths = {file.path for file in images}
     others = (file for file in files if file.may_be_annotation and file.path not in image_paths)
-    return [file for file in others if _key(file.relative.parent, stem_of(file.path)) in wanted]
+    return [file for file in others if image_key(file.relative.parent, stem_of(file.path)) in wanted]
 
 
 def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
@@ -176,7 +173,9 @@ def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     files = scan(folder, rules)
     usable = [file for file in files if file.may_be_annotation and file.path.is_file()]
     found = group_cases([FoundImage(file.path, file.relative) for file in usable], rules.channels)
-    masks = [image.path for image in found if not image.is_case and _is_mask(image, rules)]
+    single = [image for image in found if not image.is_case]
+    named = (one for one in single if is_annotation(one.path, rules.annotation) or in_annotation_folder(one.relative))
+    masks = [image.path for image in named]
     stems = {(image.path.parent, image.stem) for image in found}
     annotated = {(mask.parent, without_mask_ending(mask)) for mask in masks if mask_ending(mask)}
     # x_label.tif is an image if there is x_label_masks.tif, and no x.tif that it could be the annotation of.
@@ -193,11 +192,6 @@ def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     return _pair(images, chosen, folder, rules, skipped)
 
 
-def _is_mask(image: FoundImage, rules: NameRules) -> bool:
-    folders = {part.lower() for part in image.relative.parent.parts}
-    return is_annotation(image.path, rules.annotation) or bool(folders & ANNOTATION_FOLDERS)
-
-
 def _pair(
     images: Sequence[FoundImage],
     labels: Iterable[Path],
@@ -207,7 +201,7 @@ def _pair(
 ) -> tuple[list[Pair], Unpaired]:
     """Pair images with the annotations below a folder by their keys."""
     aliases = _alias_keys(images)
-    image_keys = {_key(image.relative.parent, image.stem) for image in images} | {*aliases.values()}
+    image_keys = {image_key(image.relative.parent, image.stem) for image in images} | {*aliases.values()}
     by_key, problems = _labels_by_key(labels, folder, rules.annotation, image_keys)
     without_image = {key: label for key, label in by_key.items() if key not in image_keys}
     any_case = match_any_case(without_image, image_keys)
@@ -216,7 +210,7 @@ def _pair(
     used: set[Path] = set()
     hint: str | None = _UNANNOTATED_HINT
     for image in images:
-        key = _key(image.relative.parent, image.stem)
+        key = image_key(image.relative.parent, image.stem)
         annotations = image.annotations(rules.annotation)
         match = by_key.get(key) or by_key.get(aliases.get(image.path, key)) or any_case.get(key)
         match = match or (annotations[0] if len(annotations) == 1 else None)
@@ -255,7 +249,7 @@ def _longer_names(labels: Iterable[Path], folder: Path) -> dict[str, tuple[Path,
         for separator in SEPARATOR.finditer(stem):
             before, after = stem[: separator.start()], stem[separator.end() :]
             if before and after:
-                longer.setdefault(_key(parent, before), (label, after))
+                longer.setdefault(image_key(parent, before), (label, after))
     return longer
 
 
@@ -287,15 +281,15 @@ def _alias_keys(images: Sequence[FoundImage]) -> dict[Path, str]:
 
     That of their folder if they are alone in it, as for ``seg.nii.gz``; else that of ``x`` for ``x_img.tif``.
     """
-    image_keys = {_key(image.relative.parent, image.stem) for image in images}
+    image_keys = {image_key(image.relative.parent, image.stem) for image in images}
     single = [image for image in images if not image.is_case]
     aliases: dict[Path, str] = {}
     for image in single:
         if end := longest_ending(image.path, IMAGE_ENDINGS):
-            key = _key(image.relative.parent, image.stem[: -len(end)])
+            key = image_key(image.relative.parent, image.stem[: -len(end)])
             aliases |= {image.path: key} if key not in image_keys else {}
     alone = unique_values((image.relative.parent, image.path) for image in single)
-    return {path: _key(folder, "") for folder, path in alone.items()} | aliases
+    return {path: image_key(folder, "") for folder, path in alone.items()} | aliases
 
 
 def _labels_by_key(
@@ -305,18 +299,10 @@ def _labels_by_key(
     by_key: dict[str, Path] = {}
     errors: list[InputError] = []
     for label in labels:
-        stem, stems = stem_of(label).lower(), annotated_stems(label, patterns)
-        if f"_{stem}" in MASK_ENDINGS or stem in ANNOTATION_NAMES:
-            stems.append("")  # no more than the name of an annotation: that of its folder
-        keys = [_key(label.relative_to(folder).parent, stem) for stem in stems]
+        parent = label.relative_to(folder).parent
+        keys = [image_key(parent, stem) for stem in annotated_stems(label, patterns)]
         key = next((key for key in keys if key in image_keys), keys[0])
         if key in by_key:
             errors.append(InputError(f"{label} and {by_key[key]} are both annotations of one image"))
         by_key.setdefault(key, label)
     return by_key, errors
-
-
-def _key(folder: Path, stem: str) -> str:
-    """Return what an image and its annotation have in common: folders that are no mere images/ or masks/, and stem."""
-    parts = [part for part in folder.parts if part.lower() not in _IMAGE_FOLDERS | ANNOTATION_FOLDERS]
-    return normalise_unicode("/".join([*parts, stem] if stem else parts))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from biounet.core import InputError
 from biounet.files.dataset_index.names import (
-    ANNOTATION_FOLDERS,
     OUTPUT_ENDINGS,
+    in_annotation_folder,
     is_annotation,
     is_image,
     longest_ending,
@@ -89,16 +89,16 @@ class NameRules:
     channels: tuple[str, ...] = ()
     annotation: tuple[str, ...] = ()
 
-    def classify(self, path: Path, folder: Path) -> ScannedFile | None:
-        """Return what a file below a folder is by its name; None if it cannot be an image."""
-        relative = path.relative_to(folder)
-        if is_image(path):
-            return ScannedFile(path, relative, self._kind(path, relative))
-        possible = not path.name.startswith(".") and path.suffix.lower() not in _NO_IMAGE
-        return ScannedFile(path, relative, FileKind.OTHER) if possible else None
+    def classify(self, paths: Iterable[Path], folder: Path) -> list[ScannedFile]:
+        """Return those of the files below a folder that could be images, and what they are by their names."""
+        kinds = ((path, self._kind(path, path.relative_to(folder))) for path in paths)
+        return [ScannedFile(path, path.relative_to(folder), kind) for path, kind in kinds if kind is not None]
 
-    def _kind(self, path: Path, relative: Path) -> FileKind:
-        if path.name.startswith("."):
+    def _kind(self, path: Path, relative: Path) -> FileKind | None:
+        hidden = path.name.startswith(".")
+        if not is_image(path):
+            return None if hidden or path.suffix.lower() in _NO_IMAGE else FileKind.OTHER
+        if hidden:
             return FileKind.HIDDEN
         if len(self.channels) > 1 and split_annotation(stem_of(path), self.channels) is not None:
             return FileKind.IMAGE  # a channel, whatever its name and folder
@@ -106,8 +106,7 @@ class NameRules:
             return FileKind.OUTPUT
         if is_annotation(path, self.annotation):
             return FileKind.ANNOTATION
-        inside = not ANNOTATION_FOLDERS.isdisjoint(map(str.lower, relative.parent.parts))
-        return FileKind.IN_ANNOTATION_FOLDER if inside else FileKind.IMAGE
+        return FileKind.IN_ANNOTATION_FOLDER if in_annotation_folder(relative) else FileKind.IMAGE
 
 
 def scan(folder: Path, rules: NameRules, errors: list[InputError] | None = None) -> list[ScannedFile]:
@@ -124,12 +123,7 @@ def scan(folder: Path, rules: NameRules, errors: list[InputError] | None = None)
             raise problem from error
         errors.append(problem)
 
-    return classify_files(sorted(_walk(folder, report), key=natural_key), folder, rules)
-
-
-def classify_files(paths: Iterable[Path], folder: Path, rules: NameRules) -> list[ScannedFile]:
-    """Return the kinds of those of the files below a folder that could be images."""
-    return [file for path in paths if (file := rules.classify(path, folder)) is not None]
+    return rules.classify(sorted(_walk(folder, report), key=natural_key), folder)
 
 
 def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
