@@ -181,7 +181,7 @@ def _warn_of_classes(figures: Evaluation, foreground: RegionScore) -> list[str]:
     counts = f"{sum(figures.truth_counts)} true and {sum(figures.predicted_counts)} predicted ids"
     return [
         f"AP is {figures.ap[0]:.3f} although the foreground agrees (Dice {foreground.dice:.3f}; {counts}): are the "
-        "values of one side classes? Then compare by a recipe of kind = 'classes'",
+        "values of one side classes? Then compare by a recipe of kind = 'classes'"
     ]
 
 

@@ -32,8 +32,6 @@ class Evaluation(EvaluationRecord):
 
     Attributes
     ----------
-    thresholds
-        IoU from which on a pair is a match, 0.5, 0.55, … 0.9.
     ap
         TP / (TP + FP + FN) at each threshold. This is what StarDist and the 2018 Data Science Bowl call average
         precision; it is not the area under a precision-recall curve of COCO.
@@ -49,11 +47,9 @@ class Evaluation(EvaluationRecord):
         Mean absolute and mean signed (predicted - true) difference of the counts of an image.
     count_error
         ``|predicted - true| / true`` of the sums over all images.
-    truth_counts, predicted_counts
-        Objects of each image.
     """
 
-    thresholds: tuple[float, ...]
+    thresholds: tuple[float, ...]  # IoU from which on a pair is a match: 0.5, 0.55, … 0.9
     ap: tuple[float, ...]
     ap_per_image: tuple[float, ...]
     f1: tuple[float, ...]
@@ -65,7 +61,7 @@ class Evaluation(EvaluationRecord):
     count_mae: float
     count_bias: float
     count_error: float
-    truth_counts: tuple[int, ...]
+    truth_counts: tuple[int, ...]  # of each image
     predicted_counts: tuple[int, ...]
 
     def as_figures(self) -> dict[str, float]:

@@ -28,7 +28,7 @@ class EvaluationRecord:
     """Base of the records of an evaluation.
 
     `cases` has the figures by name of each case, or of each class in each case; of a case that failed only its
-    `message`. `failed` says why cases could not be compared, and are in none of the other figures, one line each.
+    `message`. `failed` says in a line each why cases could not be compared; these are in none of the other figures.
     """
 
     cases: tuple[Row, ...] = ()

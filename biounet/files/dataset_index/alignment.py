@@ -10,15 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import (
-    Grid,
-    InputError,
-    NoteCode,
-    canonical_grid,
-    canonical_transform,
-    drop_notes,
-    grid_mismatch,
-)
+from biounet.core import Grid, InputError, NoteCode, canonical_grid, canonical_transform, drop_notes, grid_mismatch
 from biounet.files.axes import ReadOptions
 from biounet.files.formats.nifti import parse_header
 from biounet.files.formats.nifti_affines import header_affines

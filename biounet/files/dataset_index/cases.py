@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from biounet.core import InputError
-from biounet.files.dataset_index.names import ANNOTATION_NAMES, is_nifti, split_annotation, stem_of
+from biounet.files.dataset_index.names import ANNOTATION_NAMES, image_key, is_nifti, split_annotation, stem_of
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # as nnU-Net names channels
 _DATASET = "dataset.json"
@@ -41,6 +41,11 @@ class FoundImage:
     def stem(self) -> str:
         """How the names of the results begin."""
         return self.relative.name if self.is_case else stem_of(self.relative)
+
+    @property
+    def key(self) -> str:
+        """What its annotation has in common with it."""
+        return image_key(self.relative.parent, self.stem)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -21,14 +21,7 @@ from biounet.files.dataset_index.names import (
     split_annotation,
     stem_of,
 )
-from biounet.files.dataset_index.scan import (
-    FileKind,
-    NameRules,
-    ScannedFile,
-    SkippedFile,
-    list_skipped,
-    scan,
-)
+from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, SkippedFile, list_skipped, scan
 from biounet.files.formats.unsupported import check_supported
 
 _HINT = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASK_ENDINGS, *OUTPUT_ENDINGS))}"
@@ -183,8 +176,7 @@ def _search_folder(folder: Path, rules: NameRules) -> Search:
 
 
 def _split(files: Sequence[ScannedFile]) -> Search:
-    images = [FoundImage(file.path, file.relative) for file in files if file.kind is FileKind.IMAGE]
-    return Search(images, list(list_skipped(files)))
+    return Search([file.image for file in files if file.kind is FileKind.IMAGE], list(list_skipped(files)))
 
 
 def exists(path: Path) -> bool:

@@ -127,12 +127,6 @@ def annotated_stems(path: Path, patterns: Sequence[str]) -> list[str]:
     return [*stems, ""] if f"_{lower}" in MASK_ENDINGS or lower in ANNOTATION_NAMES else stems
 
 
-def longest_ending(path: Path, endings: tuple[str, ...]) -> str:
-    """Return the longest of the endings that a name has, in any capitals; empty if it has none."""
-    stem = stem_of(path).lower()
-    return max((end for end in endings if stem.endswith(end)), key=len, default="")
-
-
 def stem_of(path: Path) -> str:
     """Return the name of an image without its suffix: ``a`` for ``a.tif``, ``a.ome.tif`` and ``a.nii.gz``."""
     stem = path.name.removesuffix(path.suffix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from biounet.core import InputError, as_path
@@ -18,7 +19,6 @@ from biounet.files.dataset_index.names import (
     in_annotation_folder,
     is_annotation,
     is_body_mask,
-    longest_ending,
     mask_ending,
     match_any_case,
     natural_key,
@@ -146,8 +146,7 @@ def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pa
     ]
     skipped += list_skipped(file for file in label_files if not file.may_be_annotation)
     ordered = sorted(found, key=lambda file: natural_key(file.path))
-    cases = group_cases([FoundImage(file.path, file.relative) for file in ordered], rules.channels)
-    return _pair(cases, chosen, labels, rules, skipped)
+    return _pair(group_cases([file.image for file in ordered], rules.channels), chosen, labels, rules, skipped)
 
 
 def _images_named_like_annotations(
@@ -157,7 +156,7 @@ def _images_named_like_annotations(
 
     `images` are those of the files that are images by their names, `labels` the annotations below `label_folder`.
     """
-    image_keys = {image_key(file.relative.parent, stem_of(file.path)) for file in images}
+    image_keys = {file.image.key for file in images}
     wanted: set[str] = set()
     for label in labels:
         parent = label.relative_to(label_folder).parent
@@ -165,14 +164,14 @@ def _images_named_like_annotations(
         wanted |= keys if not keys & image_keys else set()
     image_paths = {file.path for file in images}
     others = (file for file in files if file.may_be_annotation and file.path not in image_paths)
-    return [file for file in others if image_key(file.relative.parent, stem_of(file.path)) in wanted]
+    return [file for file in others if file.image.key in wanted]
 
 
 def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     """Pair images with annotations in the same folder or in one of the folders below."""
     files = scan(folder, rules)
     usable = [file for file in files if file.may_be_annotation and file.path.is_file()]
-    found = group_cases([FoundImage(file.path, file.relative) for file in usable], rules.channels)
+    found = group_cases([file.image for file in usable], rules.channels)
     single = [image for image in found if not image.is_case]
     named = (one for one in single if is_annotation(one.path, rules.annotation) or in_annotation_folder(one.relative))
     masks = [image.path for image in named]
@@ -193,15 +192,11 @@ def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
 
 
 def _pair(
-    images: Sequence[FoundImage],
-    labels: Iterable[Path],
-    folder: Path,
-    rules: NameRules,
-    skipped: Iterable[SkippedFile],
+    images: Sequence[FoundImage], labels: Iterable[Path], folder: Path, rules: NameRules, skipped: Iterable[SkippedFile]
 ) -> tuple[list[Pair], Unpaired]:
     """Pair images with the annotations below a folder by their keys."""
     aliases = _alias_keys(images)
-    image_keys = {image_key(image.relative.parent, image.stem) for image in images} | {*aliases.values()}
+    image_keys = {image.key for image in images} | {*aliases.values()}
     by_key, problems = _labels_by_key(labels, folder, rules.annotation, image_keys)
     without_image = {key: label for key, label in by_key.items() if key not in image_keys}
     any_case = match_any_case(without_image, image_keys)
@@ -210,8 +205,7 @@ def _pair(
     used: set[Path] = set()
     hint: str | None = _UNANNOTATED_HINT
     for image in images:
-        key = image_key(image.relative.parent, image.stem)
-        annotations = image.annotations(rules.annotation)
+        key, annotations = image.key, image.annotations(rules.annotation)
         match = by_key.get(key) or by_key.get(aliases.get(image.path, key)) or any_case.get(key)
         match = match or (annotations[0] if len(annotations) == 1 else None)
         if image.problem:
@@ -281,15 +275,15 @@ def _alias_keys(images: Sequence[FoundImage]) -> dict[Path, str]:
 
     That of their folder if they are alone in it, as for ``seg.nii.gz``; else that of ``x`` for ``x_img.tif``.
     """
-    image_keys = {image_key(image.relative.parent, image.stem) for image in images}
+    image_keys = {image.key for image in images}
     single = [image for image in images if not image.is_case]
-    aliases: dict[Path, str] = {}
-    for image in single:
-        if end := longest_ending(image.path, IMAGE_ENDINGS):
+    alone = unique_values((image.relative.parent, image.path) for image in single)
+    aliases = {path: image_key(folder, "") for folder, path in alone.items()}
+    for image, end in product(single, IMAGE_ENDINGS):
+        if image.stem.lower().endswith(end):
             key = image_key(image.relative.parent, image.stem[: -len(end)])
             aliases |= {image.path: key} if key not in image_keys else {}
-    alone = unique_values((image.relative.parent, image.path) for image in single)
-    return {path: image_key(folder, "") for folder, path in alone.items()} | aliases
+    return aliases
 
 
 def _labels_by_key(

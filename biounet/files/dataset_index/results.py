@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from biounet.core import InputError
-from biounet.files.dataset_index.cases import FoundImage, group_cases
+from biounet.files.dataset_index.cases import group_cases
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     annotated_stems,
@@ -88,7 +88,7 @@ def _find_annotations(truth: Path, predicted: Path, rules: NameRules) -> dict[st
     files = [file for file in _list_label_images(truth, rules) if not (nested and file.path.is_relative_to(predicted))]
     single: dict[Path, Path] = {}
     cases: list[tuple[str, Path]] = []
-    for image in group_cases([FoundImage(file.path, file.relative) for file in files], rules.channels):
+    for image in group_cases([file.image for file in files], rules.channels):
         if image.is_case:
             cases += [(image.relative.as_posix(), path) for path in image.annotations(rules.annotation)]
         elif not is_body_mask(image.path) or split_annotation(stem_of(image.path), rules.annotation) is not None:

@@ -9,12 +9,12 @@ from enum import Enum
 from pathlib import Path
 
 from biounet.core import InputError
+from biounet.files.dataset_index.cases import FoundImage
 from biounet.files.dataset_index.names import (
     OUTPUT_ENDINGS,
     in_annotation_folder,
     is_annotation,
     is_image,
-    longest_ending,
     natural_key,
     split_annotation,
     stem_of,
@@ -65,6 +65,11 @@ class ScannedFile:
     kind: FileKind
 
     @property
+    def image(self) -> FoundImage:
+        """The file as an image."""
+        return FoundImage(self.path, self.relative)
+
+    @property
     def may_be_annotation(self) -> bool:
         """Whether it has the name of an image or annotation: people correct results and train on them."""
         return self.kind in (FileKind.IMAGE, FileKind.ANNOTATION, FileKind.IN_ANNOTATION_FOLDER)
@@ -102,7 +107,7 @@ class NameRules:
             return FileKind.HIDDEN
         if len(self.channels) > 1 and split_annotation(stem_of(path), self.channels) is not None:
             return FileKind.IMAGE  # a channel, whatever its name and folder
-        if longest_ending(path, OUTPUT_ENDINGS):
+        if stem_of(path).lower().endswith(OUTPUT_ENDINGS):
             return FileKind.OUTPUT
         if is_annotation(path, self.annotation):
             return FileKind.ANNOTATION
