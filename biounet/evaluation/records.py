@@ -97,6 +97,4 @@ def _to_json(value: Any) -> Any:  # noqa: ANN401 - any field of a record
 
 def _column(values: Sequence[str | int | float | None]) -> NDArray[Any]:
     """Return a column of a table: floats if one value is a float, else integers or texts; empty where None."""
-    if any(isinstance(value, float) for value in values):
-        return np.array([math.nan if value is None else value for value in values], np.float64)
-    return np.array(values, object)
+    return np.array(values, np.float64 if any(isinstance(value, float) for value in values) else object)

@@ -83,10 +83,9 @@ class _Case:
     def as_image(self, channels: Sequence[str]) -> FoundImage:
         problems = []
         for index, channel in enumerate(channels):
-            if not (files := self.files[index]):
-                problems.append(f"no file of '{channel}'")
-            elif len(files) > 1:
-                problems.append(f"{len(files)} files for channel '{channel}': {_names(files)}")
+            if (number := len(self.files[index])) != 1:
+                several = f"{number} files for channel '{channel}': {_names(self.files[index])}"
+                problems.append(several if number else f"no file of '{channel}'")
         if surplus := self.files[_SURPLUS]:
             problems.append(f"{_names(surplus)}: one too many, the channels are {', '.join(channels)}")
         files = [file for index in range(len(channels)) for file in self.files[index]]

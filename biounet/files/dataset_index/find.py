@@ -94,24 +94,21 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
 
 def _skipped_of_case(image: FoundImage, annotation: Sequence[str]) -> Iterator[SkippedFile]:
     """Yield the files of a case that are none of its channels."""
-    annotations = set(image.annotations(annotation))
-    for file in image.companions:
+    annotations = {*image.annotations(annotation)}
+    for file in (*image.companions, *image.unused):
         is_annotation = file in annotations
         yield SkippedFile(file, "annotation of a case" if is_annotation else "no channel of the model", is_annotation)
-    yield from (SkippedFile(file, "no channel of the model") for file in image.unused)
 
 
 def _case_annotations(
     skipped: Iterable[SkippedFile], images: Sequence[FoundImage], annotation: Sequence[str]
-) -> list[SkippedFile]:
-    """Return those of the skipped files that are annotations of cases, in the folders of their channels."""
+) -> Iterator[SkippedFile]:
+    """Yield those of the skipped files that are annotations of cases, in the folders of their channels."""
     cases = {(image.path.parent, name) for image in images if image.is_case for name in ("", *image.names)}
-    found = []
     for file in skipped:
         before = split_annotation(stem_of(file.path), annotation or ANNOTATION_NAMES)
         if before is not None and (file.path.parent, before.casefold()) in cases:
-            found.append(SkippedFile(file.path, "annotation of a case", expected=True))
-    return found
+            yield SkippedFile(file.path, "annotation of a case", expected=True)
 
 
 def _folder_prefixes(texts: Sequence[str]) -> dict[str, Path]:

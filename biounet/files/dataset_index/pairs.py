@@ -21,7 +21,6 @@ from biounet.files.dataset_index.names import (
     is_body_mask,
     mask_ending,
     match_any_case,
-    natural_key,
     select_annotations,
     stem_of,
     unique_values,
@@ -145,8 +144,8 @@ def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pa
         SkippedFile(file.path, "not a file") for file in rest if file.kind is FileKind.IMAGE and not file.path.is_file()
     ]
     skipped += list_skipped(file for file in label_files if not file.may_be_annotation)
-    ordered = sorted(found, key=lambda file: natural_key(file.path))
-    return _pair(group_cases([file.image for file in ordered], rules.channels), chosen, labels, rules, skipped)
+    cases = group_cases([file.image for file in image_files if file.path in used], rules.channels)
+    return _pair(cases, chosen, labels, rules, skipped)
 
 
 def _images_named_like_annotations(
@@ -162,9 +161,7 @@ def _images_named_like_annotations(
         parent = label.relative_to(label_folder).parent
         keys = {image_key(parent, stem_of(label)), image_key(parent, without_mask_ending(label))}
         wanted |= keys if not keys & image_keys else set()
-    image_paths = {file.path for file in images}
-    others = (file for file in files if file.may_be_annotation and file.path not in image_paths)
-    return [file for file in others if file.image.key in wanted]
+    return [file for file in files if file.may_be_annotation and file.image.key in wanted]
 
 
 def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
@@ -202,7 +199,6 @@ def _pair(
     any_case = match_any_case(without_image, image_keys)
     longer_names = _longer_names(without_image.values(), folder)
     pairs: dict[str, Pair] = {}
-    used: set[Path] = set()
     hint: str | None = _UNANNOTATED_HINT
     for image in images:
         key, annotations = image.key, image.annotations(rules.annotation)
@@ -217,7 +213,7 @@ def _pair(
             hint = None if problems[-1].hint == hint else hint  # at the first of them only
         else:
             pairs[key] = Pair(image.path, match, image.others)
-            used.add(match)
+    used = {pair.label for pair in pairs.values()}
     surplus = [label for label in by_key.values() if label not in used]
     problems += [InputError(f"{label} has no image") for label in surplus if not is_body_mask(label)]
     if images and surplus and not pairs and all(problem.hint in (None, _UNANNOTATED_HINT) for problem in problems):

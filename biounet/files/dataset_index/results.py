@@ -20,10 +20,11 @@ from biounet.files.dataset_index.names import (
     stem_of,
     unique_values,
 )
-from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, scan
+from biounet.files.dataset_index.scan import FileKind, NameRules, scan
 from biounet.files.formats.unsupported import check_supported
 
 _RESULT = "_labels"
+_NO_LABELS = (FileKind.HIDDEN, FileKind.OTHER)
 _MAX_NAMES = 10  # that a message lists
 
 
@@ -63,9 +64,8 @@ def pair_results(
     if not annotations:
         check_supported(truth)
         raise InputError("no annotation found", path=truth)
-    both = {*results.values()}.intersection(annotations.values())
-    if both:
-        path = next(path for path in annotations.values() if path in both)
+    result_paths = {*results.values()}
+    if path := next((path for path in annotations.values() if path in result_paths), None):
         raise InputError("both the result and the annotation", path=path, hint="name the folder of the annotations")
     found = _match(results, annotations, channels)
     missing = [key for key, result in found.items() if result is None]
@@ -78,17 +78,19 @@ def pair_results(
 
 
 def _find_results(folder: Path) -> dict[str, Path]:
-    files = (file for file in _list_label_images(folder, NameRules()) if stem_of(file.path).endswith(_RESULT))
-    return _by_key("a result", ((_key(file.relative), file.path) for file in files))
+    files = [file for file in scan(folder, NameRules()) if file.may_be_annotation and file.path.is_file()]
+    results = (file for file in files if stem_of(file.path).endswith(_RESULT))
+    return _by_key("a result", ((_key(file.relative), file.path) for file in results))
 
 
 def _find_annotations(truth: Path, predicted: Path, rules: NameRules) -> dict[str, Path]:
     """Return the annotations of a folder and below by key, those of cases by the name of the case."""
     nested = predicted != truth and predicted.resolve().is_relative_to(truth.resolve())
-    files = [file for file in _list_label_images(truth, rules) if not (nested and file.path.is_relative_to(predicted))]
+    files = [file for file in scan(truth, rules) if not (nested and file.path.is_relative_to(predicted))]
+    images = [file.image for file in files if file.kind not in _NO_LABELS and file.path.is_file()]
     single: dict[Path, Path] = {}
     cases: list[tuple[str, Path]] = []
-    for image in group_cases([file.image for file in files], rules.channels):
+    for image in group_cases(images, rules.channels):
         if image.is_case:
             cases += [(image.relative.as_posix(), path) for path in image.annotations(rules.annotation)]
         elif not is_body_mask(image.path) or split_annotation(stem_of(image.path), rules.annotation) is not None:
@@ -103,12 +105,6 @@ def _find_annotations(truth: Path, predicted: Path, rules: NameRules) -> dict[st
     return _by_key("an annotation", [*cases, *((key, path) for key, group in groups.items() for path in group)])
 
 
-def _list_label_images(folder: Path, rules: NameRules) -> list[ScannedFile]:
-    """Return the visible files with the suffix of an image in a folder and below, in natural order."""
-    files = (file for file in scan(folder, rules) if file.kind not in (FileKind.HIDDEN, FileKind.OTHER))
-    return [file for file in files if file.path.is_file()]
-
-
 def _by_key(what: str, files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     by_key: dict[str, Path] = {}
     for key, path in files:
@@ -120,9 +116,8 @@ def _by_key(what: str, files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 def _key(relative: Path, patterns: Sequence[str] = ()) -> str:
     """Return what an annotation and its result have in common: the folder, and the stem of their image."""
-    return normalise_unicode(
-        (relative.parent / (annotated_stems(relative, patterns)[0] or stem_of(relative))).as_posix()
-    )
+    stem = annotated_stems(relative, patterns)[0] or stem_of(relative)
+    return normalise_unicode((relative.parent / stem).as_posix())
 
 
 def _match(results: dict[str, Path], annotations: dict[str, Path], channels: Sequence[str]) -> dict[str, Path | None]:
