@@ -32,13 +32,11 @@ class Evaluation(EvaluationRecord):
 
     Attributes
     ----------
-    ap
-        TP / (TP + FP + FN) at each threshold. This is what StarDist and the 2018 Data Science Bowl call average
-        precision; it is not the area under a precision-recall curve of COCO.
+    ap, f1
+        TP / (TP + FP + FN) and 2 TP / (2 TP + FP + FN) at each threshold. The first is what StarDist and the 2018 Data
+        Science Bowl call average precision; it is not the area under a precision-recall curve of COCO.
     ap_per_image
-        The same, of each image, then averaged over images that have any object.
-    f1
-        2 TP / (2 TP + FP + FN) at each threshold.
+        AP of each image, then averaged over images that have any object.
     pq, sq, rq
         Panoptic, segmentation and recognition quality at 0.5, ``pq = sq * rq`` (Kirillov et al. 2019).
     splits, merges
