@@ -135,9 +135,7 @@ def _choose_affine(affines: list[HeaderAffine], sizes: NDArray[np.float64]) -> t
     """Return the affine to use, and notes where the header contradicts itself.
 
     The sform has precedence, as in nibabel, but not if only the qform can be used, nor if the voxels of the sform are
-    all 1 mm long where the header gives other sizes: such programs write directions only.
-
-    `sizes` are the voxel sizes in the header in mm, x first; those of a qform are the same.
+    all 1 mm long where the header gives other `sizes`, in mm, x first: such programs write directions only.
     """
     first, last = affines[0], affines[-1]
     if first is last:

@@ -60,10 +60,7 @@ def _strip_quotes(unit: str) -> str:
 
 
 def read_calibration(tif: TiffFile, page: TiffPage) -> Calibration:
-    """Read pixel sizes from the most explicit source that a TIFF without OME-XML has.
-
-    `page` is the first one of the image: other pages, such as a smaller copy, have other pixel sizes.
-    """
+    """Read the pixel size of the image that begins with `page` from the best source in a TIFF without OME-XML."""
     if tif.is_imagej and (found := _from_imagej(tif.imagej_metadata or {}, page)) is not None:
         return found
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 2)))
@@ -125,6 +122,5 @@ def _uncalibrated(size: float | None) -> Calibration:
 def make_calibration(sizes: Mapping[str, float | None], channel_names: tuple[str, ...] = ()) -> Calibration:
     """Return a calibration from lengths in µm by axis; without x and y there is none."""
     spacing = {axis: size for axis, size in sizes.items() if size is not None}
-    if not {"X", "Y"} <= spacing.keys():
-        return replace(_uncalibrated(None), channel_names=channel_names)
-    return Calibration(spacing, channel_names)
+    found = Calibration(spacing) if {"X", "Y"} <= spacing.keys() else _uncalibrated(None)
+    return replace(found, channel_names=channel_names)

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,9 +46,7 @@ def read_png(path: Path) -> RawImage:
 
 
 def _load_png(path: Path, samples: int, bits: int) -> NDArray[Any]:
-    from imagecodecs import png_decode
-
-    array = np.asarray(png_decode(path.read_bytes()))
+    array = np.asarray(imagecodecs.png_decode(path.read_bytes()))
     if array.ndim == 3:
         array = array[..., :samples]  # libpng adds alpha where one colour is declared to be transparent
         array = array[..., 0] if samples == 1 else array
@@ -81,17 +80,11 @@ def read_jpeg(path: Path) -> RawImage:
         axes="YXS" if samples > 1 else "YX",
         shape=(height, width, samples) if samples > 1 else (height, width),
         dtype=np.dtype(np.uint8 if bits == 8 else np.uint16),
-        load=lambda: _load_jpeg(path),
+        load=lambda: np.asarray(imagecodecs.jpeg_decode(path.read_bytes())),
         axes_source="JPEG",
         orientation=orientation,
         notes=_NOTES,
     )
-
-
-def _load_jpeg(path: Path) -> NDArray[Any]:
-    from imagecodecs import jpeg_decode
-
-    return np.asarray(jpeg_decode(path.read_bytes()))
 
 
 def _jpeg_frame(data: bytes, path: Path) -> tuple[int, int, int, int, int]:

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from biounet.core import BiounetError, InputError, Unit
 from biounet.files.retry import retry_on_io_error
 
-DEFAULT_LIMIT = 16 * 2**30
-"""Bytes that one image may take in memory: a damaged header can ask for any number."""
-
+DEFAULT_LIMIT = 16 * 2**30  # bytes that one image may take in memory: a damaged header can ask for any number
 _MAX_COMPRESSION = 100_000  # no codec compresses further: deflate reaches 1 032, zstd about 32 000
 # A file may be this many times larger than its image, plus a constant: it can hold other things as well.
 _MAX_FILE_FACTOR, _MAX_FILE_EXTRA = 1000, 2**33
@@ -30,18 +28,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image as it is stored, with the axes, lengths and colours that its file states.
+    """An image as it is stored, which `load` reads in native byte order; `affine`, `header` and `frame` as in `Grid`.
 
     Attributes
     ----------
     axes
         One letter per axis: X Y Z, C channel, S sample of a pixel, T time; Q or I where the file does not say.
-    load
-        Reads the array, in native byte order.
     spacing, unit
         Pixel size of those axes for which the file states one; `unit` is also that of lengths that a user states.
-    affine, header, frame
-        Of a NIfTI volume, as in `Grid`.
     geometry_error
         Cause and hint if what the file states about lengths cannot be right.
     palette

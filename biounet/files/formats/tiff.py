@@ -132,16 +132,13 @@ def _by_default(page: TiffPage) -> bool:
 
 
 def _palette(tif: TiffFile, series: TiffPageSeries) -> NDArray[Any] | None:
-    """Return the palette by which the values of an indexed picture, or of inverted grey, become what people see.
-
-    In microscopy files values are intensities, and colours are display.
-    """
+    """Return the palette by which the values of an indexed picture, or of inverted grey, become what people see."""
     page = series.keyframe
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         return None if _by_default(page) and page.bitspersample == 1 else _inverted(series)
     if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None:
         return None
-    is_microscopy = tif.is_imagej or tif.is_ome
+    is_microscopy = tif.is_imagej or tif.is_ome  # where values are intensities, and colours are display
     palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
     grey = palette[:, 0]
     if (palette != grey[:, None]).any():

@@ -3,71 +3,61 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from biounet.core import InputError
 from biounet.files.retry import read_first_bytes
 
+
+class Unsupported(NamedTuple):
+    """A format that is not read, how to convert it, and a pattern or the suffixes that recognise it."""
+
+    name: str
+    advice: str
+    content: bytes = rb"(?!)"  # matches nothing
+    suffixes: tuple[str, ...] = ()
+
+
 _BIOFORMATS = "save each image as OME-TIFF, in Fiji with Bio-Formats"
 _SLICER = "save it as .nii.gz, in 3D Slicer for example"
 _TIFF = "save it as TIFF or PNG"
+# What DICOM begins with: a preamble, or a little-endian element of group 2 or 8, and one of the first elements of it
+_DICOM = rb".{128}DICM|[\x02\x08]\0[\x00\x01\x05\x08\x10\x12\x16]\0"
+_ZARR = Unsupported("Zarr", "save it as OME-TIFF or .nii.gz", suffixes=(".zarr",))
+_FORMATS = (
+    Unsupported(
+        "DICOM", "convert the series to .nii.gz, with dcm2niix for example", _DICOM, (".dcm", ".dicom", ".ima")
+    ),
+    Unsupported("LIF (Leica)", _BIOFORMATS, rb"p\0\0\0.{4}\*", (".lif", ".xlef", ".lof")),
+    Unsupported("NRRD", _SLICER, rb"NRRD000", (".nhdr",)),
+    Unsupported("MetaImage", _SLICER, rb"ObjectType|NDims", (".mhd", ".mha")),
+    Unsupported("CZI (Zeiss)", _BIOFORMATS, rb"ZISRAWFILE", (".czi",)),
+    Unsupported("ND2 (Nikon)", _BIOFORMATS, rb"\xda\xce\xbe\x0a", (".nd2",)),
+    Unsupported("JPEG 2000 or an early ND2 (Nikon)", _BIOFORMATS, rb"\0\0\0\x0cjP  "),
+    Unsupported("OIR (Olympus)", _BIOFORMATS, rb"OLYMPUSRAWFORMAT"),
+    Unsupported("VSI (Olympus)", _BIOFORMATS, suffixes=(".vsi", ".ets")),
+    Unsupported("OIB (Olympus), ZVI (Zeiss) or the like", _BIOFORMATS, rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+    Unsupported("HDF5, such as IMS (Imaris) or MINC", "save its image as TIFF or .nii.gz", rb"\x89HDF\r\n\x1a\n"),
+    Unsupported("GIF", _TIFF, rb"GIF8"),
+    Unsupported("BMP", _TIFF, rb"BM"),
+    Unsupported("a MATLAB file", _TIFF, rb"MATLAB 5\.0"),
+    Unsupported("PDF", _TIFF, rb"%PDF"),
+    Unsupported("FreeSurfer's MGH", "convert it to .nii.gz, with mri_convert for example", suffixes=(".mgz", ".mgh")),
+    Unsupported(
+        "an image in two files (.hdr and .img)", "convert it to .nii.gz, which is one file", suffixes=(".hdr", ".img")
+    ),
+    _ZARR,
+)
 _HEAD = 132  # bytes that distinguish all of them
 _MAX_FILES = 200  # of a folder that are opened
 
 
-class Unsupported(NamedTuple):
-    """A format that is recognised and not read, and how to convert it."""
-
-    name: str
-    advice: str
-
-
-_DICOM = Unsupported("DICOM", "convert the series to .nii.gz, with dcm2niix for example")
-_ZARR = Unsupported("Zarr", "save it as OME-TIFF or .nii.gz")
-_META = Unsupported("MetaImage", _SLICER)
-_NRRD = Unsupported("NRRD", _SLICER)
-_LIF = Unsupported("LIF (Leica)", _BIOFORMATS)
-_CZI = Unsupported("CZI (Zeiss)", _BIOFORMATS)
-_ND2 = Unsupported("ND2 (Nikon)", _BIOFORMATS)
-_BY_MAGIC = {
-    b"NRRD000": _NRRD,
-    b"ObjectType": _META,
-    b"NDims": _META,
-    b"ZISRAWFILE": _CZI,
-    b"\xda\xce\xbe\x0a": _ND2,
-    b"\x00\x00\x00\x0cjP  ": Unsupported("JPEG 2000 or an early ND2 (Nikon)", _BIOFORMATS),
-    b"OLYMPUSRAWFORMAT": Unsupported("OIR (Olympus)", _BIOFORMATS),
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": Unsupported("OIB (Olympus), ZVI (Zeiss) or the like", _BIOFORMATS),
-    b"\x89HDF\r\n\x1a\n": Unsupported("HDF5, such as IMS (Imaris) or MINC", "save its image as TIFF or .nii.gz"),
-    b"GIF8": Unsupported("GIF", _TIFF),
-    b"BM": Unsupported("BMP", _TIFF),
-    b"MATLAB 5.0": Unsupported("a MATLAB file", _TIFF),
-    b"%PDF": Unsupported("PDF", _TIFF),
-}
-_BY_SUFFIX = {
-    (".dcm", ".dicom", ".ima"): _DICOM,
-    (".mgz", ".mgh"): Unsupported("FreeSurfer's MGH", "convert it to .nii.gz, with mri_convert for example"),
-    (".hdr", ".img"): Unsupported("an image in two files (.hdr and .img)", "convert it to .nii.gz, which is one file"),
-    (".nhdr",): _NRRD,
-    (".mhd", ".mha"): _META,
-    (".lif", ".xlef", ".lof"): _LIF,
-    (".czi",): _CZI,
-    (".nd2",): _ND2,
-    (".vsi", ".ets"): Unsupported("VSI (Olympus)", _BIOFORMATS),
-    (".zarr",): _ZARR,
-}
-# Little-endian elements that a DICOM file without a preamble begins with: group 2 or 8, and one of the first elements
-_DICOM_ELEMENTS = tuple(bytes([group, 0, element, 0]) for group in (2, 8) for element in (0, 1, 5, 8, 0x10, 0x12, 0x16))
-
-
 def find_unsupported(path: Path) -> Unsupported | None:
-    """Return which unsupported format a file or folder has, by its content or else its name.
-
-    None if it is of none of them, or cannot be opened.
-    """
+    """Return which unsupported format a file or folder has, by its content or else its name; None if it has none."""
     if path.is_dir():
         is_zarr = any((path / name).is_file() for name in (".zattrs", ".zgroup", ".zarray", "zarr.json"))
         return _ZARR if is_zarr else None
@@ -75,14 +65,9 @@ def find_unsupported(path: Path) -> Unsupported | None:
         head = read_first_bytes(path, _HEAD)
     except (OSError, ValueError):  # no permission, or a name that no file can have
         return None
-    if head[128:132] == b"DICM" or head.startswith(_DICOM_ELEMENTS):
-        return _DICOM
-    if head.startswith(b"\x70\x00\x00\x00") and head[8:9] == b"\x2a":
-        return _LIF
-    name = path.name.lower()
-    by_content = (found for magic, found in _BY_MAGIC.items() if head.startswith(magic))
-    by_name = (found for suffixes, found in _BY_SUFFIX.items() if name.endswith(suffixes))
-    return next(chain(by_content, by_name), None)
+    by_content = [one for one in _FORMATS if re.match(one.content, head, re.DOTALL)]
+    by_name = [one for one in _FORMATS if path.name.lower().endswith(one.suffixes)]
+    return next(iter(by_content + by_name), None)
 
 
 def check_supported(path: Path) -> None:
