@@ -32,13 +32,13 @@ _NO_ORIENTATION = Note(
 
 @dataclass(frozen=True)
 class HeaderAffine:
-    """One of the two affines of a header, ``"sform"`` or ``"qform"``, with the code of its frame of reference.
+    """One of the two affines of a header, ``"sform"`` or ``"qform"``, with its frame of reference.
 
     `affine` is three rows of four numbers in mm, NaN where it is damaged; `shape` counts voxels, x first.
     """
 
     name: str
-    code: int
+    frame: str
     affine: NDArray[np.float64]
     shape: tuple[int, ...]
 
@@ -62,18 +62,14 @@ class HeaderAffine:
         return None
 
     @property
-    def frame(self) -> str:
-        """Name of the frame of reference, by its code in the NIfTI standard."""
-        return _FRAMES.get(self.code, f"code {self.code}")
-
-    @property
     def grid(self) -> Grid:
         """The grid of the volume by this affine."""
         spacing = tuple(self.lengths[::-1].tolist())
         return Grid(self.shape[::-1], spacing, "mm", tuple(map(tuple, self.affine.tolist())))
 
     def __str__(self) -> str:
-        sizes, origin = (" x ".join(f"{n:.4g}" for n in self.lengths), ", ".join(f"{n:.4g}" for n in self.affine[:, 3]))
+        sizes = " x ".join(f"{n:.4g}" for n in self.lengths)
+        origin = ", ".join(f"{n:.4g}" for n in self.affine[:, 3])
         return f"{self.name}: {self.frame}, {self.grid.axcodes}, voxels of {sizes} mm from ({origin})"
 
 
@@ -83,10 +79,10 @@ def header_affines(header: Nifti1Header) -> list[HeaderAffine]:
     shape = tuple(int(length) for length in header["dim"][1 : count + 1])
     factor = _MM.get(_unit_code(header), 1.0)
     found = []
-    if (code := int(header["sform_code"])) > 0:
-        found.append(HeaderAffine("sform", code, np.asarray(header.get_sform()[:3], float) * factor, shape))
-    if (code := int(header["qform_code"])) > 0:
-        found.append(HeaderAffine("qform", code, _qform(header, count) * factor, shape))
+    for name, read in (("sform", header.get_sform), ("qform", lambda: _qform(header, count))):
+        if (code := int(header[f"{name}_code"])) > 0:
+            affine = np.asarray(read()[:3], float) * factor
+            found.append(HeaderAffine(name, _FRAMES.get(code, f"code {code}"), affine, shape))
     return found
 
 
@@ -96,9 +92,9 @@ def _qform(header: Nifti1Header, count: int) -> NDArray[np.float64]:
     if header["pixdim"][0] != -1:
         header["pixdim"][0] = 1  # as the standard says of other values
     try:
-        return np.asarray(header.get_qform()[:3], float)
+        return np.asarray(header.get_qform())
     except ValueError:  # a quaternion of more than unit length
-        return np.full((3, 4), np.nan)
+        return np.full((4, 4), np.nan)
 
 
 def _unit_code(header: Nifti1Header) -> int:
