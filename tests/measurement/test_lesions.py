@@ -1,4 +1,4 @@
-"""Lesions: ellipsoids with known answers on all kinds of grids, small pictures, and laws of storage order."""
+"""Lesions: ellipsoids of known size on all kinds of grids, small images, and invariance to storage order."""
 
 import math
 
@@ -22,7 +22,7 @@ def measure(*args, **options):
 
 
 def affine_grid(shape, affine):
-    """A NIfTI grid, array axes z, y, x, of an affine for voxels x, y, z."""
+    """Return the grid of an array (z, y, x) with an affine for voxels x, y, z, as in NIfTI."""
     affine = np.asarray(affine, float)[:3]
     spacing = tuple(np.linalg.norm(affine[:, :3], axis=0)[::-1].tolist())
     return Grid(shape, spacing, "mm", tuple(map(tuple, affine.tolist())))
@@ -35,14 +35,14 @@ def oriented(spacing_xyz, angles=(0, 0, 0), flips=(1, 1, 1), origin=(0, 0, 0)):
 
 
 def ellipsoid(grid, centre, half_axes):
-    """Mask of an ellipsoid whose axes lie along z, y and x of the array; centre in voxels, half axes in mm."""
+    """Return the mask of an ellipsoid with its axes along z, y and x; centre in voxels, half axes in mm."""
     places = np.ogrid[tuple(slice(n) for n in grid.shape)]
     distances = zip(places, centre, grid.steps, half_axes, strict=True)
     return sum(((place - c) * step / half) ** 2 for place, c, step, half in distances) <= 1
 
 
 def lesions(columns, name):
-    """The lesions' values of a column, without the regions' own."""
+    """Return the values of a column for lesions, without those of regions."""
     return columns[name][columns["lesion"] > 0].tolist()
 
 
@@ -147,7 +147,7 @@ def test_columns_by_grid(grid, expected):
         ("11111", (2, 1), 5, 2),
         ("1 1 1", (2, 1), 6, 1),
         (".1. 111 .1.", (1, 1), 3, 3),
-        # A roof: the chord is under its ridge.
+        # A roof: the chord is below its ridge.
         ("...111... 111111111", (1, 1), 9, 2),
     ],
 )

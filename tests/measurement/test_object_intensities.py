@@ -1,4 +1,4 @@
-"""Intensities of objects: exact sums of every type of pixel, and values that are not numbers."""
+"""Intensities of objects: exact sums for every dtype, and NaN."""
 
 import numpy as np
 import pytest

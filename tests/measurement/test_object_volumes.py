@@ -1,4 +1,4 @@
-"""The table of a volume: against scikit-image, against bodies with a known surface, and pictures of touching."""
+"""Tables of volumes: against scikit-image, against ellipsoids of known surface, and neighbours in small volumes."""
 
 import itertools
 import math
@@ -17,13 +17,13 @@ SPACINGS = [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (0.5, 0.1, 0.1), (1.0, 1.5, 4.0)]
 
 
 def measure(labels, spacing=None):
-    """The table without intensities."""
+    """Return the columns without intensities."""
     grid = Grid(labels.shape) if spacing is None else Grid(labels.shape, spacing, "um")
     return table(labels, grid, np.empty((0, *labels.shape)))
 
 
 def ellipsoid(axes, spacing, seed):
-    """A label image of one ellipsoid with given half axes, turned at random and moved by parts of a voxel."""
+    """Return the label image of an ellipsoid, rotated at random and shifted by a fraction of a voxel."""
     rng = np.random.default_rng(seed)
     turn = Rotation.random(random_state=rng).as_matrix()
     half = [math.ceil(max(axes) / step) + 1 for step in spacing]
@@ -33,7 +33,7 @@ def ellipsoid(axes, spacing, seed):
 
 
 def ellipsoid_surface(axes):
-    """The surface of an ellipsoid, from its normals at even steps of both angles."""
+    """Return the surface area of an ellipsoid by numerical integration."""
     a, b, c = axes
     polar, turn = np.meshgrid((np.arange(500) + 0.5) * np.pi / 500, np.arange(500) * 2 * np.pi / 500)
     normal = np.hypot(np.hypot(b * c * np.cos(turn), a * c * np.sin(turn)) * np.sin(polar), a * b * np.cos(polar))

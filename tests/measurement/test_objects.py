@@ -1,4 +1,4 @@
-"""The table of an image: every column against scikit-image, visible pictures, and laws of units and labels."""
+"""Tables of images: every column against scikit-image, small images, and laws of units and labels."""
 
 import math
 
@@ -12,7 +12,7 @@ from biounet.core import Grid, InputError
 from biounet.measurement import columns_to_csv, measure_classes, measure_objects, moments
 from support.label_images import blobs, label_images, picture, pixels, row, table
 
-# Column of ours without its unit: name in scikit-image.
+# Name of the column: name in scikit-image.
 NAMES = {
     "centroid_y_px": "centroid-0",
     "centroid_x_px": "centroid-1",
@@ -146,7 +146,7 @@ def test_diagonal_line():
 
 
 def test_rectangle_of_non_square_pixels():
-    """Its outline runs through the centres of its border pixels: twice 1 step along y and 3 along x."""
+    """The outline runs through the centres of the border pixels: twice 1 step along y and 3 along x."""
     found = row("...... .1111. .1111. ......", Grid((4, 6), (10.0, 0.5), "um"))
     assert found["perimeter_px"] == 2 * (1 + 3)
     assert found["perimeter_um"] == 2 * (10 + 3 * 0.5)

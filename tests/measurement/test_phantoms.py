@@ -1,4 +1,4 @@
-"""Ellipsoids in a scanner's frame, from file to label file and table: their volume, diameter and number are known."""
+"""Ellipsoids of known volume, diameter and number, from a NIfTI file to label image and table."""
 
 import math
 

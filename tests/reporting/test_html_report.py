@@ -1,4 +1,4 @@
-"""The page on a batch: it says what happened, lets nothing in, and asks no network."""
+"""The HTML report: its contents, that names cannot inject markup, and that it needs no network."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ ROWS = [
 
 
 class Page(HTMLParser):
-    """Elements of a page, their attributes and text; fails where tags do not close in order."""
+    """The elements of a page with attributes and text; tags must be closed in order."""
 
     def __init__(self, page):
         super().__init__()
@@ -61,7 +61,7 @@ def summary(page):
 
 
 def cells(page):
-    """Text of the cells of each row, without that of the picture."""
+    """Return the text of the cells of each row, without the picture."""
     texts = [element["text"] for element in page.all("td")]
     return [texts[n + 1 : n + 6] for n in range(0, len(texts), 6)]
 

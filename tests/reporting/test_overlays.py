@@ -1,4 +1,4 @@
-"""Overlays: where the outlines lie, that neighbours differ, and that the picture stays visible."""
+"""Overlays: where outlines are, that neighbours differ in colour, and that the image stays visible."""
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -14,12 +14,12 @@ small = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 
 
 def picture(*rows):
-    """Labels from text: digits are ids, ``.`` background."""
+    """Return a label image from rows of digits; ``.`` is background."""
     return np.array([[int(letter.replace(".", "0")) for letter in row] for row in rows], np.int32)
 
 
 def coloured(labels, **options):
-    """Where an overlay on black has a colour, as text."""
+    """Return where an overlay on black is coloured, as text."""
     drawn = draw_overlay(np.zeros((1, *labels.shape), np.uint8), labels, **options).any(axis=2)
     return tuple("".join(".#"[int(pixel)] for pixel in row) for row in drawn)
 
@@ -43,7 +43,7 @@ def luminance(rgb):
 
 
 def oklab(light):
-    """Colours in which distances are those that people see, of linear RGB."""
+    """Convert linear RGB to a space with perceptual distances."""
     cones = [
         [0.4122214708, 0.5363325363, 0.0514459929],
         [0.2119034982, 0.6806995451, 0.1073969566],

@@ -1,4 +1,4 @@
-"""Pictures of volumes: square pixels whatever the voxels, the patient the right way up, the largest object in view."""
+"""Overlays of volumes: square pixels, upright patients, and slices through the largest object."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Small label images, and their tables: for the tests of what measures."""
+"""Small label images and their tables."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ def label_images(dims=2, longest=9):
 
 
 def picture(text):
-    """Digits are labels, dots are background."""
+    """Return a label image from rows of digits; dots are background."""
     return np.array([[int(c.replace(".", "0")) for c in line] for line in text.split()], np.int32)
 
 
@@ -32,12 +32,12 @@ def table(labels, grid=None, image=None, confidence=None):
 
 
 def row(text, grid=None):
-    """The table of one object, as numbers."""
+    """Return the measurements of the only object of a label image."""
     return {name: column.item() for name, column in table(picture(text), grid).items()}
 
 
 def blobs(size=200, objects=60):
-    """Discs that cover each other, so that some are cut to crescents and pieces."""
+    """Return overlapping ellipses, some of them cut to crescents and disconnected parts."""
     rng = np.random.default_rng(1)
     labels = np.zeros((size, size), np.int32)
     y, x = np.ogrid[:size, :size]
