@@ -221,6 +221,8 @@ def _diameters(ends: NDArray[np.int64], steps: Floats) -> tuple[float, float, fl
     steps
         (d, d) vectors in space of a step from slice to slice, and along both axes in a slice.
     """
+    from scipy.spatial.distance import pdist  # slow to import
+
     plane = np.linalg.qr(steps[-2:].T)[1].T  # both steps in coordinates of the plane they span
     slices = np.split(ends, np.flatnonzero(np.diff(ends[:, 0])) + 1)
     hulls = [_convex_hull(voxels[:, 1:], plane) for voxels in slices]
@@ -231,7 +233,7 @@ def _diameters(ends: NDArray[np.int64], steps: Floats) -> tuple[float, float, fl
         return longest, perpendicular, np.nan
     # Voxels inside the hull of their slice are inside that of the lesion: without them it takes a quarter of the time.
     outer = np.concatenate([voxels[chosen] for voxels, (_, chosen) in zip(slices, hulls, strict=True)])
-    return longest, perpendicular, _max_distance(_convex_hull(outer, steps)[0])
+    return longest, perpendicular, float(pdist(_convex_hull(outer, steps)[0]).max())
 
 
 def _convex_hull(voxels: NDArray[np.int64], steps: Floats) -> tuple[Floats, NDArray[np.int64]]:
@@ -244,12 +246,6 @@ def _convex_hull(voxels: NDArray[np.int64], steps: Floats) -> tuple[Floats, NDAr
     faces = (voxels[:, None] @ steps + np.concatenate([steps, -steps]) / 2).reshape(-1, len(steps))
     corners = ConvexHull(faces).vertices
     return faces[corners], np.unique(corners // (2 * len(steps)))
-
-
-def _max_distance(points: Floats) -> float:
-    from scipy.spatial.distance import pdist  # slow to import
-
-    return float(pdist(points).max())
 
 
 def _planar_diameters(corners: Floats) -> tuple[float, float]:

@@ -16,8 +16,27 @@ from biounet.core import Note, NoteCode
 from biounet.measurement.table import Table
 from biounet.preprocessing import ImageStatistics, Texture, TrainingRanges, texture_features
 
-# Factors by which a figure may leave the training range
-_BRIGHTNESS_MARGIN, _DIAMETER_MARGIN, _SCAN_MARGIN = 0.7, 0.5, 0.7
+_DIRECTIONS = {"x": "from left to right", "y": "from back to front", "z": "from foot to head"}
+_SCAN_LENGTHS = (
+    ("voxel", "voxels of {:.3g} mm", NoteCode.VOXEL_SIZE),
+    ("view", "a field of view of {:.0f} mm", NoteCode.FIELD_OF_VIEW),
+)
+# Statistic, factor by which it may leave the training range, words for values below and above, code
+_RANGE_CHECKS: tuple[tuple[str, float, str, str, NoteCode], ...] = (
+    ("brightness", 0.7, "mostly dark: mean {:.2f}", "mostly bright: mean {:.2f}", NoteCode.BRIGHTNESS),
+    (
+        "diameter",
+        0.5,
+        "small objects: {:.1f} pixels across",
+        "large objects: {:.1f} pixels across",
+        NoteCode.OBJECT_SIZE,
+    ),
+    *(
+        (f"{kind}_{axis}", 0.7, f"{words} {direction}", f"{words} {direction}", code)
+        for axis, direction in _DIRECTIONS.items()
+        for kind, words, code in _SCAN_LENGTHS
+    ),
+)
 _CONTRAST_MARGIN = 0.25  # standard deviations by which the order of a contrast may leave the training range
 _CONTRAST_WORDS = {"core": "the middle is brighter by", "skew": "skewness"}  # statistics of the order of a contrast
 _PURE_NOISE = 7.0  # distance of the percentiles 1 and 99.8 of Gaussian noise in its deviations, 5.2, and a margin
@@ -65,8 +84,7 @@ def quality_warnings(
         statistics = statistics | {"diameter": float(np.median(sizes)) * zoom}
     return [
         *_texture_warnings(statistics, training),
-        *_microscopy_warnings(statistics, training.ranges),
-        *_scan_warnings(statistics, training.ranges),
+        *_range_warnings(statistics, training.ranges),
         *_pixel_warnings(statistics, training.ranges),
         *_object_warnings(table, training),
     ]
@@ -97,37 +115,15 @@ def _texture_warnings(statistics: ImageStatistics, training: TrainingData) -> It
     yield Note(text, NoteCode.TEXTURE)
 
 
-def _microscopy_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
-    """Warn of a brightness or an object size far outside the training range."""
-    checks = (
-        ("brightness", _BRIGHTNESS_MARGIN, "mostly dark: mean {:.2f}", "mostly bright: mean {:.2f}"),
-        ("diameter", _DIAMETER_MARGIN, "small objects: {:.1f} pixels across", "large objects: {:.1f} pixels across"),
-    )
-    codes = {"brightness": NoteCode.BRIGHTNESS, "diameter": NoteCode.OBJECT_SIZE}
-    for name, margin, below, above in checks:
+def _range_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
+    """Warn of figures far outside the training range."""
+    for name, margin, below, above, code in _RANGE_CHECKS:
         if name not in statistics or name not in ranges:
             continue
         value, (low, high) = statistics[name], ranges[name]
         words = below if value < low * margin else above if value > high / margin else None
         if words is not None:
-            yield Note(f"{words.format(value)}, trained on {low:.3g} to {high:.3g}", codes[name])
-
-
-def _scan_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
-    """Warn of voxels, a field of view or a contrast far outside the range of the training scans."""
-    directions = {"x": "from left to right", "y": "from back to front", "z": "from foot to head"}
-    lengths = (
-        ("voxel", "voxels of {:.3g} mm", NoteCode.VOXEL_SIZE),
-        ("view", "a field of view of {:.0f} mm", NoteCode.FIELD_OF_VIEW),
-    )
-    for axis, direction in directions.items():
-        for kind, words, code in lengths:
-            name = f"{kind}_{axis}"
-            if name not in statistics or name not in ranges:
-                continue
-            value, (low, high) = statistics[name], ranges[name]
-            if not low * _SCAN_MARGIN <= value <= high / _SCAN_MARGIN:
-                yield Note(f"{words.format(value)} {direction}, trained on {low:.3g} to {high:.3g}", code)
+            yield Note(f"{words.format(value)}, trained on {low:.3g} to {high:.3g}", code)
     for name in sorted(statistics.keys() & ranges.keys()):
         kind, _, channel = name.partition("_")
         low, high = ranges[name]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -93,41 +94,22 @@ def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, 
         f"default-src 'none'; img-src 'self' file:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    body = "\n".join(_table_row(number, row) for number, row in enumerate(rows))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_escape(policy)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{_escape(title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><h1>{_escape(title)}</h1>{_settings(settings or {})}</header>
-<main>
-{_summary(rows)}
-{_count_chart(rows)}
-{_size_charts(rows)}
-{_FILTERS}
-<table id="images">
-{_HEAD}
-<tbody>
-{body}
-</tbody>
-</table>
-<p id="none" hidden>No image matches.</p>
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return Template(_resource("report.html")).substitute(
+        policy=_escape(policy),
+        title=_escape(title),
+        style=style,
+        settings=_settings(settings or {}),
+        summary=_summary(rows),
+        counts=_count_chart(rows),
+        sizes=_size_charts(rows),
+        rows="\n".join(_table_row(number, row) for number, row in enumerate(rows)),
+        script=script,
+    )
 
 
 @cache
 def _resource(name: str) -> str:
-    return "\n" + files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _escape(text: str) -> str:
@@ -136,8 +118,9 @@ def _escape(text: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """Return the hash that allows this script or style in the Content-Security-Policy."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    """Return the hash that allows this script or style, with the line break before it, in the page's policy."""
+    digest = hashlib.sha256(b"\n" + text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _grouped(number: int) -> str:
@@ -240,26 +223,3 @@ def _bars(bars: Sequence[tuple[int, str, str]], title: str, axis: str) -> str:
         f'<path class="line" d="M0 20H960M0 170H960"/><text x="0" y="14">{_grouped(top)}</text>{"".join(parts)}'
         f'<text x="0" y="188">{axis}</text></svg></figure>'
     )
-
-
-_FILTERS = (
-    '<div class="filters" id="filters" hidden><input type="search" id="words" placeholder="Filter by name or message" '
-    'aria-label="Filter by name or message"><select id="status" aria-label="Status"><option value="">all</option>'
-    + "".join(f'<option value="{status}">{status}</option>' for status in _BADGES)
-    + '</select><span id="shown" role="status"></span></div>'
-)
-
-_HEAD = (
-    "<thead><tr><th></th>"
-    + "".join(
-        f'<th{kind}><button type="button">{name}</button></th>'
-        for name, kind in (
-            ("Image", ""),
-            ("Status", ""),
-            ("Objects", ' class="figure" data-kind="number"'),
-            ("Seconds", ' class="figure" data-kind="number"'),
-            ("Message", ""),
-        )
-    )
-    + "</tr></thead>"
-)

@@ -42,6 +42,12 @@ def test_sums_beyond_64_bits_are_rounded_and_do_not_overflow():
         assert table(labels, image=image)["intensity_sum_a"].item() == 4.0 * value
 
 
+@pytest.mark.parametrize("values", [[1, -(2**62), -(2**62), -(2**62)], [-1, 2**62, 2**62, 2**62]])
+def test_sums_of_mixed_signs_do_not_overflow(values):
+    found = table(picture("1111"), image=np.array([[values]], np.int64))
+    assert found["intensity_sum_a"].item() == float(sum(values))
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_nan_gives_nan(place):
     labels = picture("111 .2.")

@@ -97,6 +97,15 @@ def test_the_cut_at_the_edge_of_the_image_is_surface():
     assert measure(body)["surface_area_px"] == pytest.approx(measure(np.pad(body, 3))["surface_area_px"])
 
 
+def test_line_of_voxels():
+    labels = np.zeros((3, 3, 7), np.int32)
+    labels[1, 1, 1:6] = 1
+    found = {name: column.item() for name, column in measure(labels, (2.0, 1.0, 0.5)).items()}
+    assert found["axis_minor_length_um"] == 0
+    assert found["axis_major_length_um"] == pytest.approx(np.sqrt(20 * 2) * 0.5)  # the variance of 5 indices is 2
+    assert (found["volume_px"], found["volume_um3"], found["neighbours"]) == (5, 5, 0)
+
+
 def test_neighbours_touch_by_faces_edges_and_corners():
     labels = np.zeros((3, 3, 6), np.int32)
     labels[1, 1, 1] = 1

@@ -88,6 +88,10 @@ class TestContent:
     def test_zero_objects(self):
         assert summary(Page(render_report([ROWS[1]], "nuclei")))["objects"] == "0"
 
+    def test_filters_and_badges_have_every_status(self):
+        page = Page(render_report(ROWS, "nuclei"))
+        assert [option["value"] for option in page.all("option")] == ["", *(row.status for row in ROWS)]
+
     def test_no_images(self):
         page = Page(render_report([], "nuclei"))
         assert summary(page)["images"] == "0"
