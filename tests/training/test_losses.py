@@ -11,6 +11,7 @@ from torch import Tensor
 from biounet.core import LossSettings
 from biounet.core.recipe import parse_recipe
 from biounet.training import losses
+from biounet.training.targets.layout import TargetLayout
 
 INSTANCES = LossSettings()
 
@@ -138,6 +139,76 @@ def test_dice_of_a_perfect_and_of_a_wrong_prediction():
     everywhere = torch.ones(4)
     assert losses.dice(truth, truth, everywhere) == 0
     assert losses.dice(1 - truth, truth, everywhere) == pytest.approx(1 - 1 / 5)
+
+
+def only(**factors: float) -> LossSettings:
+    return LossSettings(**{"cross_entropy": 0, "dice": 0, "contour": 0, "distance": 0, **factors})
+
+
+def naive_dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    p, y = probability[weight > 0], target[weight > 0]
+    return 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+
+
+def naive_entropy(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    return (each * weight).sum() / weight.sum()
+
+
+def test_the_loss_of_instances_is_the_sum_of_its_terms():
+    logits, target = _batch(5)
+    values, weights = target[:, :3], target[:, 3:]
+    heads = [(logits[:, k], values[:, k], weights[:, k]) for k in range(3)]
+    (logit, to_edge, weight) = heads[2]
+    miss = (logit.sigmoid() - to_edge).abs()
+    smooth = torch.where(miss < 0.1, 5 * miss**2, miss - 0.05)  # smooth L1 with beta .1
+    terms = {
+        "cross_entropy": naive_entropy(*heads[0]),
+        "dice": naive_dice(heads[0][0].sigmoid(), *heads[0][1:]),
+        "contour": naive_entropy(*heads[1]) + naive_dice(heads[1][0].sigmoid(), *heads[1][1:]),
+        "distance": (smooth * weight).sum() / weight.sum(),
+    }
+    for name, term in terms.items():
+        torch.testing.assert_close(losses.instance_loss(logits, values, weights, only(**{name: 3})), 3 * term)
+    whole = losses.instance_loss(logits, values, weights, only(**dict.fromkeys(terms, 1)))
+    torch.testing.assert_close(whole, sum(terms.values()))
+
+
+def test_the_loss_of_classes_is_cross_entropy_and_the_mean_dice_of_all_but_background():
+    logits, target = _batch(6)
+    classes, weight = target[:, 0].mul(3).long(), target[:, 3]
+    probability = logits.softmax(1)
+    overlap = sum(naive_dice(probability[:, k], (classes == k).float(), weight) for k in (1, 2)) / 2
+    expected = 2 * losses.cross_entropy(logits, classes, weight) + 3 * overlap
+    torch.testing.assert_close(losses.class_loss(logits, classes, weight, only(cross_entropy=2, dice=3)), expected)
+
+
+def test_the_loss_of_regions_is_the_mean_over_the_regions():
+    logits, target = _batch(7)
+    regions = [(logits[:, k], target[:, k], target[:, 3 + k]) for k in range(3)]
+    each = [2 * naive_entropy(*one) + 3 * naive_dice(one[0].sigmoid(), *one[1:]) for one in regions]
+    loss = losses.region_loss(logits, target[:, :3], target[:, 3:], only(cross_entropy=2, dice=3))
+    torch.testing.assert_close(loss, sum(each) / 3)
+
+
+@pytest.mark.parametrize("kind", ["instances", "classes", "regions"])
+def test_the_boundary_loss_is_added_for_each_outline(kind):
+    data = {"kind": "classes", "classes": ["a", "b"]} if kind != "instances" else {}
+    data |= {"regions": {"ab": [1, 2], "b": [2]}} if kind == "regions" else {}
+    plain = parse_recipe({"data": data})
+    layout = TargetLayout.from_recipe(plain.replace("loss", boundary=0.5))
+    count, outlines = len(layout.values), len(layout.outlines)
+    logits, target = torch.randn(2, count, 5, 6), torch.rand(2, count + outlines + len(layout.weights) + outlines, 5, 6)
+    target[:, -outlines:] = (target[:, -outlines:] > 0.5).float()
+    parts = layout.split(target, axis=1)
+    added = losses.recipe_loss(logits, target, plain.replace("loss", boundary=0.5))
+    added -= losses.recipe_loss(logits, torch.cat([parts.values, parts.weights], 1), plain)
+    probability = logits.softmax(1)[:, 1:] if kind == "classes" else logits.sigmoid()[:, :outlines]
+    distances, weights = parts.outline_distances, parts.outline_weights
+    each = [
+        (probability[:, k] * distances[:, k])[weights[:, k] > 0].sum() / weights[:, k].sum() for k in range(outlines)
+    ]
+    torch.testing.assert_close(added, 0.5 * sum(each) / outlines)
 
 
 def test_boundary_loss_counts_distance_outside_and_rewards_inside():
