@@ -27,12 +27,12 @@ def cases(cell_folder: Path) -> list:
 
 
 def test_a_start_that_training_made_worse_is_kept_and_both_figures_are_told(cases, segmenter):
-    said: list[str] = []
+    warnings: list[str] = []
     start = segmenter.model
-    callbacks = TrainCallbacks(on_warning=said.append)
+    callbacks = TrainCallbacks(on_warning=warnings.append)
     kept = train(cases[:4], cases[4:], tiny_recipe(train=SPOILING), start=start, callbacks=callbacks)
     assert weights_hash(kept) == weights_hash(start)
-    (note,) = said
+    (note,) = warnings
     assert note == kept.card.notes[-1]
     assert "the start is kept" in note
     assert f"{kept.card.validation['ap']:.3f}" in note
@@ -41,12 +41,12 @@ def test_a_start_that_training_made_worse_is_kept_and_both_figures_are_told(case
 
 
 def test_a_training_that_beats_its_start_replaces_it_and_says_by_how_much(cases):
-    said: list[str] = []
+    warnings: list[str] = []
     random = train(cases[:1], cases[4:], tiny_recipe(train={"epochs": 1, "steps_per_epoch": 1}))
     better = {"epochs": 5, "steps_per_epoch": 40, "batch": 4, "patch": 64, "learning_rate": 3e-2, "ema_decay": 0.9}
-    callbacks = TrainCallbacks(on_warning=said.append)
+    callbacks = TrainCallbacks(on_warning=warnings.append)
     model = train(cases[:4], cases[4:], tiny_recipe(train=better), start=random, callbacks=callbacks)
-    assert said == []
+    assert warnings == []
     assert weights_hash(model) != weights_hash(random)
     assert f"{model.card.validation['ap']:.3f}" in model.card.notes[-1]
     assert f"{random.card.validation['ap']:.3f}" in model.card.notes[-1]
