@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -14,7 +15,7 @@ from biounet.core.recipe import parse_recipe
 from biounet.training.targets.boundary_weight import border_weight, two_nearest
 from biounet.training.targets.distances import edge_distance, signed_distance
 from biounet.training.targets.instances import InstanceTargets, make_instance_targets
-from biounet.training.targets.layout import make_target
+from biounet.training.targets.layout import TargetLayout, make_target
 
 FIELDS = tuple(field.name for field in fields(InstanceTargets))
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7)
@@ -392,6 +393,35 @@ def test_the_target_of_exclusive_classes_is_one_channel_for_each_and_one_weight(
     np.testing.assert_array_equal(labelled, [[1, 0, 1], [1, 1, 0]])
 
 
+@pytest.mark.parametrize("boundary", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["instances", "classes", "regions"])
+def test_the_layout_names_every_channel_of_a_target(kind, boundary):
+    data = {"kind": "classes", "classes": ["a", "b"]} if kind != "instances" else {}
+    data |= {"regions": {"ab": [1, 2], "b": [2]}} if kind == "regions" else {}
+    recipe = parse_recipe({"data": data, "loss": {"boundary": boundary}})
+    layout = TargetLayout.from_recipe(recipe)
+    labels = picture("11.22 ...22 ?....")
+    target = torch.from_numpy(make_target(annotate(labels, recipe.data.kind), recipe, (1.0, 1.0)))
+    parts = layout.split(target)
+    outlines = {"instances": ["foreground"], "classes": ["a", "b"], "regions": ["ab", "b"]}[kind]
+    masks = {"foreground": labels > 0, "ab": labels > 0, "a": labels == 1, "b": labels == 2, "background": labels == 0}
+    for name, value in zip(layout.values, parts.values, strict=True):
+        if name in masks:
+            np.testing.assert_array_equal(value, masks[name])
+    assert list(layout.outlines) == (outlines if boundary else [])
+    for name, distance, known in zip(layout.outlines, parts.outline_distances, parts.outline_weights, strict=True):
+        expected = signed_distance(masks[name], labels >= 0)
+        np.testing.assert_allclose(distance, expected[0], rtol=1e-3)
+        np.testing.assert_array_equal(known, expected[1])
+    weights = [*parts.weights, *parts.outline_weights]
+    assert len(layout.weight_index) == len(layout.values) + len(layout.outlines)
+    for name, index in zip(layout.values, layout.weight_index, strict=False):
+        position = layout.weights.index(name if name in layout.weights else "labelled")
+        assert index == position
+        assert not weights[index][torch.from_numpy(labels < 0)].any()
+    assert layout.weight_index[len(layout.values) :] == list(range(len(layout.weights), len(weights)))
+
+
 def test_what_cannot_be_a_target_is_refused():
     with pytest.raises(InputError, match="need instances, not scribbles"):
         make_instance_targets(annotate(picture("1."), "scribbles"), TargetSettings())
@@ -414,6 +444,24 @@ def test_signed_distance_is_unknown_where_an_outline_may_be_hidden():
     labelled = np.array([[1, 1, 1, 1, 1, 1, 1, 0, 0]], bool)
     assert signed_distance(region, labelled)[1].tolist() == [[1, 1, 1, 1, 1, 1, 0, 0, 0]]
     assert not signed_distance(region, region)[1].any()
+    everything = np.ones_like(region)
+    assert not signed_distance(everything, everything)[1].any()
+    assert not signed_distance(~everything, everything)[1].any()
+
+
+@pytest.mark.parametrize(
+    ("region", "labelled", "known"),
+    [
+        # Far from unlabelled space, but not twice as far as from the outline.
+        ([0, 0, 0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 0, 0, 0, 0]),
+        # Something hidden that is as near as the outline changes nothing.
+        ([1, 0, 0], [1, 1, 0], [1, 1, 0]),
+    ],
+)
+def test_signed_distance_is_known_up_to_the_distance_of_unlabelled_space(region, labelled, known):
+    masks = np.array([region], bool), np.array([labelled], bool)
+    assert signed_distance(*masks)[1].tolist() == [known]
+    assert not signed_distance(*masks)[0][~masks[1]].any()
 
 
 def volume(*planes):
