@@ -76,7 +76,7 @@ def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -
 def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reader: IsolatedReader) -> Preview:
     name = image_name(image)
     try:
-        header, (axes, axes_source) = reader.inspect(image.files(), options.read)
+        header, (axes, axes_source) = reader.read_header(image.files(), options.read)
         grid, canonical = header.grid, canonical_grid(header.grid)
         blank = np.broadcast_to(header.array.flat[0], (header.channels, *canonical.shape))  # takes no memory
         volume = replace(header, array=blank, grid=canonical)

@@ -104,7 +104,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     try:
         files, options = image.files(), context.options
         with context.readers.borrow() as reader:
-            header = reader.read_header(files, options.read, context.stop)
+            header, _ = reader.read_header(files, options.read, context.stop)
         needs = memory_needs(header, context.model.card, context.model.network, options.segment, options.device)
         with context.memory.reserve([need for _, need in needs], image.path, context.stop) as number:
             if context.segment_large is not None and needs[number][1].is_large:

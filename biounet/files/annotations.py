@@ -85,7 +85,11 @@ def read_annotation(
     notes = _check_alignment(path, grid) if grid is not None and grid.affine is not None else ()
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=path)
-    return _check_content(Annotation(labels, data.kind, grid or Grid(labels.shape), path, notes))
+    annotation = Annotation(labels, data.kind, grid or Grid(labels.shape), path, notes)
+    findings = inspect_annotation(annotation)
+    if findings and findings[0].severity == "problem":
+        raise InputError(findings[0].cause, path=path, hint=findings[0].hint or None)
+    return replace(annotation, notes=(*notes, *(finding.cause for finding in findings)))
 
 
 def undrawn_regions(path: Path, data: DataSettings) -> frozenset[str]:
@@ -108,17 +112,10 @@ def _check_alignment(path: Path, grid: Grid) -> tuple[str, ...]:
 def read_labels(path: str | Path, options: ReadOptions | None = None) -> NDArray[np.int32]:
     """Read a label image as stored: integers, shape ``([z,] y, x)``.
 
-    Parameters
-    ----------
-    path
-        The label image.
-    options
-        Its axes, and the channel and plane to use, where there is a choice.
-
     Raises
     ------
     InputError
-        If values are fractions, or beyond 32 bits, or the image has several channels.
+        If values are fractions, or beyond 32 bits, or the image has several channels where `options` choose none.
     """
     path = Path(path)
     values = _read_integers(path, options)
@@ -143,7 +140,15 @@ def _from_values(path: Path, data: DataSettings, options: ReadOptions | None) ->
         raise _unknown_values_error(values[~unlabelled & (values > len(data.classes))], data, path)
     labels = values.astype(np.int32)
     labels[unlabelled] = UNLABELLED
-    return labels if data.kind == "instances" else _background_to_zero(labels, data)
+    if data.kind == "instances" or "background" not in data.classes:
+        return labels
+    meaning = _label_values(data)
+    table = np.array([UNLABELLED, 0, *(meaning[name] for name in data.classes)], np.int32)  # of values from -1
+    return np.asarray(table[labels + 1])
+
+
+def _label_values(data: DataSettings) -> dict[str, int]:
+    return {"unlabelled": UNLABELLED, "background": 0, **{name: n for n, name in enumerate(data.foreground, 1)}}
 
 
 def _unknown_values_error(unknown: NDArray[Any], data: DataSettings, path: Path) -> InputError:
@@ -164,20 +169,9 @@ def _unknown_values_error(unknown: NDArray[Any], data: DataSettings, path: Path)
     return InputError(f"holds values that no class has: {shown}", path=path, hint=hint)
 
 
-def _background_to_zero(labels: NDArray[np.int32], data: DataSettings) -> NDArray[np.int32]:
-    if "background" not in data.classes:
-        return labels
-    table = np.arange(-1, len(data.classes) + 1, dtype=np.int32)  # for values from -1 (unlabelled)
-    background = data.classes.index("background") + 1
-    table[background + 1] = 0
-    table[background + 2 :] -= 1
-    return np.asarray(table[labels + 1])
-
-
 def _from_colours(path: Path, data: DataSettings) -> NDArray[np.int32]:
     codes = _colour_codes(apply_palette(open_raw(path), path), path)
-    meaning = {"unlabelled": UNLABELLED, "background": 0, **{name: n for n, name in enumerate(data.foreground, 1)}}
-    unknown = UNLABELLED - 1
+    meaning, unknown = _label_values(data), UNLABELLED - 1
     labels = np.full(codes.shape, unknown, np.int32)
     for colour, name in data.palette.items():
         labels[codes == int(colour.lstrip("#"), 16)] = meaning[name]
@@ -211,8 +205,12 @@ def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
         raise InputError(f"labels of type {raw.dtype} are not supported", path=path)
     values, axes = squeeze(remove_alpha(raw.load(), raw), _resolve_label_axes(raw, options, path), "YX")
     values, axes = _select_image(values, axes, options, path)
-    if "S" in axes:
-        values, axes = _merge_equal_colours(values, axes.index("S"), path), axes.replace("S", "")
+    if "S" in axes:  # programs store grey that write colours only
+        bands, axes = np.moveaxis(values, axes.index("S"), 0), axes.replace("S", "")
+        values = bands[0]
+        if len(bands) < 3 or (bands != values).any():
+            hint = "save one number for each object, in grey, or declare the colours of classes in data.palette"
+            raise InputError("a colour picture, not a label image", path=path, hint=hint)
     if axes not in ("YX", "ZYX", "QYX", "IYX"):
         cause = f"a label image has axes YX or ZYX, not {raw.axes} of shape {format_shape(raw.shape)}"
         raise InputError(cause, path=path)
@@ -224,15 +222,6 @@ def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
             raise InputError(f"label {values.max():g} is no object id", path=path)
         values = values.astype(np.int64)
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
-
-
-def _merge_equal_colours(values: NDArray[Any], axis: int, path: Path) -> NDArray[Any]:
-    """Return the one value that all colours of a pixel have, as programs store grey that write colours only."""
-    bands = np.moveaxis(values, axis, 0)
-    if len(bands) < 3 or (bands != bands[0]).any():
-        hint = "save one number for each object, in grey, or declare the colours of classes in data.palette"
-        raise InputError("a colour picture, not a label image", path=path, hint=hint)
-    return np.asarray(bands[0])
 
 
 def _resolve_label_axes(raw: RawImage, options: ReadOptions | None, path: Path) -> str:
@@ -255,14 +244,6 @@ def _select_image(values: NDArray[Any], axes: str, options: ReadOptions | None, 
                 raise InputError(f"no {name} {number}: there are {values.shape[axis]}, counted from 0", path=path)
             values, axes = values.take(number, axis), axes.replace(letter, "")
     return values, axes
-
-
-def _check_content(annotation: Annotation) -> Annotation:
-    """Check that an annotation can be of its kind; return it with notes on what else is odd about it."""
-    findings = inspect_annotation(annotation)
-    if findings and findings[0].severity == "problem":
-        raise InputError(findings[0].cause, path=annotation.source, hint=findings[0].hint or None)
-    return replace(annotation, notes=(*annotation.notes, *(finding.cause for finding in findings)))
 
 
 def _check_not_jpeg(path: Path) -> None:

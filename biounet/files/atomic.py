@@ -31,32 +31,36 @@ _group = threading.local()  # `pending`: the temporary files of this thread's gr
 
 
 @contextmanager
+def _translate_write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BiounetError:
+        raise
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0)
+        raise MachineError(f"cannot write: {error.strerror or error}", path=path, hint=hint) from error
+
+
+@contextmanager
 def atomic_path(final: str | Path) -> Iterator[Path]:
     """Give the path of a temporary file beside `final` that replaces it when the block ends without an error.
 
     The content is on the disk before the name is: after a crash there is the old file, the new file or none, never a
     part of one. After an error the temporary file is gone. In a block of `atomic_group` it is renamed later.
-
-    Raises
-    ------
-    MachineError
-        If the disk is full or the folder cannot be written to.
+    A full disk or a folder that cannot be written to is a `MachineError`.
     """
     final = Path(final)
     temporary = final.with_name(f"{temporary_prefix(final)}{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
     pending: dict[Path, Path] | None = getattr(_group, "pending", None)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if pending is None:
-            temporary.replace(final)
-        else:
-            pending[final] = temporary
-    except BiounetError:
-        raise
-    except OSError as error:
-        raise _write_error(final, error) from error
+        with _translate_write_errors(final):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            if pending is None:
+                temporary.replace(final)
+            else:
+                pending[final] = temporary
     finally:
         if pending is None or final not in pending:
             _remove(temporary)
@@ -66,12 +70,8 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
 def atomic_group() -> Iterator[dict[Path, Path]]:
     """Rename the files that a block writes when it ends and all of them are whole.
 
-    Gives the temporary file of each, by its final path. An error in the block leaves everything as it was.
-
-    Raises
-    ------
-    MachineError
-        If a file cannot be renamed.
+    Gives the temporary file of each, by its final path. An error in the block, or a file that cannot be renamed (a
+    `MachineError`), leaves everything as it was.
     """
     pending: dict[Path, Path] = {}
     created: list[Path] = []
@@ -80,10 +80,8 @@ def atomic_group() -> Iterator[dict[Path, Path]]:
         yield pending
         for final, temporary in pending.items():
             is_new = not os.path.lexists(final)
-            try:
+            with _translate_write_errors(final):
                 temporary.replace(final)
-            except OSError as error:
-                raise _write_error(final, error) from error
             created += [final] if is_new else []
     except BaseException:  # raised again, after Ctrl-C too: files of one group appear together
         for path in created:
@@ -110,30 +108,22 @@ def append_line(path: str | Path, line: str) -> None:
     """Append a line to a file and flush it to the disk; for one writer at a time.
 
     If the file ends in an incomplete line, which a killed process left, that one is ended first. If the disk is full,
-    the file is cut back to its previous size.
-
-    Raises
-    ------
-    MachineError
-        If the disk is full or the folder cannot be written to.
+    the file is cut back to its previous size; errors as of `atomic_path`.
     """
     path = Path(path)
-    try:
-        with path.open("ab+", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(size - 1)
-                line = line if file.read(1) == b"\n" else f"\n{line}"
-            remaining = memoryview(f"{line}\n".encode())
-            try:
-                while remaining:
-                    remaining = remaining[file.write(remaining) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(size)
-                raise
-    except OSError as error:
-        raise _write_error(path, error) from error
+    with _translate_write_errors(path), path.open("ab+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            line = line if file.read(1) == b"\n" else f"\n{line}"
+        remaining = memoryview(f"{line}\n".encode())
+        try:
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def temporary_prefix(final: Path) -> str:
@@ -142,10 +132,7 @@ def temporary_prefix(final: Path) -> str:
 
 
 def find_temporary_files(folder: Path) -> dict[Path, list[Path]]:
-    """Return the temporary files of killed or running processes in a folder and below.
-
-    The keys are their folder and the prefix of their names, as of `temporary_prefix`.
-    """
+    """Return the temporary files in a folder and below, by their folder and prefix as of `temporary_prefix`."""
     found: dict[Path, list[Path]] = {}
     for root, _, names in os.walk(folder):
         for name in names:
@@ -163,8 +150,3 @@ def hash_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     return retry_on_io_error(digest)
-
-
-def _write_error(path: Path, error: OSError) -> MachineError:
-    hint = _HINTS.get(error.errno or 0)
-    return MachineError(f"cannot write: {error.strerror or error}", path=path, hint=hint)

@@ -20,6 +20,8 @@ _MAX_CHANNELS = 4  # pages of a file without axes that are more likely channels 
 class ReadOptions:
     """What the user states about files, which has precedence over what they state themselves.
 
+    A value that is invalid for any file is a `SettingsError`.
+
     Attributes
     ----------
     axes
@@ -28,17 +30,10 @@ class ReadOptions:
         Pixel size, ``(y, x)`` or ``(z, y, x)``, or one number for all axes: in µm, in mm for NIfTI.
     channel
         The one channel to use, by number from 0 or by its name in OME-XML or ImageJ; None: all.
-    dims
-        2 or 3 spatial axes.
     plane
         Number from 0 of the plane, time or page to use of an image that has one axis more than `dims` and channels.
     limit
         Bytes that one image may take in memory.
-
-    Raises
-    ------
-    SettingsError
-        If a value is invalid for any file.
     """
 
     axes: str | None = None
@@ -67,13 +62,7 @@ class ReadOptions:
 def to_channel_first(
     array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return a view ``(c, [z,] y, x)`` without what the options leave out, and notes.
-
-    Raises
-    ------
-    InputError
-        If more than one image could be meant.
-    """
+    """Return a view ``(c, [z,] y, x)`` without what the options leave out, and notes."""
     axes = resolve_axes(raw, options.axes, path)
     notes: tuple[str, ...] = ()
     if raw.alpha and axes[raw.axes.index("S")] == "S":
@@ -93,13 +82,7 @@ def to_channel_first(
 
 
 def resolve_axes(raw: RawImage, stated: str | None, path: Path) -> str:
-    """Return one letter for each axis of the array, those that the user states or else those of the file.
-
-    Raises
-    ------
-    InputError
-        If the stated axes do not fit the shape, or exchange the spatial axes of a NIfTI, whose header defines them.
-    """
+    """Return one letter for each axis of the array, those that the user states or else those of the file."""
     if stated is None:
         return raw.axes
     axes = stated.upper()
@@ -114,6 +97,7 @@ def resolve_axes(raw: RawImage, stated: str | None, path: Path) -> str:
         raise InputError(f"axes {axes} do not fit the shape {format_shape(raw.shape)}", path=path)
     if raw.header is None:
         return axes
+    # The header of a NIfTI defines its spatial axes.
     if any(letter not in (own, "?") for letter, own in zip(axes[-3:], "ZYX", strict=True)):
         raise InputError(f"axes {axes}: those of a NIfTI end in ZYX", path=path, hint="for example CZYX")
     return axes[:-3] + "ZYX"
@@ -121,8 +105,8 @@ def resolve_axes(raw: RawImage, stated: str | None, path: Path) -> str:
 
 def squeeze(array: NDArray[Any], axes: str, spatial: str) -> tuple[NDArray[Any], str]:
     """Remove axes of length 1 that are not spatial."""
-    removed = [n for n, letter in enumerate(axes) if array.shape[n] == 1 and letter not in spatial]
-    return array.squeeze(tuple(removed)), "".join(letter for n, letter in enumerate(axes) if n not in removed)
+    removed = tuple(n for n, letter in enumerate(axes) if array.shape[n] == 1 and letter not in spatial)
+    return array.squeeze(removed), "".join(letter for n, letter in enumerate(axes) if n not in removed)
 
 
 def _select_plane(
@@ -130,8 +114,7 @@ def _select_plane(
 ) -> tuple[NDArray[Any], str]:
     extra = [letter for letter in axes if letter not in "ZYX"[-options.dims :] + "C"]
     if not extra:
-        if options.plane:
-            raise InputError(f"no plane {options.plane}: there is one, with number 0", path=path)
+        _check_number("plane", options.plane or 0, 1, path)
         return array, axes
     if len(extra) > 1:
         cause = f"more than one image along {' and '.join(extra)} ({_describe(raw)})"
@@ -144,8 +127,7 @@ def _select_plane(
     needs_z = options.dims == 3 and "Z" not in axes
     if options.plane is None or needs_z:
         raise _ambiguity_error(extra[0], length, needs_z, raw, path)
-    if not 0 <= options.plane < length:
-        raise InputError(f"no plane {options.plane}: there are {length}, from 0 to {length - 1}", path=path)
+    _check_number("plane", options.plane, length, path)
     return array[(slice(None),) * at + (options.plane,)], axes.replace(extra[0], "")
 
 
@@ -178,10 +160,14 @@ def _select_channel(array: NDArray[Any], raw: RawImage, path: Path, options: Rea
             cause = f"{names.count(number)} channels are called '{number}'"
             raise InputError(cause, path=path, hint="give the number of one, from 0")
         number = names.index(number)
+    _check_number("channel", number, count, path)
+    return array[number : number + 1]
+
+
+def _check_number(name: str, number: int, count: int, path: Path) -> None:
     if not 0 <= number < count:
         there = "there is one, with number 0" if count == 1 else f"there are {count}, from 0 to {count - 1}"
-        raise InputError(f"no channel {number}: {there}", path=path)
-    return array[number : number + 1]
+        raise InputError(f"no {name} {number}: {there}", path=path)
 
 
 def _describe(raw: RawImage) -> str:

@@ -42,15 +42,11 @@ from biounet.files.formats.tiff import read_tiff
 from biounet.files.formats.unsupported import check_supported
 
 # A new format is a line here: how its files begin, and what reads their headers.
-_FORMATS: tuple[tuple[bytes, Callable[[Path], RawImage]], ...] = (
-    (b"II*\x00", read_tiff),
-    (b"MM\x00*", read_tiff),
-    (b"II+\x00", read_tiff),
-    (b"MM\x00+", read_tiff),
-    (b"\x89PNG\r\n\x1a\n", read_png),
-    (b"\xff\xd8\xff", read_jpeg),
-    (GZIP_MAGIC, read_nifti),
-    *((magic, read_nifti) for magic in NIFTI_MAGIC),
+_FORMATS: tuple[tuple[tuple[bytes, ...], Callable[[Path], RawImage]], ...] = (
+    ((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), read_tiff),
+    ((b"\x89PNG\r\n\x1a\n",), read_png),
+    ((b"\xff\xd8\xff",), read_jpeg),
+    ((GZIP_MAGIC, *NIFTI_MAGIC), read_nifti),
 )
 _GZIPPED_BUT_NOT_NIFTI = (".mgz",)
 _MAX_MM = 100.0  # of a voxel: no scanner has longer ones
@@ -94,24 +90,21 @@ def read_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | 
         If a file is damaged, its axes are ambiguous, pixels are not finite numbers, or channels lie on other grids.
     """
     options = options or ReadOptions()
-    volumes = _match_orientation([_read_file(file, options) for file in as_paths(path, "the image")])
-    merged = _merge_channels(volumes)
-    if len(volumes) == 1:
-        return merged
-    return replace(merged, array=np.concatenate([volume.array for volume in volumes]))
+    volumes = [_read_file(file, options) for file in as_paths(path, "the image")]
+    return _merge_channels(volumes, np.concatenate)
 
 
-def read_header(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
-    """Return what `read_volume` would, from the headers alone: all pixels are 0 and take no memory."""
-    options = options or ReadOptions()
-    volumes = []
+def read_header(
+    path: str | Path | Sequence[str | Path], options: ReadOptions | None = None
+) -> tuple[Volume, ImageInfo]:
+    """Return what `read_volume` would, with pixels that are all 0 and take no memory, and more on the first file."""
+    infos, volumes = [], []
     for file in as_paths(path, "the image"):
         info = inspect_volume(file, options)
         dtype = _to_supported_type(np.zeros((), info.dtype)).dtype
+        infos.append(info)
         volumes.append(Volume(_zeros((info.channels, *info.grid.shape), dtype), info.grid, file, info.notes))
-    volumes = _match_orientation(volumes)
-    shape = (sum(volume.channels for volume in volumes), *volumes[0].grid.shape)
-    return replace(_merge_channels(volumes), array=_zeros(shape, volumes[0].array.dtype))
+    return _merge_channels(volumes, _concatenate_zeros), infos[0]
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - as of numpy.zeros
@@ -119,43 +112,43 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
+def _concatenate_zeros(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return _zeros((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+
+
 def _read_file(path: Path, options: ReadOptions) -> Volume:
     raw = _open_image(path, options)
     array, notes = to_channel_first(raw.load(), raw, path, options)
     array = np.ascontiguousarray(_to_supported_type(array))
-    _check_finite(array, path)
+    if array.dtype.kind == "f" and (bad := array.size - int(np.count_nonzero(np.isfinite(array)))):
+        hint = "replace them in the program that made the image"
+        raise InputError(f"{bad} of {array.size} pixels are NaN or infinite", path=path, hint=hint)
     grid, grid_notes = resolve_grid(array.shape[1:], raw, path, options)
-    if _is_constant(array):
-        notes += (f"constant image: every pixel is {array.flat[0]}",)
+    flat = array.reshape(-1)
+    if (flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all():
+        notes += (f"constant image: every pixel is {flat[0]}",)
     return Volume(array, grid, path, (*grid_notes, *notes))
 
 
-def _match_orientation(volumes: Sequence[Volume]) -> list[Volume]:
-    """Bring volumes that store the voxels of the first in another order, axes exchanged or flipped, to its order."""
-    first, matched = volumes[0].grid, [*volumes]
-    for n, volume in enumerate(volumes):
-        if (
-            first.axcodes is not None
-            and volume.grid.axcodes not in (None, first.axcodes)
-            and grid_mismatch(first, volume.grid)
-            and not grid_mismatch(canonical_grid(first), canonical_grid(volume.grid))
-        ):
-            array = canonical_transform(first).undo(canonical_transform(volume.grid).apply(volume.array))
-            matched[n] = replace(volume, array=array, grid=first)
-    return matched
+def _match_orientation(volume: Volume, grid: Grid) -> Volume:
+    """Reorder a volume that stores the voxels of this grid in another order, its axes exchanged or flipped."""
+    if (
+        grid.axcodes is None
+        or volume.grid.axcodes in (None, grid.axcodes)
+        or not grid_mismatch(grid, volume.grid)
+        or grid_mismatch(canonical_grid(grid), canonical_grid(volume.grid))
+    ):
+        return volume
+    array = canonical_transform(grid).undo(canonical_transform(volume.grid).apply(volume.array))
+    return replace(volume, array=array, grid=grid)
 
 
-def _merge_channels(volumes: Sequence[Volume]) -> Volume:
-    """Return the first of several files that are channels of one image, with the notes on all.
-
-    Raises
-    ------
-    InputError
-        If one holds several channels, or has another grid.
-    """
+def _merge_channels(volumes: list[Volume], join: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> Volume:
+    """Return files that are one channel each as one volume, with the source of the first and the notes on all."""
     first = volumes[0]
     if len(volumes) == 1:
         return first
+    volumes = [_match_orientation(volume, first.grid) for volume in volumes]
     for volume in volumes:
         if volume.channels > 1:
             cause = f"{volume.channels} channels, where each file is one"
@@ -165,29 +158,18 @@ def _merge_channels(volumes: Sequence[Volume]) -> Volume:
             difference = "only one of the two says where its voxels are"
         if difference:
             raise InputError(f"not on the grid of {first.source}: {difference}", path=volume.source)
-    return replace(first, notes=tuple(dict.fromkeys(note for volume in volumes for note in volume.notes)))
+    notes = tuple(dict.fromkeys(note for volume in volumes for note in volume.notes))
+    return replace(first, array=join([volume.array for volume in volumes]), notes=notes)
 
 
 def arrange_axes(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
-    """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`, like that of a file.
-
-    Raises
-    ------
-    InputError
-        If the axes do not fit, more than one image could be meant, or the channel does not exist.
-    """
+    """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`; errors as for a file."""
     raw = RawImage("Q" * array.ndim, array.shape, array.dtype, lambda: array, "given")
     return to_channel_first(array, raw, _ARRAY, options)[0]
 
 
 def rearrange_volume(volume: Volume, axes: str, options: ReadOptions) -> Volume:
-    """Apply the channel and the pixel size of `options` to a volume with these axes, as if it were read again.
-
-    Raises
-    ------
-    InputError
-        If the channel does not exist.
-    """
+    """Apply the channel and the pixel size of `options` to a volume with these axes, as if it were read again."""
     path, array, grid = volume.source or _ARRAY, volume.array, volume.grid
     raw = RawImage(axes, array.shape, array.dtype, lambda: array, "given", notes=volume.notes)
     if options.channel is not None:
@@ -217,13 +199,7 @@ def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Imag
 
 @translate_errors
 def open_raw(path: Path, limit: int = DEFAULT_LIMIT) -> RawImage:
-    """Open a file by its content.
-
-    Raises
-    ------
-    InputError
-        If its format is unknown or not supported, or it declares more than `limit` bytes of pixels.
-    """
+    """Open a file by its content; one that declares more than `limit` bytes of pixels is an error."""
     if path.is_dir():
         check_supported(path)
         raise InputError("a folder, not an image", path=path)
@@ -235,7 +211,7 @@ def open_raw(path: Path, limit: int = DEFAULT_LIMIT) -> RawImage:
         raise InputError("empty file", path=path)
     if path.name.lower().endswith(_GZIPPED_BUT_NOT_NIFTI):
         check_supported(path)
-    read = next((read for magic, read in _FORMATS if head.startswith(magic)), None)
+    read = next((read for magics, read in _FORMATS if head.startswith(magics)), None)
     if read is None:
         check_supported(path)
         shown = head.decode("ascii", "replace").replace("\ufffd", "?")
@@ -260,30 +236,10 @@ def _to_supported_type(array: NDArray[Any]) -> NDArray[Any]:
     return array if dtype is None else array.astype(dtype)
 
 
-def _check_finite(array: NDArray[Any], path: Path) -> None:
-    if array.dtype.kind != "f":
-        return
-    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-    if bad:
-        hint = "replace them in the program that made the image"
-        raise InputError(f"{bad} of {array.size} pixels are NaN or infinite", path=path, hint=hint)
-
-
-def _is_constant(array: NDArray[Any]) -> bool:
-    flat = array.reshape(-1)
-    return bool((flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all())
-
-
 def resolve_grid(
     shape: tuple[int, ...], raw: RawImage, path: Path, options: ReadOptions
 ) -> tuple[Grid, tuple[str, ...]]:
-    """Return the grid of an image of this shape in the file, and the notes that apply to it.
-
-    Raises
-    ------
-    InputError
-        If what the file states about lengths cannot be right, and the options do not state them.
-    """
+    """Return the grid of an image of this shape in the file, and the notes that apply to it."""
     letters = "ZYX"[-len(shape) :]
     is_whole = [n for n in raw.shape[-3:] if n > 1] == [n for n in shape if n > 1]  # not one plane of many
     header = raw.header if is_whole else None
@@ -299,7 +255,7 @@ def resolve_grid(
         affine, frame = (raw.affine, raw.frame) if is_whole else (None, "")
         grid = Grid(shape, tuple(stated), raw.unit, affine, header, axcodes, frame)
         notes = drop_notes(raw.notes, {NoteCode.VOXEL_SIZE_UNKNOWN})  # of an axis that is left out
-        return grid, (*notes, *_non_square_note(raw), *_voxel_size_note(grid))
+        return grid, (*notes, *_size_notes(grid))
     grid = Grid(shape, header=header, axcodes=axcodes)
     if not stated or NoteCode.VOXEL_SIZE_UNKNOWN in map(note_code, raw.notes):
         return grid, raw.notes
@@ -307,17 +263,13 @@ def resolve_grid(
     return grid, (*raw.notes, Note(text, NoteCode.VOXEL_SIZE_UNKNOWN))
 
 
-def _non_square_note(raw: RawImage) -> tuple[str, ...]:
-    x, y = raw.spacing["X"], raw.spacing["Y"]
-    if raw.unit != "um" or abs(x - y) <= _SQUARE * x:
-        return ()
-    return (Note(f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm", NoteCode.NOT_SQUARE),)
-
-
-def _voxel_size_note(grid: Grid) -> tuple[str, ...]:
-    """Return a note on voxels of decimetres, as of a header with numbers in mm and the code of another unit."""
-    if grid.unit != "mm" or max(grid.steps) <= _MAX_MM:
-        return ()
-    sizes = " x ".join(f"{size:g}" for size in grid.steps)
-    text = f"the header gives voxels of {sizes} mm, which no scanner has: its unit may be wrong (see --spacing)"
-    return (Note(text, NoteCode.VOXEL_SIZE_CONFLICT),)
+def _size_notes(grid: Grid) -> list[str]:
+    """Return a note on pixels that are not square or voxels of decimetres, as of a header with the wrong unit."""
+    y, x = grid.steps[-2:]
+    if grid.unit == "um" and abs(x - y) > _SQUARE * x:
+        return [Note(f"pixels are not square: x {x:.6g} µm, y {y:.6g} µm", NoteCode.NOT_SQUARE)]
+    if grid.unit == "mm" and max(grid.steps) > _MAX_MM:
+        sizes = " x ".join(f"{size:g}" for size in grid.steps)
+        text = f"the header gives voxels of {sizes} mm, which no scanner has: its unit may be wrong (see --spacing)"
+        return [Note(text, NoteCode.VOXEL_SIZE_CONFLICT)]
+    return []

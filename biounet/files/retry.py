@@ -30,13 +30,7 @@ def retry_on_io_error(read: Callable[[], R]) -> R:
 
 
 def read_first_bytes(path: Path, count: int) -> bytes:
-    """Return the first bytes of a file; a disk that does not answer costs a minute, and a thread that stays behind.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read, or not in time.
-    """
+    """Return the first bytes of a file; a disk that does not answer is a `TimeoutError` and a thread left behind."""
     results: SimpleQueue[bytes | OSError | ValueError] = SimpleQueue()
 
     def read() -> None:

@@ -38,8 +38,6 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
 
     Parameters
     ----------
-    path
-        The final name, with a suffix as of `label_suffix`.
     labels
         Integers from 0, shape ``([z,] y, x)``.
     grid
@@ -67,9 +65,17 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
         return
     is_wide = labels.max() > np.iinfo(np.uint16).max
     stored = labels.astype(np.uint32 if is_wide else np.uint16)
-    write = _write_ome if is_wide or stored.nbytes >= _MAX_IMAGEJ else _write_imagej
+    is_ome = is_wide or stored.nbytes >= _MAX_IMAGEJ
+    tags = _ome_tags(stored, grid, kind or "labels") if is_ome else _imagej_tags(grid, kind)
     with atomic_path(path) as temporary:
-        write(temporary, stored, grid, kind)
+        tifffile.imwrite(
+            temporary,
+            stored,
+            photometric="minisblack",
+            compression="zlib",
+            compressionargs={"level": _DEFLATE_LEVEL},
+            **tags,
+        )
 
 
 @translate_errors
@@ -88,7 +94,7 @@ def read_label_kind(path: Path) -> ResultKind | None:
     return kind if kind in get_args(ResultKind) else None  # type: ignore[return-value]
 
 
-def _write_imagej(path: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
+def _imagej_tags(grid: Grid, kind: ResultKind | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {"axes": "ZYX"[-grid.dims :]} | ({} if kind is None else {_KIND_KEY: kind})
     resolution = None
     if grid.spacing is not None:
@@ -96,30 +102,7 @@ def _write_imagej(path: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind
         resolution = (_pixels_per_unit(grid.spacing[-1]), _pixels_per_unit(grid.spacing[-2]))
         if grid.dims == 3:
             metadata["spacing"] = grid.spacing[0]
-    tifffile.imwrite(
-        path,
-        labels,
-        imagej=True,
-        photometric="minisblack",
-        resolution=resolution,
-        metadata=metadata,
-        compression="zlib",
-        compressionargs={"level": _DEFLATE_LEVEL},
-    )
-
-
-def _write_ome(path: Path, labels: NDArray[Any], grid: Grid, kind: ResultKind | None) -> None:
-    # tifffile's own OME-XML has a random identifier, and no two files would be equal.
-    tifffile.imwrite(
-        path,
-        labels,
-        bigtiff=labels.nbytes >= _MAX_IMAGEJ,
-        photometric="minisblack",
-        description=_ome_xml(labels, grid, kind or "labels"),
-        metadata=None,
-        compression="zlib",
-        compressionargs={"level": _DEFLATE_LEVEL},
-    )
+    return {"imagej": True, "resolution": resolution, "metadata": metadata}
 
 
 def _pixels_per_unit(size: float) -> tuple[int, int]:
@@ -129,21 +112,23 @@ def _pixels_per_unit(size: float) -> tuple[int, int]:
     return nearest.denominator, nearest.numerator
 
 
-def _ome_xml(labels: NDArray[Any], grid: Grid, name: str) -> str:
+def _ome_tags(labels: NDArray[Any], grid: Grid, name: str) -> dict[str, Any]:
+    """Return the description as OME-XML: tifffile's has a random identifier, and no two files would be equal."""
     axes = "ZYX"[-grid.dims :]
-    sizes = {"X": 1, "Y": 1, "Z": 1, "C": 1, "T": 1} | dict(zip(axes, labels.shape, strict=True))
+    sizes = dict.fromkeys("XYZCT", 1) | dict(zip(axes, labels.shape, strict=True))
     attributes = {f"Size{letter}": str(size) for letter, size in sizes.items()}
     if grid.spacing is not None:
         unit = "&#181;m" if grid.unit == "um" else "mm"  # a TIFF description is ASCII
         for letter, size in zip(axes, grid.spacing, strict=True):
             attributes |= {f"PhysicalSize{letter}": repr(float(size)), f"PhysicalSize{letter}Unit": unit}
     text = " ".join(f'{name}="{value}"' for name, value in attributes.items())
-    return (
+    description = (
         '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
         f'<Image ID="Image:0" Name="{name}">'
         f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="{labels.dtype}" {text}>'
         '<Channel ID="Channel:0:0" SamplesPerPixel="1"/><TiffData/></Pixels></Image></OME>'
     )
+    return {"bigtiff": labels.nbytes >= _MAX_IMAGEJ, "description": description, "metadata": None}
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:

@@ -82,9 +82,7 @@ def hung(monkeypatch):
         "from biounet.files.isolation import worker as rp\n"
         "def late(really):\n"
         "    return lambda path, *rest: time.sleep(1000) if 'hang' in str(path) else really(path, *rest)\n"
-        "rp.hash_file, rp.inspect_volume, rp.read_header = map(\n"
-        "    late, (rp.hash_file, rp.inspect_volume, rp.read_header)\n"
-        ")\n"
+        "rp.hash_file, rp.read_header = map(late, (rp.hash_file, rp.read_header))\n"
         "rp.main()\n"
     )
     monkeypatch.setattr("biounet.files.isolation.client._PROGRAM", program)

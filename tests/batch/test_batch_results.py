@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -292,11 +293,12 @@ def test_names_that_look_equal_when_escaped_stay_two(few, untrained, tmp_path):
 def test_a_name_that_the_drive_refuses_is_one_failed_row(number, few, untrained, tmp_path, monkeypatch):
     really = biounet.files.atomic.atomic_path
 
-    def refuse(final, *args, **kwargs):
-        if Path(final).name.startswith("b_"):
-            error = OSError(number, os.strerror(number))
-            raise biounet.files.atomic._write_error(Path(final), error) from error
-        return really(final, *args, **kwargs)
+    @contextmanager
+    def refuse(final):
+        with really(final) as temporary:
+            if Path(final).name.startswith("b_"):
+                raise OSError(number, os.strerror(number))
+            yield temporary
 
     for module in ("atomic", "write"):
         monkeypatch.setattr(f"biounet.files.{module}.atomic_path", refuse)

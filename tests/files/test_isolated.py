@@ -322,7 +322,8 @@ def test_the_header_equals_the_volume_without_pixels(tmp_path, reader, case):
     write, array, name, options = case
     path = tmp_path / name
     write(path, array)
-    header, volume = reader.read_header(path, ReadOptions(**options)), reader.read(path, ReadOptions(**options))
+    header, _ = reader.read_header(path, ReadOptions(**options))
+    volume = reader.read(path, ReadOptions(**options))
     assert (header.array.shape, header.array.dtype, header.grid) == (
         volume.array.shape,
         volume.array.dtype,

@@ -178,7 +178,7 @@ def test_channels_with_the_same_voxels_in_another_order_are_one_image(tmp_path, 
     volume = read_volume([first, other], VOLUME)
     np.testing.assert_array_equal(volume.array[0], volume.array[1])
     assert volume.grid == read_volume(first, VOLUME).grid
-    assert read_header([first, other], VOLUME).array.shape == volume.array.shape
+    assert read_header([first, other], VOLUME)[0].array.shape == volume.array.shape
     moved = stored_as(tmp_path / "moved.nii", values, MOVED, order)
     with pytest.raises(InputError, match="not on the grid of"):
         read_volume([first, moved], VOLUME)

@@ -10,11 +10,12 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, TypeVar, cast
 
@@ -59,14 +60,11 @@ class _Answer:
 class IsolatedReader:
     """Read images in a process of its own, which serves many files and is replaced when a file ends it.
 
-    For one thread; others may call `close`.
+    For one thread; others may call `close`. A file may take `timeout` seconds, and one more for each 10 MB of it; one
+    that changed while it was read is read again after `pause` seconds.
 
-    Parameters
-    ----------
-    timeout
-        Seconds that a file may take, and one more for each 10 MB of it.
-    pause
-        Seconds until a file that changed while it was read is read again.
+    The methods raise `Stopped` if `stop` is set, `MachineError` if no process can be started, and `InputError` as
+    `biounet.files.read_volume`; also if a file ends the process twice, takes too long, or does not stop changing.
     """
 
     def __init__(self, timeout: float = _TIMEOUT, pause: float = _RETRY_PAUSE) -> None:
@@ -82,16 +80,12 @@ class IsolatedReader:
         self.close()
 
     def start(self) -> None:
-        """Start the process without waiting for it, so that it is ready for the first file.
-
-        Raises
-        ------
-        MachineError
-            If no process can be started.
-        """
+        """Start the process without waiting for it, so that it is ready for the first file."""
         with self._lock:
             if self._child is None and not self._closed.is_set():
-                self._child, self._is_ready = _start(), False
+                environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each thread takes memory for nothing
+                self._child = start_process(_PROGRAM, "to read images in", subprocess.PIPE, environment)
+                self._is_ready = False
 
     def close(self) -> None:
         """End the process; a read in another thread ends with an error."""
@@ -104,35 +98,28 @@ class IsolatedReader:
             self._end()
 
     def read(self, path: Paths, options: ReadOptions | None = None) -> Volume:
-        """Read an image, as `biounet.files.read_volume` does.
-
-        Raises
-        ------
-        InputError
-            As `read_volume`; and if the file ends the process twice, takes too long, or does not stop changing.
-        MachineError
-            If no process can be started.
-        """
+        """Read an image, as `biounet.files.read_volume` does."""
         return self.read_hashed(path, options)[0]
 
     def read_hashed(
         self, path: Paths, options: ReadOptions | None = None, stop: Event | None = None
     ) -> tuple[Volume, tuple[FileState, ...]]:
-        """Read an image, and return with it the state of each of its files; errors as of `read`, and `Stopped`."""
+        """Read an image, and return with it the state of each of its files."""
         answer, stats = self._ask("read", path, options, stop)
         return cast(Volume, answer.volume), tuple(map(FileState, *zip(*stats, strict=True), answer.hashes))
 
-    def read_header(self, path: Paths, options: ReadOptions | None = None, stop: Event | None = None) -> Volume:
-        """Return what `read` would, from the headers alone, with pixels that are all 0 and take no memory."""
-        return cast(Volume, self._ask("header", path, options, stop)[0].volume)
+    def read_header(
+        self, path: Paths, options: ReadOptions | None = None, stop: Event | None = None
+    ) -> tuple[Volume, tuple[str, str]]:
+        """Return what `read` would, with pixels that are all 0 and take no memory, from the headers alone.
 
-    def inspect(self, paths: Sequence[Path], options: ReadOptions) -> tuple[Volume, tuple[str, str]]:
-        """Return what `read_header` does, and the axes of the array in the first file with their source."""
-        answer = self._ask("inspect", paths, options)[0]
+        Also return the axes of the array in the first file, and where they come from.
+        """
+        answer = self._ask("header", path, options, stop)[0]
         return cast(Volume, answer.volume), answer.axes
 
     def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
-        """Return the SHA-256 of a file; errors as of `read`."""
+        """Return the SHA-256 of a file."""
         return self._ask("hash", path, stop=stop)[0].hashes[0]
 
     def _ask(
@@ -158,50 +145,36 @@ class IsolatedReader:
         return result, [stat or (0, 0) for stat in before]
 
     def _try_twice(self, request: Request, stop: Event) -> _Answer | BiounetError:
-        with suppress(_ReaderLost):
-            return self._try(request, stop)
-        try:
-            return self._try(request, stop)
-        except _ReaderLost as lost:
-            hint = "the file is damaged, or needs more memory or time than there is"
-            return InputError(str(lost), path=request.paths[0], hint=hint)
+        """Return what the process answers or, if it was lost in the second attempt as well, how."""
+        path = next(iter(request.paths), None)
+        for _ in range(2):
+            child = self._ready_child(path, stop)
+            try:
+                return self._run_within(request.seconds, stop, child, partial(_exchange, child, request))
+            except TimeoutError:
+                hint = "the disk does not answer, or the file needs more time than its size allows"
+                return InputError(f"could not be read in {request.seconds:.0f} s", path=path, hint=hint)
+            except (OSError, EOFError):
+                code = child.poll() or 0
+                reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+                cause = f"its reader crashed twice ({reason})"
+            except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+                cause = "its reader gave an answer that is none"
+            except MemoryError:
+                return InputError("does not fit in memory", path=path)
+        return InputError(cause, path=path, hint="the file is damaged, or needs more memory or time than there is")
 
-    def _try(self, request: Request, stop: Event) -> _Answer | BiounetError:
-        """Return what the process answers.
-
-        Raises
-        ------
-        _ReaderLost
-            If it does not; a new one is started for the next file.
-        Stopped
-            If `stop` is set.
-        """
-        child = self._ready_child(request.paths, stop)
-        try:
-            return self._run_within(request.seconds, stop, child, lambda: _exchange(child, request))
-        except _TimedOut:
-            hint = "the disk does not answer, or the file needs more time than its size allows"
-            return InputError(f"could not be read in {request.seconds:.0f} s", path=request.paths[0], hint=hint)
-        except (OSError, EOFError):
-            code = child.poll() or 0
-            reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise _ReaderLost(f"its reader crashed twice ({reason})") from None
-        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-            raise _ReaderLost("its reader gave an answer that is none") from error
-        except MemoryError:
-            return InputError("does not fit in memory", path=request.paths[0])
-
-    def _ready_child(self, paths: Sequence[Path], stop: Event) -> subprocess.Popen[bytes]:
-        """Return the process once it waits for requests."""
+    def _ready_child(self, path: Path | None, stop: Event) -> subprocess.Popen[bytes]:
+        """Return the process once it waits for requests; the path is for an error."""
         for _ in range(_MAX_STARTS):
             self.start()
             child = self._child
             if child is None:
-                raise InputError("reading was stopped", path=paths[0] if paths else None)
+                raise InputError("reading was stopped", path=path)
             if self._is_ready:
                 return child
-            with suppress(OSError, EOFError, ValueError, _TimedOut):
-                self._run_within(_START_TIMEOUT, stop, child, lambda child=child: _read_line(child))  # type: ignore[misc]
+            with suppress(OSError, EOFError, ValueError):
+                self._run_within(_START_TIMEOUT, stop, child, partial(_read_line, child))
                 self._is_ready = True
         hint = "python -m biounet.files.isolation.worker shows why"
         raise MachineError("the process that reads images does not start", hint=hint)
@@ -210,32 +183,21 @@ class IsolatedReader:
         """Return the result of `talk` with the process; end the process if it fails, as half an answer may be left.
 
         It runs in a thread of its own, which is left behind when the process cannot even be killed.
-
-        Raises
-        ------
-        _TimedOut
-            If it takes too long.
-        Stopped
-            If `stop` is set.
         """
-        results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-        thread = Thread(target=_put_result, args=(talk, results), daemon=True)
+        future: Future[T] = Future()
+        thread = Thread(target=_put_result, args=(talk, future), daemon=True)
         self._is_busy = True
         thread.start()
         deadline = time.monotonic() + seconds
         try:
-            while True:
-                with suppress(Empty):
-                    result, error = results.get(timeout=min(_POLL, max(0.0, deadline - time.monotonic())))
-                    if error is not None:
-                        raise error
-                    return cast(T, result)
+            while not wait([future], min(_POLL, max(0.0, deadline - time.monotonic()))).done:
                 if stop.is_set():
                     raise Stopped("reading was stopped")
                 if self._closed.is_set():
                     raise EOFError
                 if time.monotonic() >= deadline:
-                    raise _TimedOut
+                    raise TimeoutError
+            return future.result()
         except BaseException:
             self._end(thread)
             raise
@@ -256,16 +218,13 @@ class IsolatedReader:
         if thread is None or not thread.is_alive():
             _close_pipes(child)
         else:
-            Thread(target=_close_later, args=(thread, child), daemon=True).start()
+            Thread(target=_close_pipes, args=(child, thread), daemon=True).start()
 
 
 class ReaderPool:
     """One `IsolatedReader` for each thread that reads at the same time; a context manager that closes them.
 
-    Parameters
-    ----------
-    count
-        Readers to start at once, in the background; more are started when they are needed.
+    It starts `count` of them at once, in the background, and more when they are needed.
     """
 
     def __init__(self, count: int = 0) -> None:
@@ -300,36 +259,21 @@ class ReaderPool:
             return reader.hash_file(path, stop)
 
 
-class _ReaderLost(Exception):
-    """The process ended without an answer."""
-
-
-class _TimedOut(Exception):
-    """The process gave no answer in time."""
-
-
-def _put_result(talk: Callable[[], T], results: SimpleQueue[tuple[T | None, BaseException | None]]) -> None:
+def _put_result(talk: Callable[[], T], future: Future[T]) -> None:
     try:
-        results.put((talk(), None))
+        future.set_result(talk())
     except BaseException as error:  # noqa: BLE001 - raised again where the result is waited for
-        results.put((None, error))
+        future.set_exception(error)
 
 
-def _close_pipes(child: subprocess.Popen[bytes]) -> None:
+def _close_pipes(child: subprocess.Popen[bytes], thread: Thread | None = None) -> None:
+    """Close the pipes of a process, when the thread that reads from them has ended."""
+    if thread is not None:
+        thread.join()
+        child.wait()
     for pipe in (child.stdin, child.stdout):
         with suppress(OSError):
             cast(BufferedWriter, pipe).close()
-
-
-def _close_later(thread: Thread, child: subprocess.Popen[bytes]) -> None:
-    thread.join()
-    child.wait()
-    _close_pipes(child)
-
-
-def _start() -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each thread takes memory, and no file needs them
-    return start_process(_PROGRAM, "to read images in", subprocess.PIPE, environment)
 
 
 def _read_line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -340,27 +284,18 @@ def _read_line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def _exchange(child: subprocess.Popen[bytes], request: Request) -> _Answer | BiounetError:
-    """Send a request and return the answer.
-
-    Raises
-    ------
-    EOFError, OSError
-        If the process ended.
-    ValueError, LookupError, TypeError, ArithmeticError, RecursionError
-        If the answer is invalid.
-    """
+    """Send a request and return the answer; raise what invalid fields raise, `EOFError` if the process ended."""
     requests, answers = cast(BufferedWriter, child.stdin), cast(BufferedReader, child.stdout)
     requests.write(request.encode())
     requests.flush()
     fields = _read_line(child)
     if (error := decode_error(fields, request.paths)) is not None:
         return error
-    header_only = request.task in ("header", "inspect")
-    hashes = decode_hashes(fields, 0 if header_only else len(request.paths))
+    hashes = decode_hashes(fields, 0 if request.task == "header" else len(request.paths))
     if request.task == "hash":
         return _Answer(None, hashes)
     volume = decode_volume(fields, request)
-    if header_only:
+    if request.task == "header":
         axes, source = map(str, fields["axes"])
         return _Answer(volume, hashes, (axes, source))
     array = np.empty(volume.array.shape, volume.array.dtype)

@@ -20,7 +20,7 @@ import numpy as np
 from biounet.core import BiounetError, Grid, InputError, Note, NoteCode, SettingsError, Volume, note_code
 from biounet.files.axes import ReadOptions
 
-Task = Literal["read", "header", "inspect", "hash"]
+Task = Literal["read", "header", "hash"]
 
 _PALETTE_FACTOR = 3  # bytes that a palette makes of one
 _DTYPES = {np.dtype(code).str: np.dtype(code) for code in "bBhHiIlLqQfd"}
@@ -40,10 +40,7 @@ def path_from_hex(text: str) -> Path:
 
 @dataclass(frozen=True)
 class Request:
-    """A task for the process: ``read`` an image, its ``header``, ``inspect`` that with its axes, or ``hash`` files.
-
-    `folder` is the one that relative paths start from; it is empty if all paths are absolute.
-    """
+    """A task for the process; `folder` is where relative paths start, and empty if all paths are absolute."""
 
     task: Task
     paths: Sequence[Path]
@@ -97,10 +94,7 @@ def encode_volume(volume: Volume) -> dict[str, Any]:
 def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
     """Return the volume of an answer, with pixels that are all 0 and take no memory; raise what invalid fields raise.
 
-    Raises
-    ------
-    ValueError
-        If the array does not fit its grid, or the limits of the request.
+    An array that does not fit its grid, or the limits of the request, is a `ValueError`.
     """
     dtype, shape, grid = _DTYPES[fields["dtype"]], tuple(fields["shape"]), _decode_grid(fields["grid"])
     if shape[1:] != grid.shape or not isinstance(shape[0], int) or shape[0] < 1:

@@ -25,10 +25,7 @@ def start_process(
 ) -> subprocess.Popen[bytes]:
     """Start Python with a program, a pipe as its standard input, and without its standard error.
 
-    Raises
-    ------
-    MachineError
-        If no process can be started; `purpose` says in it what it is for.
+    If it cannot be started, `purpose` says in the `MachineError` what it is for.
     """
     try:
         # -P: a folder of images with a file numpy.py in it does not become a part of the program.

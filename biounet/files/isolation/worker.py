@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from biounet.core import BiounetError, Volume
+from biounet.core import BiounetError
 from biounet.files.atomic import hash_file
-from biounet.files.axes import ReadOptions
 from biounet.files.formats.raw import translate_errors
 from biounet.files.isolation.messages import Request, encode_error, encode_volume
-from biounet.files.read import inspect_volume, read_header, read_volume
+from biounet.files.read import read_header, read_volume
 
 _PROGRAM_BYTES = 2**29  # of addresses: the interpreter, the libraries and their caches
 _COPIES = 4  # of an image that exist at the same time: compressed, unpacked, scaled, arranged
@@ -58,40 +56,31 @@ def _answer(fields: dict[str, Any], array: NDArray[Any] | None, answers: BinaryI
 
 def _read(request: Request) -> tuple[dict[str, Any], NDArray[Any] | None]:
     """Return the fields of the answer, and the array that follows it."""
-    paths, options, task = request.paths, request.options, request.task
+    paths = request.paths
     if request.folder:
         os.chdir(request.folder)
-    _limit_memory(options.limit * max(1, len(paths)))
+    _limit_memory(request.options.limit * max(1, len(paths)))
     if hasattr(signal, "alarm"):
         signal.alarm(int(request.seconds) + _GRACE)
-    hashes: list[str] = []
-    axes = ("", "")
     try:
-        if task in ("read", "hash"):
-            hashes = _hash_all(paths[0] if paths else Path(), paths)
-        if task == "hash":
-            return {"sha256": hashes}, None
-        if task == "inspect":
-            info = inspect_volume(paths[0], options)
-            axes = (info.axes, info.axes_source)
-        volume = _read_any(paths[0] if paths else Path(), paths, options, header_only=task != "read")
+        return _run_task(paths[0] if paths else Path(), request)
     except BiounetError as error:
         return encode_error(error, paths), None
     finally:
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-    fields = encode_volume(volume) | {"sha256": hashes, "axes": axes}
-    return fields, volume.array if task == "read" else None
 
 
 @translate_errors
-def _read_any(first: Path, paths: Sequence[Path], options: ReadOptions, *, header_only: bool) -> Volume:
-    return read_header(paths, options) if header_only else read_volume(paths, options)
-
-
-@translate_errors
-def _hash_all(first: Path, paths: Sequence[Path]) -> list[str]:
-    return [hash_file(path) for path in paths]
+def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], NDArray[Any] | None]:
+    if request.task == "header":
+        header, info = read_header(request.paths, request.options)
+        return encode_volume(header) | {"sha256": [], "axes": (info.axes, info.axes_source)}, None
+    hashes = [hash_file(path) for path in request.paths]
+    if request.task == "hash":
+        return {"sha256": hashes}, None
+    volume = read_volume(request.paths, request.options)
+    return encode_volume(volume) | {"sha256": hashes}, volume.array
 
 
 def _limit_memory(image: int) -> None:
