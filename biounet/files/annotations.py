@@ -24,6 +24,7 @@ from biounet.files.dataset_index.alignment import compare_alignment, reorder_lab
 from biounet.files.dataset_index.names import stem_of
 from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha
 from biounet.files.read import open_raw, resolve_grid
+from biounet.files.retry import read_first_bytes
 
 _MAX_LABEL = np.iinfo(np.int32).max
 _JPEG = b"\xff\xd8\xff"
@@ -64,9 +65,8 @@ def read_annotation(
     """
     path = Path(path)
     if data.kind == "scribbles" and not data.classes:
-        raise SettingsError(
-            "data.classes: the strokes of scribbles need names", hint="for example ['background', 'cell']"
-        )
+        cause = "data.classes: the strokes of scribbles need names"
+        raise SettingsError(cause, hint="for example ['background', 'cell']")
     _check_not_jpeg(path)
     labels = _from_colours(path, data) if data.palette else _from_values(path, data, options)
     if grid is not None and (1, *labels.shape) == grid.shape:
@@ -188,9 +188,8 @@ def _from_colours(path: Path, data: DataSettings) -> NDArray[np.int32]:
 def _colour_codes(raw: RawImage, path: Path) -> NDArray[np.int32]:
     """Return ``0xRRGGBB`` of each pixel; a picture that is all grey may be stored without colours."""
     if raw.dtype != np.uint8 or raw.axes not in ("YXS", "YX"):
-        raise InputError(
-            f"the recipe has a palette, but this is no colour picture of 8 bits ({raw.axes} {raw.dtype})", path=path
-        )
+        cause = f"the recipe has a palette, but this is no colour picture of 8 bits ({raw.axes} {raw.dtype})"
+        raise InputError(cause, path=path)
     picture = raw.load().reshape(*raw.shape[:2], -1)
     is_colour = picture.shape[2] - len(raw.alpha) >= 3
     red, green, blue = (picture[..., n if is_colour else 0].astype(np.int32) for n in range(3))
@@ -203,8 +202,10 @@ def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
     raw = apply_palette(raw, path) if raw.dtype == np.bool_ else raw  # white may be stored as 0
     if raw.dtype.kind not in "biuf":
         raise InputError(f"labels of type {raw.dtype} are not supported", path=path)
-    values, axes = squeeze(remove_alpha(raw.load(), raw), _resolve_label_axes(raw, options, path), "YX")
-    values, axes = _select_image(values, axes, options, path)
+    options, values = options or ReadOptions(), remove_alpha(raw.load(), raw)
+    fits = len(options.axes or "") in (len(raw.shape), sum(length > 1 for length in raw.shape))
+    axes = resolve_axes(raw, options.axes if fits and raw.header is None else None, path)
+    values, axes = _select_image(*squeeze(values, axes, "YX"), options, path)
     if "S" in axes:  # programs store grey that write colours only
         bands, axes = np.moveaxis(values, axes.index("S"), 0), axes.replace("S", "")
         values = bands[0]
@@ -224,17 +225,8 @@ def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
-def _resolve_label_axes(raw: RawImage, options: ReadOptions | None, path: Path) -> str:
-    """Return the axes: those of the options where there are as many and the header does not define them."""
-    stated = None if options is None or raw.header is not None else options.axes
-    fits = stated is not None and len(stated) in (len(raw.shape), sum(length > 1 for length in raw.shape))
-    return resolve_axes(raw, stated if fits else None, path)
-
-
-def _select_image(values: NDArray[Any], axes: str, options: ReadOptions | None, path: Path) -> tuple[NDArray[Any], str]:
+def _select_image(values: NDArray[Any], axes: str, options: ReadOptions, path: Path) -> tuple[NDArray[Any], str]:
     """Select the channel and plane of the options, where the label image has several."""
-    if options is None:
-        return values, axes
     has_planes = options.dims == 2 and len(axes) - ("C" in axes) == 3
     stack = next((letter for letter in axes if letter not in "CYX"), "") if has_planes else ""
     for letter, number, name in (("C", options.channel, "channel"), (stack, options.plane, "plane")):
@@ -247,8 +239,6 @@ def _select_image(values: NDArray[Any], axes: str, options: ReadOptions | None, 
 
 
 def _check_not_jpeg(path: Path) -> None:
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(_JPEG)) == _JPEG:
-                cause = "a JPEG, which changes values along every edge: no label image"
-                raise InputError(cause, path=path, hint="export the labels again, as PNG or TIFF")
+    if path.is_file() and read_first_bytes(path, len(_JPEG)) == _JPEG:
+        cause = "a JPEG, which changes values along every edge: no label image"
+        raise InputError(cause, path=path, hint="export the labels again, as PNG or TIFF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from biounet.core import InputError, SettingsError, as_spacing, is_integer
 from biounet.files.formats.raw import DEFAULT_LIMIT, RawImage, format_shape, remove_alpha
+
+Paths = str | Path | Sequence[str | Path]
 
 _LETTERS = "TZCYXS"
 _PLURALS = {"T": "times", "Z": "planes"}

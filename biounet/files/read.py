@@ -25,7 +25,7 @@ from biounet.core import (
     nearest_axcodes,
     note_code,
 )
-from biounet.files.axes import ReadOptions, to_channel_first
+from biounet.files.axes import Paths, ReadOptions, to_channel_first
 from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
 from biounet.files.formats.png_jpeg import read_jpeg, read_png
 from biounet.files.formats.raw import (
@@ -48,7 +48,7 @@ _FORMATS: tuple[tuple[tuple[bytes, ...], Callable[[Path], RawImage]], ...] = (
     ((b"\xff\xd8\xff",), read_jpeg),
     ((GZIP_MAGIC, *NIFTI_MAGIC), read_nifti),
 )
-_GZIPPED_BUT_NOT_NIFTI = (".mgz",)
+_SUPPORTED_TYPES = {"bool": "uint8", "float16": "float32"}  # of types that later steps do not support
 _MAX_MM = 100.0  # of a voxel: no scanner has longer ones
 _SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
 _ARRAY = Path("the array")  # what errors call an image that is no file
@@ -70,7 +70,7 @@ class ImageInfo:
     notes: tuple[str, ...]
 
 
-def read_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | None = None) -> Volume:
+def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
     """Read an image.
 
     Parameters
@@ -94,16 +94,14 @@ def read_volume(path: str | Path | Sequence[str | Path], options: ReadOptions | 
     return _merge_channels(volumes, np.concatenate)
 
 
-def read_header(
-    path: str | Path | Sequence[str | Path], options: ReadOptions | None = None
-) -> tuple[Volume, ImageInfo]:
+def read_header(path: Paths, options: ReadOptions | None = None) -> tuple[Volume, ImageInfo]:
     """Return what `read_volume` would, with pixels that are all 0 and take no memory, and more on the first file."""
     infos, volumes = [], []
     for file in as_paths(path, "the image"):
         info = inspect_volume(file, options)
-        dtype = _to_supported_type(np.zeros((), info.dtype)).dtype
+        array = _zeros((info.channels, *info.grid.shape), _SUPPORTED_TYPES.get(info.dtype, info.dtype))
         infos.append(info)
-        volumes.append(Volume(_zeros((info.channels, *info.grid.shape), dtype), info.grid, file, info.notes))
+        volumes.append(Volume(array, info.grid, file, info.notes))
     return _merge_channels(volumes, _concatenate_zeros), infos[0]
 
 
@@ -119,7 +117,7 @@ def _concatenate_zeros(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _read_file(path: Path, options: ReadOptions) -> Volume:
     raw = _open_image(path, options)
     array, notes = to_channel_first(raw.load(), raw, path, options)
-    array = np.ascontiguousarray(_to_supported_type(array))
+    array = np.ascontiguousarray(array, _SUPPORTED_TYPES.get(str(array.dtype)))
     if array.dtype.kind == "f" and (bad := array.size - int(np.count_nonzero(np.isfinite(array)))):
         hint = "replace them in the program that made the image"
         raise InputError(f"{bad} of {array.size} pixels are NaN or infinite", path=path, hint=hint)
@@ -187,14 +185,8 @@ def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Imag
     raw = _open_image(path, options)
     array, notes = to_channel_first(_zeros(raw.shape, raw.dtype), raw, path, options)
     grid, grid_notes = resolve_grid(array.shape[1:], raw, path, options)
-    return ImageInfo(
-        axes=options.axes.upper() if options.axes else raw.axes,
-        axes_source="given" if options.axes else raw.axes_source,
-        dtype=str(raw.dtype),
-        grid=grid,
-        channels=array.shape[0],
-        notes=(*grid_notes, *notes),
-    )
+    axes, axes_source = (options.axes.upper(), "given") if options.axes else (raw.axes, raw.axes_source)
+    return ImageInfo(axes, axes_source, str(raw.dtype), grid, len(array), (*grid_notes, *notes))
 
 
 @translate_errors
@@ -209,7 +201,7 @@ def open_raw(path: Path, limit: int = DEFAULT_LIMIT) -> RawImage:
         head = file.read(16)
     if not head:
         raise InputError("empty file", path=path)
-    if path.name.lower().endswith(_GZIPPED_BUT_NOT_NIFTI):
+    if path.name.lower().endswith(".mgz"):  # gzipped, but no NIfTI
         check_supported(path)
     read = next((read for magics, read in _FORMATS if head.startswith(magics)), None)
     if read is None:
@@ -228,12 +220,6 @@ def _open_image(path: Path, options: ReadOptions) -> RawImage:
     if raw.dtype.kind not in "biuf":
         raise InputError(f"pixels of type {raw.dtype} are not supported", path=path)
     return raw
-
-
-def _to_supported_type(array: NDArray[Any]) -> NDArray[Any]:
-    """Convert truth values and half floats, which later steps do not support, without changing a value."""
-    dtype = {np.dtype(np.bool_): np.uint8, np.dtype(np.float16): np.float32}.get(array.dtype)
-    return array if dtype is None else array.astype(dtype)
 
 
 def resolve_grid(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
@@ -31,20 +31,27 @@ def retry_on_io_error(read: Callable[[], R]) -> R:
 
 def read_first_bytes(path: Path, count: int) -> bytes:
     """Return the first bytes of a file; a disk that does not answer is a `TimeoutError` and a thread left behind."""
-    results: SimpleQueue[bytes | OSError | ValueError] = SimpleQueue()
 
-    def read() -> None:
+    def read() -> bytes:
+        with path.open("rb") as file:
+            return file.read(count)
+
+    future, _ = run_in_thread(read)
+    if not wait([future], _TIMEOUT).done:
+        raise TimeoutError(errno.ETIMEDOUT, "the disk does not answer", str(path))
+    return future.result()
+
+
+def run_in_thread(task: Callable[[], R]) -> tuple[Future[R], Thread]:
+    """Run a task in a thread that does not keep the program from ending."""
+    future: Future[R] = Future()
+
+    def run() -> None:
         try:
-            with path.open("rb") as file:
-                results.put(file.read(count))
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            results.put(error)
+            future.set_result(task())
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_exception(error)
 
-    Thread(target=read, daemon=True).start()
-    try:
-        result = results.get(timeout=_TIMEOUT)
-    except Empty:
-        raise TimeoutError(errno.ETIMEDOUT, "the disk does not answer", str(path)) from None
-    if isinstance(result, Exception):
-        raise result
-    return result
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    return future, thread

@@ -1,7 +1,4 @@
-"""Read in another process: a codec that crashes, hangs or asks for all memory costs one file and not the batch.
-
-So does a disk that never answers: a process that waits for it can be abandoned, a thread cannot.
-"""
+"""Read in another process: a codec that crashes, or a disk that never answers, costs one file and not the batch."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,9 +19,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from biounet.core import BiounetError, InputError, MachineError, Stopped, Volume
-from biounet.files.axes import ReadOptions
+from biounet.files.axes import Paths, ReadOptions
 from biounet.files.isolation.messages import Request, Task, decode_error, decode_hashes, decode_volume
 from biounet.files.isolation.process import main_program, start_process
+from biounet.files.retry import run_in_thread
 
 T = TypeVar("T")
 
@@ -37,8 +35,6 @@ _MAX_HEADER = 2**20  # bytes
 _POLL = 0.1  # seconds between checks whether to stop
 _KILL_TIMEOUT = 2.0  # seconds until a killed process that waits for a disk is abandoned
 _PROGRAM = main_program("biounet.files.isolation.worker")
-
-Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
@@ -111,10 +107,7 @@ class IsolatedReader:
     def read_header(
         self, path: Paths, options: ReadOptions | None = None, stop: Event | None = None
     ) -> tuple[Volume, tuple[str, str]]:
-        """Return what `read` would, with pixels that are all 0 and take no memory, from the headers alone.
-
-        Also return the axes of the array in the first file, and where they come from.
-        """
+        """Return what `read` would, with pixels that are all 0, and the axes of the first file with their source."""
         answer = self._ask("header", path, options, stop)[0]
         return cast(Volume, answer.volume), answer.axes
 
@@ -129,20 +122,17 @@ class IsolatedReader:
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
         stop = stop or Event()
         folder = "" if all(file.is_absolute() for file in paths) else str(Path.cwd())
-        for may_wait in (True, False):
+        for pause in (self._pause, 0):
             before = [_stat(file) for file in paths]
             seconds = self._timeout + sum(stat[0] for stat in before if stat) / _BYTES_PER_SECOND
             result = self._try_twice(Request(task, paths, options or ReadOptions(), seconds, folder), stop)
             changed = [file for file, stat in zip(paths, before, strict=True) if _stat(file) != stat]
             if not changed:
-                break
-            if may_wait:
-                stop.wait(self._pause)
-        else:
-            raise InputError("it changes while it is read", path=changed[0], hint="try again when it is written")
-        if isinstance(result, BiounetError):
-            raise result
-        return result, [stat or (0, 0) for stat in before]
+                if isinstance(result, BiounetError):
+                    raise result
+                return result, [stat or (0, 0) for stat in before]
+            stop.wait(pause)
+        raise InputError("it changes while it is read", path=changed[0], hint="try again when it is written")
 
     def _try_twice(self, request: Request, stop: Event) -> _Answer | BiounetError:
         """Return what the process answers or, if it was lost in the second attempt as well, how."""
@@ -180,14 +170,9 @@ class IsolatedReader:
         raise MachineError("the process that reads images does not start", hint=hint)
 
     def _run_within(self, seconds: float, stop: Event, child: subprocess.Popen[bytes], talk: Callable[[], T]) -> T:
-        """Return the result of `talk` with the process; end the process if it fails, as half an answer may be left.
-
-        It runs in a thread of its own, which is left behind when the process cannot even be killed.
-        """
-        future: Future[T] = Future()
-        thread = Thread(target=_put_result, args=(talk, future), daemon=True)
+        """Return the result of `talk`; end the process if that fails, as half an answer may be left."""
         self._is_busy = True
-        thread.start()
+        future, thread = run_in_thread(talk)
         deadline = time.monotonic() + seconds
         try:
             while not wait([future], min(_POLL, max(0.0, deadline - time.monotonic()))).done:
@@ -222,10 +207,7 @@ class IsolatedReader:
 
 
 class ReaderPool:
-    """One `IsolatedReader` for each thread that reads at the same time; a context manager that closes them.
-
-    It starts `count` of them at once, in the background, and more when they are needed.
-    """
+    """One `IsolatedReader` for each thread: `count` are started at once, and more when they are needed."""
 
     def __init__(self, count: int = 0) -> None:
         self._readers = [IsolatedReader() for _ in range(count)]
@@ -257,13 +239,6 @@ class ReaderPool:
         """Return the SHA-256 of a file, as `IsolatedReader.hash_file`; for any number of threads."""
         with self.borrow() as reader:
             return reader.hash_file(path, stop)
-
-
-def _put_result(talk: Callable[[], T], future: Future[T]) -> None:
-    try:
-        future.set_result(talk())
-    except BaseException as error:  # noqa: BLE001 - raised again where the result is waited for
-        future.set_exception(error)
 
 
 def _close_pipes(child: subprocess.Popen[bytes], thread: Thread | None = None) -> None:

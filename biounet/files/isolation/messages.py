@@ -1,7 +1,6 @@
 """What an `IsolatedReader` and its process send each other: lines of JSON, and behind that of a volume its array.
 
-Both sides of each message are in this module. Answers are numbers and text, never objects, and nothing in them is
-trusted: whoever takes control of the process gets no code into the one that started it.
+Answers are not trusted: whoever takes control of the process gets no code into the one that started it.
 """
 
 from __future__ import annotations
@@ -92,10 +91,7 @@ def encode_volume(volume: Volume) -> dict[str, Any]:
 
 
 def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
-    """Return the volume of an answer, with pixels that are all 0 and take no memory; raise what invalid fields raise.
-
-    An array that does not fit its grid, or the limits of the request, is a `ValueError`.
-    """
+    """Return the volume of an answer, with pixels that are all 0; raise what invalid fields raise."""
     dtype, shape, grid = _DTYPES[fields["dtype"]], tuple(fields["shape"]), _decode_grid(fields["grid"])
     if shape[1:] != grid.shape or not isinstance(shape[0], int) or shape[0] < 1:
         raise ValueError

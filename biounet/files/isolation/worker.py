@@ -1,8 +1,4 @@
-"""The process in which an `IsolatedReader` reads: what a codec does to it does not affect any other.
-
-It answers each line of JSON on its standard input with one line of JSON and, for a volume, the bytes of its array. It
-ends with its input, which is when the process that started it closes it or ends.
-"""
+"""The process in which an `IsolatedReader` reads: it answers requests from its standard input until that ends."""
 
 from __future__ import annotations
 
