@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core.errors import InputError
-from biounet.core.volume import Grid
+from biounet.core.volume import Grid, slices_with_any
 
 UNLABELLED = -1
 """The value of unlabelled voxels in memory."""
@@ -24,21 +24,9 @@ ResultKind = Literal["objects", "classes"]
 
 @dataclass(frozen=True)
 class Annotation:
-    """Labels of one image on the image's own grid.
+    """Labels of one image on its grid: int32, shape ``([z,] y, x)``.
 
-    Attributes
-    ----------
-    labels
-        int32, shape ``(y, x)`` or ``(z, y, x)``: `UNLABELLED`, 0 for background, and object ids (kind ``"instances"``)
-        or classes (kinds ``"classes"`` and ``"scribbles"``) from 1.
-    kind
-        Meaning of the positive values.
-    grid
-        Grid of `labels`.
-    source
-        The file it was read from.
-    notes
-        Remarks for the user.
+    They are `UNLABELLED`, 0 for background, and from 1 the ids of objects (``instances``) or classes (other kinds).
     """
 
     labels: NDArray[np.int32]
@@ -62,42 +50,26 @@ class Annotation:
 
 
 def keep_slices(labels: NDArray[np.int32], axis: str, numbers: Sequence[int] = ()) -> NDArray[np.int32]:
-    """Return labels in which all but some slices are unlabelled.
+    """Return labels ``([z,] y, x)`` in which all but some slices are unlabelled.
 
-    Parameters
-    ----------
-    labels
-        int32, shape ``([z,] y, x)``.
-    axis
-        ``z``, ``y`` or ``x``, the axis normal to the slices.
-    numbers
-        The labelled slices, from 0; empty: those with any object or class.
-
-    Raises
-    ------
-    InputError
-        If there is no such slice or axis.
+    The slices are normal to `axis` (``z``, ``y`` or ``x``) and numbered from 0; without `numbers`, those with any
+    object or class stay. Raise `InputError` if there is no such axis or slice.
     """
     normal = "zyx"[-labels.ndim :].find(axis)
     if normal < 0:
         raise InputError(f"an annotation of one plane, where slices along {axis} are labelled")
-    others = tuple(other for other in range(labels.ndim) if other != normal)
-    labelled = (labels > 0).any(axis=others)
+    labelled = slices_with_any(labels > 0, normal)
     if numbers:
         if not 0 <= min(numbers) <= max(numbers) < labels.shape[normal]:
             raise InputError(f"slices {list(numbers)} along {axis}, of which there are {labels.shape[normal]}")
         labelled = np.isin(np.arange(labels.shape[normal]), numbers)
-    return np.where(np.expand_dims(labelled, others), labels, np.int32(UNLABELLED))
+    kept = labels.copy()
+    np.moveaxis(kept, normal, 0)[~labelled] = UNLABELLED
+    return kept
 
 
 def check_classes_present(values: Collection[int], regions: Mapping[str, Collection[int]]) -> None:
-    """Check that each class or region occurs among the values of the annotations.
-
-    Raises
-    ------
-    InputError
-        Naming those that are missing.
-    """
+    """Raise `InputError` with the classes or regions that do not occur among the values of the annotations."""
     missing = [
         f"{name} ({', '.join(map(str, sorted(own)))})" for name, own in regions.items() if not {*own} & {*values}
     ]
@@ -107,14 +79,9 @@ def check_classes_present(values: Collection[int], regions: Mapping[str, Collect
 
 
 def check_foreground_and_background(values: Collection[int], kind: Kind) -> None:
-    """Check that foreground and background both occur among the values of the annotations.
+    """Raise `InputError` unless foreground and background both occur among the values of the annotations.
 
     Classes may cover everything, and so may objects in images without unlabelled voxels.
-
-    Raises
-    ------
-    InputError
-        If one of them is missing.
     """
     if kind == "instances" and max(values, default=0) <= 0:
         hint = "is this the folder of the annotations, and did their export work?"
@@ -130,12 +97,9 @@ def check_foreground_and_background(values: Collection[int], kind: Kind) -> None
 
 
 def check_whole_objects(whole: Iterable[bool | None]) -> None:
-    """Check that the annotations of instances have a whole object, by `has_whole_object` of each.
+    """Raise `InputError` if no annotation of instances, by `has_whole_object` of each, has a whole object.
 
-    Raises
-    ------
-    InputError
-        If every object touches unlabelled voxels: contours and distances could not be learned.
+    Contours and distances could not be learned.
     """
     if {*whole} - {None} == {False}:
         hint = "outline some whole; where single planes of volumes are outlined, say slices = 'z' in the recipe"
@@ -156,10 +120,13 @@ def mask_partial_objects(labels: NDArray[np.int32], section_axis: int | None = N
     if section_axis is not None:
         planes = np.moveaxis(labels, section_axis, 0)
         return np.stack([mask_partial_objects(plane) for plane in planes], axis=section_axis)
+    touching = np.unique(labels[near_unlabelled(labels)])
+    return np.where(np.isin(labels, touching[touching > 0]), np.int32(UNLABELLED), labels) if touching.size else labels
+
+
+def near_unlabelled(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return the mask of voxels that are unlabelled, or touch an unlabelled voxel even at a corner."""
     from scipy.ndimage import binary_dilation  # slow to import
 
     unlabelled = labels == UNLABELLED
-    if not unlabelled.any():
-        return labels
-    touching = labels[binary_dilation(unlabelled, np.ones((3,) * labels.ndim))]
-    return np.where(np.isin(labels, np.unique(touching[touching > 0])), np.int32(UNLABELLED), labels)
+    return np.asarray(binary_dilation(unlabelled, np.ones((3,) * labels.ndim)) if unlabelled.any() else unlabelled)

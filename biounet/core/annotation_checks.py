@@ -1,21 +1,18 @@
-"""Checks that the voxels of an annotation are plausible for its declared kind.
+"""Checks that the voxels of an annotation are plausible for its kind.
 
-A label image of objects that was resized with interpolation, stored as JPEG or exported as classes, or that has an
-undeclared value for unlabelled voxels, is a valid file of integers, and training on it would be wrong.
+Labels that were resized with interpolation, stored as JPEG or exported as classes are valid integers, but wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core.annotation import UNLABELLED, Annotation
-
-Severity = Literal["problem", "remark"]
+from biounet.core.annotation import UNLABELLED, Annotation, near_unlabelled
+from biounet.core.volume import slices_with_any
 
 # benchmarks/RESULTS.md has these figures for real and for spoilt label images.
 _MAX_RAMPS = 0.1  # fraction of edges over an intermediate value: at most .012 in real label images of nuclei
@@ -34,20 +31,10 @@ _HALF = 0.5
 _MOST = 0.8
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something implausible about an annotation.
+class Finding(NamedTuple):
+    """Something implausible: a problem cannot be trained on, a remark should be looked at."""
 
-    Attributes
-    ----------
-    severity
-        ``"problem"``: it is not what it is declared to be, and cannot be trained on; ``"remark"``: it should be looked
-        at.
-    cause, hint
-        What was found, with figures, and what to do.
-    """
-
-    severity: Severity
+    severity: Literal["problem", "remark"]
     cause: str
     hint: str = ""
 
@@ -55,23 +42,22 @@ class Finding:
 def inspect_annotation(annotation: Annotation) -> list[Finding]:
     """Return what is implausible about an annotation.
 
-    Scribbles may have any shape; classes are checked for smoothing only.
-
-    Returns
-    -------
-    Problems before remarks; the first one explains the others.
+    Scribbles may have any shape; classes are checked for smoothing only. Problems come before remarks; the first one
+    explains the others.
     """
     labels = annotation.labels
     if annotation.kind == "scribbles" or not (labels > 0).any():
         return []
-    findings = [_check_smoothing(annotation)]
+    findings = [*_check_smoothing(annotation)]
     if annotation.kind == "instances":
         pieces = _find_pieces(labels)
         largest = _find_largest(labels, pieces)
-        findings += [_check_points(pieces, labels), _check_unlabelled_value(largest, pieces), _check_planes(labels)]
-        findings += [_check_classes(pieces), _check_outlines(labels, pieces), _check_background_id(largest)]
-        findings += [_check_fragments(pieces), _check_strays(pieces), _check_full_cover(labels)]
-    return sorted((found for found in findings if found), key=lambda found: found.severity != "problem")
+        findings += [*_check_points(pieces, labels), *_check_unlabelled_value(largest, pieces), *_check_planes(labels)]
+        findings += [*_check_classes(pieces), *_check_outlines(labels, pieces), *_check_background_id(largest)]
+        findings += _check_strays(pieces)
+        if not (labels <= 0).any():
+            findings.append(Finding("remark", "no voxel is background (0): everything belongs to an object"))
+    return sorted(findings, key=lambda found: found.severity != "problem")
 
 
 class _Pieces(NamedTuple):
@@ -79,21 +65,8 @@ class _Pieces(NamedTuple):
 
     ids: NDArray[np.int64]  # (n,) id of each object
     sizes: NDArray[np.int64]  # (n,) voxels of each object
-    objects: NDArray[np.int64]  # (m,) index of the object of each piece
-    piece_sizes: NDArray[np.int64]  # (m,) voxels of each piece
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Number of pieces of each object, (n,)."""
-        return np.bincount(self.objects, minlength=len(self.ids))
-
-    @property
-    def large_counts(self) -> NDArray[np.int64]:
-        """Number of pieces of each object that are not much smaller than its largest, (n,)."""
-        largest = np.zeros(len(self.ids), np.int64)
-        np.maximum.at(largest, self.objects, self.piece_sizes)
-        is_large = self.piece_sizes >= _LARGE_PIECE * largest[self.objects]
-        return np.bincount(self.objects[is_large], minlength=len(self.ids))
+    counts: NDArray[np.int64]  # (n,) pieces of each object
+    large_counts: NDArray[np.int64]  # (n,) pieces of each object that are not much smaller than its largest
 
 
 def _find_pieces(labels: NDArray[np.int32]) -> _Pieces:
@@ -101,7 +74,11 @@ def _find_pieces(labels: NDArray[np.int32]) -> _Pieces:
     pieces = np.concatenate(tables)  # columns: number of the plane, id, voxels
     keys, objects = np.unique(pieces[:, :2], axis=0, return_inverse=True)
     objects, sizes = objects.reshape(-1), pieces[:, 2]
-    return _Pieces(keys[:, 1], np.bincount(objects, sizes).astype(np.int64), objects, sizes)
+    largest = np.zeros(len(keys), np.int64)
+    np.maximum.at(largest, objects, sizes)
+    large = objects[sizes >= _LARGE_PIECE * largest[objects]]
+    total = np.bincount(objects, sizes).astype(np.int64)
+    return _Pieces(keys[:, 1], total, np.bincount(objects), np.bincount(large, minlength=len(keys)))
 
 
 def _labelled_planes(labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
@@ -109,9 +86,8 @@ def _labelled_planes(labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     labelled = labels != UNLABELLED
     if labels.ndim == 3 and not labelled.all():
         for axis in range(3):
-            others = tuple(other for other in range(3) if other != axis)
-            planes = labelled.any(axis=others)
-            if not planes.all() and np.array_equal(planes, labelled.all(axis=others)):
+            planes = slices_with_any(labelled, axis)
+            if not planes.all() and np.array_equal(planes, ~slices_with_any(~labelled, axis)):
                 return list(np.moveaxis(labels, axis, 0)[planes])
     return [labels]
 
@@ -121,21 +97,18 @@ def _piece_table(labels: NDArray[np.int32]) -> NDArray[np.int64]:
 
     Pieces of an object that touch unlabelled voxels may be connected there, and count as one.
     """
-    from scipy.ndimage import binary_dilation  # slow to import
-    from skimage.measure import label
+    from skimage.measure import label  # slow to import
 
     pieces = label(np.maximum(labels, 0), background=0, connectivity=labels.ndim)
     ids = np.zeros(int(pieces.max()) + 1, np.int64)
     ids[pieces.ravel()] = labels.ravel()
     sizes, group = np.bincount(pieces.ravel(), minlength=len(ids)), np.arange(len(ids))
-    unlabelled = labels == UNLABELLED
-    if unlabelled.any():
-        group[np.unique(pieces[binary_dilation(unlabelled, np.ones((3,) * labels.ndim))])] = -1
+    group[np.unique(pieces[near_unlabelled(labels)])] = -1
     keys, index = np.unique(np.stack([ids, group], axis=1)[1:], axis=0, return_inverse=True)
     return np.stack([keys[:, 0], np.bincount(index.reshape(-1), sizes[1:]).astype(np.int64)], axis=1)
 
 
-def _check_smoothing(annotation: Annotation) -> Finding | None:
+def _check_smoothing(annotation: Annotation) -> Iterator[Finding]:
     """Find edges with intermediate values.
 
     Between two objects, or an object and background, there is no third object one voxel wide; after interpolation or
@@ -152,31 +125,26 @@ def _check_smoothing(annotation: Annotation) -> Finding | None:
         ramps += int(np.count_nonzero(step[1:] * step[:-1] > 0))
     fraction = ramps / max(edges, 1)
     if ramps < _MIN_RAMP_VOXELS or fraction < _MAX_RAMPS:
-        return None
+        return
     values = int(np.count_nonzero(np.unique(labels) > 0))
     cause = f"{fraction:.0%} of the edges go over values in between, as rings around the objects ({values} values)"
     hint = "it was smoothed, stored as JPEG or resized with interpolation: resize labels by the nearest neighbour"
     hint += "; if it is an image, exchange the folders"
-    severity: Severity = "problem" if annotation.kind == "instances" else "remark"
-    return Finding(severity, cause, hint)
+    yield Finding("problem" if annotation.kind == "instances" else "remark", cause, hint)
 
 
-def _check_points(pieces: _Pieces, labels: NDArray[np.int32]) -> Finding | None:
+def _check_points(pieces: _Pieces, labels: NDArray[np.int32]) -> Iterator[Finding]:
     """Find points, and marks of identical shape."""
-    number, hint = len(pieces.ids), "outline the objects, or paint scribbles"
-    if number >= _MIN_COUNT and pieces.sizes.max() <= _POINT:
-        cause = f"{number} objects of at most {_POINT} pixels: points are not outlines"
-        return Finding("problem", cause, hint)
-    size = int(pieces.sizes.max())
+    number, size, hint = len(pieces.ids), int(pieces.sizes.max()), "outline the objects, or paint scribbles"
     same = int(np.count_nonzero(pieces.sizes == size))  # smaller ones may be cut by the border
-    if number < _MIN_MARKS or size > _MARK or same < _MOST * number:
-        return None
-    masks = [mask for mask, _ in _crop_objects(labels, pieces) if np.count_nonzero(mask) == size]
-    equal = sum(np.array_equal(mask, masks[0]) for mask in masks) if masks else 0
-    if equal < max(_MIN_MARKS, _MOST * len(masks)) or len(set(masks[0].shape)) > 1:
-        return None
-    cause = f"{equal} of {number} objects are marks of one form and {size} pixels: points are not outlines"
-    return Finding("problem", cause, hint)
+    if number >= _MIN_COUNT and size <= _POINT:
+        yield Finding("problem", f"{number} objects of at most {_POINT} pixels: points are not outlines", hint)
+    elif number >= _MIN_MARKS and size <= _MARK and same >= _MOST * number:
+        masks = [mask for mask, _ in _crop_objects(labels, pieces) if np.count_nonzero(mask) == size]
+        equal = sum(np.array_equal(mask, masks[0]) for mask in masks)
+        if equal >= max(_MIN_MARKS, _MOST * len(masks)) and len(set(masks[0].shape)) == 1:
+            cause = f"{equal} of {number} objects are marks of one form and {size} pixels: points are not outlines"
+            yield Finding("problem", cause, hint)
 
 
 def _crop_objects(labels: NDArray[np.int32], pieces: _Pieces) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
@@ -189,7 +157,7 @@ def _crop_objects(labels: NDArray[np.int32], pieces: _Pieces) -> Iterator[tuple[
         yield labels[box] == value, labels[box]
 
 
-def _check_outlines(labels: NDArray[np.int32], pieces: _Pieces) -> Finding | None:
+def _check_outlines(labels: NDArray[np.int32], pieces: _Pieces) -> Iterator[Finding]:
     """Find outlines that are not filled, in the planes of volumes."""
     from scipy.ndimage import binary_fill_holes, generate_binary_structure
 
@@ -202,10 +170,9 @@ def _check_outlines(labels: NDArray[np.int32], pieces: _Pieces) -> Finding | Non
         if size * (1 + _HOLLOW) < mask.size:  # saves filling the holes of most objects, which is slow
             hole = binary_fill_holes(mask, neighbours) & (crop == 0)
             hollow += int(np.count_nonzero(hole)) > _HOLLOW * size
-    if hollow < max(_MIN_COUNT, _HALF * number):
-        return None
-    cause = f"{hollow} of {number} objects are lines around an empty inside: outlines that are not filled"
-    return Finding("problem", cause, "fill them, so that each object has all of its pixels")
+    if hollow >= max(_MIN_COUNT, _HALF * number):
+        cause = f"{hollow} of {number} objects are lines around an empty inside: outlines that are not filled"
+        yield Finding("problem", cause, "fill them, so that each object has all of its pixels")
 
 
 class _Largest(NamedTuple):
@@ -234,9 +201,8 @@ def _find_largest(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
     largest = _Largest(value, int(sizes[at]), fraction, rest.size, median, at == len(rest) and value > len(ids))
     if fraction < _UNLABELLED_FRACTION:
         return largest  # as in nearly all label images
-    mask, touching = labels == value, np.ones((3,) * labels.ndim)
-    around = labels[binary_dilation(mask, touching, iterations=2)]  # across a gap of one voxel
-    border = binary_dilation(unlabelled, touching)
+    mask, border = labels == value, near_unlabelled(labels)
+    around = labels[binary_dilation(mask, np.ones((3,) * labels.ndim), iterations=2)]  # across a gap of one voxel
     for axis in range(labels.ndim):
         np.moveaxis(border, axis, 0)[[0, -1]] = True
     border &= ~unlabelled
@@ -248,7 +214,7 @@ def _find_largest(labels: NDArray[np.int32], pieces: _Pieces) -> _Largest:
     )
 
 
-def _check_unlabelled_value(largest: _Largest, pieces: _Pieces) -> Finding | None:
+def _check_unlabelled_value(largest: _Largest, pieces: _Pieces) -> Iterator[Finding]:
     """Find a value that many programs write for unlabelled voxels, far above the other ids."""
     *others, value = np.unique(pieces.ids).tolist()
     voxels = int(pieces.sizes[pieces.ids == value].sum())
@@ -256,84 +222,63 @@ def _check_unlabelled_value(largest: _Largest, pieces: _Pieces) -> Finding | Non
     covers = largest.fraction >= (_UNLABELLED_FRACTION if largest.others else _HALF) and largest.holes < _MIN_COUNT
     suspicious = largest.id_gap and largest.value == value and (covers or oversize)
     after_gap = len(others) >= _MIN_COUNT and others[-1] == len(others) < value - 1  # ids are 1, 2, …, n, value
-    if value not in _USUAL_UNLABELLED or not (suspicious or after_gap):
-        return None
-    fraction = largest.fraction * voxels / largest.voxels
-    cause = f"one id, {value}, covers {fraction:.0%} of what is labelled and may mean unlabelled"
-    instead = "number it after the others" if others else "give it the number 1"
-    hint = f"then say data.unlabelled = {value} in the recipe; if it is an object, {instead}"
-    return Finding("problem", cause, hint)
+    if value in _USUAL_UNLABELLED and (suspicious or after_gap):
+        fraction = largest.fraction * voxels / largest.voxels
+        cause = f"one id, {value}, covers {fraction:.0%} of what is labelled and may mean unlabelled"
+        instead = "number it after the others" if others else "give it the number 1"
+        hint = f"then say data.unlabelled = {value} in the recipe; if it is an object, {instead}"
+        yield Finding("problem", cause, hint)
 
 
-def _check_background_id(largest: _Largest) -> Finding | None:
+def _check_background_id(largest: _Largest) -> Iterator[Finding]:
     """Find a background that has an id: along the border, and around the other objects or around holes."""
-    around = (
-        largest.others >= _MIN_COUNT
-        and largest.touched >= _MOST * largest.others
-        and largest.fraction >= _BACKGROUND_FRACTION
-    )
+    around = largest.others >= _MIN_COUNT and largest.touched >= _MOST * largest.others
+    around = around and largest.fraction >= _BACKGROUND_FRACTION
     alone = largest.fraction > _HALF and (largest.full_cover or (not largest.others and largest.holes >= _MIN_COUNT))
-    if not (around or alone) or largest.border < _HALF:
-        return None
-    where = f" and lies around {largest.touched} of {largest.others} others" if largest.others else ""
-    where = where or (f" and lies around {largest.holes} places without any" if largest.holes else "")
-    cause = (
-        f"one id, {largest.value}, covers {largest.fraction:.0%} of what is labelled{where}: it looks like background"
-    )
-    hint = "background is 0 where objects have ids; if the values are classes, say kind = 'classes' in the recipe"
-    return Finding("problem", cause, hint)
+    if (around or alone) and largest.border >= _HALF:
+        where = f" and lies around {largest.touched} of {largest.others} others" if largest.others else ""
+        where = where or (f" and lies around {largest.holes} places without any" if largest.holes else "")
+        cause = f"one id, {largest.value}, covers {largest.fraction:.0%} of what is labelled{where}"
+        hint = "background is 0 where objects have ids; if the values are classes, say kind = 'classes' in the recipe"
+        yield Finding("problem", f"{cause}: it looks like background", hint)
 
 
-def _check_classes(pieces: _Pieces) -> Finding | None:
+def _check_classes(pieces: _Pieces) -> Iterator[Finding]:
     """Find a mask, or classes: few ids with many separate pieces each."""
     count = pieces.large_counts
-    objects, total = len(count), int(count.sum())
-    if count.max() < _MIN_COUNT or total < 2 * objects:
-        return None
+    objects, total, most = len(count), int(count.sum()), int(count.argmax())
+    if count[most] < _MIN_COUNT or total < 2 * objects:
+        return
     if objects == 1:
         cause = f"one object of value {pieces.ids[0]} in {total} pieces: this is a mask, its objects have no ids"
         hint = "number the objects, in Fiji with Analyze Particles and Show: Count Masks, "
-        hint += "or say kind = 'classes' in the recipe"
-        return Finding("problem", cause, hint)
-    most = int(count.argmax())
-    cause = f"{objects} ids in {total} distant pieces, id {pieces.ids[most]} in {count[most]}: these look like classes"
-    return Finding("problem", cause, "say kind = 'classes' in the recipe, or number the objects")
+        yield Finding("problem", cause, f"{hint}or say kind = 'classes' in the recipe")
+    else:
+        cause = f"{objects} ids in {total} distant pieces, id {pieces.ids[most]} in {count[most]}"
+        hint = "say kind = 'classes' in the recipe, or number the objects"
+        yield Finding("problem", f"{cause}: these look like classes", hint)
 
 
-def _check_fragments(pieces: _Pieces) -> Finding | None:
-    split = int(np.count_nonzero(pieces.counts > 1))
-    if split < _MIN_COUNT or split < _HALF * len(pieces.ids):
-        return None
-    cause = f"{split} of {len(pieces.ids)} objects are in several pieces"
-    hint = "if the file was JPEG or resized on its way, go back to the original; otherwise number the pieces"
-    return Finding("problem", cause, hint)
-
-
-def _check_strays(pieces: _Pieces) -> Finding | None:
-    split = int(np.count_nonzero(pieces.counts > 1))
-    small = int(np.count_nonzero(pieces.sizes <= _POINT))
-    if not split and not small:
-        return None
+def _check_strays(pieces: _Pieces) -> Iterator[Finding]:
+    """Find objects in several pieces, and tiny objects."""
+    split, small = int(np.count_nonzero(pieces.counts > 1)), int(np.count_nonzero(pieces.sizes <= _POINT))
+    if split >= max(_MIN_COUNT, _HALF * len(pieces.ids)):
+        hint = "if the file was JPEG or resized on its way, go back to the original; otherwise number the pieces"
+        yield Finding("problem", f"{split} of {len(pieces.ids)} objects are in several pieces", hint)
     parts = [f"{split} of {len(pieces.ids)} objects in several pieces"] if split else []
     parts += [f"{small} of at most {_POINT} pixels"] if small else []
-    return Finding("remark", f"stray pixels? {' and '.join(parts)}")
+    if parts:
+        yield Finding("remark", f"stray pixels? {' and '.join(parts)}")
 
 
-def _check_planes(labels: NDArray[np.int32]) -> Finding | None:
+def _check_planes(labels: NDArray[np.int32]) -> Iterator[Finding]:
     """Find a volume of which single planes were outlined and the others are not unlabelled."""
     if labels.ndim == 2 or (labels == UNLABELLED).any():
-        return None
+        return
     for axis, name in enumerate("zyx"):
-        drawn = np.asarray((labels > 0).any(axis=tuple(other for other in range(3) if other != axis)))
+        drawn = slices_with_any(labels > 0, axis)
         number = int(drawn.sum())
         if number >= _MIN_COUNT and not (drawn[1:] & drawn[:-1]).any():
             cause = f"objects in {number} of {len(drawn)} planes along {name}, none in the planes between them"
-            hint = f"if the others were not looked at, say slices = '{name}' in the recipe"
-            return Finding("problem", cause, hint)
-    return None
-
-
-def _check_full_cover(labels: NDArray[np.int32]) -> Finding | None:
-    if (labels <= 0).any():
-        return None
-    return Finding("remark", "no voxel is background (0): everything belongs to an object")
+            yield Finding("problem", cause, f"if the others were not looked at, say slices = '{name}' in the recipe")
+            return

@@ -17,11 +17,7 @@ from biounet.core.notes import NoteCode, drop_notes
 Unit = Literal["um", "mm"]
 
 LENGTH_TOLERANCE = 1e-5
-"""Relative tolerance of lengths.
-
-Headers store rotations and voxel sizes in 32 bits, so that 1 mm becomes 0.99999998 mm. Comparisons of a length with a
-bound allow for that.
-"""
+"""Relative tolerance of lengths: headers store voxel sizes in 32 bits, so that 1 mm becomes 0.99999998 mm."""
 
 WORLD_AXES = ("LR", "PA", "IS")
 """Codes of the anatomical directions, the positive ones of RAS coordinates second."""
@@ -38,11 +34,9 @@ class Grid:
     ----------
     shape
         Number of voxels along each spatial axis, ``(y, x)`` or ``(z, y, x)``.
-    spacing
-        Distance between voxel centres along each axis of `shape`, in `unit`; None, and never 1.0, for uncalibrated
-        images.
-    unit
-        Unit of `spacing`, ``"um"`` or ``"mm"``; None for uncalibrated images.
+    spacing, unit
+        Distance between voxel centres along each axis of `shape`, in ``"um"`` or ``"mm"``; None, and never 1.0, for
+        uncalibrated images.
     affine
         Of a NIfTI volume, shape (3, 4): maps a voxel ``(x, y, z, 1)``, x first, to RAS coordinates in mm.
     header
@@ -107,10 +101,7 @@ def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
     The assignment has the largest sum of cosines. Ties, as at 45 degrees, are broken by the directions of the axes and
     not by their order in memory.
 
-    Raises
-    ------
-    InputError
-        If it is not a finite (3, 4) matrix without columns of zeros.
+    Raise `InputError` if it is not a finite (3, 4) matrix without columns of zeros.
     """
     matrix = np.array(affine, np.float64)
     if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or not matrix[:, :dims].any(axis=0).all():
@@ -130,13 +121,13 @@ def nearest_axcodes(affine: Sequence[Sequence[float]], dims: int = 3) -> str:
 
 def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:
     """Return the bounding box of the nonzero elements of an array; None where all are 0."""
-    box = []
-    for axis in range(mask.ndim):
-        indices = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        if not indices.size:
-            return None
-        box.append(slice(int(indices[0]), int(indices[-1]) + 1))
-    return tuple(box)
+    indices = [np.flatnonzero(slices_with_any(mask, axis)) for axis in range(mask.ndim)]
+    return tuple(slice(int(i[0]), int(i[-1]) + 1) for i in indices) if indices[0].size else None
+
+
+def slices_with_any(mask: NDArray[Any], axis: int) -> NDArray[np.bool_]:
+    """Return which slices normal to an axis have any element that is not 0."""
+    return np.asarray(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
 
 
 def grid_mismatch(one: Grid, other: Grid) -> str:
@@ -171,19 +162,7 @@ def _times(numbers: tuple[float, ...]) -> str:
 
 @dataclass(frozen=True)
 class Volume:
-    """An image with its grid and source.
-
-    Attributes
-    ----------
-    array
-        Intensities, shape ``(c, y, x)`` or ``(c, z, y, x)``, in the dtype of the file.
-    grid
-        Grid of the spatial axes of `array`.
-    source
-        The file it was read from; None for arrays.
-    notes
-        Remarks of the reader for the user, such as ``"pixel size unknown"``.
-    """
+    """Intensities of an image, shape ``(c, [z,] y, x)`` in the dtype of the file, with the grid of the spatial axes."""
 
     array: NDArray[Any]
     grid: Grid
