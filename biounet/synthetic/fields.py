@@ -1,8 +1,7 @@
 """Synthetic 2D images of stained nuclei with exact labels.
 
-The steps follow the light: nuclei with outline and chromatin, blurred by the optics, over out-of-focus haze, under
-uneven illumination, detected by a camera. A label ends where the blurred nucleus falls to half of its maximum, where a
-careful annotator draws the edge.
+The steps follow the light: blurred nuclei over haze, under uneven illumination, detected by a camera. A label ends
+where the blurred nucleus falls to half of its maximum, where a careful annotator draws the edge.
 """
 
 from __future__ import annotations
@@ -21,58 +20,26 @@ _MIN_FRACTION_INSIDE = 0.05  # of a nucleus at the border of the image; less is 
 
 @dataclass(frozen=True)
 class FieldSettings(NucleiSettings):
-    """Appearance of a field of nuclei and of the image of it.
+    """Appearance of a field of nuclei and of the image of it."""
 
-    Attributes
-    ----------
-    shape
-        Pixels, ``(y, x)``.
-    background, haze, glow
-        Light without nuclei, from nuclei far out of focus, and around nuclei, relative to a typical nucleus.
-    debris
-        Number of bright specks per million pixels.
-    unevenness
-        Fraction of the light lost from the brightest point of the field to its far corner.
-    photons, read_noise
-        Photons per pixel of a typical nucleus; noise of the camera in electrons.
-    exposure, offset, bits
-        Intensity of a typical nucleus and dark level, as fractions of the camera's range; bits per pixel, up to 16.
-    absorption
-        0 for fluorescence. Otherwise the image is in transmitted light, dark nuclei on bright ground, and this is the
-        optical density (base e) of a typical nucleus.
-    """
-
-    shape: tuple[int, int] = (256, 256)
-    background: float = 0.05
-    haze: float = 0.1
-    glow: float = 0.05
-    debris: float = 40.0
-    unevenness: float = 0.25
-    photons: float = 400.0
-    read_noise: float = 3.0
-    exposure: float = 0.4
-    offset: float = 0.02
-    bits: int = 12
-    absorption: float = 0.0
+    shape: tuple[int, int] = (256, 256)  # pixels, (y, x)
+    background: float = 0.05  # light without nuclei, relative to a typical nucleus
+    haze: float = 0.1  # light from nuclei far out of focus
+    glow: float = 0.05  # light around nuclei
+    debris: float = 40.0  # bright specks per million pixels
+    unevenness: float = 0.25  # fraction of the light lost from the brightest point of the field to its far corner
+    photons: float = 400.0  # per pixel of a typical nucleus
+    read_noise: float = 3.0  # of the camera, in electrons
+    exposure: float = 0.4  # intensity of a typical nucleus, as a fraction of the camera's range
+    offset: float = 0.02  # dark level, likewise
+    bits: int = 12  # per pixel, up to 16
+    absorption: float = 0.0  # optical density (base e) of a typical nucleus in transmitted light; 0 for fluorescence
 
 
 def make_field(seed: int, settings: FieldSettings) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
-    """Make an image of nuclei and its labels.
+    """Make grey values of nuclei and their labels, both of shape `settings.shape`; the seed decides everything.
 
-    Parameters
-    ----------
-    seed
-        Of the random numbers; the same seed and settings give the same field.
-    settings
-        Appearance of the field.
-
-    Returns
-    -------
-    image
-        Grey values, shape `settings.shape`.
-    labels
-        0 background and 1..N nuclei, shape `settings.shape`. Labels do not overlap and each is one connected
-        (4-neighbour) component.
+    Labels are 0 for background and 1..N, each one connected (4-neighbour) component.
     """
     rng = np.random.default_rng(seed)
     margin = int(np.ceil(2 * settings.diameter))
@@ -86,14 +53,7 @@ def make_field(seed: int, settings: FieldSettings) -> tuple[NDArray[np.uint16], 
 def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmitted: float = 0.0) -> FieldSettings:
     """Draw settings that span what microscopes show: tiny to large, sparse to crowded, dim to bright.
 
-    Parameters
-    ----------
-    seed
-        Of the random numbers.
-    shape
-        Of the field in pixels, ``(y, x)``.
-    transmitted
-        Probability of transmitted light.
+    `transmitted` is the probability of transmitted light.
     """
     rng = np.random.default_rng(seed)
     diameter = _log_uniform(rng, 7, 55)

@@ -18,73 +18,34 @@ _ATTEMPTS = 12  # for each nucleus needed to reach the coverage; more help only 
 
 @dataclass(frozen=True)
 class NucleiSettings:
-    """Appearance and arrangement of the nuclei of a field.
+    """Appearance and arrangement of the nuclei of a field."""
 
-    Attributes
-    ----------
-    diameter, diameter_spread
-        Median diameter in pixels, and the standard deviation of its logarithm.
-    elongation, roughness, bend
-        Typical aspect ratio; amplitude of the Fourier terms of the outline; bend of the long axis (kidney shape).
-    coverage
-        Fraction of the field that nuclei cover, at most about 0.6.
-    clustering
-        Probability that a nucleus touches an earlier one.
-    overlap, stacked
-        Largest fraction of a nucleus that may lie on others; probability that it is visible there.
-    dome
-        0 for flat nuclei of adherent cells, up to 1 for round ones, which are dimmer at the edge.
-    texture, spots
-        Strength of the fine chromatin texture; height of its spots: chromocentres above 0, nucleoli below.
-    brightness_spread
-        Standard deviation of the logarithm of the brightness.
-    blur, defocus
-        Standard deviation of the point spread function in pixels; largest additional blur of a nucleus, relative to its
-        diameter.
-    edge
-        Fraction of the maximum of a blurred nucleus at which its label ends.
-    """
-
-    diameter: float = 20.0
-    diameter_spread: float = 0.2
-    elongation: float = 1.35
-    roughness: float = 0.06
-    bend: float = 0.1
-    coverage: float = 0.15
-    clustering: float = 0.3
-    overlap: float = 0.08
-    stacked: float = 0.3
-    dome: float = 0.3
-    texture: float = 0.2
-    spots: float = 0.3
-    brightness_spread: float = 0.35
-    blur: float = 1.0
-    defocus: float = 0.05
-    edge: float = 0.5
+    diameter: float = 20.0  # median, in pixels
+    diameter_spread: float = 0.2  # standard deviation of its logarithm
+    elongation: float = 1.35  # typical aspect ratio
+    roughness: float = 0.06  # amplitude of the Fourier terms of the outline
+    bend: float = 0.1  # of the long axis (kidney shape)
+    coverage: float = 0.15  # fraction of the field that nuclei cover, at most about 0.6
+    clustering: float = 0.3  # probability that a nucleus touches an earlier one
+    overlap: float = 0.08  # largest fraction of a nucleus that may lie on others
+    stacked: float = 0.3  # probability that it is visible there
+    dome: float = 0.3  # 0 for flat nuclei of adherent cells, up to 1 for round ones, which are dimmer at the edge
+    texture: float = 0.2  # strength of the fine chromatin texture
+    spots: float = 0.3  # height of its spots: chromocentres above 0, nucleoli below
+    brightness_spread: float = 0.35  # standard deviation of the logarithm of the brightness
+    blur: float = 1.0  # standard deviation of the point spread function in pixels
+    defocus: float = 0.05  # largest additional blur of a nucleus, relative to its diameter
+    edge: float = 0.5  # fraction of the maximum of a blurred nucleus at which its label ends
 
 
 class Canvas:
-    """A field of nuclei, larger than the image so that nuclei can lie across its border.
-
-    Attributes
-    ----------
-    light
-        Sum of the blurred nuclei.
-    profile
-        Largest intensity of any blurred nucleus relative to its own maximum.
-    nuclei
-        Number of the nucleus with that intensity, 0 where it is below `NucleiSettings.edge`.
-    chromatin
-        Texture, mean 0 and standard deviation 1, from which each nucleus takes a random crop.
-    count
-        Number of nuclei.
-    """
+    """A field of nuclei, larger than the image so that nuclei can lie across its border."""
 
     def __init__(self, shape: tuple[int, int], chromatin: Image) -> None:
-        self.light = np.zeros(shape, np.float32)
-        self.profile = np.zeros(shape, np.float32)
-        self.nuclei = np.zeros(shape, np.int32)
-        self.chromatin = chromatin
+        self.light = np.zeros(shape, np.float32)  # sum of the blurred nuclei
+        self.profile = np.zeros(shape, np.float32)  # largest intensity of any of them relative to its own maximum
+        self.nuclei = np.zeros(shape, np.int32)  # number of that nucleus, 0 where it is below `NucleiSettings.edge`
+        self.chromatin = chromatin  # mean 0 and standard deviation 1; each nucleus takes a random crop
         self.count = 0
 
 
@@ -224,15 +185,7 @@ def _overlap(corner: NDArray[Any], edge: int, shape: tuple[int, ...]) -> tuple[t
 
 
 def label_largest_pieces(nuclei: NDArray[np.int32], min_sizes: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
-    """Return labels 1..N, each the largest connected piece of a nucleus.
-
-    Parameters
-    ----------
-    nuclei
-        Number of the nucleus of each voxel, 0 for background.
-    min_sizes
-        Smallest size of such a piece in voxels, by the number of the nucleus.
-    """
+    """Return labels 1..N, each the largest connected piece of a nucleus of at least `min_sizes[number]` voxels."""
     labels, count = np.zeros_like(nuclei), 0
     for nucleus, box in enumerate(find_objects(nuclei), 1):
         if box is None:

@@ -1,8 +1,4 @@
-"""Synthetic stacks of stained nuclei, and heads with tumours, with exact labels.
-
-Nuclei are rough ellipsoids that press against each other, unevenly stained, blurred most along the optical axis and
-dimmer with depth. Heads are ellipsoids of two tissues with tumours in layers.
-"""
+"""Synthetic stacks of stained nuclei, and heads with tumours, with exact labels."""
 
 from __future__ import annotations
 
@@ -23,56 +19,30 @@ _ATTEMPTS = 30  # for each nucleus that may fit
 
 @dataclass(frozen=True)
 class StackSettings:
-    """Appearance of a stack of nuclei and of the image of it; lengths in µm.
+    """Appearance of a stack of nuclei, rough ellipsoids, and of the image of it; lengths in µm."""
 
-    Attributes
-    ----------
-    shape, spacing
-        Number of voxels and their size, ``(z, y, x)``.
-    diameter, diameter_spread, elongation
-        Median diameter, standard deviation of its logarithm, typical ratio of the longest to the shortest axis.
-    closeness
-        Smallest distance of the centres of neighbours relative to the sum of their radii; below 1 they touch.
-    filling
-        Fraction of the nuclei that fit which are there.
-    envelope
-        Thickness of the stained nuclear envelope relative to the radius; 0 stains the whole nucleus.
-    roughness, texture, brightness_spread
-        Amplitude of the noise of the outline, relative to the radius, and of the chromatin; standard deviation of the
-        logarithm of the brightness.
-    blur
-        Standard deviation of the point spread function, ``(z, y, x)``.
-    attenuation
-        Rate of the exponential loss of light, per µm of depth.
-    background, haze, photons
-        Light without nuclei and from far out of focus, relative to a typical nucleus, and its photons per voxel.
-    """
-
-    shape: tuple[int, int, int] = (32, 96, 96)
-    spacing: Axes = (1.0, 0.5, 0.5)
-    diameter: float = 9.0
-    diameter_spread: float = 0.15
-    elongation: float = 1.3
-    closeness: float = 0.95
-    filling: float = 0.6
-    envelope: float = 0.0
-    roughness: float = 0.12
-    texture: float = 0.25
-    brightness_spread: float = 0.25
-    blur: Axes = (0.9, 0.3, 0.3)
-    attenuation: float = 0.01
-    background: float = 0.08
-    haze: float = 0.2
-    photons: float = 150.0
+    shape: tuple[int, int, int] = (32, 96, 96)  # voxels, (z, y, x)
+    spacing: Axes = (1.0, 0.5, 0.5)  # of voxels
+    diameter: float = 9.0  # median
+    diameter_spread: float = 0.15  # standard deviation of its logarithm
+    elongation: float = 1.3  # typical ratio of the longest to the shortest axis
+    closeness: float = 0.95  # smallest distance of neighbours relative to the sum of their radii; below 1 they touch
+    filling: float = 0.6  # fraction of the nuclei that fit which are there
+    envelope: float = 0.0  # thickness of the stained envelope relative to the radius; 0 stains the whole nucleus
+    roughness: float = 0.12  # amplitude of the noise of the outline, relative to the radius
+    texture: float = 0.25  # amplitude of the noise of the chromatin
+    brightness_spread: float = 0.25  # standard deviation of the logarithm of the brightness
+    blur: Axes = (0.9, 0.3, 0.3)  # standard deviation of the point spread function
+    attenuation: float = 0.01  # rate of the exponential loss of light, per µm of depth
+    background: float = 0.08  # light without nuclei, relative to a typical nucleus
+    haze: float = 0.2  # light from far out of focus
+    photons: float = 150.0  # per voxel of a typical nucleus
 
 
 def make_stack(seed: int, settings: StackSettings) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
-    """Make a stack of nuclei and its labels.
+    """Make grey values of nuclei and their labels, both of shape `settings.shape`.
 
-    Returns
-    -------
-    Grey values, and labels, 0 background and 1..N, both of shape `settings.shape`. Each label is one face-connected
-    component.
+    Labels are 0 for background and 1..N, each one face-connected component.
     """
     rng = np.random.default_rng(seed)
     centres, radii = _pack_spheres(rng, settings)
@@ -117,12 +87,10 @@ def draw_stack_settings(seed: int, shape: tuple[int, int, int] = (32, 96, 96)) -
 def make_head(
     seed: int, shape: tuple[int, int, int] = (40, 48, 44), lesions: int = 2
 ) -> tuple[dict[str, Image], NDArray[np.uint8]]:
-    """Make a head in two MRI contrasts, ``flair`` and ``t1c``, and its tumours.
+    """Make intensities of a head in two MRI contrasts, ``flair`` and ``t1c``, 0 around it, and labels of its tumours.
 
-    Returns
-    -------
-    Intensities by contrast, 0 around the head, and labels as in BraTS, 0 rest, 1 necrosis, 2 oedema, 4 enhancing rim,
-    all of shape `shape`. Tumours are nested layers; small ones have no necrosis.
+    Labels are as in BraTS, 0 rest, 1 necrosis, 2 oedema, 4 enhancing rim, in nested layers; small tumours have no
+    necrosis.
     """
     rng = np.random.default_rng(seed)
     settings = StackSettings(shape=shape, spacing=(1.0, 1.0, 1.0), diameter=min(shape) / 2)
