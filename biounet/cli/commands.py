@@ -20,18 +20,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from biounet.cli import options
-from biounet.cli.terminal import (
-    Warner,
-    echo,
-    echo_error,
-    echo_json,
-    echo_lines,
-    preview_text,
-    show_progress,
-    show_row,
-    table,
-    tolerate_any_text,
-)
+from biounet.cli.terminal import echo, echo_error, echo_json, echo_lines, escape_invalid, show_progress, show_row, table
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -144,10 +133,15 @@ def _stoppable(how: str) -> Iterator[Stop]:
 
 def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, json_lines: bool) -> int:
     """Show what a batch would do, and return the exit code."""
-    from biounet.batch import failure_exit_code, preview
+    from biounet.batch import PREVIEW_HEADER, failure_exit_code, preview
 
     rows = preview(images, model, batch)
-    echo_lines(preview_text(rows, batch.skipped, json_lines))
+    if json_lines:
+        left_out = [{"left_out": str(file.path), "reason": file.reason} for file in batch.skipped]
+        echo_lines("\n".join(json.dumps(record) for record in (*map(vars, rows), *left_out)))
+    else:
+        text = table([PREVIEW_HEADER, *(row.as_row() for row in rows if not row.failed)])
+        echo_lines("\n".join([text, *(f"left out: {file.path} ({file.reason})" for file in batch.skipped)]))
     failed = [row for row in rows if row.failed]
     for row in failed:
         echo_error(f"{row.image}: {row.message}")
@@ -215,7 +209,12 @@ def train(
     read = options.read_options(axes, spacing, channel, plane, job.data.dims)
     validation = options.validation_paths(val_images, val_labels)
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
-    warner = Warner()
+    warnings: list[str] = []
+
+    def warn(warning: str) -> None:
+        warnings.append(warning)
+        echo(f"WARNING {warning}", sys.stderr)
+
     with show_progress(quiet or json_lines) as report, _stoppable("with --resume continues") as stop:
         segmenter = api.train(
             job,
@@ -227,7 +226,7 @@ def train(
             validation=validation,
             options=read,
             run=TrainOptions(device, workers, checkpoint, resume, started),
-            callbacks=TrainCallbacks(report, warner, stop),
+            callbacks=TrainCallbacks(report, warn, stop),
         )
     segmenter.save(out)
     write_history(segmenter.card, out)
@@ -235,17 +234,18 @@ def train(
     if json_lines:
         echo_json({"model": str(out), **segmenter.card.validation, "notes": segmenter.card.notes})
     elif not quiet:
-        _show_trained(segmenter.card, out, warner)
+        _show_trained(segmenter.card, out, warnings)
 
 
-def _show_trained(card: Card, out: Path, warner: Warner) -> None:
-    """Show the figures of a new model, and the notes on its card that were not shown yet."""
+def _show_trained(card: Card, out: Path, warnings: Sequence[str]) -> None:
+    """Show the figures of a new model, and the notes on its card that were not shown as warnings."""
     figures = ", ".join(f"{name} {value:.3f}" for name, value in card.validation.items())
     held_out = int(card.data.get("held_out", 0))
     none = f"no figures: nothing to compare in {held_out} validation images" if held_out else "no validation images"
     echo(f"{out}: {figures or none}")
-    for note in warner.not_shown(card.notes):
-        echo(note)
+    for note in card.notes:
+        if note not in warnings:
+            echo(note)
 
 
 @app.command()
@@ -361,7 +361,7 @@ def demo(
 def main() -> None:
     """Run the command line; errors become one line and an exit code."""
     interrupt_on_signals()
-    tolerate_any_text()
+    escape_invalid()
     try:
         check_working_folder()
         code = app(standalone_mode=False)

@@ -29,21 +29,16 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 Axes = Annotated[str | None, typer.Option(help="Axes of the files, such as ZCYX.", show_default=False)]
 Spacing = Annotated[
-    str | None,
-    typer.Option(help="Pixel size in µm (NIfTI: mm): one number, or y,x or z,y,x.", show_default=False),
+    str | None, typer.Option(help="Pixel size in µm (NIfTI: mm): one number, or y,x or z,y,x.", show_default=False)
 ]
-Channel = Annotated[
-    str | None,
-    typer.Option(help="Channel to use: number from 0, or name.", show_default=False),
-]
+Channel = Annotated[str | None, typer.Option(help="Channel to use: number from 0, or name.", show_default=False)]
 Plane = Annotated[int | None, typer.Option(help="Plane of a stack to use, from 0.", show_default=False)]
 Jobs = Annotated[int | None, typer.Option(help="Images at a time.", min=1, show_default="one per core")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
 Shard = Annotated[
-    str | None,
-    typer.Option(help="Work on part I of N only; names decide the part.", metavar="I/N", show_default=False),
+    str | None, typer.Option(help="Work on part I of N only; names decide the part.", metavar="I/N", show_default=False)
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
 Overwrite = Annotated[
@@ -51,8 +46,7 @@ Overwrite = Annotated[
 ]
 Excel = Annotated[bool, typer.Option("--excel", help="Make texts harmless that a spreadsheet would run as a formula.")]
 Diameter = Annotated[
-    float | None,
-    typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1),
+    float | None, typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1)
 ]
 Block = Annotated[int | None, typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]
 Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
@@ -60,13 +54,9 @@ RecipeName = Annotated[str, typer.Option(help="Recipe that says what the annotat
 ValidationLabels = Annotated[str | None, typer.Option(help="Their annotations.")]
 Tolerance = Annotated[float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)]
 Results = Annotated[Path, typer.Argument(help="Folder of results.", metavar="OUT")]
-Moved = Annotated[
-    str | None,
-    typer.Option(help="Folder of the images, when they were moved.", show_default=False),
-]
+Moved = Annotated[str | None, typer.Option(help="Folder of the images, when they were moved.", show_default=False)]
 ModelFile = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Path of the model, when it is not built in.", show_default=False),
+    str | None, typer.Option("--model", "-m", help="Path of the model, when it is not built in.", show_default=False)
 ]
 OtherDevice = Annotated[str | None, typer.Option(help="As recorded, or another.", show_default=False)]
 
@@ -78,7 +68,8 @@ def read_options(
     from biounet.files import ReadOptions
 
     number = int(channel) if channel is not None and channel.isdecimal() and len(channel) <= _MAX_DIGITS else channel
-    return ReadOptions(axes=axes, spacing=_spacing(spacing, dims), channel=number, dims=dims, plane=plane)
+    size = None if spacing is None else _parse_spacing(spacing, dims)
+    return ReadOptions(axes=axes, spacing=size, channel=number, dims=dims, plane=plane)
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -89,21 +80,13 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def validation_paths(images: str | None, labels: str | None) -> tuple[str, str | None] | None:
-    """Return the images and labels for validation; None without any.
-
-    Raises
-    ------
-    SettingsError
-        If there are labels without images.
-    """
+    """Return the images and labels for validation; None without any. Labels alone are a `SettingsError`."""
     if images is None and labels is not None:
         raise SettingsError("--val-labels without --val-images", hint="give both, or a CSV to --val-images")
     return None if images is None else (images, labels)
 
 
-def _spacing(text: str | None, dims: int) -> tuple[float, ...] | None:
-    if text is None:
-        return None
+def _parse_spacing(text: str, dims: int) -> tuple[float, ...]:
     try:
         first, *others = map(float, text.split(","))
         return as_spacing([first, *others] if others else first, dims)
@@ -119,13 +102,7 @@ def count_readers(images: Sequence[str], jobs: int | None) -> int:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Return the numbers of ``i/n``.
-
-    Raises
-    ------
-    SettingsError
-        Unless 1 <= i <= n.
-    """
+    """Return the numbers of ``i/n``; raise `SettingsError` unless 1 <= i <= n."""
     if text is None:
         return None
     first, _, count = text.partition("/")

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from biounet.core import MachineError, printable
 
 if TYPE_CHECKING:
-    from biounet.batch import Preview, Row
-    from biounet.files import SkippedFile
+    from biounet.batch import Row
     from biounet.training import Progress
 
 
@@ -24,13 +23,7 @@ def echo(text: str, stream: TextIO | None = None) -> None:
 
 
 def echo_lines(text: str, stream: TextIO | None = None) -> None:
-    """Print lines unchanged; a closed pipe, as after ``| head``, is no error.
-
-    Raises
-    ------
-    MachineError
-        If the disk is full.
-    """
+    """Print lines unchanged; a full disk is a `MachineError`, a closed pipe, as after ``| head``, is no error."""
     stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)
@@ -48,22 +41,6 @@ def echo_error(text: str) -> None:
 def echo_json(record: Mapping[str, Any]) -> None:
     """Print a JSON object as one line."""
     echo(json.dumps(record))
-
-
-class Warner:
-    """Shows warnings on stderr, and remembers them."""
-
-    def __init__(self) -> None:
-        self._shown: set[str] = set()
-
-    def __call__(self, warning: str) -> None:
-        """Show a warning."""
-        self._shown.add(warning)
-        echo(f"WARNING {warning}", sys.stderr)
-
-    def not_shown(self, notes: Sequence[str]) -> list[str]:
-        """Return the notes that were not shown as warnings."""
-        return [note for note in notes if note not in self._shown]
 
 
 @contextmanager
@@ -107,17 +84,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def preview_text(rows: Sequence[Preview], left_out: Sequence[SkippedFile], as_json: bool) -> str:
-    """Return a preview of a batch, a table or lines of JSON, followed by the files that are left out."""
-    from biounet.batch import PREVIEW_HEADER
-
-    if as_json:
-        other = [json.dumps({"left_out": str(file.path), "reason": file.reason}) for file in left_out]
-        return "\n".join([*(json.dumps(vars(row)) for row in rows), *other])
-    other = [f"left out: {file.path} ({file.reason})" for file in left_out]
-    return "\n".join([table([PREVIEW_HEADER, *(row.as_row() for row in rows if not row.failed)]), *other])
-
-
 def show_row(row: Row, quiet: bool, json_lines: bool) -> None:
     """Show the result of an image; errors always."""
     if row.status == "failed":
@@ -129,7 +95,7 @@ def show_row(row: Row, quiet: bool, json_lines: bool) -> None:
         echo(f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}")
 
 
-def tolerate_any_text() -> None:
+def escape_invalid() -> None:
     """Let stdout and stderr escape what they cannot encode, such as invalid bytes of file names."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
