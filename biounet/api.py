@@ -54,14 +54,9 @@ class Result(Segmentation):
         Image.fromarray(self.overlay()).show()
 
     def save(self, folder: PathLike, name: str | None = None) -> list[Path]:
-        """Write label image, table and overlay; return their paths.
+        """Write label image, table and overlay to a folder, which is created; return their paths.
 
-        Parameters
-        ----------
-        folder
-            Created where it does not exist.
-        name
-            Stem of the file names; by default that of the (first) source file.
+        `name` is the stem of their names, by default that of the (first) source file.
         """
         source, folder = self.volume.source, as_path(folder, "the folder")
         if name is not None and (not isinstance(name, str) or Path(as_path(name, "the name")).name != name):
@@ -73,16 +68,9 @@ class Result(Segmentation):
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A model that segments images.
+    """A model that segments images on a device, ``auto``, ``cpu`` or ``cuda[:n]``.
 
-    Attributes
-    ----------
-    model
-        Network and card.
-    device
-        ``auto``, ``cpu`` or ``cuda[:n]``.
-    executor
-        Where blocks of an image run, such as a pool of threads; None: one after the other in this thread.
+    Blocks of an image run in `executor`, such as a pool of threads, or one after the other without one.
     """
 
     model: Model
@@ -129,10 +117,8 @@ class Segmenter:
 
         Raises
         ------
-        InputError
-            If the image cannot be used with this model.
-        SettingsError
-            If an argument is invalid or does not fit the image, or the unit is missing.
+        InputError, SettingsError
+            If the image, or an argument, cannot be used with this model; or if the unit is missing.
         """
         dims = self.card.recipe.data.dims
         size = None if spacing is None else as_spacing(spacing, dims)
@@ -173,25 +159,10 @@ def _volume_from_array(array: NDArray[Any], options: ReadOptions, unit: Unit | N
 def volume_from_array(
     array: NDArray[Any], dims: int, spacing: tuple[float, ...] | None = None, unit: Unit | None = None
 ) -> Volume:
-    """Return an array as a volume.
+    """Return an array ``([c,] [z,] y, x)`` with `dims` spatial axes as a volume.
 
-    Parameters
-    ----------
-    array
-        ``([c,] [z,] y, x)``.
-    dims
-        Number of spatial axes, 2 or 3.
-    spacing
-        Distance between voxel centres along each of them; None if unknown.
-    unit
-        Of `spacing`, ``"um"`` (default) or ``"mm"``.
-
-    Raises
-    ------
-    InputError
-        If the array is not an image of real numbers with so many axes.
-    SettingsError
-        If the unit is unknown, or given without a spacing.
+    `spacing` is along each of them, in `unit`, ``"um"`` (default) or ``"mm"``. Raise `InputError` if the array is not
+    an image of real numbers with so many axes, and `SettingsError` for an unknown unit or one without a spacing.
     """
     if unit is not None and (not isinstance(unit, str) or unit not in get_args(Unit) or spacing is None):
         cause = "a unit without a spacing" if unit in get_args(Unit) else f"unit {unit!r}: 'um' or 'mm'"
@@ -207,21 +178,14 @@ def volume_from_array(
 
 
 def load(name: PathLike, device: str = "auto") -> Segmenter:
-    """Load a model.
+    """Load a built-in model by its name, such as ``"nuclei"``, or the model of a ``.safetensors`` file.
 
-    Parameters
-    ----------
-    name
-        Name of a built-in model, such as ``"nuclei"``, or path of a ``.safetensors`` file.
-    device
-        ``auto``, ``cpu`` or ``cuda[:n]``.
+    `device` is ``auto``, ``cpu`` or ``cuda[:n]``.
 
     Raises
     ------
-    MachineError
-        If there is no such file or device.
-    ModelError
-        If the file cannot be used.
+    MachineError, ModelError
+        If there is no such file or device; if the file cannot be used.
     """
     builtin = builtin_models()
     path = builtin.get(str(name)) or as_path(name, "the model")
@@ -266,10 +230,8 @@ def train(  # noqa: PLR0913 - keyword arguments, as the options of the command
 
     Raises
     ------
-    InputError
-        If an image or annotation cannot be used.
-    SettingsError
-        If the recipe cannot be used.
+    InputError, SettingsError
+        If an image or annotation, or the recipe, cannot be used.
     """
     started = time.perf_counter()
     from biounet.training import TrainOptions, hash_training_files  # MONAI is slow to import

@@ -15,12 +15,7 @@ from biounet.core.errors import InputError, SettingsError
 def as_path(value: object, name: str) -> Path:
     """Return an argument as a path; `name` is for the message.
 
-    Raises
-    ------
-    SettingsError
-        If it is not a path, or empty.
-    InputError
-        If it has a zero byte, which no file system allows.
+    Raise `SettingsError` if it is no path or empty, and `InputError` for a zero byte, which no file system allows.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(text := os.fspath(value), bytes):
         raise SettingsError(f"{name} is a path, not {type(value).__name__}")
@@ -43,10 +38,7 @@ def as_paths(value: object, name: str) -> list[Path]:
 def as_spacing(value: Any, dims: int) -> tuple[float, ...]:  # noqa: ANN401
     """Return a spacing as one number for each of `dims` axes; a single number is used for all.
 
-    Raises
-    ------
-    SettingsError
-        If it has another length, or a number is not positive and finite.
+    Raise `SettingsError` if it has another length, or a number is not positive and finite.
     """
     sizes = (value,) * dims if is_number(value) or getattr(value, "shape", None) == () else value
     try:

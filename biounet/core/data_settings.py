@@ -15,15 +15,10 @@ class Settings(BaseModel):
     """Base of settings: frozen, without unknown keys, with finite numbers.
 
     The bounds of fields only exclude values with which a foreign file could demand any memory or time.
-
-    Attributes
-    ----------
-    former_names
-        Present names of settings by the names in recipes and models of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    former_names: ClassVar[Mapping[str, str]] = {}
+    former_names: ClassVar[Mapping[str, str]] = {}  # present names of settings by those of earlier versions
 
     @model_validator(mode="before")
     @classmethod
@@ -41,12 +36,6 @@ class DataSettings(Settings):
 
     Attributes
     ----------
-    kind
-        ``instances``, ``classes`` or ``scribbles``.
-    dims
-        2 for images, 3 for volumes.
-    channels
-        Names of the input channels, in order.
     annotation
         Names or patterns of annotations in the folder of the images of their case: ``"lesions"`` is
         ``p1/lesions.nii.gz``, ``p1/p1_lesions.nii.gz`` or ``p1_lesions.nii.gz``. Empty: the usual names, such as

@@ -1,13 +1,13 @@
-"""Errors of biounet.
+"""Errors, each one line: path, cause and hint.
 
-Every error is one line: path, cause and hint. Each class is also a builtin exception, so that callers can catch it
-without knowing biounet, and has the exit code that the command line returns.
+Each class is also a builtin exception, which callers can catch without knowing biounet, and has an exit code.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 
 _JOINERS = "\u200c\u200d"  # invisible, and part of words of some languages
@@ -20,11 +20,8 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(repr(character)[1:-1] if _is_control(character) else character for character in text)
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
+    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - {*_JOINERS}
+    return "".join(repr(character)[1:-1] if character in controls else character for character in text)
 
 
 def list_some(items: Sequence[str], most: int, separator: str = ", ") -> str:
@@ -36,14 +33,7 @@ def list_some(items: Sequence[str], most: int, separator: str = ", ") -> str:
 class BiounetError(Exception):
     """Base of all errors that biounet raises on purpose.
 
-    Parameters
-    ----------
-    cause
-        What was found and what was expected, in one sentence without a full stop.
-    path
-        The file with the error, if any.
-    hint
-        What the user can do, if anything.
+    `cause` says what was found and what was expected, in one sentence without a full stop; `hint`, what to do.
     """
 
     exit_code = 5
@@ -61,11 +51,7 @@ class BiounetError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors are sent between processes, and default pickling drops keyword-only arguments.
-        return (_rebuild, (type(self), self.cause, self.path, self.hint))
-
-
-def _rebuild(kind: type[BiounetError], cause: str, path: str | None, hint: str | None) -> BiounetError:
-    return kind(cause, path=path, hint=hint)
+        return (partial(type(self), path=self.path, hint=self.hint), (self.cause,))
 
 
 class SettingsError(BiounetError, ValueError):
@@ -87,13 +73,9 @@ class WorkerDiedError(InputError):
 class ModelError(BiounetError, ValueError):
     """A model file is damaged, foreign, or does not fit the image."""
 
-    exit_code = 5
-
 
 class MachineError(BiounetError, OSError):
     """Disk, device or memory do not suffice."""
-
-    exit_code = 5
 
 
 class TrainingError(BiounetError, ArithmeticError):

@@ -15,7 +15,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     container without a home, each process compiles anew, which takes seconds.
     """
     try:
-        fast: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:
-        fast = numba.njit(nogil=True)(function)
-    return fast
+        return numba.njit(nogil=True)(function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -59,25 +60,26 @@ def free_memory() -> int | None:
 
     The minimum over the machine, the container or job, and the limit of address space (``ulimit -v``).
     """
-    limits = [*_cgroup_memory(), *_address_space()]
-    if (available_kb := _read_statistic(Path("/proc/meminfo"), "MemAvailable:")) is not None:
-        limits.append(1024 * available_kb)
+    available_kb = _read_number(Path("/proc/meminfo"), "MemAvailable:")
+    available = None if available_kb is None else 1024 * available_kb
+    limits = [limit for limit in (*_cgroup_memory(), free_address_space(), available) if limit is not None]
     return max(0, min(limits)) if limits else None
 
 
 def free_address_space() -> int | None:
     """Return the bytes of address space left by ``ulimit -v``; None without a limit."""
-    return next(_address_space(), None)
+    with suppress(ImportError, OSError, ValueError, IndexError):
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            return max(0, limit - used * os.sysconf("SC_PAGE_SIZE"))
+    return None
 
 
 def check_address_space() -> None:
-    """Check that the limit of address space is large enough for the libraries, which would crash otherwise.
-
-    Raises
-    ------
-    MachineError
-        If ``ulimit -v`` leaves too little.
-    """
+    """Raise `MachineError` if ``ulimit -v`` leaves too little for the libraries, which would crash otherwise."""
     left = free_address_space()
     if left is not None and left < _PROGRAM:
         cause = f"not enough memory: the program takes {_PROGRAM / 2**30:.2g} GiB of addresses"
@@ -93,28 +95,12 @@ def home_folder() -> Path | None:
 
 
 def check_working_folder() -> None:
-    """Check that the working folder exists, before libraries fail with messages of their own.
-
-    Raises
-    ------
-    MachineError
-        If it was removed.
-    """
+    """Raise `MachineError` if the working folder was removed, before libraries fail with messages of their own."""
     try:
         Path.cwd()
     except OSError as error:
         hint = "change to another folder"
         raise MachineError(f"the folder that this command runs in is not there: {error.strerror}", hint=hint) from error
-
-
-def _address_space() -> Iterator[int]:
-    with suppress(ImportError, OSError, ValueError, IndexError):
-        import resource  # not on Windows
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY:
-            used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-            yield max(0, limit - used * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _cgroup_memory() -> Iterator[int]:
@@ -126,7 +112,7 @@ def _cgroup_memory() -> Iterator[int]:
         ):
             most, used = _read_number(folder / limit), _read_number(folder / usage)
             if most is not None and used is not None and most < 2**60:  # larger numbers in version 1 mean no limit
-                yield most - used + (_read_statistic(folder / "memory.stat", cache) or 0)
+                yield most - used + (_read_number(folder / "memory.stat", cache) or 0)
 
 
 def _cpu_quota() -> float:
@@ -155,16 +141,9 @@ def _cgroup_folders(controller: str) -> Iterator[Path]:
             yield from (_CGROUPS / controllers / parent for parent in (path, *path.parents))
 
 
-def _read_number(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-
-
-def _read_statistic(path: Path, name: str) -> int | None:
-    with suppress(OSError, ValueError, IndexError):
-        for line in path.read_text(encoding="ascii").splitlines():
-            if line.split()[0] == name:
-                return int(line.split()[1])
+def _read_number(path: Path, name: str = "") -> int | None:
+    """Return the number of a file, or the one after a name at the beginning of a line."""
+    with suppress(OSError, ValueError):
+        match = re.search(rf"^{name}\s*(-?\d+)\b", path.read_text(encoding="ascii"), re.MULTILINE)
+        return int(match[1]) if match else None
     return None

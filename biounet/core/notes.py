@@ -31,8 +31,7 @@ class Note(str):
 
     code: NoteCode | None
 
-    def __new__(cls, text: str, code: NoteCode | None = None) -> Note:
-        """Return `text` with its code."""
+    def __new__(cls, text: str, code: NoteCode | None = None) -> Note:  # noqa: D102
         note = super().__new__(cls, text)
         note.code = code
         return note

@@ -1,9 +1,7 @@
 """The canonical orientation of volumes, and the way back to the stored one.
 
-Files store the voxels of a head in any of 48 orders. A network tells left from right by the axes of the array alone, so
-each volume with an affine is brought to the order closest to RAS: x to the patient's right, y to anterior, z to
-superior. Axes are permuted and flipped without interpolation, which labels undo exactly. An image without an affine,
-such as a TIFF, stays as stored.
+A network tells left from right by the axes of the array alone, so each volume with an affine is brought to the order
+closest to RAS, without interpolation, which labels undo exactly. An image without an affine stays as stored.
 """
 
 from __future__ import annotations
@@ -27,18 +25,10 @@ AS_STORED: Literal["as stored"] = "as stored"
 
 @dataclass(frozen=True)
 class Orientation:
-    """A permutation and flips of the spatial axes of arrays, the last ones.
+    """A permutation and flips of the spatial axes of arrays, the last ones."""
 
-    Attributes
-    ----------
-    axes
-        Axes of the stored array in canonical order.
-    flipped
-        Whether each of them is then reversed.
-    """
-
-    axes: tuple[int, ...]
-    flipped: tuple[bool, ...]
+    axes: tuple[int, ...]  # of the stored array, in canonical order
+    flipped: tuple[bool, ...]  # whether each of them is then reversed
 
     @property
     def changes(self) -> bool:
@@ -77,7 +67,8 @@ def canonical_grid(grid: Grid) -> Grid:
     if not transform.changes:
         return grid
     spacing = None if grid.spacing is None else tuple(grid.spacing[axis] for axis in transform.axes)
-    affine, codes = None, canonical_codes(grid)
+    codes = "".join(pair[1] for pair in WORLD_AXES if {*pair} & {*(grid.axcodes or "")})
+    affine = None
     if grid.affine is not None:
         columns, origin = np.array(grid.affine)[:, :3], np.array(grid.affine)[:, 3]
         order = [*range(3)]
@@ -92,17 +83,8 @@ def canonical_grid(grid: Grid) -> Grid:
     return replace(grid, shape=shape, spacing=spacing, affine=affine, header=None, axcodes=codes)
 
 
-def canonical_codes(grid: Grid) -> str | None:
-    """Return the `axcodes` of a grid in the canonical order: ``"RAS"`` of a volume."""
-    codes = grid.axcodes
-    return None if codes is None else "".join(pair[1] for pair in WORLD_AXES if pair[0] in codes or pair[1] in codes)
-
-
 def canonical_volume(volume: Volume) -> Volume:
-    """Return an image in the canonical order.
-
-    It is copied where that is not the stored order, since the last bits of sums depend on the order in memory.
-    """
+    """Return an image in the canonical order, copied, since the last bits of sums depend on the order in memory."""
     transform = canonical_transform(volume.grid)
     if not transform.changes:
         return volume

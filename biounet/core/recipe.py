@@ -8,19 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
+from biounet.core import settings
 from biounet.core.data_settings import DataSettings, Settings
 from biounet.core.errors import SettingsError
-from biounet.core.settings import (
-    AugmentSettings,
-    LabelSettings,
-    LossSettings,
-    NetworkSettings,
-    NormaliseSettings,
-    TargetSettings,
-    TrainSettings,
-)
 
 
 class Recipe(Settings):
@@ -29,13 +21,13 @@ class Recipe(Settings):
     name: str = "model"
     purpose: str = ""
     data: DataSettings = DataSettings()
-    normalise: NormaliseSettings = NormaliseSettings()
-    network: NetworkSettings = NetworkSettings()
-    targets: TargetSettings = TargetSettings()
-    loss: LossSettings = LossSettings()
-    augment: AugmentSettings = AugmentSettings()
-    train: TrainSettings = TrainSettings()
-    label: LabelSettings = LabelSettings()
+    normalise: settings.NormaliseSettings = settings.NormaliseSettings()
+    network: settings.NetworkSettings = settings.NetworkSettings()
+    targets: settings.TargetSettings = settings.TargetSettings()
+    loss: settings.LossSettings = settings.LossSettings()
+    augment: settings.AugmentSettings = settings.AugmentSettings()
+    train: settings.TrainSettings = settings.TrainSettings()
+    label: settings.LabelSettings = settings.LabelSettings()
 
     @model_validator(mode="after")
     def _axes_fit(self) -> Recipe:
@@ -66,10 +58,7 @@ class Recipe(Settings):
 def read_recipe(path: str | Path) -> Recipe:
     """Read a recipe from a TOML file.
 
-    Raises
-    ------
-    SettingsError
-        If the file is missing, is not TOML, or has an unknown key or invalid value.
+    Raise `SettingsError` if the file is missing, is not TOML, or has an unknown key or invalid value.
     """
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -83,10 +72,7 @@ def read_recipe(path: str | Path) -> Recipe:
 def parse_recipe(data: Mapping[str, Any], path: str | Path | None = None) -> Recipe:
     """Return the recipe of nested mappings.
 
-    Raises
-    ------
-    SettingsError
-        Naming the first invalid key and its value, or for an unknown key the nearest known one.
+    Raise `SettingsError` with the first invalid key and its value, or for an unknown key the nearest known one.
     """
     try:
         return Recipe.model_validate(data)
@@ -101,16 +87,10 @@ def _as_settings_error(error: ValidationError, path: str | Path | None) -> Setti
         cause = first["msg"].removeprefix("Value error, ")
         value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
         return SettingsError(f"{name}{value}: {cause}" if name else cause, path=path)
-    names = _settings_of(first["loc"][:-1])
+    section: Any = Recipe
+    for part in first["loc"][:-1]:
+        section = section.model_fields[str(part)].annotation
+    names = list(section.model_fields)
     near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(names)}"
     return SettingsError(f"unknown setting '{name}'", path=path, hint=hint)
-
-
-def _settings_of(section: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in section:
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return list(model.model_fields)

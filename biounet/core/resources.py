@@ -14,10 +14,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def sample_folder() -> Path:
     """Return the folder of the samples: ``images/``, ``labels/`` and ``expected.json``.
 
-    Raises
-    ------
-    MachineError
-        If the installation has none.
+    Raise `MachineError` if the installation has none.
     """
     return _folder("samples", "data_samples")
 
@@ -30,12 +27,7 @@ def recipes() -> dict[str, Path]:
 def find_recipe(name_or_path: str | Path) -> Path:
     """Return the file of a recipe, given by its path or by a name such as ``nuclei_2d``.
 
-    A file that exists wins over a built-in name.
-
-    Raises
-    ------
-    SettingsError
-        If there is neither such a file nor such a name; the hint gives the nearest name.
+    A file that exists wins over a built-in name. Raise `SettingsError` with the nearest name if there is neither.
     """
     path = as_path(name_or_path, "the recipe")
     if path.is_file():

@@ -13,15 +13,8 @@ from biounet.core.data_settings import Settings
 class NormaliseSettings(Settings):
     """Normalisation of intensities, with statistics of the whole image and never of a tile.
 
-    Attributes
-    ----------
-    method
-        ``percentiles`` for microscopy; ``zscore`` for MRI: mean 0 and standard deviation 1 over the body or brain; its
-        constant surroundings become 0.
-    low, high
-        Percentiles that become 0 and 1.
-    per_channel
-        Whether each channel has its own percentiles; false for colours.
+    ``percentiles`` for microscopy: `low` and `high` become 0 and 1, of each channel or (colours) of all together.
+    ``zscore`` for MRI: mean 0 and standard deviation 1 over the body or brain; its constant surroundings become 0.
     """
 
     method: Literal["percentiles", "zscore"] = "percentiles"
@@ -35,10 +28,8 @@ class NetworkSettings(Settings):
 
     Attributes
     ----------
-    widths
-        Channels of each level, the finest first.
-    convolutions
-        Convolutions of each encoder and decoder level.
+    widths, convolutions
+        Channels of each level, the finest first; convolutions of each level of encoder and decoder.
     half_resolution
         Whether pixels are folded 2 by 2 into channels (pixel unshuffle) before the first level, for a quarter of the
         cost; the output has full resolution.
@@ -64,13 +55,12 @@ class TargetSettings(Settings):
     ----------
     border_weight, border_sigma
         ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015).
-        `border_sigma` is in `unit`.
     separation_weight
         The same ``w0`` for contour and distance, which separate touching objects.
     contour
-        Width of the contour inside each object, in `unit`.
+        Width of the contour inside each object.
     unit
-        ``px``, or ``um`` if all training images are calibrated.
+        Of `border_sigma` and `contour`: ``px``, or ``um`` if all training images are calibrated.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"parting_weight": "separation_weight"}
@@ -85,14 +75,8 @@ class TargetSettings(Settings):
 class LossSettings(Settings):
     """Weights of the terms of the loss.
 
-    Attributes
-    ----------
-    cross_entropy, dice
-        For the foreground or the classes.
-    contour, distance
-        For the other two heads for instances.
-    boundary
-        For the masked, spacing-aware boundary loss of Kervadec et al. 2019.
+    Cross-entropy and Dice are of the foreground or the classes, contour and distance of the other two heads for
+    instances; `boundary` is the masked, spacing-aware boundary loss of Kervadec et al. 2019.
     """
 
     cross_entropy: float = Field(default=1.0, ge=0, le=1e6)
@@ -103,64 +87,31 @@ class LossSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """Augmentation of training patches; each value is the largest change.
-
-    Attributes
-    ----------
-    affine_fraction
-        Fraction of the patches that are rotated and scaled; the others only have flips and quarter turns.
-    rotate
-        Degrees in the plane of y and x.
-    tilt
-        Degrees out of that plane, for volumes.
-    mirror
-        Whether there are flips and quarter turns: for microscopy, where all orientations are alike.
-    flip_x
-        Whether axis x is flipped at random, for organs that look alike on both sides.
-    scale
-        Factor: objects appear between ``1/scale`` and ``scale`` times their size.
-    brightness, contrast, gamma, noise, blur
-        Of the normalised intensities (blur: sigma in pixels).
-    invert
-        Chance that dark and bright are exchanged.
-    """
+    """Augmentation of training patches, of normalised intensities; each value is the largest change."""
 
     former_names: ClassVar[Mapping[str, str]] = {"free": "affine_fraction", "sides": "flip_x"}
 
-    affine_fraction: float = Field(default=0.7, ge=0, le=1)
-    rotate: float = Field(default=45.0, ge=0, le=180)
-    tilt: float = Field(default=0.0, ge=0, le=180)
-    mirror: bool = True
-    flip_x: bool = False
-    scale: float = Field(default=1.5, ge=1, le=100)
+    affine_fraction: float = Field(default=0.7, ge=0, le=1)  # of patches that rotate and scale; others flip and turn
+    rotate: float = Field(default=45.0, ge=0, le=180)  # degrees in the plane of y and x
+    tilt: float = Field(default=0.0, ge=0, le=180)  # degrees out of that plane, for volumes
+    mirror: bool = True  # flips and quarter turns: for microscopy, where all orientations are alike
+    flip_x: bool = False  # flips of x at random, for organs that look alike on both sides
+    scale: float = Field(default=1.5, ge=1, le=100)  # objects appear between 1/scale and scale times their size
     brightness: float = Field(default=0.1, ge=0, le=100)
     contrast: float = Field(default=0.3, ge=0, lt=1)
     gamma: float = Field(default=0.5, ge=0, le=10)
     noise: float = Field(default=0.05, ge=0, le=100)
-    blur: float = Field(default=1.0, ge=0, le=100)
-    invert: float = Field(default=0.0, ge=0, le=1)
+    blur: float = Field(default=1.0, ge=0, le=100)  # sigma in pixels
+    invert: float = Field(default=0.0, ge=0, le=1)  # chance that dark and bright are exchanged
 
 
 class TrainSettings(Settings):
     """Optimisation.
 
-    Attributes
-    ----------
-    minutes, epochs
-        Budget, over which the learning rate falls to zero along a cosine.
-    patch
-        Edge length of a training patch in voxels, or one for each axis. One number limits the patch of a volume to
-        that number cubed; training plans its shape.
-    batch
-        Patches in a step.
-    steps_per_epoch
-        Steps between two validations.
-    learning_rate, weight_decay
-        Of AdamW.
-    ema_decay
-        Decay of the exponential moving average of the weights, which becomes the model.
-    seed
-        Of all random numbers.
+    The learning rate of AdamW falls to zero along a cosine over the budget in `minutes` or `epochs`, each of
+    `steps_per_epoch` batches and a validation. The model is the exponential moving average of the weights. `patch` is
+    the edge length of a training patch in voxels, or one for each axis; one number limits the patch of a volume to that
+    number cubed, and training plans its shape.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"rate": "learning_rate", "average": "ema_decay"}
@@ -179,21 +130,10 @@ class TrainSettings(Settings):
 class LabelSettings(Settings):
     """Conversion of probabilities to objects; tuned on validation voxels after training.
 
-    Attributes
-    ----------
-    foreground
-        Probability from which a voxel belongs to an object.
-    contour
-        Factor by which the contour lowers the surface on which voxels ascend to the centre of their object.
-    join
-        Two peaks are one object when the saddle between them is at least this fraction of the lower peak. The saddle is
-        the mean of the largest and the mean value along their border.
-    min_peak
-        Objects with a lower peak of the surface are removed.
-    min_size
-        Size of the smallest object in voxels, or in µm² (µm³) with `min_size_unit` ``um``.
-    fill_holes
-        Whether holes inside objects are filled.
+    Voxels from the probability `foreground` ascend a surface, lowered by `contour` times the contour, to the centre of
+    their object. Two peaks are one object when the saddle between them, the mean of the largest and the mean value
+    along their border, is at least the fraction `join` of the lower peak. Objects with a peak below `min_peak`, or
+    smaller than `min_size` (voxels; µm² or µm³ with the unit ``um``), are removed.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"summit": "min_peak"}

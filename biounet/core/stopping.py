@@ -13,7 +13,7 @@ from biounet.core.errors import Stopped
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _USR1 = getattr(signal, "SIGUSR1", None)  # not on Windows
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *((_USR1,) if _USR1 else ()))
+SIGNALS = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _USR1)))
 
 
 class Stop(threading.Event):
