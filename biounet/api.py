@@ -164,9 +164,10 @@ def volume_from_array(
     `spacing` is along each of them, in `unit`, ``"um"`` (default) or ``"mm"``. Raise `InputError` if the array is not
     an image of real numbers with so many axes, and `SettingsError` for an unknown unit or one without a spacing.
     """
-    if unit is not None and (not isinstance(unit, str) or unit not in get_args(Unit) or spacing is None):
-        cause = "a unit without a spacing" if unit in get_args(Unit) else f"unit {unit!r}: 'um' or 'mm'"
-        raise SettingsError(cause)
+    if unit is not None and not (isinstance(unit, str) and unit in get_args(Unit)):
+        raise SettingsError(f"unit {unit!r}: 'um' or 'mm'")
+    if unit is not None and spacing is None:
+        raise SettingsError("a unit without a spacing")
     if array.ndim not in (dims, dims + 1) or not array.size:
         raise InputError(f"an array of shape {array.shape} is not a {dims}D image with or without channels")
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):

@@ -93,10 +93,7 @@ def _labelled_planes(labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
 
 
 def _piece_table(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return id and size of each piece, (m, 2).
-
-    Pieces of an object that touch unlabelled voxels may be connected there, and count as one.
-    """
+    """Return id and size of each piece, (m, 2); those of an object that touch unlabelled voxels count as one."""
     from skimage.measure import label  # slow to import
 
     pieces = label(np.maximum(labels, 0), background=0, connectivity=labels.ndim)
@@ -109,10 +106,9 @@ def _piece_table(labels: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _check_smoothing(annotation: Annotation) -> Iterator[Finding]:
-    """Find edges with intermediate values.
+    """Find edges over a third object one voxel wide, along the two axes with the smallest spacing.
 
-    Between two objects, or an object and background, there is no third object one voxel wide; after interpolation or
-    JPEG there is one nearly everywhere. Only the two axes with the smallest spacing are checked.
+    After interpolation or JPEG nearly all edges have one.
     """
     labels = annotation.labels
     finest = sorted(range(labels.ndim), key=lambda axis: (float(f"{annotation.grid.steps[axis]:.4g}"), -axis))[:2]

@@ -53,18 +53,15 @@ class DataSettings(Settings):
     unknown
         For ``classes``: regions or classes that are not annotated in a case, by the name of its annotation or folder.
         They are unlabelled there.
-    slices
-        Axis of the file, ``z``, ``y`` or ``x``, along which only slices with any label are labelled; None: all are.
-        Contour and distance of objects in volumes are then learned from sections.
-    slice_numbers
-        The labelled slices along that axis, from 0, instead of those with any label.
+    slices, slice_numbers
+        Axis of the file along which only some slices are labelled, and their numbers from 0, or empty: those with any
+        label. Contour and distance of objects in volumes are then learned from sections.
     pixel_size_um
         Pixel size of the working grid in µm; None: images are not resampled.
-    voxel_size
-        Voxel size of the working grid of volumes, ``(z, y, x)``; empty: training takes the median of the training
-        images. For volumes with an affine the axes are those of the patient, superior, anterior and right.
-    voxel_unit
-        Unit of `voxel_size`: ``mm`` for NIfTI, ``um`` for TIFF. Images in another unit are refused.
+    voxel_size, voxel_unit
+        Voxel size of the working grid of volumes, ``(z, y, x)``, in ``mm`` (NIfTI) or ``um`` (TIFF), the only unit of
+        images then; empty: training takes the median of the training images. For volumes with an affine the axes are
+        those of the patient, superior, anterior and right.
     min_lesion_mm3
         For ``classes`` of volumes: smaller lesions are not counted, in tables and in evaluation. They stay in the label
         image and in the volume of their class. Without effect on uncalibrated volumes.

@@ -14,8 +14,7 @@ from biounet.core.jit import compiled
 def find_runs(volume, margin):
     """Return begin and end (r, 2) of each run of voxels other than 0 along x; `margin` (z, y, x) voxels are left out.
 
-    Begins and ends are marked with vector instructions and searched 8 voxels at a time, since most voxels are neither:
-    5 times as fast as testing each voxel.
+    They are marked with vector instructions and searched 8 voxels at a time: 5 times as fast as testing each voxel.
     """
     depth, height, width = volume.shape
     mz, my, mx = margin

@@ -53,14 +53,12 @@ class TargetSettings(Settings):
 
     Attributes
     ----------
-    border_weight, border_sigma
-        ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015).
-    separation_weight
-        The same ``w0`` for contour and distance, which separate touching objects.
-    contour
-        Width of the contour inside each object.
-    unit
-        Of `border_sigma` and `contour`: ``px``, or ``um`` if all training images are calibrated.
+    border_weight, border_sigma, separation_weight
+        ``w0`` and ``sigma`` of the U-Net boundary weight ``w0 exp(-(d1 + d2)² / 2 sigma²)`` (Ronneberger et al. 2015);
+        ``w0`` for contour and distance, which separate touching objects.
+    contour, unit
+        Width of the contour inside each object. It and `border_sigma` are in ``px``, or in ``um`` if all training
+        images are calibrated.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"parting_weight": "separation_weight"}

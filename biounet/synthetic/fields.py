@@ -44,10 +44,10 @@ def make_field(seed: int, settings: FieldSettings) -> tuple[NDArray[np.uint16], 
     rng = np.random.default_rng(seed)
     margin = int(np.ceil(2 * settings.diameter))
     canvas = draw_nuclei(rng, settings, (settings.shape[0] + 2 * margin, settings.shape[1] + 2 * margin))
-    image = (slice(margin, -margin), slice(margin, -margin))
-    light = _add_background(canvas.light, rng, settings)[image]
+    inside = (slice(margin, -margin), slice(margin, -margin))
+    light = _add_background(canvas.light, rng, settings)[inside]
     min_areas = _MIN_FRACTION_INSIDE * np.bincount(canvas.nuclei.ravel())
-    return _photograph(light, rng, settings), label_largest_pieces(canvas.nuclei[image], min_areas)
+    return _photograph(light, rng, settings), label_largest_pieces(canvas.nuclei[inside], min_areas)
 
 
 def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmitted: float = 0.0) -> FieldSettings:
