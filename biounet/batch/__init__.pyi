@@ -1,5 +1,4 @@
 from .dry_run import PREVIEW_HEADER as PREVIEW_HEADER
-from .dry_run import Preview as Preview
 from .dry_run import preview as preview
 from .records import BatchOptions as BatchOptions
 from .records import Row as Row
