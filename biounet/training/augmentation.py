@@ -36,19 +36,8 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
     interpolation blurs, and the network must also see images as sharp as those in prediction.
 
     Beyond the border the image is mirrored, and the target does not exist (weight 0). Only the part of both that the
-    patch needs is resampled, so that large images, in float16, cost no more than small ones.
-
-    Parameters
-    ----------
-    patch
-        Shape of the patch, ``(y, x)`` or ``(z, y, x)``.
-    settings
-        Largest angles and factor, and the share of the patches that are rotated and scaled.
-    spacing
-        Voxel spacing along each axis, in any unit.
-    weight_index
-        For each value of the target the position of its weight among the weights, which come after the values (see
-        `TargetLayout.weight_index`).
+    patch needs is resampled, so that large images, in float16, cost no more than small ones. `weight_index` is that of
+    `TargetLayout`; the voxel spacing may be in any unit.
     """
 
     def __init__(
@@ -79,10 +68,7 @@ class RandSimilarityd(Randomizable, MapTransform):  # type: ignore[misc]
         self.matrix = turn * self.spacing / self.spacing[:, None] * sides / factor
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return image and target, both of the shape of the patch.
-
-        ``data["centre"]`` is the centre of the patch, in voxels from the first one of the image.
-        """
+        """Return image and target in the patch around ``data["centre"]``, in voxels from the first of the image."""
         self.randomize()
         dims, centre = len(self.patch), np.array(data[CENTRE])
         window = self._window(centre, data[IMAGE].shape[1:])
@@ -123,18 +109,7 @@ def _zero_unlabelled(target: Tensor, weight_index: list[int]) -> Tensor:
 
 
 def _zero_partly_unlabelled(target: Tensor, weights: int) -> Tensor:
-    """Set weights to 0 where interpolation included unlabelled voxels.
-
-    Parameters
-    ----------
-    target
-        Shape ``(k + weights, …)``: the last `weights` channels are masks, 1 where the weight channels before them are
-        positive, interpolated like all others.
-
-    Returns
-    -------
-    Shape ``(k, …)``: a weight stays where its mask is 1, that is where all voxels that it comes from are labelled.
-    """
+    """Set weights to 0 where interpolation included unlabelled voxels; drop their masks, the last channels."""
     values, masks = target[:-weights], target[-weights:]
     values[-weights:] = torch.where(masks > 0.999, values[-weights:], 0.0)
     return values
@@ -164,12 +139,11 @@ class RandInvertd(Randomizable, MapTransform):  # type: ignore[misc]
 def augmentation(
     settings: AugmentSettings, patch: tuple[int, ...], spacing: tuple[float, ...], weight_index: Sequence[int]
 ) -> Compose:
-    """Return the chain of random transforms from an image and its target to a patch (see `RandSimilarityd`).
-
-    It is deterministic after `seed_transforms`.
-    """
+    """Return the transforms from an image and its target to a patch, deterministic after `seed_transforms`."""
     intensity = [
-        RandGaussianSmoothd(IMAGE, prob=0.2, **dict.fromkeys(_SIGMAS[: len(patch)], (0.25, settings.blur))),
+        RandGaussianSmoothd(
+            IMAGE, prob=0.2, **{f"sigma_{axis}": (0.25, settings.blur) for axis in "xyz"[: len(patch)]}
+        ),
         RandAdjustContrastd(IMAGE, prob=0.5, gamma=(1 / (1 + settings.gamma), 1 + settings.gamma)),
         RandScaleIntensityd(IMAGE, prob=0.8, factors=settings.contrast),
         RandShiftIntensityd(IMAGE, prob=0.8, offsets=settings.brightness),
@@ -197,6 +171,3 @@ def seed_transforms(chain: Compose, seed: int) -> None:
 
 class _SharedState(np.random.RandomState):
     """The random generator that all transforms of a chain share."""
-
-
-_SIGMAS = ("sigma_x", "sigma_y", "sigma_z")

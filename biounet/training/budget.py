@@ -34,19 +34,11 @@ _SMOOTHING = 0.2  # weight of the last step in the running mean of step times
 
 
 class Stopwatch:
-    """Seconds that a training has taken, over interruptions.
-
-    Parameters
-    ----------
-    began
-        When this run began, by `time.perf_counter`; None for now.
-    before
-        Seconds of the runs before.
-    """
+    """Seconds that a training has taken, over interruptions."""
 
     def __init__(self, began: float | None = None, before: float = 0.0) -> None:
         self.began = time.perf_counter() if began is None else began
-        self.before = before
+        self.before = before  # seconds of the runs before
 
     def seconds(self) -> float:
         """Return the seconds until now."""
@@ -54,27 +46,10 @@ class Stopwatch:
 
 
 class Budget:
-    """The time or the number of steps that a training may take.
+    """The time or the number of steps that a training may take: minutes win over epochs; neither means 10 minutes.
 
-    Parameters
-    ----------
-    settings
-        With minutes or epochs; minutes win, and neither means 10 minutes.
-    stopwatch
-        Of this training.
-
-    Attributes
-    ----------
-    steps
-        All steps of a budget in epochs; 0 for minutes.
-    total
-        Seconds of a budget in minutes; infinite for epochs.
-    reserve
-        Seconds of it that are reserved for what comes after the last step.
-    writing
-        Those of them in which the model is written.
-    voxel_times
-        How long validation takes for each voxel, as measured last.
+    `steps` is 0 for a budget in minutes, and `total`, in seconds, infinite for one in epochs. `reserve` are the seconds
+    of it for what comes after the last step, of which `writing` is for the file. `voxel_times` are those measured last.
     """
 
     def __init__(self, settings: TrainSettings, stopwatch: Stopwatch) -> None:
@@ -90,7 +65,7 @@ class Budget:
 
     @property
     def is_timed(self) -> bool:
-        """Whether the budget is in minutes."""
+        """Whether it is in minutes."""
         return not self.steps
 
     def reserve_seconds(self, calibrating: float, predicting: float, tuning: float) -> None:
@@ -110,17 +85,14 @@ class Budget:
         return state.seconds / state.step * (self.steps - state.step) if state.step else math.inf
 
     def deadline(self, share: float) -> float | None:
-        """Return the time, by `time.perf_counter`, until which a task that starts now may take a share of the budget.
-
-        It is never later than when the model has to be written. A budget in epochs has no deadline.
-        """
+        """Return until when a task that starts now may take a share of the budget; None of a budget in epochs."""
         if not self.is_timed:
             return None
         left = self.total - self.writing - self.stopwatch.seconds()
         return time.perf_counter() + min(share * self.total, left)
 
     def seconds_to_last_step(self) -> float:
-        """Return the seconds of a budget in minutes until its last step."""
+        """Return the seconds until the last step of a budget in minutes."""
         return self.total - self.reserve - self.stopwatch.seconds()
 
     def is_finished(self, state: TrainingState) -> bool:
@@ -132,7 +104,7 @@ class Budget:
         return state.share >= 1 or self.seconds_to_last_step() < self._step_seconds / 2
 
     def record_step(self, state: TrainingState) -> None:
-        """Record in the state that a step was taken."""
+        """Record that a step was taken."""
         now = self.stopwatch.seconds()
         taken, available = now - self._last, self.total - self.reserve - self._last
         mean = self._step_seconds or taken
@@ -147,7 +119,7 @@ class Budget:
             state.steps, state.share = self.steps, state.step / self.steps
 
     def record_finish(self, state: TrainingState) -> None:
-        """Record in the state that no further step is taken."""
+        """Record that no further step is taken."""
         state.share, state.steps = 1.0, state.step
 
 

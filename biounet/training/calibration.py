@@ -20,16 +20,9 @@ SMALL_WINDOW = {2: 256, 3: 64}  # the same if time is short
 
 
 def calibrate(network: UNet, cases: Sequence[Case], deadline: float | None = None) -> dict[str, Tensor]:
-    """Return the ranges of the activations over windows of evenly chosen cases.
+    """Return the ranges of the activations over windows of evenly chosen training cases.
 
-    Parameters
-    ----------
-    network
-        The trained network.
-    cases
-        Those that it was trained on.
-    deadline
-        Time, by `time.perf_counter`, after which no window is begun but the first; windows are smaller then.
+    With a deadline, by `time.perf_counter`, windows are smaller, and none but the first is begun after it.
     """
     windows = [central_window(case, LARGE_WINDOW if deadline is None else SMALL_WINDOW) for case in cases]
     every = math.ceil(sum(map(window_size, windows)) / MAX_VOXELS)

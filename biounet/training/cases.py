@@ -27,31 +27,19 @@ class Case:
 
     Attributes
     ----------
-    name
-        For messages.
     image
         Normalised intensities, float16, shape ``(c, [z,] y, x)``.
     target
         Values and weights that the loss compares with, float16, shape ``(k, [z,] y, x)``, channels in the order of
         `TargetLayout`.
     labels
-        The annotation, int32, shape ``([z,] y, x)``.
-    labelled_voxels
-        Flat indices of the labelled voxels; None if all are labelled.
-    object_voxels
-        Flat indices of the voxels of objects, or of each class that occurs.
+        The annotation, shape ``([z,] y, x)``.
+    labelled_voxels, object_voxels
+        Flat indices of the labelled voxels, None if all are labelled, and of those of objects, or of each class.
     spacing
         Voxel spacing of the working grid in the unit of target lengths; the smallest is 1 where they are in pixels.
     grid
         Grid of the image in the canonical orientation, before it is resampled.
-    section_axis
-        The axis normal to the labelled planes, whose sections are learned; None where whole objects are.
-    surroundings_removed
-        Whether the surroundings of the body were removed from the image.
-    statistics
-        From `biounet.preprocessing.image_statistics`.
-    voxel_um
-        Area (µm²) or volume (µm³) of a voxel of the working grid; None if it is unknown.
     """
 
     name: str
@@ -62,10 +50,10 @@ class Case:
     object_voxels: tuple[NDArray[np.int32], ...]
     spacing: tuple[float, ...]
     grid: Grid
-    section_axis: int | None = None
-    surroundings_removed: bool = False
+    section_axis: int | None = None  # normal to the labelled planes, whose sections are learned; None for whole objects
+    surroundings_removed: bool = False  # of the body
     statistics: ImageStatistics = field(default_factory=dict)
-    voxel_um: float | None = None
+    voxel_um: float | None = None  # area (µm²) or volume (µm³) of a voxel of the working grid, if known
 
     @property
     def labelled_count(self) -> int:
@@ -74,13 +62,7 @@ class Case:
 
 
 def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | None = None) -> Iterator[Case]:
-    """Read annotated images and prepare them for training.
-
-    Raises
-    ------
-    InputError
-        Naming the file that cannot be used.
-    """
+    """Read annotated images and prepare them for training; an `InputError` names the file that cannot be used."""
     # Not through LoadImaged: a MetaTensor has no 16-bit unsigned numbers and no grid.
     reader = VolumeReader(options or ReadOptions(dims=recipe.data.dims))
     for pair in pairs:
@@ -93,19 +75,7 @@ def make_case(
 ) -> Case:
     """Bring an image and its annotation to the canonical orientation and the working grid, and make the target.
 
-    Parameters
-    ----------
-    volume, annotation
-        The image, and the annotation on its grid.
-    recipe
-        How they are prepared.
-    resampled
-        The annotation on the working grid, if `resample_annotation` has already been called.
-
-    Raises
-    ------
-    InputError, SettingsError
-        As `resample_annotation`.
+    Errors are those of `resample_annotation`; `resampled` is its result if it has already been called.
     """
     resampled = resampled or resample_annotation(volume, annotation, recipe)
     volume = canonical_volume(volume)

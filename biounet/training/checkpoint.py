@@ -47,7 +47,7 @@ def initial_state(recipe: Recipe, start: Model | None, device: torch.device) -> 
 
 
 def memory_layout(recipe: Recipe) -> torch.memory_format:
-    """Return the memory layout in which convolutions are fastest."""
+    """Return the layout in which convolutions are fastest."""
     return torch.channels_last if recipe.data.dims == 2 else torch.channels_last_3d
 
 
@@ -64,13 +64,7 @@ def save_checkpoint(state: TrainingState, path: Path, recipe: Recipe) -> None:
 
 
 def load_checkpoint(state: TrainingState, path: Path, recipe: Recipe) -> None:
-    """Set a state to that of a checkpoint.
-
-    Raises
-    ------
-    ModelError
-        If the file is damaged, or was written by another version or with another recipe.
-    """
+    """Set a state to that of a checkpoint, which this version has to have written with the same recipe."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         made_with, version = checkpoint["recipe"], checkpoint.get("format")

@@ -76,18 +76,10 @@ def check_data(
     options: ReadOptions | None = None,
     validation: Folders | None = None,
 ) -> CheckReport:
-    """Read a whole data set and list everything that is wrong with it at once.
+    """Read a whole data set, as training does, and list everything that is wrong with it at once.
 
-    Parameters
-    ----------
-    images, labels
-        As for training. If nothing is annotated, that is a problem, but the images are listed.
-    recipe
-        Says what annotations hold and which channels are expected.
-    options
-        How images are read.
-    validation
-        Images and labels of a validation set: an image in both sets is a problem.
+    If nothing is annotated, that is a problem, but the images are listed. `validation` has the images and labels of a
+    validation set: an image in both sets is a problem.
     """
     data = TrainingData((images, labels), recipe, options, validation)
     rows = sorted(((image.number, _describe(image)) for image in data.read()), key=lambda row: row[0])

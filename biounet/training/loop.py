@@ -58,42 +58,22 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Where and how a training runs; nothing here changes what is learned.
+    """Where and how a training runs; nothing here changes what is learned."""
 
-    Attributes
-    ----------
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
-    workers
-        Processes that make patches; None: none on a CPU, whose cores are busy, else up to eight.
-    checkpoint
-        File that the state is saved to after each epoch, and loaded from if `resume` is true.
-    resume
-        Continue from `checkpoint` if it exists.
-    started
-        When the budget in minutes began, by `time.perf_counter`; None for the time of the call.
-    """
-
-    device: str = "auto"
-    workers: int | None = None
-    checkpoint: Path | None = None
-    resume: bool = False
-    started: float | None = None
+    device: str = "auto"  # or "cpu", "cuda", "cuda:n"
+    workers: int | None = None  # processes that make patches; None: none on a CPU, whose cores are busy, else up to 8
+    checkpoint: Path | None = None  # file that the state is saved to after each epoch
+    resume: bool = False  # continue from the checkpoint if it exists
+    started: float | None = None  # when the budget in minutes began, by `time.perf_counter`; None: with the call
 
 
 @dataclass(frozen=True)
 class TrainCallbacks:
     """What watches and stops a training.
 
-    Attributes
-    ----------
-    on_step
-        Called after each step.
-    on_warning
-        Called with each sentence that the user should read, such as that the start was kept; the notes of the card hold
-        them too.
-    stop
-        If it is set, the state is saved to the checkpoint after the present step, and `Stopped` is raised.
+    `on_step` is called after each step, and `on_warning` with each sentence that the user should read, such as that the
+    start was kept; the notes of the card hold them too. If `stop` is set, the state is saved to the checkpoint after
+    the present step, and `Stopped` is raised.
     """
 
     on_step: Callable[[Progress], None] = lambda progress: None
@@ -103,8 +83,6 @@ class TrainCallbacks:
 
 @dataclass(frozen=True)
 class _Training:
-    """Everything that a training needs, except for its state."""
-
     cases: Sequence[Case]
     validation: Sequence[Case]
     recipe: Recipe
@@ -125,20 +103,15 @@ def train(
 
     Parameters
     ----------
-    cases
-        Annotated images that patches are drawn from.
-    validation
-        Annotated images that thresholds are tuned on; without them thresholds stay those of the recipe.
+    cases, validation
+        Annotated images to draw patches from, and those to tune thresholds on; without the latter thresholds stay those
+        of the recipe.
     recipe
         What to train, for 10 minutes by default. Minutes are wall time with everything inside; epochs give the same
         weights however often they were interrupted.
-    options
-        Device and checkpoint.
     start
         A model to continue from instead of random weights, with its network and normalisation and a third of the
         recipe's learning rate. It is returned, with a note on its card, if training does not beat it.
-    callbacks
-        Progress, warnings and stop.
 
     Returns
     -------
@@ -148,10 +121,8 @@ def train(
     ------
     TrainingError
         If the loss is not finite; it names the images of the batch.
-    InputError
-        If there are no cases.
-    ModelError
-        If the start predicts something else, or takes other channels.
+    InputError, ModelError
+        If there are no cases, or the start predicts something else or takes other channels.
     Stopped
         If `callbacks.stop` was set; the same call with `options.resume` continues from the checkpoint.
     """
@@ -164,7 +135,9 @@ def train(
         recipe = inherit_settings(recipe, start)
         recipe = recipe.replace("train", learning_rate=recipe.train.learning_rate * _FINE_TUNING)
     recipe = fit_patch(recipe, cases, build_network(recipe).stride)
-    state = _begin(recipe, start, options)
+    state = initial_state(recipe, start, pick_device(options.device))
+    if options.resume and options.checkpoint is not None and options.checkpoint.exists():
+        load_checkpoint(state, options.checkpoint, recipe)
     budget = Budget(recipe.train, Stopwatch(options.started, state.seconds))
     training = _limit_validation(state, _Training(cases, validation, recipe, options, callbacks, budget))
     baseline = _score_start(start, training) if start is not None else None
@@ -192,16 +165,7 @@ def _better(model: Model, baseline: Baseline | None, warnings: list[str], callba
     return _with_card(model, {"notes": (*model.card.notes, *notes)})
 
 
-def _begin(recipe: Recipe, start: Model | None, options: TrainOptions) -> TrainingState:
-    """Return the state before the first step, or where a training was interrupted."""
-    state = initial_state(recipe, start, pick_device(options.device))
-    if options.resume and options.checkpoint is not None and options.checkpoint.exists():
-        load_checkpoint(state, options.checkpoint, recipe)
-    return state
-
-
 def _time_warnings(state: TrainingState, training: _Training, start: Model | None, validation: int) -> list[str]:
-    """Return sentences on what there was no time for."""
     warnings = []
     used = len(training.validation)
     if used < validation:

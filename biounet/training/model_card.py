@@ -22,17 +22,7 @@ SPLIT_BY_SHAPE = "learned from strokes: objects that touch are split by the shap
 def make_card(
     recipe: Recipe, cases: Sequence[Case], validation: Sequence[Case], history: list[Metrics], metrics: Metrics
 ) -> Card:
-    """Return the card of a model.
-
-    Parameters
-    ----------
-    recipe
-        With the tuned thresholds.
-    cases, validation
-        Those that the model was trained on, and those that thresholds were tuned on.
-    history, metrics
-        Of each epoch, and of the model.
-    """
+    """Return the card of a model, whose recipe has the tuned thresholds."""
     sizes = object_diameters(cases, recipe)
     labelled = sum(case.labelled_count for case in cases)
     spacings = [np.mean(case.grid.spacing[-2:]) for case in cases if case.grid.spacing and case.grid.unit == "um"]

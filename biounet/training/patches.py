@@ -33,13 +33,6 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     A case is drawn in proportion to the square root of the number of its labelled voxels. Half of the patches lie
     around a random voxel of an object, or of a class that is drawn first, so that rare classes are seen; half around
     any labelled voxel.
-
-    Parameters
-    ----------
-    cases
-        Annotated images.
-    recipe
-        Augmentation, patch and seed.
     """
 
     def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:

@@ -26,18 +26,8 @@ Sizes = tuple[float, ...]
 def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
     """Return the recipe with everything planned that it leaves open; a recipe for images is returned unchanged.
 
-    Parameters
-    ----------
-    recipe
-        The recipe.
-    grids
-        Of the training images. What is planned are the axes of the patient (see `biounet.core`): z leads to
-        superior, whatever axis of the files does.
-
-    Raises
-    ------
-    SettingsError
-        If only some of the images are calibrated, or their units differ from each other or from the recipe's.
+    What is planned are the axes of the patient (see `biounet.core`): z leads to superior, whatever axis of the files
+    does. A `SettingsError` says that only some images are calibrated, or that units differ.
     """
     if recipe.data.dims == 2 or not grids:
         return recipe
@@ -58,15 +48,7 @@ def plan(recipe: Recipe, grids: Sequence[Grid]) -> Recipe:
 
 
 def describe_plan(recipe: Recipe, unit: Unit | None = None) -> dict[str, str]:
-    """Return the plan in words.
-
-    Parameters
-    ----------
-    recipe
-        From `plan`.
-    unit
-        Of the voxel size.
-    """
+    """Return in words what `plan` returned, with the unit of the voxel size."""
     network, patch = recipe.network, recipe.train.patch
     size = "as stored" if not recipe.data.voxel_size else f"{_by(recipe.data.voxel_size)} {unit or ''}".rstrip()
     levels = [f"{width} channels" for width in network.widths]

@@ -24,10 +24,9 @@ class Baseline:
     metrics: Metrics
 
     def better_of(self, trained: Model) -> tuple[Model, str, bool]:
-        """Return the better of both models, a sentence with the metrics of both, and whether it is the trained one.
+        """Return the better of both models, a sentence with the metrics of both, and whether training improved it.
 
-        They are compared by the mean AP of objects, or the mean Dice of classes or regions. The baseline is returned
-        unless the trained model is better; without a metric of both, the trained model is.
+        The baseline is returned unless the trained model is better; without a metric of both, the trained model is.
         """
         metric = primary_metric(self.metrics) or ""
         before, after = self.metrics.get(metric, np.nan), trained.card.validation.get(metric, np.nan)
@@ -46,19 +45,7 @@ class Baseline:
 def score_baseline(
     start: Model, validation: Sequence[Case], recipe: Recipe, device: str = "auto", deadline: float | None = None
 ) -> Baseline:
-    """Tune and score a model on the validation cases of a training that starts from it.
-
-    Parameters
-    ----------
-    start
-        The model; its own thresholds are where tuning starts.
-    validation
-        Validation cases.
-    recipe
-        Of the training.
-    device, deadline
-        As for `biounet.training.tune`.
-    """
+    """Tune, beginning with its own thresholds, and score a model on the validation cases of a training from it."""
     with_thresholds = recipe.replace("label", **start.card.label.model_dump())
     label, metrics = tune(start.network, validation, with_thresholds, device, start.activation_ranges or None, deadline)
     card = start.card.model_copy(update={"recipe": start.card.recipe.replace("label", **label.model_dump())})
@@ -66,19 +53,7 @@ def score_baseline(
 
 
 def describe_differences(start: Model, recipe: Recipe, cases: Sequence[Case], diameter: float | None) -> list[str]:
-    """Return sentences on how the images differ from those that a model was trained on.
-
-    Parameters
-    ----------
-    start
-        The model.
-    recipe
-        Of the training that starts from it.
-    cases
-        The training images.
-    diameter
-        Median diameter of their objects, in voxels of the working grid; None if there are none.
-    """
+    """Return sentences on how cases, with objects of a median diameter, differ from those that a model learned from."""
     card, theirs = start.card, start.card.recipe
     differences: list[str] = []
     if theirs.data.kind != recipe.data.kind:

@@ -70,12 +70,11 @@ class TrainingData:
 
     Parameters
     ----------
-    images, labels
-        As `biounet.files.find_pairs` takes them.
+    folders
+        Images and labels, as `biounet.files.find_pairs` takes them.
     recipe
-        Says what annotations hold and which channels are expected.
-    options
-        How images are read; None: as the files say.
+        Says what annotations hold and which channels are expected. The attribute is planned: what the recipe leaves
+        open follows from the grids of the images to learn from.
     validation
         Images and labels that thresholds are tuned on. None holds out a share of the training images.
     strict
@@ -89,10 +88,6 @@ class TrainingData:
         Images to learn from, and those to tune thresholds on.
     skipped
         Files of the folders that are neither images nor annotations here, though they could be; not if `strict`.
-    recipe
-        The recipe, with what it left open planned from the grids of the images to learn from.
-    is_planned
-        Whether that was possible.
     """
 
     def __init__(
@@ -117,18 +112,12 @@ class TrainingData:
         if validation is None:
             self.training, self.validation = hold_out(self.training, recipe.data.validation, recipe.train.seed)
         self.grids = self._describe()
-        self.is_planned = True
+        self.is_planned = True  # unless the grids contradict each other or the recipe
         self.recipe = self._plan(recipe)
         self._digests: dict[str, tuple[str, bool]] = {}
 
     def read(self) -> Iterator[AnnotatedImage]:
-        """Read every image once, those to learn from first; leave out those that cannot be read.
-
-        Raises
-        ------
-        InputError, SettingsError
-            Of the first problem, if `strict`.
-        """
+        """Read every image once, those to learn from first; leave out those that cannot be read, unless `strict`."""
         values: set[int] = set()
         whole: set[bool | None] = set()
         for found in filter(None, map(self._read_one, self._list_images())):
@@ -141,7 +130,6 @@ class TrainingData:
             self._check_annotations(values, whole)
 
     def _list_images(self) -> list[ImageFiles]:
-        """Return the files of all images, those to learn from first."""
         numbers = {pair.files(): number for number, pair in enumerate(self._all_pairs)}
         images = [
             ImageFiles(numbers[pair.files()], pair.files(), pair.label, validation)
@@ -226,7 +214,6 @@ class TrainingData:
         return first
 
     def _check_annotations(self, values: set[int], whole: set[bool | None]) -> None:
-        """Report annotations from which nothing, or not all, can be learned that the recipe asks for."""
         try:
             check_foreground_and_background(values, self._data.kind)
             check_classes_present(values, self._data.label_values)

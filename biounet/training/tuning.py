@@ -62,10 +62,7 @@ def tune(
     cases do not distinguish, those nearest to the recipe's are taken: the best of many on a few labelled windows is the
     best by chance. Those near the recipe's are tried first, until `deadline` (by `time.perf_counter`) if there is one.
 
-    Returns
-    -------
-    Settings, and the metrics reached with them; without cases the recipe's own settings and none. Metric
-    ``doubtful_below`` is the confidence below which at least half of the objects are wrong, if there is one.
+    Return settings, and the metrics reached with them; without cases the recipe's settings and none.
     """
     if not cases:
         return recipe.label, {}
@@ -81,14 +78,7 @@ def tune(
 def retune(model: Model, cases: Sequence[Case], validation: Sequence[Case], label: LabelSettings) -> Model:
     """Return a model with activation ranges, thresholds and metrics determined anew.
 
-    Parameters
-    ----------
-    model
-        Tuning starts from the thresholds of `label` instead of its own.
-    cases, validation
-        Those that it was trained on, and those that thresholds are tuned on.
-    label
-        Of the recipe.
+    Ranges are those over the training `cases`; thresholds are tuned on `validation`, starting from those of `label`.
     """
     recipe = model.card.recipe.replace("label", **label.model_dump())
     ranges = calibrate(model.network, cases)
@@ -170,11 +160,8 @@ def _try_all(
 
 def _distance(settings: LabelSettings, values: dict[str, float], choices: Choices) -> float:
     """Return the sum of the distances of values from settings, each as a share of the range of its choices."""
-    steps = [
-        abs(value - getattr(settings, name)) / (max(choices[name]) - min(choices[name]))
-        for name, value in values.items()
-    ]
-    return float(sum(steps))
+    ranges = {name: max(each) - min(each) for name, each in choices.items()}
+    return float(sum(abs(value - getattr(settings, name)) / ranges[name] for name, value in values.items()))
 
 
 def _try(cases: Sequence[Case], maps: Sequence[Maps], settings: LabelSettings, distance: float) -> _Trial:

@@ -36,20 +36,9 @@ class VoxelTimes:
 def validate(
     network: UNet, cases: Sequence[Case], recipe: Recipe, device: str = "auto", voxels: float = _VOXELS_PER_EPOCH
 ) -> tuple[Metrics, VoxelTimes]:
-    """Score a network on validation cases with the recipe's thresholds.
+    """Score a network with the recipe's thresholds on the first cases, as many as hold this number of voxels.
 
-    Parameters
-    ----------
-    network, recipe, device
-        The network, the recipe with the thresholds, and where it runs.
-    cases
-        As many of the first of them are used as hold `voxels`.
-    voxels
-        Number of voxels.
-
-    Returns
-    -------
-    Metrics, empty without cases, and the time that it took.
+    Return the metrics, empty without cases, and the time that it took.
     """
     chosen: list[Case] = []
     for case in cases:
@@ -80,7 +69,7 @@ def whole_objects_only(cases: Sequence[Case], recipe: Recipe) -> list[Case]:
 def predict_cases(
     network: UNet, cases: Sequence[Case], recipe: Recipe, device: str, ranges: ActivationRanges | None = None
 ) -> list[Maps]:
-    """Predict the probabilities of each case, shape ``(k, [z,] y, x)``."""
+    """Return the probabilities of each case."""
     predictor = make_predictor(network, device, softmax=recipe.data.exclusive, activation_ranges=ranges)
     return [predict_image(case.image.float().numpy(), predictor) for case in cases]
 

@@ -62,13 +62,7 @@ class VolumeReader(ImageReader):  # type: ignore[misc]
         return True
 
     def load(self, files: Sequence[_FilePath] | _FilePath) -> Volume:
-        """Read one file, or one per channel, as a `Volume` with its grid and in the number type of the file.
-
-        Raises
-        ------
-        InputError
-            As `biounet.read_volume`.
-        """
+        """Read one file, or one per channel, as `biounet.read_volume` does."""
         paths = [files] if isinstance(files, str | PathLike) else files
         return read_volume([Path(path) for path in paths], self.options)
 

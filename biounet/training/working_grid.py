@@ -36,12 +36,8 @@ class ResampledAnnotation:
 def resample_annotation(volume: Volume, annotation: Annotation, recipe: Recipe) -> ResampledAnnotation:
     """Bring the annotation of an image to the canonical orientation and the working grid of a recipe.
 
-    Raises
-    ------
-    InputError
-        If the image has other channels than the recipe, no pixel size where one is needed, or no labelled voxel.
-    SettingsError
-        If the recipe has lengths in µm and the image no pixel size.
+    An `InputError` says that the image has other channels than the recipe, no pixel size where one is needed, or no
+    labelled voxel, a `SettingsError` that the recipe has lengths in µm and the image no pixel size.
     """
     if volume.channels != len(recipe.data.channels):
         cause = f"{volume.channels} channels, the recipe expects {len(recipe.data.channels)}"
