@@ -112,10 +112,7 @@ def _check_alignment(path: Path, grid: Grid) -> tuple[str, ...]:
 def read_labels(path: str | Path, options: ReadOptions | None = None) -> NDArray[np.int32]:
     """Read a label image as stored: integers, shape ``([z,] y, x)``.
 
-    Raises
-    ------
-    InputError
-        If values are fractions, or beyond 32 bits, or the image has several channels where `options` choose none.
+    Fractions, values beyond 32 bits, and several channels where `options` choose none are an `InputError`.
     """
     path = Path(path)
     values = _read_integers(path, options)

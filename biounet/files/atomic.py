@@ -46,8 +46,8 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     """Give the path of a temporary file beside `final` that replaces it when the block ends without an error.
 
     The content is on the disk before the name is: after a crash there is the old file, the new file or none, never a
-    part of one. After an error the temporary file is gone. In a block of `atomic_group` it is renamed later.
-    A full disk or a folder that cannot be written to is a `MachineError`.
+    part of one. After an error the temporary file is gone. In a block of `atomic_group` it is renamed later. A full
+    disk or a folder that cannot be written to is a `MachineError`.
     """
     final = Path(final)
     temporary = final.with_name(f"{temporary_prefix(final)}{os.getpid()}-{threading.get_ident()}{_SUFFIX}")

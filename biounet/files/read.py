@@ -57,13 +57,10 @@ _FIRST_PIXELS = 4096  # which show of most images that they are not constant
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What `read_volume` would read: axes and dtype of the array in the file, grid and channels of the image.
-
-    The axes come from ``"OME-XML"``, ``"ImageJ tags"``, … or are ``"given"``.
-    """
+    """What `read_volume` would read: axes and dtype of the array in the file, grid and channels of the image."""
 
     axes: str
-    axes_source: str
+    axes_source: str  # "OME-XML", "ImageJ tags", … or "given"
     dtype: str
     grid: Grid
     channels: int

@@ -140,7 +140,7 @@ class IsolatedReader:
         for _ in range(2):
             child = self._ready_child(path, stop)
             try:
-                return self._run_within(request.seconds, stop, child, partial(_exchange, child, request))
+                return self._run_within(request.seconds, stop, partial(_exchange, child, request))
             except TimeoutError:
                 hint = "the disk does not answer, or the file needs more time than its size allows"
                 return InputError(f"could not be read in {request.seconds:.0f} s", path=path, hint=hint)
@@ -164,12 +164,12 @@ class IsolatedReader:
             if self._is_ready:
                 return child
             with suppress(OSError, EOFError, ValueError):
-                self._run_within(_START_TIMEOUT, stop, child, partial(_read_line, child))
+                self._run_within(_START_TIMEOUT, stop, partial(_read_line, child))
                 self._is_ready = True
         hint = "python -m biounet.files.isolation.worker shows why"
         raise MachineError("the process that reads images does not start", hint=hint)
 
-    def _run_within(self, seconds: float, stop: Event, child: subprocess.Popen[bytes], talk: Callable[[], T]) -> T:
+    def _run_within(self, seconds: float, stop: Event, talk: Callable[[], T]) -> T:
         """Return the result of `talk`; end the process if that fails, as half an answer may be left."""
         self._is_busy = True
         future, thread = run_in_thread(talk)

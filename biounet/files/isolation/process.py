@@ -23,10 +23,7 @@ def main_program(module: str) -> str:
 def start_process(
     program: str, purpose: str, stdout: int = subprocess.DEVNULL, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start Python with a program, a pipe as its standard input, and without its standard error.
-
-    If it cannot be started, `purpose` says in the `MachineError` what it is for.
-    """
+    """Start Python with a program and a pipe as its input; `purpose` is for the `MachineError` if that fails."""
     try:
         # -P: a folder of images with a file numpy.py in it does not become a part of the program.
         return subprocess.Popen(
