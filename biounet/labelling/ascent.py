@@ -1,4 +1,4 @@
-"""Steepest ascent on a surface, compiled: the inner loops of `biounet.labelling`.
+"""Steepest ascent on a surface and the borders between basins, compiled: the inner loops of `biounet.labelling`.
 
 The working arrays are flat and padded: the core of a block and a ring of one voxel around it in scan order, 0 where
 there is no foreground. A neighbour is a fixed offset in the flat array, so that images and volumes share every loop.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from biounet.core import compiled, find_runs
-from biounet.labelling import saddles, surfaces
+from biounet.labelling.surfaces import mask_surface
 
 
 @compiled
@@ -126,6 +126,81 @@ def measure_basins(certainty, foreground, frame, runs, parent, basins):
 
 
 @compiled
+def find_edges(surface, runs, steps, width, parent, basins):
+    """Return (e, 5): pairs of basins that touch, lower number first, and highest, sum and number of border minima.
+
+    A border minimum is the height of the lower of two touching voxels. `steps` are the offsets to the neighbours that
+    come later in scan order. Consecutive voxels mostly separate the same two basins: a pair is put into a hash table
+    only when another one follows, and listed only when the table has to make room, so that few pairs are listed twice.
+    Most voxels have neighbours of the same basin only, which vector instructions detect for a whole row at a time.
+    """
+    slots = 1024
+    while slots < 4 * basins:
+        slots *= 2
+    table = np.full((slots, 5), -1, np.int64)
+    edges = np.empty((1024, 5), np.int64)
+    n, low, high = 0, -1, -1
+    highest, total, count = np.int64(-1), np.int64(0), np.int64(0)
+    differs, row, first = np.empty(width, np.uint8), -1, 0
+    for r in range(len(runs)):
+        begin, end = runs[r]
+        if begin // width != row:
+            row, first, last = begin // width, begin, r
+            while last + 1 < len(runs) and runs[last + 1, 0] // width == row:
+                last += 1
+            mark_borders(parent, first, runs[last, 1] - first, steps, differs)
+        for voxel in range(begin, end):
+            if not differs[voxel - first]:
+                continue
+            here = parent[voxel]
+            for step in steps:
+                there = parent[voxel + step]
+                if there == here or there == 0:
+                    continue
+                a, b = -1 - max(here, there), -1 - min(here, there)
+                height = np.int64(min(surface[voxel], surface[voxel + step]))
+                if a == low and b == high:
+                    highest, total, count = max(highest, height), total + height, count + 1
+                    continue
+                if n == len(edges):
+                    edges = np.concatenate((edges, np.empty_like(edges)))
+                n += store_edge(table, edges, n, (low, high, highest, total, count))
+                low, high, highest, total, count = a, b, height, height, np.int64(1)
+    if n == len(edges):
+        edges = np.concatenate((edges, np.empty_like(edges)))
+    n += store_edge(table, edges, n, (low, high, highest, total, count))
+    return np.concatenate((edges[:n], table[table[:, 0] >= 0]))
+
+
+@compiled
+def mark_borders(parent, first, length, steps, differs):
+    """Mark in `differs` each of `length` voxels from `first` on whose basin differs from that of a neighbour."""
+    here = parent[first : first + length]
+    differs[:length] = 0
+    for step in steps:
+        there = parent[first + step : first + step + length]
+        for x in range(length):
+            differs[x] |= np.uint8(there[x] != here[x])
+
+
+@compiled
+def store_edge(table, edges, n, edge):
+    """Add a pair to `table`; return 1 if it displaced another one, which goes to ``edges[n]``, else 0."""
+    low, high, highest, total, count = edge
+    row = table[(low * 31 + high) & (len(table) - 1)]
+    if row[0] == low and row[1] == high:
+        row[2] = max(row[2], highest)
+        row[3] += total
+        row[4] += count
+        return 0
+    moved = row[0] >= 0
+    if moved:
+        edges[n] = row
+    row[0], row[1], row[2], row[3], row[4] = low, high, highest, total, count
+    return 1 if moved else 0
+
+
+@compiled
 def find_face_voxels(frame, runs, parent):
     """Return (f, 2): each foreground voxel of the core next to another core, and its basin."""
     padded, margin, _, start, image = frame
@@ -165,33 +240,21 @@ def to_image_index(voxels, padded, margin, start, image):
 
 @compiled
 def find_basins(foreground, height, threshold, certainty, steps, frame):
-    """Find the basins of one block.
+    """Return the fields of `biounet.labelling.BlockObjects` after `block`.
 
-    Parameters
-    ----------
-    foreground, height
-        Foreground probability and surface (z, y, x) of the core and the part of its ring inside the image.
-    threshold, certainty
-        Probability from which a voxel is foreground, and the certainty of each probability.
-    steps
-        Offsets from a voxel to each neighbour, itself included, in scan order.
-    frame
-        Shape of the padded array, its margin, begin of the maps in it, begin of the core in the image, and shape of the
-        image.
-
-    Returns
-    -------
-    The fields of `biounet.labelling.BlockObjects` after `block`.
+    `foreground` and `height` (z, y, x) cover the core and its ring inside the image; `certainty` is that of each
+    probability; `steps` lead to all neighbours and to the voxel itself, in scan order. `frame`: shape of the padded
+    array, its margin, begin of the maps in it, begin of the core in the image, shape of the image.
     """
     padded, margin, origin, start, image = frame
-    surface = surfaces.mask_surface(height, foreground, threshold, origin, padded)
+    surface = mask_surface(height, foreground, threshold, origin, padded)
     flat, parent = surface.ravel(), np.zeros(surface.size, np.int32)
     runs, ring = find_runs(surface, margin), find_ring_voxels(surface, margin)
     parent[ring] = ring + 1
     point_uphill(flat, runs, steps, padded[2], parent)
     roots = resolve_roots(parent, runs, ring).astype(np.int64)
     basins, sums = measure_basins(certainty, foreground, frame, runs, parent, len(roots))
-    edges = saddles.find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(roots))
+    edges = find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(roots))
     faces = find_face_voxels(frame, runs, parent)
     heights, exits_block = flat[roots].astype(np.int64), np.zeros(len(roots), np.bool_)
     exits_block[-1 - parent[ring]] = True

@@ -22,22 +22,11 @@ _OPEN = 0  # gap number of everything that is no hole
 
 
 def fill_holes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Fill the holes of a label image in place.
+    """Fill the holes of a contiguous label image ``([z,] y, x)`` in place; return object and voxels of each filled row.
 
     Every row of a hole lies between two voxels of one object. Few rows of background do, so that the cost is little
     more than one pass over the image.
-
-    Parameters
-    ----------
-    labels
-        ``([z,] y, x)``, contiguous, 0 for background.
-
-    Returns
-    -------
-    (r,) object and (r,) number of voxels of each filled row.
     """
-    if not labels.size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     volume = labels.reshape((1, *labels.shape) if labels.ndim == 2 else labels.shape)
     flat = volume.reshape(-1)
     gaps = _find_gaps(flat, find_runs(volume, (0, 0, 0)), volume.shape[2])

@@ -1,20 +1,14 @@
 """Probabilities of a block become its basins, such that the result does not depend on the blocks.
 
-Each foreground voxel points to its highest neighbour (of 8 in an image, 26 in a volume) on the predicted surface, and
-pointers are followed to a peak. A pointer depends on the neighbours alone, so a block needs only a ring of one voxel
-around its core, however large the cells: a path that leaves the core ends at a voxel of the ring, and `stitch` looks up
-in the neighbouring block where it continues. Voxels that share a peak are a *basin*; the height of the border between
-two basins, the *saddle*, decides in `stitch` whether they are one object.
-
-All maps are uint16, 0..65535 for 0..1, and all arithmetic is on integers, so that sums and comparisons are exact in
-any order. Ties go to the lower voxel in scan order. Slopes are not divided by the voxel spacing: that would not change
-which voxels are peaks.
+Each foreground voxel points to its highest neighbour (of 8 in an image, 26 in a volume), and pointers are followed to a
+peak; voxels that share one are a *basin*. A block needs only a ring of one voxel around its core, however large the
+cells: `stitch` looks up in the neighbouring block where a path that ends in the ring continues. All maps are uint16,
+0..65535 for 0..1, and all arithmetic is on integers, exact in any order. Ties go to the lower voxel in scan order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,7 +18,7 @@ import numpy.typing as npt
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
 from biounet.labelling import ascent, surfaces
-from biounet.tiling import Block, Region
+from biounet.tiling import Block, Region, relative_region
 
 Map = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int64]
@@ -46,8 +40,6 @@ class BlockObjects:
 
     Attributes
     ----------
-    block
-        The block.
     runs
         (r, 2) int64: begin and end of each run of foreground voxels along x, as flat indices in the core.
     basins
@@ -63,10 +55,9 @@ class BlockObjects:
     first
         (n,) int64: the first voxel of each basin in the core; undefined where `count` is 0.
     edges
-        (e, 2) int64: pairs of basins that touch. Each pair of touching voxels is counted in the block whose core holds
-        the first of them in scan order.
+        (e, 2) int64: pairs of basins that touch; a pair of voxels counts in the block whose core holds the first.
     border_minima
-        (e, 3) int64: the minima of the pairs of touching voxels along each border: the highest, their sum and number.
+        (e, 3) int64: the lower heights of the pairs of voxels along each border: the highest, their sum and number.
     face_voxels
         (f, 2) int64: voxels of the core next to another core, and the basin of each.
     """
@@ -103,8 +94,6 @@ def label_block(
         distance to the background takes its place, cut off at `SHAPE_RADIUS` voxels.
     settings
         `foreground` and `contour` are used here, the rest by `stitch`.
-    block
-        The block.
 
     Raises
     ------
@@ -112,7 +101,7 @@ def label_block(
         If a map does not have the shape of the core and its halo.
     """
     margin = required_halo(has_distance=distance is not None)
-    wide, ring = block.grown(margin), block.grown(1)
+    wide = block.grown(margin)
     for values in (foreground, contour, distance):
         _check_shape(values, wide)
     threshold = _threshold(settings.foreground)
@@ -123,41 +112,19 @@ def label_block(
     weight = round(settings.contour * 256)
     if contour is not None and weight > 0:
         surface = surfaces.subtract_contour(surface, np.ascontiguousarray(contour).reshape(volume), np.int32(weight))
-    surface = surfaces.smooth(surface)
-    keep = tuple(slice(r.start - w.start, r.stop - w.start) for r, w in zip(ring, wide, strict=True))
-    return label_surface(foreground[keep], surface.reshape(distance.shape)[keep], threshold, block=block)
+    surface = surfaces.smooth(surface).reshape(distance.shape)
+    ring = relative_region(block.grown(1), wide)
+    return label_surface(foreground[ring], surface[ring], threshold, block=block)
 
 
 def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block) -> BlockObjects:
-    """Find the basins of one block on a surface.
-
-    Parameters
-    ----------
-    foreground, surface
-        Maps ``([z,] y, x)`` of the core and 1 voxel around it, ``block.grown(1)``.
-    threshold
-        Value of `foreground`, above 0, from which a voxel belongs to a basin.
-    block
-        The block.
-
-    Raises
-    ------
-    ValueError
-        If a map does not have the shape of the core and its ring, or the block is too large.
-    """
-    for values in (foreground, surface):
-        _check_shape(values, block.grown(1))
+    """Find the basins of a block on a surface, where `foreground` is at least `threshold`; maps of `block.grown(1)`."""
     shape, frame = _padded_frame(block)
     if math.prod(frame[0]) > np.iinfo(np.int32).max:
         raise ValueError(f"a block of {shape} voxels is too large for 32-bit indices; use a lattice of smaller ones")
-    basins = ascent.find_basins(
-        np.ascontiguousarray(foreground).reshape(shape),
-        np.ascontiguousarray(surface).reshape(shape),
-        np.uint16(threshold),
-        _certainties(),
-        _neighbour_offsets(*frame[:2]),
-        frame,
-    )
+    inside, height = (np.ascontiguousarray(values).reshape(shape) for values in (foreground, surface))
+    steps = _neighbour_offsets(*frame[:2])
+    basins = ascent.find_basins(inside, height, np.uint16(threshold), _certainties(), steps, frame)
     return BlockObjects(block, *basins)
 
 
@@ -215,27 +182,18 @@ def _shape_distance(mask: npt.NDArray[np.bool_]) -> Map:
     return np.asarray(np.rint(distance * (PROBABILITY_MAX / SHAPE_RADIUS)), np.uint16)
 
 
-_Index = tuple[int, int, int]  # or a shape, (z, y, x)
+_Index = tuple[int, ...]  # or a shape, (z, y, x)
 
 
-def _padded_frame(block: Block) -> tuple[_Index, tuple[_Index, _Index, _Index, _Index, _Index]]:
-    """Return the shape of the maps, and the `frame` of `ascent.find_basins`.
-
-    An image is a volume of one slice that has no ring above and below.
-    """
-    is_image = len(block.shape) == 2
-
-    def index(values: Iterable[int], of_image: int) -> _Index:
-        z, y, x = (of_image, *values) if is_image else tuple(values)
-        return z, y, x
-
-    ring = block.grown(1)
-    shape = index((part.stop - part.start for part in ring), 1)
-    padded = index((part.stop - part.start + 2 for part in block.core), 1)
-    margin = index((1 for _ in block.core), 0)
-    origin = index((1 - part.start + around.start for part, around in zip(block.core, ring, strict=True)), 0)
-    start = index((part.start for part in block.core), 0)
-    return shape, (padded, margin, origin, start, index(block.shape, 1))
+def _padded_frame(block: Block) -> tuple[_Index, tuple[_Index, ...]]:
+    """Return the shape of the maps, and the `frame` of `ascent.find_basins`."""
+    # An image is a volume of one slice that has no ring above and below.
+    axes = [(1, 1, 0, 0, 0, 1)] if len(block.shape) == 2 else []
+    for core, ring, length in zip(block.core, block.grown(1), block.shape, strict=True):
+        size, origin = core.stop - core.start, 1 - core.start + ring.start
+        axes.append((ring.stop - ring.start, size + 2, 1, origin, core.start, length))
+    shape, *frame = zip(*axes, strict=True)
+    return shape, tuple(frame)
 
 
 def _neighbour_offsets(padded: _Index, margin: _Index) -> npt.NDArray[np.int32]:

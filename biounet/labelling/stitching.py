@@ -7,7 +7,7 @@ depend on the graph alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +29,11 @@ class Objects:
     Attributes
     ----------
     labels
-        ``([z,] y, x)`` int32: 0 background, objects 1..N in scan order of their first voxels.
+        ``([z,] y, x)``: 0 background, objects 1..N in scan order of their first voxels.
     count
-        (N,) int64: voxels of each object.
+        (N,) voxels of each object.
     confidence
-        (N,) float64: mean certainty of the voxels that are foreground, 0..1: the log-odds of the foreground, of which
+        (N,) mean certainty of the voxels that are foreground, 0..1: the log-odds of the foreground, of which
         `CERTAIN_LOG_ODDS` and more count as 1.
     """
 
@@ -59,9 +59,8 @@ def label_objects(
     parts = []
     for block in block_lattice(shape, _BLOCK_EDGE[len(shape)]):
         region = block.grown(halo)
-        contour_part = None if contour is None else contour[region]
-        distance_part = None if distance is None else distance[region]
-        parts.append(label_block(foreground[region], contour_part, distance_part, settings, block=block))
+        edges, heights = (None if values is None else values[region] for values in (contour, distance))
+        parts.append(label_block(foreground[region], edges, heights, settings, block=block))
     return stitch(parts, shape, settings, voxel_um=voxel_um)
 
 
@@ -80,8 +79,6 @@ def stitch(
         All blocks of one lattice, in any order.
     shape
         Of the image, ``([z,] y, x)``.
-    settings
-        See `LabelSettings`.
     voxel_um
         Area (µm²) or volume (µm³) of a voxel; None where the image is not calibrated.
 
@@ -94,6 +91,8 @@ def stitch(
     """
     min_voxels = _min_voxels(settings, voxel_um)
     min_peak = math.ceil(settings.min_peak * PROBABILITY_MAX)
+    if not blocks:
+        return Objects(np.zeros(shape, np.int32), np.zeros(0, np.int64), np.zeros(0))
     table, edges, saddle, basins_of_blocks = _build_graph(blocks)
     part = merge_basins(table[0], edges, saddle, settings.join, min_peak)
     label, table = _select_objects(_sum_groups(part, table, part.size), min_peak, min_voxels)
@@ -122,22 +121,18 @@ def _min_voxels(settings: LabelSettings, voxel_um: float | None) -> int:
 
 
 def _build_graph(blocks: Sequence[BlockObjects]) -> tuple[Ints, Ints, Ints, list[Ints]]:
-    """Return the graph of the image, and for each block the basin of the image of each of its basins.
-
-    The graph is the table of `_sum_groups`, of the basins of the image in scan order of their peaks, and their edges
-    and saddles from `_merge_edges`.
-    """
+    """Return the table of all basins in scan order of their peaks, edges, saddles, and the basins of each block."""
     offsets = np.cumsum([0, *(block.root.size for block in blocks)])
     peak = _follow_exits(blocks, offsets)
-    root = _concatenate(block.root for block in blocks)
+    root = np.concatenate([block.root for block in blocks])
     with_peak = np.flatnonzero(peak == np.arange(peak.size))
     with_peak = with_peak[np.argsort(root[with_peak])]
     basin = np.empty(peak.size, np.int64)
     basin[with_peak] = np.arange(with_peak.size)
     basin = basin[peak]
-    columns = [_concatenate(getattr(b, name) for b in blocks) for name in ("height", "count", "certainty", "first")]
-    table = _sum_groups(basin, np.stack(columns), with_peak.size)
-    return table, *_merge_edges(blocks, offsets, basin), np.split(basin, offsets[1:-1]) if blocks else []
+    rows = np.concatenate([(block.height, block.count, block.certainty, block.first) for block in blocks], axis=1)
+    table = _sum_groups(basin, rows, with_peak.size)
+    return table, *_merge_edges(blocks, offsets, basin), np.split(basin, offsets[1:-1])
 
 
 def _follow_exits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
@@ -146,13 +141,13 @@ def _follow_exits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
     Basins of all blocks are numbered in one sequence; those of block ``b`` begin at ``offsets[b]``.
     """
     target = np.arange(offsets[-1])
-    exits = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(block.exits_block for block in blocks)]))
+    exits = np.flatnonzero(np.concatenate([block.exits_block for block in blocks]))
     if not exits.size:
         return target
     shifts = zip(blocks, offsets[:-1], strict=True)
     faces = np.concatenate([block.face_voxels + np.array((0, offset)) for block, offset in shifts])
     faces = faces[np.argsort(faces[:, 0])]
-    exit_voxels = _concatenate(block.root for block in blocks)[exits]
+    exit_voxels = np.concatenate([block.root for block in blocks])[exits]
     entry = np.searchsorted(faces[:, 0], exit_voxels)
     if (entry == len(faces)).any() or not np.array_equal(faces[entry, 0], exit_voxels):
         raise ValueError("blocks that overlap hold different maps: one lacks a foreground voxel of the other")
@@ -174,8 +169,8 @@ def _merge_edges(blocks: Sequence[BlockObjects], offsets: Ints, basin: Ints) -> 
     become one if the network misses their border at a single voxel (benchmarks/RESULTS.md).
     """
     ends = [block.edges + offset for block, offset in zip(blocks, offsets[:-1], strict=True)]
-    pairs = np.sort(basin[np.concatenate([np.zeros((0, 2), np.int64), *ends])], axis=1)
-    minima = np.concatenate([np.zeros((0, 3), np.int64), *(block.border_minima for block in blocks)])
+    pairs = np.sort(basin[np.concatenate(ends)], axis=1)
+    minima = np.concatenate([block.border_minima for block in blocks])
     order = np.argsort(pairs[:, 0] << 32 | pairs[:, 1])
     order = order[pairs[order, 0] != pairs[order, 1]]
     pairs, minima = pairs[order], minima[order]
@@ -187,10 +182,6 @@ def _merge_edges(blocks: Sequence[BlockObjects], offsets: Ints, basin: Ints) -> 
     saddle = (highest * count + total) // (2 * count)
     order = np.argsort((PROBABILITY_MAX - saddle).astype(np.uint16), kind="stable")
     return pairs[first][order], saddle[order]
-
-
-def _concatenate(arrays: Iterable[Ints]) -> Ints:
-    return np.concatenate([np.zeros(0, np.int64), *arrays])
 
 
 def _sum_groups(group: Ints, rows: Ints, groups: int) -> Ints:
@@ -217,15 +208,10 @@ def _select_objects(table: Ints, min_peak: int, min_voxels: int) -> tuple[npt.ND
 
 @compiled
 def merge_basins(height, edges, saddle, share, min_peak):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Merge basins into parts along edges of falling saddle.
+    """Merge basins into parts along edges of falling saddle; return the basin with the highest peak of each one's part.
 
     This is the merge tree of the surface, cut where the saddle is lower than `share` times the lower peak and that peak
-    is at least `min_peak`. Saddles fall and peaks of parts rise, so that each edge needs to be visited only once: one
-    that is cut stays cut.
-
-    Returns
-    -------
-    (n,) the part of each basin: the index of its basin with the highest peak.
+    is at least `min_peak`. Saddles fall and peaks rise, so that an edge needs one visit: if cut, it stays cut.
     """
     part = np.arange(len(height))
     for e in range(len(saddle)):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.network import Predictor
-from biounet.tiling import Block, block_lattice, run_blocks
+from biounet.tiling import Block, block_lattice, relative_region, run_blocks
 
 Maps = NDArray[np.uint16]
 
@@ -86,7 +86,7 @@ def predict_block(padded: NDArray[np.float32], predictor: Predictor, block: Bloc
         for part, size, stride in zip(block.outer, padded.shape[1:], predictor.network.stride, strict=True)
     )
     maps = predictor(padded[(slice(None), *outer)])
-    return maps[(slice(None), *block.within_outer(block.grown(margin)))]
+    return maps[(slice(None), *relative_region(block.grown(margin), block.outer))]
 
 
 def pad_to_stride(image: NDArray[np.float32], strides: tuple[int, ...]) -> NDArray[np.float32]:

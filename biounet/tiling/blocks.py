@@ -1,8 +1,4 @@
-"""Cut an image or a volume into blocks, and run a function on them.
-
-The cores of the blocks tile the image exactly. Each core has a halo, the voxels around it that its result also depends
-on, cropped at the edge of the image.
-"""
+"""Cut an image or a volume into blocks, and run a function on them."""
 
 from __future__ import annotations
 
@@ -30,9 +26,9 @@ class Block:
     Attributes
     ----------
     core
-        Region of the image whose result this block gives.
+        Region of the image whose result this block gives; cores tile the image exactly.
     outer
-        `core` and its halo, cropped at the edge of the image.
+        `core` and its halo, the voxels around it that the result depends on, cropped at the edge of the image.
     shape
         Of the whole image, ``([z,] y, x)``.
     """
@@ -48,12 +44,10 @@ class Block:
             for part, length in zip(self.core, self.shape, strict=True)
         )
 
-    def within_outer(self, region: Region) -> Region:
-        """Return `region` of the image as a region of an array of `outer`."""
-        return tuple(
-            slice(part.start - outer.start, part.stop - outer.start)
-            for part, outer in zip(region, self.outer, strict=True)
-        )
+
+def relative_region(region: Region, origin: Region) -> Region:
+    """Return `region` of an image as a region of an array that holds `origin` of it."""
+    return tuple(slice(r.start - o.start, r.stop - o.start) for r, o in zip(region, origin, strict=True))
 
 
 def block_lattice(
@@ -62,20 +56,17 @@ def block_lattice(
     halo: int | tuple[int, ...] = 0,
     align: int | tuple[int, ...] = 1,
 ) -> list[Block]:
-    """Cut an image into blocks, in scan order.
+    """Cut an image ``([z,] y, x)`` into blocks, in scan order; lengths in voxels, for all axes or for each.
 
     Parameters
     ----------
-    shape
-        Of the image, ``([z,] y, x)``.
     size
-        Edge of a core in voxels, for all axes or for each. The last core of an axis may be smaller.
+        Edge of a core. The last core of an axis may be smaller.
     halo
-        Voxels around a core that its result depends on, for all axes or for each.
+        Voxels around a core that its result depends on.
     align
-        Stride of the network, for all axes or for each: every outer region starts at a multiple of it, so that a voxel
-        has the same phase in the network's pooling in every block. At its start, the halo is up to ``align - 1`` voxels
-        wider.
+        Stride of the network: every outer region starts at a multiple of it, up to ``align - 1`` voxels before the
+        halo, so that a voxel has the same phase in the network's pooling in every block.
 
     Raises
     ------
@@ -103,11 +94,8 @@ def run_blocks(
     ----------
     function
         Must be picklable if the executor's workers are other processes.
-    blocks
-        Usually from `block_lattice`.
     executor
-        Any ``concurrent.futures.Executor``, such as a pool of threads or processes, or that of a Dask client. None runs
-        the blocks one after the other in this thread.
+        Such as a pool of threads or processes, or that of a Dask client. None runs the blocks in this thread.
     stop
         When it is set, no further block is started.
 

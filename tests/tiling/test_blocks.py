@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.core import SettingsError, Stopped
-from biounet.tiling import Block, block_lattice, run_blocks
+from biounet.tiling import Block, block_lattice, relative_region, run_blocks
 from biounet.tiling.blocks import MAX_PENDING
 
 SHAPES = st.lists(st.integers(1, 14), min_size=2, max_size=3).map(tuple)
@@ -38,7 +38,7 @@ def test_outer_regions_hold_the_halo_and_start_in_phase(shape, size, halo, align
 def test_a_region_of_the_image_is_located_in_the_outer_array(shape, size):
     image = np.arange(np.prod(shape)).reshape(shape)
     for block in block_lattice(shape, size, halo=3, align=4):
-        assert np.array_equal(image[block.outer][block.within_outer(block.core)], image[block.core])
+        assert np.array_equal(image[block.outer][relative_region(block.core, block.outer)], image[block.core])
 
 
 def test_lattice_of_a_small_image():
