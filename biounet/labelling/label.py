@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
 from biounet.labelling import ascent, surfaces
-from biounet.tiling import Block, Region, relative_region
+from biounet.tiling import Block, relative_region
 
 Map = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int64]
@@ -102,8 +101,10 @@ def label_block(
     """
     margin = required_halo(has_distance=distance is not None)
     wide = block.grown(margin)
+    expected = tuple(part.stop - part.start for part in wide)
     for values in (foreground, contour, distance):
-        _check_shape(values, wide)
+        if values is not None and values.shape != expected:
+            raise ValueError(f"a map of {values.shape} voxels, but the block and its ring have {expected}")
     threshold = _threshold(settings.foreground)
     if distance is None:
         distance = _shape_distance(foreground >= threshold)
@@ -164,12 +165,6 @@ def _certainties() -> Map:
     with np.errstate(divide="ignore"):
         odds = np.log(probability) - np.log(1 - probability)
     return np.asarray(np.rint(np.clip(odds / CERTAIN_LOG_ODDS, 0, 1) * PROBABILITY_MAX), np.uint16)
-
-
-def _check_shape(values: npt.NDArray[Any] | None, region: Region) -> None:
-    expected = tuple(part.stop - part.start for part in region)
-    if values is not None and values.shape != expected:
-        raise ValueError(f"a map of {values.shape} voxels, but the block and its ring have {expected}")
 
 
 def _shape_distance(mask: npt.NDArray[np.bool_]) -> Map:

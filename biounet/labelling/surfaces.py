@@ -40,14 +40,11 @@ def smooth(surface):
         slices = (z, max(z - 1, 0), min(z + 1, depth - 1))
         for y in range(height):
             total[:] = 0
+            previous, following = max(y - 1, 0), min(y + 1, height - 1)
             for near, share in zip(slices, shares):  # noqa: B905 (numba knows no strict)
                 if share == 0:
                     continue
-                above, here, below = (
-                    surface[near, max(y - 1, 0)],
-                    surface[near, y],
-                    surface[near, min(y + 1, height - 1)],
-                )
+                above, here, below = surface[near, previous], surface[near, y], surface[near, following]
                 for x in range(width):
                     column = np.int32(above[x]) + np.int32(2) * np.int32(here[x]) + np.int32(below[x])
                     total[x + 1] += np.int32(share) * column

@@ -24,13 +24,7 @@ from biounet.core import (
 )
 from biounet.network import Card, Predictor, UNet, has_fast_bfloat16, pick_device
 from biounet.preprocessing import Zoom
-from biounet.segmentation.pipeline import (
-    Segmentation,
-    SegmentOptions,
-    check_model_fits,
-    model_zoom,
-    segment,
-)
+from biounet.segmentation.pipeline import Segmentation, SegmentOptions, check_model_fits, model_zoom, segment
 from biounet.segmentation.prediction import block_edge
 
 _SMALLER_EDGES = {2: (512, 256), 3: (128, 64)}  # of blocks, tried in turn when memory runs out
@@ -54,15 +48,15 @@ def segment_within_memory(
     InputError, Stopped
         As `biounet.segmentation.segment`.
     """
-    first, *smaller = _block_edges(options, volume.grid.dims)
-    for edge in (first, *smaller):
+    edges = _block_edges(options, volume.grid.dims)
+    for edge in edges:
         try:
             result = segment(volume, predictor, card, replace(options, block=edge), stop=stop)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         else:
-            note = () if edge == first else (f"memory ran out: worked through in blocks of {edge}",)
+            note = () if edge == edges[0] else (f"memory ran out: worked through in blocks of {edge}",)
             return replace(result, notes=(*result.notes, *note))
         if predictor.device.type == "cuda":  # after the except clause, where the error no longer refers to the arrays
             torch.cuda.empty_cache()
@@ -92,20 +86,12 @@ class MemoryNeed:
         """Whether the system may kill the process that segments the image, when memory runs out."""
         return self.total > _LARGE
 
-    def __str__(self) -> str:
-        return f"about {_gib(self.total)} GiB"
-
 
 class MemoryBudget:
     """Memory shared by the images that are segmented at the same time.
 
-    Needs are estimated from headers, before a pixel is read. An image that does not fit next to the others waits for
-    them; one that does not fit by itself is refused.
-
-    Parameters
-    ----------
-    free
-        Returns the number of free bytes, or None where it is unknown; by default that of the machine.
+    An image that does not fit next to the others waits for them; one that does not fit by itself is refused. `free`
+    returns the number of free bytes, or None where it is unknown; by default that of the machine.
     """
 
     def __init__(self, free: Callable[[], int | None] | None = None) -> None:
@@ -147,17 +133,16 @@ class MemoryBudget:
             return 0
         if self._reserved:  # what is reserved may not be allocated yet
             free = min(free, self._free_at_start - sum(self._reserved))
-        for index, need in enumerate(needs):
-            if need.total <= _USABLE_SHARE * free and not _exceeds(addresses, need):
-                return index
-        return None
+        usable = _USABLE_SHARE * free
+        fits = (need.total <= usable and not _exceeds(addresses, need) for need in needs)
+        return next((index for index, fit in enumerate(fits) if fit), None)
 
     def _shortage(self, need: MemoryNeed) -> str:
         addresses = free_address_space()
         if addresses is not None and _exceeds(addresses, need):
             left = f"{_gib(addresses)} GiB of addresses (ulimit -v) are left"
             return f"not enough memory: it needs {_gib(need.process + _ADDRESS_RESERVE)} GiB, {left}"
-        return f"not enough memory: it needs {need}, {_gib(self._free() or 0)} GiB are free"
+        return f"not enough memory: it needs about {_gib(need.total)} GiB, {_gib(self._free() or 0)} GiB are free"
 
 
 def _exceeds(addresses: int | None, need: MemoryNeed) -> bool:
@@ -186,30 +171,21 @@ def memory_needs(
     zoom = model_zoom(canonical, card, options.diameter)
     image = dtype.itemsize * math.prod(blank.shape)
     copy = image if canonical_transform(volume.grid).changes else 0
-    needs = []
-    for edge in _block_edges(options, grid.dims):
-        chosen = replace(options, block=edge)
-        process = expected_bytes(canonical, zoom, network, chosen, device) + copy
-        needs.append((chosen, MemoryNeed(process, _READER_COPIES * image)))
-    return needs
+    choices = [replace(options, block=edge) for edge in _block_edges(options, grid.dims)]
+
+    def need(chosen: SegmentOptions) -> MemoryNeed:
+        process = expected_bytes(canonical, zoom, network, chosen, device)
+        return MemoryNeed(process + copy, _READER_COPIES * image)
+
+    return [(chosen, need(chosen)) for chosen in choices]
 
 
 def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOptions, device: str) -> int:
     """Estimate the peak memory of segmenting an image, in bytes on top of the program itself.
 
-    Parameters
-    ----------
-    volume
-        The image; only its shape and data type matter.
-    zoom
-        From its grid to the working grid, from `biounet.segmentation.model_zoom`.
-    network, options, device
-        How it is segmented.
-
-    Notes
-    -----
-    Images with edges of 1024 and 2048 pixels took 146 and 512 MiB with `nuclei` on a CPU with bfloat16; the estimate is
-    140 and 560.
+    Only the shape and the data type of `volume` matter; `zoom` leads from its grid to the working grid. Images
+    with edges of 1024 and 2048 pixels took 146 and 512 MiB with `nuclei` on a CPU with bfloat16; estimated are 140 and
+    560.
     """
     shape = volume.grid.shape
     voxels = math.prod(shape)

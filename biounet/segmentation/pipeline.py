@@ -53,13 +53,7 @@ from biounet.preprocessing import (
     scale_intensities,
     working_zoom,
 )
-from biounet.segmentation.prediction import (
-    Maps,
-    pad_to_stride,
-    predict_block,
-    predict_image,
-    prediction_blocks,
-)
+from biounet.segmentation.prediction import Maps, pad_to_stride, predict_block, predict_image, prediction_blocks
 from biounet.tiling import Block, run_blocks
 
 if TYPE_CHECKING:
@@ -112,8 +106,6 @@ class Segmentation:
         Number of objects, or of lesions in a volume; None where it is not clear which class to count.
     measurements
         One row per object, or per class.
-    volume
-        The image.
     notes
         Warnings for the user.
     seconds
@@ -147,7 +139,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class _Job:
-    """A model and how to use it: what every stage of the pipeline needs."""
+    """A model and how to use it."""
 
     predictor: Predictor
     card: Card
@@ -180,16 +172,10 @@ def segment(
 
     Parameters
     ----------
-    volume
-        The image.
     predictor, card
         The model.
-    options
-        Blocks, diameter and thresholds.
-    executor
-        Where blocks run; None: in this thread. It does not change the result.
-    stop
-        When it is set, no further block is started.
+    executor, stop
+        As in `biounet.tiling.run_blocks`; they do not change the result.
 
     Raises
     ------
@@ -208,9 +194,9 @@ def segment(
     scaled = scale_intensities(canonical.array, card.recipe.normalise)
     scaled = replace(scaled, image=rescale(scaled.image[(slice(None), *body)], zoom))
     clock.lap("normalise")
-    confidence = None
+    labels: NDArray[Any]
     if job.data.kind == "classes":
-        labels: NDArray[Any] = _segment_classes(scaled, body, canonical.grid, job)
+        labels, confidence = _segment_classes(scaled, body, canonical.grid, job), None
     else:
         objects = _segment_objects(scaled, canonical.grid, job)
         labels, confidence = objects.labels, objects.confidence
@@ -320,7 +306,7 @@ def _label_inputs(maps: Maps, acquired: NDArray[np.bool_] | None, job: _Job) -> 
 
 
 def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings: LabelSettings) -> NDArray[np.uint8]:
-    """Turn probabilities of classes or regions into a label image on the source grid.
+    """Turn probabilities of classes or regions into a label image on the source grid, of values as in the annotations.
 
     Plane by plane, since the probabilities of all classes on the source grid would be the largest array of all.
 
@@ -330,12 +316,6 @@ def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settin
         ``(k, [z,] y, x)`` on the working grid.
     shape
         Of the source grid, ``([z,] y, x)``.
-    data, settings
-        Meaning of the maps, and the threshold of overlapping regions.
-
-    Returns
-    -------
-    Values as in the annotations: 0 background, 1.. classes.
     """
     regions = data.overlapping
     thresholds = (settings.foreground,) * len(regions) if regions else None
@@ -358,8 +338,6 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
 
 
 class _Stopwatch:
-    """Seconds of each stage, in order."""
-
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from functools import partial
+from itertools import chain
 from threading import Event
 
 import numpy as np
@@ -25,7 +26,7 @@ def block_edge(wanted: int | None, dims: int) -> int:
 def prediction_blocks(
     shape: tuple[int, ...], predictor: Predictor, edge: int | None = None, margin: int = 0
 ) -> list[Block]:
-    """Cut an image ``([z,] y, x)`` into blocks whose halo is the network's reach and `margin` voxels more."""
+    """Cut an image into blocks whose halo is the network's reach and `margin` voxels more."""
     halo = tuple(reach + margin for reach in predictor.network.receptive_radius)
     return block_lattice(shape, block_edge(edge, len(shape)), halo, predictor.network.stride)
 
@@ -44,8 +45,6 @@ def predict_image(
     ----------
     image
         Normalised, on the working grid, shape ``(c, [z,] y, x)``.
-    predictor
-        The network.
     block
         Edge of a block in voxels; None: as in `SegmentOptions`.
     executor, stop
@@ -63,24 +62,13 @@ def predict_image(
     if len(blocks) == 1:
         return first
     maps = np.empty((len(first), *shape), np.uint16)
-    maps[(slice(None), *blocks[0].core)] = first
-    for region, part in zip((block.core for block in blocks[1:]), results, strict=True):
+    for part, region in zip(chain([first], results), (each.core for each in blocks), strict=True):
         maps[(slice(None), *region)] = part
     return maps
 
 
 def predict_block(padded: NDArray[np.float32], predictor: Predictor, block: Block, margin: int = 0) -> Maps:
-    """Predict the core of a block and `margin` voxels around it.
-
-    Parameters
-    ----------
-    padded
-        The image from `pad_to_stride`.
-    predictor
-        The network.
-    block
-        From `prediction_blocks` with at least this margin.
-    """
+    """Predict the core of a block and `margin` voxels around it, of an image from `pad_to_stride`."""
     outer = tuple(
         slice(part.start, min(-(-part.stop // stride) * stride, size))
         for part, size, stride in zip(block.outer, padded.shape[1:], predictor.network.stride, strict=True)

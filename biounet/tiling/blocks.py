@@ -90,6 +90,9 @@ def run_blocks(
 ) -> Iterator[Result]:
     """Yield ``function(block)`` for each block, in the order of `blocks`.
 
+    At most `MAX_PENDING` blocks are running or have results that are not yet taken. After the first error, which is
+    raised unchanged, or when the iterator is closed, blocks that have not started are cancelled.
+
     Parameters
     ----------
     function
@@ -103,11 +106,6 @@ def run_blocks(
     ------
     Stopped
         If `stop` was set.
-
-    Notes
-    -----
-    At most `MAX_PENDING` blocks are running or have results that are not yet taken. After the first error, which is
-    raised unchanged, or when the iterator is closed, blocks that have not started are cancelled.
     """
     if executor is None:
         for block in blocks:
@@ -137,9 +135,5 @@ def _per_axis(value: int | tuple[int, ...], axes: int, name: str) -> tuple[int, 
 
 def _split_axis(length: int, size: int, halo: int, align: int) -> list[tuple[slice, slice]]:
     """Return core and outer slice of each block along one axis."""
-    parts = []
-    for start in range(0, length, size):
-        stop = min(start + size, length)
-        outer_start = max(start - halo, 0) // align * align
-        parts.append((slice(start, stop), slice(outer_start, min(stop + halo, length))))
-    return parts
+    cores = (slice(start, min(start + size, length)) for start in range(0, length, size))
+    return [(core, slice(max(core.start - halo, 0) // align * align, min(core.stop + halo, length))) for core in cores]
