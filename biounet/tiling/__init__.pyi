@@ -1,5 +1,4 @@
 from .blocks import Block as Block
-from .blocks import Region as Region
 from .blocks import block_lattice as block_lattice
 from .blocks import relative_region as relative_region
 from .blocks import run_blocks as run_blocks
