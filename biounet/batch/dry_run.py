@@ -25,37 +25,17 @@ PREVIEW_HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "
 
 @dataclass(frozen=True)
 class Preview:
-    """One image as its headers describe it.
-
-    Attributes
-    ----------
-    image
-        Its name.
-    axes
-        Of the array in the file, and where they are stated.
-    shape
-        ``(c, [z,] y, x)``.
-    spacing, unit
-        Pixel size, None where unknown.
-    outputs
-        Files that would be written, relative to the output folder.
-    memory
-        Estimated bytes; None where the image cannot be segmented.
-    message
-        The error, or remarks.
-    failed
-        Whether the image cannot be segmented.
-    """
+    """One image as its headers describe it."""
 
     image: str
-    axes: str = ""
-    shape: tuple[int, ...] = ()
+    axes: str = ""  # of the array in the file, and where they are stated
+    shape: tuple[int, ...] = ()  # (c, [z,] y, x)
     spacing: tuple[float, ...] | None = None
     unit: Unit | None = None
-    outputs: tuple[str, ...] = ()
-    memory: int | None = None
-    message: str = ""
-    failed: bool = False
+    outputs: tuple[str, ...] = ()  # relative to the output folder
+    memory: int | None = None  # estimated bytes
+    message: str = ""  # the error, or remarks
+    failed: bool = False  # whether the image cannot be segmented
 
     def as_row(self) -> tuple[str, ...]:
         """Return the cells of a table with the header `PREVIEW_HEADER`."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from biounet.core import MachineError, raise_if_stopped
@@ -34,18 +33,7 @@ class Locks:
     """Locks of this process in an output folder; on systems without such locks, every lock is granted.
 
     Closing any descriptor of the file would drop all locks of the process: one process runs one batch in a folder.
-
-    Parameters
-    ----------
-    folder
-        The output folder.
-    stop
-        Waiting ends with `Stopped` when it is set.
-
-    Raises
-    ------
-    MachineError
-        If the file cannot be made.
+    Waiting ends with `Stopped` when `stop` is set.
     """
 
     def __init__(self, folder: Path, stop: threading.Event | None = None) -> None:
@@ -57,13 +45,34 @@ class Locks:
         except OSError as error:
             raise MachineError(f"cannot write: {error.strerror}", path=self._path) from error
 
-    def try_lock(self, name: str) -> bool:
+    def try_lock(self, name: str, *, shared: bool = False) -> bool:
         """Lock an image unless another process has it; return whether this process has it now."""
-        return self._try(name)
+        if sys.platform == "win32":
+            return True
+        import fcntl
 
-    def lock(self, name: str) -> None:
-        """Lock an image, waiting for any process that has it."""
-        self._wait(name, f"{name} is being worked on")
+        try:
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.lockf(self._file, kind | fcntl.LOCK_NB, 1, _offset(name))
+        except OSError as error:
+            if error.errno in _BUSY:
+                return False
+            if error.errno not in _UNSUPPORTED:
+                raise MachineError(f"cannot lock: {error.strerror}", path=self._path) from error
+        return True
+
+    def lock(self, name: str, description: str = "") -> None:
+        """Lock an image, waiting for any process that has it; `description` is for the warning after a long wait."""
+        start, next_warning, pause = time.monotonic(), _WARN_AFTER, 0.001
+        while not self.try_lock(name):
+            waited = time.monotonic() - start
+            if waited > next_warning:
+                next_warning = waited + _WARN_EVERY
+                text = description or f"{name} is being worked on"
+                _log.warning("%s by another process; waited %.0f s so far", text, waited)
+            self._stop.wait(pause)
+            raise_if_stopped(self._stop)
+            pause = min(2 * pause, _POLL)
 
     def unlock(self, name: str) -> None:
         """Let other processes lock an image."""
@@ -76,7 +85,7 @@ class Locks:
     def exclusive(self, name: str) -> Iterator[None]:
         """Keep out all other threads and processes while something short is done, such as appending a line."""
         with self._threads:
-            self._wait(f"\0{name}", f"{self._path.parent} ({name}) is being written to")
+            self.lock(f"\0{name}", f"{self._path.parent} ({name}) is being written to")
             try:
                 yield
             finally:
@@ -84,7 +93,7 @@ class Locks:
 
     def enter_folder(self, *, exclusive: bool) -> bool:
         """Lock the folder until this process ends, shared with other workers or exclusively; return the success."""
-        return self._try(_WORKERS, shared=not exclusive)
+        return self.try_lock(_WORKERS, shared=not exclusive)
 
     def append_note(self, line: str) -> None:
         """Append a line to the file, for processes that come later."""
@@ -111,36 +120,8 @@ class Locks:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
-
-    def _wait(self, name: str, description: str) -> None:
-        start, next_warning, pause = time.monotonic(), _WARN_AFTER, 0.001
-        while not self._try(name):
-            waited = time.monotonic() - start
-            if waited > next_warning:
-                next_warning = waited + _WARN_EVERY
-                _log.warning("%s by another process; waited %.0f s so far", description, waited)
-            self._stop.wait(pause)
-            raise_if_stopped(self._stop)
-            pause = min(2 * pause, _POLL)
-
-    def _try(self, name: str, *, shared: bool = False) -> bool:
-        if sys.platform == "win32":
-            return True
-        import fcntl
-
-        try:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.lockf(self._file, kind | fcntl.LOCK_NB, 1, _offset(name))
-        except OSError as error:
-            if error.errno in _BUSY:
-                return False
-            if error.errno not in _UNSUPPORTED:
-                raise MachineError(f"cannot lock: {error.strerror}", path=self._path) from error
-        return True
 
 
 def _offset(name: str) -> int:

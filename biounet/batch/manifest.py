@@ -47,33 +47,15 @@ _log = logging.getLogger(__name__)
 
 
 class Manifest:
-    """The records in an output folder, including those of other processes.
-
-    Parameters
-    ----------
-    folder
-        The output folder.
-
-    Attributes
-    ----------
-    records
-        The last record of each image, by its name.
-    new_names
-        Names of the images recorded since this object was made.
-    output_hashes
-        The last SHA-256 of each output in any record, by the name of the image and the path of the output.
-    offsets
-        Where in the file the last record of each image begins, in bytes.
-    end
-        Size of the file when it was last read, in bytes.
-    """
+    """The last record of each image in an output folder, including those of other processes."""
 
     def __init__(self, folder: Path) -> None:
+        # All by the name of the image
         self.records: dict[str, Record] = {}
-        self.new_names: set[str] = set()
-        self.output_hashes: dict[str, dict[str, str]] = {}
-        self.offsets: dict[str, int] = {}
-        self.end = 0
+        self.new_names: set[str] = set()  # recorded since this object was made
+        self.output_hashes: dict[str, dict[str, str]] = {}  # the last SHA-256 in any record, by the output's path
+        self.offsets: dict[str, int] = {}  # where the record begins in the file, in bytes
+        self.end = 0  # size of the file when it was last read, in bytes
         self._folder, self._root = folder, folder.resolve()
         self._reader = threading.Lock()
         self._line_count = 0

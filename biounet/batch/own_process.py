@@ -35,21 +35,11 @@ _PROGRAM = main_program("biounet.batch.own_process")
 
 
 def segment_in_own_process(image: FoundImage, context: BatchContext, protected: Collection[Path]) -> Record:
-    """Segment one image as `biounet.batch.process_image.segment_file` does, in a process of its own.
-
-    Raises
-    ------
-    WorkerDiedError
-        If the process was killed.
-    MachineError
-        If its outputs cannot be written, or no process can be started.
-    Stopped
-        If `context.stop` was set.
-    """
+    """Segment one image as `segment_file` does; `WorkerDiedError` when the process was killed."""
     with tempfile.TemporaryDirectory() as folder:
         answer_file, model_file = Path(folder, "answer"), Path(folder, "model.safetensors")
         save_model(context.model, model_file)
-        child = _start()
+        child = start_process(_PROGRAM, "for a large image")
         pipe = cast(IO[bytes], child.stdin)
         try:
             request = _request(image, context, protected) | {
@@ -76,10 +66,6 @@ def segment_in_own_process(image: FoundImage, context: BatchContext, protected: 
         how = f"signal {-code}, as by a machine that runs out of memory" if code < 0 else f"exit code {code}"
         raise WorkerDiedError(f"the process that worked on it was ended ({how})")
     return replace(record, model=context.model.sha256, settings=context.settings)
-
-
-def _start() -> subprocess.Popen[bytes]:
-    return start_process(_PROGRAM, "for a large image")
 
 
 def _wait(child: subprocess.Popen[bytes], context: BatchContext) -> None:

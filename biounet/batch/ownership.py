@@ -37,18 +37,10 @@ _MARKS: dict[str, tuple[bytes, ...]] = {
 
 @dataclass(frozen=True)
 class _Start:
-    """The note that outputs of an image are about to be written.
+    """The note that outputs of an image are about to be written."""
 
-    Attributes
-    ----------
-    manifest_end
-        Size of the manifest then; a record after that says that the outputs are complete.
-    protected
-        Paths of files that were there and are not biounet's.
-    """
-
-    manifest_end: int
-    protected: frozenset[str]
+    manifest_end: int  # size of the manifest then; a record after that says that the outputs are complete
+    protected: frozenset[str]  # paths of files that were there and are not biounet's
 
 
 @dataclass
@@ -77,35 +69,17 @@ class Notes:
 
 @dataclass(frozen=True)
 class Ownership:
-    """Which files of a folder of results are biounet's.
-
-    Attributes
-    ----------
-    out
-        The folder.
-    locks, manifest
-        Of this folder.
-    overwrite
-        Whether a label image that somebody changed may be replaced.
-    hash_input
-        Gives the SHA-256 of an image.
-    """
+    """Which files of a folder of results are biounet's."""
 
     out: Path
     locks: Locks
     manifest: Manifest
-    overwrite: bool = False
+    overwrite: bool = False  # also results of others, and a label image that somebody changed
     hash_input: Callable[[Path], str] = hash_file
     notes: Notes = field(default_factory=Notes)
 
     def acquire(self, model: Model, settings: Mapping[str, Any]) -> None:
-        """Make the folder that of a model and settings until this process ends.
-
-        Raises
-        ------
-        SettingsError
-            If it holds results of another model or other settings, or a process at work makes such results.
-        """
+        """Make the folder that of a model and settings, unless it holds or gets results of others."""
         owner = {"model": model.sha256, "settings": json.loads(json.dumps(settings))}
         with self.locks.exclusive("owner"):
             self.notes.refresh(self.locks)
@@ -145,34 +119,25 @@ class Ownership:
         return f"other settings ({'; '.join(changes)})" if changes else "other settings"
 
     def check_inputs(self, images: Iterable[FoundImage]) -> None:
-        """Check that no image has the name of another one, which is still there and has results here.
-
-        Raises
-        ------
-        SettingsError
-            Naming those others.
-        """
+        """Check that no image has the name of another one, which is still there and has results here."""
         if self.overwrite:
             return
-        others = [str(self._recorded_input(image)) for image in images if self._names_another_image(image)]
+        others = [str(path) for path in map(self._other_input, images) if path]
         if others:
             cause = f"holds results of other images of these names: {list_some(others, SHOWN_NAMES)}"
             raise SettingsError(cause, path=self.out, hint=_OVERWRITE)
 
-    def _recorded_input(self, image: FoundImage) -> Path | None:
+    def _other_input(self, image: FoundImage) -> Path | None:
+        """Return the path of another image, which is still there, whose results here have the name of this one's."""
         record = self.manifest.records.get(image_name(image))
-        if record is None or not record.outputs:
+        if record is None or not record.outputs or image.problem:
             return None
-        return resolve_recorded_path(record.inputs[0].path, self.out)
-
-    def _names_another_image(self, image: FoundImage) -> bool:
-        path = self._recorded_input(image)
-        if path is None or image.problem:
-            return False
-        recorded = self.manifest.records[image_name(image)].inputs[0]
+        recorded = record.inputs[0]
+        path = resolve_recorded_path(recorded.path, self.out)
         if recorded.path == recorded_path(image.path, self.out) or path.resolve() == image.path.resolve():
-            return False
-        return is_unchanged(path, recorded, self.hash_input) and not is_unchanged(image.path, recorded, self.hash_input)
+            return None
+        is_there = is_unchanged(path, recorded, self.hash_input)
+        return path if is_there and not is_unchanged(image.path, recorded, self.hash_input) else None
 
     def note_start(self, image: FoundImage) -> frozenset[Path]:
         """Note that the outputs of an image are about to be written; return the files that must not be replaced."""
@@ -219,13 +184,7 @@ class Ownership:
 
 
 def check_tables(out: Path, options: BatchOptions, names: Sequence[str]) -> None:
-    """Check that no file of a folder has the name of a table that would be written and is not biounet's.
-
-    Raises
-    ------
-    SettingsError
-        Naming it.
-    """
+    """Check that no file of a folder has the name of a table that would be written and is not biounet's."""
     for name in (*names, MANIFEST_NAME):
         path = out / name
         if (options.overlay or name != "report.html") and os.path.lexists(path) and not is_own_table(path):

@@ -45,35 +45,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchContext:
-    """What all images of a batch share.
-
-    Attributes
-    ----------
-    model, predictor
-        The model, and its network on the device.
-    out
-        Folder of the results.
-    options
-        Of the batch.
-    threads
-        Of torch, for each image.
-    stop
-        Work ends at the next block when it is set.
-    readers
-        Processes that read the files.
-    segment_large
-        Segments a large image in a process of its own; None: large images are segmented here, too.
-    memory
-        What images that are worked on at the same time share.
-    """
+    """What all images of a batch share."""
 
     model: Model
     predictor: Predictor
     out: Path
     options: BatchOptions
-    threads: int
+    threads: int  # of torch, for each image
     stop: Event
     readers: ReaderPool
+    # In a process of its own; None: large images are segmented here, too.
     segment_large: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
     memory: MemoryBudget = field(default_factory=MemoryBudget)
 
@@ -90,12 +71,7 @@ class BatchContext:
 def segment_file(image: FoundImage, context: BatchContext, protected: Collection[Path] = ()) -> Record:
     """Segment one image and write its outputs, except in place of protected files; an error becomes a failed row.
 
-    Raises
-    ------
-    MachineError
-        If the outputs cannot be written: later images would fail as well.
-    Stopped
-        If `context.stop` was set.
+    Not so a `MachineError`, such as a full disk, after which later images would fail as well, and `Stopped`.
     """
     start = time.perf_counter()
     name, out = image_name(image), context.out

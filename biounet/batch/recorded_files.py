@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +14,12 @@ from biounet.files import FileState, hash_file
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file as it was when it was read.
+    """A file as it was when it was read."""
 
-    Attributes
-    ----------
-    path
-        As `recorded_path` gives it.
-    size, mtime_ns
-        Bytes, and the time of its last change.
-    sha256
-        Of its content; empty where it could not be read.
-    """
-
-    path: str
-    size: int
+    path: str  # as `recorded_path` gives it
+    size: int  # bytes
     mtime_ns: int
-    sha256: str
+    sha256: str  # empty where it could not be read
 
 
 def read_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
@@ -41,22 +32,19 @@ def read_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path) -
 
 def unread_inputs(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
     """Return the entries of files that could not be read, without a hash."""
-    return tuple(InputFile(recorded_path(path, out), *_size_and_mtime(path), "") for path in files)
+    return tuple(_unread_input(path, out) for path in files)
 
 
-def _size_and_mtime(path: Path) -> tuple[int, int]:
-    try:
+def _unread_input(path: Path, out: Path) -> InputFile:
+    size = mtime_ns = 0
+    with suppress(OSError, ValueError):
         status = path.stat()
-    except (OSError, ValueError):
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+    return InputFile(recorded_path(path, out), size, mtime_ns, "")
 
 
 def recorded_path(path: Path, out: Path) -> str:
-    """Return the path as records in the folder `out` name it, without the name of a user.
-
-    It is relative to `out`; or to the user's home, as ``~/…``, when only the path lies below that.
-    """
+    """Return the path relative to `out`; or as ``~/…`` when it lies below the user's home and `out` does not."""
     path, out, user = path.absolute(), out.absolute(), home_folder()
     if user and path.is_relative_to(user) and not out.is_relative_to(user):
         return f"~/{path.relative_to(user).as_posix()}"
@@ -74,13 +62,7 @@ def resolve_recorded_path(recorded: str, out: Path) -> Path:
 
 
 def is_unchanged(file: Path, recorded: InputFile, hash_of: Callable[[Path], str] = hash_file) -> bool:
-    """Whether a file has its recorded content: size and time are equal, or else the hash, where one is recorded.
-
-    Parameters
-    ----------
-    hash_of
-        Gives the SHA-256 of a file. That of `biounet.files.ReaderPool` does not wait for a disk that does not answer.
-    """
+    """Whether a file has its recorded content: size and time are equal, or else the SHA-256, where one is recorded."""
     try:
         now = file.stat()
         if now.st_size != recorded.size:

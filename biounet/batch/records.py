@@ -24,10 +24,6 @@ class BatchOptions:
 
     Attributes
     ----------
-    read
-        How files are read.
-    segment
-        How images are segmented.
     device
         ``auto``, ``cpu`` or ``cuda[:n]``.
     jobs
@@ -75,20 +71,15 @@ class Row:
     image
         Its path, relative to the input folder where there is one.
     status
-        ``ok``; ``empty``: no object, and no warning; ``flagged``: with a warning that a user should look at;
-        ``failed``.
+        ``flagged``: with a warning that a user should look at; ``empty``: no object, and no warning.
     count
         Number of objects; None where nothing was measured.
-    seconds
-        From reading to the last output.
     message
         The error, or the warnings.
     details
         For ``run.json``: shape, spacing, seconds of each stage, threads.
     outputs
         Files that were written, relative to the output folder.
-    sizes
-        Of the objects that are counted, for the report; None where none are.
     """
 
     image: str
@@ -108,25 +99,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Record:
-    """A row and everything that it depends on; a line of ``manifest.jsonl``.
-
-    Attributes
-    ----------
-    row
-        The result.
-    inputs
-        The files of the image.
-    model, settings
-        SHA-256 of the model file and of the output settings.
-    outputs
-        SHA-256 of each file that was written, by its path relative to the output folder.
-    """
+    """A row and everything that it depends on; a line of ``manifest.jsonl``."""
 
     row: Row
     inputs: tuple[InputFile, ...]
-    model: str
-    settings: str
-    outputs: dict[str, str] = field(default_factory=dict)
+    model: str  # SHA-256 of its file
+    settings: str  # SHA-256 of the output settings
+    outputs: dict[str, str] = field(default_factory=dict)  # SHA-256 by the path relative to the output folder
 
 
 def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:

@@ -34,17 +34,7 @@ _SHOWN_ROWS = 5  # in a message
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """How an image, or a table of the batch, compares with its record.
-
-    Attributes
-    ----------
-    image
-        Its name.
-    status
-        ``same``, to the last bit; ``differs``; or ``missing``, when an input or an output is not there.
-    message
-        What differs or is missing.
-    """
+    """How an image, or a table of the batch, compares with its record: bit for bit, and what differs or is missing."""
 
     image: str
     status: Literal["same", "differs", "missing"]
@@ -53,30 +43,14 @@ class ReplayResult:
 
 @dataclass(frozen=True)
 class RunFile:
-    """The content of ``run.json``.
+    """The content of ``run.json``."""
 
-    Attributes
-    ----------
-    model
-        SHA-256 of the model.
-    options
-        Of the batch.
-    software
-        Versions and the kind of machine.
-    rows
-        One for each image, without its seconds.
-    outputs
-        SHA-256 of the outputs of each image, by its name.
-    tables
-        SHA-256 of the other files of the whole batch.
-    """
-
-    model: str
+    model: str  # SHA-256
     options: BatchOptions
-    software: dict[str, str]
-    rows: tuple[Row, ...]
-    outputs: dict[str, dict[str, str]]
-    tables: dict[str, str]
+    software: dict[str, str]  # versions and the kind of machine
+    rows: tuple[Row, ...]  # without their seconds
+    outputs: dict[str, dict[str, str]]  # SHA-256 by the name of the image and the path
+    tables: dict[str, str]  # SHA-256 of the other files of the whole batch, by name
 
     def differences(self) -> list[str]:
         """Return which versions are different here, which can be why bits differ."""
@@ -148,10 +122,6 @@ def verify(
 
     Parameters
     ----------
-    out
-        The results.
-    model
-        The model that they were made with.
     images
         Where the images are now; None: where the manifest says that they were.
     report
@@ -166,7 +136,7 @@ def verify(
     Raises
     ------
     ModelError
-        If it is another model.
+        If `model` is not the one that made the results.
     """
     run = read_run(out)
     if model.sha256 != run.model:

@@ -61,12 +61,8 @@ def segment_batch(
     ----------
     images
         From `biounet.files.find_images`.
-    model
-        The model.
     out
         Folder of the results; the input tree is mirrored below it.
-    options
-        Of the batch.
     report
         Called with each row as its image is done, in the order of completion, by one thread at a time.
     stop

@@ -28,15 +28,7 @@ TABLE_NAMES = ("counts.csv", "run.json", "report.html")
 
 
 def write_summary(records: Sequence[Record], model: Model, out: Path, options: BatchOptions, start: float) -> None:
-    """Write ``counts.csv``, ``run.json`` and, with overlays, ``report.html``.
-
-    Parameters
-    ----------
-    records
-        One for each image, in the order of the input.
-    start
-        When the batch began, in seconds of `time.time`.
-    """
+    """Write ``counts.csv``, ``run.json`` and, with overlays, ``report.html``; `start` is a `time.time`."""
     rows = [record.row for record in records]
     with atomic_group() as parts:
         write_table(out / "counts.csv", count_columns(rows), excel=options.excel)

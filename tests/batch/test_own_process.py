@@ -42,16 +42,16 @@ def test_the_results_are_the_same_to_the_last_byte(few, untrained, monkeypatch):
 
 def test_a_process_that_the_machine_ends_costs_one_image(few, untrained, all_large, monkeypatch):
     (few / "b.tif").unlink()
-    really, killed = own_process._start, []
+    really, killed = own_process.start_process, []
 
-    def start():
-        child = really()
+    def start(*args):
+        child = really(*args)
         if not killed:
             killed.append(child.pid)
             child.send_signal(signal.SIGKILL)
         return child
 
-    monkeypatch.setattr(own_process, "_start", start)
+    monkeypatch.setattr(own_process, "start_process", start)
     rows = segment_batch(find_images([few]), untrained, few.parent / "out", BatchOptions(jobs=1))
     assert [row.status == "failed" for row in rows] == [True, False]
     assert "was ended (signal 9, as by a machine that runs out of memory): it needs about" in rows[0].message
@@ -61,21 +61,21 @@ def test_a_process_that_the_machine_ends_costs_one_image(few, untrained, all_lar
 
 
 def test_work_that_is_to_end_does_not_wait_for_it(few, untrained, all_large, monkeypatch):
-    stop, really, children = threading.Event(), own_process._start, []
+    stop, really, children = threading.Event(), own_process.start_process, []
 
-    def start():
-        children.append(really())
+    def start(*args):
+        children.append(really(*args))
         stop.set()
         return children[-1]
 
-    monkeypatch.setattr(own_process, "_start", start)
+    monkeypatch.setattr(own_process, "start_process", start)
     with pytest.raises(Stopped):
         segment_batch(find_images([few]), untrained, few.parent / "out", BatchOptions(jobs=1), stop=stop)
     assert [child.returncode is not None for child in children] == [True]
 
 
 def test_the_process_ends_with_the_one_that_started_it():
-    child = own_process._start()
+    child = own_process.start_process(own_process._PROGRAM, "for a large image")
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(0.1)
     child.stdin.write(b'{"folder": "2f"}\n')
