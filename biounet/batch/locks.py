@@ -1,7 +1,6 @@
-"""Which process works on which image, where several share an output folder.
+"""Which process works on which image: locks of the operating system on one byte each of the file ``.claims``.
 
-A lock is one of the operating system, on one byte of the file ``.claims``. It ends with the process that holds it,
-however that ends, so no lock is ever stale. Notes, which are lines of that file, outlast the process.
+They end with their process, so no lock is ever stale. Notes, which are lines of that file, outlast the process.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Self
 
 from biounet.core import MachineError, raise_if_stopped
 
@@ -29,7 +27,7 @@ _WORKERS = "\0workers"  # no image has such a name
 _log = logging.getLogger(__name__)
 
 
-class Locks:
+class Locks(AbstractContextManager["Locks"]):
     """Locks of this process in an output folder; on systems without such locks, every lock is granted.
 
     Closing any descriptor of the file would drop all locks of the process: one process runs one batch in a folder.
@@ -116,9 +114,6 @@ class Locks:
             return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except OSError:
             return False
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()

@@ -1,7 +1,6 @@
 """``manifest.jsonl``: one line per finished image, appended after all its outputs are on the disk.
 
-Anybody can write such a file, so it is checked: lines of another form, and records that name outputs which the image
-does not have or which lie outside the output folder, are ignored.
+Anybody can write such a file: what is of another form, or names outputs that the image cannot have, is ignored.
 """
 
 from __future__ import annotations
@@ -130,10 +129,9 @@ def outputs_exist(record: Record, folder: Path) -> bool:
 
 def outputs_intact(record: Record, folder: Path) -> bool:
     """Whether every output of a record is in a folder as it was written, with as many objects as the count says."""
-    if not all(has_hash(folder / path, sha256) for path, sha256 in record.outputs.items()):
-        return False
+    hashes = record.outputs.items()
     try:
-        return _count_matches_table(record, folder)
+        return all(has_hash(folder / path, sha256) for path, sha256 in hashes) and _count_matches_table(record, folder)
     except OSError:
         return False
 

@@ -12,6 +12,7 @@ from biounet.core import list_some
 from biounet.files import FoundImage, natural_key
 
 SHOWN_NAMES = 3  # in a message
+# A backslash that looks like the begin of an escape is escaped as well: different names stay different.
 _LIKE_ESCAPE = re.compile(r"\\(?=ud[89a-f][0-9a-f]{2}|x5c)")
 _ESCAPE = re.compile(r"\\(?:u(?=d[89a-f])|x(?=5c))(?P<code>d[89a-f][0-9a-f]{2}|5c)")
 
@@ -22,11 +23,7 @@ def image_name(image: FoundImage) -> str:
 
 
 def escape(text: str) -> str:
-    """Escape the bytes of a file name that are no text, so that it can be written.
-
-    A backslash that looks like the begin of such an escape is escaped as well: different names stay different, and
-    `unescape` is the inverse.
-    """
+    """Escape the bytes of a file name that are no text, so that it can be written; `unescape` is the inverse."""
     return _LIKE_ESCAPE.sub(r"\\x5c", text).encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,8 +1,6 @@
-"""Segment a large image in a process of its own: when the system kills that for want of memory, one image fails.
+"""Segment a large image in a process of its own, which answers with the line of its record.
 
-The memory was estimated before, but other programs may take what was free, and then the system kills the largest
-process, which must not be the one of the batch. The process gets the model as a file and answers with the line of the
-record.
+When memory runs out although it was estimated before, the system kills the largest process: one image fails.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import numpy as np
 from biounet.batch.manifest import decode_record, encode_record
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions, Record
-from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError
+from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError, stop_on_signals
 from biounet.files import FoundImage, ReaderPool, ReadOptions, main_program, path_from_hex, path_to_hex, start_process
 from biounet.network import load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions
@@ -42,10 +40,8 @@ def segment_in_own_process(image: FoundImage, context: BatchContext, protected: 
         child = start_process(_PROGRAM, "for a large image")
         pipe = cast(IO[bytes], child.stdin)
         try:
-            request = _request(image, context, protected) | {
-                "model": path_to_hex(model_file),
-                "answer": path_to_hex(answer_file),
-            }
+            files = {"model": path_to_hex(model_file), "answer": path_to_hex(answer_file)}
+            request = _request(image, context, protected) | files
             with suppress(BrokenPipeError):  # it has ended, as its exit code tells
                 pipe.write(json.dumps(request, default=np.generic.item).encode() + b"\n")
                 pipe.flush()
@@ -80,7 +76,7 @@ def _wait(child: subprocess.Popen[bytes], context: BatchContext) -> None:
 
 
 def _request(image: FoundImage, context: BatchContext, protected: Collection[Path]) -> dict[str, Any]:
-    options, label = context.options, context.options.segment.label
+    options, segment = context.options, context.options.segment
     paths = (image.path, *image.others)
     # A working folder may have been removed, which is no matter where all paths are absolute.
     absolute = all(path.is_absolute() for path in (*paths, context.out, *protected))
@@ -91,9 +87,7 @@ def _request(image: FoundImage, context: BatchContext, protected: Collection[Pat
         "protected": [path_to_hex(path) for path in protected],
         "out": path_to_hex(context.out),
         "read": asdict(options.read),
-        "block": options.segment.block,
-        "diameter": options.segment.diameter,
-        "label": None if label is None else label.model_dump(mode="json"),
+        "segment": [segment.block, segment.diameter, segment.label and segment.label.model_dump(mode="json")],
         "options": {"device": options.device, "jobs": 1, "overlay": options.overlay, "excel": options.excel},
         "threads": context.threads,
     }
@@ -101,8 +95,6 @@ def _request(image: FoundImage, context: BatchContext, protected: Collection[Pat
 
 def main() -> None:
     """Answer the one request on the standard input; exit at once when that is closed."""
-    from biounet.core import stop_on_signals
-
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     if request["folder"] is not None:
@@ -124,12 +116,8 @@ def _exit_with_parent() -> None:
 
 
 def _segment(request: dict[str, Any], stop: threading.Event, readers: ReaderPool) -> Record:
-    label = request["label"]
-    segment = SegmentOptions(
-        block=request["block"],
-        diameter=request["diameter"],
-        label=None if label is None else LabelSettings.model_validate(label),
-    )
+    block, diameter, label = request["segment"]
+    segment = SegmentOptions(block, diameter, label and LabelSettings.model_validate(label))
     options = BatchOptions(read=ReadOptions(**request["read"]), segment=segment, **request["options"])
     model = load_model(path_from_hex(request["model"]))
     predictor, out = model_predictor(model, options.device), path_from_hex(request["out"])

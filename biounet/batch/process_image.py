@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from biounet.batch.names import escape, image_name
-from biounet.batch.recorded_files import InputFile, read_inputs, unread_inputs
+from biounet.batch.recorded_files import record_inputs
 from biounet.batch.records import BatchOptions, Record, Row, Status, hash_settings, output_settings
 from biounet.core import (
     BiounetError,
@@ -27,7 +27,7 @@ from biounet.core import (
     free_memory,
     is_out_of_memory,
 )
-from biounet.files import FoundImage, ReaderPool, hash_file
+from biounet.files import FileState, FoundImage, ReaderPool, hash_file
 from biounet.network import Model, Predictor
 from biounet.reporting import object_sizes, write_outputs
 from biounet.segmentation import (
@@ -75,7 +75,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     """
     start = time.perf_counter()
     name, out = image_name(image), context.out
-    inputs: tuple[InputFile, ...] = ()
+    states: tuple[FileState, ...] = ()
     needs: list[tuple[SegmentOptions, MemoryNeed]] = []
     try:
         files, options = image.files(), context.options
@@ -87,7 +87,6 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
                 return context.segment_large(image, context, protected)
             with context.readers.borrow() as reader:
                 volume, states = reader.read_hashed(files, options.read, context.stop)
-            inputs = read_inputs(files, states, out)
             result = _segment(volume, context, needs[number][0])
             folder, switches = out / image.relative.parent, {"overlay": options.overlay, "excel": options.excel}
             paths = write_outputs(result, folder, image.stem, **switches, protected=protected)
@@ -100,8 +99,9 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         if needs and (is_out_of_memory(error) or isinstance(error, WorkerDiedError)):
             message += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
         row = Row(name, "failed", None, time.perf_counter() - start, escape(message))
-        inputs = inputs or unread_inputs((image.path, *image.others), out)
+        inputs = record_inputs((image.path, *image.others), states, out)
         return Record(row, inputs, context.model.sha256, context.settings)
+    inputs = record_inputs(files, states, out)
     row = _done_row(name, result, tuple(outputs), context, time.perf_counter() - start)
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
 

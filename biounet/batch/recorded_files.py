@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,25 +21,20 @@ class InputFile:
     sha256: str  # empty where it could not be read
 
 
-def read_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
-    """Return the entries of files that were read, for a record in the folder `out`."""
+def record_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
+    """Return the entries of files, for a record in the folder `out`; those that were not read have no `states`."""
     return tuple(
         InputFile(recorded_path(path, out), state.size, state.mtime_ns, state.sha256)
-        for path, state in zip(files, states, strict=True)
+        for path, state in zip(files, states or map(_unread_state, files), strict=True)
     )
 
 
-def unread_inputs(files: Sequence[Path], out: Path) -> tuple[InputFile, ...]:
-    """Return the entries of files that could not be read, without a hash."""
-    return tuple(_unread_input(path, out) for path in files)
-
-
-def _unread_input(path: Path, out: Path) -> InputFile:
-    size = mtime_ns = 0
-    with suppress(OSError, ValueError):
+def _unread_state(path: Path) -> FileState:
+    try:
         status = path.stat()
-        size, mtime_ns = status.st_size, status.st_mtime_ns
-    return InputFile(recorded_path(path, out), size, mtime_ns, "")
+    except (OSError, ValueError):
+        return FileState(0, 0, "")
+    return FileState(status.st_size, status.st_mtime_ns, "")
 
 
 def recorded_path(path: Path, out: Path) -> str:

@@ -35,8 +35,6 @@ class BatchOptions:
     shard
         ``(i, n)``: segment the i-th of n parts of the images, assigned by the hashes of their names; the shard that
         ends last also does what is left of the others. None: all images.
-    fail_fast
-        Whether to stop at the first image that fails.
     readers
         Running processes that read the images; None: start some for this batch.
     skipped

@@ -54,8 +54,8 @@ class RunFile:
 
     def differences(self) -> list[str]:
         """Return which versions are different here, which can be why bits differ."""
-        pairs = [(name, self.software[name], here) for name, here in software().items()]
-        return [f"{name} {there}, here {here}" for name, there, here in pairs if there != here]
+        here = software()
+        return [f"{name} {there}, here {here[name]}" for name, there in self.software.items() if there != here[name]]
 
 
 def read_run(out: Path) -> RunFile:

@@ -1,7 +1,6 @@
-"""Many images: one row each, whatever happens to one of them, to this process or to the disk.
+"""Many images: one row each. A later run, or another process in the folder, relies on the manifest alone.
 
-Outputs of an image appear whole or not at all, and its record in the manifest comes last. A later run, or another
-process in the same folder, relies on the manifest alone: images with a valid record are done, all others are not.
+Outputs of an image appear whole or not at all, and its record comes last: images with a valid record are done.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
@@ -22,10 +21,10 @@ from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
 from biounet.batch.own_process import segment_in_own_process
-from biounet.batch.ownership import Ownership, check_tables, is_own_table
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import are_unchanged, is_file
 from biounet.batch.records import BatchOptions, Record, Row, output_settings
+from biounet.batch.results_folder import ResultsFolder, check_tables, is_own_table
 from biounet.batch.summary import TABLE_NAMES, write_summary
 from biounet.core import MachineError, Stopped, available_cores, list_some, raise_if_stopped
 from biounet.files import FoundImage, ReaderPool, find_temporary_files
@@ -35,16 +34,6 @@ from biounet.reporting import check_output_folder, make_folder, output_paths, re
 _MOST_JOBS = 32
 _log = logging.getLogger(__name__)
 EARLIER_RESULT_REMAINS = "; what an earlier run gave is still there"
-
-
-@dataclass(frozen=True)
-class _ResultsFolder:
-    """The output folder: its locks, records and owner, and the temporary files that killed processes left."""
-
-    locks: Locks
-    manifest: Manifest
-    ownership: Ownership
-    temporary_files: dict[Path, list[Path]]
 
 
 def segment_batch(
@@ -87,7 +76,7 @@ def segment_batch(
     images = mark_collisions(images)
     check_output_folder(images, out)
     make_folder(out)
-    check_tables(out, options, TABLE_NAMES)
+    check_tables(out, options)
     predictor = model_predictor(model, options.device)
     chosen = [image for image in images if is_in_shard(image_name(image), options.shard)]
     jobs, threads, start = _job_count(options.jobs, len(chosen), predictor), torch.get_num_threads(), time.time()
@@ -105,25 +94,25 @@ def segment_batch(
     return [done[name].row for name in map(image_name, images) if name in done]
 
 
-def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImage]) -> _ResultsFolder:
+def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImage]) -> ResultsFolder:
     """Make the output folder that of this batch, or raise."""
-    manifest, out, options = Manifest(context.out), context.out, context.options
-    ownership = Ownership(out, locks, manifest, options.overwrite, context.hash_input)
-    ownership.acquire(context.model, output_settings(context.model, options))
-    ownership.check_inputs(chosen)
-    ownership.note_shard_start(options.shard)
-    return _ResultsFolder(locks, manifest, ownership, find_temporary_files(out))
+    out, options = context.out, context.options
+    folder = ResultsFolder(out, locks, Manifest(out), options.overwrite, context.hash_input)
+    folder.acquire(context.model, output_settings(context.model, options))
+    folder.check_inputs(chosen)
+    folder.note_shard_start(options.shard)
+    return replace(folder, temporary_files=find_temporary_files(out))
 
 
 def _left_by_other_shards(
-    images: Sequence[FoundImage], done: Mapping[str, Record], context: BatchContext, folder: _ResultsFolder
+    images: Sequence[FoundImage], done: Mapping[str, Record], context: BatchContext, folder: ResultsFolder
 ) -> list[FoundImage]:
     """Return the images that have no result when this is the last shard to end, such as some that came in later."""
     shard = context.options.shard
     others = [image for image in images if image_name(image) not in done]
     if shard is None or any(is_in_shard(image_name(image), shard) for image in others):
         return []
-    is_last = folder.ownership.note_shard_end(shard)
+    is_last = folder.note_shard_end(shard)
     folder.manifest.refresh()
     missing = [image for image in others if _current_record(image_name(image), context, folder) is None]
     if missing and not is_last:
@@ -132,7 +121,7 @@ def _left_by_other_shards(
 
 
 def _process_all(
-    images: Sequence[FoundImage], context: BatchContext, folder: _ResultsFolder, report: Callable[[Row], None]
+    images: Sequence[FoundImage], context: BatchContext, folder: ResultsFolder, report: Callable[[Row], None]
 ) -> dict[str, Record]:
     """Return the records of all images, or up to the first failure; those that other processes do come last."""
     done: dict[str, Record] = {}
@@ -182,7 +171,7 @@ class _FirstFailure(Stopped):
     pass
 
 
-def _process(image: FoundImage, context: BatchContext, folder: _ResultsFolder, wait: bool) -> Record | None:
+def _process(image: FoundImage, context: BatchContext, folder: ResultsFolder, wait: bool) -> Record | None:
     """Return the record of an image, from the manifest or a new one; None where another process works on it."""
     name = image_name(image)
     raise_if_stopped(context.stop)
@@ -198,19 +187,19 @@ def _process(image: FoundImage, context: BatchContext, folder: _ResultsFolder, w
         folder.locks.unlock(name)
 
 
-def _segment_and_record(image: FoundImage, context: BatchContext, folder: _ResultsFolder) -> Record:
+def _segment_and_record(image: FoundImage, context: BatchContext, folder: ResultsFolder) -> Record:
     """Segment an image and append its record; earlier outputs stay when it fails, and go when it does not."""
     name, out = image_name(image), context.out
     if not folder.locks.folder_exists():
         raise _removed(out)
     before = dict(folder.manifest.output_hashes.get(name, {}))
-    record = segment_file(image, context, folder.ownership.note_start(image))
+    record = segment_file(image, context, folder.note_start(image))
     failed = record.row.status == "failed"
     if failed and any(is_file(out / path) for path in before):
         record = replace(record, row=replace(record.row, message=f"{record.row.message}{EARLIER_RESULT_REMAINS}"))
     folder.manifest.append(record, folder.locks)
     if not failed:
-        remove_files(folder.ownership.outdated_outputs(record.outputs, before))
+        remove_files(folder.outdated_outputs(record.outputs, before))
     return record
 
 
@@ -218,7 +207,7 @@ def _removed(out: Path) -> MachineError:
     return MachineError("was removed while the batch ran", path=out, hint="the same command makes again what is lost")
 
 
-def _valid_record(image: FoundImage, context: BatchContext, folder: _ResultsFolder) -> Record | None:
+def _valid_record(image: FoundImage, context: BatchContext, folder: ResultsFolder) -> Record | None:
     """Return the record of an image if segmenting it now would give the same.
 
     An image that failed in an earlier run is tried again; one that failed in another process a moment ago is not.
@@ -236,7 +225,7 @@ def _valid_record(image: FoundImage, context: BatchContext, folder: _ResultsFold
     return record if intact and _has_same_inputs(image, record, context) else None
 
 
-def _current_record(name: str, context: BatchContext, folder: _ResultsFolder) -> Record | None:
+def _current_record(name: str, context: BatchContext, folder: ResultsFolder) -> Record | None:
     """Return the record of an image with this model and these settings, if its outputs exist; they are not read."""
     record = folder.manifest.records.get(name)
     if record is None or (record.model, record.settings) != (context.model.sha256, context.settings):
@@ -248,31 +237,24 @@ def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -
     return are_unchanged((image.path, *image.others), record.inputs, context.hash_input)
 
 
-def _write_summary(done: Mapping[str, Record], context: BatchContext, folder: _ResultsFolder, start: float) -> None:
+def _write_summary(done: Mapping[str, Record], context: BatchContext, folder: ResultsFolder, start: float) -> None:
     """Write the tables of all images that have a record, including those of other shards and earlier runs."""
     out, options, manifest = context.out, context.options, folder.manifest
     if not folder.locks.folder_exists() or not all(outputs_exist(record, out) for record in done.values()):
         raise _removed(out)
     with folder.locks.exclusive("summary"):
         manifest.refresh()
-        current = (_current_record(name, context, folder) for name in manifest.records)
-        records = {record.row.image: record for record in current if record and not manifest.is_obsolete(record)}
-        records |= done
-        _warn_of_missing_rows(manifest, records)
-        check_tables(out, options, TABLE_NAMES)
+        names = [name for name, record in manifest.records.items() if not manifest.is_obsolete(record)]
+        records = {name: record for name in names if (record := _current_record(name, context, folder))} | dict(done)
+        if missing := [name for name in names if name not in records]:
+            reason = "since their results are of other settings or not all there"
+            _log.warning("not in the tables, %s: %s", reason, list_some(missing, SHOWN_NAMES))
+        check_tables(out, options)
         remove_temporary_files([out / name for name in TABLE_NAMES], folder.temporary_files)
         in_order = [records[name] for name in sorted(records, key=natural_name_key)]
         write_summary(in_order, context.model, out, options, start)
         if not options.overlay and is_own_table(out / "report.html"):  # of an earlier run, with overlays
             remove_files([out / "report.html"])
-
-
-def _warn_of_missing_rows(manifest: Manifest, records: Mapping[str, Record]) -> None:
-    recorded = manifest.records.items()
-    names = [name for name, record in recorded if name not in records and not manifest.is_obsolete(record)]
-    if names:
-        reason = "since their results are of other settings or not all there"
-        _log.warning("not in the tables, %s: %s", reason, list_some(names, SHOWN_NAMES))
 
 
 def _job_count(jobs: int | None, images: int, predictor: Predictor) -> int:

@@ -55,15 +55,13 @@ def software() -> dict[str, str]:
 
 def count_columns(rows: Sequence[Row]) -> Columns:
     """Return the columns of ``counts.csv``."""
-    texts = {
-        "image": [row.image for row in rows],
-        "status": [row.status for row in rows],
-        "count": ["" if row.count is None else str(row.count) for row in rows],
+    return {
+        "image": np.array([row.image for row in rows], object),
+        "status": np.array([row.status for row in rows], object),
+        "count": np.array(["" if row.count is None else str(row.count) for row in rows], object),
+        "seconds": np.array([round(row.seconds, 4) for row in rows]),
+        "message": np.array([row.message for row in rows], object),
     }
-    columns: Columns = {name: np.array(values, dtype=object) for name, values in texts.items()}
-    columns["seconds"] = np.array([round(row.seconds, 4) for row in rows])
-    columns["message"] = np.array([row.message for row in rows], dtype=object)
-    return columns
 
 
 def _run_record(
@@ -72,10 +70,11 @@ def _run_record(
     settings = asdict(replace(options, readers=None, skipped=()))
     del settings["readers"], settings["skipped"]
     label = (options.segment.label or model.card.label).model_dump(mode="json", by_alias=True)
+    user, skipped = home_folder(), options.skipped
     settings["segment"] |= {"label": label, "executor": None, "stop": None}  # null, for readers of earlier records
     return {
         **software(),
-        "command": [_without_home(argument) for argument in sys.argv[1:]],
+        "command": [argument.replace(str(user), "~") if user else argument for argument in sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
         "seconds": round(time.time() - start, 3),
         "cores": os.cpu_count(),
@@ -84,15 +83,8 @@ def _run_record(
         "settings": settings,
         "settings_sha256": hash_settings(output_settings(model, options)),
         "images": [_image_record(record) for record in records],
-        "left_out": [
-            {"path": escape(recorded_path(file.path, out)), "reason": file.reason} for file in options.skipped
-        ],
+        "left_out": [{"path": escape(recorded_path(file.path, out)), "reason": file.reason} for file in skipped],
     }
-
-
-def _without_home(argument: str) -> str:
-    user = home_folder()
-    return argument if user is None else argument.replace(str(user), "~")
 
 
 def _image_record(record: Record) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from biounet.batch import batch_exit_code, segment_batch
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import escape, is_in_shard, unescape
-from biounet.batch.ownership import Ownership
 from biounet.batch.records import hash_settings, output_settings
+from biounet.batch.results_folder import ResultsFolder
 from biounet.core import MachineError, SettingsError
 from biounet.files import atomic_group, find_images
 from biounet.network import Model
@@ -135,7 +135,7 @@ def test_what_was_there_before_a_kill_is_still_somebody_elses(few, untrained, tm
     (out / "a_labels.tif").write_text("mine")
     (image,) = find_images([few / "a.tif"])
     with Locks(out) as locks:
-        protected = Ownership(out, locks, Manifest(out)).note_start(image)
+        protected = ResultsFolder(out, locks, Manifest(out)).note_start(image)
     assert protected == {out / "a_labels.tif"}
     assert [row.status == "failed" for row in segment_folder(few, untrained, out)] == [True, False, False]
     assert (out / "a_labels.tif").read_text() == "mine"

@@ -1,14 +1,13 @@
-"""Whose results a folder holds, and which of its files biounet wrote: no other file is replaced or removed.
+"""A folder belongs to one model with one set of settings; no file that biounet did not write is replaced or removed.
 
-A folder belongs to one model with one set of settings. Before the outputs of an image are written, that is noted, so
-that files which a killed process leaves without a record are known as biounet's own.
+Before the outputs of an image are written, that is noted: what a killed process leaves is known as biounet's own.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,8 +67,8 @@ class Notes:
 
 
 @dataclass(frozen=True)
-class Ownership:
-    """Which files of a folder of results are biounet's."""
+class ResultsFolder:
+    """A folder of results: its locks and records, and which of its files are biounet's."""
 
     out: Path
     locks: Locks
@@ -77,6 +76,7 @@ class Ownership:
     overwrite: bool = False  # also results of others, and a label image that somebody changed
     hash_input: Callable[[Path], str] = hash_file
     notes: Notes = field(default_factory=Notes)
+    temporary_files: dict[Path, list[Path]] = field(default_factory=dict)  # that killed processes left
 
     def acquire(self, model: Model, settings: Mapping[str, Any]) -> None:
         """Make the folder that of a model and settings, unless it holds or gets results of others."""
@@ -165,10 +165,10 @@ class Ownership:
             return True
         return path.name.endswith(LABEL_SUFFIXES) and not self.overwrite and not has_hash(path, sha256)
 
-    def outdated_outputs(self, outputs: Iterable[str], before: Mapping[str, str]) -> list[Path]:
+    def outdated_outputs(self, outputs: Container[str], before: Mapping[str, str]) -> list[Path]:
         """Return the unchanged files of an earlier result of an image that the new outputs do not replace."""
-        old = {self.out / path: sha256 for path, sha256 in before.items() if path not in set(outputs)}
-        return [path for path, sha256 in old.items() if has_hash(path, sha256)]
+        old = ((self.out / path, sha256) for path, sha256 in before.items() if path not in outputs)
+        return [path for path, sha256 in old if has_hash(path, sha256)]
 
     def note_shard_start(self, shard: tuple[int, int] | None) -> None:
         """Note that work on a shard begins."""
@@ -183,9 +183,9 @@ class Ownership:
         return all(self.notes.shards.get((number + 1, shard[1])) for number in range(shard[1]))
 
 
-def check_tables(out: Path, options: BatchOptions, names: Sequence[str]) -> None:
+def check_tables(out: Path, options: BatchOptions) -> None:
     """Check that no file of a folder has the name of a table that would be written and is not biounet's."""
-    for name in (*names, MANIFEST_NAME):
+    for name in _MARKS:
         path = out / name
         if (options.overlay or name != "report.html") and os.path.lexists(path) and not is_own_table(path):
             cause = f"{name} is there and was not written by biounet"
