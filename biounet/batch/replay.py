@@ -59,15 +59,7 @@ class RunFile:
 
 
 def read_run(out: Path) -> RunFile:
-    """Read ``run.json`` of a folder of results.
-
-    Raises
-    ------
-    MachineError
-        If there is none.
-    InputError
-        If it is not what biounet writes.
-    """
+    """Read ``run.json`` of a folder; raise `MachineError` if there is none, `InputError` if it is not biounet's."""
     path = out / "run.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -96,13 +88,7 @@ def _decode_options(raw: dict[str, Any]) -> BatchOptions:
 
 
 def find_model(run: RunFile) -> Path:
-    """Return the path of the built-in model that a run was made with.
-
-    Raises
-    ------
-    ModelError
-        If it was another one.
-    """
+    """Return the path of the built-in model that a run was made with; raise `ModelError` if it was another one."""
     for path in builtin_models().values():
         if hash_file(path) == run.model:
             return path
@@ -227,9 +213,8 @@ def _differs(record: Record, message: str) -> ReplayResult:
 def _compare_records(run: RunFile, manifest: Manifest) -> Iterator[ReplayResult]:
     """Yield the images whose records in the manifest and in ``run.json`` differ."""
     rows = {row.image: row for row in run.rows}
-    for name in rows:
-        if name not in manifest.records:
-            yield ReplayResult(name, "missing", "its line in manifest.jsonl")
+    missing = (name for name in rows if name not in manifest.records)
+    yield from (ReplayResult(name, "missing", "its line in manifest.jsonl") for name in missing)
     for name, record in manifest.records.items():
         if name not in rows:
             if not manifest.is_obsolete(record) and record.model == run.model:

@@ -145,19 +145,16 @@ class ResultsFolder:
         self.notes.refresh(self.locks)
         protected = frozenset(path for path in output_paths(image, self.out) if self._is_foreign(path, name))
         end = self.manifest.end
-        paths = sorted(self._relative(path) for path in protected)
+        paths = sorted(path.relative_to(self.out).as_posix() for path in protected)
         self.locks.append_note(json.dumps({"begun": name, "at": end, "kept": paths}))
         self.notes.starts[name] = _Start(end, frozenset(paths))
         return protected
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self.out).as_posix()
 
     def _is_foreign(self, path: Path, name: str) -> bool:
         """Whether a file is there that biounet did not write, or a label image that somebody has changed."""
         if not os.path.lexists(path):  # False also for a name that is too long
             return False
-        relative, start = self._relative(path), self.notes.starts.get(name)
+        relative, start = path.relative_to(self.out).as_posix(), self.notes.starts.get(name)
         if start is not None and start.manifest_end > self.manifest.offsets.get(name, -1):  # then it was killed
             return relative in start.protected
         sha256 = self.manifest.output_hashes.get(name, {}).get(relative)

@@ -208,15 +208,12 @@ def _removed(out: Path) -> MachineError:
 
 
 def _valid_record(image: FoundImage, context: BatchContext, folder: ResultsFolder) -> Record | None:
-    """Return the record of an image if segmenting it now would give the same.
-
-    An image that failed in an earlier run is tried again; one that failed in another process a moment ago is not.
-    """
+    """Return the record of an image if segmenting it now would give the same."""
     name = image_name(image)
     record, is_new = _current_record(name, context, folder), name in folder.manifest.new_names
     if record is None:
         return None
-    if record.row.status == "failed":
+    if record.row.status == "failed":  # tried again, unless it failed in another process a moment ago
         unread = not all(file.sha256 for file in record.inputs)
         return record if is_new and (unread or _has_same_inputs(image, record, context)) else None
     own = {context.out / path for path in record.outputs} <= set(output_paths(image, context.out))
