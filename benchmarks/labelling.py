@@ -27,7 +27,7 @@ from skimage.segmentation import relabel_sequential, watershed
 from biounet.api import load
 from biounet.core import PROBABILITY_MAX, LabelSettings, find_runs
 from biounet.files import read_volume
-from biounet.labelling import ascent, label_objects, surfaces
+from biounet.labelling import ascent, label_objects
 from biounet.labelling.label import _neighbour_offsets, _padded_frame
 from biounet.preprocessing import scale_intensities
 from biounet.segmentation import predict_image
@@ -110,7 +110,7 @@ def basins_only(maps):
     foreground, _, distance = maps
     block = block_lattice(foreground.shape, max(foreground.shape))[0]
     inside, frame = _padded_frame(block)
-    surface = surfaces.mask_surface(
+    surface = ascent.mask_surface(
         distance.reshape(inside), foreground.reshape(inside), np.uint16(PROBABILITY_MAX // 2), frame[2], frame[0]
     )
     parent = np.zeros(surface.size, np.int32)

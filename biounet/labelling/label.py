@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
-from biounet.labelling import ascent, surfaces
+from biounet.labelling import ascent
 from biounet.tiling import Block, relative_region
 
 Map = npt.NDArray[np.uint16]
@@ -112,8 +112,8 @@ def label_block(
     surface = np.ascontiguousarray(distance).reshape(volume)
     weight = round(settings.contour * 256)
     if contour is not None and weight > 0:
-        surface = surfaces.subtract_contour(surface, np.ascontiguousarray(contour).reshape(volume), np.int32(weight))
-    surface = surfaces.smooth(surface).reshape(distance.shape)
+        surface = ascent.subtract_contour(surface, np.ascontiguousarray(contour).reshape(volume), np.int32(weight))
+    surface = ascent.smooth(surface).reshape(distance.shape)
     ring = relative_region(block.grown(1), wide)
     return label_surface(foreground[ring], surface[ring], threshold, block=block)
 

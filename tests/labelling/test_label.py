@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
-from biounet.labelling import ascent, label_block, label_classes, required_halo, stitch, surfaces
+from biounet.labelling import ascent, label_block, label_classes, required_halo, stitch
 from biounet.labelling.label import label_surface
 from biounet.tiling import block_lattice
 
@@ -80,7 +80,7 @@ def test_the_surface_is_smoothed_along_each_axis_but_not_across_the_only_slice(s
     expected = surface.astype(np.int64)
     for axis in range(1 if len(surface) == 1 else 0, 3):
         expected = ndimage.correlate1d(expected, [1, 2, 1], axis, mode="nearest")
-    assert np.array_equal(surfaces.smooth(surface), expected >> (4 if len(surface) == 1 else 6))
+    assert np.array_equal(ascent.smooth(surface), expected >> (4 if len(surface) == 1 else 6))
 
 
 def test_an_edge_that_another_one_displaces_from_the_table_is_listed():
