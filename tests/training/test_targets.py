@@ -271,6 +271,12 @@ def test_the_contour_lies_inside_each_cell():
     np.testing.assert_array_equal(targets(labels).contour, seen)
 
 
+def test_a_contour_of_two_voxels_is_two_voxels_wide():
+    np.testing.assert_array_equal(targets(picture("111111."), contour=2.0).contour, [[0, 0, 0, 0, 1, 1, 0]])
+    made = targets(picture("111111?"), contour=2.0)
+    np.testing.assert_array_equal(made.contour_weight, [[1, 1, 1, 1, 0, 0, 0]])
+
+
 def test_an_edge_against_unlabelled_space_is_not_a_contour():
     labels = picture(
         """..?????
