@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,27 +33,16 @@ _WRITING_SECONDS = 2.0  # the model, its history and the picture of it
 _SMOOTHING = 0.2  # weight of the last step in the running mean of step times
 
 
-class Stopwatch:
-    """Seconds that a training has taken, over interruptions."""
-
-    def __init__(self, began: float | None = None, before: float = 0.0) -> None:
-        self.began = time.perf_counter() if began is None else began
-        self.before = before  # seconds of the runs before
-
-    def seconds(self) -> float:
-        """Return the seconds until now."""
-        return self.before + time.perf_counter() - self.began
-
-
 class Budget:
     """The time or the number of steps that a training may take: minutes win over epochs; neither means 10 minutes.
 
     `steps` is 0 for a budget in minutes, and `total`, in seconds, infinite for one in epochs. `reserve` are the seconds
     of it for what comes after the last step, of which `writing` is for the file. `voxel_times` are those measured last.
+    `clock` returns the seconds that the training has taken, over interruptions.
     """
 
-    def __init__(self, settings: TrainSettings, stopwatch: Stopwatch) -> None:
-        self.stopwatch = stopwatch
+    def __init__(self, settings: TrainSettings, clock: Callable[[], float]) -> None:
+        self.clock = clock
         by_steps = settings.minutes is None and settings.epochs is not None
         self.steps = (settings.epochs or 0) * settings.steps_per_epoch if by_steps else 0
         self.total = math.inf if by_steps else 60 * (settings.minutes or _DEFAULT_MINUTES)
@@ -61,7 +50,7 @@ class Budget:
         self.reserve = self.writing + (0.0 if by_steps else (CALIBRATING + TUNING) * self.total)
         self.voxel_times = VoxelTimes()
         self._step_seconds = 0.0
-        self._last = stopwatch.seconds()
+        self._last = clock()
 
     @property
     def is_timed(self) -> bool:
@@ -76,24 +65,24 @@ class Budget:
 
     def start(self) -> None:
         """Begin the first step now."""
-        self._last = self.stopwatch.seconds()
+        self._last = self.clock()
 
     def seconds_left(self, state: TrainingState) -> float:
         """Estimate the seconds until the model is written, or until the last step of a budget in epochs."""
         if self.is_timed:
-            return max(0.0, self.total - self.stopwatch.seconds())
+            return max(0.0, self.total - self.clock())
         return state.seconds / state.step * (self.steps - state.step) if state.step else math.inf
 
     def deadline(self, share: float) -> float | None:
         """Return until when a task that starts now may take a share of the budget; None of a budget in epochs."""
         if not self.is_timed:
             return None
-        left = self.total - self.writing - self.stopwatch.seconds()
+        left = self.total - self.writing - self.clock()
         return time.perf_counter() + min(share * self.total, left)
 
     def seconds_to_last_step(self) -> float:
         """Return the seconds until the last step of a budget in minutes."""
-        return self.total - self.reserve - self.stopwatch.seconds()
+        return self.total - self.reserve - self.clock()
 
     def is_finished(self, state: TrainingState) -> bool:
         """Whether no further step is to be taken; the first one always is."""
@@ -105,7 +94,7 @@ class Budget:
 
     def record_step(self, state: TrainingState) -> None:
         """Record that a step was taken."""
-        now = self.stopwatch.seconds()
+        now = self.clock()
         taken, available = now - self._last, self.total - self.reserve - self._last
         mean = self._step_seconds or taken
         self._step_seconds = mean + _SMOOTHING * (taken - mean)

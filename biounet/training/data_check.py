@@ -53,9 +53,8 @@ class CheckReport:
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
-        oriented = any(row.orientation for row in self.rows)
         names = ("image -> annotation", "shape", "type", "pixel size", "orientation", "objects", "labelled", "notes")
-        table: list[tuple[str, ...]] = [names if oriented else names[:4] + names[5:]]
+        table: list[tuple[str, ...]] = [names]
         for row in self.rows:
             unit = "µm" if row.unit == "um" else row.unit
             spacing = f"{' x '.join(f'{s:.4g}' for s in row.spacing)} {unit}" if row.spacing else "unknown"
@@ -64,9 +63,10 @@ class CheckReport:
             notes = "; ".join(drop_notes(row.notes, {NoteCode.VOXEL_SIZE_UNKNOWN}))
             shape = " x ".join(map(str, row.shape))
             pair = f"{row.image} -> {row.annotation or 'none'}"
-            orientation = (row.orientation or "unknown",) if oriented else ()
-            table.append((pair, shape, row.dtype, spacing, *orientation, objects, share, notes))
-        return table
+            table.append((pair, shape, row.dtype, spacing, row.orientation or "unknown", objects, share, notes))
+        if any(row.orientation for row in self.rows):
+            return table
+        return [row[:4] + row[5:] for row in table]
 
 
 def check_data(
@@ -91,9 +91,12 @@ def check_data(
 def _describe(image: AnnotatedImage) -> CheckedImage:
     volume, annotation = image.volume, image.annotation
     objects = labelled = None
+    notes = [*volume.notes]
     if annotation is not None:
-        values = np.unique(annotation.labels)
-        objects, labelled = int((values > 0).sum()), float(annotation.labelled.mean())
+        objects, labelled = int((np.unique(annotation.labels) > 0).sum()), float(annotation.labelled.mean())
+        notes += annotation.notes
+    if image.same_as:
+        notes.append(f"the same image as {image.same_as}")
     return CheckedImage(
         image=str(volume.source),
         annotation=None if image.label is None else str(image.label),
@@ -104,11 +107,6 @@ def _describe(image: AnnotatedImage) -> CheckedImage:
         unit=volume.grid.unit,
         objects=objects,
         labelled=labelled,
-        notes=_notes(image),
+        notes=tuple(notes),
         orientation=volume.grid.axcodes,
     )
-
-
-def _notes(image: AnnotatedImage) -> tuple[str, ...]:
-    drawn = image.annotation.notes if image.annotation is not None else ()
-    return (*image.volume.notes, *drawn, *([f"the same image as {image.same_as}"] if image.same_as else []))

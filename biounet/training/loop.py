@@ -21,7 +21,6 @@ from biounet.training.budget import (
     PREDICTING,
     TUNING,
     Budget,
-    Stopwatch,
     expected_seconds,
     learning_rate_factor,
     measure_voxel_times,
@@ -32,7 +31,7 @@ from biounet.training.cases import Case
 from biounet.training.checkpoint import TrainingState, initial_state, load_checkpoint, memory_layout, save_checkpoint
 from biounet.training.losses import recipe_loss
 from biounet.training.model_card import make_card, median_diameter, training_statistics
-from biounet.training.patches import Patches, StepBatches, fit_patch
+from biounet.training.patches import Patches, fit_patch, step_batches
 from biounet.training.pretrained import Baseline, describe_differences, score_baseline
 from biounet.training.tuning import tune
 from biounet.training.validation import Metrics, validate
@@ -126,8 +125,8 @@ def train(
     Stopped
         If `callbacks.stop` was set; the same call with `options.resume` continues from the checkpoint.
     """
-    options = replace(options or TrainOptions(), started=(options and options.started) or time.perf_counter())
-    callbacks, warnings = callbacks or TrainCallbacks(), []
+    options, callbacks, warnings = options or TrainOptions(), callbacks or TrainCallbacks(), []
+    began = options.started or time.perf_counter()
     if not cases:
         raise InputError("no annotated image to train on")
     if start is not None:
@@ -138,7 +137,8 @@ def train(
     state = initial_state(recipe, start, pick_device(options.device))
     if options.resume and options.checkpoint is not None and options.checkpoint.exists():
         load_checkpoint(state, options.checkpoint, recipe)
-    budget = Budget(recipe.train, Stopwatch(options.started, state.seconds))
+    began -= state.seconds  # of the runs that were interrupted
+    budget = Budget(recipe.train, lambda: time.perf_counter() - began)
     training = _limit_validation(state, _Training(cases, validation, recipe, options, callbacks, budget))
     baseline = _score_start(start, training) if start is not None else None
     _run_steps(state, training)
@@ -317,7 +317,7 @@ def _batches(state: TrainingState, training: _Training) -> Iterable[tuple[Tensor
         workers = 0 if device.type == "cpu" else min(8, available_cores())
     return DataLoader(
         Patches(training.cases, training.recipe),
-        batch_sampler=StepBatches(state.step, 2**40, training.recipe.train.batch),
+        batch_sampler=step_batches(state.step, training.recipe.train.batch),
         num_workers=workers,
         pin_memory=device.type == "cuda",
     )

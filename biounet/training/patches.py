@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 from monai.data import get_track_meta, set_track_meta
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from biounet.core import Recipe
 from biounet.training.augmentation import CENTRE, IMAGE, TARGET, augmentation, seed_transforms
@@ -81,18 +82,9 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         return tuple(c - 0.5 * (edge % 2 == 0) for c, edge in zip(inside, self.patch, strict=True))
 
 
-class StepBatches(Sampler[list[int]]):
-    """Patch numbers of each batch, from the first step on; the same wherever training was interrupted."""
-
-    def __init__(self, first: int, last: int, batch: int) -> None:
-        self.first, self.last, self.batch = first, last, batch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.first, self.last):
-            yield list(range(step * self.batch, (step + 1) * self.batch))
-
-    def __len__(self) -> int:
-        return max(0, self.last - self.first)
+def step_batches(first: int, batch: int) -> Iterator[list[int]]:
+    """Return the patch numbers of each batch from the first step on; the same wherever training was interrupted."""
+    return (list(range(step * batch, (step + 1) * batch)) for step in count(first))
 
 
 def patch_shape(recipe: Recipe) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ one of them accepts, the other does too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -40,6 +41,7 @@ from biounet.training.planning import plan
 from biounet.training.working_grid import ResampledAnnotation, resample_annotation
 
 Folders = tuple[str | Path, str | Path | None]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,15 @@ class TrainingData:
         self._has_validation_set = validation is not None
         self._unannotated: list[tuple[Path, ...]] = []
         self.skipped: list[SkippedFile] = []
-        self.training = self._find(folders)
-        self.validation = [] if validation is None else self._find(validation)
+        self.training = self._attempt(self._find, folders) or []
+        self.validation = [] if validation is None else self._attempt(self._find, validation) or []
         self._all_pairs = [*self.training, *self.validation]
         if validation is None:
             self.training, self.validation = hold_out(self.training, recipe.data.validation, recipe.train.seed)
         self.grids = self._describe()
-        self.is_planned = True  # unless the grids contradict each other or the recipe
-        self.recipe = self._plan(recipe)
+        planned = self._attempt(plan, recipe, self.grids)
+        self.is_planned = planned is not None  # false if the grids contradict each other or the recipe
+        self.recipe = planned or recipe
         self._digests: dict[str, tuple[str, bool]] = {}
 
     def read(self) -> Iterator[AnnotatedImage]:
@@ -127,7 +130,7 @@ class TrainingData:
                     whole.add(has_whole_object(found.resampled.labels, found.resampled.section_axis))
             yield found
         if values:
-            self._check_annotations(values, whole)
+            self._attempt(self._check_annotations, values, whole)
 
     def _list_images(self) -> list[ImageFiles]:
         numbers = {pair.files(): number for number, pair in enumerate(self._all_pairs)}
@@ -143,26 +146,30 @@ class TrainingData:
             raise error
         self.problems.setdefault(str(error), error)
 
+    def _attempt(self, function: Callable[..., _Result], *arguments: object) -> _Result | None:
+        """Return the result of a function, or report its error and return None."""
+        try:
+            return function(*arguments)
+        except BiounetError as error:
+            self._report(error)
+            return None
+
     def _find(self, folders: Folders) -> list[Pair]:
         """Pair images and annotations; if a folder has no annotation at all, list its images without."""
         images, labels = folders
         names = (self._data.channels, self._data.annotation)
-        try:
-            if self.strict:
-                return find_pairs(images, labels, *names)
-            pairs, unpaired = pair_files(images, labels, *names)
-            self.skipped += unpaired.skipped
-            for problem in unpaired.problems:
-                self._report(problem)
-            if not pairs:
-                if not unpaired.problems:
-                    self._report(InputError("no image with an annotation found", path=images))
-                if labels is None and Path(images).is_dir():
-                    found = find_images([images], *names)
-                    self._unannotated += [image.files() for image in found if not image.problem]
-        except BiounetError as error:
-            self._report(error)
-            return []
+        if self.strict:
+            return find_pairs(images, labels, *names)
+        pairs, unpaired = pair_files(images, labels, *names)
+        self.skipped += unpaired.skipped
+        for problem in unpaired.problems:
+            self._report(problem)
+        if not pairs:
+            if not unpaired.problems:
+                self._report(InputError("no image with an annotation found", path=images))
+            if labels is None and Path(images).is_dir():
+                found = find_images([images], *names)
+                self._unannotated += [image.files() for image in found if not image.problem]
         return pairs
 
     def _describe(self) -> list[Grid]:
@@ -178,27 +185,15 @@ class TrainingData:
                     raise
         return grids
 
-    def _plan(self, recipe: Recipe) -> Recipe:
-        try:
-            return plan(recipe, self.grids)
-        except BiounetError as error:
-            self._report(error)
-            self.is_planned = False
-            return recipe
-
     def _read_one(self, image: ImageFiles) -> AnnotatedImage | None:
-        try:
-            volume = read_volume(image.files, self.options)
-        except BiounetError as error:
-            self._report(error)
+        volume = self._attempt(read_volume, image.files, self.options)
+        if volume is None:
             return None
         annotation = resampled = None
-        try:
-            if image.label is not None:
-                annotation = read_annotation(image.label, self._data, volume.grid, self.options)
-                resampled = resample_annotation(volume, annotation, self.recipe)
-        except BiounetError as error:
-            self._report(error)
+        if image.label is not None:
+            annotation = self._attempt(read_annotation, image.label, self._data, volume.grid, self.options)
+        if annotation is not None:
+            resampled = self._attempt(resample_annotation, volume, annotation, self.recipe)
         same_as = self._same_as(volume, image)
         return AnnotatedImage(**vars(image), volume=volume, annotation=annotation, resampled=resampled, same_as=same_as)
 
@@ -214,20 +209,17 @@ class TrainingData:
         return first
 
     def _check_annotations(self, values: set[int], whole: set[bool | None]) -> None:
-        try:
-            check_foreground_and_background(values, self._data.kind)
-            check_classes_present(values, self._data.label_values)
-            check_whole_objects(whole)
-        except InputError as error:
-            self._report(error)
+        check_foreground_and_background(values, self._data.kind)
+        check_classes_present(values, self._data.label_values)
+        check_whole_objects(whole)
 
 
 def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Split pairs at random into those to train on, at least one, and those to tune thresholds on."""
     order = np.random.default_rng(seed).permutation(len(pairs))
-    count = min(round(share * len(pairs)), len(pairs) - 1) if share and pairs else 0
-    if share and count == 0 and len(pairs) > 2:
-        count = 1
+    count = 0
+    if share and pairs:
+        count = min(max(round(share * len(pairs)), int(len(pairs) > 2)), len(pairs) - 1)
     return [pairs[i] for i in sorted(order[count:])], [pairs[i] for i in sorted(order[:count])]
 
 

@@ -40,13 +40,11 @@ def validate(
 
     Return the metrics, empty without cases, and the time that it took.
     """
-    chosen: list[Case] = []
-    for case in cases:
-        if not chosen or sum(c.labels.size for c in chosen) < voxels:
-            chosen.append(case)
-    if not chosen:
+    if not cases:
         return {}, VoxelTimes()
-    chosen, size = whole_objects_only(chosen, recipe), sum(case.labels.size for case in chosen)
+    sizes = np.cumsum([case.labels.size for case in cases])
+    chosen = whole_objects_only(cases[: int(np.searchsorted(sizes, voxels)) + 1], recipe)
+    size = sum(case.labels.size for case in chosen)
     began = time.perf_counter()
     maps = predict_cases(network, chosen, recipe, device)
     predicted = time.perf_counter()

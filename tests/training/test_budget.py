@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from biounet.core import LabelSettings, ModelError, Stopped, TrainSettings
 from biounet.files import find_pairs
 from biounet.training import Progress, TrainCallbacks, TrainOptions, load_cases, train
-from biounet.training.budget import Budget, Stopwatch, expected_seconds, learning_rate_factor, subsample
+from biounet.training.budget import Budget, expected_seconds, learning_rate_factor, subsample
 from biounet.training.checkpoint import TrainingState, initial_state, load_checkpoint, save_checkpoint
 from biounet.training.tuning import _try_all, _tune_objects
 from biounet.training.validation import VoxelTimes
@@ -26,20 +26,20 @@ def cases(cell_folder: Path) -> list:
     return list(load_cases(find_pairs(cell_folder / "images", cell_folder / "labels"), tiny_recipe()))
 
 
-class FakeStopwatch(Stopwatch):
-    """A stopwatch whose time is set."""
+class FakeClock:
+    """A clock whose time is set."""
 
     now = 0.0
 
-    def seconds(self) -> float:
-        return self.before + self.now
+    def __call__(self) -> float:
+        return self.now
 
 
 def _state() -> TrainingState:
     return TrainingState(torch.nn.Identity(), torch.nn.Identity(), None)  # type: ignore[arg-type]
 
 
-def _run(budget: Budget, clock: FakeStopwatch, state: TrainingState, seconds: list[float]) -> list[float]:
+def _run(budget: Budget, clock: FakeClock, state: TrainingState, seconds: list[float]) -> list[float]:
     """Take steps of so many seconds each, over and over; return the factors of the learning rate."""
     factors = []
     budget.start()
@@ -56,7 +56,7 @@ def _run(budget: Budget, clock: FakeStopwatch, state: TrainingState, seconds: li
     tuning=st.floats(0, 100),
 )
 def test_minutes_end_in_time_and_the_rate_with_them_however_the_pace_changes(seconds, read, tuning):
-    clock = FakeStopwatch()
+    clock = FakeClock()
     clock.now = read
     budget, state = Budget(TrainSettings(minutes=2), clock), _state()
     budget.reserve_seconds(0.0, 5.0, tuning)
@@ -72,24 +72,24 @@ def test_minutes_end_in_time_and_the_rate_with_them_however_the_pace_changes(sec
 
 @given(at=st.floats(5, 90), lost=st.floats(0, 60))
 def test_an_interrupted_training_in_minutes_goes_on_with_what_is_left(at, lost):
-    clock = FakeStopwatch()
+    clock = FakeClock()
     budget, state = Budget(TrainSettings(minutes=2), clock), _state()
     budget.start()
     while clock.now < at:
         clock.now += 0.5
         budget.record_step(state)
     before = learning_rate_factor(state, budget)
-    again = FakeStopwatch(before=state.seconds)
-    again.now = lost
+    again = FakeClock()
+    again.now = state.seconds + lost
     budget = Budget(TrainSettings(minutes=2), again)
     factors = _run(budget, again, state, [0.5])
-    assert again.seconds() <= max(at + lost, 120 - budget.reserve) + 1
+    assert again.now <= max(at + lost, 120 - budget.reserve) + 1
     if factors:
         assert factors[0] == before  # no jump, whatever was lost
 
 
 def test_a_step_is_taken_even_when_reading_took_all_the_time():
-    clock = FakeStopwatch()
+    clock = FakeClock()
     clock.now = 500.0
     budget, state = Budget(TrainSettings(minutes=2), clock), _state()
     assert _run(budget, clock, state, [1.0]) == [pytest.approx(0.01)]
@@ -97,8 +97,8 @@ def test_a_step_is_taken_even_when_reading_took_all_the_time():
 
 
 def test_the_rate_of_epochs_is_that_of_their_steps():
-    budget, state = Budget(TrainSettings(epochs=2, steps_per_epoch=100), Stopwatch()), _state()
-    factors = _run(budget, FakeStopwatch(), state, [1.0])
+    budget, state = Budget(TrainSettings(epochs=2, steps_per_epoch=100), FakeClock()), _state()
+    factors = _run(budget, FakeClock(), state, [1.0])
     steps = np.arange(200)
     assert factors == pytest.approx(np.minimum(1, (steps + 1) / 20) * 0.5 * (1 + np.cos(np.pi * steps / 200)))
 
