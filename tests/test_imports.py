@@ -1,6 +1,7 @@
 """What may stand in the package, read from its syntax tree: who imports whom, and what no module does."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -81,6 +82,17 @@ def calls(tree):
 @pytest.fixture(params=FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def source(request):
     return room_of(request.param), ast.parse(request.param.read_text(encoding="utf-8"))
+
+
+def test_the_guide_names_rooms_and_modules_that_exist():
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [room for room, _ in rows] == ROOMS
+    for room, places in rows:
+        for place in re.findall(r"`([\w/]+)`", places):
+            path = PACKAGE / room / place
+            assert path.is_dir() if place.endswith("/") else path.with_suffix(".py").is_file(), f"{room}: {place}"
 
 
 def test_rooms_are_those_of_the_package():
