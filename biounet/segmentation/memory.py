@@ -86,6 +86,9 @@ class MemoryNeed:
         """Whether the system may kill the process that segments the image, when memory runs out."""
         return self.total > _LARGE
 
+    def __str__(self) -> str:
+        return f"about {_gib(self.total)} GiB"
+
 
 class MemoryBudget:
     """Memory shared by the images that are segmented at the same time.
@@ -142,7 +145,7 @@ class MemoryBudget:
         if addresses is not None and _exceeds(addresses, need):
             left = f"{_gib(addresses)} GiB of addresses (ulimit -v) are left"
             return f"not enough memory: it needs {_gib(need.process + _ADDRESS_RESERVE)} GiB, {left}"
-        return f"not enough memory: it needs about {_gib(need.total)} GiB, {_gib(self._free() or 0)} GiB are free"
+        return f"not enough memory: it needs {need}, {_gib(self._free() or 0)} GiB are free"
 
 
 def _exceeds(addresses: int | None, need: MemoryNeed) -> bool:
