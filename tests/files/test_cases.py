@@ -18,17 +18,6 @@ from support.nifti import VOLUME, VOXELS, nifti
 MRI = ("t1c", "flair")
 
 
-@pytest.fixture
-def make(tmp_path):
-    def touch(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
-
-    return touch
-
-
 def cases(found, root):
     return {image.relative.as_posix(): names(image.files(), root) for image in found}
 

@@ -10,17 +10,6 @@ from biounet.core import InputError
 from biounet.files import find_images, find_pairs, pair_files
 
 
-@pytest.fixture
-def make(tmp_path):
-    def touch(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
-
-    return touch
-
-
 def relatives(found):
     return [image.relative.as_posix() for image in found]
 
