@@ -49,9 +49,9 @@ class Recipe(Settings):
         return self
 
     def replace(self, section: str, **changes: Any) -> Recipe:  # noqa: ANN401
-        """Return a validated copy with some settings of one section changed."""
-        data = self.model_dump()
-        data[section] = {**data[section], **changes}
+        """Return a validated copy with some settings of one section changed; former names are understood."""
+        data, current = self.model_dump(), getattr(self, section).former_names
+        data[section] |= {current.get(name, name): value for name, value in changes.items()}
         return parse_recipe(data)
 
 

@@ -20,7 +20,7 @@ LENGTH_TOLERANCE = 1e-5
 """Relative tolerance of lengths: headers store voxel sizes in 32 bits, so that 1 mm becomes 0.99999998 mm."""
 
 WORLD_AXES = ("LR", "PA", "IS")
-"""Codes of the anatomical directions, the positive ones of RAS coordinates second."""
+"""Letters of the two directions of each world axis x, y and z; the second is the positive one in RAS."""
 
 _MAX_SHIFT = 1e-3  # of a voxel: above the rounding of float32 headers
 _TIE = 1e-4  # between sums of cosines: two axis orders are equally close
@@ -91,7 +91,7 @@ class Grid:
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """Voxel size along each axis in `unit`; 1 for uncalibrated grids."""
+        """`spacing`, or 1 along each axis of an uncalibrated grid."""
         return self.spacing if self.spacing is not None else (1.0,) * self.dims
 
 

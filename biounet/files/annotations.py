@@ -22,7 +22,7 @@ from biounet.core import (
 from biounet.files.axes import ReadOptions, resolve_axes, squeeze
 from biounet.files.dataset_index.alignment import compare_alignment, reorder_labels, stored_shape
 from biounet.files.dataset_index.names import stem_of
-from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha
+from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha, translate_errors
 from biounet.files.read import open_raw, resolve_grid
 from biounet.files.retry import read_first_bytes
 
@@ -235,6 +235,7 @@ def _select_image(values: NDArray[Any], axes: str, options: ReadOptions, path: P
     return values, axes
 
 
+@translate_errors
 def _check_not_jpeg(path: Path) -> None:
     if path.is_file() and read_first_bytes(path, len(_JPEG)) == _JPEG:
         cause = "a JPEG, which changes values along every edge: no label image"

@@ -158,7 +158,7 @@ def _follow_exits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
         if np.array_equal(previous, target):
             break
     if np.isin(target, exits).any():
-        raise ValueError("blocks that overlap hold different maps: a path from summit to summit is closed")
+        raise ValueError("blocks that overlap hold different maps: a path from peak to peak is closed")
     return target
 
 

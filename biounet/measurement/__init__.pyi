@@ -2,7 +2,7 @@ from .lesions import measure_lesions as measure_lesions
 from .lesions import min_lesion_voxels as min_lesion_voxels
 from .objects import measure_classes as measure_classes
 from .objects import measure_objects as measure_objects
-from .quality import TrainingData as TrainingData
+from .quality import TrainingReference as TrainingReference
 from .quality import quality_warnings as quality_warnings
 from .table import Columns as Columns
 from .table import Table as Table

@@ -45,7 +45,7 @@ _AT_BORDER, _UNSURE = 0.5, 0.3  # shares of the objects that raise a warning
 _MIN_OBJECTS = 5  # for a share or a median
 
 
-class TrainingData(NamedTuple):
+class TrainingReference(NamedTuple):
     """What the card of a model says about its training images.
 
     Attributes
@@ -64,7 +64,7 @@ class TrainingData(NamedTuple):
 
 
 def quality_warnings(
-    statistics: ImageStatistics, table: Table, training: TrainingData, zoom: float = 1.0
+    statistics: ImageStatistics, table: Table, training: TrainingReference, zoom: float = 1.0
 ) -> list[Note]:
     """Return warnings about an image and its objects.
 
@@ -90,7 +90,7 @@ def quality_warnings(
     ]
 
 
-def _texture_warnings(statistics: ImageStatistics, training: TrainingData) -> Iterator[Note]:
+def _texture_warnings(statistics: ImageStatistics, training: TrainingReference) -> Iterator[Note]:
     """Warn of a texture unlike that of the most similar training image, and describe the difference."""
     texture = texture_features(statistics)
     if texture is None or not training.textures or "unlikeness" not in training.ranges:
@@ -151,7 +151,7 @@ def _above(ranges: TrainingRanges, name: str) -> float:
     return ranges.get(name, (0.0, 0.0))[1] * 1.01
 
 
-def _object_warnings(table: Table, training: TrainingData) -> Iterator[Note]:
+def _object_warnings(table: Table, training: TrainingReference) -> Iterator[Note]:
     columns = table.columns
     if table.kind != "objects" or len(columns["label"]) < _MIN_OBJECTS:
         return

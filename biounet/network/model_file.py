@@ -230,7 +230,7 @@ def _check_shapes(network: UNet, weights: dict[str, Tensor], ranges: dict[str, T
     sizes = {name: (2, channels) for name, channels in calibrated_channels(network).items()}
     found = {name: tuple(value.shape) for name, value in ranges.items()}
     if ranges and (found != sizes or not all(bool(value.isfinite().all()) for value in ranges.values())):
-        raise ModelError("the ranges of its features do not fit its network", path=path)
+        raise ModelError("its activation ranges do not fit its network", path=path)
 
 
 def _read_metadata(path: str | Path) -> tuple[str, str]:

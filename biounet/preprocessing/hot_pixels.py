@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from biounet.preprocessing.order_statistics import percentiles
 
-_CHUNK = 2**18  # candidates that are looked at at a time
+_CHUNK = 2**18  # candidates per pass
 _SAMPLE = 2**15  # pixels from which the contrast is estimated
 _MIN_SIGMAS = 7.0  # standard deviations of the noise by which no pixel of a million exceeds its neighbours
 _MAD = 0.6745  # median of the absolute value of a standard normal variable

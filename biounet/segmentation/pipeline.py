@@ -34,7 +34,7 @@ from biounet.labelling import BlockObjects, Objects, label_block, label_classes,
 from biounet.measurement import (
     Columns,
     Table,
-    TrainingData,
+    TrainingReference,
     measure_classes,
     measure_lesions,
     measure_objects,
@@ -207,7 +207,7 @@ def segment(
     else:
         table, count = measure_objects(labels, volume.array, volume.grid, confidence, card.inputs), len(confidence)
     clock.lap("measure")
-    training = TrainingData(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
+    training = TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
     mean_zoom = math.prod(zoom) ** (1 / len(zoom))
     warnings = quality_warnings(image_statistics(canonical, scaled), table, training, mean_zoom)
     clock.lap("quality")

@@ -68,6 +68,7 @@ def load_checkpoint(state: TrainingState, path: Path, recipe: Recipe) -> None:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         made_with, version = checkpoint["recipe"], checkpoint.get("format")
+        progress = {name: checkpoint["progress"][name] for name in _PROGRESS} if version == _FORMAT else {}
     # What is no checkpoint raises whatever its bytes are taken for: UnpicklingError, KeyError, RuntimeError, …
     except Exception as error:
         raise ModelError("not a readable checkpoint", path=path, hint="remove it, or train without --resume") from error
@@ -77,5 +78,5 @@ def load_checkpoint(state: TrainingState, path: Path, recipe: Recipe) -> None:
         raise ModelError("this checkpoint was made with other settings", path=path, hint="train without --resume")
     for name in _MODULES:
         getattr(state, name).load_state_dict(checkpoint[name])
-    for name in _PROGRESS:
-        setattr(state, name, checkpoint["progress"][name])
+    for name, value in progress.items():
+        setattr(state, name, value)

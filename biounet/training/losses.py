@@ -105,7 +105,8 @@ def class_loss(logits: Tensor, classes: Tensor, weight: Tensor, settings: LossSe
     logits = mask_unlabelled(logits.float(), weight[:, None].expand_as(logits))
     probability = logits.softmax(1)
     one_hot = [(classes == k).to(probability.dtype) for k in range(logits.shape[1])]
-    overlap = torch.stack([dice(probability[:, k], one_hot[k], weight) for k in range(1, len(one_hot))]).mean()
+    overlaps = [dice(probability[:, k], one_hot[k], weight) for k in range(1, len(one_hot))]
+    overlap = torch.stack(overlaps).mean() if overlaps else logits.sum() * 0  # only background is a class
     return settings.cross_entropy * cross_entropy(logits, classes, weight) + settings.dice * overlap
 
 

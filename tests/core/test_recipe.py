@@ -177,3 +177,9 @@ def test_results_of_earlier_versions_stay_valid(untrained):
     label = output_settings(untrained, BatchOptions())["label"]
     assert "summit" in label
     assert "min_peak" not in label
+
+
+def test_a_setting_can_be_replaced_by_its_former_name():
+    recipe = parse_recipe({"train": {"rate": 0.5}})
+    assert recipe.replace("train", rate=0.25).train.learning_rate == 0.25
+    assert recipe.replace("label", summit=0.5).label.min_peak == 0.5

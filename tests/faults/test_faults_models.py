@@ -123,7 +123,7 @@ def test_a_model_does_not_change_with_the_file_that_it_came_from(saved):
 def test_ranges_that_do_not_fit_the_network(saved):
     card, weights = parts(saved)
     put(saved, card, {**weights, "range.encoder.0.1": torch.zeros(2, 4)})
-    assert "the ranges of its features do not fit" in refusal(saved)
+    assert "its activation ranges do not fit" in refusal(saved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -256,3 +256,11 @@ def test_no_pair_at_all(make):
     for images, labels in ((root / "a", None), (root / "none", root), (root / "a", root / "none")):
         with pytest.raises(InputError):
             find_pairs(images, labels)
+
+
+@pytest.mark.parametrize("name", ["b_masks.tif", "b.tif"])
+def test_a_broken_link_among_annotations_is_listed(make, name):
+    folder = make("img/a.tif", "img/b.tif", "lab/a_masks.tif")
+    (folder / "lab" / name).symlink_to(folder / "nowhere.tif")
+    _, unpaired = pair_files(folder / "img", folder / "lab")
+    assert [(file.path.name, file.reason) for file in unpaired.skipped] == [(name, "not a file")]

@@ -404,3 +404,8 @@ def test_reading_ends_when_stop_is_set(image, bad, ask):
     with pytest.raises(Stopped):
         getattr(reader, ask)(path, stop=stop)
     timer.join()
+
+
+def test_a_name_that_no_file_can_have_costs_no_process(reader):
+    with pytest.raises(InputError, match="no file can have this name"):
+        reader.read(Path("a\ud800.tif"))

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from biounet.api import volume_from_array
 from biounet.core import Grid, NormaliseSettings, NoteCode, Volume
-from biounet.measurement import Table, TrainingData, quality_warnings
+from biounet.measurement import Table, TrainingReference, quality_warnings
 from biounet.preprocessing import distinct_textures, image_statistics, scale_intensities, training_ranges
 from support.images import discs
 
@@ -23,7 +23,7 @@ def statistics(image):
 
 
 def training_data(many, **named):
-    return TrainingData(training_ranges(many), distinct_textures(many), **named)
+    return TrainingReference(training_ranges(many), distinct_textures(many), **named)
 
 
 def table(diameter=15.0, n=10, at_border=0, unsure=0):
@@ -38,7 +38,7 @@ def table(diameter=15.0, n=10, at_border=0, unsure=0):
 
 STATISTICS = [statistics(field(seed)[0]) | {"diameter": 10.0 + seed, "at_border": 0.1} for seed in range(11)]
 TRAINING = training_data(STATISTICS, low_confidence=0.7)
-NO_DATA = TrainingData({}, (), 0.7)
+NO_DATA = TrainingReference({}, (), 0.7)
 
 
 def warnings(image, columns=NO_OBJECTS, training=TRAINING):
@@ -237,7 +237,7 @@ RANGES = {
     ],
 )
 def test_limits_of_the_training_range(name, within, beyond, code):
-    training = TrainingData(RANGES)
+    training = TrainingReference(RANGES)
     assert quality_warnings({name: within, "top": 255.0}, NO_OBJECTS, training) == []
     (note,) = quality_warnings({name: beyond, "top": 255.0}, NO_OBJECTS, training)
     assert note.code is code
@@ -259,7 +259,7 @@ def test_limits_without_training_ranges(name, good, bad, code):
 
 @pytest.mark.parametrize(("ranges", "at_border", "unsure"), [({}, 5, 3), (RANGES, 6, 4)])
 def test_limits_of_objects(ranges, at_border, unsure):
-    training = TrainingData(ranges, (), 0.7)
+    training = TrainingReference(ranges, (), 0.7)
     assert quality_warnings({}, table(at_border=at_border, unsure=unsure), training) == []
     found = quality_warnings({}, table(at_border=at_border + 1, unsure=unsure + 1), training)
     assert [note.code for note in found] == [NoteCode.AT_BORDER, NoteCode.LOW_CONFIDENCE]
@@ -268,7 +268,7 @@ def test_limits_of_objects(ranges, at_border, unsure):
 
 
 def test_five_objects_are_enough():
-    training = TrainingData({"diameter": (10.0, 20.0)}, (), 0.7)
+    training = TrainingReference({"diameter": (10.0, 20.0)}, (), 0.7)
     codes = [note.code for note in quality_warnings({}, table(diameter=41, n=5, at_border=5, unsure=5), training)]
     assert codes == [NoteCode.OBJECT_SIZE, NoteCode.AT_BORDER, NoteCode.LOW_CONFIDENCE]
     assert quality_warnings({}, table(diameter=41, n=4, at_border=4, unsure=4), training) == []
@@ -280,7 +280,7 @@ def test_five_objects_are_enough():
 def test_diameters_of_objects_in_volumes(diameter, words):
     columns = {"label": np.arange(1, 7), "volume_px": np.full(6, np.pi / 6 * diameter**3)}
     columns |= {"touches_border": np.zeros(6, bool), "confidence": np.ones(6)}
-    found = quality_warnings({}, Table("objects", columns), TrainingData({"diameter": (10.0, 20.0)}))
+    found = quality_warnings({}, Table("objects", columns), TrainingReference({"diameter": (10.0, 20.0)}))
     assert (len(found), "".join(found).startswith(words)) == (bool(words), True)
 
 
@@ -299,7 +299,7 @@ def test_diameters_of_objects_in_volumes(diameter, words):
     ],
 )
 def test_words_for_texture(edge, structure, detail, word):
-    training = TrainingData({"unlikeness": (0.0, 0.99)}, [(0.0, 0.0, 0.0), (9.0, 9.0, 9.0)])
+    training = TrainingReference({"unlikeness": (0.0, 0.99)}, [(0.0, 0.0, 0.0), (9.0, 9.0, 9.0)])
     texture = {"edge": np.exp(edge), "structure": np.exp(structure), "detail": np.exp(detail)}
     (note,) = quality_warnings(texture, NO_OBJECTS, training)
     assert note.startswith(f"{word} edges of {np.exp(edge):.1f} pixels")

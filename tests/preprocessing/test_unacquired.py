@@ -22,7 +22,10 @@ def mosaic(tile, at, shape=(500, 460), fill=0):
 
 
 TILE = discs((150, 170), 25, 4)[0]
-LAYOUTS = st.lists(st.tuples(st.integers(0, 350), st.integers(0, 290)), min_size=1, max_size=4)
+# A stage moves by half a tile: a border in steps of a few pixels is taken for that of a specimen.
+LAYOUTS = st.lists(
+    st.tuples(st.integers(0, 4).map(lambda n: 75 * n), st.integers(0, 3).map(lambda n: 85 * n)), min_size=1, max_size=4
+)
 
 
 @settings(max_examples=30, deadline=None)

@@ -206,3 +206,14 @@ def test_a_resumed_training_without_time_for_a_step_ends_with_what_it_has(cases,
     model = train(cases[:2], [], recipe, options, callbacks=TrainCallbacks(again.append))
     assert again == []
     assert [epoch["step"] for epoch in model.card.history] == [1]
+
+
+def test_a_checkpoint_without_all_progress_changes_nothing_and_is_refused(tmp_path):
+    recipe, path = tiny_recipe(), tmp_path / "part.pt"
+    state = initial_state(recipe, None, torch.device("cpu"))
+    save_checkpoint(state, path, recipe)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["progress"]["loss"]
+    torch.save(checkpoint, path)
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        load_checkpoint(state, path, recipe)

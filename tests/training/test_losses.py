@@ -231,3 +231,9 @@ def test_the_recipe_chooses_the_loss():
     one_hot = torch.cat([torch.nn.functional.one_hot(target[:, 0].mul(3).long(), 3).movedim(-1, 1), target[:, 3:4]], 1)
     assert torch.equal(losses.recipe_loss(logits, one_hot, classes), _classes(logits, target))
     assert torch.equal(losses.recipe_loss(logits, target, parse_recipe({})), _instance(logits, target))
+
+
+def test_classes_without_foreground_have_no_overlap_to_learn():
+    logits = torch.randn(1, 1, 4, 4, requires_grad=True)
+    loss = losses.class_loss(logits, torch.zeros(1, 4, 4).long(), torch.ones(1, 4, 4), only(cross_entropy=1, dice=1))
+    assert loss.item() == 0

@@ -144,6 +144,7 @@ def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pa
         SkippedFile(file.path, "not a file") for file in rest if file.kind is FileKind.IMAGE and not file.path.is_file()
     ]
     skipped += list_skipped(file for file in label_files if not file.may_be_annotation)
+    skipped += _not_files(label_files)
     cases = group_cases([file.image for file in image_files if file.path in used], rules.channels)
     return _pair(cases, chosen, labels, rules, skipped)
 
@@ -185,6 +186,7 @@ def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     chosen = select_annotations(masks, rules.annotation)
     skipped = list(list_skipped(file for file in files if not file.may_be_annotation))
     skipped += [SkippedFile(mask, "annotation of another name") for mask in is_mask.difference(chosen)]
+    skipped += _not_files(files)
     return _pair(images, chosen, folder, rules, skipped)
 
 
@@ -221,6 +223,13 @@ def _pair(
         problems.append(InputError(cause, hint="rename them, or name both in a CSV with the columns image and label"))
     rest = [file for file in (*skipped, *_skipped_partners(images, surplus)) if file.path not in used]
     return list(pairs.values()), Unpaired(tuple(problems), tuple(rest))
+
+
+def _not_files(files: Iterable[ScannedFile]) -> Iterator[SkippedFile]:
+    """Yield links to nowhere, pipes and the like that have the name of an annotation."""
+    for file in files:
+        if file.may_be_annotation and not file.path.is_file():
+            yield SkippedFile(file.path, "not a file")
 
 
 def _skipped_partners(images: Iterable[FoundImage], surplus: Iterable[Path]) -> Iterator[SkippedFile]:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from biounet.core import InputError
+from biounet.core import InputError, list_some
 from biounet.files.dataset_index.cases import group_cases
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
@@ -70,9 +70,7 @@ def pair_results(
     found = _match(results, annotations, channels)
     missing = [key for key, result in found.items() if result is None]
     if missing:
-        more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
-        names = ", ".join(missing[:_MAX_NAMES])
-        cause = f"no result for {len(missing)} of {len(annotations)} annotations: {names}{more}"
+        cause = f"no result for {len(missing)} of {len(annotations)} annotations: {list_some(missing, _MAX_NAMES)}"
         raise InputError(cause, path=predicted, hint=f"a result is called <image>{_RESULT}.tif or .nii.gz")
     return [(annotations[key], result) for key, result in found.items() if result is not None]
 

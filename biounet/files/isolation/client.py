@@ -137,10 +137,14 @@ class IsolatedReader:
     def _try_twice(self, request: Request, stop: Event) -> _Answer | BiounetError:
         """Return what the process answers or, if it was lost in the second attempt as well, how."""
         path = next(iter(request.paths), None)
+        try:
+            line = request.encode()
+        except UnicodeEncodeError:
+            return InputError("no file can have this name", path=path)
         for _ in range(2):
             child = self._ready_child(path, stop)
             try:
-                return self._run_within(request.seconds, stop, partial(_exchange, child, request))
+                return self._run_within(request.seconds, stop, partial(_exchange, child, request, line))
             except TimeoutError:
                 hint = "the disk does not answer, or the file needs more time than its size allows"
                 return InputError(f"could not be read in {request.seconds:.0f} s", path=path, hint=hint)
@@ -258,10 +262,10 @@ def _read_line(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     return dict(json.loads(line))
 
 
-def _exchange(child: subprocess.Popen[bytes], request: Request) -> _Answer | BiounetError:
-    """Send a request and return the answer; raise what invalid fields raise, `EOFError` if the process ended."""
+def _exchange(child: subprocess.Popen[bytes], request: Request, line: bytes) -> _Answer | BiounetError:
+    """Send the line of a request and return the answer; `EOFError` if the process ended, others for invalid fields."""
     requests, answers = cast(BufferedWriter, child.stdin), cast(BufferedReader, child.stdout)
-    requests.write(request.encode())
+    requests.write(line)
     requests.flush()
     fields = _read_line(child)
     if (error := decode_error(fields, request.paths)) is not None:
