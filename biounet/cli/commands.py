@@ -39,7 +39,7 @@ from biounet.core import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from biounet.batch import BatchOptions, ReplayResult
+    from biounet.batch import BatchOptions, ReplayResult, Row
     from biounet.core import Stop
     from biounet.files import FoundImage
     from biounet.network import Card, Model
@@ -111,13 +111,19 @@ def segment(
         with _stoppable("continues") as stop:
             rows = segment_batch(search.images, segmenter.model, out, batch, show, stop)
     if not quiet and not json_lines:
-        total = sum(row.count or 0 for row in rows)
-        echo(f"{total} objects in {sum(row.status != 'failed' for row in rows)} of {len(rows)} images; see {out}/")
+        echo(f"{_count_objects(rows)}; see {out}/")
         if unknown := describe_uncalibrated(rows):
             echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
     if not quiet and (surprising := [file for file in skipped if not file.expected]):
         echo(describe_skipped(surprising), sys.stderr)
     raise typer.Exit(batch_exit_code(rows))
+
+
+def _count_objects(rows: Sequence[Row]) -> str:
+    """Return how many objects there are in how many images; only the latter where a model of classes counts none."""
+    images = f"{sum(row.status != 'failed' for row in rows)} of {len(rows)} images"
+    counts = [row.count for row in rows if row.count is not None]
+    return f"{sum(counts)} objects in {images}" if counts else f"{images} segmented"
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import pytest
 import tifffile
 
 from biounet import train
+from biounet.batch import Row
+from biounet.cli import commands
 from support import ROOT
 
 
@@ -174,3 +176,15 @@ def test_segmenting_does_not_import_what_only_training_needs(model, cell_folder,
 def test_models_and_version(biounet):
     assert "nuclei" in biounet("models")[1]
     assert biounet("--version")[1].startswith("biounet 0.")
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([3, 0], "3 objects in 2 of 2 images"),
+        ([0], "0 objects in 1 of 1 images"),
+        ([None, None], "2 of 2 images segmented"),  # a model of classes: nobody counted
+    ],
+)
+def test_objects_that_were_not_counted_are_not_said_to_be_none(counts, expected):
+    assert commands._count_objects([Row(f"{n}.tif", "ok", count) for n, count in enumerate(counts)]) == expected

@@ -106,12 +106,6 @@ def test_a_pickle_is_no_model_and_is_not_opened_F076(tmp_path, name):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 0, 10])
-def test_a_header_of_any_length_F077(model, length):
-    model.write_bytes(length.to_bytes(8, "little") + model.read_bytes()[8:])
-    refusal(model)
-
-
 @pytest.mark.parametrize("name", ["../out.txt", "/tmp/out.txt", "a/../../out.txt"])
 def test_an_archive_is_no_model_and_nothing_is_unpacked_F078_F080(tmp_path, name):
     path = tmp_path / "in" / "model.zip"

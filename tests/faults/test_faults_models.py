@@ -55,7 +55,7 @@ def refusal(path):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("length", [2**63, 2**40, 0, 1])
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 0, 1, 10])
 def test_a_header_of_any_length_F077(saved, length):
     saved.write_bytes(length.to_bytes(8, "little") + saved.read_bytes()[8:])
     refusal(saved)

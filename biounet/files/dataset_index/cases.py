@@ -81,6 +81,7 @@ class _Case:
     companions: list[Path] = field(default_factory=list)
 
     def as_image(self, channels: Sequence[str]) -> FoundImage:
+        """Return the case as an image of these channels, with its problem where files are missing or too many."""
         problems = []
         for index, channel in enumerate(channels):
             if (number := len(self.files[index])) != 1:

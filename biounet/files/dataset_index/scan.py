@@ -25,9 +25,7 @@ from biounet.files.retry import read_first_bytes
 
 _STORES = (".zarr", ".n5")
 _OTHER_SUFFIX = "its ending is not one that is looked for: name the file to try it"
-_TIFF_SUFFIXES = (
-    *(".lsm", ".stk", ".svs", ".ndpi", ".scn", ".qptiff", ".dng", ".flex", ".nef", ".cr2", ".jpe", ".jfif"),
-)
+_TIFF_SUFFIXES = (".lsm", ".stk", ".svs", ".ndpi", ".scn", ".qptiff", ".dng", ".flex", ".nef", ".cr2", ".jpe", ".jfif")
 _UNREAD_SUFFIXES = (
     *(".webp", ".heic", ".heif", ".avif", ".psd", ".ppm", ".pgm", ".fits", ".img", ".hdr", ".mrc", ".dv", ".r3d"),
     *(".mrxs", ".ims", ".ics", ".ids", ".mnc", ".jp2", ".j2k", ".jxl", ".exr", ".tga", ".pbm", ".pnm", ".eps"),
