@@ -187,4 +187,6 @@ def test_models_and_version(biounet):
     ],
 )
 def test_objects_that_were_not_counted_are_not_said_to_be_none(counts, expected):
-    assert commands._count_objects([Row(f"{n}.tif", "ok", count) for n, count in enumerate(counts)]) == expected
+    assert (
+        commands._count_objects([Row(f"{n}.tif", "ok", count, 0.1, "") for n, count in enumerate(counts)]) == expected
+    )
