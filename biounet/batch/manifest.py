@@ -20,7 +20,7 @@ from biounet.batch.locks import Locks
 from biounet.batch.names import unescape
 from biounet.batch.recorded_files import InputFile, has_hash, is_file, resolve_recorded_path
 from biounet.batch.records import Record, Row, Status
-from biounet.core import MachineError
+from biounet.core import Figure, MachineError
 from biounet.files import append_line, stem_of
 from biounet.measurement import table_kind
 from biounet.reporting import OUTPUT_SUFFIXES, SIZE_COLUMNS, Sizes
@@ -35,13 +35,14 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "seconds": (float, int),
     "message": (str,),
     "details": (dict,),
+    "figures": (dict,),
     "sizes": (list, type(None)),
     "inputs": (list,),
     "model": (str,),
     "settings": (str,),
     "outputs": (dict,),
 }
-_ROW_FIELDS = ("image", "status", "count", "seconds", "message", "details")
+_ROW_FIELDS = ("image", "status", "count", "seconds", "message", "details", "figures")
 _log = logging.getLogger(__name__)
 
 
@@ -169,6 +170,8 @@ def decode_record(line: str) -> Record | None:
     """Return the record of a line; None where it is none."""
     try:
         raw = json.loads(line)
+        if isinstance(raw, dict):
+            raw.setdefault("figures", {})  # of earlier versions
         if not isinstance(raw, dict) or raw.keys() != _FIELD_TYPES.keys() or raw["biounet"] != 1:
             return None
         if not all(type(raw[name]) in types for name, types in _FIELD_TYPES.items()):
@@ -187,6 +190,7 @@ def _is_consistent(record: Record) -> bool:
     good = all(type(text) is str for output in record.outputs.items() for text in output)
     good &= all(type(file.path) is type(file.sha256) is str and "\0" not in file.path for file in record.inputs)
     good &= all(type(file.size) is type(file.mtime_ns) is int for file in record.inputs)
+    good &= all(isinstance(value, Figure) for value in row.figures.values())
     good &= row.count is None or 0 <= row.count < 2**63
     good &= row.sizes is None or row.count == len(row.sizes.values)
     return good and row.status in get_args(Status) and (row.status == "failed" or bool(record.inputs and row.outputs))

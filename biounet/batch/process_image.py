@@ -123,9 +123,11 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         "device": str(context.predictor.device),
         "threads": context.threads,
     }
+    figures = {name: escape(value) if isinstance(value, str) else value for name, value in result.figures.items()}
     sizes = None if result.count is None else object_sizes(result.measurements)
     status: Status = "flagged" if result.notes else "empty" if result.count == 0 else "ok"
-    return Row(name, status, result.count, seconds, escape("; ".join(result.notes)), details, outputs, sizes)
+    message = escape("; ".join(result.notes))
+    return Row(name, status, result.count, seconds, message, details, outputs, sizes, figures)
 
 
 def _hash_output(path: Path) -> str:

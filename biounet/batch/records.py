@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from biounet.batch.recorded_files import InputFile
-from biounet.core import SettingsError, __version__
+from biounet.core import Figure, SettingsError, __version__
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.network import Model
 from biounet.reporting import Sizes
@@ -74,6 +74,8 @@ class Row:
         Number of objects; None where nothing was measured.
     message
         The error, or the warnings.
+    figures
+        Further columns of ``counts.csv`` by their names, from `biounet.segmentation.Segmentation.figures`.
     details
         For ``run.json``: shape, spacing, seconds of each stage, threads.
     outputs
@@ -88,6 +90,7 @@ class Row:
     details: dict[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     sizes: Sizes | None = field(default=None, repr=False, compare=False)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""

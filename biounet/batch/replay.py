@@ -28,7 +28,7 @@ from biounet.reporting import OVERLAY_SUFFIX, format_table
 from biounet.segmentation import SegmentOptions
 
 _MOST_THREADS = 1024
-_COMPARED = ("status", "count", "message")
+_COMPARED = ("status", "count", "message", "figures")
 _SHOWN_ROWS = 5  # in a message
 
 
@@ -68,7 +68,7 @@ def read_run(out: Path) -> RunFile:
             model=str(raw["model"]["sha256"]),
             options=_decode_options(raw["settings"]),
             software={name: str(raw[name]) for name in software()},
-            rows=tuple(Row(str(row["image"]), row["status"], row["count"], 0.0, str(row["message"])) for row in images),
+            rows=tuple(map(_decode_row, images)),
             outputs={str(row["image"]): dict(row["outputs"]) for row in images},
             tables=dict(raw.get("tables", {})),
         )
@@ -77,6 +77,11 @@ def read_run(out: Path) -> RunFile:
         raise MachineError(cause, path=path, hint="it is written when a batch has come to its end") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"not the record of a run: {type(error).__name__}", path=path) from error
+
+
+def _decode_row(raw: dict[str, Any]) -> Row:
+    figures = dict(raw.get("figures", {}))
+    return Row(str(raw["image"]), raw["status"], raw["count"], 0.0, str(raw["message"]), figures=figures)
 
 
 def _decode_options(raw: dict[str, Any]) -> BatchOptions:

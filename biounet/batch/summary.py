@@ -55,10 +55,12 @@ def software() -> dict[str, str]:
 
 def count_columns(rows: Sequence[Row]) -> Columns:
     """Return the columns of ``counts.csv``."""
+    figures = {name: None for row in rows for name in row.figures}  # in the order of their first appearance
     return {
         "image": np.array([row.image for row in rows], object),
         "status": np.array([row.status for row in rows], object),
         "count": np.array(["" if row.count is None else str(row.count) for row in rows], object),
+        **{name: np.array([row.figures.get(name) for row in rows], object) for name in figures},
         "seconds": np.array([round(row.seconds, 4) for row in rows]),
         "message": np.array([row.message for row in rows], object),
     }

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
+Figure = int | float | str | None
+"""A figure of an image for a table; None: not measured."""
+
 
 class NoteCode(StrEnum):
     """What a note is about."""

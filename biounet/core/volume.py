@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations, product
 from pathlib import Path
@@ -162,16 +162,30 @@ def _times(numbers: tuple[float, ...]) -> str:
 
 @dataclass(frozen=True)
 class Volume:
-    """Intensities of an image, shape ``(c, [z,] y, x)`` in the dtype of the file, with the grid of the spatial axes."""
+    """Intensities of an image, shape ``(c, [z,] y, x)`` in the dtype of the file, with the grid of the spatial axes.
+
+    Attributes
+    ----------
+    channel_names
+        One for each channel of `array`; empty where they are unknown.
+    measured
+        Further channels by their names, ``([z,] y, x)`` each, that are measured and not segmented.
+    """
 
     array: NDArray[Any]
     grid: Grid
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    measured: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.array.shape[1:] != self.grid.shape:
             raise InputError(f"array {self.array.shape} does not lie on grid {self.grid.shape}", path=self.source)
+        if any(channel.shape != self.grid.shape for channel in self.measured.values()):
+            raise InputError(f"a measured channel does not lie on grid {self.grid.shape}", path=self.source)
+        if self.channel_names and len(self.channel_names) != len(self.array):
+            raise InputError(f"{len(self.array)} channels need as many names, not {self.channel_names}")
 
     @property
     def channels(self) -> int:

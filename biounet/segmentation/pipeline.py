@@ -17,6 +17,7 @@ from biounet.core import (
     CANONICAL,
     PROBABILITY_MAX,
     DataSettings,
+    Figure,
     Grid,
     InputError,
     LabelSettings,
@@ -110,6 +111,8 @@ class Segmentation:
         Warnings for the user.
     seconds
         Time of each stage.
+    figures
+        Further figures of the image by their names, for ``counts.csv``.
     """
 
     labels: NDArray[Any]
@@ -118,6 +121,7 @@ class Segmentation:
     volume: Volume
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
     @property
     def kind(self) -> ResultKind:
