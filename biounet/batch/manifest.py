@@ -22,8 +22,8 @@ from biounet.batch.recorded_files import InputFile, has_hash, is_file, resolve_r
 from biounet.batch.records import Record, Row, Status
 from biounet.core import Figure, MachineError
 from biounet.files import append_line, stem_of
-from biounet.measurement import table_kind
-from biounet.reporting import OUTPUT_SUFFIXES, SIZE_COLUMNS, Sizes
+from biounet.measurement import SIZE_COLUMNS, table_kind
+from biounet.reporting import OUTPUT_SUFFIXES, Sizes
 
 MANIFEST_NAME = "manifest.jsonl"
 _BEGIN, _END = '{"biounet": 1, ', "}"  # a line with this begin but not this end was cut short by a kill

@@ -27,7 +27,7 @@ _OVERWRITE = f"{_OTHER_FOLDER}, or replace them with --overwrite"
 _HEAD = 4096  # bytes in which the marks of a table are looked for
 # How files of a whole batch begin, or what stands near their begin.
 _MARKS: dict[str, tuple[bytes, ...]] = {
-    "counts.csv": (b"image,status,count,seconds,message\n",),
+    "counts.csv": (b"image,status,count,", b",seconds,message\n"),
     "run.json": (b'"biounet":', b'"torch":'),
     "report.html": (b"Content-Security-Policy", b"form-action", b'<meta name="color-scheme" content="light dark">'),
     MANIFEST_NAME: (b'{"biounet": 1, ',),

@@ -1,9 +1,11 @@
+from .image_figures import image_figures as image_figures
 from .lesions import measure_lesions as measure_lesions
 from .lesions import min_lesion_voxels as min_lesion_voxels
 from .objects import measure_classes as measure_classes
 from .objects import measure_objects as measure_objects
 from .quality import TrainingReference as TrainingReference
 from .quality import quality_warnings as quality_warnings
+from .table import SIZE_COLUMNS as SIZE_COLUMNS
 from .table import Columns as Columns
 from .table import Table as Table
 from .table import columns_to_csv as columns_to_csv

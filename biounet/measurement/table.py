@@ -19,12 +19,21 @@ _MANY_ROWS = 20_000  # from which pyarrow, which takes 0.1 s to import, is faste
 _EXPONENT_FROM, _EXPONENT_BELOW = 1e16, 1e-4  # Python writes larger and smaller numbers with an exponent
 
 
+SIZE_COLUMNS = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "volume_px", "voxels", "pixels")
+"""Columns of sizes; a table has one or two of them, and those with a unit of length come first."""
+
+
 @dataclass(frozen=True)
 class Table:
     """What was measured in one image."""
 
     kind: TableKind
     columns: Columns
+
+    @property
+    def size_column(self) -> str:
+        """The column of areas or volumes, in a unit of length where there is one."""
+        return next(name for name in SIZE_COLUMNS if name in self.columns)
 
     @property
     def counted(self) -> NDArray[np.bool_]:

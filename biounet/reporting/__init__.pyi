@@ -1,4 +1,3 @@
-from .html_report import SIZE_COLUMNS as SIZE_COLUMNS
 from .html_report import ReportRow as ReportRow
 from .html_report import Sizes as Sizes
 from .html_report import object_sizes as object_sizes

@@ -24,7 +24,6 @@ from biounet.measurement import Table
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
 _MAX_IMAGE_BARS = 80  # images with a bar each; more are a histogram
 _MAX_BINS = 40
-SIZE_COLUMNS = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "volume_px", "voxels")
 _UNITS = {"um2": "µm²", "um3": "µm³", "mm2": "mm²", "mm3": "mm³", "px": "pixels"}
 
 
@@ -64,7 +63,7 @@ class ReportRow:
 
 def object_sizes(table: Table) -> Sizes:
     """Return the areas or volumes of the counted objects or lesions of a table, in a unit of length if it has one."""
-    name = next(name for name in SIZE_COLUMNS if name in table.columns)
+    name = table.size_column
     return Sizes(name, table.columns[name][table.counted].astype(np.float32))
 
 

@@ -36,6 +36,7 @@ from biounet.measurement import (
     Columns,
     Table,
     TrainingReference,
+    image_figures,
     measure_classes,
     measure_lesions,
     measure_objects,
@@ -216,7 +217,7 @@ def segment(
     warnings = quality_warnings(image_statistics(canonical, scaled), table, training, mean_zoom)
     clock.lap("quality")
     notes = (*volume.remarks, *warnings, *_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
-    return Segmentation(labels, count, table, volume, notes, clock.laps)
+    return Segmentation(labels, count, table, volume, notes, clock.laps, image_figures(table))
 
 
 def _orientation_notes(grid: Grid, card: Card) -> list[str]:

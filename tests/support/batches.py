@@ -31,9 +31,10 @@ def result_files(out: Path) -> dict[str, bytes]:
 
 
 def count_rows(out: Path) -> list[tuple[str, ...]]:
-    """Rows of counts.csv without the seconds."""
+    """Image, status, count and message of the rows of counts.csv: without the seconds and further figures."""
     rows = [line.split(",") for line in (out / "counts.csv").read_text().splitlines()]
-    return [(*row[:3], *row[4:]) for row in rows]
+    place = rows[0].index("message")
+    return [(*row[:3], *row[place:]) for row in rows]
 
 
 def all_files(folder: Path) -> dict[str, bytes]:
