@@ -22,7 +22,7 @@ import numpy as np
 from biounet.batch.manifest import decode_record, encode_record
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions, Record
-from biounet.core import BiounetError, LabelSettings, MachineError, Stopped, WorkerDiedError, stop_on_signals
+from biounet.core import BiounetError, MachineError, Stopped, WorkerDiedError, stop_on_signals
 from biounet.files import FoundImage, ReaderPool, ReadOptions, main_program, path_from_hex, path_to_hex, start_process
 from biounet.network import load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions
@@ -76,7 +76,7 @@ def _wait(child: subprocess.Popen[bytes], context: BatchContext) -> None:
 
 
 def _request(image: FoundImage, context: BatchContext, protected: Collection[Path]) -> dict[str, Any]:
-    options, segment = context.options, context.options.segment
+    options = context.options
     paths = (image.path, *image.others)
     # A working folder may have been removed, which is no matter where all paths are absolute.
     absolute = all(path.is_absolute() for path in (*paths, context.out, *protected))
@@ -87,7 +87,7 @@ def _request(image: FoundImage, context: BatchContext, protected: Collection[Pat
         "protected": [path_to_hex(path) for path in protected],
         "out": path_to_hex(context.out),
         "read": asdict(options.read),
-        "segment": [segment.block, segment.diameter, segment.label and segment.label.model_dump(mode="json")],
+        "segment": options.segment.as_dict(),
         "options": {"device": options.device, "jobs": 1, "overlay": options.overlay, "excel": options.excel},
         "threads": context.threads,
     }
@@ -116,8 +116,7 @@ def _exit_with_parent() -> None:
 
 
 def _segment(request: dict[str, Any], stop: threading.Event, readers: ReaderPool) -> Record:
-    block, diameter, label = request["segment"]
-    segment = SegmentOptions(block, diameter, label and LabelSettings.model_validate(label))
+    segment = SegmentOptions.from_dict(request["segment"])
     options = BatchOptions(read=ReadOptions(**request["read"]), segment=segment, **request["options"])
     model = load_model(path_from_hex(request["model"]))
     predictor, out = model_predictor(model, options.device), path_from_hex(request["out"])

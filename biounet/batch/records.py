@@ -113,7 +113,7 @@ def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
     """Return the settings that the bytes of outputs depend on: not the device, the number of jobs or the blocks."""
     read = asdict(options.read)
     del read["limit"]
-    label = options.segment.label or model.card.label
+    label, filters = options.segment.label_settings(model.card.label), options.segment.filters
     return {
         "biounet": __version__,
         "read": read,
@@ -121,6 +121,7 @@ def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
         "label": label.model_dump(mode="json", by_alias=True),
         "overlay": options.overlay,
         "excel": options.excel,
+        **({"filters": filters} if filters else {}),
     }
 
 

@@ -21,7 +21,7 @@ from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, resol
 from biounet.batch.records import BatchOptions, Record, Row, failure_exit_code, hash_settings, output_settings
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
 from biounet.batch.summary import count_columns, software
-from biounet.core import DataSettings, InputError, LabelSettings, MachineError, ModelError, builtin_models, list_some
+from biounet.core import DataSettings, InputError, MachineError, ModelError, builtin_models, list_some
 from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file
 from biounet.network import Model, model_predictor
 from biounet.reporting import OVERLAY_SUFFIX, format_table
@@ -87,8 +87,7 @@ def _decode_row(raw: dict[str, Any]) -> Row:
 def _decode_options(raw: dict[str, Any]) -> BatchOptions:
     read = dict(raw["read"])
     read["spacing"] = None if read["spacing"] is None else tuple(map(float, read["spacing"]))
-    part = raw["segment"]
-    segment = SegmentOptions(part["block"], part["diameter"], LabelSettings.model_validate(part["label"]))
+    segment = SegmentOptions.from_dict(raw["segment"])
     return BatchOptions(ReadOptions(**read), segment, str(raw["device"]), overlay=raw["overlay"], excel=raw["excel"])
 
 

@@ -71,7 +71,7 @@ def _run_record(
 ) -> dict[str, Any]:
     settings = asdict(replace(options, readers=None, skipped=()))
     del settings["readers"], settings["skipped"]
-    label = (options.segment.label or model.card.label).model_dump(mode="json", by_alias=True)
+    label = options.segment.label_settings(model.card.label).model_dump(mode="json", by_alias=True)
     user, skipped = home_folder(), options.skipped
     settings["segment"] |= {"label": label, "executor": None, "stop": None}  # null, for readers of earlier records
     return {
@@ -98,15 +98,21 @@ def _image_record(record: Record) -> dict[str, Any]:
 
 def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -> dict[str, str]:
     """Return the settings that the report shows: those that the result depends on, device and version."""
-    data, label = model.card.recipe.data, options.segment.label or model.card.label
+    data, label = model.card.recipe.data, options.segment.label_settings(model.card.label)
     shown = {"model": f"{model.card.recipe.name} ({model.sha256[:12]})", "channels": ", ".join(model.card.inputs)}
     if not data.exclusive:
-        shown["foreground"] = f"{label.foreground:g}"
+        shown["probability of a pixel in an object"] = f"{label.foreground:g} or more"
     if data.kind == "instances":
-        shown |= {name: f"{getattr(label, name):g}" for name in ("contour", "join", "min_peak")}
-        unit = "voxels" if label.min_size_unit == "px" else {2: "µm²", 3: "µm³"}[data.dims]
-        shown["smallest object"] = f"{label.min_size:g} {unit}"
+        unit = "px" if label.min_size_unit == "px" else {2: "µm²", 3: "µm³"}[data.dims]
+        shown["smallest object"] = str(options.segment.smallest or f"{label.min_size:g} {unit}")
+        if options.segment.largest is not None:
+            shown["largest object"] = str(options.segment.largest)
+        if options.segment.min_confidence is not None:
+            shown["lowest confidence"] = f"{options.segment.min_confidence:g}"
+        shown["parts are one object"] = f"from a valley of {label.join:g} of the lower peak on"
         shown["holes"] = "filled" if label.fill_holes else "kept"
+        if options.segment.exclude_border:
+            shown["objects at the edge"] = "dropped"
     sizes = {"diameter": options.segment.diameter, "block": options.segment.block}
     shown |= {name: f"{value:g} px" for name, value in sizes.items() if value is not None}
     shown |= {"device": options.device, "biounet": __version__}

@@ -74,6 +74,13 @@ def segment(
     channel: options.Channel = None,
     plane: options.Plane = None,
     diameter: options.Diameter = None,
+    min_size: options.MinSize = None,
+    max_size: options.MaxSize = None,
+    foreground: options.Foreground = None,
+    join: options.Join = None,
+    min_confidence: options.MinConfidence = None,
+    exclude_border: options.ExcludeBorder = False,
+    fill_holes: options.FillHoles = None,
     block: options.Block = None,
     jobs: options.Jobs = None,
     overlay: options.Overlay = True,
@@ -102,7 +109,19 @@ def segment(
         data = segmenter.card.recipe.data
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
-        chain, skipped = SegmentOptions(block=block, diameter=diameter), tuple(search.skipped)
+        chain = SegmentOptions(
+            block=block,
+            diameter=diameter,
+            min_size=min_size,
+            max_size=max_size,
+            foreground=foreground,
+            join=join,
+            min_confidence=min_confidence,
+            exclude_border=exclude_border,
+            fill_holes=fill_holes,
+        )
+        chain.check_model(data)
+        skipped = tuple(search.skipped)
         batch = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite)
         if dry_run:
             check_output_folder(search.images, out)

@@ -48,6 +48,39 @@ Excel = Annotated[bool, typer.Option("--excel", help="Make texts harmless that a
 Diameter = Annotated[
     float | None, typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1)
 ]
+MinSize = Annotated[
+    str | None,
+    typer.Option(help="Drop smaller objects: 20um2, 30px; in volumes 200um3.", metavar="SIZE", show_default=False),
+]
+MaxSize = Annotated[
+    str | None, typer.Option(help="Drop larger objects: as --min-size.", metavar="SIZE", show_default=False)
+]
+Foreground = Annotated[
+    float | None,
+    typer.Option(
+        help="Probability from which a pixel is part of an object; lower finds more.",
+        min=0.001,
+        max=0.999,
+        show_default="that of the model",
+    ),
+]
+Join = Annotated[
+    float | None,
+    typer.Option(
+        help="When parts are one object; lower joins more, higher divides more.",
+        min=0,
+        max=1,
+        show_default="that of the model",
+    ),
+]
+MinConfidence = Annotated[
+    float | None, typer.Option(help="Drop objects of a lower confidence.", min=0, max=1, show_default=False)
+]
+ExcludeBorder = Annotated[bool, typer.Option("--exclude-border", help="Drop objects that touch the edge of the image.")]
+FillHoles = Annotated[
+    bool | None,
+    typer.Option("--fill-holes/--no-fill-holes", help="Fill holes in objects.", show_default="as the model does"),
+]
 Block = Annotated[int | None, typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]
 Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
 RecipeName = Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")]

@@ -63,6 +63,8 @@ from .settings import NetworkSettings as NetworkSettings
 from .settings import NormaliseSettings as NormaliseSettings
 from .settings import TargetSettings as TargetSettings
 from .settings import TrainSettings as TrainSettings
+from .sizes import ObjectSize as ObjectSize
+from .sizes import as_object_size as as_object_size
 from .stopping import Stop as Stop
 from .stopping import exit_on_signals as exit_on_signals
 from .stopping import interrupt_on_signals as interrupt_on_signals

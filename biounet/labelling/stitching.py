@@ -35,11 +35,14 @@ class Objects:
     confidence
         (N,) mean certainty of the voxels that are foreground, 0..1: the log-odds of the foreground, of which
         `CERTAIN_LOG_ODDS` and more count as 1.
+    too_small
+        Number of objects that were dropped as smaller than ``settings.min_size``.
     """
 
     labels: npt.NDArray[np.int32]
     count: Ints
     confidence: npt.NDArray[np.float64]
+    too_small: int = 0
 
 
 def label_objects(
@@ -95,7 +98,9 @@ def stitch(
         return Objects(np.zeros(shape, np.int32), np.zeros(0, np.int64), np.zeros(0))
     table, edges, saddle, basins_of_blocks = _build_graph(blocks)
     part = merge_basins(table[0], edges, saddle, settings.join, min_peak)
-    label, table = _select_objects(_sum_groups(part, table, part.size), min_peak, min_voxels)
+    parts = _sum_groups(part, table, part.size)
+    label, table = _select_objects(parts, min_peak, min_voxels)
+    too_small = int(((parts[1] > 0) & (parts[1] < min_voxels) & (parts[0] >= min_peak)).sum())
     _, foreground, certainty, _ = table
     labels = np.zeros(shape, np.int32)
     for block, basins in zip(blocks, basins_of_blocks, strict=True):
@@ -105,7 +110,7 @@ def stitch(
     if settings.fill_holes:
         objects, filled = fill_holes(labels)
         np.add.at(count, objects - 1, filled)
-    return Objects(labels, count, certainty / (PROBABILITY_MAX * foreground))
+    return Objects(labels, count, certainty / (PROBABILITY_MAX * foreground), too_small)
 
 
 def _min_voxels(settings: LabelSettings, voxel_um: float | None) -> int:

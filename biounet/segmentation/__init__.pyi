@@ -3,8 +3,8 @@ from .memory import MemoryNeed as MemoryNeed
 from .memory import expected_bytes as expected_bytes
 from .memory import memory_needs as memory_needs
 from .memory import segment_within_memory as segment_within_memory
+from .options import SegmentOptions as SegmentOptions
 from .pipeline import Segmentation as Segmentation
-from .pipeline import SegmentOptions as SegmentOptions
 from .pipeline import check_model_fits as check_model_fits
 from .pipeline import label_regions as label_regions
 from .pipeline import model_zoom as model_zoom

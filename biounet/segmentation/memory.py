@@ -24,7 +24,8 @@ from biounet.core import (
 )
 from biounet.network import Card, Predictor, UNet, has_fast_bfloat16, pick_device
 from biounet.preprocessing import Zoom
-from biounet.segmentation.pipeline import Segmentation, SegmentOptions, check_model_fits, model_zoom, segment
+from biounet.segmentation.options import SegmentOptions
+from biounet.segmentation.pipeline import Segmentation, check_model_fits, model_zoom, segment
 from biounet.segmentation.prediction import block_edge
 
 _SMALLER_EDGES = {2: (512, 256), 3: (128, 64)}  # of blocks, tried in turn when memory runs out

@@ -27,11 +27,19 @@ from biounet.core import (
     Volume,
     canonical_transform,
     canonical_volume,
-    is_integer,
-    is_number,
     region_label,
 )
-from biounet.labelling import BlockObjects, Objects, label_block, label_classes, label_objects, required_halo, stitch
+from biounet.labelling import (
+    BlockObjects,
+    ObjectFilter,
+    Objects,
+    label_block,
+    label_classes,
+    label_objects,
+    required_halo,
+    select_objects,
+    stitch,
+)
 from biounet.measurement import (
     Columns,
     Table,
@@ -55,6 +63,7 @@ from biounet.preprocessing import (
     scale_intensities,
     working_zoom,
 )
+from biounet.segmentation.options import SegmentOptions
 from biounet.segmentation.prediction import Maps, pad_to_stride, predict_block, predict_image, prediction_blocks
 from biounet.tiling import Block, run_blocks
 
@@ -62,38 +71,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """How to segment an image; only `diameter` and `label` can change the result.
-
-    Attributes
-    ----------
-    block
-        Edge of a block in voxels of the working grid; None: 2048 in images, 256 in volumes. Smaller blocks need less
-        memory and more time.
-    diameter
-        Typical diameter of the objects in pixels of the image. The image is resampled so that they appear as large as
-        the objects that the model was trained on.
-    label
-        Thresholds instead of those on the model's card.
-
-    Raises
-    ------
-    SettingsError
-        If a value cannot be one for any image.
-    """
-
-    block: int | None = None
-    diameter: float | None = None
-    label: LabelSettings | None = None
-
-    def __post_init__(self) -> None:
-        if self.block is not None and not (is_integer(self.block) and self.block >= 1):
-            raise SettingsError(f"block {self.block!r}: a whole number, 1 or more")
-        if self.diameter is not None and not (is_number(self.diameter) and 0 < self.diameter < math.inf):
-            raise SettingsError(f"diameter {self.diameter!r}: a positive number")
 
 
 @dataclass(frozen=True)
@@ -156,9 +133,8 @@ class _Job:
     def data(self) -> DataSettings:
         return self.card.recipe.data
 
-    @property
-    def label(self) -> LabelSettings:
-        return self.options.label or self.card.label
+    def label(self, grid: Grid) -> LabelSettings:
+        return self.options.label_settings(self.card.label, grid)
 
     def predict(self, image: NDArray[np.float32]) -> Maps:
         return predict_image(image, self.predictor, self.options.block, executor=self.executor, stop=self.stop)
@@ -192,6 +168,7 @@ def segment(
     """
     job = _Job(predictor, card, options or SegmentOptions(), executor, stop)
     check_model_fits(volume, card)
+    job.options.check_model(job.data)
     clock = _Stopwatch()
     canonical = canonical_volume(volume)
     zoom = model_zoom(canonical, card, job.options.diameter)
@@ -200,10 +177,12 @@ def segment(
     scaled = replace(scaled, image=rescale(scaled.image[(slice(None), *body)], zoom))
     clock.lap("normalise")
     labels: NDArray[Any]
+    figures: dict[str, Figure] = {}
     if job.data.kind == "classes":
         labels, confidence = _segment_classes(scaled, body, canonical.grid, job), None
     else:
-        objects = _segment_objects(scaled, canonical.grid, job)
+        objects, dropped = _select_objects(_segment_objects(scaled, canonical.grid, job), canonical.grid, job.options)
+        figures |= {f"dropped_{name}": count for name, count in dropped.items()}
         labels, confidence = objects.labels, objects.confidence
     labels = np.ascontiguousarray(canonical_transform(volume.grid).undo(labels))
     clock.lap("predict_and_label")
@@ -217,7 +196,7 @@ def segment(
     warnings = quality_warnings(image_statistics(canonical, scaled), table, training, mean_zoom)
     clock.lap("quality")
     notes = (*volume.remarks, *warnings, *_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
-    return Segmentation(labels, count, table, volume, notes, clock.laps, image_figures(table))
+    return Segmentation(labels, count, table, volume, notes, clock.laps, figures | image_figures(table))
 
 
 def _orientation_notes(grid: Grid, card: Card) -> list[str]:
@@ -276,7 +255,7 @@ def model_zoom(volume: Volume, card: Card, diameter: float | None) -> Zoom:
 def _segment_classes(scaled: ScaledImage, body: tuple[slice, ...], grid: Grid, job: _Job) -> NDArray[np.uint8]:
     """Label the box `body` of a grid, which `scaled` holds, and leave the rest background."""
     labels = np.zeros(grid.shape, np.uint8)
-    labels[body] = label_regions(job.predict(scaled.image), labels[body].shape, job.data, job.label)
+    labels[body] = label_regions(job.predict(scaled.image), labels[body].shape, job.data, job.label(grid))
     if scaled.acquired is not None:
         labels[~scaled.acquired] = 0
     return labels
@@ -285,20 +264,28 @@ def _segment_classes(scaled: ScaledImage, body: tuple[slice, ...], grid: Grid, j
 def _segment_objects(scaled: ScaledImage, grid: Grid, job: _Job) -> Objects:
     """Label the objects of a grid: block by block where it is the working grid, else once all maps are resampled."""
     voxel_um = float(np.prod(grid.steps_um)) if grid.steps_um is not None else None
+    settings = job.label(grid)
     if scaled.image.shape[1:] != grid.shape:
         planes = list(resample_planes(job.predict(scaled.image), grid.shape))
         maps = np.stack(planes, 1).reshape(-1, *grid.shape)
-        return label_objects(*_label_inputs(maps, scaled.acquired, job), job.label, voxel_um=voxel_um)
+        return label_objects(*_label_inputs(maps, scaled.acquired, job), settings, voxel_um=voxel_um)
     margin = required_halo(has_distance=job.data.kind == "instances")
     padded = pad_to_stride(scaled.image, job.predictor.network.stride)
 
     def label(block: Block) -> BlockObjects:
         maps, region = predict_block(padded, job.predictor, block, margin), block.grown(margin)
         acquired = None if scaled.acquired is None else scaled.acquired[region]
-        return label_block(*_label_inputs(maps, acquired, job), job.label, block=block)
+        return label_block(*_label_inputs(maps, acquired, job), settings, block=block)
 
     blocks = prediction_blocks(grid.shape, job.predictor, job.options.block, margin)
-    return stitch(list(run_blocks(label, blocks, job.executor, job.stop)), grid.shape, job.label, voxel_um=voxel_um)
+    return stitch(list(run_blocks(label, blocks, job.executor, job.stop)), grid.shape, settings, voxel_um=voxel_um)
+
+
+def _select_objects(objects: Objects, grid: Grid, options: SegmentOptions) -> tuple[Objects, dict[str, int]]:
+    """Drop the objects that users do not want; return the others and how many each option dropped."""
+    largest = None if options.largest is None else options.largest.as_largest(grid)
+    kept, dropped = select_objects(objects, ObjectFilter(largest, options.min_confidence, options.exclude_border))
+    return kept, dropped if options.smallest is None else {"min_size": objects.too_small, **dropped}
 
 
 def _label_inputs(maps: Maps, acquired: NDArray[np.bool_] | None, job: _Job) -> tuple[Maps, Maps | None, Maps | None]:
