@@ -1,60 +1,75 @@
-"""What the README shows is run, in an empty folder, in the order of the page."""
+"""What the README and the documentation show is run, page by page, in a copy of the samples."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 import pytest
 
 from biounet.core import sample_folder
 from support import ROOT
+from support.command_server import write_programs
+from support.shown_code import PAGES, blocks_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
 INSTALLING = "pip install"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder but for the samples, with ``biounet`` on the path."""
-    folder = tmp_path_factory.mktemp("readme")
-    for name in ("images", "labels", "envelopes", "cases"):
-        shutil.copytree(sample_folder() / name, folder / name)
-    return folder
+@pytest.fixture(scope="session")
+def environment():
+    """The shell's environment, with a ``biounet`` and a ``python`` that are the code under test, installed or not."""
+    python_path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    with tempfile.TemporaryDirectory() as folder:  # the address of a socket is short
+        environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": python_path}
+        command = [sys.executable, "-m", "support.command_server", f"{folder}/socket"]
+        write_programs(folder, f"{folder}/socket")
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout.readline() == "ready\n"
+            yield environment
+            server.kill()
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The shell's environment, with a ``biounet`` that is the code under test, installed or not."""
-    programs = tmp_path_factory.mktemp("bin")
-    command = programs / "biounet"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from biounet.cli import main; main()" "$@"\n')
-    command.chmod(0o755)
-    python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": python_path}
-
-
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_every_block_of_the_readme_runs(number, folder, environment):
-    language, code = BLOCKS[number]
+def runs(code, language, folder, environment):
     if INSTALLING in code:
         # Installing is what the checks of a fresh environment do; what comes after it is run here.
         code = "biounet demo" if "biounet demo" in code else "true"
-    code = code.replace("--minutes 2", "--minutes 0.05")
-    command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+    command = ["bash", "-euc", code] if language == "bash" else ["python", "-c", code]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{code}\n{done.stderr}"
+    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    return done
 
 
-def test_links_of_the_readme_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_that_is_shown_runs(page, tmp_path, request):
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    if not blocks:
+        return
+    folder, environment = tmp_path / "samples", request.getfixturevalue("environment")
+    shutil.copytree(sample_folder(), folder)
+    for block in blocks:
+        if not block.reason:
+            runs(block.code, block.language, folder, environment)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and not link.startswith("#")]
+    assert [link for link in links if not (page.parent / link.partition("#")[0]).exists()] == []
 
 
 def test_the_two_commands_are_there():
     assert "python -m pip install . && biounet demo" in README
     assert 'python -m pip install -e ".[test]" && python -m pytest' in README
+
+
+def test_code_of_pages_is_found():
+    text = "```bash\none\n```\n<!-- not run: hours -->\n```python\ntwo(minutes=30)\n```\n<!-- run first\nthree\n-->"
+    assert [(block.language, block.code, block.reason) for block in blocks_of(text)] == [
+        ("bash", "one\n", ""),
+        ("python", "two(minutes=0.05)\n", "hours"),
+        ("bash", "three\n", ""),
+    ]
