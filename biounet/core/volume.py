@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any, Literal
@@ -164,12 +164,18 @@ def _times(numbers: tuple[float, ...]) -> str:
 class Volume:
     """Intensities of an image, shape ``(c, [z,] y, x)`` in the dtype of the file, with the grid of the spatial axes.
 
+    A time series has `times` and shape ``(c, t, [z,] y, x)``; all of its frames lie on one grid.
+
     Attributes
     ----------
     channel_names
         One for each channel of `array`; empty where they are unknown.
     measured
-        Further channels by their names, ``([z,] y, x)`` each, that are measured and not segmented.
+        Further channels by their names, ``([t,] [z,] y, x)`` each, that are measured and not segmented.
+    times
+        Numbers of the frames of a time series, from 0 in its file; empty for an image.
+    interval
+        Seconds between two frames of the file; None where it does not say.
     """
 
     array: NDArray[Any]
@@ -178,12 +184,15 @@ class Volume:
     notes: tuple[str, ...] = ()
     channel_names: tuple[str, ...] = ()
     measured: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    times: tuple[int, ...] = ()
+    interval: float | None = None
 
     def __post_init__(self) -> None:
-        if self.array.shape[1:] != self.grid.shape:
-            raise InputError(f"array {self.array.shape} does not lie on grid {self.grid.shape}", path=self.source)
-        if any(channel.shape != self.grid.shape for channel in self.measured.values()):
-            raise InputError(f"a measured channel does not lie on grid {self.grid.shape}", path=self.source)
+        shape = (*((len(self.times),) if self.times else ()), *self.grid.shape)
+        if self.array.shape[1:] != shape:
+            raise InputError(f"array {self.array.shape} does not lie on grid {shape}", path=self.source)
+        if any(channel.shape != shape for channel in self.measured.values()):
+            raise InputError(f"a measured channel does not lie on grid {shape}", path=self.source)
         if self.channel_names and len(self.channel_names) != len(self.array):
             raise InputError(f"{len(self.array)} channels need as many names, not {self.channel_names}")
 
@@ -191,6 +200,11 @@ class Volume:
     def channels(self) -> int:
         """Number of channels."""
         return int(self.array.shape[0])
+
+    def frame(self, index: int) -> Volume:
+        """Return the `index`-th of `times` of a time series as an image without notes; nothing is copied."""
+        channels = {name: channel[index] for name, channel in self.measured.items()}
+        return replace(self, array=self.array[:, index], measured=channels, notes=(), times=(), interval=None)
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from biounet.core import InputError, SettingsError, as_spacing, is_integer
 from biounet.files.formats.raw import DEFAULT_LIMIT, RawImage, format_shape, remove_alpha
+from biounet.files.stacks import Projection, as_frames, check_projection, select_frames
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -37,6 +38,11 @@ class ReadOptions:
         Number from 0 of the plane, time or page to use of an image that has one axis more than `dims` and channels.
     limit
         Bytes that one image may take in memory.
+    project
+        How an image is made of the planes of a stack, ``max``, ``mean`` or ``focus``, as by
+        `biounet.files.stacks.project_planes`; None: it is not.
+    frames
+        Frames of a time series, ``all``, a number from 0 or ``start:stop`` without the last; None: files have one.
     """
 
     axes: str | None = None
@@ -45,8 +51,13 @@ class ReadOptions:
     dims: Literal[2, 3] | int = 2
     plane: int | None = None
     limit: int = DEFAULT_LIMIT
+    project: Projection | None = None
+    frames: str | int | None = None
 
     def __post_init__(self) -> None:
+        check_projection(self.project)
+        if self.frames is not None:
+            object.__setattr__(self, "frames", as_frames(self.frames))
         if not is_integer(self.dims) or self.dims not in (2, 3):
             raise SettingsError(f"an image has 2 or 3 dimensions, not {self.dims}")
         if self.axes is not None:
@@ -60,28 +71,39 @@ class ReadOptions:
             raise SettingsError(f"channel {self.channel!r}: a number from 0, or a name")
         if self.plane is not None and not is_integer(self.plane):
             raise SettingsError(f"plane {self.plane!r}: a number from 0")
+        if self.project is not None and self.dims == 3:
+            hint = "take a model for images, such as nuclei, or leave it out"
+            raise SettingsError(f"project {self.project!r} makes images, and this model is for volumes", hint=hint)
+        if self.project is not None and self.plane is not None:
+            raise SettingsError(f"plane {self.plane} is one of the planes that project {self.project!r} makes one of")
 
 
 def to_channel_first(
     array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions
-) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return a view ``(c, [z,] y, x)`` without what the options leave out, and notes."""
+) -> tuple[NDArray[Any], tuple[str, ...], tuple[int, ...]]:
+    """Return a view ``(c, [t,] [z,] y, x)`` without what the options leave out, notes, and the numbers of the frames.
+
+    Planes to project are still there.
+    """
     axes = resolve_axes(raw, options.axes, path)
     notes: tuple[str, ...] = ()
     if raw.alpha and axes[raw.axes.index("S")] == "S":
         array, notes = remove_alpha(array, raw), ("the alpha channel is left out",)
-    spatial = "ZYX"[-options.dims :]
-    array, axes = squeeze(array, axes, spatial)
+    kept = ("" if options.frames is None else "T") + ("Z" if options.project else "") + "ZYX"[-options.dims :]
+    array, axes = squeeze(array, axes, kept)
     if "S" in axes and "C" in axes:
         raise InputError(f"both colours and channels (axes {axes})", path=path, hint="save the channels in grey")
-    array, axes = _select_plane(array, axes.replace("S", "C"), raw, path, options)
+    array, axes = _select_plane(array, axes.replace("S", "C"), kept, raw, path, options)
     if options.dims == 3 and "Z" not in axes:
         hint = "take a model or a recipe for images, such as nuclei or nuclei_2d"
         raise InputError(f"an image, not a volume ({_describe(raw)})", path=path, hint=hint)
     if "C" not in axes:
         array, axes = array[None], "C" + axes
-    array = array.transpose([axes.index(letter) for letter in "C" + spatial])
-    return _select_channel(array, raw, path, options), notes
+    array = _select_channel(array.transpose([axes.index(letter) for letter in "C" + kept]), raw, path, options)
+    if options.frames is None:
+        return array, notes, ()
+    times = select_frames(str(options.frames), array.shape[1], path)
+    return array[:, times.start : times.stop], notes, tuple(times)
 
 
 def resolve_axes(raw: RawImage, stated: str | None, path: Path) -> str:
@@ -113,15 +135,16 @@ def squeeze(array: NDArray[Any], axes: str, spatial: str) -> tuple[NDArray[Any],
 
 
 def _select_plane(
-    array: NDArray[Any], axes: str, raw: RawImage, path: Path, options: ReadOptions
+    array: NDArray[Any], axes: str, kept: str, raw: RawImage, path: Path, options: ReadOptions
 ) -> tuple[NDArray[Any], str]:
-    extra = [letter for letter in axes if letter not in "ZYX"[-options.dims :] + "C"]
+    extra = [letter for letter in axes if letter not in kept + "C"]
+    _check_stack(axes, extra, raw, path, options)
     if not extra:
         _check_number("plane", options.plane or 0, 1, path)
         return array, axes
     if len(extra) > 1:
         cause = f"more than one image along {' and '.join(extra)} ({_describe(raw)})"
-        hint = "save the images you want as files of their own"
+        hint = "segment has --frames all for times, and --project max or --plane for planes"
         if set(extra) - {*_PLURALS} and "S" not in raw.axes:
             hint = "name the axes with --axes, for example ZCYX"
         raise InputError(cause, path=path, hint=hint)
@@ -134,6 +157,17 @@ def _select_plane(
     return array[(slice(None),) * at + (options.plane,)], axes.replace(extra[0], "")
 
 
+def _check_stack(axes: str, extra: Sequence[str], raw: RawImage, path: Path, options: ReadOptions) -> None:
+    """Raise `InputError` if there are no times or no planes where the options are about them."""
+    wanted = [("T", f"frames {options.frames}", "a time series", options.frames is not None)]
+    wanted += [("Z", f"project {options.project!r}", "a stack", options.project is not None)]
+    for letter, option, what, applies in wanted:
+        if applies and letter not in axes:
+            guess = (options.axes or raw.axes).upper().replace(extra[0], letter) if extra else ""
+            hint = f"if its pages are {_PLURALS[letter]}, say --axes {guess}" if guess else "it is segmented without"
+            raise InputError(f"{option}: this is not {what} ({_describe(raw)})", path=path, hint=hint)
+
+
 def _ambiguity_error(letter: str, length: int, needs_z: bool, raw: RawImage, path: Path) -> InputError:
     if letter in _PLURALS:
         hint = "it has no axis Z: name the axes with --axes if that is wrong" if needs_z else "choose one with --plane"
@@ -141,6 +175,10 @@ def _ambiguity_error(letter: str, length: int, needs_z: bool, raw: RawImage, pat
             hint += ", or take a model or a recipe for volumes, such as nuclei3d or nuclei_3d"
         if letter == "T" and raw.header is not None:
             hint += ", or say --axes CZYX if they are channels"
+        if letter == "T" and not needs_z:
+            hint += "; segment counts in each with --frames all"
+        if letter == "Z" and not needs_z:
+            hint += "; segment makes one image of them with --project max"
         return InputError(f"{length} {_PLURALS[letter]} ({_describe(raw)})", path=path, hint=hint)
     guess = "Z" if needs_z or length > _MAX_CHANNELS else "C"
     others = ", ".join(raw.axes.replace(letter, other) for other in "ZCT" if other != guess)

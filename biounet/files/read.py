@@ -40,6 +40,7 @@ from biounet.files.formats.raw import (
 )
 from biounet.files.formats.tiff import read_tiff
 from biounet.files.formats.unsupported import check_supported
+from biounet.files.stacks import focused_planes, project_planes, projected_type
 
 # A new format is a line here: how its files begin, and what reads their headers.
 _FORMATS: tuple[tuple[tuple[bytes, ...], Callable[[Path], RawImage]], ...] = (
@@ -57,7 +58,7 @@ _FIRST_PIXELS = 4096  # which show of most images that they are not constant
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What `read_volume` would read: axes and dtype of the array in the file, grid and channels of the image."""
+    """What `read_volume` would read: axes of the array in the file; type, grid, channels and frames of the image."""
 
     axes: str
     axes_source: str  # "OME-XML", "ImageJ tags", … or "given"
@@ -65,6 +66,8 @@ class ImageInfo:
     grid: Grid
     channels: int
     notes: tuple[str, ...]
+    times: tuple[int, ...] = ()
+    interval: float | None = None  # seconds
 
 
 def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
@@ -79,7 +82,7 @@ def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
 
     Returns
     -------
-    Array ``(c, y, x)`` or ``(c, z, y, x)`` in the file's type, in native byte order.
+    Array ``(c, y, x)`` or ``(c, z, y, x)`` in the file's type, in native byte order; with frames, t follows c.
 
     Raises
     ------
@@ -87,7 +90,9 @@ def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
         If a file is damaged, its axes are ambiguous, pixels are not finite numbers, or channels lie on other grids.
     """
     options = options or ReadOptions()
-    volumes = [_read_file(file, options) for file in as_paths(path, "the image")]
+    files = as_paths(path, "the image")
+    planes: list[NDArray[np.intp]] = []  # in focus in the first file, and taken of all
+    volumes = [_read_file(file, options, planes) for file in files]
     return _merge_channels(volumes, np.concatenate)
 
 
@@ -96,9 +101,10 @@ def read_header(path: Paths, options: ReadOptions | None = None) -> tuple[Volume
     infos, volumes = [], []
     for file in as_paths(path, "the image"):
         info = inspect_volume(file, options)
-        array = _zeros((info.channels, *info.grid.shape), _SUPPORTED_TYPES.get(info.dtype, info.dtype))
+        shape = (info.channels, *((len(info.times),) if info.times else ()), *info.grid.shape)
+        array = _zeros(shape, _SUPPORTED_TYPES.get(info.dtype, info.dtype))
         infos.append(info)
-        volumes.append(Volume(array, info.grid, file, info.notes))
+        volumes.append(Volume(array, info.grid, file, info.notes, times=info.times, interval=info.interval))
     return _merge_channels(volumes, _concatenate_zeros), infos[0]
 
 
@@ -111,18 +117,29 @@ def _concatenate_zeros(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return _zeros((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
 
 
-def _read_file(path: Path, options: ReadOptions) -> Volume:
+def _read_file(path: Path, options: ReadOptions, planes: list[NDArray[np.intp]]) -> Volume:
     raw = _open_image(path, options)
-    array, notes = to_channel_first(raw.load(), raw, path, options)
+    array, notes, times = to_channel_first(raw.load(), raw, path, options)
+    array = _project(array, options, planes)
     array = np.ascontiguousarray(array, _SUPPORTED_TYPES.get(str(array.dtype)))
     if array.dtype.kind == "f" and (bad := array.size - int(np.count_nonzero(np.isfinite(array)))):
         hint = "replace them in the program that made the image"
         raise InputError(f"{bad} of {array.size} pixels are NaN or infinite", path=path, hint=hint)
-    grid, grid_notes = resolve_grid(array.shape[1:], raw, path, options)
+    grid, grid_notes = resolve_grid(array.shape[-options.dims :], raw, path, options)
     flat = array.reshape(-1)
     if (flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all():
         notes += (f"constant image: every pixel is {flat[0]}",)
-    return Volume(array, grid, path, (*grid_notes, *notes))
+    interval = raw.interval if times else None
+    return Volume(array, grid, path, (*grid_notes, *notes), times=times, interval=interval)
+
+
+def _project(array: NDArray[Any], options: ReadOptions, planes: list[NDArray[np.intp]]) -> NDArray[Any]:
+    """Make one image of the planes, if the options say so; those in focus are added to `planes` or taken from there."""
+    if options.project is None:
+        return array
+    if options.project == "focus" and not planes:
+        planes.append(focused_planes(array))
+    return project_planes(array, options.project, planes[0] if planes else None)
 
 
 def _match_orientation(volume: Volume, grid: Grid) -> Volume:
@@ -160,7 +177,7 @@ def _merge_channels(volumes: list[Volume], join: Callable[[list[NDArray[Any]]], 
 def arrange_axes(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
     """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`; errors as for a file."""
     raw = RawImage("Q" * array.ndim, array.shape, array.dtype, lambda: array, "given")
-    return to_channel_first(array, raw, _ARRAY, options)[0]
+    return _project(to_channel_first(array, raw, _ARRAY, options)[0], options, [])
 
 
 def rearrange_volume(volume: Volume, axes: str, options: ReadOptions) -> Volume:
@@ -180,10 +197,12 @@ def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Imag
     """Return what `read_volume` would read, from the header alone; errors that headers show are the same."""
     path, options = as_path(path, "the image"), options or ReadOptions()
     raw = _open_image(path, options)
-    array, notes = to_channel_first(_zeros(raw.shape, raw.dtype), raw, path, options)
-    grid, grid_notes = resolve_grid(array.shape[1:], raw, path, options)
+    array, notes, times = to_channel_first(_zeros(raw.shape, raw.dtype), raw, path, options)
+    dtype = projected_type(raw.dtype, options.project) if options.project else raw.dtype
+    grid, grid_notes = resolve_grid(array.shape[-options.dims :], raw, path, options)
+    interval = raw.interval if times else None
     axes, axes_source = (options.axes.upper(), "given") if options.axes else (raw.axes, raw.axes_source)
-    return ImageInfo(axes, axes_source, str(raw.dtype), grid, len(array), (*grid_notes, *notes))
+    return ImageInfo(axes, axes_source, str(dtype), grid, len(array), (*grid_notes, *notes), times, interval)
 
 
 @translate_errors

@@ -39,9 +39,9 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
     Parameters
     ----------
     labels
-        Integers from 0, shape ``([z,] y, x)``.
+        Integers from 0, shape ``([t,] [z,] y, x)``.
     grid
-        Grid of the labels, or the image that they were found in.
+        Grid of the labels, or the image or time series that they were found in.
     kind
         What the values are, which `read_label_kind` reads again; None: not stated.
 
@@ -52,21 +52,26 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
     MachineError
         If the disk is full or the folder cannot be written to.
     """
+    frames, interval = (len(grid.times), grid.interval) if isinstance(grid, Volume) else (0, None)
     grid = grid.grid if isinstance(grid, Volume) else grid
-    if labels.shape != grid.shape or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise InputError(f"not a label image on grid {grid.shape}: {labels.dtype} of shape {labels.shape}", path=path)
+    shape = (*((frames,) if frames else ()), *grid.shape)
+    if labels.shape != shape or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise InputError(f"not a label image on grid {shape}: {labels.dtype} of shape {labels.shape}", path=path)
     if labels.max() > _MAX_UINT32:
         raise InputError(f"label {labels.max()} does not fit in 32 bits", path=path)
     if path.name.lower().endswith(NIFTI):
         if grid.header is None:
             raise InputError("its image has no NIfTI header to write with", path=path, hint="name it .tif")
         with atomic_path(path) as temporary:
-            write_nifti(temporary, labels, grid.header, packed=path.suffix.lower() == ".gz", values=kind or "")
+            packed = path.suffix.lower() == ".gz"
+            write_nifti(temporary, labels, grid.header, packed=packed, values=kind or "", frames=frames)
         return
     is_wide = labels.max() > np.iinfo(np.uint16).max
     stored = labels.astype(np.uint32 if is_wide else np.uint16)
     is_ome = is_wide or stored.nbytes >= _MAX_IMAGEJ
-    tags = _ome_tags(stored, grid, kind or "labels") if is_ome else _imagej_tags(grid, kind)
+    axes = ("T" if frames else "") + "ZYX"[-grid.dims :]
+    time = (axes, interval)
+    tags = _ome_tags(stored, grid, kind or "labels", time) if is_ome else _imagej_tags(grid, kind, time)
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -94,8 +99,11 @@ def read_label_kind(path: Path) -> ResultKind | None:
     return kind if kind in get_args(ResultKind) else None  # type: ignore[return-value]
 
 
-def _imagej_tags(grid: Grid, kind: ResultKind | None) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"axes": "ZYX"[-grid.dims :]} | ({} if kind is None else {_KIND_KEY: kind})
+def _imagej_tags(grid: Grid, kind: ResultKind | None, time: tuple[str, float | None]) -> dict[str, Any]:
+    axes, interval = time
+    metadata: dict[str, Any] = {"axes": axes} | ({} if kind is None else {_KIND_KEY: kind})
+    if interval is not None:
+        metadata |= {"finterval": interval, "tunit": "sec"}
     resolution = None
     if grid.spacing is not None:
         metadata["unit"] = grid.unit
@@ -112,15 +120,17 @@ def _pixels_per_unit(size: float) -> tuple[int, int]:
     return nearest.denominator, nearest.numerator
 
 
-def _ome_tags(labels: NDArray[Any], grid: Grid, name: str) -> dict[str, Any]:
+def _ome_tags(labels: NDArray[Any], grid: Grid, name: str, time: tuple[str, float | None]) -> dict[str, Any]:
     """Return the description as OME-XML: tifffile's has a random identifier, and no two files would be equal."""
-    axes = "ZYX"[-grid.dims :]
+    axes, interval = time
     sizes = dict.fromkeys("XYZCT", 1) | dict(zip(axes, labels.shape, strict=True))
     attributes = {f"Size{letter}": str(size) for letter, size in sizes.items()}
     if grid.spacing is not None:
         unit = "&#181;m" if grid.unit == "um" else "mm"  # a TIFF description is ASCII
-        for letter, size in zip(axes, grid.spacing, strict=True):
+        for letter, size in zip(axes[-grid.dims :], grid.spacing, strict=True):
             attributes |= {f"PhysicalSize{letter}": repr(float(size)), f"PhysicalSize{letter}Unit": unit}
+    if interval is not None:
+        attributes |= {"TimeIncrement": repr(interval), "TimeIncrementUnit": "s"}
     text = " ".join(f'{name}="{value}"' for name, value in attributes.items())
     description = (
         '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'

@@ -137,14 +137,21 @@ def _check_size(found: int, size: int, path: Path) -> None:
         raise InputError(f"damaged: declares {size} bytes and holds more", path=path)
 
 
-def write_nifti(path: Path, labels: NDArray[Any], source: bytes, *, packed: bool, values: str = "") -> None:
-    """Write labels ``([z,] y, x)`` with the header, and so the geometry, of their source; `values` names the intent."""
+def write_nifti(
+    path: Path, labels: NDArray[Any], source: bytes, *, packed: bool, values: str = "", frames: int = 0
+) -> None:
+    """Write labels ``([t,] [z,] y, x)`` with the header, and so the geometry, of their source.
+
+    `values` names the intent; `frames` is the length of axis t, 0 where there is none.
+    """
     header = parse_header(source)
     dim = header["dim"]
     sizes = [int(length) for length in dim[1 : min(int(dim[0]), 3) + 1]]
-    if [size for size in sizes[::-1] if size > 1] != [size for size in labels.shape if size > 1]:
+    if [size for size in sizes[::-1] if size > 1] != [size for size in labels.shape[frames > 0 :] if size > 1]:
         raise InputError(f"labels of shape {labels.shape} under the header of a volume {sizes[::-1]}")
-    dim[0], dim[4:] = len(sizes), 1
+    dim[0], dim[4:] = 4 if frames else len(sizes), 1
+    if frames:
+        dim[len(sizes) + 1 : 4], dim[4] = 1, frames
     # The smallest type that viewers open; signed at 32 bits, which more of them support
     largest = int(labels.max())
     header.set_data_dtype(next(t for t in (np.uint8, np.uint16, np.int32, np.uint32) if largest <= np.iinfo(t).max))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from biounet.core import InputError, Note, NoteCode
-from biounet.files.formats.pixel_size import Calibration, length_um, make_calibration, unit_in_um
+from biounet.files.formats.pixel_size import Calibration, length_um, make_calibration, seconds, unit_in_um
 
 _MAX_NAMES = 3  # files that a message lists
 
@@ -142,6 +142,9 @@ def _parse_image(element: ElementTree.Element, uuids: set[str], *, has_data: boo
         size=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),
         first_page=min((int(one.get("IFD", 0)) for one in data if one not in others), default=0),
         planes=math.prod(int(pixels.get(f"Size{letter}", 1)) for letter in "ZCT"),
-        calibration=make_calibration(sizes, names),
+        calibration=replace(
+            make_calibration(sizes, names),
+            interval=seconds(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit")),
+        ),
         other_files=tuple(_file_names(uuid for one in others for uuid in one.iterfind("{*}UUID"))),
     )

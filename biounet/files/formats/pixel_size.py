@@ -28,6 +28,17 @@ _UM: dict[str, Fraction] = {
     }.items()
     for name in names
 }
+_SECONDS: dict[str, float] = {
+    name: seconds
+    for seconds, names in {
+        1e-6: ("us", "µs", "usec"),
+        1e-3: ("ms", "msec"),
+        1.0: ("s", "sec", "second", "seconds"),
+        60.0: ("min", "minute", "minutes"),
+        3600.0: ("h", "hr", "hour", "hours"),
+    }.items()
+    for name in names
+}
 _MIN_PLURAL = 5  # letters of a word that may be a plural: "ms" is not metres
 _CASE_SENSITIVE = {"Mm", "Pm"}  # mega- and petametres, not milli- and picometres
 _PIXEL_UNITS = ("", "pixel", "pixels")
@@ -39,11 +50,15 @@ _MAX_UM_IN_PRINT_UNIT = 20
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a file states about lengths: credible pixel sizes in µm by axis, and remarks for the user."""
+    """What a file states about lengths: credible pixel sizes in µm by axis, and remarks for the user.
+
+    `interval` is the time between two frames in seconds.
+    """
 
     spacing_um: Mapping[str, float] = field(default_factory=dict)
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    interval: float | None = None
 
 
 def unit_in_um(unit: str) -> Fraction | None:
@@ -61,8 +76,14 @@ def _strip_quotes(unit: str) -> str:
 
 def read_calibration(tif: TiffFile, page: TiffPage) -> Calibration:
     """Read the pixel size of the image that begins with `page` from the best source in a TIFF without OME-XML."""
-    if tif.is_imagej and (found := _from_imagej(tif.imagej_metadata or {}, page)) is not None:
-        return found
+    if tif.is_imagej:
+        metadata = tif.imagej_metadata or {}
+        found = _from_imagej(metadata, page) or _from_tags(page)
+        return replace(found, interval=seconds(metadata.get("finterval"), metadata.get("tunit")))
+    return _from_tags(page)
+
+
+def _from_tags(page: TiffPage) -> Calibration:
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 2)))
     if unit is None:
         return make_calibration({})
@@ -108,6 +129,16 @@ def length_um(value: float | str | Fraction | None, unit: Fraction | None) -> fl
     except (ValueError, OverflowError, ZeroDivisionError):  # "0,325", NaN, infinite
         return None
     return size if _MIN_UM <= size <= _MAX_UM else None
+
+
+def seconds(value: object, unit: object = "s") -> float | None:
+    """Return a time in seconds; None where it is missing, 0, not a number, or in an unknown unit."""
+    factor = _SECONDS.get(str(unit or "s").strip().lower())
+    try:
+        time = float(str(value)) * (factor or 0)
+    except ValueError:
+        return None
+    return time if 0 < time < math.inf else None
 
 
 def _is_of_print(size: float | None) -> bool:

@@ -44,6 +44,8 @@ class RawImage:
         How the array must be turned to be seen as it was taken, 1 to 8 as in TIFF and EXIF; 1: as stored.
     alpha
         Indices along axis S of transparency, which is no intensity.
+    interval
+        Seconds between two times; None where the file does not say.
     """
 
     axes: str
@@ -62,6 +64,7 @@ class RawImage:
     orientation: int = 1
     alpha: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    interval: float | None = None
 
 
 def remove_alpha(array: NDArray[Any], raw: RawImage) -> NDArray[Any]:

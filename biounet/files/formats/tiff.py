@@ -62,6 +62,7 @@ def read_tiff(path: Path) -> RawImage:
             orientation=orientation if isinstance(orientation, int) else 1,
             alpha=alpha,
             notes=(*calibration.notes, *filter(None, (damaged, incomplete, separate, inverted))),
+            interval=calibration.interval,
         )
 
 

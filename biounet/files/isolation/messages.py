@@ -87,18 +87,25 @@ def encode_volume(volume: Volume) -> dict[str, Any]:
     """Return all of a volume but its pixels and its source as fields of an answer."""
     grid = asdict(volume.grid) | {"header": None if volume.grid.header is None else volume.grid.header.hex()}
     notes = [(note, note_code(note)) for note in volume.notes]
-    return {"dtype": volume.array.dtype.str, "shape": volume.array.shape, "grid": grid, "notes": notes}
+    time = {"times": volume.times, "interval": volume.interval}
+    return {"dtype": volume.array.dtype.str, "shape": volume.array.shape, "grid": grid, "notes": notes, **time}
 
 
 def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
     """Return the volume of an answer, with pixels that are all 0; raise what invalid fields raise."""
     dtype, shape, grid = _DTYPES[fields["dtype"]], tuple(fields["shape"]), _decode_grid(fields["grid"])
-    if shape[1:] != grid.shape or not isinstance(shape[0], int) or shape[0] < 1:
+    times, interval = tuple(fields["times"]), fields["interval"]
+    if not all(type(number) is int for number in (*shape, *times)) or shape[0] < 1:
+        raise ValueError
+    if shape[1:] != (*((len(times),) if times else ()), *grid.shape):
+        raise ValueError
+    if interval is not None and not 0 < float(interval) < math.inf:
         raise ValueError
     if math.prod(shape) * dtype.itemsize > _PALETTE_FACTOR * request.options.limit * len(request.paths):
         raise ValueError
     notes = tuple(Note(str(text), code and NoteCode(code)) for text, code in fields["notes"])
-    return Volume(np.broadcast_to(np.zeros((), dtype), shape), grid, request.paths[0], notes)
+    array = np.broadcast_to(np.zeros((), dtype), shape)
+    return Volume(array, grid, request.paths[0], notes, times=times, interval=interval)
 
 
 def _decode_grid(fields: dict[str, Any]) -> Grid:
