@@ -1,0 +1,80 @@
+"""Objects at the edge of an image: which count, how often, and that density and size have no bias."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from biounet.measurement.borders import border_weights, frame_size, in_counting_frame
+
+
+def boxes(labels):
+    """Lowest and highest index of each object."""
+    found = ndimage.find_objects(labels)
+    return (
+        np.array([[s.start for s in box] for box in found]).reshape(-1, labels.ndim),
+        np.array([[s.stop - 1 for s in box] for box in found]).reshape(-1, labels.ndim),
+    )
+
+
+def test_what_touches_the_last_row_or_column_is_outside_the_frame():
+    labels = np.array(
+        [
+            [1, 0, 0, 0, 2],
+            [0, 0, 3, 0, 0],
+            [0, 0, 3, 0, 0],
+            [4, 0, 0, 5, 0],
+        ]
+    )
+    low, high = boxes(labels)
+    assert in_counting_frame(high, labels.shape).tolist() == [True, False, True, False, False]
+    assert frame_size(labels.shape) == 3 * 4
+    assert frame_size(labels.shape, (0.5, 2.0)) == 3 * 0.5 * 4 * 2
+    # object 3 is 2 high and 1 wide: it has 4 - 1 - 2 = 1 place along y and 5 - 1 - 1 = 3 along x
+    assert border_weights(low, high, labels.shape).tolist() == [0, 0, 4 * 5 / (1 * 3), 0, 0]
+
+
+def test_an_empty_image_has_no_weights():
+    none = np.empty((0, 2), int)
+    assert border_weights(none, none, (8, 8)).shape == (0,)
+    assert in_counting_frame(none, (8, 8)).shape == (0,)
+
+
+def _tissue(size: int, seed: int, dims: int) -> tuple[np.ndarray, float]:
+    """Balls of two sizes that do not overlap on a torus; return labels and the mean size of an object."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((size,) * dims, np.int32)
+    places = np.indices((13,) * dims) - 6
+    sizes = []
+    for _ in range(20000):
+        radius = rng.choice([1.6, 5.2])
+        ball = np.argwhere((places**2).sum(axis=0) <= radius**2) - 6
+        where = tuple(((rng.integers(0, size, dims) + ball) % size).T)
+        if not labels[where].any():
+            labels[where] = len(sizes) + 1
+            sizes.append(len(ball))
+    return labels, float(np.mean(sizes))
+
+
+@pytest.mark.parametrize(("size", "crop", "dims"), [(400, 48, 2), (72, 24, 3)])
+def test_density_and_mean_size_have_no_bias(size, crop, dims):
+    labels, mean_size = _tissue(size, 0, dims)
+    density = (len(np.unique(labels)) - 1) / labels.size
+    rng = np.random.default_rng(1)
+    frame, weighted, plain, volume = [], [], [], []
+    for _ in range(400):
+        at = rng.integers(0, size, dims)
+        part = np.roll(labels, -at, tuple(range(dims)))[(slice(crop),) * dims]
+        _, numbered = np.unique(part, return_inverse=True)
+        part = numbered.reshape(part.shape)
+        low, high = boxes(part)
+        sizes = np.bincount(part.ravel())[1:]
+        weights = border_weights(low, high, part.shape)
+        frame.append(in_counting_frame(high, part.shape).sum() / frame_size(part.shape))
+        weighted.append(weights.sum() / part.size)
+        plain.append(len(sizes) / part.size)
+        volume.append((weights @ sizes, weights.sum()))
+    assert np.mean(frame) == pytest.approx(density, rel=0.02)
+    assert np.mean(weighted) == pytest.approx(density, rel=0.03)
+    assert np.mean(plain) > 1.1 * density
+    totals = np.sum(volume, axis=0)
+    assert totals[0] / totals[1] == pytest.approx(mean_size, rel=0.03)
