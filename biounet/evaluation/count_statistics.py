@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from biounet.core import SettingsError
 
 _MIN_SLOPE_COUNTS = 20
-"""Hand counts from which the slope of hand on automatic counts is estimated; with fewer it is noise, and 1 is better."""
+"""Hand counts from which the slope of hand on automatic counts is estimated; with fewer it is noise: 1 is better."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ def corrected_mean(
 ) -> CorrectedMean:
     """Correct the mean automatic count of a group by hand counts of images drawn from it at random.
 
-    The difference estimator of survey sampling (Cochran 1977, section 7; as prediction-powered inference in Angelopoulos
-    et al. 2023, arXiv:2301.09633) with intervals from Student's t: the automatic counts may have any bias, the interval
-    stays right, and it is the narrower the better they follow the hand counts.
+    The difference estimator of survey sampling (Cochran 1977, chapter 7; as prediction-powered inference in
+    Angelopoulos et al. 2023, arXiv:2301.09633) with intervals from Student's t: the automatic counts may have any bias,
+    the interval stays right, and it is the narrower the better they follow the hand counts.
 
     Parameters
     ----------
