@@ -15,6 +15,7 @@ from biounet.batch.process_image import error_text
 from biounet.batch.records import BatchOptions
 from biounet.core import BiounetError, Unit, canonical_grid
 from biounet.files import FoundImage, IsolatedReader, ReaderPool, label_suffix
+from biounet.measurement import Grouping
 from biounet.network import Model
 from biounet.reporting import output_names
 from biounet.segmentation import check_model_fits, expected_bytes, model_zoom
@@ -48,6 +49,8 @@ class Preview:
 
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
     """Describe what `biounet.batch.segment_batch` would do; no pixel is read and nothing is written."""
+    if options.group is not None:
+        options.group.check(map(image_name, images))
     chosen = [image for image in mark_collisions(images) if is_in_shard(image_name(image), options.shard)]
     with nullcontext(options.readers) if options.readers else ReaderPool() as readers, readers.borrow() as reader:
         return [_preview_image(image, model, options, reader) for image in chosen]
@@ -76,5 +79,11 @@ def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reade
         unit=grid.unit,
         outputs=tuple((image.relative.parent / output).as_posix() for output in outputs),
         memory=expected_bytes(volume, zoom, model.network, options.segment, options.device),
-        message="; ".join(volume.notes),
+        message="; ".join([*_describe_group(name, options.group), *volume.notes]),
     )
+
+
+def _describe_group(image: str, grouping: Grouping | None) -> list[str]:
+    values = None if grouping is None else grouping.values(image)
+    pairs = zip(grouping.names, values, strict=True) if grouping is not None and values is not None else ()
+    return [f"{name} {value}" for name, value in pairs]

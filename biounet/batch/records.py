@@ -11,6 +11,7 @@ from typing import Any, Literal
 from biounet.batch.recorded_files import InputFile
 from biounet.core import Figure, SettingsError, __version__
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
+from biounet.measurement import Grouping
 from biounet.network import Model
 from biounet.reporting import Sizes
 from biounet.segmentation import SegmentOptions
@@ -41,6 +42,8 @@ class BatchOptions:
         Files beside the images that are not read, for ``run.json``.
     overwrite
         Whether results of another model, settings or input, and label images that somebody changed, are replaced.
+    group
+        Groups of the images, for ``groups.csv``; from `biounet.measurement.read_grouping`.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -54,6 +57,7 @@ class BatchOptions:
     readers: ReaderPool | None = None
     skipped: tuple[SkippedFile, ...] = ()
     overwrite: bool = False
+    group: Grouping | None = None
 
     def __post_init__(self) -> None:
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:

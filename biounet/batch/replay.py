@@ -20,9 +20,10 @@ from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, resolve_recorded_path
 from biounet.batch.records import BatchOptions, Record, Row, failure_exit_code, hash_settings, output_settings
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
-from biounet.batch.summary import count_columns, software
+from biounet.batch.summary import count_columns, group_rows, software
 from biounet.core import DataSettings, InputError, MachineError, ModelError, builtin_models, list_some
 from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file
+from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor
 from biounet.reporting import OVERLAY_SUFFIX, format_table
 from biounet.segmentation import SegmentOptions
@@ -88,7 +89,8 @@ def _decode_options(raw: dict[str, Any]) -> BatchOptions:
     read = dict(raw["read"])
     read["spacing"] = None if read["spacing"] is None else tuple(map(float, read["spacing"]))
     segment = SegmentOptions.from_dict(raw["segment"])
-    return BatchOptions(ReadOptions(**read), segment, str(raw["device"]), overlay=raw["overlay"], excel=raw["excel"])
+    switches, group = {name: raw[name] for name in ("overlay", "excel")}, decode_grouping(raw.get("group"))
+    return BatchOptions(ReadOptions(**read), segment, str(raw["device"]), **switches, group=group)
 
 
 def find_model(run: RunFile) -> Path:
@@ -108,7 +110,7 @@ def verify(
 ) -> list[ReplayResult]:
     """Segment every image of a folder of results again, and compare label images and tables bit for bit.
 
-    The manifest, ``run.json``, ``counts.csv`` and ``report.html`` are compared with each other, too.
+    The manifest, ``run.json``, ``counts.csv``, ``groups.csv`` and ``report.html`` are compared with each other, too.
 
     Parameters
     ----------
@@ -232,15 +234,26 @@ def _compare_records(run: RunFile, manifest: Manifest) -> Iterator[ReplayResult]
 
 def _compare_tables(out: Path, run: RunFile) -> Iterator[ReplayResult]:
     """Yield the files of the whole batch that are not as ``run.json`` says."""
-    for name in ("counts.csv", *(("report.html",) if run.options.overlay else ())):
+    groups = ("groups.csv",) if run.options.group is not None else ()
+    for name in ("counts.csv", *groups, *(("report.html",) if run.options.overlay else ())):
         path = out / name
         differences = _row_differences(path, run) if name == "counts.csv" and is_file(path) else []
         if not is_file(path):
             yield ReplayResult(name, "missing", "it is not there")
         elif differences:
             yield ReplayResult(name, "differs", list_some(differences, _SHOWN_ROWS, "; "))
+        elif name == "groups.csv" and not _is_of_rows(path, run):
+            yield ReplayResult(name, "differs", "its figures are not those of counts.csv")
         elif hash_file(path) != run.tables.get(name):
             yield ReplayResult(name, "differs", "it was changed")
+
+
+def _is_of_rows(path: Path, run: RunFile) -> bool:
+    """Whether ``groups.csv`` is what the rows of ``run.json`` give."""
+    if run.options.group is None:
+        return False
+    table = format_table(group_rows(run.options.group, run.rows).columns(), excel=run.options.excel)
+    return path.read_bytes() == table.encode()
 
 
 def _row_differences(path: Path, run: RunFile) -> list[str]:

@@ -28,6 +28,7 @@ _HEAD = 4096  # bytes in which the marks of a table are looked for
 # How files of a whole batch begin, or what stands near their begin.
 _MARKS: dict[str, tuple[bytes, ...]] = {
     "counts.csv": (b"image,status,count,", b",seconds,message\n"),
+    "groups.csv": (b"unit,units,images,failed,count,mean,sd,sem",),
     "run.json": (b'"biounet":', b'"torch":'),
     "report.html": (b"Content-Security-Policy", b"form-action", b'<meta name="color-scheme" content="light dark">'),
     MANIFEST_NAME: (b'{"biounet": 1, ',),
@@ -184,7 +185,8 @@ def check_tables(out: Path, options: BatchOptions) -> None:
     """Check that no file of a folder has the name of a table that would be written and is not biounet's."""
     for name in _MARKS:
         path = out / name
-        if (options.overlay or name != "report.html") and os.path.lexists(path) and not is_own_table(path):
+        wanted = {"report.html": options.overlay, "groups.csv": options.group is not None}.get(name, True)
+        if wanted and os.path.lexists(path) and not is_own_table(path):
             cause = f"{name} is there and was not written by biounet"
             raise SettingsError(cause, path=out, hint=f"move it elsewhere, or {_OTHER_FOLDER}")
 

@@ -65,7 +65,8 @@ def segment_batch(
     Raises
     ------
     SettingsError
-        If the folder is that of the images, or holds results of another model, other settings or other images.
+        If the folder is that of the images, or holds results of another model, other settings or other images; or if
+        an image belongs to no group.
     MachineError
         If the output folder cannot be written to or is removed, or the disk is full. No file is half-written then, and
         the same call continues.
@@ -75,6 +76,8 @@ def segment_batch(
     options, stop = options or BatchOptions(), stop or Event()
     images = mark_collisions(images)
     check_output_folder(images, out)
+    if options.group is not None:
+        options.group.check(map(image_name, images))
     make_folder(out)
     check_tables(out, options)
     predictor = model_predictor(model, options.device)
@@ -253,8 +256,8 @@ def _write_summary(done: Mapping[str, Record], context: BatchContext, folder: Re
         remove_temporary_files([out / name for name in TABLE_NAMES], folder.temporary_files)
         in_order = [records[name] for name in sorted(records, key=natural_name_key)]
         write_summary(in_order, context.model, out, options, start)
-        if not options.overlay and is_own_table(out / "report.html"):  # of an earlier run, with overlays
-            remove_files([out / "report.html"])
+        unwanted = {"report.html": not options.overlay, "groups.csv": options.group is None}  # of an earlier run
+        remove_files(out / name for name in unwanted if unwanted[name] and is_own_table(out / name))
 
 
 def _job_count(jobs: int | None, images: int, predictor: Predictor) -> int:

@@ -1,8 +1,9 @@
-"""The files of a whole batch: ``counts.csv``, ``run.json`` and ``report.html``."""
+"""The files of a whole batch: ``counts.csv``, ``groups.csv``, ``run.json`` and ``report.html``."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import sys
@@ -15,26 +16,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from biounet.batch.names import escape
+from biounet.batch.names import SHOWN_NAMES, escape
 from biounet.batch.recorded_files import recorded_path
 from biounet.batch.records import BatchOptions, Record, Row, describe_uncalibrated, hash_settings, output_settings
-from biounet.core import __version__, home_folder
+from biounet.core import __version__, home_folder, list_some
 from biounet.files import atomic_group, hash_file, write_text
-from biounet.measurement import Columns
+from biounet.measurement import Columns, Grouping, GroupSummary, ImageCount, summarise_groups
 from biounet.network import Model, has_fast_bfloat16, has_fast_int8
 from biounet.reporting import OVERLAY_SUFFIX, ReportRow, write_report, write_table
 
-TABLE_NAMES = ("counts.csv", "run.json", "report.html")
+TABLE_NAMES = ("counts.csv", "groups.csv", "run.json", "report.html")
+_SIZES = {2: "area", 3: "volume"}
+_log = logging.getLogger(__name__)
 
 
 def write_summary(records: Sequence[Record], model: Model, out: Path, options: BatchOptions, start: float) -> None:
-    """Write ``counts.csv``, ``run.json`` and, with overlays, ``report.html``; `start` is a `time.time`."""
+    """Write ``counts.csv``, ``groups.csv`` of groups, ``run.json`` and, with overlays, ``report.html``.
+
+    `start` is a `time.time`.
+    """
     rows = [record.row for record in records]
+    groups = None if options.group is None else group_rows(options.group, rows)
     with atomic_group() as parts:
         write_table(out / "counts.csv", count_columns(rows), excel=options.excel)
+        if groups is not None:
+            write_table(out / "groups.csv", groups.columns(), excel=options.excel)
         if options.overlay:
             title, settings = f"{model.card.recipe.name}: {len(rows)} images", _report_settings(model, options, rows)
-            write_report(out / "report.html", list(map(_report_row, rows)), title=title, settings=settings)
+            shown = list(map(_report_row, rows))
+            write_report(out / "report.html", shown, title=title, settings=settings, groups=groups)
         run = _run_record(records, model, out, options, start)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
         write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
@@ -64,6 +74,27 @@ def count_columns(rows: Sequence[Row]) -> Columns:
         "seconds": np.array([round(row.seconds, 4) for row in rows]),
         "message": np.array([row.message for row in rows], object),
     }
+
+
+def group_rows(grouping: Grouping, rows: Sequence[Row]) -> GroupSummary:
+    """Return the figures of the groups of images; those that no group is known of are left out, with a warning."""
+    unknown = [row.image for row in rows if grouping.values(row.image) is None]
+    if unknown:
+        _log.warning("not in groups.csv, since --group says nothing of them: %s", list_some(unknown, SHOWN_NAMES))
+    figures = [row.figures for row in rows]
+    dims = 3 if any("volume_mm3" in names for names in figures) else 2
+    return summarise_groups(grouping, [_image_count(row, dims) for row in rows], dims)
+
+
+def _image_count(row: Row, dims: int) -> ImageCount:
+    inside, size, time = (row.figures.get(name) for name in ("count_in_frame", f"{_SIZES[dims]}_mm{dims}", "t"))
+    return ImageCount(
+        row.image,
+        row.count,
+        in_frame=inside if isinstance(inside, int) else None,
+        frame_mm=float(size) if isinstance(size, (int, float)) else None,
+        time=time if isinstance(time, int) else None,
+    )
 
 
 def _run_record(

@@ -88,6 +88,8 @@ def segment(
     shard: options.Shard = None,
     fail_fast: options.FailFast = False,
     overwrite: options.Overwrite = False,
+    group: options.Group = None,
+    unit: options.Unit = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json_lines: options.Json = False,
@@ -97,7 +99,7 @@ def segment(
     from biounet.files import ReaderPool, describe_skipped, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
-    part = options.parse_shard(shard)
+    part, groups = options.parse_shard(shard), options.parse_group(group, unit)
     # The processes of the readers start while this one imports torch.
     with ReaderPool(0 if dry_run else options.count_readers(images, jobs)) as readers:
         from biounet.api import load
@@ -122,7 +124,9 @@ def segment(
         )
         chain.check_model(data)
         skipped = tuple(search.skipped)
-        batch = BatchOptions(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite)
+        batch = BatchOptions(
+            *(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite), group=groups
+        )
         if dry_run:
             check_output_folder(search.images, out)
             raise typer.Exit(_preview(search.images, segmenter.model, batch, json_lines))

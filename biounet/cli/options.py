@@ -14,6 +14,7 @@ from biounet.core import SettingsError, as_spacing, available_cores
 if TYPE_CHECKING:
     from biounet.core import Recipe
     from biounet.files import ReadOptions
+    from biounet.measurement import Grouping
 
 _MAX_READERS = 32
 _MAX_DIGITS = 9  # longer texts are names of channels
@@ -82,6 +83,15 @@ FillHoles = Annotated[
     typer.Option("--fill-holes/--no-fill-holes", help="Fill holes in objects.", show_default="as the model does"),
 ]
 Block = Annotated[int | None, typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="Means per group: a pattern for names with (?P<well>...), or a CSV: image, well, ...", show_default=False
+    ),
+]
+Unit = Annotated[
+    str | None, typer.Option(help="Name in --group of what was treated on its own; else well, or each image.")
+]
 Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
 RecipeName = Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")]
 ValidationLabels = Annotated[str | None, typer.Option(help="Their annotations.")]
@@ -132,6 +142,15 @@ def count_readers(images: Sequence[str], jobs: int | None) -> int:
     """Return the number of processes that read images, before the images are searched."""
     files = len(images) if all(map(os.path.isfile, images)) else _MAX_READERS
     return min(jobs or available_cores(), files, _MAX_READERS)
+
+
+def parse_group(group: str | None, unit: str | None) -> Grouping | None:
+    """Return the groups of images; None without any. A unit alone is a `SettingsError`."""
+    from biounet.measurement import read_grouping
+
+    if group is None and unit is not None:
+        raise SettingsError("--unit without --group", hint="say with --group how images are grouped")
+    return None if group is None else read_grouping(group, unit)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

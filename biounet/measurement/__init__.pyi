@@ -1,3 +1,9 @@
+from .grouping import Grouping as Grouping
+from .grouping import decode_grouping as decode_grouping
+from .grouping import read_grouping as read_grouping
+from .groups import GroupSummary as GroupSummary
+from .groups import ImageCount as ImageCount
+from .groups import summarise_groups as summarise_groups
 from .image_figures import image_figures as image_figures
 from .lesions import measure_lesions as measure_lesions
 from .lesions import min_lesion_voxels as min_lesion_voxels

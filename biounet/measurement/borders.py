@@ -29,7 +29,7 @@ def in_counting_frame(high: NDArray[np.integer], shape: Sequence[int]) -> NDArra
     shape
         Of the image, ``([z,] y, x)``.
     """
-    return np.all(np.asarray(high) < np.asarray(shape) - 1, axis=1)
+    return np.asarray((np.asarray(high) < np.asarray(shape) - 1).all(axis=1))
 
 
 def frame_size(shape: Sequence[int], steps: Sequence[float] | None = None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.files import write_text
-from biounet.measurement import Table
+from biounet.measurement import GroupSummary, Table
 
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
 _MAX_IMAGE_BARS = 80  # images with a bar each; more are a histogram
@@ -68,7 +69,12 @@ def object_sizes(table: Table) -> Sizes:
 
 
 def write_report(
-    path: Path, rows: Sequence[ReportRow], *, title: str, settings: Mapping[str, str] | None = None
+    path: Path,
+    rows: Sequence[ReportRow],
+    *,
+    title: str,
+    settings: Mapping[str, str] | None = None,
+    groups: GroupSummary | None = None,
 ) -> None:
     """Write the report of a batch, atomically; equal rows give equal bytes.
 
@@ -82,11 +88,18 @@ def write_report(
         Heading of the page.
     settings
         Settings of the batch, for the line below the heading.
+    groups
+        Figures of groups of images, for a table of their means.
     """
-    write_text(path, render_report(rows, title, settings))
+    write_text(path, render_report(rows, title, settings, groups))
 
 
-def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, str] | None = None) -> str:
+def render_report(
+    rows: Sequence[ReportRow],
+    title: str,
+    settings: Mapping[str, str] | None = None,
+    groups: GroupSummary | None = None,
+) -> str:
     """Return the page: summary, histograms, and a table of images to sort and filter."""
     style, script = _resource("report.css"), _resource("report.js")
     policy = (
@@ -101,6 +114,7 @@ def render_report(rows: Sequence[ReportRow], title: str, settings: Mapping[str, 
         summary=_summary(rows),
         counts=_count_chart(rows),
         sizes=_size_charts(rows),
+        groups="" if groups is None else _group_table(groups),
         rows="\n".join(_table_row(number, row) for number, row in enumerate(rows)),
         script=script,
     )
@@ -200,6 +214,29 @@ def _size_chart(column: str, sizes: NDArray[Any]) -> str:
     bars = [(int(n), f"{edges[i]:.4g} to {edges[i + 1]:.4g} {unit}: {n} objects", "ok") for i, n in enumerate(heights)]
     axis = f"{unit}, {low:.4g} to {high:.4g}, median {np.median(sizes):.4g}; logarithmic"
     return _bars(bars, f"{name} of objects", axis)
+
+
+def _group_table(groups: GroupSummary) -> str:
+    """Return a table of the groups: n, mean, SD and SEM of the counts, over units."""
+    n = 1 if groups.unit == "image" else len(groups.unit.split(", "))
+    names = groups.names[: len(groups.names) - n]
+    heads = (*names, f"n ({groups.unit})", "images", "failed", "mean", "SD", "SEM")
+    rows = []
+    for row in groups.groups:
+        figures = (row.units, row.images, row.failed, *map(_figure, (row.mean, row.sd, row.sem)))
+        cells = [f"<td>{_escape(value)}</td>" for value in row.values[: len(names)]]
+        cells += [f'<td class="figure">{value}</td>' for value in figures]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{_escape(name)}</th>" for name in heads)
+    caption = f"Objects per image, by group; n, mean, SD and SEM are of units: {groups.unit}"
+    return (
+        f'<figure><figcaption>{_escape(caption)}</figcaption><table id="groups"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></figure>"
+    )
+
+
+def _figure(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"
 
 
 def _outcome(row: ReportRow) -> str:

@@ -1,67 +1,181 @@
 """Counts summed up by wells and treatments: small tables whose figures can be seen."""
 
+import json
 import math
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from biounet.core import SettingsError
-from biounet.measurement.groups import ImageCount, groups_of_names, summarise_groups
+from biounet.measurement import ImageCount, decode_grouping, read_grouping, summarise_groups
+
+NO = math.nan
 
 
-def table(columns):
-    return [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
-    ]
+def summary(pattern, counts, **figures):
+    grouping = read_grouping(pattern, figures.pop("unit", None))
+    return summarise_groups(grouping, [ImageCount(name, count, **figures) for name, count in counts.items()])
 
 
-def test_wells_of_two_fields():
-    images = {"A2_s1.tif": 4, "A2_s2.tif": 6, "A10_s1.tif": 9}
-    names, groups = groups_of_names(images, r"(?P<well>[A-P]\d+)_")
-    rows = table(summarise_groups(names, groups, [ImageCount(name, n, 0.5) for name, n in images.items()]))
-    assert [(row["well"], row["units"], row["images"], row["count"], row["mean"]) for row in rows] == [
-        ("A2", 1, 2, 10, 5.0),
-        ("A10", 1, 1, 9, 9.0),
-    ]
-    assert rows[0]["sd"] == pytest.approx(math.sqrt(2))
-    assert rows[0]["sem"] == pytest.approx(1)
-    assert [row["density_per_mm2"] for row in rows] == [10, 18]
-    assert math.isnan(rows[1]["sd"])
+def rows(summary):
+    """Rows of groups.csv, without a name for the column of units, and None for NaN."""
+    columns = summary.columns()
+    cells = zip(*(column.tolist() for name, column in columns.items() if name != "unit"), strict=True)
+    return [tuple(None if cell != cell else cell for cell in row) for row in cells]
 
 
 def test_the_mean_of_a_treatment_is_over_wells_not_over_fields():
-    images = {"drug/A1_1": 0, "drug/A1_2": 0, "drug/A1_3": 0, "drug/B1_1": 8, "none/A2_1": 5}
-    names, groups = groups_of_names(images, r"(?P<treatment>\w+)/(?P<well>[A-P]\d+)")
-    rows = table(summarise_groups(names, groups, [ImageCount(name, n) for name, n in images.items()]))
-    drug = rows[0]
-    assert (drug["treatment"], drug["well"], drug["units"], drug["images"]) == ("drug", "", 2, 4)
-    assert (drug["mean"], drug["sd"], drug["sem"]) == (4.0, pytest.approx(math.sqrt(32)), pytest.approx(4))
-    assert math.isnan(drug["density_per_mm2"])
-    assert [(row["treatment"], row["well"]) for row in rows] == [
-        ("drug", ""),
-        ("none", ""),
-        ("drug", "A1"),
-        ("drug", "B1"),
-        ("none", "A2"),
+    counts = {"drug/A1_1": 0, "drug/A1_2": 0, "drug/A1_3": 0, "drug/B1_1": 8, "none/A2_1": 5, "none/A10_1": None}
+    found = summary(r"(?P<treatment>\w+)/(?P<well>[A-P]\d+)", counts)
+    assert [*found.columns()] == [
+        "treatment",
+        "well",
+        "unit",
+        "units",
+        "images",
+        "failed",
+        "count",
+        "mean",
+        "sd",
+        "sem",
+    ]
+    assert found.unit == "well"
+    assert rows(found) == [
+        ("drug", "", 2, 4, 0, 8, 4.0, pytest.approx(math.sqrt(32)), pytest.approx(4)),
+        ("none", "", 1, 1, 1, 5, 5.0, None, None),
+        ("drug", "A1", 1, 3, 0, 0, 0.0, None, None),
+        ("drug", "B1", 1, 1, 0, 8, 8.0, None, None),
+        ("none", "A2", 1, 1, 0, 5, 5.0, None, None),
+        ("none", "A10", 0, 0, 1, 0, None, None, None),
+    ]
+    assert [row.values for row in found.members(found.groups[0])] == [("drug", "A1"), ("drug", "B1")]
+
+
+def test_the_order_of_names_in_the_pattern_does_not_matter():
+    names = {"A1_drug": 3, "B1_drug": 5}
+    found = summary(r"(?P<well>[A-P]\d+)_(?P<treatment>\w+)", names)
+    assert found.names == ("treatment", "well")
+    assert rows(found)[0][:3] == ("drug", "", 2)
+
+
+def test_wells_alone_have_a_mean_over_all_of_them():
+    found = summary(r"(?P<well>[A-P]\d+)_", {"A1_s1": 4, "A1_s2": 6, "A2_s1": 9})
+    assert rows(found) == [
+        ("", 2, 3, 0, 19, 7.0, pytest.approx(math.sqrt(8)), pytest.approx(2)),
+        ("A1", 1, 2, 0, 10, 5.0, None, None),
+        ("A2", 1, 1, 0, 9, 9.0, None, None),
     ]
 
 
-def test_an_image_that_failed_is_in_no_figure():
-    names, groups = groups_of_names(["A1_1", "A1_2"], "(?P<well>[A-P][0-9]+)")
-    (row,) = table(summarise_groups(names, groups, [ImageCount("A1_2", 3)]))
-    assert (row["images"], row["count"]) == (1, 3)
+def test_wells_of_two_plates_are_two_wells():
+    found = summary(r"(?P<plate>p\d)_(?P<well>[A-P]\d+)_(?P<drug>\w)", {"p1_A1_x": 1, "p2_A1_x": 3})
+    assert (found.names, found.unit) == (("drug", "plate", "well"), "plate, well")
+    assert rows(found)[0][:5] == ("x", "", "", 2, 2)
+
+
+def test_without_wells_each_image_is_a_unit():
+    found = summary(r"(?P<treatment>[a-z]+)", {"drug1": 2, "drug2": 4, "none1": 1})
+    assert found.unit == "image"
+    assert rows(found) == [
+        ("drug", 2, 2, 0, 6, 3.0, pytest.approx(math.sqrt(2)), pytest.approx(1)),
+        ("none", 1, 1, 0, 1, 1.0, None, None),
+    ]
+    assert [row.values for row in found.units] == [("drug", "drug1"), ("drug", "drug2"), ("none", "none1")]
+
+
+def test_another_unit():
+    found = summary(r"(?P<mouse>m\d)_(?P<drug>\w)", {"m1_x": 2, "m1_x2": 4, "m2_x": 9}, unit="mouse")
+    assert rows(found)[0][:4] == ("x", "", 2, 3)
+
+
+def test_time_points_are_groups_of_their_own():
+    grouping = read_grouping(r"(?P<well>[A-P]\d+)")
+    images = [ImageCount(name, count, time=t) for name in ("A1", "B1") for t, count in enumerate((1, 2, 4))]
+    found = summarise_groups(grouping, images)
+    assert found.names == ("t", "well")
+    assert [row[:5] for row in rows(found)[:3]] == [("0", "", 2, 2, 0), ("1", "", 2, 2, 0), ("2", "", 2, 2, 0)]
+    assert [row.mean for row in found.groups] == [1, 2, 4]
+
+
+def test_density_is_that_of_the_counting_frame_and_of_no_image_without_a_pixel_size():
+    found = summary(r"(?P<well>[A-P]\d+)", {"A1_1": 5, "A1_2": 7, "B1_1": 8}, in_frame=4, frame_mm=0.5)
+    densities = {name: column.tolist() for name, column in found.columns().items() if name.startswith("density")}
+    assert [*densities] == ["density_mean_per_mm2", "density_sd_per_mm2", "density_sem_per_mm2"]
+    assert densities["density_mean_per_mm2"] == [8, 8, 8]
+    assert densities["density_sd_per_mm2"][0] == 0
+    grouping = read_grouping(r"(?P<well>[A-P]\d+)")
+    images = [ImageCount("A1_1", 5, 4, 0.5), ImageCount("A1_2", 7, 4), ImageCount("B1", 8, 4, 0.25)]
+    found = summarise_groups(grouping, images, dims=3).columns()
+    assert found["density_mean_per_mm3"].tolist() == pytest.approx([NO, NO, 16], nan_ok=True)
+
+
+def test_a_table_names_images_with_or_without_folder_and_suffix(tmp_path):
+    table = tmp_path / "groups.csv"
+    table.write_text("Image;Well;Treatment\np/A1.tif;A1;drug\nA2;A2;none\n\n", encoding="utf-8")
+    grouping = read_grouping(table)
+    assert grouping.names == ("Well", "Treatment")
+    assert [grouping.values(name) for name in ("p/A1.tif", "q/A2.ome.tif", "q/A1.tif")] == [
+        ("A1", "drug"),
+        ("A2", "none"),
+        None,
+    ]
+    assert read_grouping(str(table), "Well").unit == ("Well",)
+    with pytest.raises(SettingsError, match=r"row 'A2' is that of p/A2\.tif and of q/A2\.tif"):
+        grouping.check(["p/A2.tif", "q/A2.tif"])
+
+
+@pytest.mark.parametrize("group", [r"(?P<drug>\w)/(?P<well>A\d)", "groups.csv"])
+def test_a_grouping_comes_back_from_json(group, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("groups.csv").write_text("image,well\na,A1\n")
+    grouping = read_grouping(group)
+    assert decode_grouping(json.loads(json.dumps(asdict(grouping)))) == grouping
+    assert decode_grouping(None) is None
 
 
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("(?P<well>[A-H", "no regular expression"),
-        (r"[A-H]\d+", "no named group"),
-        (r"(?P<well>Q\d+)", "none of the images matches"),
-        (r"(?P<well>A\d+)", "1 images do not match: b.tif"),
+        ("(?P<well>[A-H", "not a regular expression"),
+        (r"[A-H]\d+", "a pattern without a named group"),
+        ("wells.csv", "cannot be read"),
+        ("(?P<count>[A-H])", "cannot be called 'count'"),
     ],
 )
-def test_patterns_that_cannot_be_used(pattern, said):
+def test_groupings_that_cannot_be_used(pattern, said):
     with pytest.raises(SettingsError, match="--group") as caught:
-        groups_of_names(["A1.tif", "b.tif"], pattern)
+        read_grouping(pattern)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        (r"(?P<well>Q\d+)", "does not match any of 5 images, such as A1.tif, b0.tif, b1.tif and 2 more"),
+        (r"(?P<well>A\d+)", "does not match 4 images: b0.tif, b1.tif, b2.tif and 1 more"),
+        (r"A(?P<well>\d*)|b", "does not match 4 images"),
+    ],
+)
+def test_images_that_belong_to_no_group(pattern, said):
+    with pytest.raises(SettingsError, match="--group") as caught:
+        read_grouping(pattern).check(["A1.tif", *(f"b{n}.tif" for n in range(4))])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image\na\n", "one with a name for each group"),
+        ("name,well\na,A1\n", "expected a CSV with a column image"),
+        ("image,well\na,A1\nb,\n", "line 3 has no well"),
+        ("image,well\na,A1\na,A2\n", "line 3 names a again, with other groups"),
+        ("image,well,well\na,A1,A1\n", "two columns are called well"),
+        ("image,Count\na,3\n", "cannot be called 'Count'"),
+    ],
+)
+def test_tables_of_groups_that_cannot_be_used(text, said, tmp_path):
+    (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_grouping(tmp_path / "groups.csv")
     assert said in str(caught.value)

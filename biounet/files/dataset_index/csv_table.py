@@ -58,6 +58,32 @@ def read_table(path: Path, channels: Sequence[str]) -> tuple[list[tuple[Path, ..
     return [row for row in files if not missing.keys() & {*row}], list(missing.values())
 
 
+def read_columns(path: Path, required: Sequence[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a table of texts, written as `read_table` allows.
+
+    Returns
+    -------
+    The names of the columns, those of `required` in that spelling; and the rows with their line numbers, empty texts
+    where a row ends early.
+
+    Raises
+    ------
+    InputError
+        If it is no table, lacks a column, or has two of one name.
+    """
+    names, rows = _parse_rows(_read_text(path), path, required)
+    spelling = {name.casefold(): name for name in required}
+    names = [spelling.get(name.casefold(), name) for name in names]
+    while names and not names[-1]:  # of a separator at the end of each line
+        names.pop()
+    if missing := [name for name in required if name not in names]:
+        has = ", ".join(name or "(none)" for name in names) or "nothing"
+        raise InputError(f"expected a CSV with a column {missing[0]}; its first line has: {has}", path=path)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two columns are called {twice[0] or '(none)'}", path=path)
+    return names, [(line, dict(zip(names, [*row, *[""] * len(names)], strict=False))) for line, row in rows]
+
+
 def _missing_column(header: Sequence[str], wanted: Sequence[str], path: Path) -> InputError:
     names = ", ".join(name or "(none)" for name in header) or "nothing"
     cause = f"expected a CSV with the columns {', '.join(wanted[:-1])} and {_LABEL}; its first line has: {names}"
@@ -86,19 +112,25 @@ def _read_text(path: Path) -> str:
 
 def _parse(text: str, path: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the names of the columns in small letters, and the rows that are not empty with their line numbers."""
+    header, rows = _parse_rows(text, path, names)
+    return [name.casefold() for name in header], rows
+
+
+def _parse_rows(text: str, path: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the names of the columns, and the rows that are not empty with their line numbers."""
     line, separators = 1, _SEPARATORS
     first, _, rest = text.partition("\n")
     if first.strip().lower().startswith("sep=") and first.strip()[4:]:  # Excel's way to name the separator
         line, separators, text = 2, first.strip()[4], rest
     wanted = {name.casefold() for name in names}
     start = text.lstrip(f"\r\n {separators}").partition("\n")[0]
-    separator = max(separators, key=lambda one: len(wanted & set(_header(_split(start, one, path)))))
-    rows = _split(text, separator, path)
-    return _header(rows), [(number, row) for number, row in enumerate(rows, line) if any(row)][1:]
+    separator = max(separators, key=lambda one: len(wanted & _names(_split(start, one, path))))
+    rows = [(number, row) for number, row in enumerate(_split(text, separator, path), line) if any(row)]
+    return rows[0][1] if rows else [], rows[1:]
 
 
-def _header(rows: Sequence[Sequence[str]]) -> list[str]:
-    return [name.casefold() for name in next(filter(any, rows), [])]
+def _names(rows: Sequence[Sequence[str]]) -> set[str]:
+    return {name.casefold() for name in next(filter(any, rows), [])}
 
 
 def _split(text: str, separator: str, path: Path) -> list[list[str]]:
