@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from biounet_docs import columns, commands, messages, recipe_settings
 
 from biounet.core import Grid, Recipe
-from biounet.measurement import measure_classes, measure_lesions, measure_objects
+from biounet.measurement import Ring, measure_classes, measure_lesions, measure_objects
 
 
 def test_the_documentation_builds_without_a_warning(tmp_path):
@@ -69,7 +69,7 @@ def tables():
         grid = Grid(shape, None if unit is None else (1.0,) * dims, unit)
         if unit == "mm":
             grid = Grid(shape, (1.0,) * 3, unit, np.eye(4)[:3], frame="scanner")
-        yield "objects", measure_objects(labels, labels[None], grid, np.array([0.5]), ("DAPI",))
+        yield "objects", measure_objects(labels, labels[None], grid, np.array([0.5]), ("DAPI",), Ring())
         yield "classes", measure_classes(labels, ("lake",), grid)
         yield "lesions", measure_lesions(labels, {"core": (1,)}, grid)
 

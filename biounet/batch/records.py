@@ -126,6 +126,7 @@ def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
         "overlay": options.overlay,
         "excel": options.excel,
         **({"filters": filters} if filters else {}),
+        **({"ring": options.segment.ring} if options.segment.ring else {}),
     }
 
 

@@ -11,6 +11,8 @@ from .objects import measure_classes as measure_classes
 from .objects import measure_objects as measure_objects
 from .quality import TrainingReference as TrainingReference
 from .quality import quality_warnings as quality_warnings
+from .rings import Ring as Ring
+from .rings import as_ring as as_ring
 from .table import SIZE_COLUMNS as SIZE_COLUMNS
 from .table import Columns as Columns
 from .table import Table as Table

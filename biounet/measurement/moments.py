@@ -98,9 +98,13 @@ def covariances(size: NDArray[np.int64], first: NDArray[np.int64], second: NDArr
 
 
 @compiled
-def sum_intensity(values, runs, total, peak):
-    """Add the values (voxels,) of each object to `total` (n,) and write the maximum to `peak` (n,); NaN gives NaN."""
-    started = np.zeros(len(total), np.bool_)
+def sum_intensity(values, runs, total, peak, squares):
+    """Sum the values (voxels,) of each object.
+
+    Adds to three arrays (n,) that are 0: the sum to `total`, the maximum to `peak`, and the squares of the differences
+    from the mean to `squares`. NaN gives NaN.
+    """
+    size = np.zeros(len(total), np.int64)
     for r in range(len(runs)):
         k = runs[r, 2] - 1
         highest, added = values[runs[r, 0]], total[k]
@@ -110,9 +114,17 @@ def sum_intensity(values, runs, total, peak):
             if value > highest or value != value:
                 highest = value
         total[k] = added
-        if not started[k] or highest > peak[k] or highest != highest:
+        if size[k] == 0 or highest > peak[k] or highest != highest:
             peak[k] = highest
-        started[k] = True
+        size[k] += runs[r, 1] - runs[r, 0]
+    mean = total / np.maximum(size, 1)
+    for r in range(len(runs)):
+        k = runs[r, 2] - 1
+        added = 0.0
+        for voxel in range(runs[r, 0], runs[r, 1]):
+            difference = values[voxel] - mean[k]
+            added += difference * difference
+        squares[k] += added
 
 
 @compiled

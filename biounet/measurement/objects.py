@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError
 from biounet.measurement import moments, surface_area
+from biounet.measurement.intensities import Regions, intensity_columns, surroundings_columns
+from biounet.measurement.rings import Ring
 from biounet.measurement.table import Columns, Table
 
 
 def measure_objects(
     labels: NDArray[np.integer[Any]],
-    intensities: NDArray[Any],
+    intensities: NDArray[Any] | Sequence[NDArray[Any]],
     grid: Grid,
     confidence: NDArray[np.floating[Any]] | None,
     channel_names: Sequence[str],
+    ring: Ring | None = None,
 ) -> Table:
     """Measure the objects of an image or a volume.
 
@@ -32,19 +35,21 @@ def measure_objects(
     labels
         ``([z,] y, x)``: 0 is background, objects are 1..N without gaps.
     intensities
-        ``(c, [z,] y, x)``, as the file stores them.
+        ``(c, [z,] y, x)``, as the file stores them, or a sequence of channels of any types.
     grid
         Grid of `labels` and `intensities`.
     confidence
         (N,) 0..1, from `biounet.labelling.Objects`; None leaves the column out.
     channel_names
         One for each channel of `intensities`.
+    ring
+        The ring around each object in which its surroundings are measured; None leaves rings and background out.
 
     Returns
     -------
-    One row per object, in the order of the labels: ``label``, ``centroid_<axis>_px``, ``intensity_mean_<channel>``,
-    ``intensity_max_<channel>``, ``intensity_sum_<channel>``, ``touches_border`` (whether a voxel lies at the edge of
-    the image) and ``confidence``.
+    One row per object, in the order of the labels: ``label``, ``centroid_<axis>_px``, the columns of
+    `biounet.measurement.intensities` for each channel, ``touches_border`` (whether a voxel lies at the edge of the
+    image) and ``confidence``.
 
     Images also have ``area_px``, ``perimeter_px``, ``axis_major_length_px``, ``axis_minor_length_px``, ``eccentricity``
     and ``solidity``, volumes ``volume_px``. On a calibrated grid each centroid, length, area and volume has a second
@@ -67,15 +72,14 @@ def measure_objects(
     columns |= (
         _planar_shapes(volume[0], runs, sums, grid) if grid.dims == 2 else _solid_shapes(volume, runs, sums, grid)
     )
-    for name, channel in zip(channel_names, intensities, strict=True):
-        columns |= _intensities(name, channel, runs, sums.size)
+    channels = dict(zip(channel_names, intensities, strict=True))
+    columns |= intensity_columns(channels, Regions(runs, sums.size))
+    columns |= {} if ring is None else surroundings_columns(channels, volume, len(sums.size), grid, ring)
     at_border = (sums.low == 0) | (sums.high == np.array(volume.shape) - 1)
     columns["touches_border"] = at_border[:, 3 - grid.dims :].any(axis=1)
-    if confidence is not None:
-        if len(confidence) != len(sums.size):
-            raise InputError(f"{len(sums.size)} objects, but the confidence of {len(confidence)}")
-        columns["confidence"] = np.asarray(confidence)
-    return Table("objects", columns)
+    if confidence is not None and len(confidence) != len(sums.size):
+        raise InputError(f"{len(sums.size)} objects, but the confidence of {len(confidence)}")
+    return Table("objects", columns | ({} if confidence is None else {"confidence": np.asarray(confidence)}))
 
 
 def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str], grid: Grid) -> Table:
@@ -123,12 +127,14 @@ class _Sums(NamedTuple):
     second: NDArray[np.int64]
 
 
-def _check_shapes(labels: NDArray[Any], intensities: NDArray[Any], grid: Grid, channel_names: Sequence[str]) -> None:
+def _check_shapes(
+    labels: NDArray[Any], intensities: Sequence[NDArray[Any]] | NDArray[Any], grid: Grid, channel_names: Sequence[str]
+) -> None:
     if labels.dtype.kind not in "iu":
         raise InputError(f"labels must be integers, not {labels.dtype}")
-    if labels.shape != grid.shape or intensities.shape[1:] != grid.shape:
-        cause = f"labels {labels.shape} and intensities {intensities.shape} do not lie on a grid {grid.shape}"
-        raise InputError(cause)
+    shapes = {labels.shape, *(channel.shape for channel in intensities)}
+    if shapes != {grid.shape}:
+        raise InputError(f"labels and channels of shapes {sorted(shapes)} do not lie on a grid {grid.shape}")
     if len(channel_names) != len(intensities) or len(set(channel_names)) != len(channel_names):
         raise InputError(f"{len(intensities)} channels need as many different names, not {list(channel_names)}")
     if labels.min() < 0 or labels.max() > labels.size:
@@ -202,24 +208,3 @@ def _solid_shapes(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: _Sum
         f"axis_minor_length_{unit}": minor,
         "neighbours": surface_area.count_neighbours(volume, runs, len(sums.size)),
     }
-
-
-def _intensities(name: str, channel: NDArray[Any], runs: NDArray[np.int64], size: NDArray[np.int64]) -> Columns:
-    values = _compiled_type(channel).reshape(-1)
-    kind = np.int64 if values.dtype.kind in "iu" else np.float64
-    total, peak = np.zeros(len(size), kind), np.zeros(len(size), kind)
-    moments.sum_intensity(values, runs, total, peak)
-    return {f"intensity_mean_{name}": total / size, f"intensity_max_{name}": peak, f"intensity_sum_{name}": total}
-
-
-def _compiled_type(channel: NDArray[Any]) -> NDArray[Any]:
-    """Return a contiguous channel of a type that numba supports and whose sums fit into 64 bits."""
-    kind, width = channel.dtype.kind, channel.dtype.itemsize
-    if kind == "b":
-        return np.ascontiguousarray(channel).view(np.uint8)
-    if kind in "iu" and width == 8:
-        peak = max(abs(int(channel.min())), abs(int(channel.max())))
-        return np.ascontiguousarray(channel, np.int64 if peak * channel.size < 2**63 else np.float64)
-    if kind == "f" and width not in (4, 8):
-        return np.ascontiguousarray(channel, np.float32 if width == 2 else np.float64)
-    return np.ascontiguousarray(channel, channel.dtype.newbyteorder("="))

@@ -3,6 +3,7 @@ from .body_mask import body_masks as body_masks
 from .normalisation import ScaledImage as ScaledImage
 from .normalisation import offset_from_minimum as offset_from_minimum
 from .normalisation import scale_intensities as scale_intensities
+from .order_statistics import percentiles as percentiles
 from .resampling import Zoom as Zoom
 from .resampling import resample_planes as resample_planes
 from .resampling import rescale as rescale

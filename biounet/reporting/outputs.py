@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,8 +112,8 @@ def format_table(columns: Columns, *, excel: bool = False) -> str:
     return columns_to_csv(columns)
 
 
-def _escape_formula(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+def _escape_formula(value: Any) -> Any:  # noqa: ANN401 - texts, and the numbers among figures
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def output_names(stem: str, labels_suffix: str, *, overlay: bool = True) -> list[str]:

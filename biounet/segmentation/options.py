@@ -17,6 +17,7 @@ from biounet.core import (
     is_integer,
     is_number,
 )
+from biounet.measurement import as_ring
 
 FILTERS = ("min_size", "max_size", "min_confidence", "exclude_border")
 
@@ -49,6 +50,9 @@ class SegmentOptions:
         Whether objects that touch the edge of the image are dropped.
     fill_holes
         Whether holes in objects are filled.
+    ring
+        Gap and width of the ring around each object, where its surroundings are measured: ``"1,5px"``, the default, or
+        ``"0.5,2um"``. It matters in images with channels to measure only.
 
     Raises
     ------
@@ -66,6 +70,7 @@ class SegmentOptions:
     min_confidence: float | None = None
     exclude_border: bool = False
     fill_holes: bool | None = None
+    ring: str | None = None
 
     def __post_init__(self) -> None:
         if self.block is not None and not (is_integer(self.block) and self.block >= 1):
@@ -81,6 +86,7 @@ class SegmentOptions:
                 raise SettingsError(f"{name} {value!r}: a number from 0 to 1")
         if self.foreground in (0, 1):
             raise SettingsError(f"foreground {self.foreground!r}: between 0 and 1")
+        as_ring(self.ring)
         for name in ("exclude_border", "fill_holes"):
             if not isinstance(getattr(self, name), bool | None):
                 raise SettingsError(f"{name} {getattr(self, name)!r}: True or False")

@@ -44,6 +44,7 @@ from biounet.measurement import (
     Columns,
     Table,
     TrainingReference,
+    as_ring,
     image_figures,
     measure_classes,
     measure_lesions,
@@ -189,7 +190,7 @@ def segment(
     if confidence is None:
         table, count = _measure_regions(labels, job.data, volume.grid)
     else:
-        table, count = measure_objects(labels, volume.array, volume.grid, confidence, card.inputs), len(confidence)
+        table, count = _measure_objects(labels, confidence, volume, card, job.options.ring), len(confidence)
     clock.lap("measure")
     training = TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
     mean_zoom = math.prod(zoom) ** (1 / len(zoom))
@@ -316,6 +317,17 @@ def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settin
         values = np.array([0, *(region_label(regions, name) or 0 for name in regions)], np.uint8)
         labels = values[labels]
     return labels.reshape(shape)
+
+
+def _measure_objects(
+    labels: NDArray[Any], confidence: NDArray[np.floating[Any]], volume: Volume, card: Card, ring: str | None
+) -> Table:
+    """Return the table of objects, with the ring around each and the background where there are channels to measure."""
+    if not volume.measured:
+        return measure_objects(labels, volume.array, volume.grid, confidence, card.inputs)
+    names = (*(volume.channel_names or card.inputs), *volume.measured)
+    channels = (*volume.array, *volume.measured.values())
+    return measure_objects(labels, channels, volume.grid, confidence, names, as_ring(ring))
 
 
 def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Table, int | None]:

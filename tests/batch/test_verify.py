@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.batch import BatchOptions, segment_batch
+from biounet.batch import BatchOptions, read_run, segment_batch
 from biounet.core import Grid, Volume
 from biounet.files import find_images
 from biounet.network import save_model
@@ -44,6 +44,14 @@ def test_a_batch_is_what_its_inputs_give(done, biounet):
     assert (code, err) == (0, "")
     assert lines == ["a.tif: same", "b.tif: same", "deep/c.tif: same", "z.tif: same"]
     assert before == {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+
+
+def test_a_ring_of_other_lengths_is_replayed(done, biounet, untrained, tmp_path):
+    options = BatchOptions(segment=SegmentOptions(ring="0.5,2um"), jobs=1)
+    segment_batch(find_images(["in"]), untrained, tmp_path / "wide", options)
+    assert read_run(tmp_path / "wide").options.segment.ring == "0.5,2um"
+    assert read_run(done).options.segment.ring is None
+    assert biounet("verify", "wide", "-m", "m.safetensors")[0] == 0
 
 
 def test_what_differs_or_is_missing_is_named(done, biounet, few):

@@ -11,6 +11,7 @@ def test_intensities():
     image = np.array([[[1, 2, 99, 3, 5]]], np.uint8)
     columns = table(labels, image=image)
     assert columns["intensity_sum_a"].tolist() == [3, 8]
+    assert columns["intensity_sd_a"].tolist() == [0.5, 1]
     assert columns["intensity_mean_a"].tolist() == [1.5, 4]
     assert columns["intensity_max_a"].tolist() == [2, 5]
 
@@ -27,6 +28,7 @@ def test_every_dtype(dtype, contiguous):
         values = image[0][labels == k].astype(float)
         assert found["intensity_sum_a"][k - 1] == values.sum()
         assert found["intensity_max_a"][k - 1] == values.max()
+        assert found["intensity_sd_a"][k - 1] == pytest.approx(values.std(), rel=1e-12)
 
 
 def test_sums_of_large_integers_are_exact():
@@ -54,9 +56,15 @@ def test_nan_gives_nan(place):
     image = np.array([[[1, 2, 3], [4, 5, 6]]], np.float32)
     image[0, 0, place] = np.nan
     found = table(labels, image=image)
-    for name in ("mean", "max", "sum"):
+    for name, expected in {"mean": 5, "max": 5, "sum": 5, "sd": 0}.items():
         assert np.isnan(found[f"intensity_{name}_a"][0])
-        assert found[f"intensity_{name}_a"][1] == 5
+        assert found[f"intensity_{name}_a"][1] == expected
+
+
+def test_a_small_deviation_of_large_values_is_exact():
+    image = np.array([[[2**52, 2**52 + 2]]], np.int64)
+    assert table(picture("11"), image=image)["intensity_sd_a"].item() == 1
+    assert table(picture("11"), image=np.array([[[1e9, 1e9 + 1]]]))["intensity_sd_a"].item() == 0.5
 
 
 def test_negative_values_have_a_negative_maximum():

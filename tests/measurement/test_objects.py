@@ -24,8 +24,10 @@ NAMES = {
     "solidity": "solidity",
     "intensity_mean_a": "intensity_mean-0",
     "intensity_max_a": "intensity_max-0",
+    "intensity_sd_a": "intensity_std-0",
     "intensity_mean_b": "intensity_mean-1",
     "intensity_max_b": "intensity_max-1",
+    "intensity_sd_b": "intensity_std-1",
 }
 PROPERTIES = sorted({name.split("-")[0] for name in NAMES.values()})
 

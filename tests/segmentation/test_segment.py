@@ -8,9 +8,10 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.measure import regionprops_table
 
 from biounet.api import Segmenter, load, volume_from_array
-from biounet.core import InputError, MachineError, ModelError
+from biounet.core import Grid, InputError, MachineError, ModelError, Volume
 from biounet.segmentation import SegmentOptions
 from support.images import discs
 
@@ -24,6 +25,31 @@ def test_cells_are_counted_labelled_and_measured(segmenter):
     assert len(found.table) == found.count
     assert found.table["area_um2"].sum() == pytest.approx((found.labels > 0).sum() * 0.25)
     assert found.table["confidence"].between(0, 1).all()
+
+
+def test_further_channels_are_measured_in_each_cell_around_it_and_outside(segmenter):
+    image, _ = discs((96, 96), 12, 40)
+    gfp = np.random.default_rng(0).integers(0, 4000, image.shape).astype(np.uint16)
+    volume = Volume(image[None], Grid(image.shape), measured={"GFP": gfp})
+    found = segmenter.segment(volume)
+    cells = regionprops_table(found.labels, gfp, properties=["intensity_mean", "intensity_max", "intensity_std"])
+    assert found.count > 1
+    assert found.columns["intensity_mean_GFP"] == pytest.approx(cells["intensity_mean"], rel=1e-9)
+    assert found.columns["intensity_max_GFP"].tolist() == cells["intensity_max"].tolist()
+    assert found.columns["intensity_sd_GFP"] == pytest.approx(cells["intensity_std"], rel=1e-9)
+    background = float(np.median(gfp[found.labels == 0]))
+    assert set(found.columns["background_GFP"]) == {background}
+    assert found.figures["background_GFP"] == background
+    assert found.figures["mean_intensity_GFP"] == pytest.approx(cells["intensity_mean"].mean(), rel=1e-5)
+    wider = segmenter.segment(volume, options=SegmentOptions(ring="0,8px")).columns
+    assert wider["ring_area_px"].sum() > found.columns["ring_area_px"].sum() > 0
+    assert "ring_mean_intensity" in wider, "the channel that is segmented has a surrounding, too"
+
+
+def test_without_further_channels_there_is_no_ring_and_no_background(segmenter):
+    found = segmenter.segment(discs((96, 96), 12, 40)[0])
+    assert not [name for name in found.columns if name.startswith(("ring", "background"))]
+    assert not [name for name in found.figures if "background" in name]
 
 
 @given(block=st.integers(64, 250), workers=st.sampled_from([1, 2]), seed=st.integers(0, 3))
