@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError
 from biounet.measurement import moments, surface_area
+from biounet.measurement.borders import Boxes, border_weights
 from biounet.measurement.intensities import Regions, intensity_columns, surroundings_columns
 from biounet.measurement.rings import Ring
 from biounet.measurement.table import Columns, Table
@@ -49,7 +50,7 @@ def measure_objects(
     -------
     One row per object, in the order of the labels: ``label``, ``centroid_<axis>_px``, the columns of
     `biounet.measurement.intensities` for each channel, ``touches_border`` (whether a voxel lies at the edge of the
-    image) and ``confidence``.
+    image), ``border_weight`` (by which means of sizes are weighted: `biounet.measurement.borders`) and ``confidence``.
 
     Images also have ``area_px``, ``perimeter_px``, ``axis_major_length_px``, ``axis_minor_length_px``, ``eccentricity``
     and ``solidity``, volumes ``volume_px``. On a calibrated grid each centroid, length, area and volume has a second
@@ -75,11 +76,12 @@ def measure_objects(
     channels = dict(zip(channel_names, intensities, strict=True))
     columns |= intensity_columns(channels, Regions(runs, sums.size))
     columns |= {} if ring is None else surroundings_columns(channels, volume, len(sums.size), grid, ring)
-    at_border = (sums.low == 0) | (sums.high == np.array(volume.shape) - 1)
-    columns["touches_border"] = at_border[:, 3 - grid.dims :].any(axis=1)
+    boxes = Boxes(sums.low[:, 3 - grid.dims :], sums.high[:, 3 - grid.dims :])
+    at_border = (boxes.low == 0) | (boxes.high == np.array(grid.shape) - 1)
+    columns |= {"touches_border": at_border.any(axis=1), "border_weight": border_weights(boxes, grid.shape)}
     if confidence is not None and len(confidence) != len(sums.size):
         raise InputError(f"{len(sums.size)} objects, but the confidence of {len(confidence)}")
-    return Table("objects", columns | ({} if confidence is None else {"confidence": np.asarray(confidence)}))
+    return Table("objects", columns | ({} if confidence is None else {"confidence": np.asarray(confidence)}), boxes)
 
 
 def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str], grid: Grid) -> Table:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.measurement.borders import Boxes
+
 Columns = dict[str, NDArray[Any]]
 """Arrays of one length by the names of their columns."""
 
@@ -25,10 +27,11 @@ SIZE_COLUMNS = ("area_um2", "area_mm2", "volume_um3", "volume_mm3", "area_px", "
 
 @dataclass(frozen=True)
 class Table:
-    """What was measured in one image."""
+    """What was measured in one image; `boxes` are those of its objects, where they are known."""
 
     kind: TableKind
     columns: Columns
+    boxes: Boxes | None = None
 
     @property
     def size_column(self) -> str:

@@ -44,7 +44,10 @@ from biounet.measurement import (
     Columns,
     Table,
     TrainingReference,
+    acquired_part,
     as_ring,
+    border_weights,
+    frame_figures,
     image_figures,
     measure_classes,
     measure_lesions,
@@ -191,6 +194,8 @@ def segment(
         table, count = _measure_regions(labels, job.data, volume.grid)
     else:
         table, count = _measure_objects(labels, confidence, volume, card, job.options.ring), len(confidence)
+        table, in_frame = _measure_borders(table, scaled.acquired, volume.grid, job.options)
+        figures |= in_frame
     clock.lap("measure")
     training = TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
     mean_zoom = math.prod(zoom) ** (1 / len(zoom))
@@ -328,6 +333,21 @@ def _measure_objects(
     names = (*(volume.channel_names or card.inputs), *volume.measured)
     channels = (*volume.array, *volume.measured.values())
     return measure_objects(labels, channels, volume.grid, confidence, names, as_ring(ring))
+
+
+def _measure_borders(
+    table: Table, acquired: NDArray[np.bool_] | None, grid: Grid, options: SegmentOptions
+) -> tuple[Table, dict[str, Figure]]:
+    """Return the table with border weights in the part that was acquired, and the figures of the counting frame."""
+    boxes = table.boxes
+    if boxes is None:
+        return table, {}
+    if acquired is not None:
+        acquired = canonical_transform(grid).undo(acquired)
+        part = acquired_part(boxes, grid, acquired)
+        weights = np.full(len(boxes.low), np.nan) if part is None else border_weights(*part)
+        table = replace(table, columns=table.columns | {"border_weight": weights})
+    return table, frame_figures(boxes, grid, acquired, complete=not options.exclude_border)
 
 
 def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Table, int | None]:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from biounet.measurement.borders import border_weights, frame_size, in_counting_frame
+from biounet.core import Grid
+from biounet.measurement import border_weights, frame_figures
+from biounet.measurement.borders import Boxes, frame_size, in_counting_frame
 
 
 def boxes(labels):
@@ -17,26 +19,67 @@ def boxes(labels):
 
 
 def test_what_touches_the_last_row_or_column_is_outside_the_frame():
-    labels = np.array(
-        [
-            [1, 0, 0, 0, 2],
-            [0, 0, 3, 0, 0],
-            [0, 0, 3, 0, 0],
-            [4, 0, 0, 5, 0],
-        ]
-    )
+    labels = PICTURE
     low, high = boxes(labels)
     assert in_counting_frame(high, labels.shape).tolist() == [True, False, True, False, False]
     assert frame_size(labels.shape) == 3 * 4
     assert frame_size(labels.shape, (0.5, 2.0)) == 3 * 0.5 * 4 * 2
     # object 3 is 2 high and 1 wide: it has 4 - 1 - 2 = 1 place along y and 5 - 1 - 1 = 3 along x
-    assert border_weights(low, high, labels.shape).tolist() == [0, 0, 4 * 5 / (1 * 3), 0, 0]
+    assert border_weights(Boxes(low, high), labels.shape).tolist() == [0, 0, 4 * 5 / (1 * 3), 0, 0]
 
 
 def test_an_empty_image_has_no_weights():
     none = np.empty((0, 2), int)
-    assert border_weights(none, none, (8, 8)).shape == (0,)
+    assert border_weights(Boxes(none, none), (8, 8)).shape == (0,)
     assert in_counting_frame(none, (8, 8)).shape == (0,)
+
+
+PICTURE = np.array(
+    [
+        [1, 0, 0, 0, 2],
+        [0, 0, 3, 0, 0],
+        [0, 0, 3, 0, 0],
+        [4, 0, 0, 5, 0],
+    ]
+)
+
+
+def figures(labels, spacing=None, **options):
+    grid = Grid(labels.shape, spacing, None if spacing is None else "um")
+    return frame_figures(Boxes(*boxes(labels)), grid, **options)
+
+
+def test_density_is_objects_in_the_frame_per_area_of_the_frame():
+    assert figures(PICTURE) == {"count_in_frame": 2}
+    assert figures(PICTURE, (100.0, 50.0)) == {"count_in_frame": 2, "area_mm2": 0.06, "density_per_mm2": 33.3333}
+
+
+def test_what_was_not_acquired_is_outside_the_frame():
+    wide = np.pad(PICTURE, ((0, 3), (2, 0)))
+    acquired = np.pad(np.ones(PICTURE.shape, bool), ((0, 3), (2, 0)))
+    assert figures(wide, (100.0, 50.0), acquired=acquired) == figures(PICTURE, (100.0, 50.0))
+    acquired[0, 2] = False  # no rectangle any more
+    assert figures(wide, (100.0, 50.0), acquired=acquired) == {
+        "count_in_frame": None,
+        "area_mm2": None,
+        "density_per_mm2": None,
+    }
+    assert figures(wide, acquired=np.zeros_like(acquired)) == {"count_in_frame": None}
+
+
+def test_without_the_objects_at_the_border_the_frame_counts_nothing():
+    assert figures(PICTURE, complete=False) == {"count_in_frame": None}
+
+
+def test_a_thin_stack_is_counted_per_area():
+    stack = np.zeros((3, *PICTURE.shape), int)
+    stack[1] = PICTURE
+    spacing = (100.0, 100.0, 50.0)
+    assert figures(stack, spacing) == {"count_in_frame": 2, "volume_mm3": 0.012, "density_per_mm3": 166.667}
+    stack[:, 1, 2] = 3
+    assert figures(stack, spacing) == figures(PICTURE, (100.0, 50.0))
+    assert figures(PICTURE[None], spacing) == figures(PICTURE, (100.0, 50.0))
+    assert figures(np.zeros((1, 1, 9), int), spacing) == {"count_in_frame": 0, "area_mm2": 0.0, "density_per_mm2": None}
 
 
 def _tissue(size: int, seed: int, dims: int) -> tuple[np.ndarray, float]:
@@ -68,7 +111,7 @@ def test_density_and_mean_size_have_no_bias(size, crop, dims):
         part = numbered.reshape(part.shape)
         low, high = boxes(part)
         sizes = np.bincount(part.ravel())[1:]
-        weights = border_weights(low, high, part.shape)
+        weights = border_weights(Boxes(low, high), part.shape)
         frame.append(in_counting_frame(high, part.shape).sum() / frame_size(part.shape))
         weighted.append(weights.sum() / part.size)
         plain.append(len(sizes) / part.size)

@@ -86,7 +86,8 @@ def test_surface_and_axis_columns_have_the_unit_of_the_grid():
     body = np.ones((2, 3, 4), np.int32)
     bare, um = measure(body), measure(body, (1.0, 1.0, 1.0))
     assert list(bare)[5:] == [
-        "surface_area_px", "sphericity", "axis_major_length_px", "axis_minor_length_px", "neighbours", "touches_border"
+        "surface_area_px", "sphericity", "axis_major_length_px", "axis_minor_length_px", "neighbours", "touches_border",
+        "border_weight",
     ]  # fmt: skip
     assert list(um)[9:] == [name.replace("area_px", "area_um2").replace("_px", "_um") for name in list(bare)[5:]]
     assert bare["surface_area_px"] == um["surface_area_um2"]
