@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from biounet.core import (
     find_recipe,
     read_recipe,
 )
-from biounet.files import ReadOptions, arrange_axes, read_volume, rearrange_volume, stem_of
+from biounet.files import ReadOptions, arrange_axes, join_channels, read_volume, rearrange_volume, stem_of
 from biounet.network import Card, Model, Predictor, inherit_settings, load_model, model_predictor, save_model
 from biounet.reporting import draw_segmentation, write_outputs
 from biounet.segmentation import Segmentation, SegmentOptions, segment
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from biounet.training import Case, TrainCallbacks, TrainOptions
 
 PathLike = str | Path
+Image = PathLike | Sequence[PathLike] | Mapping[str, PathLike | NDArray[Any]] | NDArray[Any] | Volume
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,16 @@ class Segmenter:
         """The network on the device."""
         return model_predictor(self.model, self.device)
 
-    def segment(
+    def segment(  # noqa: PLR0913 - keyword arguments, as the options of the command
         self,
-        image: PathLike | Sequence[PathLike] | NDArray[Any] | Volume,
+        image: Image,
         *,
         spacing: Sequence[float] | float | None = None,
         unit: Unit | None = None,
         axes: str | None = None,
         channel: int | str | None = None,
+        channels: Sequence[str] | None = None,
+        measure: Sequence[int | str] | int | str = (),
         options: SegmentOptions | None = None,
     ) -> Result:
         """Segment one image.
@@ -102,7 +105,8 @@ class Segmenter:
         Parameters
         ----------
         image
-            A file, one file for each channel, an array ``([c,] y, x)`` or ``([c,] z, y, x)``, or a `Volume`.
+            A file, one file for each channel, a file or array for each name of a channel, an array ``([c,] y, x)`` or
+            ``([c,] z, y, x)``, or a `Volume`.
         spacing
             Pixel size along ``([z,] y, x)``, or one number for all axes: of an array in `unit`, of a file in µm (NIfTI:
             mm), instead of what the file says.
@@ -111,7 +115,11 @@ class Segmenter:
         axes
             Axes of the file or array, such as ``"CYX"``, where they are ambiguous.
         channel
-            The channel to use, by number from 0 or by name.
+            The channel to segment, by number from 0 or by name.
+        channels
+            Names of the channels, one for each of the image or one for each of several files.
+        measure
+            Further channels to measure, by number or name; ``"all"``: all others.
         options
             Block size, object diameter, thresholds.
 
@@ -121,18 +129,30 @@ class Segmenter:
             If the image, or an argument, cannot be used with this model; or if the unit is missing.
         """
         dims = self.card.recipe.data.dims
-        size = None if spacing is None else as_spacing(spacing, dims)
-        read = ReadOptions(axes=axes, spacing=size, channel=channel, dims=dims)
+        read = ReadOptions(
+            axes=axes,
+            spacing=None if spacing is None else as_spacing(spacing, dims),
+            channel=channel,
+            dims=dims,
+            channels=cast("tuple[str, ...] | None", channels),
+            measure=cast("tuple[int | str, ...]", measure),
+            inputs=len(self.card.inputs),
+        )
+        volume = self._as_volume(image, read, unit)
+        return Result(**vars(segment(volume, self.predictor, self.card, options, executor=self.executor)))
+
+    def _as_volume(self, image: Image, read: ReadOptions, unit: Unit | None) -> Volume:
+        """Read an image, or choose from one in memory what the options ask for."""
         if isinstance(image, np.ndarray):
             in_mm = self.card.unit == "mm" or self.card.recipe.data.min_lesion_mm3 > 0
-            if size is not None and unit is None and in_mm:
+            if read.spacing is not None and unit is None and in_mm:
                 raise SettingsError("spacing without its unit, and this model works in mm", hint="add unit='mm'")
-            volume = _volume_from_array(image, read, unit)
-        elif unit is not None:
+            return _volume_from_array(image, read, unit)
+        if isinstance(image, Mapping):
+            return volume_from_channels(image, read, unit)
+        if unit is not None:
             raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
-        else:
-            volume = _apply_options(image, read) if isinstance(image, Volume) else read_volume(image, read)
-        return Result(**vars(segment(volume, self.predictor, self.card, options, executor=self.executor)))
+        return _apply_options(image, read) if isinstance(image, Volume) else read_volume(image, read)
 
     def save(self, path: PathLike) -> None:
         """Write the model as one safetensors file."""
@@ -143,7 +163,7 @@ def _apply_options(volume: Volume, options: ReadOptions) -> Volume:
     """Return a volume with the channel and pixel size of read options."""
     if options.axes is not None:
         raise SettingsError("a Volume has its axes: (c, [z,] y, x)", hint="leave axes out")
-    return rearrange_volume(volume, "CZYX" if volume.grid.dims == 3 else "CYX", options)
+    return rearrange_volume(volume, options)
 
 
 def _volume_from_array(array: NDArray[Any], options: ReadOptions, unit: Unit | None) -> Volume:
@@ -151,9 +171,30 @@ def _volume_from_array(array: NDArray[Any], options: ReadOptions, unit: Unit | N
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise InputError("a masked array, whose masked pixels have no values", hint="fill them first")
     if options.axes is not None:
-        return volume_from_array(arrange_axes(array, options), options.dims, options.spacing, unit)
+        array = arrange_axes(array, options)
     volume = volume_from_array(array, options.dims, options.spacing, unit)
-    return _apply_options(volume, replace(options, spacing=None))
+    return _apply_options(volume, replace(options, axes=None, spacing=None))
+
+
+def volume_from_channels(
+    channels: Mapping[str, PathLike | NDArray[Any]], options: ReadOptions | None = None, unit: Unit | None = None
+) -> Volume:
+    """Return one image of files or arrays that are one channel each, by the names of the channels.
+
+    `options` choose the channels that are segmented or measured; without a choice, all are segmented, in their order.
+    `unit` is that of the spacing of arrays. Raise `InputError` if the channels lie on different grids.
+    """
+    options = options or ReadOptions()
+    if not channels:
+        raise SettingsError("an image without channels")
+    if options.channels is not None:
+        raise SettingsError("channels that have their names already", hint="leave channels= out")
+    each = replace(options, channel=None, measure=(), inputs=1)
+    volumes = {
+        name: _volume_from_array(image, each, unit) if isinstance(image, np.ndarray) else read_volume(image, each)
+        for name, image in channels.items()
+    }
+    return join_channels(volumes, options)
 
 
 def volume_from_array(

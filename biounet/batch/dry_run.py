@@ -62,7 +62,7 @@ def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reade
         header, (axes, axes_source) = reader.read_header(image.files(), options.read)
         grid, canonical = header.grid, canonical_grid(header.grid)
         blank = np.broadcast_to(header.array.flat[0], (header.channels, *canonical.shape))  # takes no memory
-        volume = replace(header, array=blank, grid=canonical)
+        volume = replace(header, array=blank, grid=canonical, measured={})
         check_model_fits(volume, model.card)
         zoom = model_zoom(volume, model.card, options.segment.diameter)
     except BiounetError as error:

@@ -18,6 +18,9 @@ from biounet.segmentation import SegmentOptions
 
 Status = Literal["ok", "empty", "flagged", "failed"]
 
+# Not in the settings of earlier results, which stay valid where these are not used.
+_LATER_SETTINGS = {"channels", "measure", "project", "frames"}
+
 
 @dataclass(frozen=True)
 class BatchOptions:
@@ -116,7 +119,8 @@ class Record:
 def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
     """Return the settings that the bytes of outputs depend on: not the device, the number of jobs or the blocks."""
     read = asdict(options.read)
-    del read["limit"]
+    del read["limit"], read["inputs"]
+    read = {name: value for name, value in read.items() if value or name not in _LATER_SETTINGS}
     label, filters = options.segment.label_settings(model.card.label), options.segment.filters
     return {
         "biounet": __version__,

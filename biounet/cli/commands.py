@@ -72,6 +72,8 @@ def segment(
     axes: options.Axes = None,
     spacing: options.Spacing = None,
     channel: options.Channel = None,
+    channels: options.Channels = None,
+    measure: options.Measure = None,
     plane: options.Plane = None,
     diameter: options.Diameter = None,
     min_size: options.MinSize = None,
@@ -111,6 +113,7 @@ def segment(
         data = segmenter.card.recipe.data
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
+        read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
         chain = SegmentOptions(
             block=block,
             diameter=diameter,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,13 @@ Spacing = Annotated[
     str | None, typer.Option(help="Pixel size in µm (NIfTI: mm): one number, or y,x or z,y,x.", show_default=False)
 ]
 Channel = Annotated[str | None, typer.Option(help="Channel to use: number from 0, or name.", show_default=False)]
+Channels = Annotated[
+    str | None,
+    typer.Option(help="Names of the channels, such as DAPI,GFP,RFP, where the files do not say.", show_default=False),
+]
+Measure = Annotated[
+    str | None, typer.Option(help="Further channels to measure, such as GFP,RFP; or all.", show_default=False)
+]
 Plane = Annotated[int | None, typer.Option(help="Plane of a stack to use, from 0.", show_default=False)]
 Jobs = Annotated[int | None, typer.Option(help="Images at a time.", min=1, show_default="one per core")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -110,9 +118,21 @@ def read_options(
     """Return how a command reads files of `dims` dimensions."""
     from biounet.files import ReadOptions
 
-    number = int(channel) if channel is not None and channel.isdecimal() and len(channel) <= _MAX_DIGITS else channel
+    number = None if channel is None else _number_or_name(channel)
     size = None if spacing is None else _parse_spacing(spacing, dims)
     return ReadOptions(axes=axes, spacing=size, channel=number, dims=dims, plane=plane)
+
+
+def with_channels(read: ReadOptions, channels: str | None, measure: str | None, inputs: int) -> ReadOptions:
+    """Add names of channels, those to measure, and the number that the model takes to read options."""
+    names = None if channels is None else tuple(channels.split(","))
+    chosen = () if measure is None else tuple(map(_number_or_name, measure.split(",")))
+    return replace(read, channels=names, measure=chosen, inputs=inputs)
+
+
+def _number_or_name(text: str) -> int | str:
+    text = text.strip()
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else text
 
 
 def load_recipe(name_or_path: str) -> Recipe:

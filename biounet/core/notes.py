@@ -15,6 +15,8 @@ class NoteCode(StrEnum):
     VOXEL_SIZE_UNKNOWN = "voxel size unknown"
     VOXEL_SIZE_CONFLICT = "voxel size conflict"
     NOT_SQUARE = "pixels not square"
+    CONSTANT = "constant"
+    READ_AS_GREY = "colours read as grey"
     ORIENTATION_UNKNOWN = "orientation unknown"
     TEXTURE = "texture unlike training"
     BRIGHTNESS = "brightness unlike training"

@@ -84,11 +84,15 @@ def canonical_grid(grid: Grid) -> Grid:
 
 
 def canonical_volume(volume: Volume) -> Volume:
-    """Return an image in the canonical order, copied, since the last bits of sums depend on the order in memory."""
+    """Return an image in the canonical order, copied, since the last bits of sums depend on the order in memory.
+
+    Without the channels to measure, which is done on the grid of the source.
+    """
     transform = canonical_transform(volume.grid)
     if not transform.changes:
         return volume
-    return replace(volume, array=np.ascontiguousarray(transform.apply(volume.array)), grid=canonical_grid(volume.grid))
+    array, grid = np.ascontiguousarray(transform.apply(volume.array)), canonical_grid(volume.grid)
+    return replace(volume, array=array, grid=grid, measured={})
 
 
 def stated_orientation(grids: Iterable[Grid]) -> Literal["RAS", "as stored"]:

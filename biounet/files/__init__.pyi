@@ -32,6 +32,7 @@ from .isolation.process import main_program as main_program
 from .isolation.process import start_process as start_process
 from .read import arrange_axes as arrange_axes
 from .read import inspect_volume as inspect_volume
+from .read import join_channels as join_channels
 from .read import read_volume as read_volume
 from .read import rearrange_volume as rearrange_volume
 from .write import label_suffix as label_suffix

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from biounet.core import InputError, SettingsError, as_spacing, is_integer
+from biounet.files.channels import as_names, as_selection, check_number
 from biounet.files.formats.raw import DEFAULT_LIMIT, RawImage, format_shape, remove_alpha
 from biounet.files.stacks import Projection, as_frames, check_projection, select_frames
 
@@ -33,11 +34,17 @@ class ReadOptions:
     spacing
         Pixel size, ``(y, x)`` or ``(z, y, x)``, or one number for all axes: in µm, in mm for NIfTI.
     channel
-        The one channel to use, by number from 0 or by its name in OME-XML or ImageJ; None: all.
+        The one channel to segment, by number from 0 or by name; None: all.
     plane
         Number from 0 of the plane, time or page to use of an image that has one axis more than `dims` and channels.
     limit
         Bytes that one image may take in memory.
+    channels
+        Names of all channels of the file, or one for each file of an image, instead of those in OME-XML or ImageJ.
+    measure
+        Further channels to measure, by number or name, or ``"all"``; the segmented one is measured anyway.
+    inputs
+        Number of channels that the model takes: for one, colours that hold only grey are read as that. None: unknown.
     project
         How an image is made of the planes of a stack, ``max``, ``mean`` or ``focus``, as by
         `biounet.files.stacks.project_planes`; None: it is not.
@@ -51,6 +58,9 @@ class ReadOptions:
     dims: Literal[2, 3] | int = 2
     plane: int | None = None
     limit: int = DEFAULT_LIMIT
+    channels: tuple[str, ...] | None = None
+    measure: tuple[int | str, ...] = ()
+    inputs: int | None = None
     project: Projection | None = None
     frames: str | int | None = None
 
@@ -71,6 +81,9 @@ class ReadOptions:
             raise SettingsError(f"channel {self.channel!r}: a number from 0, or a name")
         if self.plane is not None and not is_integer(self.plane):
             raise SettingsError(f"plane {self.plane!r}: a number from 0")
+        if self.channels is not None:
+            object.__setattr__(self, "channels", as_names(self.channels))
+        object.__setattr__(self, "measure", as_selection(self.measure))
         if self.project is not None and self.dims == 3:
             hint = "take a model for images, such as nuclei, or leave it out"
             raise SettingsError(f"project {self.project!r} makes images, and this model is for volumes", hint=hint)
@@ -81,11 +94,11 @@ class ReadOptions:
 def to_channel_first(
     array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions
 ) -> tuple[NDArray[Any], tuple[str, ...], tuple[int, ...]]:
-    """Return a view ``(c, [t,] [z,] y, x)`` without what the options leave out, notes, and the numbers of the frames.
+    """Return a view ``(c, [t,] [z,] y, x)`` of all channels, notes, and the numbers of the frames.
 
-    Planes to project are still there.
+    Frames and planes that the options leave out are not in it; planes to project still are.
     """
-    axes = resolve_axes(raw, options.axes, path)
+    axes = _as_channels(resolve_axes(raw, options.axes, path), raw, options)
     notes: tuple[str, ...] = ()
     if raw.alpha and axes[raw.axes.index("S")] == "S":
         array, notes = remove_alpha(array, raw), ("the alpha channel is left out",)
@@ -99,11 +112,22 @@ def to_channel_first(
         raise InputError(f"an image, not a volume ({_describe(raw)})", path=path, hint=hint)
     if "C" not in axes:
         array, axes = array[None], "C" + axes
-    array = _select_channel(array.transpose([axes.index(letter) for letter in "C" + kept]), raw, path, options)
+    array = array.transpose([axes.index(letter) for letter in "C" + kept])
     if options.frames is None:
         return array, notes, ()
     times = select_frames(str(options.frames), array.shape[1], path)
     return array[:, times.start : times.stop], notes, tuple(times)
+
+
+def _as_channels(axes: str, raw: RawImage, options: ReadOptions) -> str:
+    """Return axes of which one without a meaning is that of the channels, if the user gave a name for each of them."""
+    unclear = [
+        letter for letter in axes if letter in ("QIT" if raw.header is not None and options.frames is None else "QI")
+    ]
+    count = len(options.channels or ())
+    if "C" in axes or "S" in axes or len(unclear) != 1 or raw.shape[axes.index(unclear[0])] != count:
+        return axes
+    return axes.replace(unclear[0], "C")
 
 
 def resolve_axes(raw: RawImage, stated: str | None, path: Path) -> str:
@@ -140,7 +164,7 @@ def _select_plane(
     extra = [letter for letter in axes if letter not in kept + "C"]
     _check_stack(axes, extra, raw, path, options)
     if not extra:
-        _check_number("plane", options.plane or 0, 1, path)
+        check_number("plane", options.plane or 0, 1, path)
         return array, axes
     if len(extra) > 1:
         cause = f"more than one image along {' and '.join(extra)} ({_describe(raw)})"
@@ -153,7 +177,7 @@ def _select_plane(
     needs_z = options.dims == 3 and "Z" not in axes
     if options.plane is None or needs_z:
         raise _ambiguity_error(extra[0], length, needs_z, raw, path)
-    _check_number("plane", options.plane, length, path)
+    check_number("plane", options.plane, length, path)
     return array[(slice(None),) * at + (options.plane,)], axes.replace(extra[0], "")
 
 
@@ -186,29 +210,6 @@ def _ambiguity_error(letter: str, length: int, needs_z: bool, raw: RawImage, pat
     hint += "" if needs_z else "; --plane chooses one"
     cause = f"{length} pages, and the file does not say whether they are planes, channels or times ({_describe(raw)})"
     return InputError(cause, path=path, hint=hint)
-
-
-def _select_channel(array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions) -> NDArray[Any]:
-    number, count = options.channel, len(array)
-    if number is None:
-        return array
-    if isinstance(number, str):
-        names = raw.channel_names if len(raw.channel_names) == count else ()
-        if number not in names:
-            known = f"the channels are {', '.join(names)}" if names else "the channels of this file have no names"
-            raise InputError(f"no channel is called '{number}'", path=path, hint=f"{known}: give a number from 0")
-        if names.count(number) > 1:
-            cause = f"{names.count(number)} channels are called '{number}'"
-            raise InputError(cause, path=path, hint="give the number of one, from 0")
-        number = names.index(number)
-    _check_number("channel", number, count, path)
-    return array[number : number + 1]
-
-
-def _check_number(name: str, number: int, count: int, path: Path) -> None:
-    if not 0 <= number < count:
-        there = "there is one, with number 0" if count == 1 else f"there are {count}, from 0 to {count - 1}"
-        raise InputError(f"no {name} {number}: {there}", path=path)
 
 
 def _describe(raw: RawImage) -> str:

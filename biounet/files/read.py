@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from biounet.core import (
     note_code,
 )
 from biounet.files.axes import Paths, ReadOptions, to_channel_first
+from biounet.files.channels import ChannelChoice, choose_channels, grey_of_colours
 from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
 from biounet.files.formats.png_jpeg import read_jpeg, read_png
 from biounet.files.formats.raw import (
+    COLOURS,
     DEFAULT_LIMIT,
     RawImage,
     apply_orientation,
@@ -56,6 +59,10 @@ _ARRAY = Path("the array")  # what errors call an image that is no file
 _FIRST_PIXELS = 4096  # which show of most images that they are not constant
 
 
+_Read = Callable[[Path, ReadOptions], Volume]
+_Join = Callable[[list[NDArray[Any]]], NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class ImageInfo:
     """What `read_volume` would read: axes of the array in the file; type, grid, channels and frames of the image."""
@@ -68,6 +75,8 @@ class ImageInfo:
     notes: tuple[str, ...]
     times: tuple[int, ...] = ()
     interval: float | None = None  # seconds
+    channel_names: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()  # names of the further channels to measure
 
 
 def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
@@ -78,34 +87,39 @@ def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
     path
         A TIFF, NIfTI, PNG or JPEG; the content decides, not the name. Or several, one for each channel.
     options
-        Axes, pixel size, channel and plane, where the file does not say them or there is a choice.
+        Axes, pixel size, channels and plane, where the file does not say them or there is a choice. If they name the
+        channels of several files, only those files are read that are segmented or measured.
 
     Returns
     -------
-    Array ``(c, y, x)`` or ``(c, z, y, x)`` in the file's type, in native byte order; with frames, t follows c.
+    Array ``(c, y, x)`` or ``(c, z, y, x)`` in the file's type, in native byte order, and channels to measure; with
+    frames, t follows c.
 
     Raises
     ------
     InputError
-        If a file is damaged, its axes are ambiguous, pixels are not finite numbers, or channels lie on other grids.
+        If a file is damaged, its axes are ambiguous, pixels are not finite numbers, channels lie on other grids or are
+        not there.
     """
-    options = options or ReadOptions()
-    files = as_paths(path, "the image")
     planes: list[NDArray[np.intp]] = []  # in focus in the first file, and taken of all
-    volumes = [_read_file(file, options, planes) for file in files]
-    return _merge_channels(volumes, np.concatenate)
+    read = partial(_read_file, planes=planes)
+    return _read_all(as_paths(path, "the image"), options or ReadOptions(), read, np.concatenate)
 
 
 def read_header(path: Paths, options: ReadOptions | None = None) -> tuple[Volume, ImageInfo]:
     """Return what `read_volume` would, with pixels that are all 0 and take no memory, and more on the first file."""
-    infos, volumes = [], []
-    for file in as_paths(path, "the image"):
+    infos = []
+
+    def read(file: Path, options: ReadOptions) -> Volume:
         info = inspect_volume(file, options)
-        shape = (info.channels, *((len(info.times),) if info.times else ()), *info.grid.shape)
-        array = _zeros(shape, _SUPPORTED_TYPES.get(info.dtype, info.dtype))
         infos.append(info)
-        volumes.append(Volume(array, info.grid, file, info.notes, times=info.times, interval=info.interval))
-    return _merge_channels(volumes, _concatenate_zeros), infos[0]
+        shape = (info.channels, *((len(info.times),) if info.times else ()), *info.grid.shape)
+        blank = _zeros(shape, _SUPPORTED_TYPES.get(info.dtype, info.dtype))
+        measured = dict.fromkeys(info.measured, blank[0])
+        names, times = info.channel_names, info.times
+        return Volume(blank, info.grid, file, info.notes, names, measured, times, info.interval)
+
+    return _read_all(as_paths(path, "the image"), options or ReadOptions(), read, _concatenate_zeros), infos[0]
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - as of numpy.zeros
@@ -114,23 +128,76 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 
 
 
 def _concatenate_zeros(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return _zeros((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    return _zeros((sum(map(len, arrays)), *arrays[0].shape[1:]), np.result_type(*arrays))
+
+
+def _read_all(files: list[Path], options: ReadOptions, read: _Read, join: _Join) -> Volume:
+    """Read one file with all channels, or several that are one channel each."""
+    if len(files) == 1:
+        return read(files[0], options)
+    if options.channels is None:
+        one_each = replace(options, inputs=1 if options.channel is None else None, measure=())
+        volumes = _on_one_grid([read(file, one_each) for file in files])
+        choice = choose_channels(len(files), (), files[0], replace(options, channel=None))
+    else:
+        choice = choose_channels(len(files), (), files[0], options)
+        one_each = replace(options, channel=None, channels=None, measure=(), inputs=1)
+        volumes = _on_one_grid([read(files[number], one_each) for number in choice.used])
+    return replace(_join_channels(volumes, choice, join), source=files[0])
+
+
+def join_channels(volumes: Mapping[str, Volume], options: ReadOptions) -> Volume:
+    """Return images of one channel each, by the names of the channels, as one image with those that are chosen.
+
+    Raise `InputError` if a channel that is chosen is not there or one lies on another grid.
+    """
+    options, path = replace(options, channels=tuple(volumes)), next(iter(volumes.values())).source or _ARRAY
+    choice = choose_channels(len(volumes), (), path, options)
+    aligned = _on_one_grid(list(volumes.values()))
+    return _join_channels([aligned[number] for number in choice.used], choice, np.concatenate)
 
 
 def _read_file(path: Path, options: ReadOptions, planes: list[NDArray[np.intp]]) -> Volume:
     raw = _open_image(path, options)
-    array, notes, times = to_channel_first(raw.load(), raw, path, options)
-    array = _project(array, options, planes)
+    array, choice, notes, times = _select(raw.load(), raw, path, options)
+    channels = _supported(_project(array[choice.as_index()], options, planes), path)
+    measured = {
+        name: _supported(_project(array[number : number + 1], options, planes)[0], path, name)
+        for name, number in choice.measured.items()
+    }
+    grid, grid_notes = resolve_grid(channels.shape[-options.dims :], raw, path, options)
+    flat = channels.reshape(-1)
+    if (flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all():
+        notes += (Note(f"constant image: every pixel is {flat[0]}", NoteCode.CONSTANT),)
+    interval = raw.interval if times else None
+    return Volume(channels, grid, path, (*grid_notes, *notes), choice.names, measured, times, interval)
+
+
+def _select(
+    array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions
+) -> tuple[NDArray[Any], ChannelChoice, tuple[str, ...], tuple[int, ...]]:
+    """Return all channels as ``(c, [t,] [z,] y, x)``, which of them the options choose, notes, and frames."""
+    array, notes, times = to_channel_first(array, raw, path, options)
+    if _may_be_grey(raw, options) and len(array) == len(COLOURS) and (found := grey_of_colours(array)) is not None:
+        number, text = found
+        return array, ChannelChoice((number,)), (*notes, Note(text, NoteCode.READ_AS_GREY)), times
+    return array, choose_channels(len(array), raw.channel_names, path, options), notes, times
+
+
+def _may_be_grey(raw: RawImage, options: ReadOptions) -> bool:
+    """Whether it is a picture in colours, for a model of one channel, and no channel of it was chosen."""
+    nothing_chosen = options.channel is None and options.channels is None and not options.measure
+    return options.inputs == 1 and raw.channel_names == COLOURS and "S" in raw.axes and nothing_chosen
+
+
+def _supported(array: NDArray[Any], path: Path, name: str = "") -> NDArray[Any]:
+    """Return an array in a type that later steps support, all of it finite numbers; `name` is that of a channel."""
     array = np.ascontiguousarray(array, _SUPPORTED_TYPES.get(str(array.dtype)))
     if array.dtype.kind == "f" and (bad := array.size - int(np.count_nonzero(np.isfinite(array)))):
+        of = f" of channel '{name}'" if name else ""
         hint = "replace them in the program that made the image"
-        raise InputError(f"{bad} of {array.size} pixels are NaN or infinite", path=path, hint=hint)
-    grid, grid_notes = resolve_grid(array.shape[-options.dims :], raw, path, options)
-    flat = array.reshape(-1)
-    if (flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all():
-        notes += (f"constant image: every pixel is {flat[0]}",)
-    interval = raw.interval if times else None
-    return Volume(array, grid, path, (*grid_notes, *notes), times=times, interval=interval)
+        raise InputError(f"{bad} of {array.size} pixels{of} are NaN or infinite", path=path, hint=hint)
+    return array
 
 
 def _project(array: NDArray[Any], options: ReadOptions, planes: list[NDArray[np.intp]]) -> NDArray[Any]:
@@ -155,11 +222,9 @@ def _match_orientation(volume: Volume, grid: Grid) -> Volume:
     return replace(volume, array=array, grid=grid)
 
 
-def _merge_channels(volumes: list[Volume], join: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> Volume:
-    """Return files that are one channel each as one volume, with the source of the first and the notes on all."""
+def _on_one_grid(volumes: list[Volume]) -> list[Volume]:
+    """Return files that are one channel each, their voxels in the order of the first, or raise an `InputError`."""
     first = volumes[0]
-    if len(volumes) == 1:
-        return first
     volumes = [_match_orientation(volume, first.grid) for volume in volumes]
     for volume in volumes:
         if volume.channels > 1:
@@ -170,39 +235,66 @@ def _merge_channels(volumes: list[Volume], join: Callable[[list[NDArray[Any]]], 
             difference = "only one of the two says where its voxels are"
         if difference:
             raise InputError(f"not on the grid of {first.source}: {difference}", path=volume.source)
-    notes = tuple(dict.fromkeys(note for volume in volumes for note in volume.notes))
-    return replace(first, array=join([volume.array for volume in volumes]), notes=notes)
+    return volumes
+
+
+def _join_channels(volumes: Sequence[Volume], choice: ChannelChoice, join: _Join) -> Volume:
+    """Return files that are one channel each as one volume, with the source of the first and the notes on all."""
+    count = len(choice.segmented)
+    segmented, further = volumes[:count], volumes[count:]
+    # Joined as well: what was brought to another order of voxels is then stored in that order.
+    measured = {name: join([volume.array])[0] for name, volume in zip(choice.measured, further, strict=True)}
+    of_further = [drop_notes(volume.notes, {NoteCode.CONSTANT}) for volume in further]
+    notes = tuple(dict.fromkeys(note for group in (*(v.notes for v in segmented), *of_further) for note in group))
+    array = join([volume.array for volume in segmented]) if count > 1 else segmented[0].array
+    return replace(segmented[0], array=array, notes=notes, channel_names=choice.names, measured=measured)
 
 
 def arrange_axes(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
-    """Bring an array of the caller to ``(c, [z,] y, x)`` by the axes of `options`; errors as for a file."""
+    """Bring an array of the caller to ``(c, [z,] y, x)``, with all its channels, by the axes of `options`."""
     raw = RawImage("Q" * array.ndim, array.shape, array.dtype, lambda: array, "given")
     return _project(to_channel_first(array, raw, _ARRAY, options)[0], options, [])
 
 
-def rearrange_volume(volume: Volume, axes: str, options: ReadOptions) -> Volume:
-    """Apply the channel and the pixel size of `options` to a volume with these axes, as if it were read again."""
+def rearrange_volume(volume: Volume, options: ReadOptions) -> Volume:
+    """Apply the channels and the pixel size of `options` to a volume, as if it were read again."""
     path, array, grid = volume.source or _ARRAY, volume.array, volume.grid
-    raw = RawImage(axes, array.shape, array.dtype, lambda: array, "given", notes=volume.notes)
-    if options.channel is not None:
-        array = to_channel_first(array, raw, path, options)[0]
+    choice = choose_channels(volume.channels, volume.channel_names, path, options)
+    measured = dict(volume.measured) | {name: array[number] for name, number in choice.measured.items()}
+    array = array[choice.as_index()]
+    volume = replace(volume, array=array, channel_names=choice.names, measured=measured)
     if options.spacing is None:
-        return replace(volume, array=array)
+        return volume
+    axes = "CZYX" if grid.dims == 3 else "CYX"
+    raw = RawImage(axes, array.shape, array.dtype, lambda: array, "given", notes=volume.notes)
     raw = replace(raw, unit=grid.unit or "um", header=grid.header)
     grid, notes = resolve_grid(grid.shape, raw, path, options)
-    return Volume(array, grid, volume.source, notes)
+    return replace(volume, grid=grid, notes=notes)
 
 
 def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> ImageInfo:
-    """Return what `read_volume` would read, from the header alone; errors that headers show are the same."""
+    """Return what `read_volume` would read, from the header alone; errors that headers show are the same.
+
+    Of a picture in colours that a model of one channel is to read, the pixels are read, which may be grey.
+    """
     path, options = as_path(path, "the image"), options or ReadOptions()
     raw = _open_image(path, options)
-    array, notes, times = to_channel_first(_zeros(raw.shape, raw.dtype), raw, path, options)
-    dtype = projected_type(raw.dtype, options.project) if options.project else raw.dtype
+    pixels = raw.load() if _may_be_grey(raw, options) else _zeros(raw.shape, raw.dtype)
+    array, choice, notes, times = _select(pixels, raw, path, options)
     grid, grid_notes = resolve_grid(array.shape[-options.dims :], raw, path, options)
-    interval = raw.interval if times else None
     axes, axes_source = (options.axes.upper(), "given") if options.axes else (raw.axes, raw.axes_source)
-    return ImageInfo(axes, axes_source, str(dtype), grid, len(array), (*grid_notes, *notes), times, interval)
+    return ImageInfo(
+        axes=axes,
+        axes_source=axes_source,
+        dtype=str(projected_type(raw.dtype, options.project) if options.project else raw.dtype),
+        grid=grid,
+        channels=len(choice.segmented),
+        notes=(*grid_notes, *notes),
+        times=times,
+        interval=raw.interval if times else None,
+        channel_names=choice.names,
+        measured=tuple(choice.measured),
+    )
 
 
 @translate_errors

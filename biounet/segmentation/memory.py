@@ -171,15 +171,16 @@ def memory_needs(
     check_model_fits(volume, card)
     grid, dtype = canonical_grid(volume.grid), volume.array.dtype
     blank = np.broadcast_to(np.zeros((), dtype), (volume.channels, *grid.shape))  # takes no memory
-    canonical = replace(volume, array=blank, grid=grid)
+    canonical = replace(volume, array=blank, grid=grid, measured={})
     zoom = model_zoom(canonical, card, options.diameter)
+    measured = sum(channel.itemsize for channel in volume.measured.values()) * math.prod(grid.shape)
     image = dtype.itemsize * math.prod(blank.shape)
     copy = image if canonical_transform(volume.grid).changes else 0
     choices = [replace(options, block=edge) for edge in _block_edges(options, grid.dims)]
 
     def need(chosen: SegmentOptions) -> MemoryNeed:
         process = expected_bytes(canonical, zoom, network, chosen, device)
-        return MemoryNeed(process + copy, _READER_COPIES * image)
+        return MemoryNeed(process + copy + measured, _READER_COPIES * (image + measured))
 
     return [(chosen, need(chosen)) for chosen in choices]
 

@@ -235,7 +235,8 @@ def check_model_fits(volume: Volume, card: Card) -> None:
     if volume.channels != len(card.inputs):
         expected = f"{len(card.inputs)} ({', '.join(card.inputs)})"
         cause = f"{volume.channels} channels, the model '{card.recipe.name}' expects {expected}"
-        raise InputError(cause, path=volume.source, hint="choose one with --channel")
+        names = f": {', '.join(volume.channel_names)}" if volume.channel_names else ""
+        raise InputError(cause, path=volume.source, hint=f"choose one with --channel{names}")
 
 
 def model_zoom(volume: Volume, card: Card, diameter: float | None) -> Zoom:

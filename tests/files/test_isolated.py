@@ -180,7 +180,8 @@ def test_output_of_libraries_does_not_reach_the_pipe(bad):
 
 
 GRID = {"shape": [2, 2], "spacing": None, "unit": None, "affine": None, "header": None, "axcodes": None, "frame": ""}
-VOLUME = {"dtype": "<u2", "shape": [1, 2, 2], "grid": GRID, "notes": [], "sha256": ["0" * 64]}
+CHANNELS = {"channel_names": [], "measured": []}
+VOLUME = {"dtype": "<u2", "shape": [1, 2, 2], "grid": GRID, "notes": [], "sha256": ["0" * 64], **CHANNELS}
 HOSTILE = {
     "objects": VOLUME | {"dtype": "|O"},
     "no type": VOLUME | {"dtype": 7},
@@ -198,6 +199,13 @@ HOSTILE = {
     "numbers without end": VOLUME | {"grid": GRID | {"unit": "um", "spacing": [10**400, 1]}},
     "a note of no kind": VOLUME | {"notes": [["pixel size unknown", "no code"]]},
     "no hash": VOLUME | {"sha256": []},
+    "names of other channels": VOLUME | {"channel_names": ["DAPI", "GFP"]},
+    "a name of two lines": VOLUME | {"channel_names": ["DAPI\nGFP"]},
+    "a name without end": VOLUME | {"channel_names": ["a" * 10**5]},
+    "a name that is none": VOLUME | {"channel_names": [7]},
+    "a channel twice": VOLUME | {"measured": [["GFP", "<u2"], ["GFP", "<u2"]]},
+    "a channel of objects": VOLUME | {"measured": [["GFP", "|O"]]},
+    "more channels than the limit": VOLUME | {"measured": [[str(n), "<f8"] for n in range(10**4)]},
     "a hash that is none": VOLUME | {"sha256": ["../x"]},
     "no mapping": [1],
     "nothing": {},

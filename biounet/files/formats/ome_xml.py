@@ -136,7 +136,8 @@ def _parse_image(element: ElementTree.Element, uuids: set[str], *, has_data: boo
         axis: length_um(pixels.get(f"PhysicalSize{axis}"), unit_in_um(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
         for axis in "XYZ"
     }
-    names = tuple(channel.get("Name") or f"channel_{n}" for n, channel in enumerate(pixels.iterfind("{*}Channel")))
+    channels = enumerate(pixels.iterfind("{*}Channel"))
+    names = tuple(channel.get("Name") or channel.get("Fluor") or f"channel_{n}" for n, channel in channels)
     return OmeImage(
         name=element.get("Name", ""),
         size=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),

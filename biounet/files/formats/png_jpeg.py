@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import InputError, Note, NoteCode
-from biounet.files.formats.raw import RawImage
+from biounet.files.formats.raw import COLOURS, RawImage
 
 _NOTES = (Note("pixel size unknown", NoteCode.VOXEL_SIZE_UNKNOWN),)
 _PNG_PALETTE = 3
@@ -38,6 +38,7 @@ def read_png(path: Path) -> RawImage:
         dtype=np.dtype(np.uint16 if bits == 16 and not is_indexed else np.uint8),
         load=lambda: _load_indices(path) if is_indexed else _load_png(path, samples, bits),
         axes_source="PNG",
+        channel_names=COLOURS if samples > 2 else (),
         palette=_png_palette(path) if is_indexed else None,
         orientation=orientation,
         alpha=_PNG_ALPHA.get(kind, ()),
@@ -82,6 +83,7 @@ def read_jpeg(path: Path) -> RawImage:
         dtype=np.dtype(np.uint8 if bits == 8 else np.uint16),
         load=lambda: np.asarray(imagecodecs.jpeg_decode(path.read_bytes())),
         axes_source="JPEG",
+        channel_names=COLOURS if samples > 1 else (),
         orientation=orientation,
         notes=_NOTES,
     )

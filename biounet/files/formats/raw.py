@@ -22,6 +22,9 @@ _MAX_FILE_FACTOR, _MAX_FILE_EXTRA = 1000, 2**33
 # Values of the orientation tag by which rows are columns, rows run backwards, and columns run backwards
 _TRANSPOSED, _FLIPPED_Y, _FLIPPED_X = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 
+COLOURS = ("red", "green", "blue")
+"""Names of the channels of a picture in colours."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -42,6 +45,8 @@ class RawImage:
         Shape ``(n, 3)``, or ``(n,)`` where all of it is grey, if the values of the array are indices into it.
     orientation
         How the array must be turned to be seen as it was taken, 1 to 8 as in TIFF and EXIF; 1: as stored.
+    channel_names
+        As the file states them, `COLOURS` for a picture; they may be more or fewer than the channels.
     alpha
         Indices along axis S of transparency, which is no intensity.
     interval
@@ -87,8 +92,10 @@ def apply_palette(raw: RawImage, path: Path) -> RawImage:
             np.take(palette, row.astype(np.intp), axis=0, out=target)  # those of 1 bit are bool, and would be a mask
         return colours
 
-    axes, shape = (raw.axes, raw.shape) if palette.ndim == 1 else (raw.axes + "S", (*raw.shape, 3))
-    return replace(raw, axes=axes, shape=shape, dtype=palette.dtype, load=load, palette=None)
+    if palette.ndim == 1:
+        return replace(raw, dtype=palette.dtype, load=load, palette=None)
+    colours = {"axes": raw.axes + "S", "shape": (*raw.shape, 3), "channel_names": COLOURS}
+    return replace(raw, dtype=palette.dtype, load=load, palette=None, **colours)  # type: ignore[arg-type]
 
 
 def apply_orientation(raw: RawImage) -> RawImage:

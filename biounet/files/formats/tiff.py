@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
 
 from biounet.core import InputError
+from biounet.files.formats.imagej import imagej_channel_names
 from biounet.files.formats.ome_xml import OmeMetadata, parse_ome
 from biounet.files.formats.pixel_size import read_calibration
-from biounet.files.formats.raw import RawImage
+from biounet.files.formats.raw import COLOURS, RawImage
 from biounet.files.formats.tiff_integrity import check_complete, count_pages, raise_logged_errors
 
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE, PHOTOMETRIC.MASK)
@@ -27,7 +27,6 @@ _ALPHA = (1, 2)  # kinds of extra samples that are transparency
 _WHITE_IS_ZERO = "white is zero in this file: what is bright in it looks dark in a viewer"
 _OME_DAMAGED = "OME-XML is damaged and ignored"
 _TABLE_BITS = 16
-_POSITION = re.compile(r"^(?:[czt]:\d+/\d+\s*)+-?\s*")  # prefix of labels: the position of a plane in its stack
 _OVERVIEWS = {"label", "macro", "overview", "thumbnail", "barcode", "preview"}  # names by scanners
 _FILLERS = {"image", "images", "slide", "scan", "mask", "tif", "tiff", "ome"}  # words beside one of these
 _WORDS = re.compile(r"[^\W\d_]+")
@@ -50,6 +49,7 @@ def read_tiff(path: Path) -> RawImage:
         is_inverted = page.photometric == PHOTOMETRIC.MINISWHITE and series.dtype.kind != "b" and palette is None
         damaged, inverted = _OME_DAMAGED if is_damaged else "", _WHITE_IS_ZERO if is_inverted else ""
         orientation = page.tags.valueof("Orientation", 1)
+        is_colour = "S" in axes and page.photometric in _COLOUR
         return RawImage(
             axes=axes,
             shape=series.shape,
@@ -57,7 +57,7 @@ def read_tiff(path: Path) -> RawImage:
             load=lambda: _load(path),
             axes_source=_SOURCES.get(series.kind, "TIFF tags"),
             spacing=calibration.spacing_um,
-            channel_names=calibration.channel_names or _imagej_channels(tif, series),
+            channel_names=COLOURS if is_colour else calibration.channel_names or imagej_channel_names(tif, series),
             palette=palette,
             orientation=orientation if isinstance(orientation, int) else 1,
             alpha=alpha,
@@ -158,20 +158,3 @@ def _inverted(series: TiffPageSeries) -> NDArray[Any] | None:
     if series.dtype.kind not in "bu" or bits > _TABLE_BITS:
         return None
     return np.arange(2**bits, dtype=np.uint8 if bits <= 8 else np.uint16)[::-1].copy()
-
-
-def _imagej_channels(tif: TiffFile, series: TiffPageSeries) -> tuple[str, ...]:
-    """Return the names of the channels: the labels of planes, where all planes of a channel have the same."""
-    labels = (tif.imagej_metadata or {}).get("Labels") if tif.is_imagej else None
-    if series.kind != "imagej" or not isinstance(labels, (list, tuple)) or "C" not in series.axes:
-        return ()
-    sizes = {letter: size for letter, size in zip(series.axes, series.shape, strict=True) if letter not in "YXS"}
-    names = np.array([_POSITION.sub("", str(label).partition("\n")[0]).strip() for label in labels], object)
-    if names.size == sizes["C"]:
-        each = names.reshape(-1, 1)
-    elif names.size == math.prod(sizes.values()):
-        each = np.moveaxis(names.reshape(*sizes.values()), [*sizes].index("C"), 0).reshape(sizes["C"], -1)
-    else:
-        return ()
-    found = tuple(str(row[0]) for row in each if row[0] and (row == row[0]).all())
-    return found if len(set(found)) == sizes["C"] else ()

@@ -17,6 +17,7 @@ from threading import Event, Lock, Thread
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biounet.core import BiounetError, InputError, MachineError, Stopped, Volume
 from biounet.files.axes import Paths, ReadOptions
@@ -277,10 +278,17 @@ def _exchange(child: subprocess.Popen[bytes], request: Request, line: bytes) -> 
     if request.task == "header":
         axes, source = map(str, fields["axes"])
         return _Answer(volume, hashes, (axes, source))
-    array = np.empty(volume.array.shape, volume.array.dtype)
+    array = _read_array(volume.array, answers)
+    measured = {name: _read_array(blank, answers) for name, blank in volume.measured.items()}
+    return _Answer(replace(volume, array=array, measured=measured), hashes)
+
+
+def _read_array(blank: NDArray[Any], answers: BufferedReader) -> NDArray[Any]:
+    """Return the next array of an answer, of the shape and type of `blank`."""
+    array = np.empty(blank.shape, blank.dtype)
     if answers.readinto(array.data.cast("B")) < array.nbytes:
         raise EOFError
-    return _Answer(replace(volume, array=array), hashes)
+    return array
 
 
 def _stat(path: Path) -> tuple[int, int] | None:

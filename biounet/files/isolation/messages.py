@@ -1,4 +1,4 @@
-"""What an `IsolatedReader` and its process send each other: lines of JSON, and behind that of a volume its array.
+"""What an `IsolatedReader` and its process send each other: lines of JSON, and behind that of a volume its arrays.
 
 Answers are not trusted: whoever takes control of the process gets no code into the one that started it.
 """
@@ -18,6 +18,7 @@ import numpy as np
 
 from biounet.core import BiounetError, Grid, InputError, Note, NoteCode, SettingsError, Volume, note_code
 from biounet.files.axes import ReadOptions
+from biounet.files.channels import clean_name
 
 Task = Literal["read", "header", "hash"]
 
@@ -87,8 +88,17 @@ def encode_volume(volume: Volume) -> dict[str, Any]:
     """Return all of a volume but its pixels and its source as fields of an answer."""
     grid = asdict(volume.grid) | {"header": None if volume.grid.header is None else volume.grid.header.hex()}
     notes = [(note, note_code(note)) for note in volume.notes]
-    time = {"times": volume.times, "interval": volume.interval}
-    return {"dtype": volume.array.dtype.str, "shape": volume.array.shape, "grid": grid, "notes": notes, **time}
+    measured = [(name, channel.dtype.str) for name, channel in volume.measured.items()]
+    return {
+        "dtype": volume.array.dtype.str,
+        "shape": volume.array.shape,
+        "grid": grid,
+        "notes": notes,
+        "channel_names": volume.channel_names,
+        "measured": measured,
+        "times": volume.times,
+        "interval": volume.interval,
+    }
 
 
 def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
@@ -101,11 +111,24 @@ def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
         raise ValueError
     if interval is not None and not 0 < float(interval) < math.inf:
         raise ValueError
-    if math.prod(shape) * dtype.itemsize > _PALETTE_FACTOR * request.options.limit * len(request.paths):
+    types = {_decode_name(name): _DTYPES[code] for name, code in fields["measured"]}
+    size = math.prod(shape) * dtype.itemsize + math.prod(shape[1:]) * sum(kind.itemsize for kind in types.values())
+    if size > _PALETTE_FACTOR * request.options.limit * len(request.paths) or len(types) < len(fields["measured"]):
+        raise ValueError
+    names = tuple(map(_decode_name, fields["channel_names"]))
+    if len(names) not in (0, shape[0]):
         raise ValueError
     notes = tuple(Note(str(text), code and NoteCode(code)) for text, code in fields["notes"])
     array = np.broadcast_to(np.zeros((), dtype), shape)
-    return Volume(array, grid, request.paths[0], notes, times=times, interval=interval)
+    measured = {name: np.broadcast_to(np.zeros((), kind), shape[1:]) for name, kind in types.items()}
+    return Volume(array, grid, request.paths[0], notes, names, measured, times, interval)
+
+
+def _decode_name(name: object) -> str:
+    """Return the name of a channel; `ValueError` for one that reading does not give."""
+    if not isinstance(name, str) or clean_name(name) != name:
+        raise ValueError
+    return name
 
 
 def _decode_grid(fields: dict[str, Any]) -> Grid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +27,7 @@ def main() -> None:
     """Answer requests until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides when it ends
     requests, answers = _take_pipes()
-    _answer({"ready": True}, None, answers)
+    _answer({"ready": True}, (), answers)
     try:
         for line in requests:
             _answer(*_read(Request.decode(line)), answers)
@@ -43,15 +44,15 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, answers
 
 
-def _answer(fields: dict[str, Any], array: NDArray[Any] | None, answers: BinaryIO) -> None:
+def _answer(fields: dict[str, Any], arrays: Sequence[NDArray[Any]], answers: BinaryIO) -> None:
     answers.write(json.dumps(fields).encode() + b"\n")
-    if array is not None:
+    for array in arrays:
         answers.write(array.data.cast("B"))
     answers.flush()
 
 
-def _read(request: Request) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """Return the fields of the answer, and the array that follows it."""
+def _read(request: Request) -> tuple[dict[str, Any], Sequence[NDArray[Any]]]:
+    """Return the fields of the answer, and the arrays that follow it."""
     paths = request.paths
     if request.folder:
         os.chdir(request.folder)
@@ -61,22 +62,22 @@ def _read(request: Request) -> tuple[dict[str, Any], NDArray[Any] | None]:
     try:
         return _run_task(paths[0] if paths else Path(), request)
     except BiounetError as error:
-        return encode_error(error, paths), None
+        return encode_error(error, paths), ()
     finally:
         if hasattr(signal, "alarm"):
             signal.alarm(0)
 
 
 @translate_errors
-def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], NDArray[Any] | None]:
+def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], Sequence[NDArray[Any]]]:
     if request.task == "header":
         header, info = read_header(request.paths, request.options)
-        return encode_volume(header) | {"sha256": [], "axes": (info.axes, info.axes_source)}, None
+        return encode_volume(header) | {"sha256": [], "axes": (info.axes, info.axes_source)}, ()
     hashes = [hash_file(path) for path in request.paths]
     if request.task == "hash":
-        return {"sha256": hashes}, None
+        return {"sha256": hashes}, ()
     volume = read_volume(request.paths, request.options)
-    return encode_volume(volume) | {"sha256": hashes}, volume.array
+    return encode_volume(volume) | {"sha256": hashes}, (volume.array, *volume.measured.values())
 
 
 def _limit_memory(image: int) -> None:
