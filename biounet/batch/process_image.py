@@ -23,9 +23,12 @@ from biounet.core import (
     Stopped,
     Volume,
     WorkerDiedError,
+    describe_flags,
     describe_shortage,
+    find_warnings,
     free_memory,
     is_out_of_memory,
+    note_record,
 )
 from biounet.files import FileState, FoundImage, ReaderPool, hash_file
 from biounet.network import Model, Predictor
@@ -113,19 +116,21 @@ def _segment(volume: Volume, context: BatchContext, options: SegmentOptions) -> 
 
 
 def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context: BatchContext, seconds: float) -> Row:
-    grid = result.volume.grid
+    grid, notes = result.volume.grid, dict.fromkeys((*result.volume.notes, *result.notes))
     details: dict[str, Any] = {
         "shape": list(result.volume.array.shape),
         "spacing": None if grid.spacing is None else list(grid.spacing),
         "unit": grid.unit,
-        "notes": [escape(note) for note in result.volume.notes],
+        "notes": [note_record(note) | {"text": escape(note)} for note in notes],
         "seconds": result.seconds,
         "device": str(context.predictor.device),
         "threads": context.threads,
     }
-    figures = {name: escape(value) if isinstance(value, str) else value for name, value in result.figures.items()}
+    figures = {"flags": describe_flags(result.notes)} | {
+        name: escape(value) if isinstance(value, str) else value for name, value in result.figures.items()
+    }
     sizes = None if result.count is None else object_sizes(result.measurements)
-    status: Status = "flagged" if result.notes else "empty" if result.count == 0 else "ok"
+    status: Status = "flagged" if find_warnings(result.notes) else "empty" if result.count == 0 else "ok"
     message = escape("; ".join(result.notes))
     return Row(name, status, result.count, seconds, message, details, outputs, sizes, figures)
 

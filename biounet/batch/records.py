@@ -76,11 +76,11 @@ class Row:
     image
         Its path, relative to the input folder where there is one.
     status
-        ``flagged``: with a warning that a user should look at; ``empty``: no object, and no warning.
+        ``flagged``: with a warning, so that a user should look at it; ``empty``: no object, and no warning.
     count
         Number of objects; None where nothing was measured.
     message
-        The error, or the warnings.
+        The error, or the notes.
     figures
         Further columns of ``counts.csv`` by their names, from `biounet.segmentation.Segmentation.figures`.
     details

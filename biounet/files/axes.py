@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from biounet.core import InputError, SettingsError, as_spacing, is_integer
+from biounet.core import InputError, Note, NoteCode, SettingsError, as_spacing, is_integer
 from biounet.files.channels import as_names, as_selection, check_number
 from biounet.files.formats.raw import DEFAULT_LIMIT, RawImage, format_shape, remove_alpha
 from biounet.files.stacks import Projection, as_frames, check_projection, select_frames
@@ -101,7 +101,7 @@ def to_channel_first(
     axes = _as_channels(resolve_axes(raw, options.axes, path), raw, options)
     notes: tuple[str, ...] = ()
     if raw.alpha and axes[raw.axes.index("S")] == "S":
-        array, notes = remove_alpha(array, raw), ("the alpha channel is left out",)
+        array, notes = remove_alpha(array, raw), (Note("the alpha channel is left out", NoteCode.ALPHA_LEFT_OUT),)
     kept = ("" if options.frames is None else "T") + ("Z" if options.project else "") + "ZYX"[-options.dims :]
     array, axes = squeeze(array, axes, kept)
     if "S" in axes and "C" in axes:

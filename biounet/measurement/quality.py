@@ -101,18 +101,19 @@ def _texture_warnings(statistics: ImageStatistics, training: TrainingReference) 
         return
     edge, structure, detail = nearest
     softer = max(edge, detail)
+    now, then = np.exp(texture), np.exp(np.array(texture) - nearest)
     if softer > 0 and softer >= structure:
-        word = "blurred"
+        word, code, figure = "blurred", NoteCode.BLURRED, now[0] if edge >= detail else now[2]
     elif structure >= max(-softer, -min(edge, detail)):
-        word = "coarse"
+        word, code, figure = "coarse", NoteCode.COARSE, now[1]
     else:
         word = "fine or noisy" if structure <= min(edge, detail) else "sharp or noisy"
-    now, then = np.exp(texture), np.exp(np.array(texture) - nearest)
+        code, figure = NoteCode.NOISY, now[1] if structure <= min(edge, detail) else min(now[0], now[2])
     text = (
         f"{word}: edges of {now[0]:.1f} pixels, structures of {now[1]:.1f}, detail of {now[2]:.1f};"
         f" the training image most like it has {then[0]:.1f}, {then[1]:.1f} and {then[2]:.1f}"
     )
-    yield Note(text, NoteCode.TEXTURE)
+    yield Note(text, code, figure=float(figure))
 
 
 def _range_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
@@ -123,27 +124,28 @@ def _range_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iter
         value, (low, high) = statistics[name], ranges[name]
         words = below if value < low * margin else above if value > high / margin else None
         if words is not None:
-            yield Note(f"{words.format(value)}, trained on {low:.3g} to {high:.3g}", code)
+            yield Note(f"{words.format(value)}, trained on {low:.3g} to {high:.3g}", code, figure=value)
     for name in sorted(statistics.keys() & ranges.keys()):
         kind, _, channel = name.partition("_")
         low, high = ranges[name]
         if kind in _CONTRAST_WORDS and not low - _CONTRAST_MARGIN <= statistics[name] <= high + _CONTRAST_MARGIN:
-            about = f"{_CONTRAST_WORDS[kind]} {statistics[name]:.2f}, trained on {low:.2f} to {high:.2f}"
-            yield Note(f"another order of contrast in channel {channel}: {about}", NoteCode.CONTRAST)
+            value = statistics[name]
+            about = f"{_CONTRAST_WORDS[kind]} {value:.2f}, trained on {low:.2f} to {high:.2f}"
+            yield Note(f"another order of contrast in channel {channel}: {about}", NoteCode.CONTRAST, figure=value)
 
 
 def _pixel_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iterator[Note]:
     contrast = statistics.get("contrast", np.inf)
     if contrast < min(_PURE_NOISE, ranges.get("contrast", (np.inf, np.inf))[0]):
         text = f"blank: what is bright stands out from the noise by {contrast:.1f} deviations only"
-        yield Note(text, NoteCode.BLANK)
+        yield Note(text, NoteCode.BLANK, figure=contrast)
     saturated, hot = statistics.get("saturated", 0), statistics.get("hot", 0)
     if saturated >= max(_SATURATED, _above(ranges, "saturated")):
         text = f"saturated: {saturated:.1%} of the pixels have the highest value, {statistics['top']:.0f}"
-        yield Note(text, NoteCode.SATURATED)
+        yield Note(text, NoteCode.SATURATED, figure=saturated)
     if hot >= max(_HOT, _above(ranges, "hot")):
         text = f"hot pixels: {hot:.2%} of the pixels stand out alone, and were brought down to their neighbours"
-        yield Note(text, NoteCode.HOT_PIXELS)
+        yield Note(text, NoteCode.HOT_PIXELS, figure=hot)
 
 
 def _above(ranges: TrainingRanges, name: str) -> float:
@@ -157,12 +159,12 @@ def _object_warnings(table: Table, training: TrainingReference) -> Iterator[Note
         return
     share = float(np.mean(columns["touches_border"]))
     if share > max(_AT_BORDER, _above(training.ranges, "at_border")):
-        yield Note(f"{share:.0%} of the objects touch the border", NoteCode.AT_BORDER)
+        yield Note(f"{share:.0%} of the objects touch the border", NoteCode.AT_BORDER, figure=share)
     low = training.low_confidence
     share = 0.0 if low is None else float(np.mean(columns["confidence"] < low))
     if share > max(_UNSURE, _above(training.ranges, "unsure")):
         text = f"{share:.0%} of the objects have a confidence below {low:.2f}, as wrong ones have"
-        yield Note(text, NoteCode.LOW_CONFIDENCE)
+        yield Note(text, NoteCode.LOW_CONFIDENCE, figure=share)
 
 
 def _diameters(table: Table) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ class ReportRow:
     count
         Number of objects; None where nothing was counted.
     message
-        Error or warnings.
+        Error or notes.
     overlay
         Path of the overlay relative to the page, with ``/``.
     sizes

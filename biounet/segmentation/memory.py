@@ -14,6 +14,8 @@ import torch
 
 from biounet.core import (
     InputError,
+    Note,
+    NoteCode,
     Volume,
     canonical_grid,
     canonical_transform,
@@ -57,8 +59,10 @@ def segment_within_memory(
             if not is_out_of_memory(error):
                 raise
         else:
-            note = () if edge == edges[0] else (f"memory ran out: worked through in blocks of {edge}",)
-            return replace(result, notes=(*result.notes, *note))
+            if edge == edges[0]:
+                return result
+            text = f"memory ran out: worked through in blocks of {edge}"
+            return replace(result, notes=(*result.notes, Note(text, NoteCode.SMALLER_BLOCKS, figure=edge)))
         if predictor.device.type == "cuda":  # after the except clause, where the error no longer refers to the arrays
             torch.cuda.empty_cache()
     raise MemoryError

@@ -22,6 +22,8 @@ from biounet.core import (
     InputError,
     LabelSettings,
     ModelError,
+    Note,
+    NoteCode,
     ResultKind,
     SettingsError,
     Volume,
@@ -205,26 +207,28 @@ def segment(
     return Segmentation(labels, count, table, volume, notes, clock.laps, figures | image_figures(table))
 
 
-def _orientation_notes(grid: Grid, card: Card) -> list[str]:
+def _orientation_notes(grid: Grid, card: Card) -> list[Note]:
     """Return a note where it matters, and is unknown, whether image and model have the same orientation."""
     if card.recipe.data.dims == 2 or card.recipe.augment.mirror:  # trained on all orientations
         return []
     if grid.axcodes is None:
         note = f"orientation unknown: worked on as stored, by a model of volumes in {CANONICAL}"
-        return [note] if card.orientation == CANONICAL else []
+        return [Note(note, NoteCode.ORIENTATION)] if card.orientation == CANONICAL else []
     if card.orientation == AS_STORED:
-        return [f"brought to {CANONICAL}, by a model of images that did not say how they are oriented"]
+        note = f"brought to {CANONICAL}, by a model of images that did not say how they are oriented"
+        return [Note(note, NoteCode.ORIENTATION)]
     if card.orientation is None and grid.axcodes != CANONICAL:
         assumed = f"the model's card does not say in which orientation it works, and {CANONICAL} is assumed"
-        return [f"brought from {grid.axcodes} to {CANONICAL}: {assumed}"]
+        return [Note(f"brought from {grid.axcodes} to {CANONICAL}: {assumed}", NoteCode.ORIENTATION)]
     return []
 
 
-def _background_notes(volume: Volume, card: Card) -> list[str]:
+def _background_notes(volume: Volume, card: Card) -> list[Note]:
     """Return a note where the surroundings were removed in all training images and are not in this one."""
     if not card.surroundings_removed or body_masks(volume.array) is not None:
         return []
-    return ["the background is not constant: the model learned from images whose surroundings were removed"]
+    note = "the background is not constant: the model learned from images whose surroundings were removed"
+    return [Note(note, NoteCode.SURROUNDINGS)]
 
 
 def check_model_fits(volume: Volume, card: Card) -> None:

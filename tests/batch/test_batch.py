@@ -112,6 +112,27 @@ def test_an_image_without_cells_is_empty_or_flagged_and_no_error(segmenter, tmp_
     assert tifffile.imread(tmp_path / "out" / "flat_labels.tif").max() == 0
 
 
+@pytest.mark.parametrize("odd", [False, True])
+def test_an_image_is_flagged_for_warnings_and_not_for_information(segmenter, tmp_path, odd):
+    """Pixels of unknown size and a channel of transparency are no reason to look at an image; a flat one is."""
+    grey = np.full((64, 64), 100, np.uint8) if odd else (discs((64, 64), 6, 1)[0] // 8).astype(np.uint8)
+    alpha = np.stack([grey, np.full_like(grey, 255)], -1)
+    tifffile.imwrite(tmp_path / "x.tif", alpha, photometric="minisblack", planarconfig="contig", extrasamples=[2])
+    chain = SegmentOptions(label=LabelSettings(min_size=4000))
+    (row,) = segment_batch(
+        find_images([tmp_path / "x.tif"]), segmenter.model, tmp_path / "out", BatchOptions(segment=chain)
+    )
+    assert "alpha" in row.message
+    assert row.status == ("flagged" if odd else "empty")
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    severities = {note["code"]: note["severity"] for note in run["images"][0]["notes"]}
+    assert {code for code, severity in severities.items() if severity == "warning"} == ({"constant"} if odd else set())
+    assert severities["voxel_size_unknown"] == severities["alpha_left_out"] == "information"
+    with (tmp_path / "out" / "counts.csv").open(newline="") as file:
+        (counted,) = csv.DictReader(file)
+    assert counted["flags"] == ("constant" if odd else "")
+
+
 def test_readers_that_were_started_before_serve_several_batches(segmenter, cell_folder, tmp_path):
     images = find_images([cell_folder / "images"])
     with ReaderPool(2) as readers:

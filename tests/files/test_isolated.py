@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.core import InputError, MachineError, Stopped, note_code
+from biounet.core import InputError, MachineError, Stopped, note_record
 from biounet.files import FileState, IsolatedReader, ReadOptions, read_volume
 from biounet.files.isolation import client
 
@@ -105,7 +105,7 @@ def test_the_volume_equals_that_of_read_volume(tmp_path, reader, case):
         assert there.array.flags.writeable
         assert vars(there.grid) == vars(here.grid)
         assert (there.source, there.notes) == (here.source, here.notes)
-        assert [*map(note_code, there.notes)] == [*map(note_code, here.notes)]
+        assert [*map(note_record, there.notes)] == [*map(note_record, here.notes)]
 
 
 def test_several_files_are_one_image(tmp_path, reader):
@@ -180,6 +180,7 @@ def test_output_of_libraries_does_not_reach_the_pipe(bad):
 
 
 GRID = {"shape": [2, 2], "spacing": None, "unit": None, "affine": None, "header": None, "axcodes": None, "frame": ""}
+NOTE = {"text": "odd", "code": "other", "severity": "warning", "figure": None}
 CHANNELS = {"channel_names": [], "measured": []}
 VOLUME = {"dtype": "<u2", "shape": [1, 2, 2], "grid": GRID, "notes": [], "sha256": ["0" * 64], **CHANNELS}
 HOSTILE = {
@@ -197,7 +198,8 @@ HOSTILE = {
     "another error": {"error": "SystemExit", "cause": "", "path": None, "hint": None},
     "a file that nobody asked for": {"error": "InputError", "cause": "", "path": 3, "hint": None},
     "numbers without end": VOLUME | {"grid": GRID | {"unit": "um", "spacing": [10**400, 1]}},
-    "a note of no kind": VOLUME | {"notes": [["pixel size unknown", "no code"]]},
+    "a note of no kind": VOLUME | {"notes": [NOTE | {"code": "no code"}]},
+    "a note of no severity": VOLUME | {"notes": [NOTE | {"severity": "fatal"}]},
     "no hash": VOLUME | {"sha256": []},
     "names of other channels": VOLUME | {"channel_names": ["DAPI", "GFP"]},
     "a name of two lines": VOLUME | {"channel_names": ["DAPI\nGFP"]},

@@ -57,7 +57,7 @@ def test_blurred(sigma, noise):
     (note,) = warnings(image.astype(np.float32))
     assert note.startswith("blurred: edges of ")
     assert "the training image most like it has" in note
-    assert note.code is NoteCode.TEXTURE
+    assert note.code is NoteCode.BLURRED
 
 
 @pytest.mark.parametrize(("factor", "word"), [(6, "coarse"), (1 / 6, "fine")])

@@ -137,10 +137,12 @@ def _choose_affine(affines: list[HeaderAffine], sizes: NDArray[np.float64]) -> t
     if first is last:
         return first, () if first.geometry_error else _size_notes(first, sizes)
     if first.geometry_error is not None:
-        note = f"the sform of the header is not used: {first.geometry_error[0]}; placed by the {last}"
+        text = f"the sform of the header is not used: {first.geometry_error[0]}; placed by the {last}"
+        note = Note(text, NoteCode.HEADER_DAMAGED)
         return (first, ()) if last.geometry_error is not None else (last, (note,))
     if last.geometry_error is not None:
-        return first, ("the qform of the header is damaged, the sform is used", *_size_notes(first, sizes))
+        note = Note("the qform of the header is damaged, the sform is used", NoteCode.HEADER_DAMAGED)
+        return first, (note, *_size_notes(first, sizes))
     if (distance := _distance_mm(first, last)) is None:
         return first, _size_notes(first, sizes)
     nominal = np.allclose(first.lengths, 1, rtol=_TOLERANCE) and not np.allclose(sizes, 1, rtol=_TOLERANCE)
@@ -148,7 +150,7 @@ def _choose_affine(affines: list[HeaderAffine], sizes: NDArray[np.float64]) -> t
     same = first.grid.axcodes == last.grid.axcodes
     relation = "differ" if same else "disagree on the orientation and differ"
     text = f"sform and qform {relation} by up to {distance:.3g} mm; used is the {used}; not the {other}"
-    return used, (Note(text, NoteCode.VOXEL_SIZE_CONFLICT if same else None),)
+    return used, (Note(text, NoteCode.VOXEL_SIZE_CONFLICT if same else NoteCode.ORIENTATION_CONFLICT),)
 
 
 def _size_notes(used: HeaderAffine, sizes: NDArray[np.float64]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
 
-from biounet.core import InputError
+from biounet.core import InputError, Note, NoteCode
 from biounet.files.formats.imagej import imagej_channel_names
 from biounet.files.formats.ome_xml import OmeMetadata, parse_ome
 from biounet.files.formats.pixel_size import read_calibration
@@ -24,8 +24,9 @@ _COLOUR = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
 # Codecs that give RGB where the file stores YCbCr
 _DECODED_AS_RGB = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_YCBC)
 _ALPHA = (1, 2)  # kinds of extra samples that are transparency
-_WHITE_IS_ZERO = "white is zero in this file: what is bright in it looks dark in a viewer"
-_OME_DAMAGED = "OME-XML is damaged and ignored"
+_WHITE_IS_ZERO = Note("white is zero in this file: what is bright in it looks dark in a viewer", NoteCode.WHITE_IS_ZERO)
+_OME_DAMAGED = Note("OME-XML is damaged and ignored", NoteCode.HEADER_DAMAGED)
+_COLOURS = Note("planes stored one by one are read as red, green and blue", NoteCode.PLANES_ARE_COLOURS)
 _TABLE_BITS = 16
 _OVERVIEWS = {"label", "macro", "overview", "thumbnail", "barcode", "preview"}  # names by scanners
 _FILLERS = {"image", "images", "slide", "scan", "mask", "tif", "tiff", "ome"}  # words beside one of these
@@ -124,7 +125,7 @@ def _samples(series: TiffPageSeries, path: Path) -> tuple[str, tuple[int, ...], 
     first_extra = 3 if kind in _COLOUR else 1
     extras = page.extrasamples or (1,) * (series.shape[axes.index("S")] - 3 if kind in _COLOUR else 0)
     alpha = tuple(first_extra + n for n, extra in enumerate(extras) if int(extra) in _ALPHA)
-    return axes, alpha, "planes stored one by one are read as red, green and blue" if separate else ""
+    return axes, alpha, _COLOURS if separate else ""
 
 
 def _by_default(page: TiffPage) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tifffile import COMPRESSION, TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-from biounet.core import InputError
+from biounet.core import InputError, Note, NoteCode
 
 _JPEG_END = b"\xff\xd9"
 _PADDING = 2  # bytes that some programs add to a strip
@@ -91,7 +91,7 @@ def check_complete(tif: TiffFile, series: TiffPageSeries, path: Path) -> str:
         if plane is None:
             raise InputError(f"{name} is missing", path=path)
         absent += _check_plane(plane, name, path)
-    return f"{absent} tiles are absent and read as 0" if absent else ""
+    return Note(f"{absent} tiles are absent and read as 0", NoteCode.TILES_ABSENT, figure=absent) if absent else ""
 
 
 def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from biounet.core import BiounetError, Grid, InputError, Note, NoteCode, SettingsError, Volume, note_code
+from biounet.core import BiounetError, Grid, InputError, SettingsError, Volume, note_from_record, note_record
 from biounet.files.axes import ReadOptions
 from biounet.files.channels import clean_name
 
@@ -87,7 +87,7 @@ def decode_hashes(fields: dict[str, Any], count: int) -> tuple[str, ...]:
 def encode_volume(volume: Volume) -> dict[str, Any]:
     """Return all of a volume but its pixels and its source as fields of an answer."""
     grid = asdict(volume.grid) | {"header": None if volume.grid.header is None else volume.grid.header.hex()}
-    notes = [(note, note_code(note)) for note in volume.notes]
+    notes = list(map(note_record, volume.notes))
     measured = [(name, channel.dtype.str) for name, channel in volume.measured.items()]
     return {
         "dtype": volume.array.dtype.str,
@@ -118,7 +118,7 @@ def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
     names = tuple(map(_decode_name, fields["channel_names"]))
     if len(names) not in (0, shape[0]):
         raise ValueError
-    notes = tuple(Note(str(text), code and NoteCode(code)) for text, code in fields["notes"])
+    notes = tuple(map(note_from_record, fields["notes"]))
     array = np.broadcast_to(np.zeros((), dtype), shape)
     measured = {name: np.broadcast_to(np.zeros((), kind), shape[1:]) for name, kind in types.items()}
     return Volume(array, grid, request.paths[0], notes, names, measured, times, interval)
