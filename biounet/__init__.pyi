@@ -2,6 +2,9 @@ from .api import Result as Result
 from .api import Segmenter as Segmenter
 from .api import load as load
 from .api import train as train
+from .batch import correct as correct
+from .batch import count_intervals as count_intervals
+from .batch import sample as sample
 from .core import BiounetError as BiounetError
 from .core.version import __version__ as __version__
 from .evaluation import evaluate as evaluate

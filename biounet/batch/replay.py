@@ -52,6 +52,7 @@ class RunFile:
     rows: tuple[Row, ...]  # without their seconds
     outputs: dict[str, dict[str, str]]  # SHA-256 by the name of the image and the path
     tables: dict[str, str]  # SHA-256 of the other files of the whole batch, by name
+    settings: str = ""  # SHA-256 of the settings that results depend on
 
     def differences(self) -> list[str]:
         """Return which versions are different here, which can be why bits differ."""
@@ -72,6 +73,7 @@ def read_run(out: Path) -> RunFile:
             rows=tuple(map(_decode_row, images)),
             outputs={str(row["image"]): dict(row["outputs"]) for row in images},
             tables=dict(raw.get("tables", {})),
+            settings=str(raw.get("settings_sha256", "")),
         )
     except OSError as error:
         cause = f"cannot be read: {error.strerror}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from biounet.cli import options
+from biounet.cli import hand_counts, options
 from biounet.cli.terminal import echo, echo_error, echo_json, echo_lines, escape_invalid, show_progress, show_row, table
 from biounet.core import (
     BiounetError,
@@ -208,6 +208,10 @@ def verify(
     if code and run.differences():
         echo(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
     raise typer.Exit(code)
+
+
+app.command()(hand_counts.sample)
+app.command()(hand_counts.correct)
 
 
 @app.command()

@@ -84,6 +84,10 @@ class CorrectedMean:
         Mean of automatic minus hand counts.
     correlation
         Of automatic with hand counts; NaN where one of them does not vary.
+    error_sd
+        Standard deviation of what the correction leaves of the errors.
+    confidence
+        Of the intervals.
     """
 
     images: int
@@ -96,6 +100,8 @@ class CorrectedMean:
     hand_only_half_width: float
     bias: float
     correlation: float
+    error_sd: float
+    confidence: float
 
     @property
     def half_width(self) -> float:
@@ -105,7 +111,19 @@ class CorrectedMean:
     @property
     def gain(self) -> float:
         """Half width of the hand counts alone, as a multiple of the half width with the automatic counts."""
-        return self.hand_only_half_width / self.half_width if self.half_width else math.inf
+        return self.hand_only_half_width / self.half_width if self.half_width else math.nan
+
+    def counts_needed(self, half_width: float) -> int:
+        """Return how many of the images must be counted by hand for an interval of at most this half width.
+
+        For the mean of these images, with errors as large as those seen.
+        """
+        from scipy import stats
+
+        n = np.arange(2, self.images + 1)
+        widths = stats.t.ppf(0.5 + self.confidence / 2, n - 1) * self.error_sd * np.sqrt((1 - n / self.images) / n)
+        enough = n[widths <= half_width]  # all images always are
+        return int(enough[0]) if len(enough) else self.images
 
 
 def corrected_mean(
@@ -148,8 +166,10 @@ def corrected_mean(
     slope = _slope(found, truth) if n >= _MIN_SLOPE_COUNTS else 1.0
     errors = truth - slope * found
     corrected = slope * counts.mean() + errors.mean()
-    half = _half_width(errors.std(ddof=1), truth.std(ddof=1), n, total, confidence, of_population)
-    alone = _half_width(truth.std(ddof=1), truth.std(ddof=1), n, total, confidence, of_population)
+    freedom = n - 1 if n < _MIN_SLOPE_COUNTS else n - 2  # the slope was estimated, too
+    error_sd, hand_sd = float(errors.std(ddof=n - freedom)), float(truth.std(ddof=1))
+    drawn_from = _Draw(n, total, hand_sd if of_population else 0.0, confidence)
+    half, alone = drawn_from.half_width(error_sd, freedom), drawn_from.half_width(hand_sd, n - 1)
     varies = found.std() > 0 and truth.std() > 0
     return CorrectedMean(
         images=total,
@@ -162,6 +182,8 @@ def corrected_mean(
         hand_only_half_width=alone,
         bias=float((found - truth).mean()),
         correlation=float(np.corrcoef(found, truth)[0, 1]) if varies else math.nan,
+        error_sd=error_sd,
+        confidence=confidence,
     )
 
 
@@ -181,11 +203,18 @@ def _slope(found: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
     return max(float(np.cov(found, truth)[0, 1] / variance), 0.0) if variance else 1.0
 
 
-def _half_width(errors: float, hand: float, n: int, total: int, confidence: float, of_population: bool) -> float:
-    """Return half the width of an interval; a finite population is corrected for (Cochran 1977, section 2)."""
-    from scipy import stats
+@dataclass(frozen=True)
+class _Draw:
+    """`n` images drawn from `total`, whose counts differ by `between` if those come from a population themselves."""
 
-    variance = errors**2 / n * (1 - n / total)
-    if of_population:
-        variance += hand**2 / total
-    return float(stats.t.ppf(0.5 + confidence / 2, n - 1) * math.sqrt(variance))
+    n: int
+    total: int
+    between: float
+    confidence: float
+
+    def half_width(self, sd: float, freedom: int) -> float:
+        """Return half the width of an interval; a finite population is corrected for (Cochran 1977, section 2)."""
+        from scipy import stats
+
+        variance = sd**2 / self.n * (1 - self.n / self.total) + self.between**2 / self.total
+        return float(stats.t.ppf(0.5 + self.confidence / 2, freedom) * math.sqrt(variance))

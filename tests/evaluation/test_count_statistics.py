@@ -38,7 +38,20 @@ def test_intervals_cover_as_often_as_they_say():
 def test_perfect_counts_need_no_correction():
     found = corrected_mean([3, 5, 7, 9], [0, 3], [3, 9])
     assert (found.automatic, found.corrected, found.low, found.high, found.bias) == (6, 6, 6, 6, 0)
-    assert (found.hand_only, found.correlation, found.gain) == (6, pytest.approx(1), math.inf)
+    assert (found.hand_only, found.correlation, found.counts_needed(0.1)) == (6, pytest.approx(1), 2)
+    assert math.isnan(found.gain)
+
+
+def test_as_many_counts_as_needed_give_the_wanted_interval():
+    rng = np.random.default_rng(0)
+    hand = rng.poisson(50, 200)
+    found = hand + rng.integers(-4, 5, 200)
+    first = corrected_mean(found, range(10), hand[:10])
+    n = first.counts_needed(0.6)
+    assert 10 < n < 80
+    again = corrected_mean(found, range(n), hand[:n])
+    assert again.half_width / again.error_sd == pytest.approx(0.6 / first.error_sd, rel=0.05)
+    assert (first.counts_needed(0.0), first.counts_needed(1e9)) == (200, 2)
 
 
 def test_a_constant_bias_is_removed():
