@@ -97,12 +97,12 @@ def test_the_guide_names_rooms_and_modules_that_exist():
 
 def test_rooms_are_those_of_the_package():
     there = {path.name for path in PACKAGE.iterdir() if path.is_dir() and list(path.glob("*.py"))}
-    assert {*ROOMS} == there | {"api"}, "add the room to ROOMS, where it comes in the story of an image"
+    assert {*ROOMS} == there, "add the room to ROOMS, where it comes in the story of an image"
     assert len(ROOMS) == len({*ROOMS})
     assert {*ROOMS} >= LIGHT
 
 
-@pytest.mark.parametrize("room", sorted({*ROOMS} - {"api"}))
+@pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_says_what_it_promises_and_exports_what_exists(room):
     tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
     assert (ast.get_docstring(tree) or "").endswith(".")
@@ -111,7 +111,7 @@ def test_a_room_says_what_it_promises_and_exports_what_exists(room):
     assert all(getattr(module, name) is not None for name in exports(room))
 
 
-@pytest.mark.parametrize("room", sorted({*ROOMS} - {"api"}))
+@pytest.mark.parametrize("room", sorted(ROOMS))
 def test_every_export_is_used_outside_its_room(room):
     elsewhere = [path for path in ROOT.rglob("*.py") if PACKAGE / room not in path.parents]
     used = {name for path in elsewhere for name in own(ast.parse(path.read_text(encoding="utf-8")))}
@@ -132,7 +132,7 @@ def test_a_room_imports_only_exports_of_rooms_above(source):
         if first != room:
             assert first in ROOMS, "import from the room that has it, not from the package"
             assert ROOMS.index(first) < ROOMS.index(room), name
-            assert first == "api" or rest in exports(first), f"{first}/__init__.pyi does not export {rest}"
+            assert rest in exports(first), f"{first}/__init__.pyi does not export {rest}"
 
 
 def test_light_rooms_import_no_heavy_package(source):

@@ -3,6 +3,7 @@ from .dry_run import preview as preview
 from .hand_counts import Correction as Correction
 from .hand_counts import correct as correct
 from .hand_counts import count_intervals as count_intervals
+from .plan import plan_batch as plan_batch
 from .records import BatchOptions as BatchOptions
 from .records import Row as Row
 from .records import batch_exit_code as batch_exit_code
@@ -15,3 +16,4 @@ from .replay import replay_exit_code as replay_exit_code
 from .replay import verify as verify
 from .runner import segment_batch as segment_batch
 from .sampling import sample as sample
+from .summary import count_columns as count_columns

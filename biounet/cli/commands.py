@@ -238,7 +238,7 @@ def train(
     """Train a model on annotated images."""
     started = time.perf_counter()  # torch and MONAI take seconds of the budget to import
     check_address_space()
-    from biounet import api
+    from biounet.api import train as learn
     from biounet.training import TrainCallbacks, TrainOptions, write_history
 
     job = options.load_recipe(recipe)
@@ -252,7 +252,7 @@ def train(
         echo(f"WARNING {warning}", sys.stderr)
 
     with show_progress(quiet or json_lines) as report, _stoppable("with --resume continues") as stop:
-        segmenter = api.train(
+        segmenter = learn(
             job,
             images,
             labels,

@@ -1,3 +1,4 @@
+from .class_scores import ClassEvaluation as ClassEvaluation
 from .class_scores import score_classes as score_classes
 from .count_statistics import CorrectedMean as CorrectedMean
 from .count_statistics import calibrate_counts as calibrate_counts

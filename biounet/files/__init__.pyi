@@ -30,11 +30,12 @@ from .isolation.messages import path_from_hex as path_from_hex
 from .isolation.messages import path_to_hex as path_to_hex
 from .isolation.process import main_program as main_program
 from .isolation.process import start_process as start_process
-from .read import arrange_axes as arrange_axes
 from .read import inspect_volume as inspect_volume
 from .read import join_channels as join_channels
+from .read import read_array as read_array
 from .read import read_volume as read_volume
 from .read import rearrange_volume as rearrange_volume
+from .stacks import Projection as Projection
 from .write import label_suffix as label_suffix
 from .write import read_label_kind as read_label_kind
 from .write import write_labels as write_labels

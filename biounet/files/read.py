@@ -16,6 +16,7 @@ from biounet.core import (
     InputError,
     Note,
     NoteCode,
+    Unit,
     Volume,
     as_path,
     as_paths,
@@ -26,7 +27,7 @@ from biounet.core import (
     nearest_axcodes,
     note_code,
 )
-from biounet.files.axes import Paths, ReadOptions, to_channel_first
+from biounet.files.axes import Paths, ReadOptions, resolve_axes, to_channel_first
 from biounet.files.channels import ChannelChoice, choose_channels, grey_of_colours
 from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
 from biounet.files.formats.png_jpeg import read_jpeg, read_png
@@ -158,7 +159,10 @@ def join_channels(volumes: Mapping[str, Volume], options: ReadOptions) -> Volume
 
 
 def _read_file(path: Path, options: ReadOptions, planes: list[NDArray[np.intp]]) -> Volume:
-    raw = _open_image(path, options)
+    return _read_raw(_open_image(path, options), path, options, planes)
+
+
+def _read_raw(raw: RawImage, path: Path, options: ReadOptions, planes: list[NDArray[np.intp]]) -> Volume:
     array, choice, notes, times = _select(raw.load(), raw, path, options)
     channels = _supported(_project(array[choice.as_index()], options, planes), path)
     measured = {
@@ -250,10 +254,17 @@ def _join_channels(volumes: Sequence[Volume], choice: ChannelChoice, join: _Join
     return replace(segmented[0], array=array, notes=notes, channel_names=choice.names, measured=measured)
 
 
-def arrange_axes(array: NDArray[Any], options: ReadOptions) -> NDArray[Any]:
-    """Bring an array of the caller to ``(c, [z,] y, x)``, with all its channels, by the axes of `options`."""
-    raw = RawImage("Q" * array.ndim, array.shape, array.dtype, lambda: array, "given")
-    return _project(to_channel_first(array, raw, _ARRAY, options)[0], options, [])
+def read_array(array: NDArray[Any], options: ReadOptions, unit: Unit = "um") -> Volume:
+    """Return an array of the caller as a volume, as if it were read from a file; `unit` is that of its spacing.
+
+    Without axes in the options it is ``([c,] [z,] y, x)``.
+    """
+    raw = RawImage("Q" * array.ndim, array.shape, array.dtype, lambda: array, "given", unit=unit)
+    axes = resolve_axes(raw, options.axes or ("CZYX" if options.dims == 3 else "CYX")[-array.ndim :], _ARRAY)
+    samples = array.shape[axes.index("S")] if "S" in axes else 0
+    colours = COLOURS if samples in (len(COLOURS), len(COLOURS) + 1) else ()
+    raw = replace(raw, axes=axes, channel_names=colours, alpha=(len(COLOURS),) if samples > len(COLOURS) else ())
+    return replace(_read_raw(raw, _ARRAY, replace(options, axes=None), []), source=None)
 
 
 def rearrange_volume(volume: Volume, options: ReadOptions) -> Volume:

@@ -1,0 +1,5 @@
+"""The public names of `biounet`: the command line is built on them and uses the same words."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .folders import evaluate as evaluate
+from .folders import segment_folder as segment_folder
+from .images import volume_from_array as volume_from_array
+from .keywords import BatchKeywords as BatchKeywords
+from .keywords import ImageKeywords as ImageKeywords
+from .keywords import Keywords as Keywords
+from .results import FailedImage as FailedImage
+from .results import Result as Result
+from .results import Results as Results
+from .segmenter import Segmenter as Segmenter
+from .segmenter import load as load
+from .training import train as train

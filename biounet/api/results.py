@@ -1,0 +1,175 @@
+"""Results in Python: of one image, which shows itself, and of many, with their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.api.display import as_html, as_png, gallery, shorten, show_picture
+from biounet.core import BiounetError, SettingsError, as_path
+from biounet.files import stem_of
+from biounet.reporting import draw_segmentation, write_outputs
+from biounet.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PathLike = str | Path
+_LONGEST = 300  # characters of a `repr`
+
+
+@dataclass(frozen=True, repr=False)
+class Result(Segmentation):
+    """The segmentation of one image: ``labels``, ``count``, ``table``; it shows itself in a notebook.
+
+    Attributes
+    ----------
+    name
+        Of the image, in tables and in the names of files; empty for an array.
+    """
+
+    name: str = ""
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """Return the image with the outlines of objects, RGB, shape ``(y, x, 3)``."""
+        return draw_segmentation(self)
+
+    def show(self) -> Path | None:
+        """Show the overlay: in the notebook, or in the image viewer of the desktop.
+
+        Without a display, as on a cluster, the picture is saved to a temporary folder, and a line says where.
+
+        Returns
+        -------
+        The path of that picture, or None where it was shown.
+        """
+        return show_picture(self.overlay(), Path(self.name or "image").name)
+
+    def save(self, folder: PathLike, name: str | None = None) -> list[Path]:
+        """Write label image, table and overlay to a folder, which is created; return their paths.
+
+        `name` is the stem of their names, by default that of the image.
+        """
+        folder = as_path(folder, "the folder")
+        if name is not None and (not isinstance(name, str) or Path(as_path(name, "the name")).name != name):
+            raise SettingsError(f"{name!r} is not the name of a file", hint="give the folder apart from it")
+        if name is None and not self.name:
+            raise SettingsError("an image that was not read from a file needs a name", hint="result.save(folder, name)")
+        return write_outputs(self, folder, name or stem_of(Path(self.name)))
+
+    def __repr__(self) -> str:
+        return f"<{shorten(self._describe(), _LONGEST - 2)}>"
+
+    def _describe(self) -> str:
+        grid = self.volume.grid
+        shape = " x ".join(map(str, grid.shape))
+        size = "pixel size unknown"
+        if grid.spacing is not None:
+            steps = grid.spacing if len(set(grid.spacing)) > 1 else grid.spacing[:1]
+            size = f"{' x '.join(f'{step:.4g}' for step in steps)} {'µm' if grid.unit == 'um' else grid.unit}"
+        flags = f"; flagged: {'; '.join(self.notes)}" if self.notes else ""
+        return f"Result {self.name or 'of an array'}: {self.describe_count()}, {shape} px, {size}{flags}"
+
+    def describe_count(self) -> str:
+        """Return the count in words, or how many classes were measured where none are counted."""
+        if self.count is None:
+            return f"{len(next(iter(self.columns.values())))} classes"
+        kind = "lesion" if self.measurements.kind == "lesions" else "object"
+        return f"{self.count} {kind}{'' if self.count == 1 else 's'}"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._describe(), self.overlay())
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self.overlay())
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    """An image that could not be segmented, and the error."""
+
+    name: str
+    error: BiounetError
+
+    def __repr__(self) -> str:
+        return f"<FailedImage {shorten(str(self.error), _LONGEST - 14)}>"
+
+
+class Results(Sequence[Result]):
+    """The results of images, in their order: a list with tables of all of them.
+
+    Attributes
+    ----------
+    failed
+        The images that could not be segmented, where they are skipped.
+    """
+
+    def __init__(self, results: Iterable[Result], failed: Iterable[FailedImage] = ()) -> None:
+        self._results, self.failed = tuple(results), tuple(failed)
+
+    @overload
+    def __getitem__(self, which: int | str) -> Result: ...
+    @overload
+    def __getitem__(self, which: slice) -> Results: ...
+    def __getitem__(self, which: int | str | slice) -> Result | Results:
+        """Return a result by its number or the name of its image, or several by a slice."""
+        if isinstance(which, slice):
+            return Results(self._results[which])
+        if isinstance(which, str):
+            found = [result for result in self._results if result.name == which]
+            if not found:
+                raise KeyError(which)
+            return found[0]
+        return self._results[which]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @property
+    def counts(self) -> pd.Series[int]:
+        """Counts by the names of images: whole numbers, missing where nothing was counted or the image failed."""
+        import pandas as pd  # slow to import
+
+        names = [*(result.name for result in self), *(failed.name for failed in self.failed)]
+        counts = [*(result.count for result in self), *(None for _ in self.failed)]
+        return pd.Series(counts, index=pd.Index(names, name="image"), dtype="Int64", name="count")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The tables of all images below each other, with the name of the image as the first column."""
+        import pandas as pd  # slow to import
+
+        tables = [result.table.assign(image=result.name) for result in self if len(result.table)]
+        table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"image": []})
+        return table[["image", *(name for name in table.columns if name != "image")]]
+
+    def save(self, folder: PathLike) -> list[Path]:
+        """Write label image, table and overlay of each image to a folder, in folders like those of the images."""
+        folder = as_path(folder, "the folder")
+        paths: list[Path] = []
+        for result in self:
+            relative = Path(result.name)
+            paths += result.save(folder / relative.parent, stem_of(relative))
+        return paths
+
+    def show(self) -> list[Path | None]:
+        """Show the overlay of each image, as `Result.show` does."""
+        return [result.show() for result in self]
+
+    def __repr__(self) -> str:
+        counts = [result.count for result in self if result.count is not None]
+        parts = [f"{sum(counts)} objects in {len(self)} image{'' if len(self) == 1 else 's'}"]
+        flagged = sum(bool(result.notes) for result in self)
+        parts += [f"{flagged} flagged"] if flagged else []
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        names = ", ".join(f"{result.name} {'' if result.count is None else result.count}".strip() for result in self)
+        summary = ", ".join(parts)
+        return f"<{shorten(f'Results: {summary}; {names}', _LONGEST - 2)}>"
+
+    def _repr_html_(self) -> str:
+        return gallery(self)

@@ -1,0 +1,55 @@
+"""What a batch will have to do, before it begins: the images that an earlier run has done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from biounet.batch.manifest import MANIFEST_NAME, Manifest, outputs_exist
+from biounet.batch.names import image_name, is_in_shard, mark_collisions
+from biounet.batch.records import BatchOptions, Record, hash_settings, output_settings
+from biounet.files import FoundImage
+from biounet.network import Model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many images a batch is for, and which of them are done already."""
+
+    total: int
+    done: frozenset[str]
+
+    @property
+    def to_do(self) -> int:
+        """How many images are left."""
+        return self.total - len(self.done)
+
+
+def plan_batch(images: Sequence[FoundImage], model: Model, out: Path, options: BatchOptions) -> Plan:
+    """Return what `segment_batch` will have to do, by the manifest and the sizes and times of files, which is quick.
+
+    That function compares their contents as well, and does again what somebody has changed without a trace in these.
+    """
+    chosen = [image for image in mark_collisions(images) if is_in_shard(image_name(image), options.shard)]
+    if not (out / MANIFEST_NAME).is_file():
+        return Plan(len(chosen), frozenset())
+    records, settings = Manifest(out).records, hash_settings(output_settings(model, options))
+
+    def is_done(image: FoundImage, record: Record | None) -> bool:
+        if record is None or record.row.status == "failed":
+            return False
+        if (record.model, record.settings) != (model.sha256, settings):
+            return False
+        files = (image.path, *image.others)
+        return outputs_exist(record, out) and [file.size for file in record.inputs] == list(map(_size, files))
+
+    names = {image_name(image): image for image in chosen}
+    return Plan(len(chosen), frozenset(name for name, image in names.items() if is_done(image, records.get(name))))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return -1
