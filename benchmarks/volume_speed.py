@@ -27,7 +27,7 @@ from biounet.core import Volume
 from biounet.files import ReadOptions, read_volume, write_labels
 from biounet.labelling import label_classes
 from biounet.preprocessing import scale_intensities
-from biounet.reporting import write_outputs
+from biounet.reporting import OutputOptions, write_outputs
 from biounet.training.patches import patch_shape
 
 Files = tuple[Path, ...]
@@ -41,7 +41,7 @@ def files_of(image: Path, channels: tuple[str, ...]) -> Files:
 def with_biounet(segmenter: Segmenter, files: Files, out: Path) -> int:
     """Segment one case, all outputs but the picture; return its number of voxels."""
     found = segmenter.segment(files if len(files) > 1 else files[0])
-    write_outputs(found, out, "case", overlay=False)
+    write_outputs(found, out, "case", OutputOptions(overlay=False))
     return int(found.labels.size)
 
 

@@ -23,7 +23,7 @@ from biounet.batch.records import Record, Row, Status
 from biounet.core import Figure, MachineError
 from biounet.files import append_line, stem_of
 from biounet.measurement import SIZE_COLUMNS, table_kind
-from biounet.reporting import OUTPUT_SUFFIXES, Sizes
+from biounet.reporting import Sizes, possible_outputs
 
 MANIFEST_NAME = "manifest.jsonl"
 _BEGIN, _END = '{"biounet": 1, ', "}"  # a line with this begin but not this end was cut short by a kill
@@ -107,7 +107,7 @@ class Manifest:
     def _names_only_own_outputs(self, record: Record) -> bool:
         name = PurePath(unescape(record.row.image))
         stems = (name.name, stem_of(Path(name)))
-        own = {(name.parent / f"{stem}{suffix}").as_posix() for stem in stems for suffix in OUTPUT_SUFFIXES}
+        own = {path.as_posix() for stem in stems for path in possible_outputs(name.parent, stem)}
         paths = (record.row.image, *record.outputs)
         return record.outputs.keys() <= own and all(is_inside(self._root, path) for path in paths)
 

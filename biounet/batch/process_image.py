@@ -32,7 +32,7 @@ from biounet.core import (
 )
 from biounet.files import FileState, FoundImage, ReaderPool, hash_file
 from biounet.network import Model, Predictor
-from biounet.reporting import object_sizes, write_outputs
+from biounet.reporting import OutputOptions, object_sizes, view_folder, write_outputs
 from biounet.segmentation import (
     MemoryBudget,
     MemoryNeed,
@@ -91,8 +91,11 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             with context.readers.borrow() as reader:
                 volume, states = reader.read_hashed(files, options.read, context.stop)
             result = _segment(volume, context, needs[number][0])
-            folder, switches = out / image.relative.parent, {"overlay": options.overlay, "excel": options.excel}
-            paths = write_outputs(result, folder, image.stem, **switches, protected=protected)
+            parent = image.relative.parent
+            written = OutputOptions(
+                options.overlay, options.excel, out / view_folder(parent) if options.overlay else None
+            )
+            paths = write_outputs(result, out / parent, image.stem, written, protected=protected)
         outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
     except Exception as error:  # so that one image fails and not the batch
         if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_about_name(error)):

@@ -25,7 +25,7 @@ from biounet.core import DataSettings, InputError, MachineError, ModelError, bui
 from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file
 from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor
-from biounet.reporting import OVERLAY_SUFFIX, format_table
+from biounet.reporting import format_table, is_picture
 from biounet.segmentation import SegmentOptions
 
 _MOST_THREADS = 1024
@@ -208,7 +208,7 @@ def _output_differences(record: Record, again: Record, out: Path) -> Iterator[st
     for path, sha256 in record.outputs.items():
         if not has_hash(out / path, sha256):
             yield f"{path} was changed"
-        elif not path.endswith(OVERLAY_SUFFIX) and again.outputs.get(path) != sha256:
+        elif not is_picture(path) and again.outputs.get(path) != sha256:
             yield path
     if (again.row.status, again.row.count) != (record.row.status, record.row.count):
         yield f"status and count: {again.row.status}, {again.row.count}"

@@ -15,6 +15,7 @@ from .dataset_index.cases import FoundImage as FoundImage
 from .dataset_index.csv_table import read_columns as read_columns
 from .dataset_index.find import find_images as find_images
 from .dataset_index.find import search_images as search_images
+from .dataset_index.names import REPORT_FOLDER as REPORT_FOLDER
 from .dataset_index.names import natural_key as natural_key
 from .dataset_index.names import stem_of as stem_of
 from .dataset_index.pairs import Pair as Pair

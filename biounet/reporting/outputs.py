@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files import (
+    REPORT_FOLDER,
     FoundImage,
     atomic_group,
     hash_file,
@@ -22,8 +25,9 @@ from biounet.files import (
     write_text,
 )
 from biounet.measurement import Columns, columns_to_csv
-from biounet.reporting.overlays import draw_overlay
-from biounet.reporting.volume_overlays import draw_volume
+from biounet.reporting.overlays import Canvas, draw_outlines, prepare_canvas
+from biounet.reporting.view_files import DATA_SUFFIX, VIEW_SUFFIXES, view_data, write_view_file
+from biounet.reporting.volume_overlays import compose_volume
 
 if TYPE_CHECKING:
     from biounet.segmentation import Segmentation
@@ -35,13 +39,31 @@ _CLASS_FILL = 0.35  # opacity of classes in overlays
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of texts that a spreadsheet would evaluate
 
 
+@dataclass(frozen=True)
+class OutputOptions:
+    """Which files of an image are written, and how.
+
+    Attributes
+    ----------
+    overlay
+        Whether ``<name>_overlay.png`` is.
+    excel
+        Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
+    view_folder
+        Where the files go that the report shows, from `view_folder`; None: none of them.
+    """
+
+    overlay: bool = True
+    excel: bool = False
+    view_folder: Path | None = None
+
+
 def write_outputs(
     result: Segmentation,
     folder: Path,
     stem: str,
+    options: OutputOptions | None = None,
     *,
-    overlay: bool = True,
-    excel: bool = False,
     protected: Collection[Path] = (),
 ) -> list[Path]:
     """Write label image, table and overlay of one image; return their paths, the label image last.
@@ -59,11 +81,17 @@ def write_outputs(
     InputError
         If a protected file has other contents than the output.
     """
-    make_folder(folder)
-    paths = [folder / name for name in output_names(stem, label_suffix(result.volume.grid), overlay=overlay)]
+    options = options or OutputOptions()
+    names = output_names(stem, label_suffix(result.volume.grid), overlay=options.overlay)
+    paths = [folder / name for name in names]
+    if options.view_folder is not None:
+        paths = [*(options.view_folder / f"{stem}{suffix}" for suffix in VIEW_SUFFIXES), *paths]
+    for parent in dict.fromkeys(path.parent for path in paths):
+        make_folder(parent)
+    pictures = _Pictures(result)
     with atomic_group() as temporary:
         for path in paths:
-            _write_one(path, result, excel)
+            _write_one(path, result, pictures, options.excel)
         for path in paths:
             if path in protected and not _same_contents(path, temporary[path]):
                 raise InputError(
@@ -81,21 +109,43 @@ def _same_contents(one: Path, other: Path) -> bool:
         return False
 
 
-def _write_one(path: Path, result: Segmentation, excel: bool) -> None:
-    if path.name.endswith(".csv"):
+class _Pictures:
+    """The pictures of an image, drawn when the first file needs them."""
+
+    def __init__(self, result: Segmentation) -> None:
+        self._result = result
+
+    @cached_property
+    def canvas(self) -> Canvas:
+        volume, labels = self._result.volume, self._result.labels
+        if volume.grid.dims == 3:
+            return compose_volume(volume.array, labels, volume.grid, classes=self._result.kind == "classes")
+        return prepare_canvas(volume.array, labels)
+
+    @cached_property
+    def overlay(self) -> NDArray[np.uint8]:
+        return draw_outlines(self.canvas, _CLASS_FILL if self._result.kind == "classes" else 0.0)
+
+    @property
+    def data(self) -> str:
+        return view_data(self.canvas, self._result.measurements, self._result.volume.grid)
+
+
+def _write_one(path: Path, result: Segmentation, pictures: _Pictures, excel: bool) -> None:
+    if path.name.endswith(VIEW_SUFFIXES):
+        data = pictures.data if path.name.endswith(DATA_SUFFIX) else ""
+        write_view_file(path, pictures.canvas, pictures.overlay, data)
+    elif path.name.endswith(".csv"):
         write_table(path, result.columns, excel=excel)
     elif path.name.endswith(OVERLAY_SUFFIX):
-        write_picture(path, draw_segmentation(result))
+        write_picture(path, pictures.overlay)
     else:
         write_labels(path, result.labels, result.volume.grid, result.kind)
 
 
 def draw_segmentation(result: Segmentation) -> NDArray[np.uint8]:
     """Draw the outlines of objects, or classes in colour, on the image; RGB, shape ``(y, x, 3)``."""
-    volume, fill = result.volume, _CLASS_FILL if result.kind == "classes" else 0.0
-    if volume.grid.dims == 3:
-        return draw_volume(volume.array, result.labels, volume.grid, fill=fill)
-    return draw_overlay(volume.array, result.labels, fill=fill)
+    return _Pictures(result).overlay
 
 
 def write_table(path: Path, columns: Columns, *, excel: bool = False) -> None:
@@ -124,7 +174,23 @@ def output_names(stem: str, labels_suffix: str, *, overlay: bool = True) -> list
 
 def output_paths(image: FoundImage, out: Path) -> list[Path]:
     """Return all paths that outputs of an image can have."""
-    return [out / image.relative.parent / f"{image.stem}{end}" for end in OUTPUT_SUFFIXES]
+    return [out / path for path in possible_outputs(image.relative.parent, image.stem)]
+
+
+def possible_outputs(parent: PurePath, stem: str) -> list[PurePath]:
+    """Return all paths, relative to the folder of results, that outputs of an image in a folder `parent` can have."""
+    views = (view_folder(parent) / f"{stem}{suffix}" for suffix in VIEW_SUFFIXES)
+    return [*(parent / f"{stem}{suffix}" for suffix in OUTPUT_SUFFIXES), *views]
+
+
+def view_folder(parent: PurePath) -> PurePath:
+    """Return where the files for the report go, relative to the folder of results, of images in a folder `parent`."""
+    return PurePath(REPORT_FOLDER) / parent
+
+
+def is_picture(path: str) -> bool:
+    """Whether an output is for people to look at: `verify` compares label images and tables."""
+    return path.endswith((OVERLAY_SUFFIX, *VIEW_SUFFIXES))
 
 
 def check_output_folder(images: Iterable[FoundImage], out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,17 @@ _PERCENTILES = (1.0, 99.8)  # that become black and white: a few bright specks m
 _SAMPLE = 1 << 14  # pixels for percentiles: enough for a display, 0.3 ms instead of 60 for 2048 x 2048
 _HUES = 377  # colours before they repeat; a Fibonacci number, so the last ones and the first ones differ in hue as well
 _GOLDEN = 0.6180339887498949
+
+
+class Canvas(NamedTuple):
+    """A picture without outlines, RGB ``(y, x, 3)``, and the label of each of its pixels, int32 ``(y, x)``.
+
+    `bright` says which colours are seen on it.
+    """
+
+    picture: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    bright: bool
 
 
 def draw_overlay(
@@ -61,10 +72,24 @@ def draw_overlay(
     ValueError
         If `labels` do not lie on the grid of `array`, or `fill` is not an opacity.
     """
-    if array.shape[1:] != labels.shape or labels.ndim != 2 or not labels.size:
-        raise ValueError(f"labels {labels.shape} do not lie on the grid of an image {array.shape}")
     if not 0 <= fill <= 1:
         raise ValueError(f"fill is an opacity between 0 and 1, not {fill}")
+    return draw_outlines(prepare_canvas(array, labels, limits=limits, bright=bright), fill)
+
+
+def draw_outlines(canvas: Canvas, fill: float = 0.0) -> NDArray[np.uint8]:
+    """Return the picture of a canvas with the outlines of its labels; `fill` as in `draw_overlay`."""
+    picture = canvas.picture.copy()
+    _draw_outlines(picture, canvas.labels, palette(bright=canvas.bright), np.float32(fill))
+    return picture
+
+
+def prepare_canvas(
+    array: NDArray[Any], labels: NDArray[Any], *, limits: Limits | None = None, bright: bool | None = None
+) -> Canvas:
+    """Return the canvas of an image, with sides of at most `MAX_SIDE` pixels; parameters as in `draw_overlay`."""
+    if array.shape[1:] != labels.shape or labels.ndim != 2 or not labels.size:
+        raise ValueError(f"labels {labels.shape} do not lie on the grid of an image {array.shape}")
     shown, limits = _remove_offset(array if array.shape[0] == 3 else array[:1], limits)
     channels, labels = _compiled_type(shown), np.ascontiguousarray(labels, np.int32)
     factor = -(-max(labels.shape) // MAX_SIDE)
@@ -77,8 +102,7 @@ def draw_overlay(
     picture: NDArray[np.uint8] = _stretch(channels, *_scales(channel_limits))
     if bright is None:
         bright = float(np.median(_sample(picture[:, :, 1]))) > 127
-    _draw_outlines(picture, labels, palette(bright=bright), np.float32(fill))
-    return picture
+    return Canvas(picture, labels, bright)
 
 
 @lru_cache

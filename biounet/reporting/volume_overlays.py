@@ -1,4 +1,4 @@
-"""Overlays of a volume: three slices through the largest object, and below them projections or a montage.
+"""Overlays of a volume: three slices through the largest object, and projections or a montage, in rows that are full.
 
 With an orientation in the file, slices are shown as in radiology: superior and anterior up, and the patient's right on
 the left.
@@ -7,35 +7,50 @@ the left.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, canonical_transform
-from biounet.reporting.overlays import MAX_SIDE, Limits, contrast_limits, draw_overlay, palette
-
-Picture = NDArray[np.uint8]
+from biounet.reporting.overlays import MAX_SIDE, Canvas, Limits, contrast_limits, draw_outlines, palette, prepare_canvas
+from biounet.reporting.panels import Panel, arrange
 
 _MIN_SIDE = 256  # pixels along the longest side of a panel: smaller volumes are enlarged
 _MONTAGE_SLICES, _MONTAGE_COLUMNS = 12, 6
-_GAP = 4  # pixels between panels
 _MAX_ASPECT = 10.0  # of a drawn voxel
+_RADIOLOGY = ("axial", "coronal", "sagittal")
+_STACK = ("xy", "xz", "yz")
 
 
 class _Style(NamedTuple):
     """What all slices of a volume share, so that an intensity and a class look the same in each."""
 
-    fill: float
     limits: Limits
-    background: float
-
-    @property
-    def bright(self) -> bool:
-        return self.background > sum(self.limits) / 2
+    bright: bool
+    unit: str | None
 
 
-def draw_volume(array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, fill: float = 0.0) -> Picture:
+class _View(NamedTuple):
+    """A volume as it is shown: arrays ``(z, y, x)``, their steps, and whether the patient's axes are known."""
+
+    image: NDArray[Any]
+    labels: NDArray[Any]
+    steps: tuple[float, ...]
+    oriented: bool
+
+    def name(self, axis: int, index: int) -> str:
+        """Return the name of a slice normal to an axis; radiologists count slices from 1, arrays from 0."""
+        if self.oriented:
+            return f"{_RADIOLOGY[axis]} {len(self) - index if not axis else index + 1} of {self.image.shape[axis]}"
+        return f"{_STACK[axis]}  {'zyx'[axis]} = {index}"
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def draw_volume(array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, fill: float = 0.0) -> NDArray[np.uint8]:
     """Draw objects or classes on slices of a volume.
 
     Parameters
@@ -47,42 +62,49 @@ def draw_volume(array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, fill: 
     grid
         Voxel size and orientation.
     fill
-        Opacity of the colour inside the outlines. Above 0, for classes, the second row is a montage of slices; at 0,
-        for objects, maximum intensity projections along z, plain and in the colours of the objects.
+        Opacity of the colour inside the outlines. Above 0, for classes, the rows below are a montage of slices; at 0,
+        for objects, beside the slice stand maximum intensity projections along z, plain and in the colours of the
+        objects.
 
     Returns
     -------
     RGB, shape ``(y, x, 3)``, with sides of at most `MAX_SIDE` pixels.
     """
-    image, labels, steps = _to_radiological(array[0], labels, grid)
-    style = _Style(fill, contrast_limits(image), float(np.median(image)))
-    z, y, x = _centre_of_largest(labels if fill == 0 else _connected(labels))
-    zoom = max(1.0, _MIN_SIDE / max(labels.shape))
-    cuts = (((z,), (1, 2)), ((slice(None), y), (0, 2)), ((slice(None), slice(None), x), (0, 1)))
-    panels = []
-    for cut, (rows, columns) in cuts:
-        pixels = _square_pixels(labels[cut].shape, (steps[rows], steps[columns]), zoom)
-        panels.append(_draw(image[cut][pixels], labels[cut][pixels], style))
-    pixels = _square_pixels(labels.shape[1:], steps[1:], zoom if fill == 0 else zoom / 2)
-    if fill == 0:
-        lower = [_row([projection[pixels] for projection in _projections(image, labels, style)])]
+    return draw_outlines(compose_volume(array, labels, grid, classes=fill > 0), fill)
+
+
+def compose_volume(
+    array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, classes: bool = False, names: bool = True
+) -> Canvas:
+    """Return the panels of a volume without outlines; with `names`, each says what it shows, and rows have a scale."""
+    view = _to_radiological(array[0], labels, grid)
+    limits = contrast_limits(view.image)
+    style = _Style(limits, float(np.median(view.image)) > sum(limits) / 2, grid.unit)
+    at = _centre_of_largest(_connected(view.labels) if classes else view.labels)
+    slices = [_slice(view, axis, at[axis], style) for axis in range(3)]
+    if classes:
+        planes = [_slice(view, 0, int(n), style) for n in _montage_slices(view.labels)]
+        rows = [slices, *_in_rows(planes)]
     else:
-        slices = [_draw(image[n][pixels], labels[n][pixels], style) for n in _montage_slices(labels)]
-        lower = [_row(slices[n : n + _MONTAGE_COLUMNS]) for n in range(0, len(slices), _MONTAGE_COLUMNS)]
-    picture = _column([_row(panels), *lower])
-    factor = -(-max(picture.shape) // MAX_SIDE)
-    return np.ascontiguousarray(picture[::factor, ::factor])
+        rows = [[slices[0], *_projections(view, style)], slices[1:]]
+    zoom = max(1.0, _MIN_SIDE / max(view.image.shape))
+    return arrange(rows, zoom, MAX_SIDE, style.bright, names=names)
 
 
-def _to_radiological(
-    image: NDArray[Any], labels: NDArray[Any], grid: Grid
-) -> tuple[NDArray[Any], NDArray[Any], tuple[float, ...]]:
+def _in_rows(panels: Sequence[Panel]) -> list[list[Panel]]:
+    """Return panels in rows of about equal numbers."""
+    count = -(-len(panels) // _MONTAGE_COLUMNS)
+    cuts = [round(n * len(panels) / count) for n in range(count + 1)]
+    return [list(panels[start:end]) for start, end in pairwise(cuts)]
+
+
+def _to_radiological(image: NDArray[Any], labels: NDArray[Any], grid: Grid) -> _View:
     """Reorient a volume so that its axes start at superior, anterior and the patient's right."""
     if grid.axcodes is None:
-        return image, labels, grid.steps
+        return _View(image, labels, grid.steps, oriented=False)
     transform = canonical_transform(grid)
     image, labels = (transform.apply(array)[::-1, ::-1, ::-1] for array in (image, labels))
-    return image, labels, tuple(grid.steps[axis] for axis in transform.axes)
+    return _View(image, labels, tuple(grid.steps[axis] for axis in transform.axes), oriented=True)
 
 
 def _connected(classes: NDArray[Any]) -> NDArray[np.int32]:
@@ -101,29 +123,42 @@ def _centre_of_largest(labels: NDArray[Any]) -> tuple[int, ...]:
     return tuple(voxels[np.linalg.norm(voxels - voxels.mean(axis=0), axis=1).argmin()].tolist())
 
 
-def _square_pixels(shape: tuple[int, ...], steps: Sequence[float], zoom: float) -> tuple[NDArray[Any], ...]:
-    """Return the indices that resample a slice to square pixels."""
-    pixel = max(min(steps), max(steps) / _MAX_ASPECT)
-    sizes = [max(1, round(n * step / pixel * zoom)) for n, step in zip(shape, steps, strict=True)]
-    centres = [(np.arange(size) + 0.5) * n / size for size, n in zip(sizes, shape, strict=True)]
-    return np.ix_(*(centre.astype(np.intp) for centre in centres))
+def _slice(view: _View, axis: int, index: int, style: _Style) -> Panel:
+    planes = (np.take(array, index, axis) for array in (view.image, view.labels))
+    canvas = prepare_canvas(*_with_channel(*planes), limits=style.limits, bright=style.bright)
+    return _panel(canvas, view, axis, view.name(axis, index), style)
 
 
-def _draw(image: NDArray[Any], labels: NDArray[Any], style: _Style) -> Picture:
-    return draw_overlay(image[None], labels, fill=style.fill, limits=style.limits, bright=style.bright)
+def _with_channel(image: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return image[None], labels
 
 
-def _projections(image: NDArray[Any], labels: NDArray[Any], style: _Style) -> tuple[Picture, Picture]:
+def _panel(canvas: Canvas, view: _View, axis: int, name: str, style: _Style) -> Panel:
+    """Return a panel of square pixels, as many as its narrower voxels need."""
+    steps = view.steps[:axis] + view.steps[axis + 1 :]
+    pixel = max(min(view.steps), max(view.steps) / _MAX_ASPECT)
+    shape = canvas.labels.shape
+    size = (shape[0] * steps[0] / pixel, shape[1] * steps[1] / pixel)
+    return Panel(canvas, name, size, pixel, style.unit)
+
+
+def _projections(view: _View, style: _Style) -> list[Panel]:
     """Return the maximum intensity projection along z, and that of the objects in their colours."""
-    no_labels = np.zeros(image.shape[1:], np.int32)
-    plain = _draw(image.max(axis=0), no_labels, style)
-    brightest = np.where(labels > 0, image, image.min()).argmax(axis=0)[None]
-    projected = np.take_along_axis(labels, brightest, axis=0)[0]
-    light = _draw(np.take_along_axis(image, brightest, axis=0)[0], no_labels, style)
+    no_labels = np.zeros(view.image.shape[1:], np.int32)
+    plain = prepare_canvas(view.image.max(axis=0)[None], no_labels, limits=style.limits, bright=style.bright)
+    brightest = np.where(view.labels > 0, view.image, view.image.min()).argmax(axis=0)[None]
+    projected = np.take_along_axis(view.labels, brightest, axis=0)[0]
+    light = np.take_along_axis(view.image, brightest, axis=0)
+    canvas = prepare_canvas(light, projected, limits=style.limits, bright=style.bright)
     colours = palette()
-    shade = 0.4 + 0.6 * light.astype(np.float32) / 255
-    coloured = np.where((projected > 0)[..., None], colours[(projected - 1) % len(colours)] * shade, 0)
-    return plain, coloured.astype(np.uint8)
+    shade = 0.4 + 0.6 * canvas.picture.astype(np.float32) / 255
+    inside = (canvas.labels > 0)[..., None]
+    coloured = np.where(inside, colours[(canvas.labels - 1) % len(colours)] * shade, 0)
+    objects = canvas._replace(picture=coloured.astype(np.uint8))
+    return [
+        _panel(plain, view, 0, "maximum projection along z", style),
+        _panel(objects, view, 0, "objects, maximum projection", style),
+    ]
 
 
 def _montage_slices(labels: NDArray[Any]) -> NDArray[np.intp]:
@@ -131,15 +166,3 @@ def _montage_slices(labels: NDArray[Any]) -> NDArray[np.intp]:
     labelled = np.flatnonzero((labels > 0).any(axis=(1, 2)))
     first, last = (labelled[0], labelled[-1]) if labelled.size else (0, len(labels) - 1)
     return np.unique(np.linspace(first, last, _MONTAGE_SLICES).round().astype(np.intp))
-
-
-def _row(pictures: Sequence[Picture]) -> Picture:
-    height = max(len(picture) for picture in pictures)
-    padded = [np.pad(p, ((0, height - len(p)), (0, _GAP), (0, 0))) for p in pictures]
-    return np.concatenate(padded, axis=1)[:, :-_GAP]
-
-
-def _column(pictures: Sequence[Picture]) -> Picture:
-    width = max(picture.shape[1] for picture in pictures)
-    padded = [np.pad(p, ((0, _GAP), (0, width - p.shape[1]), (0, 0))) for p in pictures]
-    return np.concatenate(padded)[:-_GAP]

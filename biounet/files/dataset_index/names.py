@@ -13,6 +13,9 @@ from typing import TypeVar
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", *NIFTI, ".png", ".jpg", ".jpeg")
 OUTPUT_ENDINGS = ("_overlay", ".curve")
+REPORT_FOLDER = "report_files"
+"""Folder of the pictures of a report, among its results."""
+
 MASK_ENDINGS = ("_masks", "_mask", "_labels", "_label", "_seg", "_dseg", "_seg-manual", "_cp_masks")
 IMAGE_ENDINGS = ("_img", "_image", "_raw")
 """How the names of images end beside annotations that begin the same, as in the data of Cellpose."""

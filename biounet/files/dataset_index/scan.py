@@ -12,6 +12,7 @@ from biounet.core import InputError
 from biounet.files.dataset_index.cases import FoundImage
 from biounet.files.dataset_index.names import (
     OUTPUT_ENDINGS,
+    REPORT_FOLDER,
     in_annotation_folder,
     is_annotation,
     is_image,
@@ -34,7 +35,22 @@ _UNREAD_SUFFIXES = (
 )
 # Never an image whatever they hold, so that a folder of many tables is not opened file by file.
 _NO_IMAGE = {
-    *(".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".html", ".htm", ".toml", ".yaml", ".yml"),
+    *(
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".md",
+        ".rst",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".html",
+        ".htm",
+        ".js",
+        ".toml",
+        ".yaml",
+        ".yml",
+    ),
     *(".ini", ".cfg", ".log", ".py", ".ipynb", ".r", ".m", ".sh", ".bat", ".ijm", ".cppipe", ".cpproj", ".pdf"),
     *(".doc", ".docx", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".bval", ".bvec", ".safetensors", ".pt", ".part"),
     *(".roi", ".geojson", ".qpproj", ".qpdata", ".db", ".lock", ".svg", ".sha256", ".md5"),
@@ -99,6 +115,8 @@ class NameRules:
 
     def _kind(self, path: Path, relative: Path) -> FileKind | None:
         hidden = path.name.startswith(".")
+        if REPORT_FOLDER in relative.parts[:-1] and path.name.endswith(".webp"):
+            return FileKind.OUTPUT
         if not is_image(path):
             return None if hidden or path.suffix.lower() in _NO_IMAGE else FileKind.OTHER
         if hidden:
