@@ -23,7 +23,7 @@ from biounet.core import __version__, home_folder, list_some
 from biounet.files import atomic_group, hash_file, write_text
 from biounet.measurement import Columns, Grouping, GroupSummary, ImageCount, summarise_groups
 from biounet.network import Model, has_fast_bfloat16, has_fast_int8
-from biounet.reporting import OVERLAY_SUFFIX, ReportRow, write_report, write_table
+from biounet.reporting import OVERLAY_SUFFIX, ReportOptions, ReportRow, write_report, write_table
 
 TABLE_NAMES = ("counts.csv", "groups.csv", "run.json", "report.html")
 _SIZES = {2: "area", 3: "volume"}
@@ -43,8 +43,9 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
             write_table(out / "groups.csv", groups.columns(), excel=options.excel)
         if options.overlay:
             title, settings = f"{model.card.recipe.name}: {len(rows)} images", _report_settings(model, options, rows)
-            shown = list(map(_report_row, rows))
-            write_report(out / "report.html", shown, title=title, settings=settings, groups=groups)
+            others = ("counts.csv", *(("groups.csv",) if groups is not None else ()), "run.json")
+            report = ReportOptions(settings, others, groups)
+            write_report(out / "report.html", list(map(_report_row, rows)), title=title, options=report)
         run = _run_record(records, model, out, options, start)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
         write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
@@ -153,4 +154,5 @@ def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -
 
 def _report_row(row: Row) -> ReportRow:
     overlay = next((path for path in row.outputs if path.endswith(OVERLAY_SUFFIX)), None)
-    return ReportRow(row.image, row.status, row.count, row.seconds, row.message, overlay, row.sizes)
+    shown = (row.image, row.status, row.count, row.seconds, row.message, overlay, row.sizes)
+    return ReportRow(*shown, files=row.outputs, figures=row.figures)

@@ -4,6 +4,7 @@ from .borders import frame_figures as frame_figures
 from .grouping import Grouping as Grouping
 from .grouping import decode_grouping as decode_grouping
 from .grouping import read_grouping as read_grouping
+from .groups import GroupFigures as GroupFigures
 from .groups import GroupSummary as GroupSummary
 from .groups import ImageCount as ImageCount
 from .groups import summarise_groups as summarise_groups

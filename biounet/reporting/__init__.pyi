@@ -1,3 +1,4 @@
+from .html_report import ReportOptions as ReportOptions
 from .html_report import ReportRow as ReportRow
 from .html_report import Sizes as Sizes
 from .html_report import object_sizes as object_sizes

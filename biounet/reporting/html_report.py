@@ -1,14 +1,15 @@
-"""The HTML report of a batch: one page that needs no network and loads nothing but the overlays."""
+"""The HTML report of a batch: one page that needs no network, and loads nothing but the pictures beside it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import math
+import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,13 +20,24 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.core import Figure
 from biounet.files import write_text
 from biounet.measurement import GroupSummary, Table
+from biounet.reporting.charts import Axis, Bar, bars, escape, nice_ticks, number, plural, size_histogram, size_unit
+from biounet.reporting.group_charts import group_charts
+from biounet.reporting.overlays import palette
+from biounet.reporting.view_files import DATA_SUFFIX, PICTURE_SUFFIX, THUMBNAIL_SUFFIX
+
+Status = Literal["ok", "empty", "flagged", "failed"]
 
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
+_FIRST = ("failed", "flagged")  # in this order; the other images follow as they come
 _MAX_IMAGE_BARS = 80  # images with a bar each; more are a histogram
 _MAX_BINS = 40
-_UNITS = {"um2": "µm²", "um3": "µm³", "mm2": "mm²", "mm3": "mm³", "px": "pixels"}
+_MAX_REASONS = 12  # that are listed
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?%?")
+_NAMES = {"_labels": "labels", "_objects": "objects", "_overlay": "outlines", "_report": "case report"}
+_HEADINGS = {"t": "Time point", "density_per_mm2": "Objects per mm²", "mean_confidence": "Mean confidence"}
 
 
 class Sizes(NamedTuple):
@@ -51,15 +63,33 @@ class ReportRow:
         Path of the overlay relative to the page, with ``/``.
     sizes
         Of the objects; None where they were not measured.
+    files
+        Paths of all its files relative to the page; those of the viewer are among them.
+    figures
+        Further figures by their names, as in ``counts.csv``.
     """
 
     image: str
-    status: Literal["ok", "empty", "flagged", "failed"]
+    status: Status
     count: int | None
     seconds: float
     message: str = ""
     overlay: str | None = None
     sizes: Sizes | None = None
+    files: Sequence[str] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+
+    @property
+    def view(self) -> str | None:
+        """What the names of its files for the viewer begin with; None where they are not there."""
+        return next((path.removesuffix(DATA_SUFFIX) for path in self.files if path.endswith(DATA_SUFFIX)), None)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it failed or is flagged, without the figures, so that equal reasons can be counted."""
+        cause = self.message.partition(" (hint: ")[0]
+        parts = [cause] if self.status == "failed" else self.message.split("; ")
+        return [_NUMBER.sub("…", part) for part in parts if part]
 
 
 def object_sizes(table: Table) -> Sizes:
@@ -68,56 +98,104 @@ def object_sizes(table: Table) -> Sizes:
     return Sizes(name, table.columns[name][table.counted].astype(np.float32))
 
 
-def write_report(
-    path: Path,
-    rows: Sequence[ReportRow],
-    *,
-    title: str,
-    settings: Mapping[str, str] | None = None,
-    groups: GroupSummary | None = None,
-) -> None:
+@dataclass(frozen=True)
+class ReportOptions:
+    """How a report is written.
+
+    Attributes
+    ----------
+    settings
+        Settings of the batch, for the line below the heading.
+    files
+        Further files of the batch, relative to the page.
+    groups
+        Figures of groups of images, for a plot, a table, and a map of the wells of a plate.
+    single_file
+        Whether all pictures stand in the page itself, so that it can be sent; links to other files are left out.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[str] = ()
+    groups: GroupSummary | None = None
+    single_file: bool = False
+
+
+def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, options: ReportOptions | None = None) -> None:
     """Write the report of a batch, atomically; equal rows give equal bytes.
 
     Parameters
     ----------
     path
-        The HTML file; the overlays of `rows` are relative to its folder.
+        The HTML file; all files of `rows` are relative to its folder.
     rows
-        One per image, in the initial order of the table.
+        One per image. Those that failed come first, then those that are flagged, else in the order given.
     title
         Heading of the page.
-    settings
-        Settings of the batch, for the line below the heading.
-    groups
-        Figures of groups of images, for a table of their means.
     """
-    write_text(path, render_report(rows, title, settings, groups))
+    options = options or ReportOptions()
+    write_text(path, render_report(rows, title, options, _Files(path.parent if options.single_file else None)))
 
 
 def render_report(
-    rows: Sequence[ReportRow],
-    title: str,
-    settings: Mapping[str, str] | None = None,
-    groups: GroupSummary | None = None,
+    rows: Sequence[ReportRow], title: str, options: ReportOptions | None = None, files: _Files | None = None
 ) -> str:
-    """Return the page: summary, histograms, and a table of images to sort and filter."""
-    style, script = _resource("report.css"), _resource("report.js")
-    policy = (
-        f"default-src 'none'; img-src 'self' file:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    """Return the page: summary, what to look at first, charts, and a table of images to sort and filter."""
+    options, files = options or ReportOptions(), files or _Files(None)
+    style = _resource("report.css")
+    script = _resource("report.js") + _resource("viewer.js")
+    columns = _figure_columns(rows)
+    ordered = sorted(rows, key=lambda row: _FIRST.index(row.status) if row.status in _FIRST else len(_FIRST))
+    places = {id(row): place for place, row in enumerate(rows)}
     return Template(_resource("report.html")).substitute(
-        policy=_escape(policy),
-        title=_escape(title),
+        policy=escape(_policy(style, script)),
+        title=escape(title),
         style=style,
-        settings=_settings(settings or {}),
+        settings=_settings(options.settings),
         summary=_summary(rows),
-        counts=_count_chart(rows),
-        sizes=_size_charts(rows),
-        groups="" if groups is None else _group_table(groups),
-        rows="\n".join(_table_row(number, row) for number, row in enumerate(rows)),
+        attention=_attention(rows),
+        charts=_charts(rows, options.groups),
+        heads=_heads(columns),
+        rows="\n".join(_table_row(places[id(row)], row, columns, files) for row in ordered),
+        files="" if options.single_file else _links(options.files, Path),
+        data=_data(rows, files),
         script=script,
     )
+
+
+class _Files:
+    """The files that the page shows: by their links, or with their contents."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    @property
+    def embedded(self) -> bool:
+        return self._folder is not None
+
+    def picture(self, path: str) -> str:
+        """Return the address of a picture, or the picture itself."""
+        if self._folder is None:
+            return link(path)
+        content = base64.b64encode((self._folder / path).read_bytes()).decode()
+        return f"data:image/{path.rpartition('.')[2]};base64,{content}"
+
+    def view(self, view: str) -> str | None:
+        """Return the data of an image with its picture as JSON; None where the page loads them when needed."""
+        if self._folder is None:
+            return None
+        script = (self._folder / f"{view}{DATA_SUFFIX}").read_text(encoding="utf-8")
+        data = json.loads(script[script.index("(") + 1 : script.rindex(")")])
+        return _json(data | {"picture": self.picture(f"{view}{PICTURE_SUFFIX}")})
+
+
+def _json(data: Any) -> str:  # noqa: ANN401 - JSON
+    """Return JSON that can stand in a page."""
+    return json.dumps(data).replace("<", "\\u003c")
+
+
+def link(path: str) -> str:
+    """Return the address of a file relative to the page."""
+    return quote(os.fsencode(path))
 
 
 @cache
@@ -125,9 +203,12 @@ def _resource(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _escape(text: str) -> str:
-    """Return text for HTML, inside and outside of quotes; undecodable bytes of file names become ``?``."""
-    return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)
+def _policy(style: str, script: str) -> str:
+    """Return what the page may load: this style and script, and the files beside it."""
+    return (
+        f"default-src 'none'; img-src 'self' file: data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}' 'self' file:; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _digest(text: str) -> str:
@@ -136,46 +217,141 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", "\u202f")
+def _data(rows: Sequence[ReportRow], files: _Files) -> str:
+    """Return what the script reads: the colours of objects and, in a single file, the data of all images."""
+    colours = [[bytes(colour).hex() for colour in palette(bright=bright)] for bright in (False, True)]
+    parts = [f'<script type="application/json" id="palettes">{_json(colours)}</script>']
+    for place, row in enumerate(rows):
+        view = None if row.view is None else files.view(row.view)
+        if view is not None:
+            parts.append(f'<script type="application/json" id="view-{place}">{view}</script>')
+    return "\n".join(parts)
 
 
 def _settings(settings: Mapping[str, str]) -> str:
-    parts = "".join(f"<span>{_escape(name)} <b>{_escape(value)}</b></span>" for name, value in settings.items())
+    parts = "".join(f"<span>{escape(name)} <b>{escape(value)}</b></span>" for name, value in settings.items())
     return f'<p class="settings">{parts}</p>' if parts else ""
 
 
 def _summary(rows: Sequence[ReportRow]) -> str:
-    number = {status: sum(row.status == status for row in rows) for status in _BADGES}
+    total = Counter(row.status for row in rows)
     counts = [row.count for row in rows if row.count is not None]
     figures = [
         ("images", _grouped(len(rows)), ""),
         ("objects", _grouped(sum(counts)) if counts else "–", ""),
-        *((status, _grouped(number[status]), status if number[status] else "") for status in _BADGES if status != "ok"),
-        ("seconds", f"{sum(row.seconds for row in rows):.1f}", ""),
+        *(
+            (status, _grouped(total[status]), status if total[status] else "")
+            for status in ("failed", "flagged", "empty")
+        ),
+        ("time", _duration(sum(row.seconds for row in rows)), ""),
     ]
     tiles = "".join(f'<div class="{mark}"><dt>{name}</dt><dd>{value}</dd></div>' for name, value, mark in figures)
     return f'<dl class="summary">{tiles}</dl>'
 
 
-def _table_row(number: int, row: ReportRow) -> str:
-    name, picture = f"<bdi>{_escape(row.image)}</bdi>", ""
-    if row.overlay is not None:
-        link = _escape(quote(os.fsencode(row.overlay)))
-        picture = (
-            f'<a href="{link}"><img src="{link}" alt="" loading="lazy" decoding="async" width="72" height="72"></a>'
-        )
-        name = f'<a href="{link}">{name}</a>'
-    count = "" if row.count is None else str(row.count)
-    shown = "–" if row.count is None else _grouped(row.count)
+def _grouped(count: int) -> str:
+    return f"{count:,}".replace(",", "\u202f")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _attention(rows: Sequence[ReportRow]) -> str:
+    """Return the reasons for which images failed or are flagged, the most frequent first, as buttons that show them."""
+    items = []
+    for status in _FIRST:
+        found = [row for row in rows if row.status == status]
+        counts = Counter(reason for row in found for reason in dict.fromkeys(row.reasons))
+        for reason, count in counts.most_common(_MAX_REASONS):
+            items.append(_reason(status, reason, count))
+        if len(counts) > _MAX_REASONS:
+            more = plural(len(counts) - _MAX_REASONS, "more reason")
+            items.append(_reason(status, "", len(found), f"{more}: show all that are {status}"))
+    if not items:
+        return ""
+    return f'<section class="attention"><h2>Look at these first</h2><ul>{"".join(items)}</ul></section>'
+
+
+def _reason(status: str, reason: str, count: int, text: str = "") -> str:
     return (
-        f'<tr data-number="{number}" data-status="{row.status}"><td class="picture">{picture}</td>'
-        f'<td class="name" data-key="{_escape(row.image)}">{name}</td>'
-        f'<td data-key="{row.status}"><span class="badge {row.status}">{_BADGES[row.status]}</span></td>'
-        f'<td class="figure" data-key="{count}">{shown}</td>'
-        f'<td class="figure" data-key="{row.seconds:.4f}">{row.seconds:.2f}</td>'
-        f'<td class="message" data-key="{_escape(row.message)}"><bdi>{_escape(row.message)}</bdi></td></tr>'
+        f'<li><button type="button" data-status="{status}" data-reason="{escape(reason)}">'
+        f'<span><span class="badge {status}">{_BADGES[status]}</span></span><b>{_grouped(count)}</b>'
+        f"<span>{escape(text or reason)}</span></button></li>"
     )
+
+
+def _figure_columns(rows: Sequence[ReportRow]) -> dict[str, str]:
+    """Return the figures that have a column, and its heading."""
+    names = dict.fromkeys(name for row in rows for name, value in row.figures.items() if value is not None)
+    medians = {name: _median_heading(name) for name in names if name.startswith(("median_area", "median_volume"))}
+    headings = {"t": _HEADINGS["t"]} | medians | _HEADINGS
+    return {name: heading for name, heading in headings.items() if name in names}
+
+
+def _median_heading(name: str) -> str:
+    quantity, unit = size_unit(name.removeprefix("median_"))
+    return f"Median {quantity.lower()}, {unit.replace('pixels', 'px')}"
+
+
+def _heads(columns: Mapping[str, str]) -> str:
+    def head(name: str, kind: str = "", css: str = "") -> str:
+        numeric = ' data-kind="number"' if kind else ""
+        return f'<th class="{css or kind}"{numeric}><button type="button">{escape(name)}</button></th>'
+
+    figures = "".join(head(heading, "figure") for heading in ("Objects", *columns.values()))
+    return f'<th class="picture"></th>{head("Image")}{head("Status", css="status")}{figures}{head("Message")}'
+
+
+def _table_row(place: int, row: ReportRow, columns: Mapping[str, str], files: _Files) -> str:
+    name, picture = f"<bdi>{escape(row.image)}</bdi>", ""
+    shown = row.overlay if row.view is None else f"{row.view}{THUMBNAIL_SUFFIX}"
+    if shown is not None:
+        address = escape("#" if files.embedded else link(row.overlay or shown))
+        source = escape(files.picture(shown))
+        image = f'<img src="{source}" alt="" loading="lazy" decoding="async" width="96" height="72">'
+        picture = f'<a class="open" href="{address}" tabindex="-1" aria-hidden="true">{image}</a>'
+        name = f'<a class="open" href="{address}">{name}</a>'
+    if not files.embedded and (links := _links(row.files, _short_name)):
+        name += f'<span class="files">{links}</span>'
+    view = "" if row.view is None else f' data-view="{escape(link(row.view))}"'
+    reasons = f' data-reasons="{escape(chr(10).join(row.reasons))}"' if row.status in _FIRST else ""
+    figures = [("Objects", row.count), *((heading, row.figures.get(key)) for key, heading in columns.items())]
+    return (
+        f'<tr data-number="{place}" data-status="{row.status}" data-name="{escape(row.image)}"'
+        f' data-message="{escape(row.message)}"{view}{reasons}><td class="picture">{picture}</td>'
+        f'<td class="name" data-key="{escape(row.image)}">{name}</td>'
+        f'<td data-key="{row.status}"><span class="badge {row.status}">{_BADGES[row.status]}</span></td>'
+        f"{''.join(_figure_cell(heading, value) for heading, value in figures)}"
+        f'<td class="message" data-key="{escape(row.message)}"><bdi>{escape(row.message)}</bdi></td></tr>'
+    )
+
+
+def _figure_cell(heading: str, value: Figure) -> str:
+    if isinstance(value, int):
+        shown = _grouped(value)
+    else:
+        shown = "–" if value is None else value if isinstance(value, str) else number(value)
+    key = "" if value is None else escape(str(value))
+    return f'<td class="figure" data-label="{escape(heading)}" data-key="{key}">{escape(shown)}</td>'
+
+
+def _links(paths: Sequence[str], name: Callable[[str], object]) -> str:
+    shown = [(link(path), str(name(path))) for path in paths if name(path)]
+    return "".join(f'<a href="{escape(address)}">{escape(text)}</a>' for address, text in shown)
+
+
+def _short_name(path: str) -> str:
+    """Return what a file of an image is; nothing for those that the viewer shows."""
+    return next((name for ending, name in _NAMES.items() if ending in path.rpartition("/")[2]), "")
+
+
+def _charts(rows: Sequence[ReportRow], groups: GroupSummary | None) -> str:
+    charts = [_count_chart(rows), *_size_charts(rows), *([] if groups is None else group_charts(groups))]
+    shown = "\n".join(chart for chart in charts if chart)
+    return f'<section class="charts" aria-label="Charts">{shown}</section>' if shown else ""
 
 
 def _count_chart(rows: Sequence[ReportRow]) -> str:
@@ -184,78 +360,35 @@ def _count_chart(rows: Sequence[ReportRow]) -> str:
     if not counts.size:
         return ""
     if len(rows) <= _MAX_IMAGE_BARS:
-        bars = [(row.count or 0, f"{row.image}: {_outcome(row)}", row.status) for row in rows]
-        return _bars(bars, "Objects in each image", "images, in the order of the table as it came")
-    width = -(-(int(counts.max()) + 1) // _MAX_BINS)
+        items = [
+            Bar(n, n + 1, row.count or 0, f"{row.image}: {_outcome(row)}", row.status) for n, row in enumerate(rows)
+        ]
+        x = Axis(0, max(len(rows), 4), "images, in the order of their names", ticked=False)
+        return bars("Objects in each image", items, x, "objects")
+    top = int(counts.max()) + 1
+    steps = nice_ticks(0, top, _MAX_BINS)
+    width = max(1, round(steps[1] - steps[0]))
     images = np.bincount(counts // width)
-    bars = [(int(n), f"{i * width} to {(i + 1) * width - 1} objects: {n} images", "ok") for i, n in enumerate(images)]
-    return _bars(bars, "Images by number of objects", f"objects per image, 0 to {len(images) * width - 1}")
+    items = [
+        Bar(n * width, (n + 1) * width, int(count), f"{_span(n, width)} objects: {plural(int(count), 'image')}")
+        for n, count in enumerate(images)
+    ]
+    x = Axis(0, len(images) * width, "objects in an image")
+    return bars("Images by number of objects", items, x, "images", note=f"median {number(float(np.median(counts)))}")
 
 
-def _size_charts(rows: Sequence[ReportRow]) -> str:
+def _span(place: int, width: int) -> str:
+    return str(place) if width == 1 else f"{place * width} to {(place + 1) * width - 1}"
+
+
+def _size_charts(rows: Sequence[ReportRow]) -> list[str]:
     """Return a histogram of the sizes of all objects for each unit of the images."""
     columns: dict[str, list[NDArray[Any]]] = {}
     for row in rows:
         if row.sizes is not None and len(row.sizes.values):
             columns.setdefault(row.sizes.column, []).append(row.sizes.values)
-    return "\n".join(_size_chart(column, np.concatenate(values)) for column, values in columns.items())
-
-
-def _size_chart(column: str, sizes: NDArray[Any]) -> str:
-    """Return a histogram with logarithmic bins, since cells grow by dividing."""
-    quantity, _, unit = column.partition("_")
-    unit = "voxels" if quantity == "voxels" or column == "volume_px" else _UNITS.get(unit, unit)
-    name = "Areas" if quantity in ("area", "pixels") else "Volumes"
-    low, high = float(sizes.min()), float(sizes.max())
-    bins = min(_MAX_BINS, int(np.sqrt(sizes.size)) + 1) if high > low else 1
-    edges = np.geomspace(low, high, bins + 1)
-    edges[[0, -1]] = low, high  # exactly, so that no size falls outside
-    heights = np.histogram(sizes, edges)[0] if high > low else [sizes.size]
-    bars = [(int(n), f"{edges[i]:.4g} to {edges[i + 1]:.4g} {unit}: {n} objects", "ok") for i, n in enumerate(heights)]
-    axis = f"{unit}, {low:.4g} to {high:.4g}, median {np.median(sizes):.4g}; logarithmic"
-    return _bars(bars, f"{name} of objects", axis)
-
-
-def _group_table(groups: GroupSummary) -> str:
-    """Return a table of the groups: n, mean, SD and SEM of the counts, over units."""
-    n = 1 if groups.unit == "image" else len(groups.unit.split(", "))
-    names = groups.names[: len(groups.names) - n]
-    heads = (*names, f"n ({groups.unit})", "images", "failed", "mean", "SD", "SEM")
-    rows = []
-    for row in groups.groups:
-        figures = (row.units, row.images, row.failed, *map(_figure, (row.mean, row.sd, row.sem)))
-        cells = [f"<td>{_escape(value)}</td>" for value in row.values[: len(names)]]
-        cells += [f'<td class="figure">{value}</td>' for value in figures]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{_escape(name)}</th>" for name in heads)
-    caption = f"Objects per image, by group; n, mean, SD and SEM are of units: {groups.unit}"
-    return (
-        f'<figure><figcaption>{_escape(caption)}</figcaption><table id="groups"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></figure>"
-    )
-
-
-def _figure(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4g}"
+    return [size_histogram(column, np.concatenate(values)) for column, values in columns.items()]
 
 
 def _outcome(row: ReportRow) -> str:
     return row.status if row.count is None else f"{row.status}, {row.count}"
-
-
-def _bars(bars: Sequence[tuple[int, str, str]], title: str, axis: str) -> str:
-    """Return an SVG of bars, each with a value, a tooltip and a status."""
-    top, step = max(max(value for value, _, _ in bars), 1), 960 / len(bars)
-    width, parts = min(step * 0.8, 48), []
-    for number, (value, tooltip, status) in enumerate(bars):
-        height, x = 150 * value / top, step * (number + 0.5) - width / 2
-        column = f'x="{x:.2f}" width="{width:.2f}"'
-        parts.append(
-            f'<g><title>{_escape(tooltip)}</title><rect class="air" {column} y="20" height="150"/>'
-            f'<rect class="bar {status}" {column} y="{168 - height:.2f}" height="{height + 2:.2f}"/></g>'
-        )
-    return (
-        f'<figure><figcaption>{title}</figcaption><svg viewBox="0 0 960 192" role="img" aria-label="{title}">'
-        f'<path class="line" d="M0 20H960M0 170H960"/><text x="0" y="14">{_grouped(top)}</text>{"".join(parts)}'
-        f'<text x="0" y="188">{axis}</text></svg></figure>'
-    )

@@ -2,27 +2,32 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const body = byId("images").tBodies[0], rows = Array.from(body.rows);
-  const heads = Array.from(document.querySelectorAll("th"));
-  const words = byId("words"), status = byId("status");
-  const text = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const heads = Array.from(document.querySelectorAll("#images th"));
+  const words = byId("words"), status = byId("status"), order = byId("order"), clear = byId("clear");
+  const text = new Map(rows.map((row) => [row, (row.dataset.name + " " + row.dataset.message).toLowerCase()]));
   const collator = new Intl.Collator(undefined, { numeric: true });
+  let reason = "";
+
   function filter() {
     const wanted = words.value.toLowerCase().split(" ").filter(Boolean);
     let shown = 0;
     for (const row of rows) {
       const found = wanted.every((word) => text.get(row).includes(word));
-      const kept = found && (!status.value || row.dataset.status === status.value);
+      const reasons = reason ? (row.dataset.reasons || "").split("\n") : [];
+      const kept = found && (!status.value || row.dataset.status === status.value) && (!reason || reasons.includes(reason));
       row.hidden = !kept;
       shown += kept ? 1 : 0;
     }
     byId("shown").textContent = shown === rows.length ? "" : shown + " of " + rows.length;
     byId("none").hidden = shown > 0;
+    clear.hidden = shown === rows.length;
   }
-  function sort(head) {
-    const column = heads.indexOf(head), number = head.dataset.kind === "number";
-    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+
+  function sort(head, descending) {
+    const column = heads.indexOf(head), number = head.dataset.kind === "number", sign = descending ? -1 : 1;
     heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    order.value = String(column);
     const key = new Map(rows.map((row) => [row, row.cells[column].dataset.key]));
     const compare = (a, b) => {
       const x = key.get(a), y = key.get(b);
@@ -31,9 +36,26 @@
     };
     body.append(...rows.slice().sort(compare));
   }
-  heads.forEach((head) => head.querySelector("button")?.addEventListener("click", () => sort(head)));
+
+  heads.forEach((head, column) => {
+    const button = head.querySelector("button");
+    if (!button) return;
+    button.addEventListener("click", () => sort(head, head.getAttribute("aria-sort") === "ascending"));
+    order.append(new Option("sort by " + button.textContent, column));
+  });
+  order.prepend(new Option("failed and flagged first", ""));
+  order.value = "";
+  order.addEventListener("change", () => (order.value ? sort(heads[order.value], false) : body.append(...rows)));
   words.addEventListener("input", filter);
   status.addEventListener("change", filter);
+  clear.addEventListener("click", () => { words.value = status.value = reason = ""; filter(); });
+  document.querySelectorAll("button[data-status]").forEach((button) => button.addEventListener("click", () => {
+    words.value = "";
+    status.value = button.dataset.status;
+    reason = button.dataset.reason;
+    filter();
+    byId("images-heading").scrollIntoView();
+  }));
   byId("filters").hidden = false;
   filter();
 })();
