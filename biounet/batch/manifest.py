@@ -23,7 +23,7 @@ from biounet.batch.records import Record, Row, Status
 from biounet.core import Figure, MachineError
 from biounet.files import append_line, stem_of
 from biounet.measurement import SIZE_COLUMNS, table_kind
-from biounet.reporting import Sizes, possible_outputs
+from biounet.reporting import Sizes, is_view_file, possible_outputs
 
 MANIFEST_NAME = "manifest.jsonl"
 _BEGIN, _END = '{"biounet": 1, ', "}"  # a line with this begin but not this end was cut short by a kill
@@ -89,7 +89,8 @@ class Manifest:
         if record.row.status != "failed":
             return False
         files = [resolve_recorded_path(file.path, self._folder) for file in record.inputs]
-        outputs = (self._folder / path for path in self.output_hashes.get(record.row.image, ()))
+        paths = self.output_hashes.get(record.row.image, ())
+        outputs = (self._folder / path for path in paths if not is_view_file(path))
         return not any(map(is_file, (*files, *outputs))) and not any(map(os.path.islink, files))
 
     def _add(self, line: str) -> None:

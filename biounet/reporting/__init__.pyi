@@ -11,6 +11,7 @@ from .outputs import check_output_folder as check_output_folder
 from .outputs import draw_segmentation as draw_segmentation
 from .outputs import format_table as format_table
 from .outputs import is_picture as is_picture
+from .outputs import is_view_file as is_view_file
 from .outputs import make_folder as make_folder
 from .outputs import output_names as output_names
 from .outputs import output_paths as output_paths

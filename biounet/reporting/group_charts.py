@@ -111,10 +111,10 @@ def _table(groups: GroupSummary) -> str:
         cells = [f"<td>{escape(value)}</td>" for value in row.values[:named]]
         cells += [f'<td class="number">{value}</td>' for value in figures]
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(
-        f'<th class="{"" if place < named else "number"}">{escape(name)}</th>' for place, name in enumerate(heads)
-    )
-    table = f'<div class="table"><table id="groups"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    styles = [*[""] * named, *["number"] * (len(heads) - named)]
+    head = "".join(f'<th class="{style}">{escape(name)}</th>' for style, name in zip(styles, heads, strict=True))
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    table = f'<div class="table"><table id="groups">{body}</table></div>'
     return figure("Objects in an image, by group", table, f"SD and SEM over {groups.unit}s")
 
 
@@ -124,15 +124,13 @@ def _shown(value: float) -> str:
 
 def _plate_maps(groups: GroupSummary) -> list[str]:
     """Return a map for each plate, where every unit is a well such as A1, and has one mean."""
-    columns = [
-        n for n in range(len(groups.names)) if all(_WELL.fullmatch(unit.values[n].upper()) for unit in groups.units)
-    ]
-    if not columns or not groups.units:
+    at = groups.names.index("well") if "well" in groups.names else -1
+    if at < 0 or not all(_WELL.fullmatch(unit.values[at].upper()) for unit in groups.units):
         return []
     plates: dict[str, dict[tuple[int, int], GroupFigures]] = {}
     for unit in groups.units:
         plate = next((value for name, value in zip(groups.names, unit.values, strict=True) if name == "plate"), "")
-        letter, digits = unit.values[columns[0]][0].upper(), unit.values[columns[0]][1:]
+        letter, digits = unit.values[at][0].upper(), unit.values[at][1:]
         well = ord(letter) - ord("A"), int(digits) - 1
         if well in plates.setdefault(plate, {}):
             return []  # several means of one well, as of time points
@@ -167,7 +165,7 @@ def _well(unit: GroupFigures | None, place: tuple[int, int], step: float, highes
     box = f'x="{x:.1f}" y="{y:.1f}" width="{size:.1f}" height="{size:.1f}" rx="3"'
     name = f"{chr(65 + place[0])}{place[1] + 1}"
     if unit is None or not unit.units:
-        return f'<rect class="nowell" {box}><title>{name}: nothing counted</title></rect>'
+        return f'<g><title>{name}: nothing counted</title><rect class="nowell" {box}/></g>'
     share = unit.mean / highest if highest else 0.0
     red, green, blue = (round(255 * part) for part in _shade(share))
     text = ""

@@ -85,11 +85,11 @@ class ReportRow:
         return next((path.removesuffix(DATA_SUFFIX) for path in self.files if path.endswith(DATA_SUFFIX)), None)
 
     @property
-    def reasons(self) -> list[str]:
-        """Why it failed or is flagged, without the figures, so that equal reasons can be counted."""
+    def reasons(self) -> dict[str, str]:
+        """Why it failed or is flagged: texts, by the same without their figures, for counting equal ones."""
         cause = self.message.partition(" (hint: ")[0]
         parts = [cause] if self.status == "failed" else self.message.split("; ")
-        return [_NUMBER.sub("…", part) for part in parts if part]
+        return {_NUMBER.sub("…", part): part for part in parts if part}
 
 
 def object_sizes(table: Table) -> Sizes:
@@ -264,9 +264,10 @@ def _attention(rows: Sequence[ReportRow]) -> str:
     items = []
     for status in _FIRST:
         found = [row for row in rows if row.status == status]
-        counts = Counter(reason for row in found for reason in dict.fromkeys(row.reasons))
+        texts = {reason: text for row in found for reason, text in row.reasons.items()}
+        counts = Counter(reason for row in found for reason in row.reasons)
         for reason, count in counts.most_common(_MAX_REASONS):
-            items.append(_reason(status, reason, count))
+            items.append(_reason(status, reason, count, texts[reason] if count == 1 else reason))
         if len(counts) > _MAX_REASONS:
             more = plural(len(counts) - _MAX_REASONS, "more reason")
             items.append(_reason(status, "", len(found), f"{more}: show all that are {status}"))
@@ -275,11 +276,11 @@ def _attention(rows: Sequence[ReportRow]) -> str:
     return f'<section class="attention"><h2>Look at these first</h2><ul>{"".join(items)}</ul></section>'
 
 
-def _reason(status: str, reason: str, count: int, text: str = "") -> str:
+def _reason(status: str, reason: str, count: int, text: str) -> str:
     return (
         f'<li><button type="button" data-status="{status}" data-reason="{escape(reason)}">'
         f'<span><span class="badge {status}">{_BADGES[status]}</span></span><b>{_grouped(count)}</b>'
-        f"<span>{escape(text or reason)}</span></button></li>"
+        f"<span>{escape(text)}</span></button></li>"
     )
 
 
@@ -333,7 +334,16 @@ def _figure_cell(heading: str, value: Figure) -> str:
     if isinstance(value, int):
         shown = _grouped(value)
     else:
-        shown = "–" if value is None else value if isinstance(value, str) else number(value)
+        confidence = isinstance(value, float) and "confidence" in heading
+        shown = (
+            "–"
+            if value is None
+            else value
+            if isinstance(value, str)
+            else f"{value:.2f}"
+            if confidence
+            else number(value)
+        )
     key = "" if value is None else escape(str(value))
     return f'<td class="figure" data-label="{escape(heading)}" data-key="{key}">{escape(shown)}</td>'
 

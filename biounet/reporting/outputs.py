@@ -188,9 +188,14 @@ def view_folder(parent: PurePath) -> PurePath:
     return PurePath(REPORT_FOLDER) / parent
 
 
+def is_view_file(path: str) -> bool:
+    """Whether an output is one that only the report shows."""
+    return path.startswith(f"{REPORT_FOLDER}/")
+
+
 def is_picture(path: str) -> bool:
     """Whether an output is for people to look at: `verify` compares label images and tables."""
-    return path.endswith((OVERLAY_SUFFIX, *VIEW_SUFFIXES))
+    return path.endswith(OVERLAY_SUFFIX) or is_view_file(path)
 
 
 def check_output_folder(images: Iterable[FoundImage], out: Path) -> None:

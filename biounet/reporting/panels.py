@@ -56,8 +56,7 @@ def arrange(rows: Sequence[Sequence[Panel]], zoom: float, max_side: int, bright:
     It is made smaller if a side would be longer than `max_side`. With `names`, panels are named, and the first of each
     row has a bar of scale where the size of its voxels is known.
     """
-    width = _natural_width(rows[0]) * zoom
-    width = min(width, max_side)
+    width = min(_natural_width(rows[0], zoom), max_side)
     placed = _place(rows, round(width))
     height = placed[-1].top + placed[-1].height
     if height > max_side:
@@ -73,9 +72,9 @@ def arrange(rows: Sequence[Sequence[Panel]], zoom: float, max_side: int, bright:
     return Canvas(picture, labels, bright)
 
 
-def _natural_width(row: Sequence[Panel]) -> float:
-    """Return the width of a row of which the highest panel has its own size, and the others are as high."""
-    height = max(panel.size[0] for panel in row)
+def _natural_width(row: Sequence[Panel], zoom: float) -> float:
+    """Return the width of a row of which the highest panel has its own size at `zoom`, and the others are as high."""
+    height = zoom * max(panel.size[0] for panel in row)
     return sum(panel.size[1] * height / panel.size[0] for panel in row) + _GAP * (len(row) - 1)
 
 

@@ -20,6 +20,7 @@ from biounet.reporting.panels import Panel, arrange
 _MIN_SIDE = 256  # pixels along the longest side of a panel: smaller volumes are enlarged
 _MONTAGE_SLICES, _MONTAGE_COLUMNS = 12, 6
 _MAX_ASPECT = 10.0  # of a drawn voxel
+_THIN = 0.5  # depth of a volume, relative to its height, below which slices along z have a row of their own
 _RADIOLOGY = ("axial", "coronal", "sagittal")
 _STACK = ("xy", "xz", "yz")
 
@@ -84,7 +85,8 @@ def compose_volume(
     slices = [_slice(view, axis, at[axis], style) for axis in range(3)]
     if classes:
         planes = [_slice(view, 0, int(n), style) for n in _montage_slices(view.labels)]
-        rows = [slices, *_in_rows(planes)]
+        is_thin = slices[1].size[0] < _THIN * slices[0].size[0]
+        rows = [*_in_rows([slices[0], *planes]), slices[1:]] if is_thin else [slices, *_in_rows(planes)]
     else:
         rows = [[slices[0], *_projections(view, style)], slices[1:]]
     zoom = max(1.0, _MIN_SIDE / max(view.image.shape))

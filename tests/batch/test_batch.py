@@ -49,6 +49,7 @@ def test_every_input_has_a_row_and_bad_ones_have_no_count(segmenter, mixed, tmp_
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert made == sorted(
         [f"{stem}_{end}" for stem in ("a", "deep/a") for end in ("labels.tif", "objects.csv", "overlay.png")]
+        + [f"report_files/{stem}_{end}" for stem in ("a", "deep/a") for end in ("thumb.webp", "view.webp", "view.js")]
         + [".claims", "counts.csv", "manifest.jsonl", "report.html", "run.json"]
     )
 
@@ -75,7 +76,7 @@ def test_the_number_of_jobs_and_a_rerun_change_no_byte(segmenter, cell_folder, t
     for name, jobs in (("one", 1), ("three", 3), ("one", 2)):
         segment_batch(images, segmenter.model, tmp_path / name, BatchOptions(jobs=jobs))
     assert _results(tmp_path / "one") == _results(tmp_path / "three")
-    assert len(_results(tmp_path / "one")) == 18
+    assert len(_results(tmp_path / "one")) == 36
 
 
 def test_the_run_is_recorded(segmenter, mixed, tmp_path):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from biounet.measurement import Table
-from biounet.reporting import ReportRow, Sizes, object_sizes, write_report
+from biounet.measurement import GroupFigures, GroupSummary, Table
+from biounet.reporting import ReportOptions, ReportRow, Sizes, object_sizes, write_report
+from biounet.reporting.charts import log_ticks, nice_ticks
 from biounet.reporting.html_report import render_report
 
 VOID = {"meta", "img", "input", "path", "rect"}
@@ -61,23 +62,35 @@ def summary(page):
 
 
 def cells(page):
-    """Return the text of the cells of each row, without the picture."""
-    texts = [element["text"] for element in page.all("td")]
-    return [texts[n + 1 : n + 6] for n in range(0, len(texts), 6)]
+    """Return the text of the cells of each row of images, without the picture."""
+    texts, rows = [element["text"] for element in page.all("td")], [e for e in page.all("tr") if "data-number" in e]
+    width = len(texts) // max(len(rows), 1)
+    return [texts[n + 1 : n + width] for n in range(0, len(texts), width or 1)]
+
+
+def tips(page):
+    """Return the texts that charts show below the pointer."""
+    return [title["text"] for title in page.all("title")][1:]
+
+
+def buttons(page):
+    """Return what to look at first: status, number of images and reason."""
+    found = [element for element in page.all("button") if "data-reason" in element]
+    return [(button["data-status"], button["text"].split(button["data-status"], 1)[1]) for button in found]
 
 
 class TestContent:
-    def test_one_row_per_image_in_order(self):
+    def test_failed_and_flagged_come_first_and_the_others_as_they_are(self):
         assert cells(Page(render_report(ROWS, "nuclei"))) == [
-            ["a.tif", "✓ ok", "12", "0.50", ""],
-            ["b.tif", "○ empty", "0", "0.25", "nothing was found"],
-            ["c.tif", "! flagged", "1\u202f234", "1.00", "pixel size unknown"],
-            ["d.tif", "✕ failed", "–", "0.25", "file ends early"],
+            ["d.tif", "✕ failed", "–", "file ends early"],
+            ["c.tif", "! flagged", "1\u202f234", "pixel size unknown"],
+            ["a.tif", "✓ ok", "12", ""],
+            ["b.tif", "○ empty", "0", "nothing was found"],
         ]
 
     def test_summary(self):
         assert summary(Page(render_report(ROWS, "nuclei"))) == {
-            "images": "4", "objects": "1\u202f246", "empty": "1", "flagged": "1", "failed": "1", "seconds": "2.0",
+            "images": "4", "objects": "1\u202f246", "failed": "1", "flagged": "1", "empty": "1", "time": "2.0 s",
         }  # fmt: skip
 
     def test_no_count_differs_from_zero_objects(self):
@@ -88,20 +101,59 @@ class TestContent:
     def test_zero_objects(self):
         assert summary(Page(render_report([ROWS[1]], "nuclei")))["objects"] == "0"
 
-    def test_filters_and_badges_have_every_status(self):
+    def test_every_status_can_be_chosen(self):
         page = Page(render_report(ROWS, "nuclei"))
-        assert [option["value"] for option in page.all("option")] == ["", *(row.status for row in ROWS)]
+        assert {option["value"] for option in page.all("option")} == {"", *(row.status for row in ROWS)}
 
     def test_no_images(self):
         page = Page(render_report([], "nuclei"))
         assert summary(page)["images"] == "0"
         assert not page.all("td")
 
+    def test_figures_have_a_column_where_any_image_has_them(self):
+        figures = ({"median_area_um2": 84.25, "mean_confidence": 0.9}, {"median_area_um2": None})
+        rows = [ReportRow(name, "ok", 1, 0.1, figures=found) for name, found in zip("ab", figures, strict=True)]
+        page = Page(render_report(rows, "nuclei"))
+        assert [head["text"] for head in page.all("th")] == [
+            "", "Image", "Status", "Objects", "Median area, µm²", "Mean confidence", "Message",
+        ]  # fmt: skip
+        assert [row[2:5] for row in cells(page)] == [["1", "84.25", "0.90"], ["1", "–", "–"]]
+
     def test_sorting_keys_are_plain_numbers(self):
-        keys = [
-            element["data-key"] for element in Page(render_report(ROWS, "nuclei")).all("td") if "data-key" in element
+        keys = [e["data-key"] for e in Page(render_report(ROWS, "nuclei")).all("td") if e.get("class") == "figure"]
+        assert keys == ["", "1234", "12", "0"]
+
+    def test_reasons_are_counted_without_their_figures(self):
+        messages = ("hot pixels: 0.2% of them; 80% at the border", "hot pixels: 31% of them", "blank")
+        rows = [ReportRow(f"{n}.tif", "flagged", 1, 0.1, text) for n, text in enumerate(messages)]
+        failed = ReportRow("x.tif", "failed", None, 0.1, "plane 3 is missing (hint: copy it again)")
+        assert buttons(Page(render_report([*rows, failed], "nuclei"))) == [
+            ("failed", "1plane 3 is missing"),
+            ("flagged", "2hot pixels: … of them"),
+            ("flagged", "180% at the border"),
+            ("flagged", "1blank"),
         ]
-        assert keys[2::5] == ["12", "0", "1234", ""]
+
+    def test_nothing_to_look_at_first(self):
+        assert "first" not in Page(render_report([ROWS[0]], "nuclei")).all("main")[0]["text"].split("Images")[0]
+
+    def test_links_to_every_file(self):
+        paths = (
+            "report_files/a_view.js",
+            "report_files/a_thumb.webp",
+            "a_objects.csv",
+            "a_overlay.png",
+            "a_labels.tif",
+        )
+        row = ReportRow("a.tif", "ok", 1, 0.1, overlay="a_overlay.png", files=paths)
+        page = Page(render_report([row], "t", ReportOptions(files=("counts.csv",))))
+        links = {link["href"]: link["text"] for link in page.all("a")}
+        assert links == {
+            "a_overlay.png": "outlines", "a_objects.csv": "objects", "a_labels.tif": "labels",
+            "counts.csv": "counts.csv",
+        }  # fmt: skip
+        assert page.all("img")[0]["src"] == "report_files/a_thumb.webp"
+        assert next(row["data-view"] for row in page.all("tr") if "data-view" in row) == "report_files/a"
 
 
 class TestChart:
@@ -110,47 +162,54 @@ class TestChart:
 
     def test_few_images_have_a_bar_each(self):
         page = Page(render_report(ROWS, "nuclei"))
-        assert [title["text"] for title in page.all("title")][1:] == [
-            "a.tif: ok, 12", "b.tif: empty, 0", "c.tif: flagged, 1234", "d.tif: failed",
-        ]  # fmt: skip
+        assert tips(page) == ["a.tif: ok, 12", "b.tif: empty, 0", "c.tif: flagged, 1234", "d.tif: failed"]
         heights = self.heights(page)
         assert max(heights) == heights[2]
-        assert heights[0] - heights[1] == pytest.approx(150 * 12 / 1234, abs=0.02)
+        assert heights[0] / heights[2] == pytest.approx(12 / 1234, abs=1e-3)
 
     def test_many_images_are_a_histogram_of_those_counted(self):
         rows = [ReportRow(f"{n}.tif", "ok", n % 3, 0.1) for n in range(99)] + [ROWS[3]]
         page = Page(render_report(rows, "nuclei"))
-        assert [title["text"] for title in page.all("title")][1:] == [
-            "0 to 0 objects: 33 images", "1 to 1 objects: 33 images", "2 to 2 objects: 33 images",
-        ]  # fmt: skip
+        assert tips(page) == ["0 objects: 33 images", "1 objects: 33 images", "2 objects: 33 images"]
         assert len(set(self.heights(page))) == 1
+
+    @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 9))
+    def test_ticks_are_few_round_and_inside(self, low, span, most):
+        ticks = nice_ticks(low, low + span, most)
+        assert len(ticks) <= most
+        assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
+        steps = np.diff(ticks)
+        assert np.allclose(steps, steps[0] if len(steps) else 0)
+
+    @given(st.floats(1e-3, 1e6), st.floats(1.01, 1e6))
+    def test_logarithmic_ticks_are_few_and_inside(self, low, factor):
+        ticks = log_ticks(low, low * factor, 6)
+        assert 1 <= len(ticks) <= 6
+        assert all(low * 0.999 <= tick <= low * factor * 1.001 for tick in ticks)
 
 
 class TestSizes:
-    def titles(self, page):
-        return [title["text"] for title in page.all("title")][1:]
-
     def page(self, *sizes):
         rows = [ReportRow("a", "ok", None, 0.1, sizes=Sizes(name, np.array(values, float))) for name, values in sizes]
         return Page(render_report(rows, "t"))
 
     def test_one_histogram_of_the_objects_of_all_images(self):
         page = self.page(("area_um2", [1, 100, 100]), ("area_um2", [10_000]))
-        assert page.all("figcaption")[0]["text"] == "Areas of objects"
-        assert self.titles(page) == [
-            "1 to 21.54 µm²: 1 objects", "21.54 to 464.2 µm²: 2 objects", "464.2 to 1e+04 µm²: 1 objects",
+        assert page.all("figcaption")[0]["text"] == "Areas of objects median 100 µm²"
+        assert tips(page) == [
+            "1 to 21.54 µm²: 1 object", "21.54 to 464.2 µm²: 2 objects", "464.2 to 10\u202f000 µm²: 1 object",
         ]  # fmt: skip
-        assert "median 100" in page.all("text")[1]["text"]
+        assert "Area of an object (µm²), logarithmic" in [text["text"] for text in page.all("text")]
 
     @given(st.lists(st.floats(1e-3, 1e9), min_size=1, max_size=50))
     def test_every_object_is_counted_once(self, values):
-        counts = [int(text.split(": ")[1].split()[0]) for text in self.titles(self.page(("volume_mm3", values)))]
+        counts = [int(text.split(": ")[1].split()[0]) for text in tips(self.page(("volume_mm3", values)))]
         assert sum(counts) == len(values)
 
     def test_units_are_not_mixed(self):
         page = self.page(("volume_um3", [5, 5]), ("volume_px", [7]), ("volume_um3", []))
-        assert [caption["text"] for caption in page.all("figcaption")] == ["Volumes of objects"] * 2
-        assert self.titles(page) == ["5 to 5 µm³: 2 objects", "7 to 7 voxels: 1 objects"]
+        captions = [caption["text"] for caption in page.all("figcaption")]
+        assert captions == ["Volumes of objects median 5 µm³", "Volumes of objects median 7 voxels"]
 
     def test_object_sizes_of_objects(self):
         columns = {"label": np.array([1, 2]), "area_px": np.array([3, 4]), "area_um2": np.array([0.75, 1.0])}
@@ -168,10 +227,46 @@ class TestSizes:
         assert not self.page(("area_px", [])).all("svg")
 
 
+def unit(values, mean, units=1):
+    return GroupFigures(values, units, 2, 0, 9, mean, np.nan, np.nan, np.nan, np.nan, np.nan)
+
+
+class TestGroups:
+    WELLS = (unit(("a", "B2"), 10.0), unit(("a", "B3"), 20.0), unit(("b", "C2"), 40.0))
+    GROUPS = (
+        GroupFigures(("a", ""), 2, 4, 0, 60, 15.0, 7.07, 5.0, np.nan, np.nan, np.nan),
+        GroupFigures(("b", ""), 1, 2, 1, 40, 40.0, np.nan, np.nan, np.nan, np.nan, np.nan),
+    )
+
+    def page(self, names=("drug", "well"), unit="well", wells=WELLS):
+        groups = GroupSummary(names, unit, 2, self.GROUPS, wells)
+        return Page(render_report(ROWS, "t", ReportOptions(groups=groups)))
+
+    def test_a_point_for_each_unit_and_the_mean_of_each_group(self):
+        page = self.page()
+        points = [float(circle["cy"]) for circle in page.all("circle")]
+        assert len(points) == 3
+        assert "mean 15" in tips(page)
+        assert min(points) == points[2]  # 40, the highest
+
+    def test_the_table_says_over_what_errors_are(self):
+        text = self.page().all("table")[0]["text"]
+        assert "n (wells)" in text
+        assert text.endswith("a240157.075b12140––")
+
+    def test_wells_of_a_plate_are_a_map(self):
+        page = self.page()
+        assert [tip for tip in tips(page) if ": mean" in tip] == [
+            "B2: mean 10, 2 images", "B3: mean 20, 2 images", "C2: mean 40, 2 images",
+        ]  # fmt: skip
+        animals = self.page(("drug", "animal"), "animal", (unit(("a", "M1"), 1.0),))
+        assert not [tip for tip in tips(animals) if ": mean" in tip]
+
+
 class TestSettings:
     def test_settings_are_below_the_heading(self):
-        page = Page(render_report(ROWS, "nuclei", {"join": "0.8", "device": "<cpu>"}))
-        assert page.all("header")[0]["text"] == "nucleijoin 0.8device <cpu>"
+        page = Page(render_report(ROWS, "nuclei", ReportOptions({"holes": "filled", "device": "<cpu>"})))
+        assert page.all("header")[0]["text"] == "nucleiholes filleddevice <cpu>"
 
     def test_no_line_without_settings(self):
         assert not [p for p in Page(render_report(ROWS, "nuclei")).all("p") if p.get("class") == "settings"]
@@ -187,13 +282,13 @@ class TestSafety:
         assert [element["tag"] for element in page.elements] == [element["tag"] for element in plain.elements]
         assert [element.keys() for element in page.elements] == [element.keys() for element in plain.elements]
         assert page.all("h1")[0]["text"] == text
-        assert cells(page)[0][0] == cells(page)[0][4] == text
+        assert cells(page)[0][0] == cells(page)[0][3] == text
 
     @settings(max_examples=40, deadline=None)
     @given(st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1))
     def test_any_text_round_trips(self, text):
         row = cells(Page(render_report([ReportRow(text, "ok", 1, 0.1, text)], "t")))[0]
-        assert row[0] == row[4] == text
+        assert row[0] == row[3] == text
 
     @pytest.mark.parametrize("name", ["a b#1?.png", "100%.png", "ü/日本.png", "x\udce9.png", "javascript:alert(1)"])
     def test_links_point_to_the_overlay(self, name):
@@ -214,7 +309,7 @@ class TestSafety:
         assert policy.startswith("default-src 'none'; ")
         assert "unsafe" not in policy
         for tag in ("script", "style"):
-            (element,) = page.all(tag)
+            (element,) = [element for element in page.all(tag) if "type" not in element]
             digest = base64.b64encode(hashlib.sha256(element["text"].encode()).digest()).decode()
             assert f"{tag}-src 'sha256-{digest}'" in policy
         assert not [name for element in page.elements for name in element if name == "style" or name.startswith("on")]

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from biounet.core import Grid
-from biounet.reporting.volume_overlays import draw_volume
+from biounet.reporting.overlays import MAX_SIDE, draw_outlines
+from biounet.reporting.panels import nice_length
+from biounet.reporting.volume_overlays import compose_volume
 
 UPRIGHT = ((-1.0, 0, 0, 0), (0, -1.0, 0, 0), (0, 0, -1.0, 0))  # x to the left, y to the back, z to the feet
+
+
+def draw_volume(image, labels, grid, fill=0.0):
+    """Draw without the names of the panels."""
+    return draw_outlines(compose_volume(image, labels, grid, classes=fill > 0, names=False), fill)
 
 
 def volume(shape=(8, 16, 16)):
@@ -20,12 +27,45 @@ def volume(shape=(8, 16, 16)):
 def test_anisotropic_voxels_are_drawn_to_scale():
     image, labels = volume()
     cube = draw_volume(image, labels, Grid(labels.shape, (2.0, 1.0, 1.0), "um"))
-    # axial 16 x 16, coronal and sagittal 8 planes of twice the length: three squares of 256 pixels, gaps of 4
-    assert cube.shape == (256 + 4 + 256, 3 * 256 + 2 * 4, 3)
+    # xy and two projections of 16 x 16; below them xz and yz, 8 planes of twice the length, as wide as those: no gap
+    assert cube.shape == (256 + 4 + 386, 3 * 256 + 2 * 4, 3)
     flat = draw_volume(image, labels, Grid(labels.shape))
-    coronal = flat[:256, 260:516]
-    assert coronal[:128].any()
-    assert not coronal[128:].any()
+    assert flat.shape == (256 + 4 + 193, 3 * 256 + 2 * 4, 3)
+
+
+def test_panels_fill_the_picture():
+    """No row ends before the others, whatever the shape; only the gaps between panels are black."""
+    for shape in ((8, 16, 16), (3, 40, 17), (30, 9, 50), (1, 16, 16)):
+        image = np.full((1, *shape), 200, np.uint8)
+        image[0, 0, 0, 0] = 100
+        for classes in (False, True):
+            labels = np.ones(shape, np.int32)
+            canvas = compose_volume(image, labels, Grid(shape, (2.0, 1.0, 1.0), "um"), classes=classes, names=False)
+            assert (canvas.labels > 0).any(axis=1).mean() > 0.9
+            assert max(canvas.labels.shape) <= MAX_SIDE
+            drawn = (canvas.labels > 0) | canvas.picture.any(axis=2)
+            assert drawn.mean() > 0.9, (shape, classes)
+
+
+def test_panels_are_named_and_say_their_scale():
+    image, labels = volume((8, 64, 64))
+    grid = Grid(labels.shape, (2.0, 1.0, 1.0), "um")
+    plain, named = (compose_volume(image, labels, grid, names=names) for names in (False, True))
+    changed = (plain.picture != named.picture).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert np.array_equal(plain.labels, named.labels)
+    assert rows.min() < 20
+    assert (columns > 520).any()  # also of the last panel of a row
+    unknown = (compose_volume(image, labels, Grid(labels.shape), names=names).picture for names in (False, True))
+    without = np.logical_or.reduce(next(unknown) != next(unknown), axis=2)
+    assert without.sum() < changed.sum()
+
+
+@pytest.mark.parametrize(("pixel", "most", "length"), [(0.65, 100, 50), (1.0, 5, 5), (0.3, 20, 5), (2.0, 100, 200)])
+def test_bars_of_scale_have_round_lengths(pixel, most, length):
+    found, pixels = nice_length(pixel, most)
+    assert found == length
+    assert pixels == round(length / pixel) <= most
 
 
 def test_slices_intersect_the_largest_object():
@@ -72,7 +112,7 @@ def test_objects_have_their_colours_in_the_projection():
     image, labels = volume()
     labels[2:6, 4:12, 8:12] = 2
     drawn = draw_volume(image, labels, Grid(labels.shape))
-    colours = drawn[260:516, 260:516]
+    colours = drawn[:256, 520:776]
     left, right = colours[128, 96], colours[128, 160]
     assert left.any()
     assert right.any()
