@@ -4,7 +4,6 @@ from .html_report import Sizes as Sizes
 from .html_report import object_sizes as object_sizes
 from .html_report import write_report as write_report
 from .outputs import LABEL_SUFFIXES as LABEL_SUFFIXES
-from .outputs import OUTPUT_SUFFIXES as OUTPUT_SUFFIXES
 from .outputs import OVERLAY_SUFFIX as OVERLAY_SUFFIX
 from .outputs import OutputOptions as OutputOptions
 from .outputs import check_output_folder as check_output_folder
