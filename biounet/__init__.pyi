@@ -14,5 +14,7 @@ from .core import Volume as Volume
 from .core.version import __version__ as __version__
 from .files import ReadOptions as ReadOptions
 from .files import read_volume as read_volume
+from .measurement import MeasureOptions as MeasureOptions
+from .measurement import measure as measure
 from .segmentation import SegmentOptions as SegmentOptions
 from .training import VolumeReader as VolumeReader

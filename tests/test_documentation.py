@@ -14,6 +14,7 @@ from biounet_docs import columns, commands, messages, recipe_settings
 
 from biounet.core import Grid, Recipe
 from biounet.measurement import Ring, measure_classes, measure_lesions, measure_objects
+from biounet.measurement.labels import measure_labels
 
 
 def test_the_documentation_builds_without_a_warning(tmp_path):
@@ -70,6 +71,9 @@ def tables():
         if unit == "mm":
             grid = Grid(shape, (1.0,) * 3, unit, np.eye(4)[:3], frame="scanner")
         yield "objects", measure_objects(labels, labels[None], grid, np.array([0.5]), ("DAPI",), Ring())
+        measured = measure_labels(labels, {"DAPI": labels}, grid, inside=labels)
+        yield "objects", measured.objects
+        yield "objects", measured.parents
         yield "classes", measure_classes(labels, ("lake",), grid)
         yield "lesions", measure_lesions(labels, {"core": (1,)}, grid)
 

@@ -8,7 +8,6 @@ from .records import BatchOptions as BatchOptions
 from .records import Row as Row
 from .records import batch_exit_code as batch_exit_code
 from .records import describe_uncalibrated as describe_uncalibrated
-from .records import failure_exit_code as failure_exit_code
 from .replay import ReplayResult as ReplayResult
 from .replay import find_model as find_model
 from .replay import read_run as read_run

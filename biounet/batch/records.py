@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from biounet.batch.recorded_files import InputFile
-from biounet.core import Figure, SettingsError, __version__
+from biounet.core import Figure, SettingsError, __version__, failure_exit_code
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.measurement import Grouping
 from biounet.network import Model
@@ -149,8 +149,3 @@ def describe_uncalibrated(rows: Sequence[Row]) -> str:
 def batch_exit_code(rows: Sequence[Row]) -> int:
     """Return the exit code of a batch: 0 when no image failed, 3 when some did, 4 when all did."""
     return failure_exit_code(sum(row.status == "failed" for row in rows), len(rows))
-
-
-def failure_exit_code(failed: int, total: int) -> int:
-    """Return the exit code for a number of failures: 0 for none, 4 for all, 3 in between."""
-    return 0 if not failed else 4 if failed == total else 3

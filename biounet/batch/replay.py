@@ -18,10 +18,18 @@ from biounet.batch.manifest import Manifest
 from biounet.batch.names import image_name, mark_collisions, unescape
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, resolve_recorded_path
-from biounet.batch.records import BatchOptions, Record, Row, failure_exit_code, hash_settings, output_settings
+from biounet.batch.records import BatchOptions, Record, Row, hash_settings, output_settings
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
 from biounet.batch.summary import count_columns, group_rows, software
-from biounet.core import DataSettings, InputError, MachineError, ModelError, builtin_models, list_some
+from biounet.core import (
+    DataSettings,
+    InputError,
+    MachineError,
+    ModelError,
+    builtin_models,
+    failure_exit_code,
+    list_some,
+)
 from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file
 from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from biounet.core import Stop
     from biounet.files import FoundImage
     from biounet.network import Card, Model
+    from biounet.reporting import MeasuredFile
 
 app = typer.Typer(
     name="biounet",
@@ -83,6 +84,7 @@ def segment(
     min_confidence: options.MinConfidence = None,
     exclude_border: options.ExcludeBorder = False,
     fill_holes: options.FillHoles = None,
+    ring: options.Ring = None,
     block: options.Block = None,
     jobs: options.Jobs = None,
     overlay: options.Overlay = True,
@@ -124,6 +126,7 @@ def segment(
             min_confidence=min_confidence,
             exclude_border=exclude_border,
             fill_holes=fill_holes,
+            ring=ring,
         )
         chain.check_model(data)
         skipped = tuple(search.skipped)
@@ -145,7 +148,7 @@ def segment(
     raise typer.Exit(batch_exit_code(rows))
 
 
-def _count_objects(rows: Sequence[Row]) -> str:
+def _count_objects(rows: Sequence[Row | MeasuredFile]) -> str:
     """Return how many objects there are in how many images; only the latter where a model of classes counts none."""
     images = f"{sum(row.status != 'failed' for row in rows)} of {len(rows)} images"
     counts = [row.count for row in rows if row.count is not None]
@@ -165,7 +168,8 @@ def _stoppable(how: str) -> Iterator[Stop]:
 
 def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, json_lines: bool) -> int:
     """Show what a batch would do, and return the exit code."""
-    from biounet.batch import PREVIEW_HEADER, failure_exit_code, preview
+    from biounet.batch import PREVIEW_HEADER, preview
+    from biounet.core import failure_exit_code
 
     rows = preview(images, model, batch)
     if json_lines:
@@ -178,6 +182,40 @@ def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, js
     for row in failed:
         echo_error(f"{row.image}: {row.message}")
     return failure_exit_code(len(failed), len(rows))
+
+
+@app.command()
+def measure(
+    labels: options.LabelImages,
+    image: options.LabelledImages = None,
+    inside: options.Inside = None,
+    out: options.Out = Path("biounet-measured"),
+    channels: options.Channels = None,
+    ring: options.Ring = None,
+    axes: options.Axes = None,
+    spacing: options.Spacing = None,
+    plane: options.Plane = None,
+    excel: options.Excel = False,
+    quiet: options.Quiet = False,
+    json_lines: options.Json = False,
+) -> None:
+    """Measure labels of any program, the channels of their images, and the objects they lie in."""
+    check_address_space()
+    from biounet.core import failure_exit_code
+    from biounet.files import describe_skipped
+    from biounet.measurement import MeasureOptions
+    from biounet.reporting import LabelInputs, measure_files
+
+    names = None if channels is None else tuple(name.strip() for name in channels.split(","))
+    how = MeasureOptions(axes, options.parse_spacing(spacing), channels=names, plane=plane, ring=ring)
+    inputs = LabelInputs(labels, options.parse_images(image), inside)
+    show = partial(show_row, quiet=quiet, json_lines=json_lines)
+    rows, unused = measure_files(inputs, out, how, excel=excel, report=show)
+    if not quiet and not json_lines:
+        echo(f"{_count_objects(rows)}; see {out}/")
+    if not quiet and unused:
+        echo(describe_skipped(unused), sys.stderr)
+    raise typer.Exit(failure_exit_code(sum(row.status == "failed" for row in rows), len(rows)))
 
 
 @app.command()
@@ -298,7 +336,7 @@ def evaluate(
     json_lines: options.Json = False,
 ) -> None:
     """Compare results with annotations."""
-    from biounet.batch import failure_exit_code
+    from biounet.core import failure_exit_code
     from biounet.evaluation import evaluate as compare
 
     data = options.load_recipe(recipe).data

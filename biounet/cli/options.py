@@ -101,6 +101,20 @@ Unit = Annotated[
     str | None, typer.Option(help="Name in --group of what was treated on its own; else well, or each image.")
 ]
 Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
+Ring = Annotated[
+    str | None,
+    typer.Option(
+        help="Gap and width of the ring around each object that is measured, such as 0.5,2um.",
+        metavar="GAP,WIDTH",
+        show_default="1,5px",
+    ),
+]
+LabelImages = Annotated[Path, typer.Argument(help="Label image, or folder of them.", metavar="LABELS")]
+LabelledImages = Annotated[
+    list[str] | None,
+    typer.Option("--image", help="Image, or folder; or NAME=IMAGE for each channel.", show_default=False),
+]
+Inside = Annotated[Path | None, typer.Option(help="Labels of larger objects: an image, or folder.", show_default=False)]
 RecipeName = Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")]
 ValidationLabels = Annotated[str | None, typer.Option(help="Their annotations.")]
 Tolerance = Annotated[float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)]
@@ -133,6 +147,27 @@ def with_channels(read: ReadOptions, channels: str | None, measure: str | None, 
 def _number_or_name(text: str) -> int | str:
     text = text.strip()
     return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else text
+
+
+def parse_spacing(text: str | None) -> float | tuple[float, ...] | None:
+    """Return one number or several; raise `SettingsError` unless they are sizes of pixels or voxels."""
+    if text is None:
+        return None
+    sizes = _parse_spacing(text, 3 if text.count(",") > 1 else 2)
+    return sizes if "," in text else sizes[0]
+
+
+def parse_images(texts: Sequence[str] | None) -> dict[str, Path]:
+    """Return images by the names of their channels, the empty name for one with all its channels."""
+    images: dict[str, Path] = {}
+    for text in texts or ():
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals and not Path(text).exists() else ("", text)
+        if name in images or (images and "" in (name, *images)):
+            hint = "one image with all its channels, or such as --image DAPI=a.tif --image GFP=b.tif"
+            raise SettingsError(f"--image {text}: a second one", hint=hint)
+        images[name] = Path(path)
+    return images
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -14,6 +14,7 @@ from biounet.core import MachineError, printable
 
 if TYPE_CHECKING:
     from biounet.batch import Row
+    from biounet.reporting import MeasuredFile
     from biounet.training import Progress
 
 
@@ -84,7 +85,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def show_row(row: Row, quiet: bool, json_lines: bool) -> None:
+def show_row(row: Row | MeasuredFile, quiet: bool, json_lines: bool) -> None:
     """Show the result of an image; errors always."""
     if row.status == "failed":
         echo_error(f"{row.image}: {row.message}")

@@ -88,3 +88,8 @@ class Stopped(BiounetError):
     """Work was stopped on request; finished results are kept."""
 
     exit_code = 130
+
+
+def failure_exit_code(failed: int, total: int) -> int:
+    """Return the exit code for a number of failures: 0 for none, 4 for all, 3 in between."""
+    return 0 if not failed else 4 if failed == total else 3

@@ -21,6 +21,10 @@ from .dataset_index.names import stem_of as stem_of
 from .dataset_index.pairs import Pair as Pair
 from .dataset_index.pairs import find_pairs as find_pairs
 from .dataset_index.pairs import pair_files as pair_files
+from .dataset_index.partners import FileMatch as FileMatch
+from .dataset_index.partners import LabelFile as LabelFile
+from .dataset_index.partners import find_label_images as find_label_images
+from .dataset_index.partners import match_files as match_files
 from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
@@ -31,6 +35,9 @@ from .isolation.messages import path_from_hex as path_from_hex
 from .isolation.messages import path_to_hex as path_to_hex
 from .isolation.process import main_program as main_program
 from .isolation.process import start_process as start_process
+from .label_images import check_shape as check_shape
+from .label_images import lay_on_grid as lay_on_grid
+from .label_images import read_object_labels as read_object_labels
 from .read import inspect_volume as inspect_volume
 from .read import join_channels as join_channels
 from .read import read_array as read_array

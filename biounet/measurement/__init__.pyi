@@ -9,8 +9,11 @@ from .groups import GroupSummary as GroupSummary
 from .groups import ImageCount as ImageCount
 from .groups import summarise_groups as summarise_groups
 from .image_figures import image_figures as image_figures
+from .labels import MeasuredLabels as MeasuredLabels
 from .lesions import measure_lesions as measure_lesions
 from .lesions import min_lesion_voxels as min_lesion_voxels
+from .measuring import MeasureOptions as MeasureOptions
+from .measuring import measure as measure
 from .objects import measure_classes as measure_classes
 from .objects import measure_objects as measure_objects
 from .quality import TrainingReference as TrainingReference

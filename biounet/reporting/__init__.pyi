@@ -3,6 +3,9 @@ from .html_report import ReportRow as ReportRow
 from .html_report import Sizes as Sizes
 from .html_report import object_sizes as object_sizes
 from .html_report import write_report as write_report
+from .measured_files import LabelInputs as LabelInputs
+from .measured_files import MeasuredFile as MeasuredFile
+from .measured_files import measure_files as measure_files
 from .outputs import LABEL_SUFFIXES as LABEL_SUFFIXES
 from .outputs import OVERLAY_SUFFIX as OVERLAY_SUFFIX
 from .outputs import OutputOptions as OutputOptions

@@ -1,0 +1,144 @@
+"""Labels of any program to tables: their own ids are kept, and they may lie in larger objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import Grid, InputError, Note, NoteCode
+from biounet.measurement.objects import measure_objects
+from biounet.measurement.parents import find_parents
+from biounet.measurement.rings import Ring
+from biounet.measurement.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DENSE = 4  # times the voxels, up to which ids are looked up in a table
+
+
+@dataclass(frozen=True)
+class MeasuredLabels:
+    """The measurements of a label image.
+
+    Attributes
+    ----------
+    objects
+        One row per object. With parents, also ``parent``, the label of the one that holds most of the object, None if
+        more than half of the object lies in none; ``inside_fraction``, the share of the object in it; and ``crosses``,
+        whether a tenth of the object or more lies in another one.
+    parents
+        One row per object of the image that they lie in, with ``count_inside``, the number of objects whose parent it
+        is; None without such an image.
+    notes
+        Warnings for the user.
+    """
+
+    objects: Table
+    parents: Table | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The objects as a pandas DataFrame; units are in the names of the columns."""
+        return _as_frame(self.objects)
+
+    @property
+    def parent_table(self) -> pd.DataFrame:
+        """The parents as a pandas DataFrame; without any rows if there is no image of parents."""
+        return _as_frame(self.parents or Table("objects", {}))
+
+
+def measure_labels(
+    labels: NDArray[Any],
+    channels: Mapping[str, NDArray[Any]],
+    grid: Grid,
+    *,
+    inside: NDArray[Any] | None = None,
+    ring: Ring | None = None,
+) -> MeasuredLabels:
+    """Measure the objects of a label image as `measure_objects` does, whatever their ids are.
+
+    Parameters
+    ----------
+    labels
+        ``([z,] y, x)`` integers: 0 is background. Pixels of one id are one object.
+    channels
+        Images by the names of their channels, of the shape of `labels`; with any, the ring around each object and the
+        background are measured as well.
+    inside
+        Labels of larger objects, of the shape of `labels`.
+    ring
+        The ring around each object; None: the usual one.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, or labels are negative or no integers.
+    """
+    compact, ids = _without_gaps(labels, "the labels")
+    table = _measure(compact, ids, channels, grid, ring)
+    if inside is None:
+        return MeasuredLabels(table)
+    if inside.shape != labels.shape:
+        raise InputError(f"the larger objects are {inside.shape}, those of the objects {labels.shape}")
+    larger, parent_ids = _without_gaps(inside, "the larger objects")
+    found = find_parents(compact, larger)
+    names = np.array([None, *parent_ids.tolist()], object)
+    lies_in = {"parent": names[found.parent], "inside_fraction": found.fraction, "crosses": found.crosses}
+    parents = _measure(larger, parent_ids, channels, grid, ring)
+    counts = {"count_inside": np.bincount(found.parent, minlength=len(names))[1:]}
+    return MeasuredLabels(
+        replace(table, columns=table.columns | lies_in),
+        replace(parents, columns=parents.columns | counts),
+        _describe_crossing(int(found.crosses.sum()), len(ids)),
+    )
+
+
+def _measure(
+    labels: NDArray[np.int32],
+    ids: NDArray[np.int64],
+    channels: Mapping[str, NDArray[Any]],
+    grid: Grid,
+    ring: Ring | None,
+) -> Table:
+    """Measure labels 1..n, whose ids in the table are others."""
+    around = (ring or Ring()) if channels else None
+    table = measure_objects(labels, list(channels.values()), grid, None, list(channels), around)
+    return replace(table, columns=table.columns | {"label": ids})
+
+
+def _describe_crossing(crossing: int, total: int) -> tuple[Note, ...]:
+    if not crossing:
+        return ()
+    lie = "lies" if crossing == 1 else "lie"
+    text = f"{crossing} of {total} objects {lie} in more than one of the larger objects (column crosses)"
+    return (Note(text, NoteCode.CROSSING, figure=crossing),)
+
+
+def _without_gaps(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return labels 1..n in the order of their ids, and these ids."""
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{what} must be integers, not {labels.dtype}")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0:
+        raise InputError(f"{what} hold the value {lowest}: 0 is background, and objects have positive ids")
+    if highest > _DENSE * labels.size:
+        values, compact = np.unique(np.append(0, labels.reshape(-1)), return_inverse=True)
+        return compact[1:].astype(np.int32).reshape(labels.shape), values[1:].astype(np.int64)
+    present = np.zeros(highest + 1, np.bool_)
+    present[labels.reshape(-1)] = True
+    present[0] = True
+    numbers = np.cumsum(present, dtype=np.int32) - 1
+    return numbers[labels], np.flatnonzero(present)[1:]
+
+
+def _as_frame(table: Table) -> pd.DataFrame:
+    import pandas as pd  # slow to import
+
+    frame = pd.DataFrame(table.columns)
+    return frame.astype({"parent": "Int64"}) if "parent" in frame else frame

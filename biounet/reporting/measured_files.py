@@ -1,0 +1,245 @@
+"""Measure a folder of label images of any program: a table for each, and a row for each in ``counts.csv``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from biounet.core import Figure, InputError, SettingsError, __version__, describe_flags, find_warnings, list_some
+from biounet.files import FileMatch, LabelFile, SkippedFile, atomic_group, find_label_images, match_files, write_text
+from biounet.measurement import MeasuredLabels, MeasureOptions, image_figures, measure
+from biounet.reporting.outputs import make_folder, write_table
+
+Status = Literal["ok", "empty", "flagged", "failed"]
+
+_RECORD = "measured.json"
+_OBJECTS, _PARENTS, _COUNTS = "_objects.csv", "_parents.csv", "counts.csv"
+_OTHER_FOLDER = "choose another folder with -o"
+_SHOWN_NAMES = 3  # in a message
+
+
+@dataclass(frozen=True)
+class MeasuredFile:
+    """What became of one label image; a row of ``counts.csv``.
+
+    Attributes
+    ----------
+    image
+        Path of the label image below the folder that was named.
+    status
+        ``flagged``: with a warning that a user should look at; ``empty``: no object, and no warning.
+    count
+        Number of objects; None where nothing was measured.
+    message
+        The error, or the warnings.
+    figures
+        Further columns of ``counts.csv``.
+    outputs
+        Files that were written, relative to the output folder.
+    """
+
+    image: str
+    status: Status
+    count: int | None
+    seconds: float
+    message: str
+    figures: dict[str, Figure] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints."""
+        names = ("image", "status", "count", "message", "outputs")
+        return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 4)}
+
+
+@dataclass(frozen=True)
+class LabelInputs:
+    """What is measured.
+
+    Attributes
+    ----------
+    labels
+        A label image, or a folder of them.
+    images
+        A file or folder of images by the name of their channel; the empty name for images with all their channels.
+    inside
+        A label image of larger objects, or a folder of them.
+    """
+
+    labels: Path
+    images: Mapping[str, Path] = field(default_factory=dict)
+    inside: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Where the files of all label images are, and how they are measured."""
+
+    out: Path
+    images: Mapping[str, FileMatch]  # by the name of the channel, empty for one file with all channels
+    inside: FileMatch | None
+    options: MeasureOptions
+    excel: bool
+
+    def measure(self, labels: LabelFile) -> MeasuredLabels:
+        files = {name: _partner(labels, match, "image") for name, match in self.images.items()}
+        inside = None if self.inside is None else _partner(labels, self.inside, "image of larger objects")
+        image = files.get("", files or None)
+        return measure(labels.path, image, inside=inside, options=self.options)
+
+    def output_paths(self, labels: LabelFile) -> list[Path]:
+        ends = (_OBJECTS,) if self.inside is None else (_OBJECTS, _PARENTS)
+        return [self.out / labels.name.with_name(f"{labels.name.name}{end}") for end in ends]
+
+
+def measure_files(
+    inputs: LabelInputs,
+    out: Path,
+    options: MeasureOptions | None = None,
+    *,
+    excel: bool = False,
+    report: Callable[[MeasuredFile], None] = lambda row: None,
+) -> tuple[list[MeasuredFile], list[SkippedFile]]:
+    """Measure label images and write their tables: ``<name>_objects.csv``, ``<name>_parents.csv``, ``counts.csv``.
+
+    Parameters
+    ----------
+    out
+        Folder of the results. Of the files that are there, only those that an earlier call wrote are replaced.
+    excel
+        Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
+    report
+        Called with each row as it is there.
+
+    Returns
+    -------
+    One row for each label image, and the images that have none.
+
+    Raises
+    ------
+    InputError
+        If a file or folder does not exist, or there is no label image.
+    SettingsError
+        If results would lie among the label images or replace files of others.
+    MachineError
+        If the results cannot be written.
+    """
+    found = find_label_images(inputs.labels)
+    matches = {name: match_files(found, path) for name, path in inputs.images.items()}
+    larger = None if inputs.inside is None else match_files(found, inputs.inside, are_labels=True)
+    job = _Job(out, matches, larger, options or MeasureOptions(), excel)
+    _claim(job, found)
+    problems = _find_collisions(found)
+    rows = []
+    for one in found:
+        rows.append(_measure_one(one, job, problems.get(one.path)))
+        report(rows[-1])
+    write_table(out / _COUNTS, _count_columns(rows), excel=excel)
+    unused = [file for match in (*matches.values(), *([larger] if larger else [])) for file in match.unused]
+    return rows, [SkippedFile(file, "no label image is called like it") for file in unused]
+
+
+def _measure_one(labels: LabelFile, job: _Job, problem: str | None) -> MeasuredFile:
+    start, name = time.perf_counter(), labels.relative.as_posix()
+    try:
+        if problem is not None:
+            raise InputError(problem, path=labels.path)
+        measured = job.measure(labels)
+    except InputError as error:
+        return MeasuredFile(name, "failed", None, time.perf_counter() - start, _describe(error, labels))
+    outputs = job.output_paths(labels)
+    make_folder(outputs[0].parent)
+    with atomic_group():
+        for path, table in zip(outputs, (measured.objects, measured.parents), strict=False):
+            if table is not None:
+                write_table(path, table.columns, excel=job.excel)
+    count = len(measured.objects.columns["label"])
+    status: Status = "flagged" if find_warnings(measured.notes) else "ok" if count else "empty"
+    written = tuple(path.relative_to(job.out).as_posix() for path in outputs)
+    figures = {"flags": describe_flags(measured.notes)} | image_figures(measured.objects) | _parent_figures(measured)
+    seconds = time.perf_counter() - start
+    return MeasuredFile(name, status, count, seconds, "; ".join(measured.notes), figures, written)
+
+
+def _parent_figures(measured: MeasuredLabels) -> dict[str, Figure]:
+    if measured.parents is None:
+        return {}
+    inside, columns = measured.parents.columns["count_inside"], measured.objects.columns
+    return {
+        "parents": len(inside),
+        "parents_without_objects": int((inside == 0).sum()),
+        "objects_without_parent": int(sum(parent is None for parent in columns["parent"])),
+        "objects_that_cross": int(columns["crosses"].sum()),
+    }
+
+
+def _partner(labels: LabelFile, match: FileMatch, what: str) -> Path:
+    if labels.path not in match.found:
+        hint = f"it is called like the label image, such as {labels.name.name}.tif"
+        raise InputError(f"no {what} of this name in {match.folder}", path=labels.path, hint=hint)
+    return match.found[labels.path]
+
+
+def _describe(error: InputError, labels: LabelFile) -> str:
+    """Return an error without the path of the label image, which stands in the row already."""
+    if error.path is not None and Path(error.path) != labels.path:
+        return str(error)
+    return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
+
+
+def _find_collisions(found: Sequence[LabelFile]) -> dict[Path, str]:
+    """Return what is wrong with label images whose results would have the names of those of another."""
+    groups: dict[str, list[Path]] = {}
+    for labels in found:
+        groups.setdefault(labels.name.as_posix().lower(), []).append(labels.path)
+    others = {path: [str(other) for other in group if other != path] for group in groups.values() for path in group}
+    return {
+        path: f"its results would have the names of those of {list_some(names, _SHOWN_NAMES)}"
+        for path, names in others.items()
+        if names
+    }
+
+
+def _claim(job: _Job, found: Sequence[LabelFile]) -> None:
+    """Note which files will be written, unless results would lie among the label images or replace files of others."""
+    paths = [path for labels in found for path in job.output_paths(labels)]
+    folders = {os.path.abspath(labels.path.parent) for labels in found}  # noqa: PTH100 - `resolve` would access the disk
+    if folders & {os.path.abspath(path.parent) for path in paths}:  # noqa: PTH100
+        raise SettingsError("the results would lie among the label images", path=job.out, hint=_OTHER_FOLDER)
+    names = [path.relative_to(job.out).as_posix() for path in (*paths, job.out / _COUNTS)]
+    own = _read_record(job.out / _RECORD)
+    foreign = [name for name in names if name not in own and os.path.lexists(job.out / name)]
+    if foreign or (not own and os.path.lexists(job.out / _RECORD)):
+        cause = f"{list_some(foreign or [_RECORD], _SHOWN_NAMES)}: there already, and not written by 'biounet measure'"
+        raise SettingsError(cause, path=job.out, hint=_OTHER_FOLDER)
+    make_folder(job.out)
+    record = {"biounet": __version__, "outputs": sorted({*names, *own})}
+    write_text(job.out / _RECORD, f"{json.dumps(record, indent=1)}\n")
+
+
+def _read_record(path: Path) -> set[str]:
+    """Return the files that earlier calls wrote; empty where there is no such record."""
+    try:
+        return set(map(str, json.loads(path.read_text(encoding="utf-8"))["outputs"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _count_columns(rows: Sequence[MeasuredFile]) -> dict[str, Any]:
+    figures = dict.fromkeys(name for row in rows for name in row.figures)
+    columns = {
+        "image": [row.image for row in rows],
+        "status": [row.status for row in rows],
+        "count": [row.count for row in rows],
+        **{name: [row.figures.get(name) for row in rows] for name in figures},
+        "seconds": [round(row.seconds, 4) for row in rows],
+        "message": [row.message for row in rows],
+    }
+    return {name: np.array(values, object) for name, values in columns.items()}
