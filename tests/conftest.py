@@ -11,6 +11,7 @@ import tifffile
 from hypothesis import settings
 
 from support import ROOT
+from support.commands import without_notes
 from support.faults import faults_of
 from support.images import discs
 
@@ -41,7 +42,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.fixture
 def biounet(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; return exit code, stdout and stderr."""
+    """Run a command in an empty folder; return exit code, stdout, and stderr without notes on the progress."""
     from biounet.cli import commands
     from biounet.core import stopping
 
@@ -53,7 +54,7 @@ def biounet(capsys, monkeypatch, tmp_path):
         with pytest.raises(SystemExit) as stop:
             commands.main()
         shown = capsys.readouterr()
-        return int(stop.value.code or 0), shown.out, shown.err
+        return int(stop.value.code or 0), shown.out, without_notes(shown.err)
 
     return run
 

@@ -4,6 +4,7 @@ from .images import volume_from_array as volume_from_array
 from .keywords import BatchKeywords as BatchKeywords
 from .keywords import ImageKeywords as ImageKeywords
 from .keywords import Keywords as Keywords
+from .progress import show_batch as show_batch
 from .results import FailedImage as FailedImage
 from .results import Result as Result
 from .results import Results as Results

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from biounet.api.keywords import BatchKeywords, check_names, parse_keywords, spell_out
-from biounet.api.progress import show_progress
+from biounet.api.progress import show_batch
 from biounet.api.segmenter import Segmenter, load
 from biounet.batch import BatchOptions, Row, count_columns, plan_batch, segment_batch
 from biounet.core import DataSettings, Recipe, SettingsError, as_path, find_recipe, list_some, read_recipe
@@ -74,11 +74,7 @@ def segment_folder(
     batch = _batch_options(keywords, segmenter, options)
     batch = replace(batch, skipped=tuple(search.skipped))
     plan = plan_batch(search.images, segmenter.model, out, batch)
-    with show_progress(plan.total, already=len(plan.done), shown=progress) as advance:
-
-        def report(row: Row) -> None:
-            advance(row.image not in plan.done)
-
+    with show_batch(plan, lambda row: None, shown=progress) as report:
         rows = segment_batch(search.images, segmenter.model, out, batch, report)
     if failed := [f"{row.image} ({row.message})" for row in rows if row.status == "failed"]:
         _log.warning("%d of %d images failed: %s", len(failed), len(rows), list_some(failed, _SHOWN))

@@ -5,70 +5,107 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
 
 from biounet.api.display import in_notebook
+from biounet.batch import Plan, Row
+from biounet.core import announce_compiling, working_time
 
+COMPILING = "compiling for this processor, which is done once and takes some seconds"
 _LASTING = 5.0  # seconds after which a log gets lines
 _TENTHS = 10
 
 
+class Advance(Protocol):
+    """To be called after each image; `is_new`: whether this call made it."""
+
+    def __call__(self, is_new: bool = True) -> None: ...  # noqa: D102
+
+
 @contextmanager
 def show_progress(
-    total: int, *, already: int = 0, shown: bool | None = None, log: bool = False
-) -> Iterator[Callable[..., None]]:
+    total: int, *, already: int = 0, shown: bool | None = None, log: Callable[[str], None] | None = None
+) -> Iterator[Advance]:
     """Provide a function to be called after each image, which shows how many of `total` are done.
+
+    It is also said when inner loops are compiled.
 
     Parameters
     ----------
     already
-        Images that an earlier run has done, for which the function is called with False: they say nothing of the speed.
+        Images that an earlier run has done: they say nothing of the speed.
     shown
         Whether there is a bar; None: for several images in a notebook or terminal.
     log
-        Whether lines on standard error take the place of a bar where that is no terminal and the work lasts.
+        Writes a line where standard error is no terminal, at each tenth of work that lasts.
     """
     visible = in_notebook() or sys.stderr.isatty()
-    if shown is False or (shown is None and (total < 2 or not (visible or log))):
-        yield lambda is_new=True: None
+    log = log or (_write_line if visible or shown else None)
+    if shown is False or log is None:
+        yield _ignore
         return
-    counter = _Counter(total, already)
-    with _bar(total) if visible else nullcontext(_log_line) as show:
-        last_tenth = 0
+    show_text: Callable[[int, str], None]
+    with announce_compiling(partial(log, COMPILING)):
+        if visible and (shown or total > 1):
+            with _bar(total) as show_text:
+                yield _Counter(total, already, show_text)
+        else:
+            yield _Counter(total, already, _Tenths(total, log, always=bool(shown)))
 
-        def advance(is_new: bool = True) -> None:
-            nonlocal last_tenth
-            counter.advance(is_new)
-            tenth = _TENTHS * counter.done // total
-            if visible or (tenth > last_tenth and (shown or counter.seconds > _LASTING)):
-                show(counter.done, str(counter))
-            last_tenth = tenth
 
-        yield advance
+@contextmanager
+def show_batch(
+    plan: Plan, show: Callable[[Row], None], *, shown: bool | None = None, log: Callable[[str], None] | None = None
+) -> Iterator[Callable[[Row], None]]:
+    """Provide a function to be called with the row of each image of a batch, which shows it and the progress."""
+    with show_progress(plan.total, already=len(plan.done), shown=shown, log=log) as advance:
+
+        def report(row: Row) -> None:
+            show(row)
+            advance(row.image not in plan.done)
+
+        yield report
+
+
+def _ignore(is_new: bool = True) -> None:
+    """Show nothing."""
 
 
 class _Counter:
     """How many images are done, how fast, and how long the others take."""
 
-    def __init__(self, total: int, already: int) -> None:
-        self.total, self.done, self.new = total, 0, 0
-        self._to_do, self._start = total - already, time.perf_counter()
+    def __init__(self, total: int, already: int, show: Callable[[int, str], None]) -> None:
+        self._total, self._to_do, self._done, self._new = total, total - already, 0, 0
+        self._show, self._start = show, working_time()
 
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
+    def __call__(self, is_new: bool = True) -> None:
+        self._done += 1
+        self._new += is_new
+        self._show(self._done, self._describe(working_time() - self._start))
 
-    def advance(self, is_new: bool) -> None:
-        self.done += 1
-        self.new += is_new
-
-    def __str__(self) -> str:
-        text = f"{self.done} of {self.total} images"
-        if not self.new:
+    def _describe(self, seconds: float) -> str:
+        text = f"{self._done} of {self._total} images"
+        if not self._new:
             return text
-        each = self.seconds / self.new
-        speed = f"{1 / each:.1f} images/s" if each < 1 else f"{format_seconds(each)} per image"
-        return f"{text}, {speed}, {format_seconds(each * max(0, self._to_do - self.new))} left"
+        each = seconds / self._new
+        speed = f"{1 / each:.1f} images/s" if 0 < each < 1 else f"{format_seconds(each)} per image"
+        return f"{text}, {speed}, {format_seconds(each * max(0, self._to_do - self._new))} left"
+
+
+class _Tenths:
+    """Writes a line each time that another tenth is done; of work that is soon done, none."""
+
+    def __init__(self, total: int, write: Callable[[str], None], always: bool) -> None:
+        self._total, self._write, self._tenth = total, write, 0
+        self._first = time.perf_counter() + (0 if always else _LASTING)
+
+    def __call__(self, done: int, text: str) -> None:
+        tenth = _TENTHS * done // self._total
+        if tenth > self._tenth and time.perf_counter() >= self._first:
+            self._write(text)
+        self._tenth = tenth
 
 
 @contextmanager
@@ -84,7 +121,7 @@ def _bar(total: int) -> Iterator[Callable[[int, str], None]]:
         yield lambda done, text: bar.update(task, completed=done, text=text)
 
 
-def _log_line(done: int, text: str) -> None:
+def _write_line(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

@@ -20,10 +20,9 @@ class Plan:
     total: int
     done: frozenset[str]
 
-    @property
-    def to_do(self) -> int:
-        """How many images are left."""
-        return self.total - len(self.done)
+    def describe(self) -> str:
+        """Return how many images are done and how many are left, in words."""
+        return f"{len(self.done)} already done, {self.total - len(self.done)} to do"
 
 
 def plan_batch(images: Sequence[FoundImage], model: Model, out: Path, options: BatchOptions) -> Plan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +28,7 @@ from biounet.core import (
     free_memory,
     is_out_of_memory,
     note_record,
+    working_time,
 )
 from biounet.files import FileState, FoundImage, ReaderPool, hash_file
 from biounet.network import Model, Predictor
@@ -76,7 +76,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
 
     Not so a `MachineError`, such as a full disk, after which later images would fail as well, and `Stopped`.
     """
-    start = time.perf_counter()
+    start = working_time()
     name, out = image_name(image), context.out
     states: tuple[FileState, ...] = ()
     needs: list[tuple[SegmentOptions, MemoryNeed]] = []
@@ -104,11 +104,11 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         message = error_text(error)
         if needs and (is_out_of_memory(error) or isinstance(error, WorkerDiedError)):
             message += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
-        row = Row(name, "failed", None, time.perf_counter() - start, escape(message))
+        row = Row(name, "failed", None, working_time() - start, escape(message))
         inputs = record_inputs((image.path, *image.others), states, out)
         return Record(row, inputs, context.model.sha256, context.settings)
     inputs = record_inputs(files, states, out)
-    row = _done_row(name, result, tuple(outputs), context, time.perf_counter() - start)
+    row = _done_row(name, result, tuple(outputs), context, working_time() - start)
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
 
 

@@ -20,7 +20,18 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from biounet.cli import hand_counts, options
-from biounet.cli.terminal import echo, echo_error, echo_json, echo_lines, escape_invalid, show_progress, show_row, table
+from biounet.cli.terminal import (
+    echo,
+    echo_error,
+    echo_json,
+    echo_lines,
+    echo_note,
+    escape_invalid,
+    say_loading,
+    show_row,
+    show_training,
+    table,
+)
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -100,14 +111,15 @@ def segment(
 ) -> None:
     """Find, count and measure the objects of images."""
     check_address_space()
+    say_loading(model, quiet)
     from biounet.files import ReaderPool, describe_skipped, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part, groups = options.parse_shard(shard), options.parse_group(group, unit)
     # The processes of the readers start while this one imports torch.
     with ReaderPool(0 if dry_run else options.count_readers(images, jobs)) as readers:
-        from biounet.api import load
-        from biounet.batch import BatchOptions, batch_exit_code, describe_uncalibrated, segment_batch
+        from biounet.api import load, show_batch
+        from biounet.batch import BatchOptions, batch_exit_code, describe_uncalibrated, plan_batch, segment_batch
         from biounet.reporting import check_output_folder
         from biounet.segmentation import SegmentOptions
 
@@ -136,9 +148,15 @@ def segment(
         if dry_run:
             check_output_folder(search.images, out)
             raise typer.Exit(_preview(search.images, segmenter.model, batch, json_lines))
+        plan = plan_batch(search.images, segmenter.model, out, batch)
+        if plan.done and not quiet:
+            echo_note(plan.describe())
         show = partial(show_row, quiet=quiet, json_lines=json_lines)
-        with _stoppable("continues") as stop:
-            rows = segment_batch(search.images, segmenter.model, out, batch, show, stop)
+        with (
+            _stoppable("continues") as stop,
+            show_batch(plan, show, shown=False if quiet else None, log=echo_note) as report,
+        ):
+            rows = segment_batch(search.images, segmenter.model, out, batch, report, stop)
     if not quiet and not json_lines:
         echo(f"{_count_objects(rows)}; see {out}/")
         if unknown := describe_uncalibrated(rows):
@@ -276,6 +294,8 @@ def train(
     """Train a model on annotated images."""
     started = time.perf_counter()  # torch and MONAI take seconds of the budget to import
     check_address_space()
+    if not quiet:
+        echo_note("reading the images")
     from biounet.api import train as learn
     from biounet.training import TrainCallbacks, TrainOptions, write_history
 
@@ -289,7 +309,7 @@ def train(
         warnings.append(warning)
         echo(f"WARNING {warning}", sys.stderr)
 
-    with show_progress(quiet or json_lines) as report, _stoppable("with --resume continues") as stop:
+    with show_training(quiet or json_lines) as report, _stoppable("with --resume continues") as stop:
         segmenter = learn(
             job,
             images,
@@ -413,18 +433,18 @@ def demo(
 ) -> None:
     """Segment the samples with the built-in model."""
     check_address_space()
-    from biounet.api import load
-    from biounet.batch import BatchOptions, batch_exit_code, segment_batch
+    echo_note("segmenting four samples")
+    from biounet.api import load, show_batch
+    from biounet.batch import BatchOptions, batch_exit_code, plan_batch, segment_batch
     from biounet.core import sample_folder
     from biounet.files import find_images
 
     samples = sample_folder()
     expected = json.loads((samples / "expected.json").read_text(encoding="utf-8"))
-    if not json_lines:
-        echo("segmenting four samples; the very first run compiles its inner loops and takes longer")
     images, segmenter = find_images([str(samples / "images")]), load("nuclei", device)
     batch, show = BatchOptions(device=device, overwrite=overwrite), partial(show_row, quiet=True, json_lines=json_lines)
-    rows = segment_batch(images, segmenter.model, out, batch, show)
+    with show_batch(plan_batch(images, segmenter.model, out, batch), show, log=echo_note) as report:
+        rows = segment_batch(images, segmenter.model, out, batch, report)
     if not json_lines:
         cells = [(row.image, str(row.count), str(expected[row.image]["count"]), f"{row.seconds:.2f}") for row in rows]
         echo_lines(table([("image", "cells", "true", "seconds"), *cells]))

@@ -39,13 +39,24 @@ def echo_error(text: str) -> None:
     echo(f"ERROR {text}", sys.stderr)
 
 
+def echo_note(text: str) -> None:
+    """Print a line about the work on stderr, where it is not taken for a result."""
+    echo(text, sys.stderr)
+
+
+def say_loading(model: str, quiet: bool) -> None:
+    """Say at once that something happens: importing torch and loading a model take seconds."""
+    if not quiet:
+        echo_note(f"loading the model {model}")
+
+
 def echo_json(record: Mapping[str, Any]) -> None:
     """Print a JSON object as one line."""
     echo(json.dumps(record))
 
 
 @contextmanager
-def show_progress(silent: bool) -> Iterator[Any]:
+def show_training(silent: bool) -> Iterator[Any]:
     """Provide a function that shows the progress of a training: a bar on a terminal, else a line for each epoch."""
     if silent:
         yield lambda progress: None

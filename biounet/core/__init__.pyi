@@ -15,6 +15,8 @@ from .arguments import as_paths as as_paths
 from .arguments import as_spacing as as_spacing
 from .arguments import is_integer as is_integer
 from .arguments import is_number as is_number
+from .compile_clock import announce_compiling as announce_compiling
+from .compile_clock import working_time as working_time
 from .data_settings import DataSettings as DataSettings
 from .data_settings import Settings as Settings
 from .data_settings import region_label as region_label

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from threading import Event
@@ -30,6 +29,7 @@ from biounet.core import (
     canonical_transform,
     canonical_volume,
     region_label,
+    working_time,
 )
 from biounet.labelling import (
     BlockObjects,
@@ -369,8 +369,8 @@ def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) 
 class _Stopwatch:
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._last = working_time()
 
     def lap(self, name: str) -> None:
-        now = time.perf_counter()
+        now = working_time()
         self.laps[name], self._last = now - self._last, now
