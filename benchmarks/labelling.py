@@ -116,7 +116,8 @@ def basins_only(maps):
     parent = np.zeros(surface.size, np.int32)
     runs = find_runs(surface, frame[1])
     ascent.point_uphill(surface.ravel(), runs, _neighbour_offsets(*frame[:2]), frame[0][2], parent)
-    ascent.resolve_roots(parent, runs, np.zeros(0, np.int32))
+    ring, roots = np.zeros(0, np.int32), np.empty(surface.size, np.int32)
+    ascent.resolve_roots(parent, runs, ring, roots)
 
 
 def flat_labels(maps, settings):

@@ -32,6 +32,7 @@ from .errors import failure_exit_code as failure_exit_code
 from .errors import list_some as list_some
 from .errors import printable as printable
 from .jit import compiled as compiled
+from .jit import inlined as inlined
 from .machine import available_cores as available_cores
 from .machine import check_address_space as check_address_space
 from .machine import check_working_folder as check_working_folder
@@ -62,6 +63,7 @@ from .recipe import read_recipe as read_recipe
 from .resources import builtin_models as builtin_models
 from .resources import find_recipe as find_recipe
 from .resources import sample_folder as sample_folder
+from .run_lengths import find_label_runs as find_label_runs
 from .run_lengths import find_runs as find_runs
 from .settings import AugmentSettings as AugmentSettings
 from .settings import LabelSettings as LabelSettings

@@ -1,4 +1,4 @@
-"""The surface, steepest ascent on it, and the borders between basins: compiled inner loops of `biounet.labelling`.
+"""The surface, steepest ascent on it, and the borders between basins.
 
 All is in integers, the same in every block. The working arrays are flat and padded: the core of a block and a ring of
 one voxel around it in scan order, 0 where there is no foreground. A neighbour is a fixed offset in the flat array, so
@@ -6,27 +6,33 @@ that images and volumes share every loop. ``parent`` holds 1 + the voxel that ea
 path is resolved, -1 - its basin.
 """
 
-# Compiled functions carry no annotations: numba infers its types from the arrays that `biounet.labelling` passes.
-# mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN201
+# Compiled functions carry no annotations: numba infers its types from the arrays that it gets.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return"
+# ruff: noqa: ANN001, ANN201, PLR0913
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-from biounet.core import compiled, find_runs
+from biounet.core import compiled, find_runs, inlined
+
+Map = NDArray[np.uint16]
+Steps = NDArray[np.int32]
+Frame = tuple[tuple[int, ...], ...]
+Basins = tuple[NDArray[Any], ...]
+
+_EDGES = 1 << 16  # of the buffer of `find_edges`
 
 
-@compiled
-def subtract_contour(distance, contour, weight):
+def subtract_contour(distance: Map, contour: Map, weight: int) -> Map:
     """Return distance - weight/256 * contour (z, y, x), not below 0."""
-    out = np.empty_like(distance)
-    for z in range(distance.shape[0]):
-        for y in range(distance.shape[1]):
-            up, down, line = distance[z, y], contour[z, y], out[z, y]
-            for x in range(distance.shape[2]):
-                level = np.int32(up[x]) - ((weight * np.int32(down[x])) >> np.int32(8))
-                line[x] = max(level, np.int32(0))
-    return out
+    level = contour.astype(np.int32)
+    level *= weight
+    level >>= 8
+    np.subtract(distance, level, out=level)
+    return np.maximum(level, 0, out=level).astype(np.uint16)
 
 
 @compiled
@@ -61,19 +67,20 @@ def smooth(surface):
     return out
 
 
-@compiled
 def mask_surface(height, foreground, threshold, origin, padded):
     """Return the padded surface: `height`, at least 1, where there is foreground, else 0."""
-    surface = np.zeros(padded, np.uint16)
-    oz, oy, ox = origin
-    depth, rows, width = foreground.shape
-    for z in range(depth):
-        for y in range(rows):
-            inside, level = foreground[z, y], height[z, y]
-            line = surface[z + oz, y + oy, ox : ox + width]
-            for x in range(width):
-                line[x] = max(level[x], np.uint16(1)) if inside[x] >= threshold else np.uint16(0)
+    surface = pad(height, origin, padded)
+    inner = surface[tuple(slice(o, o + n) for o, n in zip(origin, height.shape, strict=True))]
+    np.maximum(inner, 1, out=inner)
+    inner *= foreground >= threshold
     return surface
+
+
+def pad(values, origin, padded):
+    """Return an array of 0 of the shape `padded`, with `values` from `origin` on."""
+    array = np.zeros(padded, values.dtype)
+    array[tuple(slice(o, o + n) for o, n in zip(origin, values.shape, strict=True))] = values
+    return array
 
 
 @compiled
@@ -111,35 +118,25 @@ def point_uphill(surface, runs, steps, width, parent):
         run = last + 1
 
 
-@compiled
 def find_ring_voxels(surface, margin):
     """Return the foreground voxels of the ring."""
-    depth, height, width = surface.shape
-    flat = surface.ravel()
-    ring = np.empty(2 * (margin[0] * height * width + depth * (height + width)), np.int32)
-    n = 0
-    for row in range(depth * height):
-        z, y = row // height, row % height
-        inner = margin[0] <= z < depth - margin[0] and 0 < y < height - 1
-        for voxel in range(row * width, (row + 1) * width, width - 1 if inner else 1):
-            if flat[voxel] > 0:
-                ring[n] = voxel
-                n += 1
-    return ring[:n].copy()
+    inner = tuple(slice(m, n - m) for m, n in zip(margin, surface.shape, strict=True))
+    ring = np.ones(surface.shape, np.bool_)
+    ring[inner] = False
+    ring &= surface > 0
+    return np.flatnonzero(ring).astype(np.int32)
 
 
 @compiled
-def resolve_roots(parent, runs, ring):
-    """Follow every path to its root, number the roots, and write -1 - number at each voxel; return the roots.
+def resolve_roots(parent, runs, ring, roots):
+    """Follow every path to its root, number the roots, and write -1 - number at each voxel.
 
-    From the last voxel to the first: after `point_uphill`, most voxels point to one that is already resolved. Voxels of
-    the ring that no path reaches are numbered too, for the edges across the faces of the block.
+    Write the roots to `roots`, which has room for all voxels of `runs` and `ring`, and return their number. From the
+    last voxel to the first: after `point_uphill`, most voxels point to one that is already resolved. Voxels of the ring
+    that no path reaches are numbered too, for the edges across the faces of the block.
     """
-    roots = np.empty(1024 + len(ring), np.int32)
     n = 0
     for r in range(len(runs) - 1, -1, -1):
-        if n + runs[r, 1] - runs[r, 0] + len(ring) > len(roots):
-            roots = np.concatenate((roots, np.empty(len(roots) + runs[r, 1] - runs[r, 0], np.int32)))
         for voxel in range(runs[r, 1] - 1, runs[r, 0] - 1, -1):
             if parent[voxel] < 0:
                 continue
@@ -155,151 +152,135 @@ def resolve_roots(parent, runs, ring):
                 target = parent[current] - 1
                 parent[current] = mark
                 current = target
-    for voxel in ring:
-        if parent[voxel] > 0:
-            roots[n] = voxel
+    for i in range(len(ring)):
+        if parent[ring[i]] > 0:
+            roots[n] = ring[i]
             n += 1
-            parent[voxel] = -n
-    return roots[:n].copy()
+            parent[ring[i]] = -n
+    return n
 
 
 @compiled
-def measure_basins(certainty, foreground, frame, runs, parent, basins):
-    """Return the basin of each voxel of `runs`, and (3, n): voxels, sum of certainty, first voxel of each basin."""
-    padded, _, origin, _, _ = frame
-    _, height, width = padded
-    labels = np.empty((runs[:, 1] - runs[:, 0]).sum(), np.int32)
-    sums = np.zeros((3, basins), np.int64)
+def measure_basins(certainty, foreground, runs, parent, basin, sums):
+    """Write the basin of each voxel of `runs` to `basin`, and add to `sums`.
+
+    `sums` (3, n) are the voxels, the sum of certainty and the first voxel of each basin; `foreground` is padded.
+    """
     n = 0
-    for begin, end in runs:
-        row = begin // width
-        line = foreground[row // height - origin[0], row % height - origin[1]]
-        for voxel in range(begin, end):
-            basin = -1 - parent[voxel]
-            labels[n] = basin
+    for r in range(len(runs)):
+        for voxel in range(runs[r, 0], runs[r, 1]):
+            number = -1 - parent[voxel]
+            basin[n] = number
             n += 1
-            if sums[0, basin] == 0:
-                sums[2, basin] = voxel
-            sums[0, basin] += 1
-            sums[1, basin] += certainty[line[voxel - row * width - origin[2]]]
-    return labels, sums
+            if sums[0, number] == 0:
+                sums[2, number] = voxel
+            sums[0, number] += 1
+            sums[1, number] += certainty[foreground[voxel]]
 
 
-@compiled
 def find_edges(surface, runs, steps, width, parent, basins):
     """Return (e, 5): pairs of basins that touch, lower number first, and highest, sum and number of border minima.
 
     A border minimum is the height of the lower of two touching voxels. `steps` are the offsets to the neighbours that
-    come later in scan order. Consecutive voxels mostly separate the same two basins: a pair is put into a hash table
-    only when another one follows, and listed only when the table has to make room, so that few pairs are listed twice.
-    Most voxels have neighbours of the same basin only, which vector instructions detect for a whole row at a time.
+    come later in scan order. A pair may be listed more than once.
     """
     slots = 1024
     while slots < 4 * basins:
         slots *= 2
     table = np.full((slots, 5), -1, np.int64)
-    edges = np.empty((1024, 5), np.int64)
-    n, low, high = 0, -1, -1
-    highest, total, count = np.int64(-1), np.int64(0), np.int64(0)
-    differs, row, first = np.empty(width, np.uint8), -1, 0
-    for r in range(len(runs)):
-        begin, end = runs[r]
-        if begin // width != row:
-            row, first, last = begin // width, begin, r
-            while last + 1 < len(runs) and runs[last + 1, 0] // width == row:
-                last += 1
-            mark_borders(parent, first, runs[last, 1] - first, steps, differs)
-        for voxel in range(begin, end):
-            if not differs[voxel - first]:
-                continue
-            here = parent[voxel]
-            for step in steps:
-                there = parent[voxel + step]
-                if there == here or there == 0:
-                    continue
-                a, b = -1 - max(here, there), -1 - min(here, there)
-                height = np.int64(min(surface[voxel], surface[voxel + step]))
-                if a == low and b == high:
-                    highest, total, count = max(highest, height), total + height, count + 1
-                    continue
-                if n == len(edges):
-                    edges = np.concatenate((edges, np.empty_like(edges)))
-                n += store_edge(table, edges, n, (low, high, highest, total, count))
-                low, high, highest, total, count = a, b, height, height, np.int64(1)
-    if n == len(edges):
-        edges = np.concatenate((edges, np.empty_like(edges)))
-    n += store_edge(table, edges, n, (low, high, highest, total, count))
-    return np.concatenate((edges[:n], table[table[:, 0] >= 0]))
+    edges = np.empty((max(_EDGES, 2 * width * len(steps)), 5), np.int64)
+    parts, run = [], 0
+    while run < len(runs):
+        n, run = list_edges(surface, runs, run, steps, width, parent, table, edges)
+        parts.append(edges[:n].copy())
+    return np.concatenate((*parts, table[table[:, 0] >= 0]))
 
 
 @compiled
-def mark_borders(parent, first, length, steps, differs):
-    """Mark in `differs` each of `length` voxels from `first` on whose basin differs from that of a neighbour."""
-    here = parent[first : first + length]
-    differs[:length] = 0
-    for step in steps:
-        there = parent[first + step : first + step + length]
-        for x in range(length):
-            differs[x] |= np.uint8(there[x] != here[x])
+def list_edges(surface, runs, run, steps, width, parent, table, edges):
+    """List pairs of touching basins in `edges` from a run on, until there may be no room for another row.
+
+    Return how many, and the next run. Consecutive voxels mostly separate the same two basins: a pair is put into the
+    hash table `table` only when another one follows, and listed only when the table has to make room. Most voxels have
+    neighbours of the same basin only, which vector instructions detect for a whole row at a time.
+    """
+    n, pair = 0, np.full(5, -1, np.int64)
+    differs = np.empty(width, np.uint8)
+    while run < len(runs) and n + width * len(steps) < len(edges):
+        first, last = runs[run, 0], run
+        while last + 1 < len(runs) and runs[last + 1, 0] // width == first // width:
+            last += 1
+        length = runs[last, 1] - first
+        here = parent[first : first + length]
+        differs[:length] = 0
+        for step in steps:
+            there = parent[first + step : first + step + length]
+            for x in range(length):
+                differs[x] |= np.uint8(there[x] != here[x])
+        for r in range(run, last + 1):
+            for voxel in range(runs[r, 0], runs[r, 1]):
+                if not differs[voxel - first]:
+                    continue
+                own = parent[voxel]
+                for step in steps:
+                    other = parent[voxel + step]
+                    if other == own or other == 0:
+                        continue
+                    low, high = np.int64(-1 - max(own, other)), np.int64(-1 - min(own, other))
+                    height = np.int64(min(surface[voxel], surface[voxel + step]))
+                    if low != pair[0] or high != pair[1]:
+                        n += store_edge(table, edges, n, pair)
+                        pair[0], pair[1], pair[2], pair[3], pair[4] = low, high, height, 0, 0
+                    pair[2] = max(pair[2], height)
+                    pair[3] += height
+                    pair[4] += 1
+        run = last + 1
+    n += store_edge(table, edges, n, pair)
+    return n, run
 
 
-@compiled
-def store_edge(table, edges, n, edge):
+@inlined
+def store_edge(table, edges, n, pair):
     """Add a pair to `table`; return 1 if it displaced another one, which goes to ``edges[n]``, else 0."""
-    low, high, highest, total, count = edge
-    row = table[(low * 31 + high) & (len(table) - 1)]
-    if row[0] == low and row[1] == high:
-        row[2] = max(row[2], highest)
-        row[3] += total
-        row[4] += count
-        return 0
-    moved = row[0] >= 0
-    if moved:
-        edges[n] = row
-    row[0], row[1], row[2], row[3], row[4] = low, high, highest, total, count
-    return 1 if moved else 0
+    row = table[(pair[0] * 31 + pair[1]) & (len(table) - 1)]
+    moved = 0
+    if row[0] == pair[0] and row[1] == pair[1]:
+        row[2] = max(row[2], pair[2])
+        row[3] += pair[3]
+        row[4] += pair[4]
+    else:
+        moved = int(row[0] >= 0)
+        for i in range(5):
+            if moved:
+                edges[n, i] = row[i]
+            row[i] = pair[i]
+    return moved
 
 
-@compiled
-def find_face_voxels(frame, runs, parent):
+def find_face_voxels(frame, surface, parent):
     """Return (f, 2): each foreground voxel of the core next to another core, and its basin."""
     padded, margin, _, start, image = frame
-    # Coordinates in the padded array at which the core borders on another one; -1 where the image ends instead.
-    first = np.full(3, -1)
-    last = np.full(3, -1)
+    inner = tuple(slice(m, n - m) for m, n in zip(margin, padded, strict=True))
+    faces = np.zeros(padded, np.bool_)
     for axis in range(3):
-        if start[axis] > 0:
-            first[axis] = margin[axis]
-        if start[axis] + padded[axis] - 2 * margin[axis] < image[axis]:
-            last[axis] = padded[axis] - margin[axis] - 1
-    faces = np.empty((1024, 2), np.int64)
-    n = 0
-    for begin, end in runs:
-        row, x = divmod(begin, padded[2])
-        z, y = divmod(row, padded[1])
-        whole = z in (first[0], last[0]) or y in (first[1], last[1])
-        while n + end - begin > len(faces):
-            faces = np.concatenate((faces, np.empty_like(faces)))
-        for voxel in range(begin, end):
-            if whole or x in (first[2], last[2]):
-                faces[n, 0], faces[n, 1] = voxel, -1 - parent[voxel]
-                n += 1
-            x += 1
-    return faces[:n].copy()
+        core = padded[axis] - 2 * margin[axis]
+        for place, borders in ((0, start[axis] > 0), (-1, start[axis] + core < image[axis])):
+            if borders:
+                np.moveaxis(faces[inner], axis, 0)[place] = True
+    voxels = np.flatnonzero(faces)
+    voxels = voxels[surface[voxels] > 0]
+    return np.stack([voxels, -1 - parent[voxels].astype(np.int64)], axis=1)
 
 
-@compiled
 def to_image_index(voxels, padded, margin, start, image):
-    """Change flat indices, in place, from the padded array to an image in which the core begins at `start`."""
-    for n in range(len(voxels)):
-        row, x = divmod(np.int64(voxels[n]), padded[2])
-        z, y = divmod(row, padded[1])
-        row = (z - margin[0] + start[0]) * image[1] + y - margin[1] + start[1]
-        voxels[n] = row * image[2] + x - margin[2] + start[2]
+    """Return flat indices in the padded array as those in an image in which the core begins at `start`."""
+    row, x = np.divmod(np.asarray(voxels, np.int64), padded[2])
+    z, y = np.divmod(row, padded[1])
+    row = (z - margin[0] + start[0]) * image[1] + y - margin[1] + start[1]
+    return row * image[2] + x - margin[2] + start[2]
 
 
-@compiled
-def find_basins(foreground, height, threshold, certainty, steps, frame):
+def find_basins(foreground: Map, height: Map, threshold: int, certainty: Map, steps: Steps, frame: Frame) -> Basins:
     """Return the fields of `biounet.labelling.BlockObjects` after `block`.
 
     `foreground` and `height` (z, y, x) cover the core and its ring inside the image; `certainty` is that of each
@@ -310,18 +291,21 @@ def find_basins(foreground, height, threshold, certainty, steps, frame):
     surface = mask_surface(height, foreground, threshold, origin, padded)
     flat, parent = surface.ravel(), np.zeros(surface.size, np.int32)
     runs, ring = find_runs(surface, margin), find_ring_voxels(surface, margin)
+    lengths = runs[:, 1] - runs[:, 0]
     parent[ring] = ring + 1
     point_uphill(flat, runs, steps, padded[2], parent)
-    roots = resolve_roots(parent, runs, ring).astype(np.int64)
-    basins, sums = measure_basins(certainty, foreground, frame, runs, parent, len(roots))
+    roots = np.empty(lengths.sum() + len(ring), np.int32)
+    roots = roots[: resolve_roots(parent, runs, ring, roots)]
+    basin, sums = np.empty(lengths.sum(), np.int32), np.zeros((3, len(roots)), np.int64)
+    measure_basins(certainty, pad(foreground, origin, padded).ravel(), runs, parent, basin, sums)
     edges = find_edges(flat, runs, steps[len(steps) // 2 + 1 :], padded[2], parent, len(roots))
-    faces = find_face_voxels(frame, runs, parent)
-    heights, exits_block = flat[roots].astype(np.int64), np.zeros(len(roots), np.bool_)
+    faces = find_face_voxels(frame, flat, parent)
+    exits_block = np.zeros(len(roots), np.bool_)
     exits_block[-1 - parent[ring]] = True
-    to_image_index(roots, padded, margin, start, image)
-    to_image_index(sums[2], padded, margin, start, image)
-    to_image_index(faces[:, 0], padded, margin, start, image)
-    lengths = runs[:, 1] - runs[:, 0]
-    to_image_index(runs[:, 0], padded, margin, (0, 0, 0), (0, padded[1] - 2, padded[2] - 2))
-    runs[:, 1] = runs[:, 0] + lengths
-    return runs, basins, roots, exits_block, heights, sums[0], sums[1], sums[2], edges[:, :2], edges[:, 2:], faces
+    heights = flat[roots].astype(np.int64)
+    in_image = (padded, margin, start, image)
+    roots, firsts = to_image_index(roots, *in_image), to_image_index(sums[2], *in_image)
+    faces[:, 0] = to_image_index(faces[:, 0], *in_image)
+    begins = to_image_index(runs[:, 0], padded, margin, (0, 0, 0), (0, padded[1] - 2, padded[2] - 2))
+    runs = np.stack([begins, begins + lengths], axis=1)
+    return runs, basin, roots, exits_block, heights, sums[0], sums[1], firsts, edges[:, :2], edges[:, 2:], faces

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from biounet.core import compiled, find_runs
+from biounet.core import compiled, find_runs, inlined
 from biounet.labelling.union_find import find_root, flatten
 
 _OPEN = 0  # gap number of everything that is no hole
@@ -29,26 +29,21 @@ def fill_holes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], np
     """
     volume = labels.reshape((1, *labels.shape) if labels.ndim == 2 else labels.shape)
     flat = volume.reshape(-1)
-    gaps = _find_gaps(flat, find_runs(volume, (0, 0, 0)), volume.shape[2])
+    gaps = _find_gaps(flat, find_runs(volume), volume.shape[2])
     _, height, width = volume.shape
     steps = (-width, width) if labels.ndim == 2 else (-width, width, -width * height, width * height)
     holes = gaps[_connect_gaps(flat, gaps, volume.shape, np.array(steps)) != _OPEN]
     objects = flat[holes[:, 0] - 1].astype(np.int64)
-    _fill_gaps(flat, holes)
+    for (begin, end), label in zip(holes.tolist(), objects.tolist(), strict=True):
+        flat[begin:end] = label
     return objects, holes[:, 1] - holes[:, 0]
 
 
-@compiled
-def _find_gaps(flat, runs, width):
+def _find_gaps(flat: npt.NDArray[np.int32], runs: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int64]:
     """Return begin and end (g, 2) of background between two voxels of one object in a row; the first row is no gap."""
-    gaps = np.zeros((len(runs) + 1, 2), np.int64)
-    n = 1
-    for r in range(len(runs) - 1):
-        begin, end = runs[r, 1], runs[r + 1, 0]
-        if flat[begin - 1] == flat[end] and (begin - 1) // width == end // width:
-            gaps[n, 0], gaps[n, 1] = begin, end
-            n += 1
-    return gaps[:n].copy()
+    begin, end = runs[:-1, 1], runs[1:, 0]
+    is_gap = (flat[begin - 1] == flat[end]) & ((begin - 1) // width == end // width)
+    return np.concatenate([np.zeros((1, 2), np.int64), np.stack([begin, end], axis=1)[is_gap]])
 
 
 @compiled
@@ -69,7 +64,7 @@ def _connect_gaps(flat, gaps, shape, steps):
             while voxel < end:
                 neighbour = flat[voxel + step]
                 if neighbour == 0:
-                    other = np.searchsorted(gaps[1:, 1], voxel + step, side="right") + 1
+                    other = _first_gap_after(gaps, voxel + step)
                     in_gap = other < len(gaps) and gaps[other, 0] <= voxel + step
                     same = in_gap and flat[gaps[other, 0] - 1] == label
                     _unite(parents, gap, other if same else _OPEN)
@@ -83,13 +78,20 @@ def _connect_gaps(flat, gaps, shape, steps):
     return parents
 
 
-@compiled
+@inlined
 def _unite(parents, a, b):
     a, b = find_root(parents, a), find_root(parents, b)
     parents[max(a, b)] = min(a, b)
 
 
-@compiled
-def _fill_gaps(flat, gaps):
-    for begin, end in gaps:
-        flat[begin:end] = flat[begin - 1]
+@inlined
+def _first_gap_after(gaps, voxel):
+    """Return the first gap that ends behind a voxel; their number if there is none."""
+    low, high = 1, len(gaps)
+    while low < high:
+        middle = (low + high) // 2
+        if gaps[middle, 1] > voxel:
+            high = middle
+        else:
+            low = middle + 1
+    return low

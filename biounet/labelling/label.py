@@ -112,7 +112,7 @@ def label_block(
     surface = np.ascontiguousarray(distance).reshape(volume)
     weight = round(settings.contour * 256)
     if contour is not None and weight > 0:
-        surface = ascent.subtract_contour(surface, np.ascontiguousarray(contour).reshape(volume), np.int32(weight))
+        surface = ascent.subtract_contour(surface, np.ascontiguousarray(contour).reshape(volume), weight)
     surface = ascent.smooth(surface).reshape(distance.shape)
     ring = relative_region(block.grown(1), wide)
     return label_surface(foreground[ring], surface[ring], threshold, block=block)
@@ -125,7 +125,7 @@ def label_surface(foreground: Map, surface: Map, threshold: int, *, block: Block
         raise ValueError(f"a block of {shape} voxels is too large for 32-bit indices; use a lattice of smaller ones")
     inside, height = (np.ascontiguousarray(values).reshape(shape) for values in (foreground, surface))
     steps = _neighbour_offsets(*frame[:2])
-    basins = ascent.find_basins(inside, height, np.uint16(threshold), _certainties(), steps, frame)
+    basins = ascent.find_basins(inside, height, threshold, _certainties(), steps, frame)
     return BlockObjects(block, *basins)
 
 

@@ -1,14 +1,14 @@
-"""Disjoint sets, compiled: an array in which each item points to another one of its set, and a root to itself."""
+"""Disjoint sets in compiled functions: an array in which each item points to another of its set, a root to itself."""
 
 # Compiled functions carry no annotations: numba infers its types from the arrays that it gets.
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: ANN001, ANN201
 from __future__ import annotations
 
-from biounet.core import compiled
+from biounet.core import inlined
 
 
-@compiled
+@inlined
 def find_root(parents, item):
     """Return the root of an item, and halve the path to it."""
     while parents[item] != item:
@@ -17,7 +17,7 @@ def find_root(parents, item):
     return item
 
 
-@compiled
+@inlined
 def flatten(parents):
     """Let each item point to its root."""
     for item in range(len(parents)):

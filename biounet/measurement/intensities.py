@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid
+from biounet.core import Grid, find_label_runs
 from biounet.measurement import moments
 from biounet.measurement.rings import Ring, ring_labels
 from biounet.measurement.table import Columns
@@ -48,7 +48,7 @@ def surroundings_columns(
     volume
         Labels ``(z, y, x)``: 0 is background, objects are 1..n.
     """
-    rings = moments.object_runs(ring_labels(volume.reshape(grid.shape), grid, ring).reshape(volume.shape))
+    rings = find_label_runs(ring_labels(volume.reshape(grid.shape), grid, ring).reshape(volume.shape))
     size = np.bincount(rings[:, 2], rings[:, 1] - rings[:, 0], minlength=n + 1)[1:].astype(np.int64)
     columns: Columns = {f"ring_{'area' if grid.dims == 2 else 'volume'}_px": size}
     background = (volume == 0).reshape(-1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import LENGTH_TOLERANCE, Grid, InputError, bounding_box, canonical_transform
+from biounet.core import LENGTH_TOLERANCE, Grid, InputError, bounding_box, canonical_transform, find_label_runs
 from biounet.measurement import moments
 from biounet.measurement.table import Columns, Table
 
@@ -176,7 +176,7 @@ def _measure_region(crop: _Crop, values: tuple[int, ...], space: _VoxelSpace, mi
     lesions, n = ndimage.label(mask[box], np.ones((3,) * dims))
     lesions = np.ascontiguousarray(lesions, np.int32).reshape((1, *lesions.shape)[-3:])
     corner = crop.start[space.axes] + [part.start for part in box]
-    runs = moments.object_runs(lesions)
+    runs = find_label_runs(lesions)
     size, low, high, origin, first, _ = moments.sum_coordinates(runs, lesions.shape, n)
     centroid = corner + (origin + first / size[:, None])[:, 3 - dims :]
     at_border = (corner + low[:, 3 - dims :] == 0) | (corner + high[:, 3 - dims :] == crop.shape[space.axes] - 1)

@@ -5,43 +5,26 @@ the consecutive voxels of one object along x: far fewer than voxels, and the sum
 """
 
 # Compiled functions carry no annotations: numba infers the types from the arguments.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return"
 # ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import compiled, find_runs
+from biounet.core import compiled, inlined
+
+Ints = NDArray[np.int64]
 
 
-@compiled
-def object_runs(volume):
-    """Return start, stop and label (r, 3) of each run in a contiguous volume (z, y, x), in scan order."""
-    flat = volume.reshape(-1)
-    spans = find_runs(volume, (0, 0, 0))
-    runs = np.empty((2 * len(spans) + 8, 3), np.int64)
-    n = 0
-    for span in range(len(spans)):
-        begin, end = spans[span]
-        for voxel in range(begin + 1, end + 1):
-            if voxel < end and flat[voxel] == flat[begin]:
-                continue
-            if n == len(runs):
-                runs = np.concatenate((runs, np.empty_like(runs)))
-            runs[n, 0], runs[n, 1], runs[n, 2] = begin, voxel, flat[begin]
-            n += 1
-            begin = voxel
-    return runs[:n].copy()
+class CoordinateSums(NamedTuple):
+    """Sums over the voxels of each object.
 
-
-@compiled
-def sum_coordinates(runs, shape, n):
-    """Sum over the voxels of each object.
-
-    Returns
-    -------
+    Attributes
+    ----------
     size
         (n,) number of voxels.
     low, high
@@ -53,36 +36,40 @@ def sum_coordinates(runs, shape, n):
     second
         (n, 6) sums of zz, zy, zx, yy, yx and xx; exact for objects up to 70 000 voxels wide.
     """
-    _, height, width = shape
-    size = np.zeros(n, np.int64)
-    low, high, origin = np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64)
+
+    size: Ints
+    low: Ints
+    high: Ints
+    origin: Ints
+    first: Ints
+    second: Ints
+
+
+def sum_coordinates(runs: Ints, shape: tuple[int, ...], n: int) -> CoordinateSums:
+    """Sum over the voxels of the objects 1..`n`, from the runs (r, 3) of a volume of this shape (z, y, x)."""
+    # With np.add.at this takes as long as a compiled loop for the runs of a field of cells, and nothing to compile.
+    begin, length, k = runs[:, 0], runs[:, 1] - runs[:, 0], runs[:, 2] - 1
+    starts = np.stack(np.unravel_index(begin, shape), axis=1).astype(np.int64)
+    size, origin = np.zeros(n, np.int64), np.zeros((n, 3), np.int64)
+    np.add.at(size, k, length)
+    origin[k[::-1]] = starts[::-1]  # of the voxels written to one place, the last remains: the first in scan order
+    low, high = np.full((n, 3), np.iinfo(np.int64).max), np.zeros((n, 3), np.int64)
+    for axis, last in enumerate((starts[:, 0], starts[:, 1], starts[:, 2] + length - 1)):
+        np.minimum.at(low[:, axis], k, starts[:, axis])
+        np.maximum.at(high[:, axis], k, last)
+    low[size == 0] = 0
+    z, y, x = (starts - origin[k]).T
+    along, across = length * (2 * x + length - 1) // 2, _sum_of_squares(x + length) - _sum_of_squares(x)
     first, second = np.zeros((n, 3), np.int64), np.zeros((n, 6), np.int64)
-    for r in range(len(runs)):
-        begin, end, k = runs[r, 0], runs[r, 1], runs[r, 2] - 1
-        row, length = begin // width, end - begin
-        z, y, x = row // height, row % height, begin % width
-        if size[k] == 0:
-            for axis, index in enumerate((z, y, x)):  # assigning a whole row takes numba seconds to compile
-                origin[k, axis] = low[k, axis] = high[k, axis] = index
-        size[k] += length
-        low[k, 1], low[k, 2] = min(low[k, 1], y), min(low[k, 2], x)
-        high[k, 0], high[k, 1], high[k, 2] = z, max(high[k, 1], y), max(high[k, 2], x + length - 1)
-        z, y, x = z - origin[k, 0], y - origin[k, 1], x - origin[k, 2]
-        along = length * (2 * x + length - 1) // 2
-        first[k, 0] += length * z
-        first[k, 1] += length * y
-        first[k, 2] += along
-        second[k, 0] += length * z * z
-        second[k, 1] += length * z * y
-        second[k, 2] += z * along
-        second[k, 3] += length * y * y
-        second[k, 4] += y * along
-        second[k, 5] += _sum_of_squares(x + length) - _sum_of_squares(x)
-    return size, low, high, origin, first, second
+    for axis, column in enumerate((length * z, length * y, along)):
+        np.add.at(first[:, axis], k, column)
+    products = (length * z * z, length * z * y, z * along, length * y * y, y * along, across)
+    for i, column in enumerate(products):
+        np.add.at(second[:, i], k, column)
+    return CoordinateSums(size, low, high, origin, first, second)
 
 
-@compiled
-def _sum_of_squares(end):
+def _sum_of_squares(end: Ints) -> Ints:
     """Return the sum of i² for 0 <= i < end; differences are correct for negative ends too."""
     return end * (end - 1) * (2 * end - 1) // 6
 
@@ -117,12 +104,11 @@ def sum_intensity(values, runs, total, peak, squares):
         if size[k] == 0 or highest > peak[k] or highest != highest:
             peak[k] = highest
         size[k] += runs[r, 1] - runs[r, 0]
-    mean = total / np.maximum(size, 1)
     for r in range(len(runs)):
         k = runs[r, 2] - 1
-        added = 0.0
+        added, mean = 0.0, total[k] / size[k]
         for voxel in range(runs[r, 0], runs[r, 1]):
-            difference = values[voxel] - mean[k]
+            difference = values[voxel] - mean
             added += difference * difference
         squares[k] += added
 
@@ -140,11 +126,10 @@ def count_links(labels, n):
     height, width = labels.shape
     links = np.zeros((n, 3), np.int64)
     border = np.zeros((3, width + 2), labels.dtype)  # of rows y - 1, y and y + 1
-    _mark_border(labels, 0, border[0])
-    for y in range(height):
+    for y in range(-1, height):
         above, here, below = border[(y - 1) % 3], border[y % 3], border[(y + 1) % 3]
         _mark_border(labels, y + 1, below)
-        for x in range(1, width + 1):
+        for x in range(1, width + 1 if y >= 0 else 1):
             label = here[x]
             if label == 0:
                 continue
@@ -166,25 +151,23 @@ def count_links(labels, n):
     return links
 
 
-@compiled
+@inlined
 def _mark_border(labels, y, border):
     """Write the labels of the border pixels of row `y` to ``border[1:-1]``, 0 elsewhere."""
     height, width = labels.shape
-    if y >= height:
-        border[:] = 0
-        return
-    row, above, below = labels[y], labels[max(y - 1, 0)], labels[min(y + 1, height - 1)]
+    row = labels[min(y, height - 1)]
+    above, below = labels[max(y - 1, 0)], labels[min(y + 1, height - 1)]
+    at_edge = y == 0 or y == height - 1
     for x in range(1, width - 1):
         label = row[x]
         inside = (row[x - 1] == label) & (row[x + 1] == label) & (above[x] == label) & (below[x] == label)
-        border[x + 1] = 0 if inside else label
+        border[x + 1] = 0 if inside and not at_edge else label
     border[1], border[width] = row[0], row[width - 1]
-    if y == 0 or y == height - 1:
-        border[1:-1] = row
+    for x in range(0 if y >= height else width, width):
+        border[x + 1] = 0
 
 
-@compiled
-def convex_areas(runs, width, low, high):
+def convex_areas(runs: Ints, width: int, low: Ints, high: Ints) -> Ints:
     """Count the pixels (n,) in the convex hull of each object of an image, as `skimage.measure.regionprops` does.
 
     The hull is that of the midpoints of the pixels' edges; pixels with their centre in it or on it count. In doubled
@@ -193,57 +176,54 @@ def convex_areas(runs, width, low, high):
     Parameters
     ----------
     runs
-        (r, 3), from `object_runs`.
+        (r, 3), from `biounet.core.find_label_runs`.
     width
         Of the image.
     low, high
         (n,) lowest and highest y of each object.
     """
-    n = len(low)
-    offset = np.zeros(n + 1, np.int64)
-    offset[1:] = np.cumsum(high - low + 1)
-    left = np.full(offset[n], width, np.int64)
-    right = np.full(offset[n], -1, np.int64)
-    for r in range(len(runs)):
-        k = runs[r, 2] - 1
-        row = offset[k] + runs[r, 0] // width - low[k]
-        x = runs[r, 0] % width
-        left[row] = min(left[row], x)
-        right[row] = max(right[row], x + runs[r, 1] - runs[r, 0] - 1)
-    area = np.zeros(n, np.int64)
-    for k in range(n):
-        # The right side is the left side of the mirrored object.
-        lowest = _hull_starts(left[offset[k] : offset[k + 1]])
-        highest = _hull_starts(-right[offset[k] : offset[k + 1]])
-        area[k] = np.sum(1 - highest - lowest)
-    return area
+    offset = np.concatenate([[0], np.cumsum(high - low + 1)])
+    k = runs[:, 2] - 1
+    (y, x), length = np.divmod(runs[:, 0], width), runs[:, 1] - runs[:, 0]
+    row = offset[k] + y - low[k]
+    left, right = np.full(offset[-1], width, np.int64), np.full(offset[-1], -1, np.int64)
+    np.minimum.at(left, row, x)
+    np.maximum.at(right, row, x + length - 1)
+    # The right side is the left side of the mirrored object.
+    widths = 1 - _hull_starts(-right, offset) - _hull_starts(left, offset)
+    return np.add.reduceat(widths, offset[:-1]) if len(low) else np.zeros(0, np.int64)
 
 
 @compiled
-def _hull_starts(left):
-    """Return the lowest x of the convex hull in each row, from the lowest x of the object in each row."""
-    rows = len(left)
-    corner = np.empty((2 * rows + 1, 2), np.int64)  # y, x in doubled coordinates, from -1 to 2 * rows - 1
-    n = 0
-    for y in range(-1, 2 * rows):
-        above, below = left[max(y // 2, 0)], left[min((y + 1) // 2, rows - 1)]
-        x = 2 * min(above, below) - (y % 2 == 0)
-        while n > 1 and _turns_outward(corner[n - 2], corner[n - 1], y, x):
-            n -= 1
-        corner[n, 0], corner[n, 1] = y, x
-        n += 1
-    starts = np.empty(rows, np.int64)
-    side = 0
-    for row in range(rows):
-        while corner[side + 1, 0] < 2 * row:
-            side += 1
-        (y0, x0), (y1, x1) = corner[side], corner[side + 1]
-        # The lowest integer x with 2x on the side of the hull or to the right of it.
-        starts[row] = -((-(x0 * (y1 - y0) + (x1 - x0) * (2 * row - y0))) // (2 * (y1 - y0)))
+def _hull_starts(left, offset):
+    """Return the lowest x of the convex hull in each row of each object, from the lowest x of the object in each row.
+
+    The rows of object ``k`` are ``offset[k]`` to ``offset[k + 1]``.
+    """
+    starts = np.empty(len(left), np.int64)
+    corner = np.empty((2 * len(left) + 1, 2), np.int64)  # y, x in doubled coordinates, from -1 to 2 * rows - 1
+    for k in range(len(offset) - 1):
+        begin, rows = offset[k], offset[k + 1] - offset[k]
+        n = 0
+        for y in range(-1, 2 * rows):
+            above, below = left[begin + max(y // 2, 0)], left[begin + min((y + 1) // 2, rows - 1)]
+            x = 2 * min(above, below) - (y % 2 == 0)
+            while n > 1 and _turns_outward(corner, n, y, x):
+                n -= 1
+            corner[n, 0], corner[n, 1] = y, x
+            n += 1
+        side = 0
+        for row in range(rows):
+            while corner[side + 1, 0] < 2 * row:
+                side += 1
+            y0, x0, y1, x1 = corner[side, 0], corner[side, 1], corner[side + 1, 0], corner[side + 1, 1]
+            # The lowest integer x with 2x on the side of the hull or to the right of it.
+            starts[begin + row] = -((-(x0 * (y1 - y0) + (x1 - x0) * (2 * row - y0))) // (2 * (y1 - y0)))
     return starts
 
 
-@compiled
-def _turns_outward(before, last, y, x):
-    """Return whether `last` lies on the line from `before` to the next corner or to the right of it."""
-    return (last[1] - before[1]) * (y - before[0]) >= (x - before[1]) * (last[0] - before[0])
+@inlined
+def _turns_outward(corner, n, y, x):
+    """Return whether the last of `n` corners lies on the line from the one before to the next or to the right of it."""
+    y0, x0, y1, x1 = corner[n - 2, 0], corner[n - 2, 1], corner[n - 1, 0], corner[n - 1, 1]
+    return (x1 - x0) * (y - y0) >= (x - x0) * (y1 - y0)

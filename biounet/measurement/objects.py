@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError
+from biounet.core import Grid, InputError, find_label_runs
 from biounet.measurement import moments, surface_area
 from biounet.measurement.borders import Boxes, border_weights
 from biounet.measurement.intensities import Regions, intensity_columns, surroundings_columns
+from biounet.measurement.moments import CoordinateSums
 from biounet.measurement.rings import Ring
 from biounet.measurement.table import Columns, Table
 
@@ -67,7 +68,7 @@ def measure_objects(
     """
     _check_shapes(labels, intensities, grid, channel_names)
     volume = np.ascontiguousarray(labels, np.int32).reshape((1, *grid.shape)[-3:])
-    runs = moments.object_runs(volume)
+    runs = find_label_runs(volume)
     sums = _sum_coordinates(runs, volume)
     columns = {"label": np.arange(1, len(sums.size) + 1), **_centroids(sums, grid)}
     columns |= (
@@ -118,17 +119,6 @@ def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str]
     return Table("classes", columns | {"fraction": count / labels.size})
 
 
-class _Sums(NamedTuple):
-    """What `moments.sum_coordinates` returns."""
-
-    size: NDArray[np.int64]
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    origin: NDArray[np.int64]
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-
-
 def _check_shapes(
     labels: NDArray[Any], intensities: Sequence[NDArray[Any]] | NDArray[Any], grid: Grid, channel_names: Sequence[str]
 ) -> None:
@@ -143,8 +133,8 @@ def _check_shapes(
         raise InputError(f"labels must be 1..N without gaps, but they are {labels.min()}..{labels.max()}")
 
 
-def _sum_coordinates(runs: NDArray[np.int64], volume: NDArray[np.int32]) -> _Sums:
-    sums = _Sums(*moments.sum_coordinates(runs, volume.shape, int(runs[:, 2].max(initial=0))))
+def _sum_coordinates(runs: NDArray[np.int64], volume: NDArray[np.int32]) -> CoordinateSums:
+    sums = moments.sum_coordinates(runs, volume.shape, int(runs[:, 2].max(initial=0)))
     if (sums.size == 0).any():
         missing = int(np.argmin(sums.size)) + 1
         raise InputError(f"labels must be 1..{len(sums.size)} without gaps, but {missing} is missing")
@@ -157,7 +147,7 @@ def _scales(grid: Grid) -> list[tuple[str, NDArray[np.float64]]]:
     return scales if grid.unit is None else [*scales, (grid.unit, np.array(grid.steps))]
 
 
-def _centroids(sums: _Sums, grid: Grid) -> Columns:
+def _centroids(sums: CoordinateSums, grid: Grid) -> Columns:
     axes = "zyx"[3 - grid.dims :]
     centroid = (sums.origin + sums.first / sums.size[:, None])[:, 3 - grid.dims :]
     scales = _scales(grid)
@@ -169,7 +159,7 @@ def _sizes(name: str, size: NDArray[np.int64], grid: Grid) -> Columns:
     return {f"{name}_px": size, **physical}
 
 
-def _planar_shapes(labels: NDArray[np.int32], runs: NDArray[np.int64], sums: _Sums, grid: Grid) -> Columns:
+def _planar_shapes(labels: NDArray[np.int32], runs: NDArray[np.int64], sums: CoordinateSums, grid: Grid) -> Columns:
     """Return areas, perimeters, ellipses and solidity."""
     hulls = moments.convex_areas(runs, grid.shape[1], sums.low[:, 1], sums.high[:, 1])
     links = moments.count_links(labels, len(sums.size))
@@ -183,7 +173,7 @@ def _perimeters(links: NDArray[np.int64], grid: Grid) -> Columns:
     return {f"perimeter_{unit}": links @ length for unit, length in lengths.items()}
 
 
-def _ellipses(sums: _Sums, grid: Grid) -> Columns:
+def _ellipses(sums: CoordinateSums, grid: Grid) -> Columns:
     """Return axes and eccentricity of the ellipses with the second moments of the objects."""
     covariances = moments.covariances(sums.size, sums.first, sums.second)[:, 1:, 1:]
     columns: Columns = {}
@@ -197,7 +187,7 @@ def _ellipses(sums: _Sums, grid: Grid) -> Columns:
     return columns
 
 
-def _solid_shapes(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: _Sums, grid: Grid) -> Columns:
+def _solid_shapes(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: CoordinateSums, grid: Grid) -> Columns:
     """Return volumes, surfaces, sphericity, axes and neighbours, lengths in the unit of the grid where it has one."""
     unit, steps = _scales(grid)[-1]
     covariances = moments.covariances(sums.size, sums.first, sums.second)

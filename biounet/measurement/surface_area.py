@@ -45,7 +45,7 @@ def surface_areas(volume: NDArray[np.int32], runs: Ints, covariances: Floats, st
     volume
         (z, y, x) labels 1..n, contiguous.
     runs
-        (r, 3), from `moments.object_runs`.
+        (r, 3), from `biounet.core.find_label_runs`.
     covariances
         (n, 3, 3), from `moments.covariances`.
     steps

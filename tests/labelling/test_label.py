@@ -85,9 +85,9 @@ def test_the_surface_is_smoothed_along_each_axis_but_not_across_the_only_slice(s
 
 def test_an_edge_that_another_one_displaces_from_the_table_is_listed():
     table, edges = np.full((4, 5), -1), np.zeros((1, 5), int)
-    assert ascent.store_edge(table, edges, 0, (0, 31, 5, 5, 1)) == 0
-    assert ascent.store_edge(table, edges, 0, (0, 31, 7, 7, 1)) == 0
-    assert ascent.store_edge(table, edges, 0, (1, 4, 9, 9, 1)) == 1
+    assert ascent.store_edge(table, edges, 0, np.array([0, 31, 5, 5, 1])) == 0
+    assert ascent.store_edge(table, edges, 0, np.array([0, 31, 7, 7, 1])) == 0
+    assert ascent.store_edge(table, edges, 0, np.array([1, 4, 9, 9, 1])) == 1
     assert edges.tolist() == [[0, 31, 7, 12, 2]]
     assert table[3].tolist() == [1, 4, 9, 9, 1]
 

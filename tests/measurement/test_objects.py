@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage.measure import regionprops, regionprops_table
 
-from biounet.core import Grid, InputError
+from biounet.core import Grid, InputError, find_label_runs
 from biounet.measurement import columns_to_csv, measure_classes, measure_objects, moments
 from support.label_images import blobs, label_images, picture, pixels, row, table
 
@@ -50,7 +50,7 @@ def test_columns_match_scikit_image(labels):
 @example(blobs())
 @settings(deadline=None, max_examples=100)
 def test_convex_areas_equal_scikit_image(labels):
-    runs = moments.object_runs(labels[None])
+    runs = find_label_runs(labels[None])
     found = regionprops(labels)
     low, high = (np.array([region.bbox[i] for region in found], np.int64) for i in (0, 2))
     ours = moments.convex_areas(runs, labels.shape[1], low, high - 1)
