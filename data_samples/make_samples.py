@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from biounet.core import UNLABELLED
 from biounet.synthetic import FieldSettings, StackSettings, make_field, make_head, make_stack
 
 PIXEL_SIZE_UM = 0.5
@@ -65,13 +67,26 @@ ENVELOPES = {
 }
 """Nuclei with a stained envelope, which the training data of ``nuclei3d`` do not have."""
 
+RIMS = {
+    f"{'train' if n <= 4 else 'test'}/field{n}": (
+        70 + n,
+        StackSettings(shape=(12, 160, 160), filling=filling, envelope=0.25, photons=120),
+    )
+    for n, filling in enumerate((0.5, 0.8, 0.6, 0.9, 0.7, 0.5, 0.8, 0.6), 1)
+}
+"""Planes of stacks of nuclei with a stained envelope, which the training data of ``nuclei`` do not have."""
+WINDOW = (slice(40, 120),) * 2
+"""The part of a plane for training that is labelled."""
+SMALLEST = 60
+"""Pixels of a section that somebody would outline; of smaller ones nobody can say what they are."""
+
 HEADS = {"case_1": 31, "case_2": 32, "case_3": 33}
 AFFINE = np.array([[-1.0, 0, 0, 22], [0, 1.0, 0, -24], [0, 0, 1.5, -20], [0, 0, 0, 1]])
 """Of the heads: x increases to the left, as in files of many scanners, and slices are 1.5 mm apart."""
 
 
 def write_samples(folder: Path) -> None:
-    """Write ``images/``, ``labels/``, ``expected.json``, ``stacks/``, ``envelopes/`` and ``cases/`` into a folder."""
+    """Write ``images/``, ``labels/``, ``expected.json`` and the folders of stacks, planes and heads into a folder."""
     expected: dict[str, dict[str, int]] = {}
     for name, (seed, settings) in FIELDS.items():
         image, labels = make_field(seed, settings)
@@ -87,6 +102,11 @@ def write_samples(folder: Path) -> None:
         image, labels = make_stack(seed, stack)
         for part, array in (("images", image), ("labels", labels.astype(np.uint16))):
             _write_tiff(parent / part / f"{name}.tif", array, stack.spacing[0])
+    for path, (seed, stack) in RIMS.items():
+        part, name = path.split("/")
+        image, labels = _draw_plane(seed, stack, windowed=part == "train")
+        _write_tiff(folder / "rims" / part / "images" / f"{name}.tif", image)
+        _write_tiff(folder / "rims" / part / "labels" / f"{name}.tif", labels)
     for name, seed in HEADS.items():
         contrasts, classes = make_head(seed, (28, 48, 44))
         for contrast, values in contrasts.items():
@@ -94,12 +114,29 @@ def write_samples(folder: Path) -> None:
         _write_nifti(folder / "cases" / name / "tumour.nii.gz", classes)
 
 
-def _write_tiff(path: Path, array: NDArray[np.uint16], depth_um: float | None = None) -> None:
+def _draw_plane(seed: int, settings: StackSettings, windowed: bool) -> tuple[NDArray[np.uint16], NDArray[np.int16]]:
+    """Return the plane in the middle of a stack and its labels, -1 where nobody looked."""
+    stack, labels = make_stack(seed, settings)
+    plane, sections = stack[len(stack) // 2], labels[len(stack) // 2]
+    unclear = (np.bincount(sections.ravel()) < SMALLEST)[sections]
+    drawn = np.unique(np.where(unclear, 0, sections), return_inverse=True)[1].reshape(plane.shape).astype(np.int16)
+    drawn[unclear] = UNLABELLED
+    if windowed:
+        outside = np.ones(plane.shape, bool)
+        outside[WINDOW] = False
+        drawn[outside] = UNLABELLED
+    return plane, drawn
+
+
+def _write_tiff(path: Path, array: NDArray[np.integer[Any]], depth_um: float | None = None) -> None:
     """Write a plane or a stack with its voxel size as ImageJ does, uncompressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     per_um = 1 / PIXEL_SIZE_UM
     metadata = {"axes": "YX", "unit": "um"} if depth_um is None else {"axes": "ZYX", "unit": "um", "spacing": depth_um}
-    tifffile.imwrite(path, array, imagej=True, resolution=(per_um, per_um), metadata=metadata)
+    if array.dtype == np.int16:  # which ImageJ does not have
+        tifffile.imwrite(path, array, resolution=(per_um * 10_000, per_um * 10_000), resolutionunit="CENTIMETER")
+    else:
+        tifffile.imwrite(path, array, imagej=True, resolution=(per_um, per_um), metadata=metadata)
 
 
 def _write_nifti(path: Path, array: NDArray[np.int16] | NDArray[np.uint8]) -> None:
