@@ -12,7 +12,8 @@ import pytest
 from biounet.core import sample_folder
 from support import ROOT
 from support.command_server import write_programs
-from support.shown_code import PAGES, blocks_of
+from support.lab_files import write_lab_files
+from support.shown_code import PAGES, blocks_of, jobs_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALLING = "pip install"
@@ -52,6 +53,15 @@ def test_every_block_that_is_shown_runs(page, tmp_path, request):
     for block in blocks:
         if not block.reason:
             runs(block.code, block.language, folder, environment)
+
+
+def test_every_job_of_the_table_is_one_command_that_runs(tmp_path, environment):
+    folder, jobs = tmp_path / "lab", jobs_of(README)
+    shutil.copytree(sample_folder(), folder)
+    write_lab_files(folder)
+    assert len(jobs) >= 10
+    for command in jobs.values():
+        runs(command, "bash", folder, environment)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
