@@ -2,8 +2,8 @@
 
     python docs/make_pictures.py [NAME ...] [--rims MODEL] [--heads FOLDER]
 
-Without names all are drawn, which takes a quarter of an hour, since some need a training; models that were trained before,
-as the tutorials do, are given by `--rims` and `--heads`.
+Without names all are drawn, in minutes, since some need a training; what the tutorials have trained is given by
+`--rims` and `--heads`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main() -> None:
 def write(path: Path, picture: Picture) -> None:
     """Write a PNG, with as many colours as `MOST` allows."""
     for colours in (256, 128, 64, 32):
-        Image.fromarray(picture).quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+        # The method that keeps rare colours, those of outlines.
+        few = Image.fromarray(picture).quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
         if path.stat().st_size <= MOST:
             return
     raise ValueError(f"{path} has {path.stat().st_size} bytes")
