@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from biounet.reporting import output_names
 from biounet.segmentation import check_model_fits, expected_bytes, model_zoom
 
 _LONGEST_NAME = 255  # bytes, on most file systems
-PREVIEW_HEADER = ("image", "axes", "shape", "pixel size", "memory", "outputs", "notes")
+PREVIEW_HEADER = ("image", "axes", "shape", "channels", "pixel size", "memory", "outputs", "notes")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Preview:
     image: str
     axes: str = ""  # of the array in the file, and where they are stated
     shape: tuple[int, ...] = ()  # (c, [z,] y, x)
+    channels: tuple[str, ...] = ()  # names of those that are segmented; empty where they are unknown
+    measured: tuple[str, ...] = ()  # names of those that are only measured
+    files: dict[str, str] = field(default_factory=dict)  # by the name of the channel, where each is a file
     spacing: tuple[float, ...] | None = None
     unit: Unit | None = None
     outputs: tuple[str, ...] = ()  # relative to the output folder
@@ -44,7 +47,22 @@ class Preview:
         spacing = f"{' x '.join(f'{s:.4g}' for s in self.spacing)} {unit}" if self.spacing else "unknown"
         memory = "" if self.memory is None else f"{math.ceil(self.memory / 2**20)} MiB"
         shape = " x ".join(map(str, self.shape))
-        return (self.image, self.axes, shape, spacing, memory, ", ".join(self.outputs), self.message)
+        channels = self._describe_channels()
+        return (self.image, self.axes, shape, channels, spacing, memory, ", ".join(self.outputs), self.message)
+
+    def _describe_channels(self) -> str:
+        """Return which channels are segmented and measured, with their files."""
+        used = (*self.channels, *self.measured)
+        groups = {
+            "": self.channels,
+            "measured: ": self.measured,
+            "not used: ": [name for name in self.files if name not in used],
+        }
+        return "; ".join(
+            what + ", ".join(f"{name} ({self.files[name]})" if name in self.files else name for name in names)
+            for what, names in groups.items()
+            if names
+        )
 
 
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
@@ -59,7 +77,7 @@ def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -
 def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reader: IsolatedReader) -> Preview:
     name = image_name(image)
     try:
-        header, (axes, axes_source) = reader.read_header(image.files(), options.read)
+        header, (axes, axes_source) = reader.read_header(image.files(), image.read_options(options.read))
         grid, canonical = header.grid, canonical_grid(header.grid)
         blank = np.broadcast_to(header.array.flat[0], (header.channels, *canonical.shape))  # takes no memory
         volume = replace(header, array=blank, grid=canonical, measured={})
@@ -75,6 +93,9 @@ def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reade
         image=name,
         axes=f"{axes} ({axes_source})",
         shape=header.array.shape,
+        channels=header.channel_names,
+        measured=tuple(header.measured),
+        files=dict(zip(image.channels, [file.name for file in image.files()], strict=False)),
         spacing=grid.spacing,
         unit=grid.unit,
         outputs=tuple((image.relative.parent / output).as_posix() for output in outputs),

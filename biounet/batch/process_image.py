@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from biounet.batch.names import escape, image_name
-from biounet.batch.recorded_files import record_inputs
+from biounet.batch.recorded_files import record_channels, record_inputs
 from biounet.batch.records import BatchOptions, Record, Row, Status, hash_settings, output_settings
 from biounet.core import (
     BiounetError,
@@ -82,14 +82,15 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     needs: list[tuple[SegmentOptions, MemoryNeed]] = []
     try:
         files, options = image.files(), context.options
+        read = image.read_options(options.read)
         with context.readers.borrow() as reader:
-            header, _ = reader.read_header(files, options.read, context.stop)
+            header, _ = reader.read_header(files, read, context.stop)
         needs = memory_needs(header, context.model.card, context.model.network, options.segment, options.device)
         with context.memory.reserve([need for _, need in needs], image.path, context.stop) as number:
             if context.segment_large is not None and needs[number][1].is_large:
                 return context.segment_large(image, context, protected)
             with context.readers.borrow() as reader:
-                volume, states = reader.read_hashed(files, options.read, context.stop)
+                volume, states = reader.read_hashed(files, read, context.stop)
             result = _segment(volume, context, needs[number][0])
             parent = image.relative.parent
             written = OutputOptions(
@@ -104,11 +105,12 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         message = error_text(error)
         if needs and (is_out_of_memory(error) or isinstance(error, WorkerDiedError)):
             message += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
-        row = Row(name, "failed", None, working_time() - start, escape(message))
+        row = Row(name, "failed", None, working_time() - start, escape(message), record_channels(image))
         inputs = record_inputs((image.path, *image.others), states, out)
         return Record(row, inputs, context.model.sha256, context.settings)
     inputs = record_inputs(files, states, out)
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
+    row = replace(row, details=row.details | record_channels(image))
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
 
 

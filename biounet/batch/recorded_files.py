@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from biounet.batch.names import escape, unescape
 from biounet.core import InputError, home_folder
-from biounet.files import FileState, hash_file
+from biounet.files import FileState, FoundImage, hash_file
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,20 @@ def record_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path)
         InputFile(recorded_path(path, out), state.size, state.mtime_ns, state.sha256)
         for path, state in zip(files, states or map(_unread_state, files), strict=True)
     )
+
+
+def record_channels(image: FoundImage) -> dict[str, Any]:
+    """Return what the paths of the inputs do not say of an image whose channels are files, for its row."""
+    files = {"channels": [escape(name) for name in image.channels], "problem": escape(image.problem)}
+    return {name: value for name, value in files.items() if value} if image.channels else {}
+
+
+def recorded_image(name: str, paths: Sequence[Path], details: Mapping[str, Any]) -> FoundImage:
+    """Return the image of this name that `record_channels` gave the details of."""
+    first, *others = paths
+    channels = tuple(unescape(str(channel)) for channel in details.get("channels", ()))
+    problem = unescape(str(details.get("problem", "")))
+    return FoundImage(first, Path(unescape(name)), tuple(others), channels=channels, problem=problem)
 
 
 def _unread_state(path: Path) -> FileState:

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,22 +15,14 @@ from threading import Event
 from typing import Any, Literal
 
 from biounet.batch.manifest import Manifest
-from biounet.batch.names import image_name, mark_collisions, unescape
+from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
-from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, resolve_recorded_path
+from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, recorded_image, resolve_recorded_path
 from biounet.batch.records import BatchOptions, Record, Row, hash_settings, output_settings
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
 from biounet.batch.summary import count_columns, group_rows, software
-from biounet.core import (
-    DataSettings,
-    InputError,
-    MachineError,
-    ModelError,
-    builtin_models,
-    failure_exit_code,
-    list_some,
-)
-from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file
+from biounet.core import InputError, MachineError, ModelError, builtin_models, failure_exit_code, list_some
+from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file, join_channel_files
 from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor
 from biounet.reporting import format_table, is_picture
@@ -159,8 +151,12 @@ def _replay_all(
     options = replace(options, overlay=False)
     predictor = model_predictor(model, options.device)
     records = list(manifest.records.values())
-    found = _find_inputs(records, out, images, model.card.recipe.data)
     with ReaderPool() as readers:
+        inputs = [_recorded_image(record, out) for record in records if record.inputs]
+        if images is not None:
+            found = find_images([images], model.card.recipe.data.channels, model.card.recipe.data.annotation)
+            inputs = join_channel_files(found, options.read, readers)
+        by_name = {image_name(image): image for image in mark_collisions(inputs)}
         for record in records:
             if (record.model, record.settings) != identity:
                 yield _differs(record, "other settings")
@@ -168,23 +164,12 @@ def _replay_all(
             with tempfile.TemporaryDirectory() as folder:
                 threads = _recorded_threads(record)
                 context = BatchContext(model, predictor, Path(folder), options, threads, Event(), readers)
-                yield _replay(record, out, context, found.get(record.row.image))
-
-
-def _find_inputs(
-    records: Sequence[Record], out: Path, images: str | Path | None, data: DataSettings
-) -> dict[str, FoundImage]:
-    """Return the images by their names: from where they are now, or where the manifest says that they were."""
-    if images is None:
-        found = [_recorded_image(record, out) for record in records if record.inputs]
-    else:
-        found = find_images([images], data.channels, data.annotation)
-    return {image_name(image): image for image in mark_collisions(found)}
+                yield _replay(record, out, context, by_name.get(record.row.image))
 
 
 def _recorded_image(record: Record, out: Path) -> FoundImage:
-    first, *others = (resolve_recorded_path(file.path, out) for file in record.inputs)
-    return FoundImage(first, Path(unescape(record.row.image)), tuple(others))
+    paths = [resolve_recorded_path(file.path, out) for file in record.inputs]
+    return recorded_image(record.row.image, paths, record.row.details)
 
 
 def _recorded_threads(record: Record) -> int:

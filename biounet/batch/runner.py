@@ -22,7 +22,7 @@ from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
 from biounet.batch.own_process import segment_in_own_process
 from biounet.batch.process_image import BatchContext, segment_file
-from biounet.batch.recorded_files import is_file, is_unchanged
+from biounet.batch.recorded_files import is_file, is_unchanged, record_channels
 from biounet.batch.records import BatchOptions, Record, Row, output_settings
 from biounet.batch.results_folder import ResultsFolder, check_tables, is_own_table
 from biounet.batch.summary import TABLE_NAMES, write_summary
@@ -235,7 +235,8 @@ def _current_record(name: str, context: BatchContext, folder: ResultsFolder) -> 
 
 def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -> bool:
     files, recorded = (image.path, *image.others), record.inputs
-    return len(files) == len(recorded) and all(
+    names = record_channels(image).get("channels")
+    return (names, len(files)) == (record.row.details.get("channels"), len(recorded)) and all(
         is_unchanged(file, entry, context.hash_input) for file, entry in zip(files, recorded, strict=True)
     )
 

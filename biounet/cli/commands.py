@@ -112,7 +112,7 @@ def segment(
     """Find, count and measure the objects of images."""
     check_address_space()
     say_loading(model, quiet)
-    from biounet.files import ReaderPool, describe_skipped, search_images
+    from biounet.files import ReaderPool, describe_channel_files, describe_skipped, join_channel_files, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part, groups = options.parse_shard(shard), options.parse_group(group, unit)
@@ -128,6 +128,8 @@ def segment(
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
+        found = join_channel_files(search.images, read, readers)
+        likely_channels = "" if quiet or read.chooses_channels else describe_channel_files(found)
         chain = SegmentOptions(
             block=block,
             diameter=diameter,
@@ -146,9 +148,12 @@ def segment(
             *(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite), group=groups
         )
         if dry_run:
-            check_output_folder(search.images, out)
-            raise typer.Exit(_preview(search.images, segmenter.model, batch, json_lines))
-        plan = plan_batch(search.images, segmenter.model, out, batch)
+            check_output_folder(found, out)
+            code = _preview(found, segmenter.model, batch, json_lines)
+            if likely_channels:
+                echo_note(likely_channels)
+            raise typer.Exit(code)
+        plan = plan_batch(found, segmenter.model, out, batch)
         if plan.done and not quiet:
             echo_note(plan.describe())
         show = partial(show_row, quiet=quiet, json_lines=json_lines)
@@ -156,13 +161,15 @@ def segment(
             _stoppable("continues") as stop,
             show_batch(plan, show, shown=False if quiet else None, log=echo_note) as report,
         ):
-            rows = segment_batch(search.images, segmenter.model, out, batch, report, stop)
+            rows = segment_batch(found, segmenter.model, out, batch, report, stop)
     if not quiet and not json_lines:
         echo(f"{_count_objects(rows)}; see {out}/")
         if unknown := describe_uncalibrated(rows):
             echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
     if not quiet and (surprising := [file for file in skipped if not file.expected]):
         echo(describe_skipped(surprising), sys.stderr)
+    if likely_channels:
+        echo_note(likely_channels)
     raise typer.Exit(batch_exit_code(rows))
 
 

@@ -208,5 +208,5 @@ class Volume:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The notes without those that are no warning, or that a batch shows once for all its images."""
-        return drop_notes(self.notes, {NoteCode.VOXEL_SIZE_UNKNOWN, NoteCode.READ_AS_GREY})
+        """The notes without those on unknown sizes, which a batch shows once for all its images."""
+        return drop_notes(self.notes, {NoteCode.VOXEL_SIZE_UNKNOWN})

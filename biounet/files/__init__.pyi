@@ -12,6 +12,8 @@ from .axes import ReadOptions as ReadOptions
 from .dataset_index.alignment import check_alignment as check_alignment
 from .dataset_index.alignment import read_label_grid as read_label_grid
 from .dataset_index.cases import FoundImage as FoundImage
+from .dataset_index.channel_files import describe_channel_files as describe_channel_files
+from .dataset_index.channel_files import join_channel_files as join_channel_files
 from .dataset_index.csv_table import read_columns as read_columns
 from .dataset_index.find import find_images as find_images
 from .dataset_index.find import search_images as search_images

@@ -90,6 +90,11 @@ class ReadOptions:
         if self.project is not None and self.plane is not None:
             raise SettingsError(f"plane {self.plane} is one of the planes that project {self.project!r} makes one of")
 
+    @property
+    def chooses_channels(self) -> bool:
+        """Whether channels are chosen or named, and not all used as they are."""
+        return self.channel is not None or self.channels is not None or bool(self.measure)
+
 
 def to_channel_first(
     array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions

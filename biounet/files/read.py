@@ -184,14 +184,15 @@ def _select(
     array, notes, times = to_channel_first(array, raw, path, options)
     if _may_be_grey(raw, options) and len(array) == len(COLOURS) and (found := grey_of_colours(array)) is not None:
         number, text = found
-        return array, ChannelChoice((number,)), (*notes, Note(text, NoteCode.READ_AS_GREY)), times
+        choice, notes = choose_channels(1, (), path, options), (*notes, Note(text, NoteCode.READ_AS_GREY))
+        return array[number : number + 1], choice, notes, times
     return array, choose_channels(len(array), raw.channel_names, path, options), notes, times
 
 
 def _may_be_grey(raw: RawImage, options: ReadOptions) -> bool:
     """Whether it is a picture in colours, for a model of one channel, and no channel of it was chosen."""
-    nothing_chosen = options.channel is None and options.channels is None and not options.measure
-    return options.inputs == 1 and raw.channel_names == COLOURS and "S" in raw.axes and nothing_chosen
+    is_one = not options.chooses_channels or len(options.channels or ()) == 1
+    return options.inputs == 1 and raw.channel_names == COLOURS and "S" in raw.axes and is_one
 
 
 def _supported(array: NDArray[Any], path: Path, name: str = "") -> NDArray[Any]:

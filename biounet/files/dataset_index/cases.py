@@ -6,11 +6,12 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from biounet.core import InputError
+from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.names import ANNOTATION_NAMES, image_key, is_nifti, split_annotation, stem_of
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # as nnU-Net names channels
@@ -31,6 +32,7 @@ class FoundImage:
     companions: tuple[Path, ...] = ()  # no channels; its annotation may be among them
     unused: tuple[Path, ...] = ()  # of channels that were not asked for
     problem: str = ""  # with the case; empty if none
+    channels: tuple[str, ...] = ()  # names of the files, where these are channels and no inputs of the model
 
     @property
     def is_case(self) -> bool:
@@ -58,6 +60,10 @@ class FoundImage:
         if self.problem:
             raise InputError(self.problem, path=self.path)
         return (self.path, *self.others)
+
+    def read_options(self, options: ReadOptions) -> ReadOptions:
+        """Return the options by which its files are read, which then have the names of its channels."""
+        return replace(options, channels=self.channels) if self.channels else options
 
     def annotations(self, patterns: Sequence[str] = ()) -> list[Path]:
         """Return the companions whose names match ``data.annotation`` of a recipe; empty: the usual ones."""
@@ -115,7 +121,7 @@ def group_cases(images: Sequence[FoundImage], channels: Sequence[str]) -> list[F
     single: list[FoundImage] = []
     for image in images:
         folder, parent = image.path.parent, image.relative.parent
-        split = _split_channel(image.path, channels, numbers[folder])
+        split = split_channel(image.path, channels, numbers[folder])
         if split is None:
             single.append(image)
             continue
@@ -131,7 +137,7 @@ def group_cases(images: Sequence[FoundImage], channels: Sequence[str]) -> list[F
     return [*(case.as_image(channels) for case in cases.values()), *images]
 
 
-def _split_channel(path: Path, channels: Sequence[str], numbers: dict[str, int]) -> tuple[str, int] | None:
+def split_channel(path: Path, channels: Sequence[str], numbers: dict[str, int]) -> tuple[str, int] | None:
     """Return the name of the case in a file name and the index of the channel; None if it names no channel."""
     stem = stem_of(path)
     if numbers and (match := _NUMBERED.fullmatch(stem)) is not None:
@@ -202,7 +208,7 @@ def parse_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
     if len(files) < len(channels):
         missing = ", ".join(f"'{channel}'" for channel in channels if channel not in files)
         raise InputError(f"no file of {missing}", path=ordered[0], hint="name one file for each channel")
-    splits = [_split_channel(path, channels, {}) for path in ordered]
+    splits = [split_channel(path, channels, {}) for path in ordered]
     names = {split[0] if split else "" for split in splits}
     name = names.pop() if len(names) == 1 else ""
     return FoundImage(ordered[0], Path(name or ordered[0].absolute().parent.name), tuple(ordered[1:]))

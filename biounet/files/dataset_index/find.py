@@ -12,6 +12,7 @@ from pathlib import Path
 
 from biounet.core import InputError, as_path
 from biounet.files.dataset_index.cases import FoundImage, group_cases, parse_case
+from biounet.files.dataset_index.channel_files import parse_channel_files
 from biounet.files.dataset_index.names import (
     ANNOTATION_NAMES,
     MASK_ENDINGS,
@@ -53,7 +54,8 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
     Parameters
     ----------
     inputs
-        Files, folders, patterns; or ``<channel>=<file>`` for each channel of one case.
+        Files, folders, patterns; or ``<channel>=<file>`` for each channel of one case. For a model of one channel,
+        these may be any names, of which one is chosen when the image is read.
     channels
         Names of the channels of the model: files that are one channel each are joined, as `group_cases` says.
     annotation
@@ -87,9 +89,16 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
     skipped.update({file.path: file for image in images for file in _skipped_of_case(image, annotation)})
     skipped.update({file.path: file for file in _case_annotations(skipped.values(), images, annotation)})
     images += [image for image in single if image.problem]
-    images = [parse_case(case, channels), *images] if case else images
+    images = [_parse_files(case, channels), *images] if case else images
     used = {file for image in images for file in (image.path, *image.others)}
     return Search(images, [file for path, file in skipped.items() if path not in used])
+
+
+def _parse_files(case: Sequence[str], channels: Sequence[str]) -> FoundImage:
+    """Return the image that ``<channel>=<file>`` name: the inputs of the model, or channels to choose from."""
+    names = {text.partition("=")[0].casefold() for text in case}
+    is_choice = len(channels) == 1 and names != {channels[0].casefold()}
+    return parse_channel_files(case) if is_choice else parse_case(case, channels)
 
 
 def _skipped_of_case(image: FoundImage, annotation: Sequence[str]) -> Iterator[SkippedFile]:
