@@ -1,5 +1,5 @@
-from .dry_run import PREVIEW_HEADER as PREVIEW_HEADER
 from .dry_run import preview as preview
+from .dry_run import preview_table as preview_table
 from .hand_counts import Correction as Correction
 from .hand_counts import correct as correct
 from .hand_counts import count_intervals as count_intervals

@@ -21,7 +21,7 @@ from biounet.reporting import output_names
 from biounet.segmentation import check_model_fits, expected_bytes, model_zoom
 
 _LONGEST_NAME = 255  # bytes, on most file systems
-PREVIEW_HEADER = ("image", "axes", "shape", "channels", "pixel size", "memory", "outputs", "notes")
+_HEADER = ("image", "axes", "shape", "channels", "pixel size", "memory", "outputs", "notes")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Preview:
     failed: bool = False  # whether the image cannot be segmented
 
     def as_row(self) -> tuple[str, ...]:
-        """Return the cells of a table with the header `PREVIEW_HEADER`."""
+        """Return the cells of a row of `preview_table`."""
         unit = "µm" if self.unit == "um" else self.unit
         spacing = f"{' x '.join(f'{s:.4g}' for s in self.spacing)} {unit}" if self.spacing else "unknown"
         memory = "" if self.memory is None else f"{math.ceil(self.memory / 2**20)} MiB"
@@ -63,6 +63,13 @@ class Preview:
             for what, names in groups.items()
             if names
         )
+
+
+def preview_table(previews: Sequence[Preview]) -> list[tuple[str, ...]]:
+    """Return header and rows of the images that can be segmented; channels only where some have names."""
+    rows = [_HEADER, *(one.as_row() for one in previews if not one.failed)]
+    at = _HEADER.index("channels")
+    return rows if any(row[at] for row in rows[1:]) else [(*row[:at], *row[at + 1 :]) for row in rows]
 
 
 def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:

@@ -193,7 +193,7 @@ def _stoppable(how: str) -> Iterator[Stop]:
 
 def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, json_lines: bool) -> int:
     """Show what a batch would do, and return the exit code."""
-    from biounet.batch import PREVIEW_HEADER, preview
+    from biounet.batch import preview, preview_table
     from biounet.core import failure_exit_code
 
     rows = preview(images, model, batch)
@@ -201,7 +201,7 @@ def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, js
         left_out = [{"left_out": str(file.path), "reason": file.reason} for file in batch.skipped]
         echo_lines("\n".join(json.dumps(record) for record in (*map(vars, rows), *left_out)))
     else:
-        text = table([PREVIEW_HEADER, *(row.as_row() for row in rows if not row.failed)])
+        text = table(preview_table(rows))
         echo_lines("\n".join([text, *(f"left out: {file.path} ({file.reason})" for file in batch.skipped)]))
     failed = [row for row in rows if row.failed]
     for row in failed:
