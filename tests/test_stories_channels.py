@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,11 @@ def layouts(tmp_path):
 def test_all_ways_to_store_channels_give_the_same_table(run, layouts, tmp_path):
     seen = set()
     for what, arguments in layouts.items():
-        code, _, err = run(*arguments, "--channel", "DAPI", "--measure", "GFP,RFP", "--overwrite")
+        code, _, err = run(*arguments, "--channel", "DAPI", "--measure", "GFP,RFP")
         assert (code, err) == (0, ""), what
         (table,) = tables(tmp_path / "out")
         seen.add(table)
-        for path in (tmp_path / "out").iterdir():
-            path.unlink()
+        shutil.rmtree(tmp_path / "out")
     assert len(seen) == 1
     header = seen.pop().decode().splitlines()[0].split(",")
     assert {f"intensity_mean_{name}" for name in NAMES} <= {*header}
