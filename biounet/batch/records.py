@@ -45,6 +45,8 @@ class BatchOptions:
         Files beside the images that are not read, for ``run.json``.
     overwrite
         Whether results of another model, settings or input, and label images that somebody changed, are replaced.
+    single_file
+        Whether the report holds all pictures itself, so that it can be sent by e-mail.
     group
         Groups of the images, for ``groups.csv``; from `biounet.measurement.read_grouping`.
     """
@@ -61,8 +63,11 @@ class BatchOptions:
     skipped: tuple[SkippedFile, ...] = ()
     overwrite: bool = False
     group: Grouping | None = None
+    single_file: bool = False
 
     def __post_init__(self) -> None:
+        if self.single_file and not self.overlay:
+            raise SettingsError("a single file of the report, and no report", hint="leave out --no-overlay")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise SettingsError(f"shard {self.shard[0]} of {self.shard[1]}: counted from 1")
 

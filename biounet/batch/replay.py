@@ -92,7 +92,14 @@ def _decode_options(raw: dict[str, Any]) -> BatchOptions:
     read["spacing"] = None if read["spacing"] is None else tuple(map(float, read["spacing"]))
     segment = SegmentOptions.from_dict(raw["segment"])
     switches, group = {name: raw[name] for name in ("overlay", "excel")}, decode_grouping(raw.get("group"))
-    return BatchOptions(ReadOptions(**read), segment, str(raw["device"]), **switches, group=group)
+    return BatchOptions(
+        ReadOptions(**read),
+        segment,
+        str(raw["device"]),
+        **switches,
+        group=group,
+        single_file=bool(raw.get("single_file")),
+    )
 
 
 def find_model(run: RunFile) -> Path:

@@ -44,7 +44,7 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
         if options.overlay:
             title, settings = f"{model.card.recipe.name}: {len(rows)} images", _report_settings(model, options, rows)
             others = ("counts.csv", *(("groups.csv",) if groups is not None else ()), "run.json")
-            report = ReportOptions(settings, others, groups)
+            report = ReportOptions(settings, others, groups, options.single_file)
             write_report(out / "report.html", list(map(_report_row, rows)), title=title, options=report)
         run = _run_record(records, model, out, options, start)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
@@ -155,4 +155,6 @@ def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -
 def _report_row(row: Row) -> ReportRow:
     overlay = next((path for path in row.outputs if path.endswith(OVERLAY_SUFFIX)), None)
     shown = (row.image, row.status, row.count, row.seconds, row.message, overlay, row.sizes)
-    return ReportRow(*shown, files=row.outputs, figures=row.figures)
+    notes = [note for note in row.details.get("notes", ()) if isinstance(note, dict)]
+    warnings = [str(note.get("text")) for note in notes if note.get("severity") == "warning"]
+    return ReportRow(*shown, files=row.outputs, figures=row.figures, warnings=warnings)

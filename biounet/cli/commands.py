@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from biounet.network import Card, Model
     from biounet.reporting import MeasuredFile
 
+_MAIL = 15e6  # bytes of a file that becomes 20 MB in an e-mail
+
 app = typer.Typer(
     name="biounet",
     help="Segment cells and tumours; learn from a few annotations.",
@@ -99,6 +101,7 @@ def segment(
     block: options.Block = None,
     jobs: options.Jobs = None,
     overlay: options.Overlay = True,
+    single_file: options.SingleFile = False,
     excel: options.Excel = False,
     shard: options.Shard = None,
     fail_fast: options.FailFast = False,
@@ -145,7 +148,9 @@ def segment(
         chain.check_model(data)
         skipped = tuple(search.skipped)
         batch = BatchOptions(
-            *(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite), group=groups
+            *(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite),
+            group=groups,
+            single_file=single_file,
         )
         if dry_run:
             check_output_folder(found, out)
@@ -166,6 +171,8 @@ def segment(
         echo(f"{_count_objects(rows)}; see {out}/")
         if unknown := describe_uncalibrated(rows):
             echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
+        if single_file:
+            echo(_describe_size(out / "report.html"))
     if not quiet and (surprising := [file for file in skipped if not file.expected]):
         echo(describe_skipped(surprising), sys.stderr)
     if likely_channels:
@@ -178,6 +185,14 @@ def _count_objects(rows: Sequence[Row | MeasuredFile]) -> str:
     images = f"{sum(row.status != 'failed' for row in rows)} of {len(rows)} images"
     counts = [row.count for row in rows if row.count is not None]
     return f"{sum(counts)} objects in {images}" if counts else f"{images} segmented"
+
+
+def _describe_size(path: Path) -> str:
+    """Return how large a report is, and whether mail servers refuse that."""
+    size = path.stat().st_size
+    mega = f"{size / 1e6:.1f} MB"
+    advice = "; many mail servers refuse more than 20 MB: segment fewer images into a folder" if size > _MAIL else ""
+    return f"{path} holds all pictures: {mega}{advice}"
 
 
 @contextmanager

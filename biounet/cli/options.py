@@ -115,6 +115,9 @@ LabelledImages = Annotated[
     typer.Option("--image", help="Image, or folder; or NAME=IMAGE for each channel.", show_default=False),
 ]
 Inside = Annotated[Path | None, typer.Option(help="Labels of larger objects: an image, or folder.", show_default=False)]
+SingleFile = Annotated[
+    bool, typer.Option("--single-file", help="Put all pictures into report.html, to send it by e-mail.")
+]
 RecipeName = Annotated[str, typer.Option(help="Recipe that says what the annotations hold.")]
 ValidationLabels = Annotated[str | None, typer.Option(help="Their annotations.")]
 Tolerance = Annotated[float, typer.Option(help="Distance at which surfaces in volumes agree, in mm (TIFF: µm).", min=0)]

@@ -67,6 +67,8 @@ class ReportRow:
         Paths of all its files relative to the page; those of the viewer are among them.
     figures
         Further figures by their names, as in ``counts.csv``.
+    warnings
+        Why it is flagged; else, all of `message`.
     """
 
     image: str
@@ -78,6 +80,7 @@ class ReportRow:
     sizes: Sizes | None = None
     files: Sequence[str] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     @property
     def view(self) -> str | None:
@@ -88,7 +91,7 @@ class ReportRow:
     def reasons(self) -> dict[str, str]:
         """Why it failed or is flagged: texts, by the same without their figures, for counting equal ones."""
         cause = self.message.partition(" (hint: ")[0]
-        parts = [cause] if self.status == "failed" else self.message.split("; ")
+        parts = [cause] if self.status == "failed" else self.warnings or self.message.split("; ")
         return {_NUMBER.sub("…", part): part for part in parts if part}
 
 

@@ -227,7 +227,7 @@
     hover.hidden = true;
     byId("scale").hidden = true;
     note("");
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) { dialog.showModal(); stage.focus(); }
     showAbout();
     redraw();
     try {
@@ -242,7 +242,7 @@
     byId("find").hidden = !view.sizes;
     note(view.note);
     fit();
-    dialog.dataset.shown = wanted.dataset.name;
+    dialog.dataset.shown = wanted.dataset.name; // for tests
   }
 
   function step(by) {
@@ -270,8 +270,8 @@
   byId("outlines").addEventListener("click", toggle);
   byId("object").addEventListener("change", findObject);
   byId("close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("keydown", (event) => {
-    if (event.target === byId("object") || event.ctrlKey || event.metaKey || event.altKey) return;
+  document.addEventListener("keydown", (event) => { // of the document: a button that is disabled loses the focus
+    if (!dialog.open || event.target === byId("object") || event.ctrlKey || event.metaKey || event.altKey) return;
     const act = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), "+": () => zoomBy(1.5), "=": () => zoomBy(1.5),
       "-": () => zoomBy(1 / 1.5), 0: () => view && fit(), o: toggle }[event.key];
     if (act) { act(); event.preventDefault(); }
