@@ -92,7 +92,9 @@ def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reade
         zoom = model_zoom(volume, model.card, options.segment.diameter)
     except BiounetError as error:
         return Preview(name, message=error_text(error), failed=True)
-    outputs = output_names(image.stem, label_suffix(grid), overlay=options.overlay)
+    data = model.card.recipe.data
+    has_case = data.kind == "classes" and data.dims == 3
+    outputs = output_names(image.stem, label_suffix(grid), overlay=options.overlay, has_case=has_case)
     if max(len(os.fsencode(output)) for output in outputs) > _LONGEST_NAME:
         message = "the names of its results would be too long (hint: choose a shorter name)"
         return Preview(name, message=message, failed=True)

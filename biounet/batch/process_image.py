@@ -93,9 +93,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
                 volume, states = reader.read_hashed(files, read, context.stop)
             result = _segment(volume, context, needs[number][0])
             parent = image.relative.parent
-            written = OutputOptions(
-                options.overlay, options.excel, out / view_folder(parent) if options.overlay else None
-            )
+            written = _output_options(context, parent)
             paths = write_outputs(result, out / parent, image.stem, written, protected=protected)
         outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
     except Exception as error:  # so that one image fails and not the batch
@@ -112,6 +110,12 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
     row = replace(row, details=row.details | record_channels(image))
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
+
+
+def _output_options(context: BatchContext, parent: Path) -> OutputOptions:
+    options, model = context.options, context.model
+    views = context.out / view_folder(parent) if options.overlay else None
+    return OutputOptions(options.overlay, options.excel, views, f"{model.card.recipe.name} ({model.sha256[:12]})")
 
 
 def _segment(volume: Volume, context: BatchContext, options: SegmentOptions) -> Segmentation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from biounet.measurement import GroupSummary, Table
 from biounet.reporting.charts import Axis, Bar, bars, escape, nice_ticks, number, plural, size_histogram, size_unit
 from biounet.reporting.group_charts import group_charts
 from biounet.reporting.overlays import palette
+from biounet.reporting.page import digest
 from biounet.reporting.view_files import DATA_SUFFIX, PICTURE_SUFFIX, THUMBNAIL_SUFFIX
 
 Status = Literal["ok", "empty", "flagged", "failed"]
@@ -209,15 +209,9 @@ def _resource(name: str) -> str:
 def _policy(style: str, script: str) -> str:
     """Return what the page may load: this style and script, and the files beside it."""
     return (
-        f"default-src 'none'; img-src 'self' file: data:; style-src '{_digest(style)}'; "
-        f"script-src '{_digest(script)}' 'self' file:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src 'self' file: data:; style-src '{digest(style)}'; "
+        f"script-src '{digest(script)}' 'self' file:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _digest(text: str) -> str:
-    """Return the hash that allows this script or style, with the line break before it, in the page's policy."""
-    digest = hashlib.sha256(b"\n" + text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _data(rows: Sequence[ReportRow], files: _Files) -> str:

@@ -25,6 +25,7 @@ from biounet.files import (
     write_text,
 )
 from biounet.measurement import Columns, columns_to_csv
+from biounet.reporting.case_report import render_case
 from biounet.reporting.overlays import Canvas, draw_outlines, prepare_canvas
 from biounet.reporting.view_files import DATA_SUFFIX, VIEW_SUFFIXES, view_data, write_view_file
 from biounet.reporting.volume_overlays import compose_volume
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 OVERLAY_SUFFIX = "_overlay.png"
 LABEL_SUFFIXES = ("_labels.tif", "_labels.nii.gz")
-OUTPUT_SUFFIXES = ("_objects.csv", OVERLAY_SUFFIX, *LABEL_SUFFIXES)
+CASE_SUFFIX = "_report.html"
+OUTPUT_SUFFIXES = ("_objects.csv", OVERLAY_SUFFIX, CASE_SUFFIX, *LABEL_SUFFIXES)
 _CLASS_FILL = 0.35  # opacity of classes in overlays
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of texts that a spreadsheet would evaluate
 
@@ -51,11 +53,14 @@ class OutputOptions:
         Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
     view_folder
         Where the files go that the report shows, from `view_folder`; None: none of them.
+    model
+        What the model is called, for the report on a volume with lesions.
     """
 
     overlay: bool = True
     excel: bool = False
     view_folder: Path | None = None
+    model: str = ""
 
 
 def write_outputs(
@@ -82,7 +87,8 @@ def write_outputs(
         If a protected file has other contents than the output.
     """
     options = options or OutputOptions()
-    names = output_names(stem, label_suffix(result.volume.grid), overlay=options.overlay)
+    has_case = result.measurements.kind == "lesions"
+    names = output_names(stem, label_suffix(result.volume.grid), overlay=options.overlay, has_case=has_case)
     paths = [folder / name for name in names]
     if options.view_folder is not None:
         paths = [*(options.view_folder / f"{stem}{suffix}" for suffix in VIEW_SUFFIXES), *paths]
@@ -91,7 +97,7 @@ def write_outputs(
     pictures = _Pictures(result)
     with atomic_group() as temporary:
         for path in paths:
-            _write_one(path, result, pictures, options.excel)
+            _write_one(path, result, pictures, options)
         for path in paths:
             if path in protected and not _same_contents(path, temporary[path]):
                 raise InputError(
@@ -128,15 +134,18 @@ class _Pictures:
 
     @property
     def data(self) -> str:
-        return view_data(self.canvas, self._result.measurements, self._result.volume.grid)
+        result = self._result
+        return view_data(self.canvas, result.measurements, result.volume.grid, result.class_names)
 
 
-def _write_one(path: Path, result: Segmentation, pictures: _Pictures, excel: bool) -> None:
+def _write_one(path: Path, result: Segmentation, pictures: _Pictures, options: OutputOptions) -> None:
     if path.name.endswith(VIEW_SUFFIXES):
         data = pictures.data if path.name.endswith(DATA_SUFFIX) else ""
         write_view_file(path, pictures.canvas, pictures.overlay, data)
     elif path.name.endswith(".csv"):
-        write_table(path, result.columns, excel=excel)
+        write_table(path, result.columns, excel=options.excel)
+    elif path.name.endswith(CASE_SUFFIX):
+        write_text(path, render_case(result, path.name.removesuffix(CASE_SUFFIX), pictures.overlay, options.model))
     elif path.name.endswith(OVERLAY_SUFFIX):
         write_picture(path, pictures.overlay)
     else:
@@ -166,9 +175,13 @@ def _escape_formula(value: Any) -> Any:  # noqa: ANN401 - texts, and the numbers
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
-def output_names(stem: str, labels_suffix: str, *, overlay: bool = True) -> list[str]:
-    """Return the names of the outputs of an image, in the order in which they are written."""
-    suffixes = ("_objects.csv", *((OVERLAY_SUFFIX,) if overlay else ()), labels_suffix)
+def output_names(stem: str, labels_suffix: str, *, overlay: bool = True, has_case: bool = False) -> list[str]:
+    """Return the names of the outputs of an image, in the order in which they are written.
+
+    `has_case` if it is a volume with lesions, which have a report of their own.
+    """
+    pictures = (OVERLAY_SUFFIX, *((CASE_SUFFIX,) if has_case else ())) if overlay else ()
+    suffixes = ("_objects.csv", *pictures, labels_suffix)
     return [f"{stem}{suffix}" for suffix in suffixes]
 
 
@@ -195,7 +208,7 @@ def is_view_file(path: str) -> bool:
 
 def is_picture(path: str) -> bool:
     """Whether an output is for people to look at: `verify` compares label images and tables."""
-    return path.endswith(OVERLAY_SUFFIX) or is_view_file(path)
+    return path.endswith((OVERLAY_SUFFIX, CASE_SUFFIX)) or is_view_file(path)
 
 
 def check_output_folder(images: Iterable[FoundImage], out: Path) -> None:

@@ -50,13 +50,16 @@ class _Placed(NamedTuple):
     zoom: float
 
 
-def arrange(rows: Sequence[Sequence[Panel]], zoom: float, max_side: int, bright: bool, *, names: bool = True) -> Canvas:
+def arrange(
+    rows: Sequence[Sequence[Panel]], zoom: float, sides: tuple[int, int], bright: bool, *, names: bool = True
+) -> Canvas:
     """Return one canvas of rows of panels, all as wide as the first row is at `zoom`, in which panels are equally high.
 
-    It is made smaller if a side would be longer than `max_side`. With `names`, panels are named, and the first of each
-    row has a bar of scale where the size of its voxels is known.
+    It is at least as wide as the first of `sides`, unless a side would be longer than the second one. With `names`,
+    panels are named, and the first of each row has a bar of scale where the size of its voxels is known.
     """
-    width = min(_natural_width(rows[0], zoom), max_side)
+    min_width, max_side = sides
+    width = min(max(_natural_width(rows[0], zoom), min_width), max_side)
     placed = _place(rows, round(width))
     height = placed[-1].top + placed[-1].height
     if height > max_side:

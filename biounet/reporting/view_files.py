@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def encode_picture(rgb: NDArray[np.uint8], size: tuple[int, int], most: int) -> 
         image = image.resize((width, height), Image.Resampling.BOX)
 
 
-def view_data(canvas: Canvas, table: Table, grid: Grid) -> str:
+def view_data(canvas: Canvas, table: Table, grid: Grid, class_names: Mapping[int, str]) -> str:
     """Return what the viewer needs to know as JSON.
 
     Labels are runs of equal pixels, row after row, of at most `_VIEW_SIDE` pixels along a side; that some objects have
@@ -82,9 +83,8 @@ def view_data(canvas: Canvas, table: Table, grid: Grid) -> str:
         view |= {"objects": len(sizes), "column": column, "confidence": confidence is not None}
         arrays += [np.ascontiguousarray(part, "<f4") for part in (sizes, confidence) if part is not None]
         view["hidden"] = 0 if grid.dims == 3 else len(sizes) - len(np.unique(labels[labels > 0]))
-    elif "label" in table.columns:
-        names = zip(table.columns["label"].tolist(), table.columns["class"].tolist(), strict=True)
-        view["names"] = {str(value): str(name) for value, name in names}
+    else:
+        view["names"] = {str(value): name for value, name in class_names.items()}
     if grid.dims == 2:
         view["source"] = [grid.shape[1], grid.shape[0]]
         if grid.spacing is not None:  # of a pixel of the labels, which may be one of several of the image

@@ -18,6 +18,7 @@ from biounet.reporting.overlays import MAX_SIDE, Canvas, Limits, contrast_limits
 from biounet.reporting.panels import Panel, arrange
 
 _MIN_SIDE = 256  # pixels along the longest side of a panel: smaller volumes are enlarged
+_CLASSES_WIDTH = 1200  # at least, since the slices of the montage are a sixth of it
 _MONTAGE_SLICES, _MONTAGE_COLUMNS = 12, 6
 _MAX_ASPECT = 10.0  # of a drawn voxel
 _THIN = 0.5  # depth of a volume, relative to its height, below which slices along z have a row of their own
@@ -90,7 +91,7 @@ def compose_volume(
     else:
         rows = [[slices[0], *_projections(view, style)], slices[1:]]
     zoom = max(1.0, _MIN_SIDE / max(view.image.shape))
-    return arrange(rows, zoom, MAX_SIDE, style.bright, names=names)
+    return arrange(rows, zoom, (_CLASSES_WIDTH if classes else 0, MAX_SIDE), style.bright, names=names)
 
 
 def _in_rows(panels: Sequence[Panel]) -> list[list[Panel]]:

@@ -97,6 +97,8 @@ class Segmentation:
         Time of each stage.
     figures
         Further figures of the image by their names, for ``counts.csv``.
+    class_names
+        Of the values of `labels`, where these are classes or regions.
     """
 
     labels: NDArray[Any]
@@ -106,6 +108,7 @@ class Segmentation:
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
+    class_names: dict[int, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> ResultKind:
@@ -204,7 +207,16 @@ def segment(
     warnings = quality_warnings(image_statistics(canonical, scaled), table, training, mean_zoom)
     clock.lap("quality")
     notes = (*volume.remarks, *warnings, *_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
-    return Segmentation(labels, count, table, volume, notes, clock.laps, figures | image_figures(table))
+    figures |= image_figures(table)
+    return Segmentation(labels, count, table, volume, notes, clock.laps, figures, _class_names(job.data))
+
+
+def _class_names(data: DataSettings) -> dict[int, str]:
+    """Return the name of each value of a label image; of regions within each other, that of the innermost."""
+    if data.kind != "classes":
+        return {}
+    values = {name: region_label(data.label_values, name) for name in data.label_values}
+    return {value: name for name, value in values.items() if value is not None}
 
 
 def _orientation_notes(grid: Grid, card: Card) -> list[Note]:

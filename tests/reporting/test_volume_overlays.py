@@ -141,6 +141,6 @@ def test_slices_intersect_the_largest_lesion():
         labels[1, 2 + 6 * place, 2:10] = 1
     labels[5:8, 20:23, 20:23] = 2
     drawn = draw_volume(np.zeros((1, *labels.shape), np.uint8), labels, Grid(labels.shape), fill=0.4)
-    axial = drawn[:256, :256].any(axis=2)
-    assert axial[165:180, 165:180].all()
-    assert not axial[:150, :150].any()
+    axial = drawn[:297, :297].any(axis=2)  # the first of four panels in a row of 1200 pixels
+    assert axial[188:210, 188:210].all()
+    assert not axial[:180, :180].any()
