@@ -11,7 +11,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from biounet.batch.recorded_files import resolve_recorded_path
 from biounet.batch.records import Row
 from biounet.batch.replay import RunFile, read_run
 from biounet.core import InputError, MachineError, SettingsError, as_path
-from biounet.files import atomic_path, read_volume, write_picture
+from biounet.files import atomic_path, read_volume, stem_of, write_picture
 from biounet.measurement import Columns, Grouping, read_grouping
 from biounet.reporting import draw_overlay, make_folder, write_table
 
@@ -122,14 +122,19 @@ def draw(groups: RunGroups, n: int, seed: int) -> Sample:
     """Draw `n` images from each group, or all of a group that has fewer."""
     if n < 1:
         raise SettingsError(f"--n {n}: at least 1 image is drawn from each group")
-    chosen = [(key, name, len(rows)) for key, rows in groups.rows.items() for name in drawing_order(rows, seed)[:n]]
-    keys, names, of = zip(*chosen, strict=True)
+    chosen = {name: (key, len(rows)) for key, rows in groups.rows.items() for name in drawing_order(rows, seed)[:n]}
+    names = sorted(chosen, key=_random_key(seed))  # of all groups in turn: who counts changes with time
+    keys, of = zip(*map(chosen.__getitem__, names), strict=True)
     return Sample(groups.names, seed, tuple(names), tuple(keys), tuple(of))
 
 
 def drawing_order(rows: Iterable[Row], seed: int) -> list[str]:
     """Return the names of images in the order in which a seed draws them."""
-    return sorted((row.image for row in rows), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return sorted((row.image for row in rows), key=_random_key(seed))
+
+
+def _random_key(seed: int) -> Callable[[str], bytes]:
+    return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def groups_of_run(run: RunFile, by: str | Path | None) -> RunGroups:
@@ -170,25 +175,21 @@ def _other_grouping(by: str | Path, grouping: Grouping | None) -> Grouping:
 
 
 def _with_copies(drawn: Sample, run: Path, folder: Path, pictures: bool) -> Sample:
-    """Return a sample whose images lie in a folder, numbered in the order of the table."""
+    """Return a sample whose images lie in a folder, called by their numbers in the table."""
     manifest, read = Manifest(run), read_run(run).options.read
     if pictures and read.dims == 3:
         raise SettingsError("stacks cannot be counted on a picture", hint="leave --pictures out: files are copied")
     sources = [_input_files(name, manifest, run) for name in drawn.images]
     make_folder(folder)
-    digits, files = len(str(len(drawn.images))), []
-    for number, (name, paths) in enumerate(zip(drawn.images, sources, strict=True), 1):
-        stem = f"{number:0{digits}d}_{name.replace('/', '_')}"
+    files = []
+    for number, paths in enumerate(sources, 1):  # by numbers: names may say what was done to a well
+        stem = folder / f"{number:0{len(str(len(sources)))}d}"
+        files.append([stem.with_suffix(".png")] if pictures else _copy_all(paths, stem))
         if pictures:
             array = read_volume(paths, read).array
-            write_picture(folder / f"{stem}.png", draw_overlay(array, np.zeros(array.shape[-2:], np.int32)))
-            files.append(f"{folder.name}/{stem}.png")
-            continue
-        targets = [folder / (stem if len(paths) == 1 else f"{stem}_{path.name}") for path in paths]
-        for path, target in zip(paths, targets, strict=True):
-            _copy(path, target)
-        files.append(f"{folder.name}/{targets[0].name}")
-    return Sample(drawn.names, drawn.seed, drawn.images, drawn.groups, drawn.of, tuple(files))
+            write_picture(files[-1][0], draw_overlay(array, np.zeros(array.shape[-2:], np.int32)))
+    names = tuple(f"{folder.name}/{paths[0].name}" for paths in files)
+    return replace(drawn, files=names)
 
 
 def _input_files(name: str, manifest: Manifest, run: Path) -> list[Path]:
@@ -198,6 +199,17 @@ def _input_files(name: str, manifest: Manifest, run: Path) -> list[Path]:
         where = paths[0] if paths else run
         raise InputError(f"the image {name} is not there any more", path=where, hint="draw with --no-copies")
     return paths
+
+
+def _copy_all(paths: Sequence[Path], stem: Path) -> list[Path]:
+    """Copy the files of an image to `stem` and their suffixes; several, its channels, are numbered."""
+    ends = [path.name.removeprefix(stem_of(path)) for path in paths]
+    if len(paths) > 1:
+        ends = [f"_{number}{end}" for number, end in enumerate(ends)]
+    targets = [stem.with_name(f"{stem.name}{end}") for end in ends]
+    for path, target in zip(paths, targets, strict=True):
+        _copy(path, target)
+    return targets
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -169,6 +169,8 @@ def segment(
             rows = segment_batch(found, segmenter.model, out, batch, report, stop)
     if not quiet and not json_lines:
         echo(f"{_count_objects(rows)}; see {out}/")
+        if groups is not None:
+            echo(f"means by {', '.join(groups.names)}: {out / 'groups.csv'}")
         if unknown := describe_uncalibrated(rows):
             echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
         if single_file:

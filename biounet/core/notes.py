@@ -49,6 +49,7 @@ class NoteCode(StrEnum):
     AT_BORDER = "at_border"
     CROSSING = "crossing"
     LOW_CONFIDENCE = "low_confidence"
+    COUNTING_FRAME = "counting_frame"
 
 
 _INFORMATION = {
@@ -59,6 +60,7 @@ _INFORMATION = {
     NoteCode.READ_AS_GREY,
     NoteCode.WHITE_IS_ZERO,
     NoteCode.SMALLER_BLOCKS,
+    NoteCode.COUNTING_FRAME,
 }
 
 

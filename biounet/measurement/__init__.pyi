@@ -1,6 +1,7 @@
 from .borders import acquired_part as acquired_part
 from .borders import border_weights as border_weights
 from .borders import frame_figures as frame_figures
+from .borders import frame_notes as frame_notes
 from .grouping import Grouping as Grouping
 from .grouping import decode_grouping as decode_grouping
 from .grouping import read_grouping as read_grouping

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Figure, Grid, bounding_box
+from biounet.core import Figure, Grid, Note, NoteCode, bounding_box
 
 _DIGITS = 6  # significant ones of areas and densities
 
@@ -95,6 +95,24 @@ def acquired_part(boxes: Boxes, grid: Grid, acquired: NDArray[np.bool_] | None) 
     return Boxes(boxes.low - start, boxes.high - start), tuple(part.stop - part.start for part in box)
 
 
+def is_thin(boxes: Boxes, shape: Sequence[int]) -> bool:
+    """Whether a stack has one plane, or an object that reaches through all its planes: no brick can count those."""
+    return len(shape) == 3 and (
+        shape[0] == 1 or bool(((boxes.low[:, 0] <= 0) & (boxes.high[:, 0] >= shape[0] - 1)).any())
+    )
+
+
+def frame_notes(boxes: Boxes, grid: Grid, acquired: NDArray[np.bool_] | None = None) -> list[Note]:
+    """Return what to know about `frame_figures`."""
+    part = acquired_part(boxes, grid, acquired)
+    if part is None:
+        what = "parts of the image were not acquired, and the rest is no rectangle: no counting frame, and no density"
+        return [Note(what, NoteCode.COUNTING_FRAME)]
+    if is_thin(*part):
+        return [Note("objects reach through all planes: density is per area", NoteCode.COUNTING_FRAME)]
+    return []
+
+
 def frame_figures(
     boxes: Boxes, grid: Grid, acquired: NDArray[np.bool_] | None = None, *, complete: bool = True
 ) -> dict[str, Figure]:
@@ -117,8 +135,7 @@ def frame_figures(
     """
     part = acquired_part(boxes, grid, acquired) if complete else None
     boxes, shape = part or (boxes, grid.shape)
-    thin = grid.dims == 3 and bool(((boxes.low[:, 0] <= 0) & (boxes.high[:, 0] >= shape[0] - 1)).any())
-    first = 1 if thin or (grid.dims == 3 and shape[0] == 1) else 0
+    first = 1 if is_thin(boxes, shape) else 0
     figures: dict[str, Figure] = {"count_in_frame": None}
     dims = grid.dims - first
     size, density = f"{'area' if dims == 2 else 'volume'}_mm{dims}", f"density_per_mm{dims}"

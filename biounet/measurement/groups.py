@@ -18,9 +18,11 @@ import numpy as np
 from biounet.measurement.grouping import Grouping
 from biounet.measurement.table import Columns
 
-_FIGURES = ("units", "images", "failed", "count", "mean", "sd", "sem")
+_NUMBERS = ("units", "images", "failed", "count")
+_FIGURES = ("mean", "sd", "sem")
 _DENSITIES = ("density_mean", "density_sd", "density_sem")
 _EACH_IMAGE = "image"
+_DIGITS = 6  # significant ones in tables
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ class GroupSummary:
         names = self.names[:-1] if each_image else self.names
         columns: Columns = {name: np.array([row.values[n] for row in rows], object) for n, name in enumerate(names)}
         columns["unit"] = np.array([self.unit] * len(rows), object)
-        columns |= {name: np.array([getattr(row, name) for row in rows]) for name in _FIGURES}
-        densities = {name: np.array([getattr(row, name) for row in rows], float) for name in _DENSITIES}
+        columns |= {name: np.array([getattr(row, name) for row in rows], np.int64) for name in _NUMBERS}
+        columns |= {name: np.array([_round(getattr(row, name)) for row in rows]) for name in _FIGURES}
+        densities = {name: np.array([_round(getattr(row, name)) for row in rows]) for name in _DENSITIES}
         if any(np.isfinite(column).any() for column in densities.values()):
             columns |= {f"{name}_per_mm{self.dims}": column for name, column in densities.items()}
         return columns
@@ -178,6 +181,10 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return float(np.mean(values)), sd, sd / math.sqrt(len(values))
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def _natural(key: tuple[str, ...]) -> list[list[tuple[bool, int, str]]]:

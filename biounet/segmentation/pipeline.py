@@ -50,6 +50,7 @@ from biounet.measurement import (
     as_ring,
     border_weights,
     frame_figures,
+    frame_notes,
     image_figures,
     measure_classes,
     measure_lesions,
@@ -187,6 +188,7 @@ def segment(
     clock.lap("normalise")
     labels: NDArray[Any]
     figures: dict[str, Figure] = {}
+    frame: list[Note] = []
     if job.data.kind == "classes":
         labels, confidence = _segment_classes(scaled, body, canonical.grid, job), None
     else:
@@ -199,14 +201,15 @@ def segment(
         table, count = _measure_regions(labels, job.data, volume.grid)
     else:
         table, count = _measure_objects(labels, confidence, volume, card, job.options.ring), len(confidence)
-        table, in_frame = _measure_borders(table, scaled.acquired, volume.grid, job.options)
+        table, in_frame, frame = _measure_borders(table, scaled.acquired, volume.grid, job.options)
         figures |= in_frame
     clock.lap("measure")
     training = TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
     mean_zoom = math.prod(zoom) ** (1 / len(zoom))
     warnings = quality_warnings(image_statistics(canonical, scaled), table, training, mean_zoom)
     clock.lap("quality")
-    notes = (*volume.remarks, *warnings, *_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
+    known = (*_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
+    notes = (*volume.remarks, *warnings, *frame, *known)
     figures |= image_figures(table)
     return Segmentation(labels, count, table, volume, notes, clock.laps, figures, _class_names(job.data))
 
@@ -354,17 +357,18 @@ def _measure_objects(
 
 def _measure_borders(
     table: Table, acquired: NDArray[np.bool_] | None, grid: Grid, options: SegmentOptions
-) -> tuple[Table, dict[str, Figure]]:
-    """Return the table with border weights in the part that was acquired, and the figures of the counting frame."""
+) -> tuple[Table, dict[str, Figure], list[Note]]:
+    """Return the table with border weights in the part that was acquired, figures of the counting frame, and notes."""
     boxes = table.boxes
     if boxes is None:
-        return table, {}
+        return table, {}, []
     if acquired is not None:
         acquired = canonical_transform(grid).undo(acquired)
         part = acquired_part(boxes, grid, acquired)
         weights = np.full(len(boxes.low), np.nan) if part is None else border_weights(*part)
         table = replace(table, columns=table.columns | {"border_weight": weights})
-    return table, frame_figures(boxes, grid, acquired, complete=not options.exclude_border)
+    figures = frame_figures(boxes, grid, acquired, complete=not options.exclude_border)
+    return table, figures, frame_notes(boxes, grid, acquired)
 
 
 def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Table, int | None]:

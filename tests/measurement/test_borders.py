@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from biounet.core import Grid
-from biounet.measurement import border_weights, frame_figures
+from biounet.measurement import border_weights, frame_figures, frame_notes
 from biounet.measurement.borders import Boxes, frame_size, in_counting_frame
 
 
@@ -49,6 +49,10 @@ def figures(labels, spacing=None, **options):
     return frame_figures(Boxes(*boxes(labels)), grid, **options)
 
 
+def notes(labels, acquired=None):
+    return [str(note) for note in frame_notes(Boxes(*boxes(labels)), Grid(labels.shape), acquired)]
+
+
 def test_density_is_objects_in_the_frame_per_area_of_the_frame():
     assert figures(PICTURE) == {"count_in_frame": 2}
     assert figures(PICTURE, (100.0, 50.0)) == {"count_in_frame": 2, "area_mm2": 0.06, "density_per_mm2": 33.3333}
@@ -58,7 +62,9 @@ def test_what_was_not_acquired_is_outside_the_frame():
     wide = np.pad(PICTURE, ((0, 3), (2, 0)))
     acquired = np.pad(np.ones(PICTURE.shape, bool), ((0, 3), (2, 0)))
     assert figures(wide, (100.0, 50.0), acquired=acquired) == figures(PICTURE, (100.0, 50.0))
+    assert notes(wide, acquired) == []
     acquired[0, 2] = False  # no rectangle any more
+    assert "no counting frame" in notes(wide, acquired)[0]
     assert figures(wide, (100.0, 50.0), acquired=acquired) == {
         "count_in_frame": None,
         "area_mm2": None,
@@ -76,7 +82,9 @@ def test_a_thin_stack_is_counted_per_area():
     stack[1] = PICTURE
     spacing = (100.0, 100.0, 50.0)
     assert figures(stack, spacing) == {"count_in_frame": 2, "volume_mm3": 0.012, "density_per_mm3": 166.667}
+    assert notes(stack) == []
     stack[:, 1, 2] = 3
+    assert notes(stack) == ["objects reach through all planes: density is per area"]
     assert figures(stack, spacing) == figures(PICTURE, (100.0, 50.0))
     assert figures(PICTURE[None], spacing) == figures(PICTURE, (100.0, 50.0))
     assert figures(np.zeros((1, 1, 9), int), spacing) == {"count_in_frame": 0, "area_mm2": 0.0, "density_per_mm2": None}
