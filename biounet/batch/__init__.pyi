@@ -6,6 +6,7 @@ from .hand_counts import count_intervals as count_intervals
 from .plan import Plan as Plan
 from .plan import plan_batch as plan_batch
 from .records import BatchOptions as BatchOptions
+from .records import FrameRow as FrameRow
 from .records import Row as Row
 from .records import batch_exit_code as batch_exit_code
 from .records import describe_uncalibrated as describe_uncalibrated

@@ -6,19 +6,17 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from biounet.batch.names import image_name, is_in_shard, mark_collisions
 from biounet.batch.process_image import error_text
 from biounet.batch.records import BatchOptions
-from biounet.core import BiounetError, Unit, canonical_grid
+from biounet.core import BiounetError, Unit
 from biounet.files import FoundImage, IsolatedReader, ReaderPool, label_suffix
 from biounet.measurement import Grouping
 from biounet.network import Model
 from biounet.reporting import output_names
-from biounet.segmentation import check_model_fits, expected_bytes, model_zoom
+from biounet.segmentation import memory_needs
 
 _LONGEST_NAME = 255  # bytes, on most file systems
 _HEADER = ("image", "axes", "shape", "channels", "pixel size", "memory", "outputs", "notes")
@@ -85,15 +83,12 @@ def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reade
     name = image_name(image)
     try:
         header, (axes, axes_source) = reader.read_header(image.files(), image.read_options(options.read))
-        grid, canonical = header.grid, canonical_grid(header.grid)
-        blank = np.broadcast_to(header.array.flat[0], (header.channels, *canonical.shape))  # takes no memory
-        volume = replace(header, array=blank, grid=canonical, measured={})
-        check_model_fits(volume, model.card)
-        zoom = model_zoom(volume, model.card, options.segment.diameter)
+        grid = header.grid
+        _, need = memory_needs(header, model.card, model.network, options.segment, options.device)[0]
     except BiounetError as error:
         return Preview(name, message=error_text(error), failed=True)
     data = model.card.recipe.data
-    has_case = data.kind == "classes" and data.dims == 3
+    has_case = data.kind == "classes" and data.dims == 3 and not header.times
     outputs = output_names(image.stem, label_suffix(grid), overlay=options.overlay, has_case=has_case)
     if max(len(os.fsencode(output)) for output in outputs) > _LONGEST_NAME:
         message = "the names of its results would be too long (hint: choose a shorter name)"
@@ -108,8 +103,8 @@ def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reade
         spacing=grid.spacing,
         unit=grid.unit,
         outputs=tuple((image.relative.parent / output).as_posix() for output in outputs),
-        memory=expected_bytes(volume, zoom, model.network, options.segment, options.device),
-        message="; ".join([*_describe_group(name, options.group), *volume.notes]),
+        memory=need.process,
+        message="; ".join([*_describe_group(name, options.group), *header.notes]),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from biounet.batch.locks import Locks
 from biounet.batch.names import unescape
 from biounet.batch.recorded_files import InputFile, has_hash, is_file, resolve_recorded_path
-from biounet.batch.records import Record, Row, Status
+from biounet.batch.records import FrameRow, Record, Row, Status
 from biounet.core import Figure, MachineError
 from biounet.files import append_line, stem_of
 from biounet.measurement import SIZE_COLUMNS, table_kind
@@ -36,6 +36,7 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "message": (str,),
     "details": (dict,),
     "figures": (dict,),
+    "frames": (list,),
     "sizes": (list, type(None)),
     "inputs": (list,),
     "model": (str,),
@@ -148,8 +149,8 @@ def _count_matches_table(record: Record, folder: Path) -> bool:
         if table_kind(header) != "lesions":
             return sum(1 for _ in file) == record.row.count
         rows = list(csv.DictReader(file, header))
-    lesions = [int(row["lesion"]) for row in rows if row["class"] == rows[0]["class"]]
-    return max(lesions, default=0) == record.row.count
+    lesions = (int(row["lesion"]) for row in rows if row["class"] == rows[0]["class"])
+    return sum(number > 0 for number in lesions) == record.row.count
 
 
 def encode_record(record: Record) -> str:
@@ -160,6 +161,7 @@ def encode_record(record: Record) -> str:
     line = {
         "biounet": 1,
         **{name: getattr(row, name) for name in _ROW_FIELDS},
+        "frames": [asdict(frame) for frame in row.frames],
         "sizes": sizes,
         "inputs": [asdict(file) for file in record.inputs],
         **{name: getattr(record, name) for name in ("model", "settings", "outputs")},
@@ -172,14 +174,16 @@ def decode_record(line: str) -> Record | None:
     try:
         raw = json.loads(line)
         if isinstance(raw, dict):
-            raw.setdefault("figures", {})  # of earlier versions
+            raw = {"figures": {}, "frames": []} | raw  # which earlier versions do not have
         if not isinstance(raw, dict) or raw.keys() != _FIELD_TYPES.keys() or raw["biounet"] != 1:
             return None
         if not all(type(raw[name]) in types for name, types in _FIELD_TYPES.items()):
             return None
         raw["seconds"], sizes = float(raw["seconds"]), _decode_sizes(raw["sizes"])
         inputs = tuple(InputFile(**file) for file in raw["inputs"])
-        row = Row(**{name: raw[name] for name in _ROW_FIELDS}, outputs=tuple(raw["outputs"]), sizes=sizes)
+        frames = tuple(FrameRow(**frame) for frame in raw["frames"])
+        fields = {name: raw[name] for name in _ROW_FIELDS}
+        row = Row(**fields, outputs=tuple(raw["outputs"]), sizes=sizes, frames=frames)
         record = Record(row, inputs, raw["model"], raw["settings"], raw["outputs"])
     except (ValueError, TypeError, OverflowError, RecursionError):  # JSON, but no record
         return None
@@ -193,8 +197,15 @@ def _is_consistent(record: Record) -> bool:
     good &= all(type(file.size) is type(file.mtime_ns) is int for file in record.inputs)
     good &= all(isinstance(value, Figure) for value in row.figures.values())
     good &= row.count is None or 0 <= row.count < 2**63
+    good &= all(map(_is_frame, row.frames))
     good &= row.sizes is None or row.count == len(row.sizes.values)
     return good and row.status in get_args(Status) and (row.status == "failed" or bool(record.inputs and row.outputs))
+
+
+def _is_frame(frame: FrameRow) -> bool:
+    good = type(frame.t) is int and isinstance(frame.seconds, float | int) and isinstance(frame.message, str)
+    good &= frame.status in get_args(Status) and (frame.count is None or type(frame.count) is int)
+    return good and type(frame.figures) is dict and all(isinstance(value, Figure) for value in frame.figures.values())
 
 
 def _decode_sizes(raw: list[Any] | None) -> Sizes | None:

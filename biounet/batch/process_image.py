@@ -15,10 +15,11 @@ import torch
 
 from biounet.batch.names import escape, image_name
 from biounet.batch.recorded_files import record_channels, record_inputs
-from biounet.batch.records import BatchOptions, Record, Row, Status, hash_settings, output_settings
+from biounet.batch.records import BatchOptions, FrameRow, Record, Row, Status, hash_settings, output_settings
 from biounet.core import (
     BiounetError,
     MachineError,
+    NoteCode,
     Stopped,
     Volume,
     WorkerDiedError,
@@ -27,6 +28,7 @@ from biounet.core import (
     find_warnings,
     free_memory,
     is_out_of_memory,
+    note_code,
     note_record,
     working_time,
 )
@@ -34,6 +36,7 @@ from biounet.files import FileState, FoundImage, ReaderPool, hash_file
 from biounet.network import Model, Predictor
 from biounet.reporting import OutputOptions, object_sizes, view_folder, write_outputs
 from biounet.segmentation import (
+    Frame,
     MemoryBudget,
     MemoryNeed,
     Segmentation,
@@ -139,9 +142,23 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         name: escape(value) if isinstance(value, str) else value for name, value in result.figures.items()
     }
     sizes = None if result.count is None else object_sizes(result.measurements)
-    status: Status = "flagged" if find_warnings(result.notes) else "empty" if result.count == 0 else "ok"
-    message = escape("; ".join(result.notes))
-    return Row(name, status, result.count, seconds, message, details, outputs, sizes, figures)
+    message, frames = escape("; ".join(result.notes)), _frame_rows(result)
+    return Row(name, _status(result), result.count, seconds, message, details, outputs, sizes, figures, frames)
+
+
+def _frame_rows(result: Segmentation) -> tuple[FrameRow, ...]:
+    """Return the rows of frames; what is said about the links between them stands in the first."""
+    about_all = [note for note in result.notes if note_code(note) == NoteCode.NOT_LINKED]
+    rows = []
+    for number, frame in enumerate(result.frames):
+        message = escape("; ".join([*(about_all if number == 0 else ()), *frame.notes]))
+        figures = {"flags": describe_flags(frame.notes)} | frame.figures
+        rows.append(FrameRow(frame.t, _status(frame), frame.count, frame.seconds, message, figures))
+    return tuple(rows)
+
+
+def _status(result: Segmentation | Frame) -> Status:
+    return "flagged" if find_warnings(result.notes) else "empty" if result.count == 0 else "ok"
 
 
 def _hash_output(path: Path) -> str:

@@ -73,8 +73,20 @@ class BatchOptions:
 
 
 @dataclass(frozen=True)
+class FrameRow:
+    """The result of one frame of a time series, whose number in the file is `t`; fields as in `Row`."""
+
+    t: int
+    status: Status
+    count: int | None
+    seconds: float
+    message: str
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Row:
-    """The result of one image; a row of ``counts.csv``.
+    """The result of one image; a row of ``counts.csv``, which has one for each frame of a time series instead.
 
     Attributes
     ----------
@@ -83,7 +95,7 @@ class Row:
     status
         ``flagged``: with a warning, so that a user should look at it; ``empty``: no object, and no warning.
     count
-        Number of objects; None where nothing was measured.
+        Number of objects, in all frames together; None where nothing was measured.
     message
         The error, or the notes.
     figures
@@ -103,11 +115,21 @@ class Row:
     outputs: tuple[str, ...] = ()
     sizes: Sizes | None = field(default=None, repr=False, compare=False)
     figures: dict[str, Figure] = field(default_factory=dict)
+    frames: tuple[FrameRow, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints."""
+        """Return the object that ``--json`` prints; frames are a list in it."""
         names = ("image", "status", "count", "message", "outputs")
-        return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 4)}
+        frames = {"frames": [asdict(frame) for frame in self.frames]} if self.frames else {}
+        return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 4), **frames}
+
+    def table_rows(self) -> list[Row]:
+        """Return the rows of ``counts.csv``: itself, or a row for each frame with the figures of both."""
+        return [self._frame_row(frame) for frame in self.frames] or [self]
+
+    def _frame_row(self, frame: FrameRow) -> Row:
+        figures = {"t": frame.t} | self.figures | frame.figures
+        return Row(self.image, frame.status, frame.count, frame.seconds, frame.message, figures=figures)
 
 
 @dataclass(frozen=True)

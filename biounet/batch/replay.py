@@ -18,7 +18,7 @@ from biounet.batch.manifest import Manifest
 from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, recorded_image, resolve_recorded_path
-from biounet.batch.records import BatchOptions, Record, Row, hash_settings, output_settings
+from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
 from biounet.batch.summary import count_columns, group_rows, software
 from biounet.core import InputError, MachineError, ModelError, builtin_models, failure_exit_code, list_some
@@ -29,7 +29,7 @@ from biounet.reporting import format_table, is_picture
 from biounet.segmentation import SegmentOptions
 
 _MOST_THREADS = 1024
-_COMPARED = ("status", "count", "message", "figures")
+_COMPARED = ("status", "count", "message", "frames", "figures")
 _SHOWN_ROWS = 5  # in a message
 
 
@@ -83,8 +83,9 @@ def read_run(out: Path) -> RunFile:
 
 
 def _decode_row(raw: dict[str, Any]) -> Row:
-    figures = dict(raw.get("figures", {}))
-    return Row(str(raw["image"]), raw["status"], raw["count"], 0.0, str(raw["message"]), figures=figures)
+    figures, frames = dict(raw.get("figures", {})), tuple(FrameRow(**frame) for frame in raw.get("frames", ()))
+    texts = str(raw["image"]), str(raw["message"])
+    return Row(texts[0], raw["status"], raw["count"], 0.0, texts[1], figures=figures, frames=frames)
 
 
 def _decode_options(raw: dict[str, Any]) -> BatchOptions:
@@ -271,15 +272,22 @@ def _row_differences(path: Path, run: RunFile) -> list[str]:
         return [f"its columns are not {', '.join(header)}"]
     rows: dict[str, list[list[str]]] = {}
     for row in found[1:]:
-        rows.setdefault(row[0] if row else "", []).append(row)
+        rows.setdefault(_row_name(header, row), []).append(row)
     differences = []
     for row in expected:
-        same_name = rows.pop(row[0], [])
+        name = _row_name(header, row)
+        same_name = rows.pop(name, [])
         if len(same_name) != 1:
-            differences.append(f"{len(same_name) or 'no'} rows of {row[0]}")
+            differences.append(f"{len(same_name) or 'no'} rows of {name}")
         elif cells := _cell_differences(header, row, same_name[0]):
-            differences.append(f"{row[0]}: {', '.join(cells)}")
+            differences.append(f"{name}: {', '.join(cells)}")
     return [*differences, *(f"{name} is not on record" for name in rows)]
+
+
+def _row_name(header: list[str], row: list[str]) -> str:
+    """Return the image that a row is about, and its frame where it is one."""
+    cells = dict(zip(header, row, strict=False))
+    return cells.get("image", "") + (f", t = {cells['t']}" if cells.get("t") else "")
 
 
 def _cell_differences(header: list[str], recorded: list[str], found: list[str]) -> list[str]:

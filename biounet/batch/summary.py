@@ -65,7 +65,8 @@ def software() -> dict[str, str]:
 
 
 def count_columns(rows: Sequence[Row]) -> Columns:
-    """Return the columns of ``counts.csv``."""
+    """Return the columns of ``counts.csv``, with a row for each frame of a time series."""
+    rows = _table_rows(rows)
     figures = {name: None for row in rows for name in row.figures}  # in the order of their first appearance
     return {
         "image": np.array([row.image for row in rows], object),
@@ -77,11 +78,16 @@ def count_columns(rows: Sequence[Row]) -> Columns:
     }
 
 
+def _table_rows(rows: Sequence[Row]) -> list[Row]:
+    return [row for image in rows for row in image.table_rows()]
+
+
 def group_rows(grouping: Grouping, rows: Sequence[Row]) -> GroupSummary:
     """Return the figures of the groups of images; those that no group is known of are left out, with a warning."""
     unknown = [row.image for row in rows if grouping.values(row.image) is None]
     if unknown:
         _log.warning("not in groups.csv, since --group says nothing of them: %s", list_some(unknown, SHOWN_NAMES))
+    rows = _table_rows(rows)
     figures = [row.figures for row in rows]
     dims = 3 if any("volume_mm3" in names for names in figures) else 2
     return summarise_groups(grouping, [_image_count(row, dims) for row in rows], dims)

@@ -89,6 +89,8 @@ def segment(
     channels: options.Channels = None,
     measure: options.Measure = None,
     plane: options.Plane = None,
+    project: options.Project = None,
+    frames: options.Frames = None,
     diameter: options.Diameter = None,
     min_size: options.MinSize = None,
     max_size: options.MaxSize = None,
@@ -131,6 +133,7 @@ def segment(
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
+        read = options.with_stacks(read, project, frames)
         found = join_channel_files(search.images, read, readers)
         likely_channels = "" if quiet or read.chooses_channels else describe_channel_files(found)
         chain = SegmentOptions(
@@ -168,7 +171,7 @@ def segment(
         ):
             rows = segment_batch(found, segmenter.model, out, batch, report, stop)
     if not quiet and not json_lines:
-        echo(f"{_count_objects(rows)}; see {out}/")
+        echo(f"{_count_objects(rows, sum(len(row.frames) for row in rows))}; see {out}/")
         if groups is not None:
             echo(f"means by {', '.join(groups.names)}: {out / 'groups.csv'}")
         if unknown := describe_uncalibrated(rows):
@@ -182,10 +185,11 @@ def segment(
     raise typer.Exit(batch_exit_code(rows))
 
 
-def _count_objects(rows: Sequence[Row | MeasuredFile]) -> str:
+def _count_objects(rows: Sequence[Row | MeasuredFile], frames: int = 0) -> str:
     """Return how many objects there are in how many images; only the latter where a model of classes counts none."""
     images = f"{sum(row.status != 'failed' for row in rows)} of {len(rows)} images"
     counts = [row.count for row in rows if row.count is not None]
+    images = f"{frames} frames of {images}" if frames else images
     return f"{sum(counts)} objects in {images}" if counts else f"{images} segmented"
 
 

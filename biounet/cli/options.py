@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -42,6 +42,17 @@ Measure = Annotated[
     str | None, typer.Option(help="Further channels to measure, such as GFP,RFP; or all.", show_default=False)
 ]
 Plane = Annotated[int | None, typer.Option(help="Plane of a stack to use, from 0.", show_default=False)]
+Projection = Literal["max", "mean", "focus"] | None
+Project = Annotated[
+    Projection,
+    typer.Option(help="Make one image of the planes of a stack: max, mean or focus.", show_default=False),
+]
+Frames = Annotated[
+    str | None,
+    typer.Option(
+        help="Time points to segment, numbered from 0: all, 3, or 0:10 for the first ten.", show_default=False
+    ),
+]
 Jobs = Annotated[int | None, typer.Option(help="Images at a time.", min=1, show_default="one per core")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
@@ -145,6 +156,11 @@ def with_channels(read: ReadOptions, channels: str | None, measure: str | None, 
     names = None if channels is None else tuple(channels.split(","))
     chosen = () if measure is None else tuple(map(_number_or_name, measure.split(",")))
     return replace(read, channels=names, measure=chosen, inputs=inputs)
+
+
+def with_stacks(read: ReadOptions, project: Projection, frames: str | None) -> ReadOptions:
+    """Add the projection of planes and the frames of time series to read options."""
+    return replace(read, project=project, frames=frames)
 
 
 def _number_or_name(text: str) -> int | str:

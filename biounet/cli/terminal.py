@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from biounet.core import MachineError, printable
 
 if TYPE_CHECKING:
-    from biounet.batch import Row
+    from biounet.batch import FrameRow, Row
     from biounet.reporting import MeasuredFile
     from biounet.training import Progress
 
@@ -104,7 +104,19 @@ def show_row(row: Row | MeasuredFile, quiet: bool, json_lines: bool) -> None:
         echo_json(row.as_dict())
     elif not quiet and row.status != "failed":
         note = f"  ({row.message})" if row.message else ""
-        echo(f"{row.image}: {'' if row.count is None else row.count} {row.status}, {row.seconds:.2f} s{note}")
+        frames, figures = getattr(row, "frames", ()), getattr(row, "figures", {})  # of images that were segmented
+        count = _describe_frames(frames, figures.get("tracks")) if frames else row.count
+        echo(f"{row.image}: {'' if count is None else count} {row.status}, {row.seconds:.2f} s{note}")
+
+
+def _describe_frames(frames: Sequence[FrameRow], tracks: object) -> str:
+    """Return the smallest and the largest count of all frames, and the number of tracks where there is one."""
+    counts = [frame.count for frame in frames if frame.count is not None]
+    text = f"in {len(frames)} frame{'s' if len(frames) > 1 else ''}"
+    if not counts:
+        return text
+    each = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+    return f"{each} {text}" + (f", {tracks} tracks:" if tracks is not None else ":")
 
 
 def escape_invalid() -> None:

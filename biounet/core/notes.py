@@ -50,6 +50,7 @@ class NoteCode(StrEnum):
     CROSSING = "crossing"
     LOW_CONFIDENCE = "low_confidence"
     COUNTING_FRAME = "counting_frame"
+    NOT_LINKED = "not_linked"
 
 
 _INFORMATION = {
@@ -61,6 +62,7 @@ _INFORMATION = {
     NoteCode.WHITE_IS_ZERO,
     NoteCode.SMALLER_BLOCKS,
     NoteCode.COUNTING_FRAME,
+    NoteCode.NOT_LINKED,
 }
 
 

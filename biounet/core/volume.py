@@ -202,9 +202,9 @@ class Volume:
         return int(self.array.shape[0])
 
     def frame(self, index: int) -> Volume:
-        """Return the `index`-th of `times` of a time series as an image without notes; nothing is copied."""
+        """Return the `index`-th of `times` of a time series as an image; nothing is copied."""
         channels = {name: channel[index] for name, channel in self.measured.items()}
-        return replace(self, array=self.array[:, index], measured=channels, notes=(), times=(), interval=None)
+        return replace(self, array=self.array[:, index], measured=channels, times=(), interval=None)
 
     @property
     def remarks(self) -> tuple[str, ...]:

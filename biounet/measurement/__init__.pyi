@@ -26,3 +26,7 @@ from .table import Columns as Columns
 from .table import Table as Table
 from .table import columns_to_csv as columns_to_csv
 from .table import table_kind as table_kind
+from .tracks import Links as Links
+from .tracks import are_dense as are_dense
+from .tracks import link_objects as link_objects
+from .tracks import number_tracks as number_tracks

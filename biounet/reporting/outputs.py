@@ -27,6 +27,7 @@ from biounet.files import (
 from biounet.measurement import Columns, columns_to_csv
 from biounet.reporting.case_report import render_case
 from biounet.reporting.overlays import Canvas, draw_outlines, prepare_canvas
+from biounet.reporting.time_series_overlays import colour_by_track, compose_time_series
 from biounet.reporting.view_files import DATA_SUFFIX, VIEW_SUFFIXES, view_data, write_view_file
 from biounet.reporting.volume_overlays import compose_volume
 
@@ -87,7 +88,7 @@ def write_outputs(
         If a protected file has other contents than the output.
     """
     options = options or OutputOptions()
-    has_case = result.measurements.kind == "lesions"
+    has_case = result.measurements.kind == "lesions" and not result.frames
     names = output_names(stem, label_suffix(result.volume.grid), overlay=options.overlay, has_case=has_case)
     paths = [folder / name for name in names]
     if options.view_folder is not None:
@@ -123,19 +124,23 @@ class _Pictures:
 
     @cached_property
     def canvas(self) -> Canvas:
-        volume, labels = self._result.volume, self._result.labels
+        volume, labels, classes = self._result.volume, self._result.labels, self._result.kind == "classes"
+        if volume.times:
+            return compose_time_series(volume, labels, classes=classes)
         if volume.grid.dims == 3:
-            return compose_volume(volume.array, labels, volume.grid, classes=self._result.kind == "classes")
+            return compose_volume(volume.array, labels, volume.grid, classes=classes)
         return prepare_canvas(volume.array, labels)
 
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:
-        return draw_outlines(self.canvas, _CLASS_FILL if self._result.kind == "classes" else 0.0)
+        canvas = colour_by_track(self.canvas, self._result.measurements)
+        return draw_outlines(canvas, _CLASS_FILL if self._result.kind == "classes" else 0.0)
 
     @property
     def data(self) -> str:
-        result = self._result
-        return view_data(self.canvas, result.measurements, result.volume.grid, result.class_names)
+        result, volume = self._result, self._result.volume
+        grid = None if volume.times or volume.grid.dims == 3 else volume.grid
+        return view_data(self.canvas, result.measurements, grid, result.class_names)
 
 
 def _write_one(path: Path, result: Segmentation, pictures: _Pictures, options: OutputOptions) -> None:
@@ -149,11 +154,14 @@ def _write_one(path: Path, result: Segmentation, pictures: _Pictures, options: O
     elif path.name.endswith(OVERLAY_SUFFIX):
         write_picture(path, pictures.overlay)
     else:
-        write_labels(path, result.labels, result.volume.grid, result.kind)
+        write_labels(path, result.labels, result.volume, result.kind)
 
 
 def draw_segmentation(result: Segmentation) -> NDArray[np.uint8]:
-    """Draw the outlines of objects, or classes in colour, on the image; RGB, shape ``(y, x, 3)``."""
+    """Draw the outlines of objects, or classes in colour, on the image; RGB, shape ``(y, x, 3)``.
+
+    Of a time series, some frames are drawn side by side, and what is linked over time has one colour.
+    """
     return _Pictures(result).overlay
 
 

@@ -65,12 +65,13 @@ def encode_picture(rgb: NDArray[np.uint8], size: tuple[int, int], most: int) -> 
         image = image.resize((width, height), Image.Resampling.BOX)
 
 
-def view_data(canvas: Canvas, table: Table, grid: Grid, class_names: Mapping[int, str]) -> str:
+def view_data(canvas: Canvas, table: Table, grid: Grid | None, class_names: Mapping[int, str]) -> str:
     """Return what the viewer needs to know as JSON.
 
     Labels are runs of equal pixels, row after row, of at most `_VIEW_SIDE` pixels along a side; that some objects have
-    no pixel at this size is said by `hidden`. Lengths and labels of the runs, then size and confidence of each object,
-    are of 32 bits; the lowest bytes of each array come first (a third smaller); with zlib, in base64.
+    no pixel at this size is said by `hidden`, unless the picture is one of several panels, which has no `grid`. Lengths
+    and labels of the runs, then size and confidence of each object, are of 32 bits; the lowest bytes of each array come
+    first (a third smaller); with zlib, in base64.
     """
     factor = -(-max(canvas.labels.shape) // _VIEW_SIDE)
     labels = _reduce(canvas.labels, factor)
@@ -82,10 +83,10 @@ def view_data(canvas: Canvas, table: Table, grid: Grid, class_names: Mapping[int
         sizes, confidence = table.columns[column], table.columns.get("confidence")
         view |= {"objects": len(sizes), "column": column, "confidence": confidence is not None}
         arrays += [np.ascontiguousarray(part, "<f4") for part in (sizes, confidence) if part is not None]
-        view["hidden"] = 0 if grid.dims == 3 else len(sizes) - len(np.unique(labels[labels > 0]))
+        view["hidden"] = 0 if grid is None else len(sizes) - len(np.unique(labels[labels > 0]))
     else:
         view["names"] = {str(value): name for value, name in class_names.items()}
-    if grid.dims == 2:
+    if grid is not None:
         view["source"] = [grid.shape[1], grid.shape[0]]
         if grid.spacing is not None:  # of a pixel of the labels, which may be one of several of the image
             view |= {"pixel": grid.spacing[1] * grid.shape[1] / labels.shape[1], "unit": grid.unit}

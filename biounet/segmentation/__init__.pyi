@@ -1,3 +1,4 @@
+from .frames import Frame as Frame
 from .memory import MemoryBudget as MemoryBudget
 from .memory import MemoryNeed as MemoryNeed
 from .memory import expected_bytes as expected_bytes
@@ -5,9 +6,7 @@ from .memory import memory_needs as memory_needs
 from .memory import segment_within_memory as segment_within_memory
 from .options import SegmentOptions as SegmentOptions
 from .pipeline import Segmentation as Segmentation
-from .pipeline import check_model_fits as check_model_fits
 from .pipeline import label_regions as label_regions
-from .pipeline import model_zoom as model_zoom
 from .pipeline import segment as segment
 from .prediction import pad_to_stride as pad_to_stride
 from .prediction import predict_image as predict_image

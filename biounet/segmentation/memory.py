@@ -36,6 +36,7 @@ _USABLE_SHARE = 0.9  # of free memory: estimates are not exact
 _LARGE = 2 * 2**30  # bytes
 _ADDRESS_RESERVE = 2**28  # bytes, for libraries that are loaded with the first image, and for stacks of threads
 _POLL_SECONDS = 0.5  # between checks whether other programs freed memory
+_LABEL_BYTES = 4  # of a voxel in the label image of a time series
 _LIVE_LAYERS = 5  # of the finest level in memory at a time: the skip, two inputs, an output, a work space
 
 
@@ -173,18 +174,19 @@ def memory_needs(
         If the image does not fit the model.
     """
     check_model_fits(volume, card)
-    grid, dtype = canonical_grid(volume.grid), volume.array.dtype
+    grid, dtype, frames = canonical_grid(volume.grid), volume.array.dtype, max(1, len(volume.times))
     blank = np.broadcast_to(np.zeros((), dtype), (volume.channels, *grid.shape))  # takes no memory
-    canonical = replace(volume, array=blank, grid=grid, measured={})
+    canonical = replace(volume, array=blank, grid=grid, measured={}, times=())
     zoom = model_zoom(canonical, card, options.diameter)
     measured = sum(channel.itemsize for channel in volume.measured.values()) * math.prod(grid.shape)
     image = dtype.itemsize * math.prod(blank.shape)
     copy = image if canonical_transform(volume.grid).changes else 0
+    others = (frames - 1) * (image + measured + _LABEL_BYTES * math.prod(grid.shape))  # frames are worked on one by one
     choices = [replace(options, block=edge) for edge in _block_edges(options, grid.dims)]
 
     def need(chosen: SegmentOptions) -> MemoryNeed:
         process = expected_bytes(canonical, zoom, network, chosen, device)
-        return MemoryNeed(process + copy + measured, _READER_COPIES * (image + measured))
+        return MemoryNeed(process + copy + measured + others, _READER_COPIES * (image + measured) * frames)
 
     return [(chosen, need(chosen)) for chosen in choices]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ from biounet.preprocessing import (
     scale_intensities,
     working_zoom,
 )
+from biounet.segmentation.frames import Frame, segment_frames
 from biounet.segmentation.options import SegmentOptions
 from biounet.segmentation.prediction import Maps, pad_to_stride, predict_block, predict_image, prediction_blocks
 from biounet.tiling import Block, run_blocks
@@ -100,6 +102,9 @@ class Segmentation:
         Further figures of the image by their names, for ``counts.csv``.
     class_names
         Of the values of `labels`, where these are classes or regions.
+    frames
+        Of a time series, whose `labels` and `measurements` are those of all frames, as by
+        `biounet.segmentation.segment_frames`; empty for an image.
     """
 
     labels: NDArray[Any]
@@ -110,6 +115,12 @@ class Segmentation:
     seconds: dict[str, float] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     class_names: dict[int, str] = field(default_factory=dict)
+    frames: tuple[Frame, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int | None, ...]:
+        """The count of each frame; that of an image alone."""
+        return tuple(frame.count for frame in self.frames) or (self.count,)
 
     @property
     def kind(self) -> ResultKind:
@@ -159,7 +170,7 @@ def segment(
     executor: Executor | None = None,
     stop: Event | None = None,
 ) -> Segmentation:
-    """Segment one image.
+    """Segment one image, or each frame of a time series.
 
     Parameters
     ----------
@@ -176,6 +187,9 @@ def segment(
     Stopped
         If `stop` was set.
     """
+    if volume.times:
+        one = partial(segment, predictor=predictor, card=card, options=options, executor=executor, stop=stop)
+        return segment_frames(volume, one)
     job = _Job(predictor, card, options or SegmentOptions(), executor, stop)
     check_model_fits(volume, card)
     job.options.check_model(job.data)

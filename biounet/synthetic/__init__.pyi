@@ -1,6 +1,8 @@
 from .fields import FieldSettings as FieldSettings
 from .fields import draw_field_settings as draw_field_settings
 from .fields import make_field as make_field
+from .movies import MovieSettings as MovieSettings
+from .movies import make_movie as make_movie
 from .volumes import StackSettings as StackSettings
 from .volumes import draw_stack_settings as draw_stack_settings
 from .volumes import make_head as make_head

@@ -45,9 +45,9 @@ def make_field(seed: int, settings: FieldSettings) -> tuple[NDArray[np.uint16], 
     margin = int(np.ceil(2 * settings.diameter))
     canvas = draw_nuclei(rng, settings, (settings.shape[0] + 2 * margin, settings.shape[1] + 2 * margin))
     inside = (slice(margin, -margin), slice(margin, -margin))
-    light = _add_background(canvas.light, rng, settings)[inside]
+    light = add_background(canvas.light, rng, settings)[inside]
     min_areas = _MIN_FRACTION_INSIDE * np.bincount(canvas.nuclei.ravel())
-    return _photograph(light, rng, settings), label_largest_pieces(canvas.nuclei[inside], min_areas)
+    return photograph(light, rng, settings), label_largest_pieces(canvas.nuclei[inside], min_areas)
 
 
 def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmitted: float = 0.0) -> FieldSettings:
@@ -88,7 +88,7 @@ def draw_field_settings(seed: int, shape: tuple[int, int] = (256, 256), transmit
     )
 
 
-def _add_background(light: Image, rng: Generator, settings: FieldSettings) -> Image:
+def add_background(light: Image, rng: Generator, settings: FieldSettings) -> Image:
     """Return the light with background, haze, glow and debris, under uneven illumination."""
     width = settings.diameter * rng.uniform(0.6, 1.2)
     haze = np.zeros_like(light)
@@ -111,7 +111,7 @@ def _add_points(image: Image, rng: Generator, mean: float, intensity: float) -> 
     np.add.at(image, (y, x), (intensity * rng.uniform(0.2, 1.0, number)).astype(np.float32))
 
 
-def _photograph(light: Image, rng: Generator, settings: FieldSettings) -> NDArray[np.uint16]:
+def photograph(light: Image, rng: Generator, settings: FieldSettings) -> NDArray[np.uint16]:
     """Return the image of a camera with shot noise and read noise."""
     if settings.absorption > 0:
         light = np.exp(-settings.absorption * light)

@@ -1,0 +1,127 @@
+"""A time series: each frame is segmented as an image of its own, and its objects are linked to those of the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import Figure, Note, NoteCode, Volume, list_some, note_code
+from biounet.measurement import Columns, Links, Table, are_dense, link_objects, number_tracks
+
+if TYPE_CHECKING:
+    from biounet.segmentation.pipeline import Segmentation
+
+
+_SHOWN = 3  # frames that a note names
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The result for one frame of a time series; `t` is its number in the file, from 0."""
+
+    t: int
+    count: int | None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+
+def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]) -> Segmentation:
+    """Segment each frame of a time series as an image of its own, one after the other.
+
+    Parameters
+    ----------
+    segment_one
+        Segments an image.
+
+    Returns
+    -------
+    Labels ``(t, [z,] y, x)``: objects are 1..N in all frames together, those of a frame after those of the frame
+    before. The table has columns ``t`` and, of objects, ``track`` and ``parent_track``; without links over time they
+    are empty. The count is that of all frames.
+    """
+    parts: list[Segmentation] = []
+    labels: NDArray[Any] = np.empty(0)
+    links: list[Links] = []
+    previous, objects = None, 0
+    for index in range(len(volume.times)):
+        part = segment_one(volume.frame(index))
+        if not parts:
+            labels = np.zeros((len(volume.times), *part.labels.shape), part.labels.dtype)
+        labels[index] = part.labels
+        if part.kind == "objects":
+            np.add(labels[index], objects, out=labels[index], where=part.labels > 0)
+            objects += part.count or 0
+            links += [] if previous is None else [link_objects(previous, part.labels)]
+            previous = part.labels
+        # Neither its labels nor its pixels are needed again
+        parts.append(replace(part, labels=part.labels[:0], volume=volume))
+    table, figures = _join_tables(volume.times, parts, links)
+    frames = tuple(
+        Frame(t, part.count, part.notes, sum(part.seconds.values()), part.figures)
+        for t, part in zip(volume.times, parts, strict=True)
+    )
+    counts = [part.count for part in parts]
+    return replace(
+        parts[0],
+        labels=labels,
+        count=None if None in counts else sum(count or 0 for count in counts),
+        measurements=table,
+        notes=(*_link_notes(volume.times, links), *_join_notes(frames)),
+        seconds={name: sum(part.seconds.get(name, 0.0) for part in parts) for name in parts[0].seconds},
+        figures=figures,
+        frames=frames,
+    )
+
+
+def _join_tables(
+    times: Sequence[int], parts: Sequence[Segmentation], links: Sequence[Links]
+) -> tuple[Table, dict[str, Figure]]:
+    """Return one table of all frames, and the number of tracks where objects are linked."""
+    rows = [len(next(iter(part.columns.values()))) for part in parts]
+    kind, figures = parts[0].measurements.kind, dict[str, Figure]()
+    columns: Columns = {"t": np.repeat(np.array(times, np.int64), rows)}
+    if kind == "objects":
+        columns["label"] = np.arange(1, sum(rows) + 1)
+        if are_dense(links):
+            tracks = number_tracks(rows, links)
+            columns |= {"track": tracks.track, "parent_track": tracks.parent}
+            figures["tracks"] = tracks.count
+        else:
+            columns |= {name: np.full(sum(rows), np.nan) for name in ("track", "parent_track")}
+    others = [name for name in parts[0].columns if name not in columns]
+    columns |= {name: np.concatenate([part.columns[name] for part in parts]) for name in others}
+    return Table(kind, columns), figures
+
+
+def _link_notes(times: Sequence[int], links: Sequence[Links]) -> list[Note]:
+    """Return a note on frames between which objects are not linked."""
+    dense = are_dense(links)
+    loose = [(t, link) for t, link in zip(times[1:], links, strict=False) if link.is_jump or not dense]
+    if not loose:
+        return []
+    share = sum(link.linked for _, link in loose) / max(1, sum(link.possible for _, link in loose))
+    text = f"objects are not linked over time: only {share:.0%} of them overlap from frame to frame"
+    if dense:
+        where = list_some([str(t) for t, _ in loose], _SHOWN)
+        text = f"tracks begin anew at t = {where}: only {share:.0%} of the objects overlap those of the frame before"
+    return [Note(text, NoteCode.NOT_LINKED, figure=share)]
+
+
+def _join_notes(frames: Sequence[Frame]) -> list[str]:
+    """Return the notes on all frames, each once, with the frames that it is about unless it is about all."""
+    about: dict[str, tuple[str, list[int]]] = {}
+    for frame in frames:
+        for note in frame.notes:
+            about.setdefault(note_code(note) or note, (note, []))[1].append(frame.t)
+    return [note if len(times) == len(frames) else _name_frames(note, times) for note, times in about.values()]
+
+
+def _name_frames(note: str, times: Sequence[int]) -> Note:
+    coded = note if isinstance(note, Note) else Note(note)
+    text = f"t = {list_some(list(map(str, times)), _SHOWN)}: {note}"
+    return Note(text, coded.code, coded.severity, coded.figure)
