@@ -15,7 +15,7 @@ from biounet.batch import BatchOptions, Row, count_columns, plan_batch, segment_
 from biounet.core import DataSettings, Recipe, SettingsError, as_path, find_recipe, list_some, read_recipe
 from biounet.evaluation import ClassEvaluation, Evaluation
 from biounet.evaluation import evaluate as compare
-from biounet.files import ReadOptions, describe_skipped, search_images
+from biounet.files import ReaderPool, ReadOptions, describe_skipped, join_channel_files, search_images
 from biounet.measurement import Grouping, read_grouping
 from biounet.segmentation import SegmentOptions
 
@@ -73,9 +73,11 @@ def segment_folder(
     search = search_images(paths, data.channels, data.annotation)
     batch = _batch_options(keywords, segmenter, options)
     batch = replace(batch, skipped=tuple(search.skipped))
-    plan = plan_batch(search.images, segmenter.model, out, batch)
+    with ReaderPool() as readers:
+        found = join_channel_files(search.images, batch.read, readers)
+    plan = plan_batch(found, segmenter.model, out, batch)
     with show_batch(plan, lambda row: None, shown=progress) as report:
-        rows = segment_batch(search.images, segmenter.model, out, batch, report)
+        rows = segment_batch(found, segmenter.model, out, batch, report)
     if failed := [f"{row.image} ({row.message})" for row in rows if row.status == "failed"]:
         _log.warning("%d of %d images failed: %s", len(failed), len(rows), list_some(failed, _SHOWN))
     if surprising := [file for file in search.skipped if not file.expected]:

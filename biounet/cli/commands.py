@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from biounet.batch import BatchOptions, ReplayResult, Row
     from biounet.core import Stop
-    from biounet.files import FoundImage
+    from biounet.files import FoundImage, ReadOptions, SkippedFile
     from biounet.network import Card, Model
     from biounet.reporting import MeasuredFile
 
@@ -117,14 +117,14 @@ def segment(
     """Find, count and measure the objects of images."""
     check_address_space()
     say_loading(model, quiet)
-    from biounet.files import ReaderPool, describe_channel_files, describe_skipped, join_channel_files, search_images
+    from biounet.files import ReaderPool, join_channel_files, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part, groups = options.parse_shard(shard), options.parse_group(group, unit)
     # The processes of the readers start while this one imports torch.
     with ReaderPool(0 if dry_run else options.count_readers(images, jobs)) as readers:
         from biounet.api import load, show_batch
-        from biounet.batch import BatchOptions, batch_exit_code, describe_uncalibrated, plan_batch, segment_batch
+        from biounet.batch import BatchOptions, batch_exit_code, plan_batch, segment_batch
         from biounet.reporting import check_output_folder
         from biounet.segmentation import SegmentOptions
 
@@ -135,7 +135,6 @@ def segment(
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
         read = options.with_stacks(read, project, frames)
         found = join_channel_files(search.images, read, readers)
-        likely_channels = "" if quiet or read.chooses_channels else describe_channel_files(found)
         chain = SegmentOptions(
             block=block,
             diameter=diameter,
@@ -158,8 +157,7 @@ def segment(
         if dry_run:
             check_output_folder(found, out)
             code = _preview(found, segmenter.model, batch, json_lines)
-            if likely_channels:
-                echo_note(likely_channels)
+            _show_left_out([], found, read)  # the table lists what is skipped
             raise typer.Exit(code)
         plan = plan_batch(found, segmenter.model, out, batch)
         if plan.done and not quiet:
@@ -171,18 +169,33 @@ def segment(
         ):
             rows = segment_batch(found, segmenter.model, out, batch, report, stop)
     if not quiet and not json_lines:
-        echo(f"{_count_objects(rows, sum(len(row.frames) for row in rows))}; see {out}/")
-        if groups is not None:
-            echo(f"means by {', '.join(groups.names)}: {out / 'groups.csv'}")
-        if unknown := describe_uncalibrated(rows):
-            echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
-        if single_file:
-            echo(_describe_size(out / "report.html"))
-    if not quiet and (surprising := [file for file in skipped if not file.expected]):
-        echo(describe_skipped(surprising), sys.stderr)
-    if likely_channels:
-        echo_note(likely_channels)
+        _show_totals(rows, out, batch)
+    if not quiet:
+        _show_left_out(skipped, found, read)
     raise typer.Exit(batch_exit_code(rows))
+
+
+def _show_totals(rows: Sequence[Row], out: Path, batch: BatchOptions) -> None:
+    """Show what was found in all images, and where the results are."""
+    from biounet.batch import describe_uncalibrated
+
+    echo(f"{_count_objects(rows, sum(len(row.frames) for row in rows))}; see {out}/")
+    if batch.group is not None:
+        echo(f"means by {', '.join(batch.group.names)}: {out / 'groups.csv'}")
+    if unknown := describe_uncalibrated(rows):
+        echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
+    if batch.single_file:
+        echo(_describe_size(out / "report.html"))
+
+
+def _show_left_out(skipped: Sequence[SkippedFile], images: Sequence[FoundImage], read: ReadOptions) -> None:
+    """Show which files were not read, and which look like channels and were read as images of their own."""
+    from biounet.files import describe_channel_files, describe_skipped
+
+    if surprising := [file for file in skipped if not file.expected]:
+        echo_note(describe_skipped(surprising))
+    if not read.chooses_channels and (likely := describe_channel_files(images)):
+        echo_note(likely)
 
 
 def _count_objects(rows: Sequence[Row | MeasuredFile], frames: int = 0) -> str:
