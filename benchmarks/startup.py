@@ -1,7 +1,7 @@
 """Times from the shell: python benchmarks/startup.py [--runs 7].
 
 Each command is a whole process; after a warm-up the commands take turns, and medians are compared with the median of
-``python -c "import torch"``.
+``python -c "import torch"``. Of a command that segments it is also measured when its first word is there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
+def seconds_to_first_word(command: list[str]) -> float:
+    """Run a command and return the time until there is something on its standard error."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        process.stderr.read(1)
+        elapsed = time.perf_counter() - began
+        process.stderr.read()
+    return elapsed
+
+
 def main() -> None:
     """Print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,10 +50,12 @@ def main() -> None:
         }
         for command in commands.values():
             seconds(command)
-        times: dict[str, list[float]] = {name: [] for name in commands}
+        segment = [*cli, "segment", str(image), "-o", out]
+        times: dict[str, list[float]] = {name: [] for name in (*commands, "first word of biounet segment")}
         for _ in range(runs):
             for name, command in commands.items():
                 times[name].append(seconds(command))
+            times["first word of biounet segment"].append(seconds_to_first_word(segment))
     base = statistics.median(times["import torch"])
     print("| command | median s | of import torch |\n|---|---|---|")
     for name, values in times.items():

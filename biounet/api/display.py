@@ -80,7 +80,7 @@ def gallery(results: Results) -> str:
     cells = [
         f'<figure style="display:inline-block;margin:4px;width:{_SMALL_EDGE}px;vertical-align:top">'
         f"{_image(result.overlay(), _SMALL_EDGE)}<figcaption>{escape(shorten(result.name, 40))}: "
-        f"{result.describe_count()}{', flagged' if result.notes else ''}</figcaption></figure>"
+        f"{result.describe_count()}{', flagged' if result.warnings else ''}</figcaption></figure>"
         for result in results[:_MOST_SHOWN]
     ]
     more = len(results) - _MOST_SHOWN

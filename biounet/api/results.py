@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.api.display import as_html, as_png, gallery, shorten, show_picture
-from biounet.core import BiounetError, SettingsError, as_path
+from biounet.core import BiounetError, SettingsError, as_path, find_warnings
 from biounet.files import stem_of
 from biounet.reporting import draw_segmentation, write_outputs
 from biounet.segmentation import Segmentation
@@ -72,8 +72,13 @@ class Result(Segmentation):
         if grid.spacing is not None:
             steps = grid.spacing if len(set(grid.spacing)) > 1 else grid.spacing[:1]
             size = f"{' x '.join(f'{step:.4g}' for step in steps)} {'µm' if grid.unit == 'um' else grid.unit}"
-        flags = f"; flagged: {'; '.join(self.notes)}" if self.notes else ""
+        flags = f"; flagged: {'; '.join(self.warnings)}" if self.warnings else ""
         return f"Result {self.name or 'of an array'}: {self.describe_count()}, {shape} px, {size}{flags}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Those of the `notes` that ask to look at the image; it is `flagged` then."""
+        return find_warnings(self.notes)
 
     def describe_count(self) -> str:
         """Return the count in words, or how many classes were measured where none are counted."""
@@ -164,7 +169,7 @@ class Results(Sequence[Result]):
     def __repr__(self) -> str:
         counts = [result.count for result in self if result.count is not None]
         parts = [f"{sum(counts)} objects in {len(self)} image{'' if len(self) == 1 else 's'}"]
-        flagged = sum(bool(result.notes) for result in self)
+        flagged = sum(bool(result.warnings) for result in self)
         parts += [f"{flagged} flagged"] if flagged else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         names = ", ".join(f"{result.name} {'' if result.count is None else result.count}".strip() for result in self)
