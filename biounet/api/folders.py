@@ -72,12 +72,12 @@ def segment_folder(
     paths = [as_path(path, "an image, folder or pattern") for path in paths]
     search = search_images(paths, data.channels, data.annotation)
     batch = _batch_options(keywords, segmenter, options)
-    batch = replace(batch, skipped=tuple(search.skipped))
     with ReaderPool() as readers:
+        batch = replace(batch, skipped=tuple(search.skipped), readers=readers)
         found = join_channel_files(search.images, batch.read, readers)
-    plan = plan_batch(found, segmenter.model, out, batch)
-    with show_batch(plan, lambda row: None, shown=progress) as report:
-        rows = segment_batch(found, segmenter.model, out, batch, report)
+        plan = plan_batch(found, segmenter.model, out, batch)
+        with show_batch(plan, lambda row: None, shown=progress) as report:
+            rows = segment_batch(found, segmenter.model, out, batch, report)
     if failed := [f"{row.image} ({row.message})" for row in rows if row.status == "failed"]:
         _log.warning("%d of %d images failed: %s", len(failed), len(rows), list_some(failed, _SHOWN))
     if surprising := [file for file in search.skipped if not file.expected]:

@@ -79,6 +79,8 @@ class BatchKeywords(Keywords, total=False):
     """Images at a time; default: one per core."""
     overlay: bool | None
     """Whether overlays and the report are written, as they are by default."""
+    single_file: bool | None
+    """Whether the report holds all of its pictures, to be sent by e-mail."""
     excel: bool | None
     """Whether texts in tables that a spreadsheet would run as a formula are made harmless."""
     shard: tuple[int, int] | None

@@ -114,7 +114,7 @@ class Segmenter:
     ) -> Results | Iterator[Result]:
         if errors not in ("raise", "skip"):
             raise SettingsError(f"errors {errors!r}: 'raise' or 'skip'")
-        sources = find_sources(images, self.card.recipe.data)
+        sources = find_sources(images, self.card.recipe.data, choices.read)
         skip = errors == "skip" and not is_one_image(images)
         made = self._segment_all(sources, choices, skip, progress)
         if stream:
@@ -132,7 +132,7 @@ class Segmenter:
             for source in sources:
                 try:
                     source.check()
-                    made: Result | FailedImage = self._segment_one(source.image, source.name, choices)
+                    made: Result | FailedImage = self._segment_one(source.image, source.name, source.choose(choices))
                 except BiounetError as error:
                     error = error if error.path or len(sources) == 1 else _with_path(error, source)
                     if not skip or not isinstance(error, InputError) or len(failed) + 1 == len(sources):

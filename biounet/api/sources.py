@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from biounet.api.images import Image, is_array
+from biounet.api.keywords import Choices
 from biounet.core import DataSettings, InputError, SettingsError, Volume, as_path
-from biounet.files import FoundImage, search_images, stem_of
+from biounet.files import FoundImage, ReaderPool, ReadOptions, join_channel_files, search_images, stem_of
 
 Images = Image | Iterable[Image]
 
@@ -29,6 +30,8 @@ class Source:
         Path of its results below the folder of results, without their endings.
     problem
         Why it cannot be read; empty if it may.
+    channels
+        Names of the files of an image, where they are its channels.
     """
 
     name: str
@@ -36,6 +39,11 @@ class Source:
     output: Path
     path: Path | None = None
     problem: str = ""
+    channels: tuple[str, ...] = ()
+
+    def choose(self, choices: Choices) -> Choices:
+        """Return choices with the names of the channels, if its files have some."""
+        return replace(choices, read=replace(choices.read, channels=self.channels)) if self.channels else choices
 
     def check(self) -> None:
         """Raise `InputError` if the image cannot be read, such as a broken link in a folder."""
@@ -50,10 +58,10 @@ def is_one_image(images: object) -> bool:
     return isinstance(images, Volume | Mapping) or is_array(images)
 
 
-def find_sources(images: Images, data: DataSettings) -> list[Source]:
+def find_sources(images: Images, data: DataSettings, read: ReadOptions) -> list[Source]:
     """Return what is meant by images, in their order; what a folder or pattern holds in natural order.
 
-    Files that are one channel each of a model of several are joined to cases.
+    Files that are one channel each are joined, if the model has several channels or `read` chooses some.
 
     Raises
     ------
@@ -66,7 +74,7 @@ def find_sources(images: Images, data: DataSettings) -> list[Source]:
     if not items:
         raise SettingsError("an empty list of images")
     paths = [as_path(item, "an image") for item in items if isinstance(item, str | os.PathLike)]
-    found = _find_files(paths, data)
+    found = _find_files(paths, data, read)
     return [
         source
         for number, item in enumerate(items)
@@ -94,14 +102,16 @@ def _unnamed(item: Any, number: int) -> Source:  # noqa: ANN401
     return Source(name, item, Path(name))
 
 
-def _find_files(paths: list[Path], data: DataSettings) -> list[list[Source]]:
+def _find_files(paths: list[Path], data: DataSettings, read: ReadOptions) -> list[list[Source]]:
     """Return the images of each path."""
     if not paths:
         return []
     together = search_images(paths, data.channels, data.annotation).images
+    with ReaderPool() as readers:
+        together = join_channel_files(together, read, readers)
     if len(paths) == 1:
         return [list(map(_found, together))]
-    if any(image.is_case for image in together):
+    if any(image.others or image.is_case for image in together):
         return [list(map(_found, together)), *([] for _ in paths[1:])]
     by_path = {image.path: image for image in together}
     separate = (search_images([path], data.channels, data.annotation).images for path in paths)
@@ -110,5 +120,11 @@ def _find_files(paths: list[Path], data: DataSettings) -> list[list[Source]]:
 
 def _found(image: FoundImage) -> Source:
     files = (image.path, *image.others)
-    output = image.relative.parent / image.stem
-    return Source(image.relative.as_posix(), files if len(files) > 1 else files[0], output, image.path, image.problem)
+    return Source(
+        name=image.relative.as_posix(),
+        image=files if len(files) > 1 else files[0],
+        output=image.relative.parent / image.stem,
+        path=image.path,
+        problem=image.problem,
+        channels=image.channels,
+    )

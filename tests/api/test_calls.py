@@ -14,6 +14,7 @@ import biounet
 from biounet.api import BatchKeywords, ImageKeywords, Keywords, Segmenter
 from biounet.api.keywords import parse_keywords
 from biounet.batch import BatchOptions
+from biounet.cli import commands
 from biounet.core import InputError, SettingsError, sample_folder
 from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions, read_volume
@@ -195,6 +196,22 @@ def test_every_choice_of_reading_and_segmenting_is_a_keyword():
     assert {*ImageKeywords.__annotations__} == {*Keywords.__annotations__, "unit"}
     batch = {field.name for field in fields(BatchOptions)} - {"read", "segment", "readers", "skipped"}
     assert {*BatchKeywords.__annotations__} == {*Keywords.__annotations__, "unit"} | batch
+
+
+def test_keywords_are_the_options_of_the_command():
+    others = {"images", "model", "out", "dry_run", "quiet", "json_lines"}
+    assert {*inspect.signature(commands.segment).parameters} - others == {*BatchKeywords.__annotations__}
+
+
+def test_files_of_channels_are_joined_where_channels_are_chosen(model, tmp_path):
+    for name, image in {"x_DAPI": IMAGE, "x_GFP": IMAGE[::-1], "y_DAPI": IMAGE, "y_GFP": IMAGE}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", image)
+    assert len(model(tmp_path)) == 4
+    for images in (tmp_path, sorted(tmp_path.glob("*.tif"))):
+        results = model(images, channel="DAPI", measure="GFP")
+        assert names(results) == ["x", "y"]
+        assert "intensity_mean_GFP" in results.table.columns
+        assert np.array_equal(results[0].labels, model(IMAGE)[0].labels)
 
 
 @pytest.mark.parametrize(

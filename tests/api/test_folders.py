@@ -21,7 +21,7 @@ def contents(folder):
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for name in ("manifest.jsonl", "run.json", ".claims", "counts.csv", "report.html"):
         found.pop(name, None)
-    return found
+    return {name: data for name, data in found.items() if not name.startswith("report_files/")}
 
 
 def test_a_folder_gives_the_bytes_of_the_command(biounet, few, model, tmp_path):
