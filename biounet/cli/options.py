@@ -115,7 +115,7 @@ Overlay = Annotated[bool, typer.Option(help="Write overlays and the report.")]
 Ring = Annotated[
     str | None,
     typer.Option(
-        help="Gap and width of the ring around each object that is measured, such as 0.5,2um.",
+        help="Gap and width of the ring around each object that is measured, such as 0.5,2um; or no.",
         metavar="GAP,WIDTH",
         show_default="1,5px",
     ),

@@ -9,6 +9,7 @@ from .atomic import hash_file as hash_file
 from .atomic import temporary_prefix as temporary_prefix
 from .atomic import write_text as write_text
 from .axes import ReadOptions as ReadOptions
+from .channels import as_names as as_names
 from .dataset_index.alignment import check_alignment as check_alignment
 from .dataset_index.alignment import read_label_grid as read_label_grid
 from .dataset_index.cases import FoundImage as FoundImage

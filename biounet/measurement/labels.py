@@ -73,7 +73,7 @@ def measure_labels(
     inside
         Labels of larger objects, of the shape of `labels`.
     ring
-        The ring around each object; None: the usual one.
+        The ring around each object; None leaves rings and background out.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def _measure(
     ring: Ring | None,
 ) -> Table:
     """Measure labels 1..n, whose ids in the table are others."""
-    around = (ring or Ring()) if channels else None
+    around = ring if channels else None
     table = measure_objects(labels, list(channels.values()), grid, None, list(channels), around)
     return replace(table, columns=table.columns | {"label": ids})
 

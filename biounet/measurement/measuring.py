@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from biounet.core import Grid, InputError, SettingsError, Unit, Volume, as_path, as_spacing
 from biounet.files import (
     ReadOptions,
+    as_names,
     check_shape,
     join_channels,
     lay_on_grid,
@@ -48,7 +49,8 @@ class MeasureOptions:
     plane
         Number from 0 of the plane to use of stacks.
     ring
-        The ring around each object in which its surroundings are measured, or gap and width as a text: ``"1,5px"``.
+        The ring around each object in which its surroundings are measured, or gap and width as a text, ``"1,5px"``;
+        ``"no"`` leaves rings and background out.
 
     Raises
     ------
@@ -59,7 +61,7 @@ class MeasureOptions:
     axes: str | None = None
     spacing: float | Sequence[float] | None = None
     unit: Unit = "um"
-    channels: tuple[str, ...] | None = None
+    channels: Sequence[str] | None = None
     plane: int | None = None
     ring: Ring | str | None = None
 
@@ -73,7 +75,8 @@ class MeasureOptions:
     def reading(self, dims: int | None = None) -> ReadOptions:
         """Return how files of `dims` dimensions are read; None: label images, of which they are not known yet."""
         size = None if self.spacing is None or dims is None else as_spacing(self.spacing, dims)
-        return ReadOptions(axes=self.axes, spacing=size, dims=dims or _IMAGE, plane=self.plane, channels=self.channels)
+        names = None if self.channels is None else as_names(self.channels)
+        return ReadOptions(axes=self.axes, spacing=size, dims=dims or _IMAGE, plane=self.plane, channels=names)
 
 
 def measure(
@@ -81,6 +84,8 @@ def measure(
     image: PathOrArray | Mapping[str, PathOrArray] | None = None,
     *,
     inside: PathOrArray | None = None,
+    spacing: float | Sequence[float] | None = None,
+    channels: Sequence[str] | None = None,
     options: MeasureOptions | None = None,
 ) -> MeasuredLabels:
     """Measure the objects of a label image, whatever program made it.
@@ -94,8 +99,10 @@ def measure(
         names of the channels. Without one only positions and shapes are measured.
     inside
         Labels of larger objects, such as the cells of nuclei: a file or an array.
+    spacing, channels
+        Pixel size and names of channels, as in the options.
     options
-        Axes, pixel size, names of channels, and the ring around objects.
+        These and the axes, plane and ring.
 
     Returns
     -------
@@ -113,18 +120,27 @@ def measure(
     --------
     >>> import numpy as np
     >>> labels, image = np.array([[7, 7, 0, 9]]), np.array([[1, 3, 0, 8]])
-    >>> measure(labels, image).table[["label", "area_px", "intensity_mean_channel_0"]].to_numpy().tolist()
+    >>> measure(labels, image, channels=["GFP"]).table[["label", "area_px", "intensity_mean_GFP"]].to_numpy().tolist()
     [[7.0, 2.0, 2.0], [9.0, 1.0, 8.0]]
     """
     options = options or MeasureOptions()
+    options = replace(
+        options,
+        spacing=options.spacing if spacing is None else spacing,
+        channels=options.channels if channels is None else channels,
+    )
     values = _read_labels(labels, "the labels", options)
-    channels, grid = ({}, _own_grid(labels, values, options)) if image is None else _read_image(image, values, options)
+    pixels: Channels = {}
+    if image is None:
+        grid = _own_grid(labels, values, options)
+    else:
+        pixels, grid = _read_image(image, values, options)
     values = _on_grid(values, labels, grid, ("the labels", "its image"))
     larger = None
     if inside is not None:
         larger = _read_labels(inside, "the larger objects", options)
         larger = _on_grid(larger, inside, grid, ("the larger objects", "the labels"))
-    return measure_labels(values, channels, grid, inside=larger, ring=as_ring(options.ring))
+    return measure_labels(values, pixels, grid, inside=larger, ring=as_ring(options.ring))
 
 
 def _read_labels(labels: PathOrArray, what: str, options: MeasureOptions) -> NDArray[Any]:

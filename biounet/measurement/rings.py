@@ -50,13 +50,15 @@ class Ring:
             raise SettingsError(f"unit {self.unit!r} of the ring: px or um")
 
 
-def as_ring(ring: Ring | str | None) -> Ring:
-    """Return the ring that a text such as ``"1,5px"`` or ``"0.5,2um"`` describes: gap and width, or the usual one.
+def as_ring(ring: Ring | str | None) -> Ring | None:
+    """Return the ring that a text such as ``"1,5px"`` or ``"0.5,2um"`` describes by gap and width.
 
-    Raise `SettingsError` for any other text.
+    None for ``"no"``, and the usual one for None. Raise `SettingsError` for any other text.
     """
     if isinstance(ring, Ring | None):
         return ring or Ring()
+    if ring == "no":
+        return None
     text = ring.replace(" ", "").replace("\u00b5", "u").replace("\u03bc", "u") if isinstance(ring, str) else ""  # µ, μ
     match = _RING.fullmatch(text)
     if match is None:

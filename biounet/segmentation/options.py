@@ -52,7 +52,7 @@ class SegmentOptions:
         Whether holes in objects are filled.
     ring
         Gap and width of the ring around each object, where its surroundings are measured: ``"1,5px"``, the default, or
-        ``"0.5,2um"``. It matters in images with channels to measure only.
+        ``"0.5,2um"``; ``"no"`` leaves it and the background out. It matters in images with channels to measure only.
 
     Raises
     ------

@@ -1,5 +1,7 @@
 """Labels of any program are measured, as arrays and as files; what does not fit is refused in one line."""
 
+import doctest
+
 import nibabel
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from skimage.measure import regionprops_table
 
 from biounet import MeasureOptions, measure
 from biounet.core import InputError, SettingsError
+from biounet.measurement import measuring
 from support.label_images import blobs, picture
 
 NUCLEI = picture("77..9 77..9 .....")
@@ -32,7 +35,7 @@ def files(tmp_path):
 
 
 def test_ids_are_kept_and_columns_are_those_of_scikit_image(files):
-    found = measure(files / "labels.tif", files / "cells.tif", options=MeasureOptions(channels=("DAPI", "GFP"))).table
+    found = measure(files / "labels.tif", files / "cells.tif", channels=["DAPI", "GFP"]).table
     labels, image = tifffile.imread(files / "labels.tif"), tifffile.imread(files / "cells.tif")
     wanted = ["label", "area", "intensity_mean", "intensity_max", "intensity_std"]
     theirs = regionprops_table(labels, np.moveaxis(image, 0, -1), properties=wanted)
@@ -47,7 +50,7 @@ def test_arrays_and_files_give_the_same(files):
     labels, image = tifffile.imread(files / "labels.tif"), tifffile.imread(files / "cells.tif")
     inside = tifffile.imread(files / "inside.tif")
     from_files = measure(files / "labels.tif", files / "cells.tif", inside=files / "inside.tif")
-    from_arrays = measure(labels, image, inside=inside, options=MeasureOptions(spacing=0.5))
+    from_arrays = measure(labels, image, inside=inside, spacing=0.5)
     assert from_files.table.equals(from_arrays.table)
     assert from_files.parent_table.equals(from_arrays.parent_table)
 
@@ -77,7 +80,7 @@ def test_channels_may_be_images_of_their_own(files):
     labels = tifffile.imread(files / "labels.tif")
     image = tifffile.imread(files / "cells.tif")
     tifffile.imwrite(files / "gfp.tif", image[1])
-    together = measure(labels, image, options=MeasureOptions(channels=("DAPI", "GFP"))).objects.columns
+    together = measure(labels, image, channels=["DAPI", "GFP"]).objects.columns
     apart = measure(labels, {"DAPI": image[0], "GFP": files / "gfp.tif"}).objects.columns
     assert list(together) == list(apart)
     for name, values in together.items():
@@ -111,6 +114,17 @@ def test_volumes_with_an_affine_are_brought_to_the_order_of_their_image(tmp_path
 def test_ids_of_any_type(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "labels.tif", NUCLEI.astype(dtype))
     assert measure(tmp_path / "labels.tif").table["label"].tolist() == [7, 9]
+
+
+def test_rings_and_background_may_be_left_out():
+    options = MeasureOptions(ring="no")
+    columns = measure(NUCLEI, np.ones((3, 5)), channels=["GFP"], options=options).objects.columns
+    assert "intensity_sd_GFP" in columns
+    assert not [name for name in columns if name.startswith(("ring", "background"))]
+
+
+def test_the_example_in_the_documentation_is_right():
+    assert doctest.testmod(measuring) == (0, 3)
 
 
 def test_ids_far_apart():

@@ -138,6 +138,7 @@ def test_a_background_with_nan_is_not_known():
 def test_a_ring_may_be_a_text():
     assert rings.as_ring("1,5px") == rings.as_ring("1, 5") == rings.as_ring(None) == Ring(1, 5, "px")
     assert rings.as_ring("0.5,2um") == rings.as_ring("0.5,2 µm") == Ring(0.5, 2, "um")
+    assert rings.as_ring("no") is None
     for bad in ("5px", "1,5mm", "1,0px", "-1,5", "nan,1", "1.2.3,5", "1,5,6", "", 5):
         with pytest.raises(SettingsError, match="ring"):
             rings.as_ring(bad)
