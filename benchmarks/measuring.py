@@ -72,7 +72,12 @@ def compare(labels, image, columns):
     pairs = list(SAME.items())
     for number, channel in enumerate(CHANNELS):
         pairs += [(f"intensity_{key}_{channel}", f"{name}-{number}") for key, name in PER_CHANNEL.items()]
-    largest = max(float(np.abs(columns[ours] / theirs[name] - 1).max()) for ours, name in pairs)
+    # From the larger of the two: 0 for two zeros, as of eccentricities of circles.
+    scales = {ours: np.maximum(np.abs(columns[ours]), np.abs(theirs[name])) for ours, name in pairs}
+    differences = {
+        ours: np.abs(columns[ours] - theirs[name]) / np.where(scales[ours] > 0, scales[ours], 1) for ours, name in pairs
+    }
+    largest = max(float(values.max()) for values in differences.values())
     sums = ndimage.sum_labels(image[0].astype(np.float64), labels, np.arange(1, labels.max() + 1))
     sums_differ = float(np.abs(columns["intensity_sum_DAPI"] / sums - 1).max())
     print(f"largest relative difference: {largest:.1e}; of sums: {sums_differ:.1e}")
