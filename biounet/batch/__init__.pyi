@@ -3,6 +3,7 @@ from .dry_run import preview_table as preview_table
 from .hand_counts import Correction as Correction
 from .hand_counts import correct as correct
 from .hand_counts import count_intervals as count_intervals
+from .hand_counts import interval_columns as interval_columns
 from .plan import Plan as Plan
 from .plan import plan_batch as plan_batch
 from .records import BatchOptions as BatchOptions

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from biounet.core import InputError, SettingsError, as_path, list_some
 from biounet.evaluation import CorrectedMean, calibrate_counts, corrected_mean
 from biounet.files import read_columns
 from biounet.measurement import Columns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHOWN = 3  # in a message
 _EQUAL = 1.1  # between shares that were drawn from groups of about one size
@@ -58,6 +62,13 @@ class Correction:
             needed = [mean.counts_needed(half_width) if mean else None for mean in means]
             columns["needed"] = np.array(needed, object)
         return columns
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The `columns` as a pandas DataFrame."""
+        import pandas as pd  # slow to import
+
+        return pd.DataFrame(self.columns())
 
 
 def correct(
@@ -114,7 +125,7 @@ def count_intervals(
     coverage: float = 0.9,
     of: str | Path | None = None,
     drawn_at_random: bool = False,
-) -> Columns:
+) -> pd.DataFrame:
     """Return intervals for the counts of images, by hand counts of some.
 
     They hold for images like those counted by hand: over many such images, a share of `coverage` of the hand counts
@@ -138,6 +149,15 @@ def count_intervals(
         As `correct`; if there are too few hand counts for this coverage; or if the other results are of another model
         or other settings.
     """
+    import pandas as pd  # slow to import
+
+    return pd.DataFrame(interval_columns(run, hand, coverage, of, drawn_at_random=drawn_at_random))
+
+
+def interval_columns(
+    run: str | Path, hand: str | Path, coverage: float, of: str | Path | None, *, drawn_at_random: bool
+) -> Columns:
+    """Return the columns of `count_intervals`."""
     read, table = read_run(as_path(run, "the folder of results")), as_path(hand, "the table of hand counts")
     counts = _HandCounts.read(table, read)
     if not drawn_at_random:

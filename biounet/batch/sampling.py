@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from biounet.core import InputError, MachineError, SettingsError, as_path
 from biounet.files import atomic_path, read_volume, stem_of, write_picture
 from biounet.measurement import Columns, Grouping, read_grouping
 from biounet.reporting import draw_overlay, make_folder, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _Key = tuple[str, ...]
 
@@ -69,6 +73,13 @@ class Sample:
         columns["file"] = np.array(self.files or [""] * n, object)
         columns |= {"seed": np.full(n, self.seed), "of": np.array(self.of, np.int64)}
         return columns | {"hand": np.array([""] * n, object)}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The `columns` as a pandas DataFrame."""
+        import pandas as pd  # slow to import
+
+        return pd.DataFrame(self.columns())
 
 
 def sample(

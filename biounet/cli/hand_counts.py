@@ -69,14 +69,14 @@ def correct(
 ) -> None:
     """Correct mean counts of groups by hand counts of some images."""
     from biounet.batch import correct as correct_means
-    from biounet.batch import count_intervals
+    from biounet.batch import interval_columns
     from biounet.reporting import write_table
 
     if of is not None and intervals is None:
         raise SettingsError("--of without --intervals", hint="name the CSV for the intervals")
     found = correct_means(run, hand, by=by, confidence=confidence, drawn_at_random=drawn_at_random)
     if intervals is not None:
-        columns = count_intervals(run, hand, coverage=coverage, of=of, drawn_at_random=drawn_at_random)
+        columns = interval_columns(run, hand, coverage, of, drawn_at_random=drawn_at_random)
         write_table(intervals, columns)
     if out is not None:
         write_table(out, found.columns(half_width))
