@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from biounet.core import Figure, Grid, Note, NoteCode, bounding_box
 
-_DIGITS = 6  # significant ones of areas and densities
+_DIGITS = 6  # significant ones of densities
+_SIZE_DIGITS = 10  # of areas and volumes, from which others compute densities
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,9 @@ def frame_figures(
     figures["count_in_frame"] = count
     if grid.steps_um is not None:
         extent = frame_size(shape[first:], [step / 1e3 for step in grid.steps_um[first:]])
-        figures |= {size: _round(extent), density: _round(count / extent) if extent else None}
+        figures |= {size: _round(extent, _SIZE_DIGITS), density: _round(count / extent) if extent else None}
     return figures
 
 
-def _round(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+def _round(value: float, digits: int = _DIGITS) -> float:
+    return float(f"{value:.{digits}g}")
