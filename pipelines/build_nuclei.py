@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from biounet.api import Segmenter, volume_from_array
+from biounet.api import volume_from_array
 from biounet.core import Annotation, Recipe, read_recipe
 from biounet.files import find_pairs
-from biounet.network import load_model, save_model
+from biounet.network import Model, load_model, save_model
 from biounet.synthetic import draw_field_settings, make_field
 from biounet.training import (
     Case,
     Progress,
     TrainCallbacks,
     TrainOptions,
+    found_statistics,
     hash_training_files,
     hold_out,
     load_cases,
@@ -36,16 +35,16 @@ from biounet.training import (
 
 SETS = ("nuclei2d", "nuclei2d-u2os")
 HERE = Path(__file__).parent
-MIN_OBJECTS = 5  # in an image, for a meaningful fraction
 
 
-def max_low_confidence(segmenter: Segmenter, images: Iterable[Path]) -> float:
-    """Return the largest fraction of low-confidence objects in any image."""
-    threshold = segmenter.card.validation["doubtful_below"]
-    tables = [segmenter.segment(image).columns for image in images]
-    return max(
-        float(np.mean(table["confidence"] < threshold)) for table in tables if len(table["label"]) >= MIN_OBJECTS
-    )
+def with_looks(model: Model, real: Sequence[Case], synthetic: Sequence[Case]) -> Model:
+    """Return a model with the statistics of its training images on its card.
+
+    Of synthetic images it is how they look, and not what is found in them: in the tiniest that is never much.
+    """
+    found = [*found_statistics(model, real), *({} for _ in synthetic)]
+    statistics = training_statistics([*real, *synthetic], found)
+    return replace(model, card=model.card.model_copy(update=statistics), file_sha256="")
 
 
 def synthetic_cases(count: int, recipe: Recipe) -> Iterator[Case]:
@@ -91,23 +90,19 @@ def main() -> None:
     recipe = recipe.model_copy(update={"name": "nuclei", "purpose": purpose})
     pairs = [pair for name in SETS for pair in find_pairs(*(options.data / name / "train" / part for part in PARTS))]
     pairs, held_out = hold_out(pairs, recipe.data.validation, recipe.train.seed)
-    cases = [*load_cases(pairs, recipe), *synthetic_cases(options.synthetic, recipe)]
+    real, synthetic = list(load_cases(pairs, recipe)), list(synthetic_cases(options.synthetic, recipe))
+    cases, validation = [*real, *synthetic], list(load_cases(held_out, recipe))
     if options.looks_only:
-        model = load_model(options.out)
-        statistics = training_statistics([*cases, *load_cases(held_out, recipe)], recipe)
-        real = [pair.image for pair in (*pairs, *held_out)]  # tiny synthetic nuclei have a low confidence in any model
-        statistics["training_ranges"]["unsure"] = (0.0, max_low_confidence(Segmenter(model), real))
-        save_model(replace(model, card=model.card.model_copy(update=statistics), file=""), options.out)
+        save_model(with_looks(load_model(options.out), [*real, *validation], synthetic), options.out)
         return
     if options.card_only:
-        save_model(
-            retune(load_model(options.out), cases, list(load_cases(held_out, recipe)), recipe.label), options.out
-        )
+        save_model(retune(load_model(options.out), cases, validation, recipe.label), options.out)
         return
     checkpoint = options.out.with_suffix(".checkpoint.pt")
     run = TrainOptions(checkpoint=checkpoint, resume=options.resume)
     start = load_model(options.start) if options.start else None
-    model = train(cases, list(load_cases(held_out, recipe)), recipe, run, start, TrainCallbacks(show))
+    model = train(cases, validation, recipe, run, start, TrainCallbacks(show))
+    model = with_looks(model, [*real, *validation], synthetic)
     card = model.card.model_copy(update={"fingerprint": hash_training_files([*pairs, *held_out])})
     save_model(replace(model, card=card), options.out)
     checkpoint.unlink(missing_ok=True)

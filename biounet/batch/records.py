@@ -14,7 +14,7 @@ from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.measurement import Grouping
 from biounet.network import Model
 from biounet.reporting import Sizes
-from biounet.segmentation import SegmentOptions
+from biounet.segmentation import SegmentOptions, resolve_diameter
 
 Status = Literal["ok", "empty", "flagged", "failed"]
 
@@ -148,11 +148,12 @@ def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
     read = asdict(options.read)
     del read["limit"], read["inputs"]
     read = {name: value for name, value in read.items() if value or name not in _LATER_SETTINGS}
+    diameter = resolve_diameter(options.segment.diameter, model.card)
     label, filters = options.segment.label_settings(model.card.label), options.segment.filters
     return {
         "biounet": __version__,
         "read": read,
-        "diameter": options.segment.diameter,
+        "diameter": None if diameter == "native" else diameter,
         "label": label.model_dump(mode="json", by_alias=True),
         "overlay": options.overlay,
         "excel": options.excel,

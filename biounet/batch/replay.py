@@ -92,6 +92,8 @@ def _decode_options(raw: dict[str, Any]) -> BatchOptions:
     read = dict(raw["read"])
     read["spacing"] = None if read["spacing"] is None else tuple(map(float, read["spacing"]))
     segment = SegmentOptions.from_dict(raw["segment"])
+    if segment.diameter is None:  # of versions that took all images as they were
+        segment = replace(segment, diameter="native")
     switches, group = {name: raw[name] for name in ("overlay", "excel")}, decode_grouping(raw.get("group"))
     return BatchOptions(
         ReadOptions(**read),

@@ -30,6 +30,7 @@ from biounet.core import MachineError, Stopped, available_cores, list_some, rais
 from biounet.files import FoundImage, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
+from biounet.segmentation import resolve_diameter
 
 _MOST_JOBS = 32
 _log = logging.getLogger(__name__)
@@ -78,12 +79,14 @@ def segment_batch(
     check_output_folder(images, out)
     if options.group is not None:
         options.group.check(map(image_name, images))
+    diameter = resolve_diameter(options.segment.diameter, model.card)
     make_folder(out)
     check_tables(out, options)
     predictor = model_predictor(model, options.device)
     chosen = [image for image in images if is_in_shard(image_name(image), options.shard)]
     jobs, threads, start = _job_count(options.jobs, len(chosen), predictor), torch.get_num_threads(), time.time()
-    options = replace(options, device=str(predictor.device), jobs=jobs)
+    segment = replace(options.segment, diameter=diameter)
+    options = replace(options, device=str(predictor.device), jobs=jobs, segment=segment)
     threads_each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
     with Locks(out, stop) as locks, nullcontext(options.readers) if options.readers else ReaderPool(jobs) as readers:
         context = BatchContext(model, predictor, out, options, threads_each, stop, readers, segment_in_own_process)

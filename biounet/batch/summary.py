@@ -152,7 +152,8 @@ def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -
         if options.segment.exclude_border:
             shown["objects at the edge"] = "dropped"
     sizes = {"diameter": options.segment.diameter, "block": options.segment.block}
-    shown |= {name: f"{value:g} px" for name, value in sizes.items() if value is not None}
+    known = {name: value for name, value in sizes.items() if value not in (None, "native")}
+    shown |= {name: value if isinstance(value, str) else f"{value:g} px" for name, value in known.items()}
     shown |= {"device": options.device, "biounet": __version__}
     uncalibrated = describe_uncalibrated(rows)
     return shown | ({"pixel size": uncalibrated} if uncalibrated else {})

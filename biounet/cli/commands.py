@@ -137,7 +137,7 @@ def segment(
         found = join_channel_files(search.images, read, readers)
         chain = SegmentOptions(
             block=block,
-            diameter=diameter,
+            diameter=options.parse_diameter(diameter),
             min_size=min_size,
             max_size=max_size,
             foreground=foreground,

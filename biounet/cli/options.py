@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -66,7 +67,13 @@ Overwrite = Annotated[
 ]
 Excel = Annotated[bool, typer.Option("--excel", help="Make texts harmless that a spreadsheet would run as a formula.")]
 Diameter = Annotated[
-    float | None, typer.Option(help="Typical diameter of the objects in pixels, when far from the model's.", min=1)
+    str | None,
+    typer.Option(
+        help="Typical diameter of the objects in pixels; auto: found where an image looks unlike the training;"
+        " native: pixels as they are. Default: auto, where no pixel size decides.",
+        metavar="PIXELS|auto|native",
+        show_default=False,
+    ),
 ]
 MinSize = Annotated[
     str | None,
@@ -225,6 +232,20 @@ def parse_group(group: str | None, unit: str | None) -> Grouping | None:
     if group is None and unit is not None:
         raise SettingsError("--unit without --group", hint="say with --group how images are grouped")
     return None if group is None else read_grouping(group, unit)
+
+
+def parse_diameter(text: str | None) -> float | Literal["auto", "native"] | None:
+    """Return a number of pixels, ``auto`` or ``native``; raise `SettingsError` if it is neither."""
+    words: dict[str | None, Literal["auto", "native"] | None] = {None: None, "auto": "auto", "native": "native"}
+    if text is None or text in words:
+        return words[text]
+    try:
+        diameter = float(text)
+    except ValueError:
+        diameter = 0.0
+    if not 1 <= diameter < math.inf:
+        raise SettingsError(f"--diameter {text}: a number of pixels from 1, auto or native")
+    return diameter
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

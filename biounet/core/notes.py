@@ -51,6 +51,7 @@ class NoteCode(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     COUNTING_FRAME = "counting_frame"
     NOT_LINKED = "not_linked"
+    DIAMETER_FOUND = "diameter_found"
 
 
 _INFORMATION = {
@@ -63,6 +64,7 @@ _INFORMATION = {
     NoteCode.SMALLER_BLOCKS,
     NoteCode.COUNTING_FRAME,
     NoteCode.NOT_LINKED,
+    NoteCode.DIAMETER_FOUND,
 }
 
 

@@ -18,7 +18,11 @@ from .measuring import measure as measure
 from .objects import measure_classes as measure_classes
 from .objects import measure_objects as measure_objects
 from .quality import TrainingReference as TrainingReference
+from .quality import ball_diameters as ball_diameters
+from .quality import label_statistics as label_statistics
+from .quality import looks_like_training as looks_like_training
 from .quality import quality_warnings as quality_warnings
+from .quality import table_statistics as table_statistics
 from .rings import Ring as Ring
 from .rings import as_ring as as_ring
 from .table import SIZE_COLUMNS as SIZE_COLUMNS

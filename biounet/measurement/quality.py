@@ -7,7 +7,8 @@ had raises no warning.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,14 @@ _PURE_NOISE = 7.0  # distance of the percentiles 1 and 99.8 of Gaussian noise in
 _HOT, _SATURATED = 1e-4, 0.01  # shares of the pixels that raise a warning
 _AT_BORDER, _UNSURE = 0.5, 0.3  # shares of the objects that raise a warning
 _MIN_OBJECTS = 5  # for a share or a median
+_SMALLEST = 10.0  # pixels: of smaller nuclei a third is missed (benchmarks/RESULTS.md), of larger ones one in twenty
+_OF_MAGNIFICATION = {
+    NoteCode.BLURRED,
+    NoteCode.COARSE,
+    NoteCode.NOISY,
+    NoteCode.OBJECT_SIZE,
+    NoteCode.LOW_CONFIDENCE,
+}
 
 
 class TrainingReference(NamedTuple):
@@ -79,15 +88,69 @@ def quality_warnings(
     zoom
         Pixels of the network's working grid per pixel of the image.
     """
-    sizes = _diameters(table)
-    if len(sizes) >= _MIN_OBJECTS:
-        statistics = statistics | {"diameter": float(np.median(sizes)) * zoom}
+    statistics = statistics | table_statistics(table, training, zoom)
     return [
         *_texture_warnings(statistics, training),
         *_range_warnings(statistics, training.ranges),
         *_pixel_warnings(statistics, training.ranges),
-        *_object_warnings(table, training),
+        *_object_warnings(statistics, training),
     ]
+
+
+def table_statistics(table: Table, training: TrainingReference, zoom: float = 1.0) -> ImageStatistics:
+    """Return the `object_statistics` of a table; `zoom` as in `quality_warnings`."""
+    if table.kind != "objects":
+        return {}
+    columns = table.columns
+    diameters = _diameters(table) * zoom
+    return object_statistics(diameters, columns["touches_border"], columns["confidence"], training.low_confidence)
+
+
+def object_statistics(
+    diameters: NDArray[Any],
+    touches_border: NDArray[np.bool_],
+    confidence: NDArray[Any],
+    low_confidence: float | None,
+) -> ImageStatistics:
+    """Return statistics of the objects found in an image; none of a few objects, which say nothing about others.
+
+    ``diameter``, the median in pixels of the working grid; ``at_border`` and ``unsure``, the shares of objects that
+    touch the border of the image and that have a confidence below `low_confidence`.
+    """
+    if len(diameters) < _MIN_OBJECTS:
+        return {}
+    statistics = {"diameter": float(np.median(diameters)), "at_border": float(np.mean(touches_border))}
+    return statistics | ({} if low_confidence is None else {"unsure": float(np.mean(confidence < low_confidence))})
+
+
+def label_statistics(
+    labels: NDArray[np.integer[Any]], confidence: NDArray[Any], low_confidence: float | None
+) -> ImageStatistics:
+    """Return the `object_statistics` of a label image ``([z,] y, x)`` on the working grid with ids 1..N."""
+    sizes = np.bincount(labels.ravel(), minlength=len(confidence) + 1)[1:]
+    at_border = np.zeros(len(confidence) + 1, bool)
+    for axis in range(labels.ndim):
+        for end in (0, -1):
+            at_border[labels.take(end, axis)] = True
+    return object_statistics(ball_diameters(sizes, labels.ndim), at_border[1:], confidence, low_confidence)
+
+
+def ball_diameters(sizes: NDArray[Any], dims: int) -> NDArray[np.float64]:
+    """Return the diameters of circles or balls of so many pixels or voxels."""
+    return np.asarray(2 * np.sqrt(sizes / np.pi) if dims == 2 else 2 * np.cbrt(sizes * 3 / (4 * np.pi)))
+
+
+def looks_like_training(statistics: ImageStatistics, training: TrainingReference) -> bool:
+    """Whether texture, size and confidence of objects, which depend on the magnification, are like those of training.
+
+    `statistics` are those of the image and those of `object_statistics`.
+    """
+    warnings = chain(
+        _texture_warnings(statistics, training),
+        _range_warnings(statistics, training.ranges),
+        _object_warnings(statistics, training),
+    )
+    return not any(note.code in _OF_MAGNIFICATION for note in warnings)
 
 
 def _texture_warnings(statistics: ImageStatistics, training: TrainingReference) -> Iterator[Note]:
@@ -122,7 +185,8 @@ def _range_warnings(statistics: ImageStatistics, ranges: TrainingRanges) -> Iter
         if name not in statistics or name not in ranges:
             continue
         value, (low, high) = statistics[name], ranges[name]
-        words = below if value < low * margin else above if value > high / margin else None
+        lowest = min(low, max(low * margin, _SMALLEST)) if name == "diameter" else low * margin
+        words = below if value < lowest else above if value > high / margin else None
         if words is not None:
             yield Note(f"{words.format(value)}, trained on {low:.3g} to {high:.3g}", code, figure=value)
     for name in sorted(statistics.keys() & ranges.keys()):
@@ -153,15 +217,12 @@ def _above(ranges: TrainingRanges, name: str) -> float:
     return ranges.get(name, (0.0, 0.0))[1] * 1.01
 
 
-def _object_warnings(table: Table, training: TrainingReference) -> Iterator[Note]:
-    columns = table.columns
-    if table.kind != "objects" or len(columns["label"]) < _MIN_OBJECTS:
-        return
-    share = float(np.mean(columns["touches_border"]))
+def _object_warnings(statistics: ImageStatistics, training: TrainingReference) -> Iterator[Note]:
+    share = statistics.get("at_border", 0.0)
     if share > max(_AT_BORDER, _above(training.ranges, "at_border")):
         yield Note(f"{share:.0%} of the objects touch the border", NoteCode.AT_BORDER, figure=share)
     low = training.low_confidence
-    share = 0.0 if low is None else float(np.mean(columns["confidence"] < low))
+    share = statistics.get("unsure", 0.0)
     if share > max(_UNSURE, _above(training.ranges, "unsure")):
         text = f"{share:.0%} of the objects have a confidence below {low:.2f}, as wrong ones have"
         yield Note(text, NoteCode.LOW_CONFIDENCE, figure=share)
@@ -169,8 +230,6 @@ def _object_warnings(table: Table, training: TrainingReference) -> Iterator[Note
 
 def _diameters(table: Table) -> NDArray[np.float64]:
     """Return diameters of circles or balls of the size of each object, in pixels of the image."""
-    if table.kind != "objects":
-        return np.empty(0)
     if "area_px" in table.columns:
-        return np.asarray(2 * np.sqrt(table.columns["area_px"] / np.pi))
-    return np.asarray(2 * np.cbrt(table.columns["volume_px"] * 3 / (4 * np.pi)))
+        return ball_diameters(table.columns["area_px"], 2)
+    return ball_diameters(table.columns["volume_px"], 3)

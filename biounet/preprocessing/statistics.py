@@ -33,8 +33,10 @@ _TEXTURE_STEP = 0.05  # to which logarithms of textures are rounded: less than a
 _ALIKE = 0.2  # distance of logarithms that makes no difference: a fifth
 _NEAREST_QUANTILE = 0.95  # of the distances between images of one kind and their nearest neighbours
 _QUANTILE = 0.975  # at either end of other statistics of images of one kind
-_MIN_DEVIATION = {"unlikeness": 0.5}  # of logarithms: standard deviations of few images are too small by chance
+# Standard deviations of few images are too small by chance; of logarithms, but for shares.
+_MIN_DEVIATION = {"unlikeness": 0.5, "at_border": 0.1, "unsure": 0.1}
 _DEFAULT_MIN_DEVIATION = 0.3
+_SHARES = ("at_border", "unsure")  # of objects
 _FULL_SCALES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # highest values of cameras and scanners
 
 
@@ -185,7 +187,7 @@ def training_ranges(statistics: Iterable[ImageStatistics]) -> dict[str, tuple[fl
 def _prediction_range(name: str, values: NDArray[np.float64]) -> tuple[float, float]:
     from scipy.stats import norm, t  # slow to import
 
-    signed = name.startswith(("core", "skew"))
+    signed = name.startswith(("core", "skew")) or name in _SHARES
     values = values if signed else np.log(np.maximum(values, 1e-6))
     deviation = max(float(values.std(ddof=1)), _MIN_DEVIATION.get(name, _DEFAULT_MIN_DEVIATION))
     quantile = _NEAREST_QUANTILE if name == "unlikeness" else _QUANTILE

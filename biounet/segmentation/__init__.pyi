@@ -7,6 +7,7 @@ from .memory import segment_within_memory as segment_within_memory
 from .options import SegmentOptions as SegmentOptions
 from .pipeline import Segmentation as Segmentation
 from .pipeline import label_regions as label_regions
+from .pipeline import resolve_diameter as resolve_diameter
 from .pipeline import segment as segment
 from .prediction import pad_to_stride as pad_to_stride
 from .prediction import predict_image as predict_image

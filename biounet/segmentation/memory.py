@@ -27,8 +27,16 @@ from biounet.core import (
 from biounet.network import Card, Predictor, UNet, has_fast_bfloat16, pick_device
 from biounet.preprocessing import Zoom
 from biounet.segmentation.options import SegmentOptions
-from biounet.segmentation.pipeline import Segmentation, check_model_fits, model_zoom, segment
+from biounet.segmentation.pipeline import (
+    LARGEST_SEARCHED,
+    Segmentation,
+    check_model_fits,
+    model_zoom,
+    resolve_diameter,
+    segment,
+)
 from biounet.segmentation.prediction import block_edge
+from biounet.segmentation.scale_search import largest_zoom
 
 _SMALLER_EDGES = {2: (512, 256), 3: (128, 64)}  # of blocks, tried in turn when memory runs out
 _READER_COPIES = 2  # copies of an image in the process that reads it: compressed or rearranged, and as sent on
@@ -184,8 +192,12 @@ def memory_needs(
     others = (frames - 1) * (image + measured + _LABEL_BYTES * math.prod(grid.shape))  # frames are worked on one by one
     choices = [replace(options, block=edge) for edge in _block_edges(options, grid.dims)]
 
+    zooms = [zoom]
+    if resolve_diameter(options.diameter, card) == "auto" and math.prod(grid.shape) <= LARGEST_SEARCHED:
+        zooms += [(largest_zoom(grid.shape),) * grid.dims]
+
     def need(chosen: SegmentOptions) -> MemoryNeed:
-        process = expected_bytes(canonical, zoom, network, chosen, device)
+        process = max(expected_bytes(canonical, each, network, chosen, device) for each in zooms)
         return MemoryNeed(process + copy + measured + others, _READER_COPIES * (image + measured) * frames)
 
     return [(chosen, need(chosen)) for chosen in choices]

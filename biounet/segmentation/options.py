@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from biounet.core import (
     DataSettings,
@@ -19,6 +19,7 @@ from biounet.core import (
 )
 from biounet.measurement import as_ring
 
+Diameter = float | Literal["auto", "native"]
 FILTERS = ("min_size", "max_size", "min_confidence", "exclude_border")
 
 
@@ -33,7 +34,10 @@ class SegmentOptions:
         memory and more time.
     diameter
         Typical diameter of the objects in pixels of the image. The image is resampled so that they appear as large as
-        the objects that the model was trained on.
+        the objects that the model was trained on. ``"auto"``: where an image, or what is found in it, looks unlike
+        those of the training, it is tried at a few other sizes. ``"native"``: pixels as they are, or of the size that
+        the model works at. None: ``"auto"`` in 2D if no pixel size decides and the card says what training images
+        look like, else ``"native"``.
     label
         Thresholds instead of those on the model's card.
     min_size, max_size
@@ -61,7 +65,7 @@ class SegmentOptions:
     """
 
     block: int | None = None
-    diameter: float | None = None
+    diameter: Diameter | None = None
     label: LabelSettings | None = None
     min_size: float | str | None = None
     max_size: float | str | None = None
@@ -75,8 +79,8 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         if self.block is not None and not (is_integer(self.block) and self.block >= 1):
             raise SettingsError(f"block {self.block!r}: a whole number, 1 or more")
-        if self.diameter is not None and not (is_number(self.diameter) and 0 < self.diameter < math.inf):
-            raise SettingsError(f"diameter {self.diameter!r}: a positive number")
+        if self.diameter is not None and not is_diameter(self.diameter):
+            raise SettingsError(f"diameter {self.diameter!r}: a positive number, auto or native")
         smallest, largest = self.smallest, self.largest
         if smallest and largest and smallest.unit == largest.unit and smallest.value > largest.value:
             raise SettingsError(f"no object is larger than {smallest} and smaller than {largest}")
@@ -135,3 +139,10 @@ class SegmentOptions:
         """Which objects are dropped by choice, by the names of the options."""
         chosen = {name: getattr(self, name) for name in FILTERS}
         return {name: value for name, value in chosen.items() if value is not None and value is not False}
+
+
+def is_diameter(value: object) -> bool:
+    """Whether a value is a positive number, ``"auto"`` or ``"native"``."""
+    if isinstance(value, str):
+        return value in ("auto", "native")
+    return isinstance(value, float | int) and is_number(value) and 0 < value < math.inf

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from biounet.core import (
     Volume,
     canonical_transform,
     canonical_volume,
+    note_code,
     region_label,
     working_time,
 )
@@ -53,14 +54,18 @@ from biounet.measurement import (
     frame_figures,
     frame_notes,
     image_figures,
+    label_statistics,
+    looks_like_training,
     measure_classes,
     measure_lesions,
     measure_objects,
     min_lesion_voxels,
     quality_warnings,
+    table_statistics,
 )
 from biounet.network import Card, Predictor
 from biounet.preprocessing import (
+    ImageStatistics,
     ScaledImage,
     Zoom,
     body_box,
@@ -68,18 +73,22 @@ from biounet.preprocessing import (
     image_statistics,
     resample_planes,
     rescale,
+    resize_labels,
     scale_intensities,
     working_zoom,
 )
 from biounet.segmentation.frames import Frame, segment_frames
-from biounet.segmentation.options import SegmentOptions
+from biounet.segmentation.options import Diameter, SegmentOptions
 from biounet.segmentation.prediction import Maps, pad_to_stride, predict_block, predict_image, prediction_blocks
+from biounet.segmentation.scale_search import Look, best_zoom, densest_window, is_closer, zooms_to_try
 from biounet.tiling import Block, run_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
+_ALIKE = 2.0  # factor between diameters that look alike to a model whose card has no range
+LARGEST_SEARCHED = 2**26  # voxels: of larger images the maps would not fit in memory at any other size
 
 
 @dataclass(frozen=True)
@@ -154,8 +163,17 @@ class _Job:
     def data(self) -> DataSettings:
         return self.card.recipe.data
 
-    def label(self, grid: Grid) -> LabelSettings:
-        return self.options.label_settings(self.card.label, grid)
+    @property
+    def training(self) -> TrainingReference:
+        card = self.card
+        return TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
+
+    def label(self, grid: Grid, zoom: Zoom | None = None) -> LabelSettings:
+        """Return the settings on a grid; the card's smallest object is one on the working grid."""
+        label = self.card.label
+        if zoom is not None and label.min_size_unit == "px":
+            label = label.model_copy(update={"min_size": label.min_size / math.prod(zoom)})
+        return self.options.label_settings(label, grid)
 
     def predict(self, image: NDArray[np.float32]) -> Maps:
         return predict_image(image, self.predictor, self.options.block, executor=self.executor, stop=self.stop)
@@ -190,23 +208,64 @@ def segment(
     if volume.times:
         one = partial(segment, predictor=predictor, card=card, options=options, executor=executor, stop=stop)
         return segment_frames(volume, one)
-    job = _Job(predictor, card, options or SegmentOptions(), executor, stop)
+    options = options or SegmentOptions()
+    options = replace(options, diameter=resolve_diameter(options.diameter, card))
+    job, clock = _Job(predictor, card, options, executor, stop), _Stopwatch()
     check_model_fits(volume, card)
-    job.options.check_model(job.data)
-    clock = _Stopwatch()
-    canonical = canonical_volume(volume)
-    zoom = model_zoom(canonical, card, job.options.diameter)
-    body = body_box(canonical.array, card.recipe.normalise, job.data)
-    scaled = scale_intensities(canonical.array, card.recipe.normalise)
+    options.check_model(job.data)
+    image = _prepare(volume, job)
+    clock.lap("normalise")
+    found = _segment_at(image, job, clock)
+    if options.diameter != "auto" or math.prod(volume.grid.shape) > LARGEST_SEARCHED:
+        return found.result
+    zoom = _search_zoom(found, image, job)
+    clock.lap("search")
+    if zoom == 1:
+        return found.result
+    other = _segment_at(image.at(zoom), job, clock)
+    return _describe_zoom(other.result, found.result, zoom, card)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A volume, the same in the canonical orientation, the box of the body in it, and the intensities there, zoomed."""
+
+    volume: Volume
+    canonical: Volume
+    body: tuple[slice, ...]
+    zoom: Zoom
+    scaled: ScaledImage
+
+    def at(self, zoom: float) -> _Prepared:
+        zooms = (zoom,) * len(self.zoom)
+        return replace(self, zoom=zooms, scaled=replace(self.scaled, image=rescale(self.scaled.image, zooms)))
+
+
+class _Found(NamedTuple):
+    result: Segmentation
+    statistics: ImageStatistics
+
+
+def _prepare(volume: Volume, job: _Job) -> _Prepared:
+    canonical, normalise = canonical_volume(volume), job.card.recipe.normalise
+    zoom = model_zoom(canonical, job.card, job.options.diameter)
+    body = body_box(canonical.array, normalise, job.data)
+    scaled = scale_intensities(canonical.array, normalise)
     scaled = replace(scaled, image=rescale(scaled.image[(slice(None), *body)], zoom))
+    return _Prepared(volume, canonical, body, zoom, scaled)
+
+
+def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
+    """Segment an image at its zoom."""
+    volume, grid, card, scaled, zoom = image.volume, image.canonical.grid, job.card, image.scaled, image.zoom
     clock.lap("normalise")
     labels: NDArray[Any]
     figures: dict[str, Figure] = {}
     frame: list[Note] = []
     if job.data.kind == "classes":
-        labels, confidence = _segment_classes(scaled, body, canonical.grid, job), None
+        labels, confidence = _segment_classes(scaled, image.body, grid, job), None
     else:
-        objects, dropped = _select_objects(_segment_objects(scaled, canonical.grid, job), canonical.grid, job.options)
+        objects, dropped = _select_objects(_segment_objects(scaled, zoom, grid, job), grid, job.options)
         figures |= {f"dropped_{name}": count for name, count in dropped.items()}
         labels, confidence = objects.labels, objects.confidence
     labels = np.ascontiguousarray(canonical_transform(volume.grid).undo(labels))
@@ -218,14 +277,60 @@ def segment(
         table, in_frame, frame = _measure_borders(table, scaled.acquired, volume.grid, job.options)
         figures |= in_frame
     clock.lap("measure")
-    training = TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
-    mean_zoom = math.prod(zoom) ** (1 / len(zoom))
-    warnings = quality_warnings(image_statistics(canonical, scaled), table, training, mean_zoom)
+    statistics, mean_zoom = image_statistics(image.canonical, scaled), math.prod(zoom) ** (1 / len(zoom))
+    warnings = quality_warnings(statistics, table, job.training, mean_zoom)
     clock.lap("quality")
-    known = (*_orientation_notes(volume.grid, card), *_background_notes(canonical, card))
+    known = (*_orientation_notes(volume.grid, card), *_background_notes(image.canonical, card))
     notes = (*volume.remarks, *warnings, *frame, *known)
     figures |= image_figures(table)
-    return Segmentation(labels, count, table, volume, notes, clock.laps, figures, _class_names(job.data))
+    result = Segmentation(labels, count, table, volume, notes, clock.laps, figures, _class_names(job.data))
+    return _Found(result, statistics | table_statistics(table, job.training, mean_zoom))
+
+
+def _search_zoom(found: _Found, image: _Prepared, job: _Job) -> float:
+    """Return the zoom at which an image that was segmented as it is looks most like those of the training."""
+    training, dims = job.training, image.canonical.grid.dims
+    if "diameter" not in training.ranges:
+        size = job.card.object_size_px or 1.0
+        training = training._replace(ranges={**training.ranges, "diameter": (size / _ALIKE, size * _ALIKE)})
+    confidence = found.result.columns["confidence"]
+    first = _look(1.0, found.statistics, confidence, training)
+    if first.is_familiar:
+        return 1.0
+    window = densest_window(canonical_transform(image.volume.grid).apply(found.result.labels))
+    acquired = None if image.scaled.acquired is None else image.scaled.acquired[window]
+    part = replace(image.scaled, image=image.scaled.image[(slice(None), *window)], acquired=acquired)
+    looks = [first]
+    for zoom in zooms_to_try(first, part.image.shape[1:], training.ranges["diameter"][0]):
+        scaled = replace(part, image=rescale(part.image, (zoom,) * dims))
+        maps, mask = job.predict(scaled.image), None
+        if acquired is not None:
+            mask = resize_labels(acquired.astype(np.int32), maps.shape[1:]) > 0
+        objects = label_objects(*_label_inputs(maps, mask, job), job.card.label)
+        statistics = image_statistics(image.canonical, scaled)
+        statistics |= label_statistics(objects.labels, objects.confidence, training.low_confidence)
+        look = _look(zoom, statistics, objects.confidence, training)
+        is_likely = is_closer(look.diameter, zoom, job.card.object_size_px or 1.0)
+        looks.append(replace(look, is_familiar=look.is_familiar and is_likely))
+    return best_zoom(looks)
+
+
+def _look(
+    zoom: float, statistics: ImageStatistics, confidence: NDArray[np.floating[Any]], training: TrainingReference
+) -> Look:
+    mean = float(np.mean(confidence)) if len(confidence) else 0.0
+    return Look(zoom, looks_like_training(statistics, training), mean, statistics.get("diameter"))
+
+
+def _describe_zoom(result: Segmentation, as_it_was: Segmentation, zoom: float, card: Card) -> Segmentation:
+    """Say that another size was found; what is too small for the model is not seen better when it is enlarged."""
+    diameter = (card.object_size_px or math.nan) / zoom
+    text = f"it looks more like the training at {zoom:g} times its size, and was segmented as with --diameter"
+    note = Note(f"{text} {diameter:.3g}", NoteCode.DIAMETER_FOUND, figure=diameter)
+    small = [each for each in as_it_was.notes if zoom > 1 and note_code(each) == NoteCode.OBJECT_SIZE]
+    others = [each for each in result.notes if not (small and note_code(each) == NoteCode.OBJECT_SIZE)]
+    figures = result.figures | {"diameter_px": round(diameter, 2)}
+    return replace(result, notes=(*others, *small, note), figures=figures)
 
 
 def _class_names(data: DataSettings) -> dict[int, str]:
@@ -272,8 +377,29 @@ def check_model_fits(volume: Volume, card: Card) -> None:
         raise InputError(cause, path=volume.source, hint=f"choose one with --channel{names}")
 
 
-def model_zoom(volume: Volume, card: Card, diameter: float | None) -> Zoom:
+def resolve_diameter(diameter: Diameter | None, card: Card) -> Diameter:
+    """Return the diameter, or what one that is left to the model, None, means with this one.
+
+    Raises
+    ------
+    ModelError
+        If the card has no object size to bring a diameter to.
+    """
+    if diameter not in (None, "native") and card.object_size_px is None:
+        cause = f"the card of '{card.recipe.name}' states no size of objects, which --diameter {diameter} needs"
+        raise ModelError(cause, hint="leave --diameter out")
+    if diameter is not None:
+        return diameter
+    data = card.recipe.data
+    decided = data.pixel_size_um is not None or bool(data.voxel_size)
+    searched = data.dims == 2 and card.object_size_px is not None and "diameter" in card.training_ranges
+    return "auto" if searched and not decided else "native"
+
+
+def model_zoom(volume: Volume, card: Card, diameter: Diameter | None) -> Zoom:
     """Return the factor along each axis from the grid of an image in the canonical order to that of the model.
+
+    With ``"auto"`` it is that of the first attempt, 1.
 
     Raises
     ------
@@ -281,13 +407,14 @@ def model_zoom(volume: Volume, card: Card, diameter: float | None) -> Zoom:
         If the image has no pixel size and the model needs one; if the card has no object size to bring `diameter` to;
         if the diameter is out of range.
     """
-    if diameter is None:
+    diameter, size = resolve_diameter(diameter, card), card.object_size_px
+    if diameter == "native" or size is None:
         return working_zoom(volume.grid, card.recipe.data, volume.source)
-    if card.object_size_px is None:
-        raise ModelError(f"the card of '{card.recipe.name}' has no object size to bring a diameter of {diameter} to")
-    factor = card.object_size_px / diameter
+    if diameter == "auto":
+        return (1.0,) * volume.grid.dims
+    factor = size / diameter
     if not 1 / _LARGEST_ZOOM <= factor <= _LARGEST_ZOOM:
-        cause = f"a diameter of {diameter:g} px, and objects of this model are {card.object_size_px:.3g} px wide"
+        cause = f"a diameter of {diameter:g} px, and objects of this model are {size:.3g} px wide"
         raise SettingsError(cause, hint="--diameter is that of the objects, in pixels of the image")
     return (factor,) * volume.grid.dims
 
@@ -301,10 +428,10 @@ def _segment_classes(scaled: ScaledImage, body: tuple[slice, ...], grid: Grid, j
     return labels
 
 
-def _segment_objects(scaled: ScaledImage, grid: Grid, job: _Job) -> Objects:
+def _segment_objects(scaled: ScaledImage, zoom: Zoom, grid: Grid, job: _Job) -> Objects:
     """Label the objects of a grid: block by block where it is the working grid, else once all maps are resampled."""
     voxel_um = float(np.prod(grid.steps_um)) if grid.steps_um is not None else None
-    settings = job.label(grid)
+    settings = job.label(grid, zoom)
     if scaled.image.shape[1:] != grid.shape:
         planes = list(resample_planes(job.predict(scaled.image), grid.shape))
         maps = np.stack(planes, 1).reshape(-1, *grid.shape)
@@ -403,4 +530,4 @@ class _Stopwatch:
 
     def lap(self, name: str) -> None:
         now = working_time()
-        self.laps[name], self._last = now - self._last, now
+        self.laps[name], self._last = self.laps.get(name, 0.0) + now - self._last, now

@@ -2,6 +2,7 @@ from .cases import Case as Case
 from .cases import load_cases as load_cases
 from .cases import make_case as make_case
 from .data_check import check_data as check_data
+from .found_objects import found_statistics as found_statistics
 from .history import write_history as write_history
 from .loop import Progress as Progress
 from .loop import TrainCallbacks as TrainCallbacks

@@ -28,7 +28,7 @@ _WARM_UP_SHARE = 0.1  # of a shorter training
 # Largest shares of a budget in minutes. To fit them, fewer thresholds are tried, fewer voxels calibrated on and fewer
 # validation images used, so that a change of load between estimate and end, by a factor of two at the worst, moves the
 # end by a few per cent.
-CALIBRATING, PREDICTING, TUNING, WRITING = 0.03, 0.05, 0.08, 0.02
+CALIBRATING, PREDICTING, TUNING, FINDING, WRITING = 0.03, 0.05, 0.08, 0.05, 0.02
 _WRITING_SECONDS = 2.0  # the model, its history and the picture of it
 _SMOOTHING = 0.2  # weight of the last step in the running mean of step times
 
@@ -37,7 +37,8 @@ class Budget:
     """The time or the number of steps that a training may take: minutes win over epochs; neither means 10 minutes.
 
     `steps` is 0 for a budget in minutes, and `total`, in seconds, infinite for one in epochs. `reserve` are the seconds
-    of it for what comes after the last step, of which `writing` is for the file. `voxel_times` are those measured last.
+    of it for what comes after the last step, of which `writing` is for the file and `finding` for what comes just
+    before it. `voxel_times` are those measured last.
     `clock` returns the seconds that the training has taken, over interruptions.
     """
 
@@ -48,7 +49,7 @@ class Budget:
         self.total = math.inf if by_steps else 60 * (settings.minutes or _DEFAULT_MINUTES)
         self.writing = 0.0 if by_steps else min(_WRITING_SECONDS, WRITING * self.total)
         self.reserve = self.writing + (0.0 if by_steps else (CALIBRATING + TUNING) * self.total)
-        self.voxel_times = VoxelTimes()
+        self.voxel_times, self.finding = VoxelTimes(), 0.0
         self._step_seconds = 0.0
         self._last = clock()
 
@@ -57,10 +58,11 @@ class Budget:
         """Whether it is in minutes."""
         return not self.steps
 
-    def reserve_seconds(self, calibrating: float, predicting: float, tuning: float) -> None:
+    def reserve_seconds(self, calibrating: float, predicting: float, tuning: float, finding: float) -> None:
         """Reserve the seconds that the parts after the last step are expected to take, each at most its share."""
         if self.is_timed:
-            parts = ((calibrating, CALIBRATING), (predicting, 2 * PREDICTING), (tuning, TUNING))
+            self.finding = min(finding, FINDING * self.total)
+            parts = ((calibrating, CALIBRATING), (predicting, 2 * PREDICTING), (tuning, TUNING), (finding, FINDING))
             self.reserve = self.writing + sum(min(seconds, share * self.total) for seconds, share in parts)
 
     def start(self) -> None:
@@ -79,6 +81,11 @@ class Budget:
             return None
         left = self.total - self.writing - self.clock()
         return time.perf_counter() + min(share * self.total, left)
+
+    def tuning_deadline(self) -> float | None:
+        """Return until when thresholds may be tried."""
+        deadline = self.deadline(1.0)
+        return None if deadline is None else deadline - self.finding
 
     def seconds_to_last_step(self) -> float:
         """Return the seconds until the last step of a budget in minutes."""
@@ -144,12 +151,17 @@ def measure_voxel_times(network: UNet, cases: Sequence[Case], recipe: Recipe, de
 
 def expected_seconds(
     times: VoxelTimes, cases: Sequence[Case], validation: Sequence[Case], recipe: Recipe
-) -> tuple[float, float, float]:
-    """Return the expected seconds of calibration on `cases`, and of prediction and tuning on `validation`."""
+) -> tuple[float, float, float, float]:
+    """Return the expected seconds of calibration on `cases`, of prediction and tuning on `validation`, and of objects.
+
+    The last is the time in which the objects of all cases are found.
+    """
     calibrated = min(MAX_VOXELS, sum(window_size(central_window(case, SMALL_WINDOW)) for case in cases))
     validated = sum(case.labels.size for case in validation)
     tuning = times.scoring * validated * count_trials(recipe)
-    return times.calibration * calibrated, times.prediction * validated, tuning
+    every = validated + sum(case.labels.size for case in cases)
+    finding = 0.0 if recipe.data.kind == "classes" else (times.prediction + times.scoring) * every
+    return times.calibration * calibrated, times.prediction * validated, tuning, finding
 
 
 def subsample(cases: Sequence[Case], voxels: float) -> list[Case]:

@@ -18,6 +18,7 @@ from biounet.core import InputError, Recipe, Stopped, TrainingError, available_c
 from biounet.network import Model, build_network, has_fast_bfloat16, inherit_settings, pick_device
 from biounet.training.budget import (
     CALIBRATING,
+    FINDING,
     PREDICTING,
     TUNING,
     Budget,
@@ -29,6 +30,7 @@ from biounet.training.budget import (
 from biounet.training.calibration import calibrate
 from biounet.training.cases import Case
 from biounet.training.checkpoint import TrainingState, initial_state, load_checkpoint, memory_layout, save_checkpoint
+from biounet.training.found_objects import found_statistics
 from biounet.training.losses import recipe_loss
 from biounet.training.model_card import make_card, median_diameter, training_statistics
 from biounet.training.patches import Patches, fit_patch, step_batches
@@ -144,7 +146,9 @@ def train(
     _run_steps(state, training)
     model = _finish(state, training)
     # Statistics are those of all images, including those that there was no time to validate on.
-    model = _with_card(model, training_statistics([*cases, *validation], recipe))
+    every = [*cases, *validation]
+    found = found_statistics(model, every, options.device, budget.deadline(FINDING))
+    model = _with_card(model, training_statistics(every, found))
     return _better(model, baseline, warnings + _time_warnings(state, training, start, len(validation)), callbacks)
 
 
@@ -180,12 +184,13 @@ def _score_start(start: Model, training: _Training) -> Baseline:
     budget, began = training.budget, time.perf_counter()
     deadline = budget.deadline(TUNING)
     baseline = score_baseline(start, training.validation, training.recipe, training.options.device, deadline)
-    calibrating, predicting, _ = _expected_seconds(training)
-    budget.reserve_seconds(calibrating, predicting, max(0.0, time.perf_counter() - began - predicting))
+    calibrating, predicting, _, finding = _expected_seconds(training)
+    tuning = max(0.0, time.perf_counter() - began - predicting)
+    budget.reserve_seconds(calibrating, predicting, tuning, finding)
     return baseline
 
 
-def _expected_seconds(training: _Training) -> tuple[float, float, float]:
+def _expected_seconds(training: _Training) -> tuple[float, float, float, float]:
     return expected_seconds(training.budget.voxel_times, training.cases, training.validation, training.recipe)
 
 
@@ -294,7 +299,7 @@ def _finish(state: TrainingState, training: _Training) -> Model:
     recipe, budget = training.recipe, training.budget
     state.average.eval()
     ranges = calibrate(state.average.cpu(), training.cases, budget.deadline(CALIBRATING))
-    deadline = budget.deadline(1.0)
+    deadline = budget.tuning_deadline()
     label, metrics = tune(state.average, training.validation, recipe, training.options.device, ranges, deadline)
     if budget.is_timed and state.history:
         state.history[-1].update(metrics)

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from biounet.core import Recipe, __version__, stated_orientation
+from biounet.measurement import ball_diameters, label_statistics
 from biounet.network import Card, output_channels
-from biounet.preprocessing import distinct_textures, training_ranges
+from biounet.preprocessing import ImageStatistics, distinct_textures, training_ranges
 from biounet.training.cases import Case
 from biounet.training.validation import Metrics
 
@@ -49,15 +50,14 @@ def make_card(
     )
 
 
-def training_statistics(cases: Iterable[Case], recipe: Recipe) -> dict[str, Any]:
-    """Return the statistics of the images of cases that a card holds: ``training_ranges`` and ``textures``."""
-    statistics = []
-    for case in cases:
-        one = dict(case.statistics)
-        if recipe.data.kind == "instances" and (case.labels > 0).any():
-            one["diameter"] = float(np.median(object_diameters([case], recipe)))
-            one["at_border"] = _share_at_border(case.labels)
-        statistics.append(one)
+def training_statistics(cases: Iterable[Case], found: Iterable[ImageStatistics | None]) -> dict[str, Any]:
+    """Return the statistics of the images of cases that a card holds: ``training_ranges`` and ``textures``.
+
+    Those of the objects are of what the model finds in each case, from `found_statistics`: so it is judged by what it
+    did on the images that it knows. Where that is not known they are those of the annotation.
+    """
+    pairs = zip(cases, found, strict=True)
+    statistics = [case.statistics | (_annotated(case) if objects is None else objects) for case, objects in pairs]
     return {"training_ranges": training_ranges(statistics), "textures": distinct_textures(statistics)}
 
 
@@ -73,12 +73,11 @@ def object_diameters(cases: Sequence[Case], recipe: Recipe) -> NDArray[np.float6
         return np.empty(0)
     counts = np.concatenate([np.bincount(case.labels[case.labels > 0]) for case in cases])
     counts = counts[counts > 0].astype(float)
-    diameters = 2 * np.sqrt(counts / np.pi) if recipe.data.dims == 2 else 2 * np.cbrt(counts * 3 / (4 * np.pi))
-    return np.asarray(diameters)
+    return ball_diameters(counts, recipe.data.dims)
 
 
-def _share_at_border(labels: NDArray[np.int32]) -> float:
-    """Return the share of the objects that touch the border of the image."""
-    borders = [labels.take(end, axis) for axis in range(labels.ndim) for end in (0, -1)]
-    touching = np.unique(np.concatenate([border.ravel() for border in borders]))
-    return float(np.count_nonzero(touching > 0) / np.count_nonzero(np.bincount(labels[labels > 0])))
+def _annotated(case: Case) -> ImageStatistics:
+    """Return the statistics of annotated objects, whose confidence is not known."""
+    _, labels = np.unique(np.maximum(case.labels, 0), return_inverse=True)
+    labels = labels.reshape(case.labels.shape) + (0 if (case.labels <= 0).any() else 1)
+    return label_statistics(labels, np.ones(labels.max(initial=0)), None)

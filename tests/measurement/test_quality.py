@@ -6,7 +6,15 @@ from scipy import ndimage
 
 from biounet.api import volume_from_array
 from biounet.core import Grid, NormaliseSettings, NoteCode, Volume
-from biounet.measurement import Table, TrainingReference, quality_warnings
+from biounet.measurement import (
+    Table,
+    TrainingReference,
+    label_statistics,
+    looks_like_training,
+    measure_objects,
+    quality_warnings,
+    table_statistics,
+)
 from biounet.preprocessing import distinct_textures, image_statistics, scale_intensities, training_ranges
 from support.images import discs
 
@@ -275,7 +283,7 @@ def test_five_objects_are_enough():
 
 
 @pytest.mark.parametrize(
-    ("diameter", "words"), [(4.9, "small objects: 4.9"), (5.1, ""), (39, ""), (41, "large objects: 41")]
+    ("diameter", "words"), [(9.9, "small objects: 9.9"), (10.1, ""), (39, ""), (41, "large objects: 41")]
 )
 def test_diameters_of_objects_in_volumes(diameter, words):
     columns = {"label": np.arange(1, 7), "volume_px": np.full(6, np.pi / 6 * diameter**3)}
@@ -305,3 +313,37 @@ def test_words_for_texture(edge, structure, detail, word):
     assert note.startswith(f"{word} edges of {np.exp(edge):.1f} pixels")
     assert note.endswith("has 1.0, 1.0 and 1.0")
     assert quality_warnings(texture, NO_OBJECTS, training._replace(ranges={"unlikeness": (0.0, 3.0)})) == []
+
+
+@pytest.mark.parametrize(("low", "limit"), [(8.0, 8.0), (15.0, 10.0), (30.0, 15.0)])
+def test_objects_smaller_than_in_training_are_small_below_ten_pixels_or_half(low, limit):
+    training = TrainingReference({"diameter": (low, 60.0)})
+    assert quality_warnings({}, table(diameter=limit * 1.01), training) == []
+    (note,) = quality_warnings({}, table(diameter=limit * 0.99), training)
+    assert (note.code, note.figure) == (NoteCode.OBJECT_SIZE, pytest.approx(limit * 0.99))
+
+
+def test_the_ranges_of_shares_hold_those_of_all_training_images():
+    few = training_ranges([{"unsure": share} for share in (0.0, 0.2)])["unsure"]
+    many = training_ranges([{"unsure": share} for share in [0.0, 0.2] * 50])["unsure"]
+    assert few[1] > many[1] >= 0.2
+    assert many[1] < 0.21
+
+
+def test_what_depends_on_the_magnification_makes_an_image_look_unlike_the_training():
+    training = TrainingReference({"diameter": (10.0, 20.0), "hot": (0.0, 0.0)}, (), 0.7)
+    assert looks_like_training({"diameter": 15.0, "hot": 0.5, "at_border": 1.0}, training)
+    assert not looks_like_training({"diameter": 45.0}, training)
+    assert not looks_like_training({"unsure": 0.9}, training)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_statistics_of_labels_are_those_of_their_table(dims):
+    draw = np.random.default_rng(dims)
+    labels = np.kron(np.arange(9).reshape((3, 3) if dims == 2 else (1, 3, 3)), np.ones((4,) * dims, int))
+    confidence = draw.random(8)
+    volume = draw.random((1, *labels.shape))
+    whole = measure_objects(labels, volume, Grid(labels.shape), confidence, ("x",))
+    found = table_statistics(whole, TrainingReference({}, (), 0.5))
+    assert label_statistics(labels, confidence, 0.5) == pytest.approx(found)
+    assert set(found) == {"diameter", "at_border", "unsure"}

@@ -37,8 +37,8 @@ def _tensors(path):
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
-def test_weights_and_ranges_are_read_by_the_old_names_and_written_by_the_new_ones(path, tmp_path):
+def test_weights_and_ranges_are_read_by_the_old_names_and_written_by_the_new_ones(tmp_path):
+    (path,) = (path for path in MODELS if path.stem == "nuclei3d")  # a file of the first version
     stored, model = _tensors(path), load_model(path)
     assert any(name.startswith("rises.") for name in stored)
     save_model(model, tmp_path / "new.safetensors")

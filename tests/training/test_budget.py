@@ -59,7 +59,7 @@ def test_minutes_end_in_time_and_the_rate_with_them_however_the_pace_changes(sec
     clock = FakeClock()
     clock.now = read
     budget, state = Budget(TrainSettings(minutes=2), clock), _state()
-    budget.reserve_seconds(0.0, 5.0, tuning)
+    budget.reserve_seconds(0.0, 5.0, tuning, 3.0)
     factors = _run(budget, clock, state, seconds)
     end = 120 - budget.reserve
     assert budget.reserve <= 0.2 * 120
@@ -189,7 +189,20 @@ def test_what_the_end_takes_follows_from_what_was_measured():
     case, _ = case_and_maps((0, 1), ())
     size = case.labels.size
     ends = expected_seconds(VoxelTimes(1e-3, 1e-4, 1e-2), [case] * 3, [case] * 2, RECIPE)
-    assert ends == pytest.approx((3 * size * 1e-2, 2 * size * 1e-3, 2 * size * 1e-4 * (2 + 8 + 210 + 7 + 8)))
+    tuning = 2 * size * 1e-4 * (2 + 8 + 210 + 7 + 8)
+    assert ends == pytest.approx((3 * size * 1e-2, 2 * size * 1e-3, tuning, 5 * size * 1.1e-3))
+    *_, finding = expected_seconds(
+        VoxelTimes(1e-3, 1e-4, 1e-2), [case], [], tiny_recipe(data={"kind": "classes", "classes": ["a"]})
+    )
+    assert finding == 0
+
+
+def test_thresholds_leave_time_to_look_at_the_training_images():
+    budget = Budget(TrainSettings(minutes=2), FakeClock())
+    assert budget.tuning_deadline() == pytest.approx(budget.deadline(1.0), abs=0.1)
+    budget.reserve_seconds(0.0, 0.0, 0.0, 5.0)
+    assert budget.deadline(1.0) - budget.tuning_deadline() == pytest.approx(5.0, abs=0.1)
+    assert Budget(TrainSettings(epochs=2), FakeClock()).tuning_deadline() is None
 
 
 def test_a_resumed_training_without_time_for_a_step_ends_with_what_it_has(cases, tmp_path):

@@ -10,11 +10,29 @@ import pytest
 import torch
 
 from biounet.api import volume_from_array
-from biounet.core import UNLABELLED, Annotation, Grid, InputError, ModelError, Stopped, TrainingError
+from biounet.core import (
+    UNLABELLED,
+    Annotation,
+    Grid,
+    InputError,
+    ModelError,
+    Stopped,
+    TrainingError,
+    find_warnings,
+)
 from biounet.core.recipe import parse_recipe
 from biounet.files import Pair, find_pairs
 from biounet.network import Model, load_model, save_model
-from biounet.training import Progress, TrainCallbacks, TrainOptions, hold_out, load_cases, make_case, train
+from biounet.training import (
+    Progress,
+    TrainCallbacks,
+    TrainOptions,
+    found_statistics,
+    hold_out,
+    load_cases,
+    make_case,
+    train,
+)
 from biounet.training.patches import Patches, fit_patch, step_batches
 from biounet.training.targets.layout import TargetLayout, make_target
 from support.images import discs
@@ -242,3 +260,20 @@ def test_holding_out_is_a_split():
     assert hold_out(pairs[:1], 0.1, 0) == (pairs[:1], [])
     assert len(hold_out(pairs[:3], 0.1, 0)[1]) == 1
     assert hold_out(pairs, 0.0, 0)[1] == []
+
+
+def test_no_training_image_is_flagged_by_its_model(segmenter, cell_folder):
+    for path in sorted((cell_folder / "images").iterdir()):
+        assert find_warnings(segmenter.segment(path).notes) == ()
+
+
+def test_what_the_model_finds_in_its_training_images_is_no_reason_to_flag(cases):
+    """Of an image full of objects at the border, and of one with tiny ones, which no other training image has."""
+    recipe = tiny_recipe(train={"epochs": 1})
+    model = train(cases[:3], cases[3:4], recipe)
+    found = found_statistics(model, cases[:4])
+    for one in found:
+        for name, value in one.items():
+            low, high = model.card.training_ranges[name]
+            assert low <= value <= high
+    assert found_statistics(model, cases[:4], deadline=0.0) == [None] * 4
