@@ -49,8 +49,8 @@ def _panel(frame: Volume, labels: NDArray[Any], name: str, classes: bool) -> Pan
 
 def colour_by_track(canvas: Canvas, table: Table) -> Canvas:
     """Return a canvas with the number of its track in place of each object's, where objects have tracks."""
-    labels, tracks = table.columns["label"], table.columns.get("track")
-    if table.kind != "objects" or tracks is None or tracks.dtype.kind == "f" or not len(labels):
+    tracks = table.columns.get("track")
+    if tracks is None or tracks.dtype.kind == "f" or not len(tracks):
         return canvas
     numbers = np.concatenate([[0], tracks]).astype(np.int32)
     return canvas._replace(labels=numbers[canvas.labels])
