@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from biounet_docs import columns, commands, messages, recipe_settings
 
 from biounet.core import Grid, Recipe
-from biounet.measurement import Ring, measure_classes, measure_lesions, measure_objects
+from biounet.measurement import Ring, join_tables, link_objects, measure_classes, measure_lesions, measure_objects
 from biounet.measurement.labels import measure_labels
 
 
@@ -74,6 +74,8 @@ def tables():
         measured = measure_labels(labels, {"DAPI": labels}, grid, inside=labels)
         yield "objects", measured.objects
         yield "objects", measured.parents
+        still = link_objects(labels, labels)
+        yield "objects", join_tables([0, 1], [measured.objects] * 2, [still])[0]
         yield "classes", measure_classes(labels, ("lake",), grid)
         yield "lesions", measure_lesions(labels, {"core": (1,)}, grid)
 

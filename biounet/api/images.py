@@ -104,6 +104,9 @@ def _volume_from_array(array: NDArray[Any], options: ReadOptions, unit: Unit | N
     """Return an array as a volume, with read options as for files."""
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise InputError("a masked array, whose masked pixels have no values", hint="fill them first")
+    axes = ("T" if options.frames is not None else "") + ("Z" if options.project else "") + "ZYX"[-options.dims :]
+    if options.axes is None and array.ndim == len(axes) > options.dims:  # these options leave no choice
+        options = replace(options, axes=axes)
     if options.axes is None:
         volume_from_array(array, options.dims, options.spacing, unit)
     return read_array(array, options, unit or "um")

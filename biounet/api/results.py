@@ -85,7 +85,8 @@ class Result(Segmentation):
         if self.count is None:
             return f"{len(next(iter(self.columns.values())))} classes"
         kind = "lesion" if self.measurements.kind == "lesions" else "object"
-        return f"{self.count} {kind}{'' if self.count == 1 else 's'}"
+        frames = f" in {len(self.frames)} frames" if self.frames else ""
+        return f"{self.count} {kind}{'' if self.count == 1 else 's'}{frames}"
 
     def _repr_html_(self) -> str:
         return as_html(self._describe(), self.overlay())

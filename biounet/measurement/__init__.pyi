@@ -32,5 +32,6 @@ from .table import columns_to_csv as columns_to_csv
 from .table import table_kind as table_kind
 from .tracks import Links as Links
 from .tracks import are_dense as are_dense
+from .tracks import join_tables as join_tables
 from .tracks import link_objects as link_objects
 from .tracks import number_tracks as number_tracks

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.measurement.table import Columns, Table
+
 Ints = NDArray[np.int64]
 
 _MIN_IOU = 0.1  # of a link; less is what neighbours have that move into each other's place
@@ -143,3 +145,33 @@ def number_tracks(counts: Sequence[int], links: Sequence[Links]) -> Tracks:
         track[here][new] = count + 1 + np.arange(len(new))
         count += len(new)
     return Tracks(track, parent, count)
+
+
+def join_tables(times: Sequence[int], tables: Sequence[Table], links: Sequence[Links]) -> tuple[Table, int | None]:
+    """Return the tables of all frames of a time series as one, and the number of tracks.
+
+    Parameters
+    ----------
+    times
+        Numbers of the frames, for the column ``t``.
+    tables
+        Of each frame. Objects are numbered anew: those of a frame after those of the frame before.
+    links
+        Between each frame and the next; none for tables of classes and lesions.
+
+    Returns
+    -------
+    Tables of objects have the columns ``track`` and ``parent_track`` (0: none is known). Where frames do not follow
+    each other closely enough to link objects, these are NaN, and the number of tracks is None.
+    """
+    rows, kind = [len(next(iter(table.columns.values()))) for table in tables], tables[0].kind
+    columns: Columns = {"t": np.repeat(np.array(times, np.int64), rows)}
+    tracks = number_tracks(rows, links) if kind == "objects" and are_dense(links) else None
+    if kind == "objects":
+        columns["label"] = np.arange(1, sum(rows) + 1)
+        unknown = np.full(sum(rows), np.nan)
+        columns["track"] = unknown if tracks is None else tracks.track
+        columns["parent_track"] = unknown if tracks is None else tracks.parent
+    others = [name for name in tables[0].columns if name not in columns]
+    columns |= {name: np.concatenate([table.columns[name] for table in tables]) for name in others}
+    return Table(kind, columns), None if tracks is None else tracks.count

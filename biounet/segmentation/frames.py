@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Figure, Note, NoteCode, Volume, list_some, note_code
-from biounet.measurement import Columns, Links, Table, are_dense, link_objects, number_tracks
+from biounet.measurement import Links, are_dense, join_tables, link_objects
 
 if TYPE_CHECKING:
     from biounet.segmentation.pipeline import Segmentation
@@ -60,7 +60,7 @@ def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]
             previous = part.labels
         # Neither its labels nor its pixels are needed again
         parts.append(replace(part, labels=part.labels[:0], volume=volume))
-    table, figures = _join_tables(volume.times, parts, links)
+    table, tracks = join_tables(volume.times, [part.measurements for part in parts], links)
     frames = tuple(
         Frame(t, part.count, part.notes, sum(part.seconds.values()), part.figures)
         for t, part in zip(volume.times, parts, strict=True)
@@ -73,29 +73,9 @@ def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]
         measurements=table,
         notes=(*_link_notes(volume.times, links), *_join_notes(frames)),
         seconds={name: sum(part.seconds.get(name, 0.0) for part in parts) for name in parts[0].seconds},
-        figures=figures,
+        figures={} if tracks is None else {"tracks": tracks},
         frames=frames,
     )
-
-
-def _join_tables(
-    times: Sequence[int], parts: Sequence[Segmentation], links: Sequence[Links]
-) -> tuple[Table, dict[str, Figure]]:
-    """Return one table of all frames, and the number of tracks where objects are linked."""
-    rows = [len(next(iter(part.columns.values()))) for part in parts]
-    kind, figures = parts[0].measurements.kind, dict[str, Figure]()
-    columns: Columns = {"t": np.repeat(np.array(times, np.int64), rows)}
-    if kind == "objects":
-        columns["label"] = np.arange(1, sum(rows) + 1)
-        if are_dense(links):
-            tracks = number_tracks(rows, links)
-            columns |= {"track": tracks.track, "parent_track": tracks.parent}
-            figures["tracks"] = tracks.count
-        else:
-            columns |= {name: np.full(sum(rows), np.nan) for name in ("track", "parent_track")}
-    others = [name for name in parts[0].columns if name not in columns]
-    columns |= {name: np.concatenate([part.columns[name] for part in parts]) for name in others}
-    return Table(kind, columns), figures
 
 
 def _link_notes(times: Sequence[int], links: Sequence[Links]) -> list[Note]:
