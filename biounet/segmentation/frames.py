@@ -71,7 +71,7 @@ def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]
         labels=labels,
         count=None if None in counts else sum(count or 0 for count in counts),
         measurements=table,
-        notes=(*_link_notes(volume.times, links), *_join_notes(frames)),
+        notes=(*_link_notes(volume.times, links), *join_notes(frames)),
         seconds={name: sum(part.seconds.get(name, 0.0) for part in parts) for name in parts[0].seconds},
         figures={} if tracks is None else {"tracks": tracks},
         frames=frames,
@@ -92,7 +92,7 @@ def _link_notes(times: Sequence[int], links: Sequence[Links]) -> list[Note]:
     return [Note(text, NoteCode.NOT_LINKED, figure=share)]
 
 
-def _join_notes(frames: Sequence[Frame]) -> list[str]:
+def join_notes(frames: Sequence[Frame]) -> list[str]:
     """Return the notes on all frames, each once, with the frames that it is about unless it is about all."""
     about: dict[str, tuple[str, list[int]]] = {}
     for frame in frames:
