@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import biounet
 from biounet.api import Segmenter
 from biounet.core import Volume
 from biounet.network import save_model
@@ -209,3 +210,16 @@ def test_channels_of_a_mapping_must_have_names_that_are_there(untrained, layouts
         segmenter.segment(mapping | {"GFP": PLANES[1, 1:]}, channel="DAPI")
     with pytest.raises(ValueError, match="leave channels= out"):
         segmenter.segment(mapping, channels=NAMES)
+
+
+def test_files_of_channels_are_joined_in_python_as_on_the_command_line(run, untrained, layouts, tmp_path):
+    for number in (1, 2, 3):
+        write(tmp_path / "wells" / f"A02_w{number}.tif", PLANES[number - 1], axes="YX")
+    options = {"channels": NAMES, "channel": "DAPI", "measure": "all"}
+    run("wells", "--channels", "DAPI,GFP,RFP", "--channel", "DAPI", "--measure", "all")
+    results = Segmenter(untrained)("wells", **options)
+    assert [result.name for result in results] == ["A01", "A02"]
+    results.save("called")
+    biounet.segment_folder("wells", "segmented", "m.safetensors", **options)
+    assert len(tables(tmp_path / "out")) == 2
+    assert tables(tmp_path / "called") == tables(tmp_path / "segmented") == tables(tmp_path / "out")

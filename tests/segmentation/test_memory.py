@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,14 @@ def test_needs_grow_with_the_image_and_estimating_allocates_nothing(untrained):
     assert [need.process for need in needs] == sorted(need.process for need in needs)
     assert needs[-1].process > 400_000**2 * 10
     assert needs[-1].reader >= 400_000**2
+
+
+def test_channels_to_measure_need_their_own_size_here_and_where_they_are_read(untrained):
+    volume = blank(1, 1000, 1000)
+    measured = {"GFP": np.broadcast_to(np.uint16(0), (1000, 1000)), "RFP": np.broadcast_to(np.uint8(0), (1000, 1000))}
+    alone, beside = (needs_of(one, untrained)[0][1] for one in (volume, replace(volume, measured=measured)))
+    assert beside.process - alone.process == 3 * 1000**2
+    assert beside.reader - alone.reader >= 3 * 1000**2
 
 
 def test_smaller_blocks_need_less(untrained):
