@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from html import escape
 from typing import Protocol
 
 from biounet.api.display import in_notebook
@@ -16,6 +17,7 @@ from biounet.core import announce_compiling, working_time
 COMPILING = "compiling for this processor, which is done once and takes some seconds"
 _LASTING = 5.0  # seconds after which a log gets lines
 _TENTHS = 10
+_PAUSE = 0.2  # seconds between two changes of a bar in a notebook
 
 
 class Advance(Protocol):
@@ -49,7 +51,7 @@ def show_progress(
     show_text: Callable[[int, str], None]
     with announce_compiling(partial(log, COMPILING)):
         if visible and (shown or total > 1):
-            with _bar(total) as show_text:
+            with _notebook_bar(total) if in_notebook() else _terminal_bar(total) as show_text:
                 yield _Counter(total, already, show_text)
         else:
             yield _Counter(total, already, _Tenths(total, log, always=bool(shown)))
@@ -91,7 +93,8 @@ class _Counter:
             return text
         each = seconds / self._new
         speed = f"{1 / each:.1f} images/s" if 0 < each < 1 else f"{format_seconds(each)} per image"
-        return f"{text}, {speed}, {format_seconds(each * max(0, self._to_do - self._new))} left"
+        left = max(0, self._to_do - self._new)
+        return f"{text}, {speed}" + (f", {format_seconds(each * left)} left" if left else "")
 
 
 class _Tenths:
@@ -109,7 +112,26 @@ class _Tenths:
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[int, str], None]]:
+def _notebook_bar(total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar of the browser: that of rich needs widgets, which many notebooks do not have."""
+    from IPython.display import HTML, display
+
+    def page(done: int, text: str) -> HTML:
+        return HTML(f'<progress value="{done}" max="{total}"></progress> {escape(text)}')
+
+    handle, shown = display(page(0, f"0 of {total} images"), display_id=True), time.perf_counter()
+
+    def show(done: int, text: str) -> None:
+        nonlocal shown
+        if done == total or time.perf_counter() > shown + _PAUSE:
+            handle.update(page(done, text))
+            shown = time.perf_counter()
+
+    yield show
+
+
+@contextmanager
+def _terminal_bar(total: int) -> Iterator[Callable[[int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import types
 
 from biounet.api import Segmenter, progress, show_batch
 from biounet.api.progress import format_seconds, show_progress
@@ -35,7 +36,7 @@ def test_a_log_has_a_line_for_each_tenth_of_work_that_lasts(monkeypatch):
             for _ in range(200):
                 advance()
         assert len(lines) == expected
-        assert all(re.fullmatch(r"\d+ of 200 images, [\d.]+ images/s, [\d.]+ s left", line) for line in lines)
+        assert all(re.fullmatch(r"\d+ of 200 images, [\d.]+ images/s(, [\d.]+ s left)?", line) for line in lines)
 
 
 def test_what_was_done_before_says_nothing_of_the_speed(monkeypatch):
@@ -59,6 +60,23 @@ def test_a_terminal_has_a_bar_and_rows_above_it(monkeypatch):
     assert "of 2 images" in shown
     assert re.search(r"a\.tif *\n", shown)
     assert shown.endswith("\x1b[2K")  # and is gone at the end
+
+
+def test_a_notebook_has_a_bar_that_needs_no_widgets(monkeypatch):
+    shown = []
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "_PAUSE", -1)
+    handle = types.SimpleNamespace(update=shown.append)
+    display = types.SimpleNamespace(HTML=str, display=lambda page, display_id: shown.append(page) or handle)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    with show_progress(2) as advance:
+        advance()
+        advance()
+    assert [page.partition("</progress>")[0] for page in shown] == [
+        f'<progress value="{done}" max="2">' for done in range(3)
+    ]
+    assert re.search(r" 2 of 2 images, [\d.]+ images/s$", shown[-1])
 
 
 def test_nothing_is_shown_of_a_single_image_or_where_nobody_looks(untrained, monkeypatch, capsys):

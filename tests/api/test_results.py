@@ -101,7 +101,7 @@ def test_a_notebook_shows_results_by_itself(result, monkeypatch, headless):
     assert shown == [result._repr_png_()]
     html = result._repr_html_()
     assert f"{result.count} object" in html
-    assert "data:image/png;base64," in html
+    assert "data:image/webp;base64," in html
     gallery = Results([result] * 70, [FailedImage("<b>.tif", InputError("empty file", path="<b>.tif"))])._repr_html_()
     assert gallery.count("<img ") == 60
     assert "and 10 more" in gallery
