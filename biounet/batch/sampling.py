@@ -153,7 +153,7 @@ def groups_of_run(run: RunFile, by: str | Path | None) -> RunGroups:
     counted = [row for row in run.rows if row.status != "failed" and row.count is not None]
     if not counted:
         raise SettingsError("no image of this run has a count")
-    if any(getattr(row, "frames", ()) for row in counted):
+    if any(row.frames for row in counted):
         raise SettingsError("time series cannot be sampled: give their frames as images of their own")
     names, values = _values_by(run, by, [row.image for row in counted])
     rows: dict[_Key, list[Row]] = defaultdict(list)

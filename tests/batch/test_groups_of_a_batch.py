@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -113,3 +114,22 @@ def test_a_table_of_others_is_not_replaced(plate, biounet):
     assert "groups.csv is there and was not written by biounet" in err
     assert segment(biounet, "-q")[0] == 0
     assert (out / "groups.csv").read_text() == "image,well\nA1_s1,A1\n"
+
+
+def test_time_points_are_groups_of_their_own(plate, biounet):
+    for path in plate.rglob("*.tif"):
+        frame = tifffile.imread(path)
+        tifffile.imwrite(path, np.stack([frame, frame * 0, frame]), imagej=True, metadata={"axes": "TYX"})
+    code, _, err = segment(biounet, "-q", "--frames", "all", "--group", PATTERN)
+    assert code == 0, err
+    rows = read_rows(plate.parent / "out" / "groups.csv")
+    assert [(row["treatment"], row["t"], row["well"], row["images"]) for row in rows[:4]] == [
+        ("drug", "0", "", "6"),
+        ("drug", "1", "", "6"),
+        ("drug", "2", "", "6"),
+        ("none", "0", "", "6"),
+    ]
+    assert len(rows) == 2 * 3 + 6 * 3
+    code, _, err = biounet("sample", "out", "--by", "well")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "time series cannot be sampled" in err

@@ -27,6 +27,27 @@ def test_cells_are_counted_labelled_and_measured(segmenter):
     assert found.table["confidence"].between(0, 1).all()
 
 
+def test_what_was_not_acquired_is_outside_the_counting_frame(segmenter):
+    image, _ = discs((96, 128), 12, 40)
+    inside = segmenter.segment(image, spacing=0.5)
+    wide = segmenter.segment(np.pad(image, ((0, 40), (64, 0))), spacing=0.5)
+    assert inside.figures["area_mm2"] == pytest.approx(95 * 127 * 0.25e-6)
+    assert wide.figures["area_mm2"] == inside.figures["area_mm2"]
+    assert wide.figures["count_in_frame"] == pytest.approx(inside.figures["count_in_frame"], abs=1)
+    assert wide.columns["border_weight"].max() > 1
+    torn = np.pad(image, ((0, 40), (64, 0)))
+    torn[:40, :120] = 0  # what is left is an L
+    found = segmenter.segment(torn, spacing=0.5)
+    assert (found.figures["count_in_frame"], found.figures["density_per_mm2"]) == (None, None)
+    assert any("no counting frame" in note for note in found.notes)
+
+
+def test_without_objects_at_the_border_nothing_is_said_of_density(segmenter):
+    image, _ = discs((96, 128), 12, 40)
+    found = segmenter.segment(image, spacing=0.5, options=SegmentOptions(exclude_border=True))
+    assert (found.figures["count_in_frame"], found.figures["density_per_mm2"]) == (None, None)
+
+
 def test_further_channels_are_measured_in_each_cell_around_it_and_outside(segmenter):
     image, _ = discs((96, 96), 12, 40)
     gfp = np.random.default_rng(0).integers(0, 4000, image.shape).astype(np.uint16)
