@@ -101,6 +101,7 @@ def _image_count(row: Row, dims: int) -> ImageCount:
         in_frame=inside if isinstance(inside, int) else None,
         frame_mm=float(size) if isinstance(size, (int, float)) else None,
         time=time if isinstance(time, int) else None,
+        failed=row.status == "failed",
     )
 
 

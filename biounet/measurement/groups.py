@@ -34,13 +34,15 @@ class ImageCount:
     image
         Its name.
     count
-        Number of objects; None where the image failed, or has none that are counted.
+        Number of objects; None where nothing was counted.
     in_frame
         Those that the counting frame counts.
     frame_mm
         Area of the frame in mm², or volume of the brick in mm³; None where the pixel size is unknown.
     time
         Number of the time point, for an image of a series.
+    failed
+        Whether the image has no result.
     """
 
     image: str
@@ -48,6 +50,7 @@ class ImageCount:
     in_frame: int | None = None
     frame_mm: float | None = None
     time: int | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,9 @@ def _unit(values: tuple[str, ...], images: Sequence[ImageCount]) -> GroupFigures
     density = math.nan
     if counted and len(frames) == len(counted):
         density = sum(image.in_frame or 0 for image in counted) / math.fsum(frames)
-    n, failed, mean = len(counted), len(images) - len(counted), float(np.mean(counts)) if counts else math.nan
-    return GroupFigures(
-        values, int(n > 0), n, failed, sum(counts), mean, math.nan, math.nan, density, math.nan, math.nan
-    )
+    n, failed = len(counted), sum(image.failed for image in images)
+    mean, none = float(np.mean(counts)) if counts else math.nan, (math.nan, math.nan)
+    return GroupFigures(values, int(n > 0), n, failed, sum(counts), mean, *none, density, *none)
 
 
 def _group(values: tuple[str, ...], units: Sequence[GroupFigures]) -> GroupFigures:

@@ -15,7 +15,8 @@ NO = math.nan
 
 def summary(pattern, counts, **figures):
     grouping = read_grouping(pattern, figures.pop("unit", None))
-    return summarise_groups(grouping, [ImageCount(name, count, **figures) for name, count in counts.items()])
+    images = [ImageCount(name, count, **figures, failed=count is None) for name, count in counts.items()]
+    return summarise_groups(grouping, images)
 
 
 def rows(summary):
@@ -108,6 +109,11 @@ def test_density_is_that_of_the_counting_frame_and_of_no_image_without_a_pixel_s
     images = [ImageCount("A1_1", 5, 4, 0.5), ImageCount("A1_2", 7, 4), ImageCount("B1", 8, 4, 0.25)]
     found = summarise_groups(grouping, images, dims=3).columns()
     assert found["density_mean_per_mm3"].tolist() == pytest.approx([NO, NO, 16], nan_ok=True)
+
+
+def test_images_of_which_nothing_is_counted_have_not_failed():
+    found = summarise_groups(read_grouping(r"(?P<well>[A-P]\d+)"), [ImageCount("A1", None)])
+    assert rows(found)[1][1:6] == (0, 0, 0, 0, None)
 
 
 def test_a_table_names_images_with_or_without_folder_and_suffix(tmp_path):
