@@ -160,9 +160,20 @@ def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -
     return shown | ({"pixel size": uncalibrated} if uncalibrated else {})
 
 
+def _describe_frames(row: Row) -> str:
+    """Return what the count of a time series is about; empty for an image."""
+    counts = [frame.count for frame in row.frames if frame.count is not None]
+    if not counts:
+        return ""
+    tracks = row.figures.get("tracks")
+    followed = "" if tracks is None else f", followed as {tracks} tracks"
+    return f"objects of {len(row.frames)} frames together, {min(counts)} to {max(counts)} in each{followed}"
+
+
 def _report_row(row: Row) -> ReportRow:
     overlay = next((path for path in row.outputs if path.endswith(OVERLAY_SUFFIX)), None)
-    shown = (row.image, row.status, row.count, row.seconds, row.message, overlay, row.sizes)
+    message = "; ".join(filter(None, (_describe_frames(row), row.message)))
+    shown = (row.image, row.status, row.count, row.seconds, message, overlay, row.sizes)
     notes = [note for note in row.details.get("notes", ()) if isinstance(note, dict)]
     warnings = [str(note.get("text")) for note in notes if note.get("severity") == "warning"]
     return ReportRow(*shown, files=row.outputs, figures=row.figures, warnings=warnings)
