@@ -41,7 +41,8 @@ def as_selection(value: object) -> tuple[int | str, ...]:
     several = isinstance(value, Sequence) and not isinstance(value, str)
     chosen: tuple[Any, ...] = tuple(value) if several else (value,)  # type: ignore[arg-type]
     if not all(is_integer(one) or (isinstance(one, str) and one.strip()) for one in chosen):
-        raise SettingsError(f"measure {value!r}: numbers from 0 or names of channels, or '{MEASURE_ALL}'")
+        shown = ", ".join(map(str, chosen)) or "nothing"
+        raise SettingsError(f"measure '{shown}': numbers from 0 or names of channels, or '{MEASURE_ALL}'")
     chosen = tuple(clean_name(one) if isinstance(one, str) else int(one) for one in chosen)
     if len(set(chosen)) < len(chosen):
         raise SettingsError(f"measure {', '.join(map(str, chosen))}: a channel stands there more than once")

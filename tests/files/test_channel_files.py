@@ -154,6 +154,13 @@ def test_the_line_about_likely_channels_says_how_to_join_them(make):
     )
 
 
+def test_one_image_that_lacks_a_file_does_not_hide_that_the_others_have_channels(make):
+    folder = make("a_w1.tif", "b_w1.tif", "b_w2.tif", "c_w1.tif", "c_w2.tif")
+    assert "3 images, such as b_w1.tif, b_w2.tif; if they are, --channel w1" in describe_channel_files(
+        find_images([folder])
+    )
+
+
 @pytest.mark.parametrize(
     "names",
     [

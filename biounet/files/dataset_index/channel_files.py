@@ -6,7 +6,7 @@ This is not done unless a channel is asked for: `x_C1.tif` and `x_C2.tif` may as
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -81,20 +81,22 @@ def describe_channel_files(images: Sequence[FoundImage]) -> str:
     """Return one line on files whose names are those of channels, and how to join them; empty if there are none."""
     for split in map(_by_marker, _MARKERS):
         groups = _group(images, split) or {}
-        orders = [[file.order for file in files] for files in groups.values()]
-        complete = bool(orders) and all(sorted(one) == [*range(min(one), min(one) + len(one))] for one in orders)
-        if (
-            complete
-            and orders.count(orders[0]) == len(orders)
-            and min(orders[0]) < 2
-            and len(orders[0]) <= _MOST_CHANNELS
-        ):
-            first = next(iter(groups.values()))
+        if likely := _likely_channels(groups):
+            first = next(files for files in groups.values() if len(files) == len(likely))
             names = ", ".join(file.image.path.name for file in first)
             several = f"{len(groups)} images, such as" if len(groups) > 1 else "one image:"
             how = f"--channel {first[0].channel} --measure all segments one channel and measures the others"
             return f"the names look like channels of {several} {names}; if they are, {how}"
     return ""
+
+
+def _likely_channels(groups: _Groups) -> tuple[int, ...]:
+    """Return the numbers that most images have, if channels are numbered like that: few, from 0 or 1, without gaps."""
+    counts = Counter(tuple(file.order for file in files) for files in groups.values())
+    numbers, images = counts.most_common(1)[0] if counts else ((), 0)
+    without_gaps = len(numbers) > 1 and numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
+    is_likely = without_gaps and numbers[0] < 2 and len(numbers) <= _MOST_CHANNELS and 2 * images > len(groups)
+    return numbers if is_likely else ()
 
 
 def parse_channel_files(inputs: Sequence[str]) -> FoundImage:
