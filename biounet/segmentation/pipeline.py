@@ -169,11 +169,11 @@ class _Job:
         return TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
 
     def label(self, grid: Grid, zoom: Zoom | None = None) -> LabelSettings:
-        """Return the settings on a grid; the card's smallest object is one on the working grid."""
-        label = self.card.label
+        """Return the settings on a grid; the smallest object of those of the model is one on the working grid."""
+        label = self.options.label or self.card.label
         if zoom is not None and label.min_size_unit == "px":
             label = label.model_copy(update={"min_size": label.min_size / math.prod(zoom)})
-        return self.options.label_settings(label, grid)
+        return replace(self.options, label=None).label_settings(label, grid)
 
     def predict(self, image: NDArray[np.float32]) -> Maps:
         return predict_image(image, self.predictor, self.options.block, executor=self.executor, stop=self.stop)

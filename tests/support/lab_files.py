@@ -9,10 +9,11 @@ WELLS = {"control_A1_f1": "nuclei", "control_A2_f1": "dim", "drug_B1_f1": "crowd
 
 
 def write_lab_files(folder):
-    """Write ``plate/``, ``stained/`` and the like into a folder that has the samples."""
+    """Write ``plate/``, ``stained/``, ``cellpose/`` and ``movie.tif`` into a folder that has the samples."""
     image = tifffile.imread(folder / "images" / "dim.tif")
     moving = np.stack([np.roll(image, 2 * t, axis=1) for t in range(3)])
     tifffile.imwrite(folder / "movie.tif", moving, imagej=True, metadata={"axes": "TYX"})
+    shutil.copytree(folder / "labels", folder / "cellpose")
     (folder / "plate").mkdir()
     for name, sample in WELLS.items():
         shutil.copy(folder / "images" / f"{sample}.tif", folder / "plate" / f"{name}.tif")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from biounet.measurement import table_kind
 from biounet_docs.markdown import table
 
 SOURCE = Path(__file__).with_name("columns.toml")
@@ -16,6 +18,7 @@ _PLACES = {
     "unit": "px|um|mm",
     "unit2": "px|um2|mm2",
     "unit3": "px|um3|mm3",
+    "size": "mm2|mm3",
     "channel": ".+",
     "name": ".+",
 }
@@ -52,6 +55,14 @@ def read_columns() -> dict[str, dict[str, str]]:
 def find_entry(kind: str, column: str) -> str | None:
     """Return the name in `SOURCE` of a column of a table; None if it is not described."""
     return next((entry for entry in read_columns()[kind] if re.fullmatch(_as_pattern(entry), column)), None)
+
+
+def kind_of(name: str, header: Sequence[str]) -> str:
+    """Return the kind of table that a file of results is; empty for a file of another kind."""
+    stem = name.removesuffix(".csv")
+    if stem.endswith("_objects"):
+        return table_kind(header)
+    return stem if stem in ("counts", "groups") else ""
 
 
 def _as_pattern(entry: str) -> str:
