@@ -51,6 +51,7 @@ class NoteCode(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     COUNTING_FRAME = "counting_frame"
     NOT_LINKED = "not_linked"
+    IN_FOCUS = "in_focus"
     DIAMETER_FOUND = "diameter_found"
 
 
@@ -64,6 +65,7 @@ _INFORMATION = {
     NoteCode.SMALLER_BLOCKS,
     NoteCode.COUNTING_FRAME,
     NoteCode.NOT_LINKED,
+    NoteCode.IN_FOCUS,
     NoteCode.DIAMETER_FOUND,
 }
 

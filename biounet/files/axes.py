@@ -193,7 +193,11 @@ def _check_stack(axes: str, extra: Sequence[str], raw: RawImage, path: Path, opt
     for letter, option, what, applies in wanted:
         if applies and letter not in axes:
             guess = (options.axes or raw.axes).upper().replace(extra[0], letter) if extra else ""
-            hint = f"if its pages are {_PLURALS[letter]}, say --axes {guess}" if guess else "it is segmented without"
+            hint = (
+                f"if its pages are {_PLURALS[letter]}, say --axes {guess}"
+                if guess
+                else f"leave {option.split()[0]} out"
+            )
             raise InputError(f"{option}: this is not {what} ({_describe(raw)})", path=path, hint=hint)
 
 

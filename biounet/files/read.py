@@ -169,6 +169,8 @@ def _read_raw(raw: RawImage, path: Path, options: ReadOptions, planes: list[NDAr
         name: _supported(_project(array[number : number + 1], options, planes)[0], path, name)
         for name, number in choice.measured.items()
     }
+    if options.project == "focus":
+        notes += (_focus_note(planes[0], array.shape[-3]),)
     grid, grid_notes = resolve_grid(channels.shape[-options.dims :], raw, path, options)
     flat = channels.reshape(-1)
     if (flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all():
@@ -212,6 +214,12 @@ def _project(array: NDArray[Any], options: ReadOptions, planes: list[NDArray[np.
     if options.project == "focus" and not planes:
         planes.append(focused_planes(array))
     return project_planes(array, options.project, planes[0] if planes else None)
+
+
+def _focus_note(planes: NDArray[np.intp], count: int) -> Note:
+    first, last = int(planes.min()), int(planes.max())
+    which = f"plane {first}" if first == last else f"planes {first} to {last}"
+    return Note(f"in focus: {which} of {count}, counted from 0", NoteCode.IN_FOCUS, figure=first)
 
 
 def _match_orientation(volume: Volume, grid: Grid) -> Volume:

@@ -132,6 +132,8 @@ def test_one_file_per_channel_shares_the_plane_in_focus(tmp_path):
         tifffile.imwrite(tmp_path / name, stack, imagej=True, metadata={"axes": "ZYX"})
     volume = read_volume([tmp_path / "a.tif", tmp_path / "b.tif"], ReadOptions(project="focus"))
     np.testing.assert_array_equal(volume.array, [first[1], second[1]])
+    (note,) = (note for note in volume.notes if note.startswith("in focus"))
+    assert (note, note.severity) == ("in focus: plane 1 of 4, counted from 0", "information")
 
 
 def test_isolated_readers_give_the_same_time_series(stacks):
