@@ -53,6 +53,7 @@ class NoteCode(StrEnum):
     NOT_LINKED = "not_linked"
     IN_FOCUS = "in_focus"
     DIAMETER_FOUND = "diameter_found"
+    COUNT_UNSTABLE = "count_unstable"
 
 
 _INFORMATION = {

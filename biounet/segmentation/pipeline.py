@@ -80,7 +80,14 @@ from biounet.preprocessing import (
 from biounet.segmentation.frames import Frame, segment_frames
 from biounet.segmentation.options import Diameter, SegmentOptions
 from biounet.segmentation.prediction import Maps, pad_to_stride, predict_block, predict_image, prediction_blocks
-from biounet.segmentation.scale_search import Look, best_zoom, densest_window, is_closer, zooms_to_try
+from biounet.segmentation.scale_search import (
+    Look,
+    best_zoom,
+    count_instability,
+    densest_window,
+    is_closer,
+    zooms_to_try,
+)
 from biounet.tiling import Block, run_blocks
 
 if TYPE_CHECKING:
@@ -88,6 +95,7 @@ if TYPE_CHECKING:
 
 _LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
 _ALIKE = 2.0  # factor between diameters that look alike to a model whose card has no range
+_MAX_INSTABILITY = 0.1  # of a count between sizes
 LARGEST_SEARCHED = 2**26  # voxels: of larger images the maps would not fit in memory at any other size
 
 
@@ -218,12 +226,13 @@ def segment(
     found = _segment_at(image, job, clock)
     if options.diameter != "auto" or math.prod(volume.grid.shape) > LARGEST_SEARCHED:
         return found.result
-    zoom = _search_zoom(found, image, job)
+    looks = _try_zooms(found, image, job)
+    zoom = best_zoom(looks)
     clock.lap("search")
     if zoom == 1:
         return found.result
     other = _segment_at(image.at(zoom), job, clock)
-    return _describe_zoom(other.result, found.result, zoom, card)
+    return _describe_zoom(other.result, found.result, zoom, count_instability(looks, zoom), card)
 
 
 @dataclass(frozen=True)
@@ -287,8 +296,8 @@ def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
     return _Found(result, statistics | table_statistics(table, job.training, mean_zoom))
 
 
-def _search_zoom(found: _Found, image: _Prepared, job: _Job) -> float:
-    """Return the zoom at which an image that was segmented as it is looks most like those of the training."""
+def _try_zooms(found: _Found, image: _Prepared, job: _Job) -> list[Look]:
+    """Return what an image that was segmented as it is looks like, and at other zooms where it looks unfamiliar."""
     training, dims = job.training, image.canonical.grid.dims
     if "diameter" not in training.ranges:
         size = job.card.object_size_px or 1.0
@@ -296,8 +305,10 @@ def _search_zoom(found: _Found, image: _Prepared, job: _Job) -> float:
     confidence = found.result.columns["confidence"]
     first = _look(1.0, found.statistics, confidence, training)
     if first.is_familiar:
-        return 1.0
-    window = densest_window(canonical_transform(image.volume.grid).apply(found.result.labels))
+        return [first]
+    labels = canonical_transform(image.volume.grid).apply(found.result.labels)
+    window = densest_window(labels)
+    first = replace(first, count=int(np.count_nonzero(np.unique(labels[window]))))
     acquired = None if image.scaled.acquired is None else image.scaled.acquired[window]
     part = replace(image.scaled, image=image.scaled.image[(slice(None), *window)], acquired=acquired)
     looks = [first]
@@ -312,25 +323,31 @@ def _search_zoom(found: _Found, image: _Prepared, job: _Job) -> float:
         look = _look(zoom, statistics, objects.confidence, training)
         is_likely = is_closer(look.diameter, zoom, job.card.object_size_px or 1.0)
         looks.append(replace(look, is_familiar=look.is_familiar and is_likely))
-    return best_zoom(looks)
+    return looks
 
 
 def _look(
     zoom: float, statistics: ImageStatistics, confidence: NDArray[np.floating[Any]], training: TrainingReference
 ) -> Look:
     mean = float(np.mean(confidence)) if len(confidence) else 0.0
-    return Look(zoom, looks_like_training(statistics, training), mean, statistics.get("diameter"))
+    is_familiar = looks_like_training(statistics, training)
+    return Look(zoom, is_familiar, mean, statistics.get("diameter"), len(confidence))
 
 
-def _describe_zoom(result: Segmentation, as_it_was: Segmentation, zoom: float, card: Card) -> Segmentation:
+def _describe_zoom(
+    result: Segmentation, as_it_was: Segmentation, zoom: float, instability: float, card: Card
+) -> Segmentation:
     """Say that another size was found; what is too small for the model is not seen better when it is enlarged."""
     diameter = (card.object_size_px or math.nan) / zoom
     text = f"it looks more like the training at {zoom:g} times its size, and was segmented as with --diameter"
-    note = Note(f"{text} {diameter:.3g}", NoteCode.DIAMETER_FOUND, figure=diameter)
+    notes = [Note(f"{text} {diameter:.3g}", NoteCode.DIAMETER_FOUND, figure=diameter)]
+    if instability > _MAX_INSTABILITY:
+        text = f"the count depends on that size: at half and at twice it, it differs by {instability:.0%} or more"
+        notes.append(Note(text, NoteCode.COUNT_UNSTABLE, figure=instability))
     small = [each for each in as_it_was.notes if zoom > 1 and note_code(each) == NoteCode.OBJECT_SIZE]
     others = [each for each in result.notes if not (small and note_code(each) == NoteCode.OBJECT_SIZE)]
     figures = result.figures | {"diameter_px": round(diameter, 2)}
-    return replace(result, notes=(*others, *small, note), figures=figures)
+    return replace(result, notes=(*others, *small, *notes), figures=figures)
 
 
 def _class_names(data: DataSettings) -> dict[int, str]:

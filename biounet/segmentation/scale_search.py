@@ -32,12 +32,15 @@ class Look:
         Mean over the objects; 0 without any.
     diameter
         Median of the objects, in voxels of the working grid; None where they are few.
+    count
+        Number of objects in the part that is tried.
     """
 
     zoom: float
     is_familiar: bool
     confidence: float
     diameter: float | None = None
+    count: int = 0
 
 
 def zooms_to_try(first: Look, shape: tuple[int, ...], smallest: float) -> tuple[float, ...]:
@@ -71,6 +74,18 @@ def best_zoom(looks: Sequence[Look]) -> float:
     """Return the zoom of the highest confidence among those at which the image looks familiar; of all, if at none."""
     familiar = [look for look in looks if look.is_familiar] or looks
     return max(familiar, key=lambda look: look.confidence).zoom
+
+
+def count_instability(looks: Sequence[Look], zoom: float) -> float:
+    """Return by which share the count at a zoom differs from that at half of it or at twice it, whichever is nearer.
+
+    Objects of another magnification are found at several sizes alike. In an image that is out of focus each size shows
+    others.
+    """
+    counts = {look.zoom: look.count for look in looks}
+    neighbours = [counts[other] for other in (zoom / 2, zoom * 2) if other in counts]
+    differences = [abs(count - counts[zoom]) / max(count, counts[zoom], 1) for count in neighbours]
+    return min(differences, default=0.0)
 
 
 def densest_window(labels: NDArray[np.integer]) -> tuple[slice, ...]:

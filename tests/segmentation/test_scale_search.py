@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from biounet.segmentation.scale_search import Look, best_zoom, densest_window, is_closer, largest_zoom, zooms_to_try
+from biounet.segmentation.scale_search import (
+    Look,
+    best_zoom,
+    count_instability,
+    densest_window,
+    is_closer,
+    largest_zoom,
+    zooms_to_try,
+)
 
 
 def test_small_objects_are_enlarged_and_all_else_is_made_smaller():
@@ -35,6 +43,13 @@ def test_objects_closer_to_the_typical_size_are_likely(diameter, zoom):
 @pytest.mark.parametrize(("diameter", "zoom"), [(11.0, 1 / 2), (7.5, 1 / 4), (30.0, 2.0)])
 def test_objects_farther_from_the_typical_size_are_not(diameter, zoom):
     assert not is_closer(diameter, zoom, 16.0)
+
+
+def test_counts_that_are_alike_at_half_or_twice_the_size_are_stable():
+    looks = [Look(zoom, True, 0.5, 20.0, count) for zoom, count in ((1, 40), (1 / 2, 22), (1 / 4, 20), (1 / 8, 5))]
+    assert count_instability(looks, 1 / 4) == pytest.approx(1 / 11)
+    assert count_instability(looks, 1 / 8) == 0.75
+    assert count_instability(looks[:1], 1) == 0
 
 
 def test_the_densest_window_of_a_large_image():
