@@ -76,8 +76,8 @@ def tables():
         yield "objects", measured.parents
         still = link_objects(labels, labels)
         yield "objects", join_tables([0, 1], [measured.objects] * 2, [still])[0]
-        yield "classes", measure_classes(labels, ("lake",), grid)
-        yield "lesions", measure_lesions(labels, {"core": (1,)}, grid)
+        yield "classes", measure_classes(labels, ("lake",), grid, {"DAPI": labels})
+        yield "lesions", measure_lesions(labels, {"core": (1,)}, grid, channels={"DAPI": labels})
 
 
 def test_every_column_is_described_and_every_description_is_of_a_column():

@@ -271,7 +271,8 @@ def measure(
     show = partial(show_row, quiet=quiet, json_lines=json_lines)
     rows, unused = measure_files(inputs, out, how, excel=excel, report=show)
     if not quiet and not json_lines:
-        echo(f"{_count_objects(rows)}; see {out}/")
+        counts = [row.count for row in rows if row.count is not None]
+        echo(f"{sum(counts)} objects measured in {len(counts)} of {len(rows)} label images; see {out}/")
     if not quiet and unused:
         echo(describe_skipped(unused), sys.stderr)
     raise typer.Exit(failure_exit_code(sum(row.status == "failed" for row in rows), len(rows)))

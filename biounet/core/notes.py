@@ -47,6 +47,7 @@ class NoteCode(StrEnum):
     SATURATED = "saturated"
     HOT_PIXELS = "hot_pixels"
     AT_BORDER = "at_border"
+    MASK = "mask"
     CROSSING = "crossing"
     LOW_CONFIDENCE = "low_confidence"
     COUNTING_FRAME = "counting_frame"

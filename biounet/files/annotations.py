@@ -67,7 +67,7 @@ def read_annotation(
     if data.kind == "scribbles" and not data.classes:
         cause = "data.classes: the strokes of scribbles need names"
         raise SettingsError(cause, hint="for example ['background', 'cell']")
-    _check_not_jpeg(path)
+    check_not_jpeg(path)
     labels = _from_colours(path, data) if data.palette else _from_values(path, data, options)
     if grid is not None and (1, *labels.shape) == grid.shape:
         labels = labels[None]  # a volume of one slice
@@ -236,7 +236,8 @@ def _select_image(values: NDArray[Any], axes: str, options: ReadOptions, path: P
 
 
 @translate_errors
-def _check_not_jpeg(path: Path) -> None:
+def check_not_jpeg(path: Path) -> None:
+    """Raise an `InputError` if labels are stored as JPEG."""
     if path.is_file() and read_first_bytes(path, len(_JPEG)) == _JPEG:
         cause = "a JPEG, which changes values along every edge: no label image"
         raise InputError(cause, path=path, hint="export the labels again, as PNG or TIFF")

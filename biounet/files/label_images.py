@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError
-from biounet.files.annotations import read_labels
+from biounet.files.annotations import check_not_jpeg, read_labels
 from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.alignment import compare_alignment, read_label_grid, reorder_labels
 from biounet.files.formats.raw import format_shape
@@ -18,8 +18,9 @@ from biounet.files.formats.raw import format_shape
 def read_object_labels(path: Path, options: ReadOptions | None = None) -> NDArray[np.int32]:
     """Return the ids of objects in a label image of any program, ``([z,] y, x)``, as `read_labels` does.
 
-    Negative values are an `InputError` as well.
+    Negative values, and a JPEG, are an `InputError` as well.
     """
+    check_not_jpeg(path)
     labels = read_labels(path, options)
     if labels.min() < 0:
         hint = "0 is background, and objects have positive ids"

@@ -36,6 +36,11 @@ def intensity_columns(channels: Mapping[str, NDArray[Any]], objects: Regions) ->
     return columns
 
 
+def mean_intensities(channel: NDArray[Any], regions: Regions) -> NDArray[Any]:
+    """Return the mean of a channel ``([z,] y, x)`` in each region."""
+    return _summarise(channel, regions)["mean"]
+
+
 def surroundings_columns(
     channels: Mapping[str, NDArray[Any]], volume: NDArray[np.int32], n: int, grid: Grid, ring: Ring
 ) -> Columns:

@@ -82,8 +82,9 @@ def measure_labels(
     """
     compact, ids = _without_gaps(labels, "the labels")
     table = _measure(compact, ids, channels, grid, ring)
+    notes = _describe_mask(compact, ids)
     if inside is None:
-        return MeasuredLabels(table)
+        return MeasuredLabels(table, notes=notes)
     if inside.shape != labels.shape:
         raise InputError(f"the larger objects are {inside.shape}, those of the objects {labels.shape}")
     larger, parent_ids = _without_gaps(inside, "the larger objects")
@@ -95,7 +96,7 @@ def measure_labels(
     return MeasuredLabels(
         replace(table, columns=table.columns | lies_in),
         replace(parents, columns=parents.columns | counts),
-        _describe_crossing(int(found.crosses.sum()), len(ids)),
+        (*notes, *_describe_crossing(int(found.crosses.sum()), len(ids))),
     )
 
 
@@ -110,6 +111,17 @@ def _measure(
     around = ring if channels else None
     table = measure_objects(labels, list(channels.values()), grid, None, list(channels), around)
     return replace(table, columns=table.columns | {"label": ids})
+
+
+def _describe_mask(labels: NDArray[np.int32], ids: NDArray[np.int64]) -> tuple[Note, ...]:
+    """Return a note if all pixels have one id and lie apart, as in a mask, which does not tell objects apart."""
+    if len(ids) != 1:
+        return ()
+    from scipy import ndimage  # slow to import
+
+    _, pieces = ndimage.label(labels, np.ones((3,) * labels.ndim))
+    text = f"one object in {pieces} pieces, of the value {ids[0]}: a mask, which does not tell objects apart?"
+    return (Note(text, NoteCode.MASK, figure=pieces),) if pieces > 1 else ()
 
 
 def _describe_crossing(crossing: int, total: int) -> tuple[Note, ...]:

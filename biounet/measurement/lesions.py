@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.core import LENGTH_TOLERANCE, Grid, InputError, bounding_box, canonical_transform, find_label_runs
 from biounet.measurement import moments
+from biounet.measurement.intensities import Regions, mean_intensities
 from biounet.measurement.table import Columns, Table
 
 Floats = NDArray[np.float64]
@@ -20,7 +21,11 @@ _SAME = 1 - LENGTH_TOLERANCE  # lengths with a larger ratio are equal
 
 
 def measure_lesions(
-    labels: NDArray[np.integer[Any]], regions: Mapping[str, tuple[int, ...]], grid: Grid, min_voxels: int = 1
+    labels: NDArray[np.integer[Any]],
+    regions: Mapping[str, tuple[int, ...]],
+    grid: Grid,
+    min_voxels: int = 1,
+    channels: Mapping[str, NDArray[Any]] | None = None,
 ) -> Table:
     """Measure regions and the lesions they consist of.
 
@@ -42,6 +47,8 @@ def measure_lesions(
         Grid of `labels`.
     min_voxels
         Smaller lesions have no row; their voxels count in the row of the region.
+    channels
+        Channels to measure by their names, of the shape of `labels`.
 
     Returns
     -------
@@ -53,8 +60,9 @@ def measure_lesions(
     lesion ``longest_diameter_mm``, the largest in any axial slice, ``perpendicular_diameter_mm``, the longest chord of
     the convex hull at a right angle to it in that slice, and of a volume ``longest_diameter_3d_mm`` in any direction.
 
-    On a grid with an affine also ``centroid_<axis>_ras_mm`` and, as the header codes it, ``frame``, their coordinate
-    system: ``scanner``, ``aligned``, ``Talairach``, ``MNI152`` or ``template``.
+    Of each channel, ``intensity_mean_<channel>``. On a grid with an affine also ``centroid_<axis>_ras_mm`` and,
+    as the header codes it, ``frame``, their coordinate system: ``scanner``, ``aligned``, ``Talairach``, ``MNI152`` or
+    ``template``.
 
     Raises
     ------
@@ -66,8 +74,7 @@ def measure_lesions(
     if not regions:
         raise InputError("no regions to measure")
     space = _voxel_space(grid)
-    box = bounding_box(labels) or (slice(0, 1),) * labels.ndim
-    crop = _Crop(labels[box], np.array([part.start for part in box]), np.array(labels.shape))
+    crop = _crop_to_labels(labels, (channels or {}).values())
     parts = [_measure_region(crop, values, space, min_voxels) for values in regions.values()]
     rows = [len(part.size) for part in parts]
     found = _RegionRows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -77,6 +84,7 @@ def measure_lesions(
         "voxels" if grid.dims == 3 else "pixels": found.size,
     }
     columns |= _sizes(found, space) | _centroids(found, space) | {"touches_border": found.at_border}
+    columns |= {f"intensity_mean_{name}": found.means[:, i] for i, name in enumerate(channels or {})}
     return Table("lesions", columns)
 
 
@@ -118,11 +126,18 @@ class _VoxelSpace:
 
 
 class _Crop(NamedTuple):
-    """The part of an array with labels, the index of its first voxel, and the shape of the array."""
+    """The part of an array with labels, its first voxel, the shape of the array, and the same part of channels."""
 
     labels: NDArray[np.integer[Any]]
     start: NDArray[np.int64]
     shape: NDArray[np.int64]
+    channels: list[NDArray[Any]]
+
+
+def _crop_to_labels(labels: NDArray[np.integer[Any]], channels: Iterable[NDArray[Any]]) -> _Crop:
+    box = bounding_box(labels) or (slice(0, 1),) * labels.ndim
+    corner, shape = np.array([part.start for part in box]), np.array(labels.shape)
+    return _Crop(labels[box], corner, shape, [channel[box] for channel in channels])
 
 
 class _RegionRows(NamedTuple):
@@ -132,6 +147,7 @@ class _RegionRows(NamedTuple):
     centroid: Floats  # (n, d) in voxels along the axes of the array
     at_border: NDArray[np.bool_]
     diameters: Floats  # (n, 3) longest in a slice, perpendicular to it, in 3D
+    means: Floats  # (n, c) of each channel
 
 
 def _voxel_space(grid: Grid) -> _VoxelSpace:
@@ -171,7 +187,8 @@ def _measure_region(crop: _Crop, values: tuple[int, ...], space: _VoxelSpace, mi
     box = bounding_box(mask)
     if box is None:
         nowhere = np.full((1, dims), np.nan)
-        return _RegionRows(np.zeros(1, np.int64), nowhere, np.zeros(1, bool), np.full((1, 3), np.nan))
+        unknown = np.full((1, 3), np.nan), np.full((1, len(crop.channels)), np.nan)
+        return _RegionRows(np.zeros(1, np.int64), nowhere, np.zeros(1, bool), *unknown)
     # From here on axes are those of the box, slices first; an image is one slice.
     lesions, n = ndimage.label(mask[box], np.ones((3,) * dims))
     lesions = np.ascontiguousarray(lesions, np.int32).reshape((1, *lesions.shape)[-3:])
@@ -187,11 +204,14 @@ def _measure_region(crop: _Crop, values: tuple[int, ...], space: _VoxelSpace, mi
     if space.unit is not None:
         ends = _run_ends(runs, lesions.shape, n)
         diameters[1:] = _measure_diameters([ends[k] for k in order], space.steps[space.axes])
+    parts = [channel.transpose(space.axes)[box] for channel in crop.channels]
+    means = np.reshape([mean_intensities(part, Regions(runs, size)) for part in parts], (-1, n)).T
     return _RegionRows(
         np.append(size.sum(), size[order]),
         np.vstack([size @ centroid / size.sum(), centroid[order]]),
         np.append(at_border.any(), at_border[order].any(axis=1)),
         diameters,
+        np.vstack([size @ means / size.sum(), means[order]]),
     )
 
 

@@ -176,11 +176,22 @@ def _read_image(
 
 def _read_one(image: PathOrArray, labels: NDArray[Any], read: ReadOptions, unit: Unit) -> Volume:
     if not isinstance(image, np.ndarray):
-        return read_volume(as_path(image, "the image"), read)
+        return _read_file(as_path(image, "the image"), read)
     if read.axes is None and image.ndim == labels.ndim + 1 and image.shape[1:] != labels.shape == image.shape[:-1]:
         hint = "say where its channels are, such as axes='YXC'"
         raise InputError(f"an image of shape {image.shape}, and labels of {labels.shape}", hint=hint)
     return read_array(image, read, unit)
+
+
+def _read_file(path: Path, read: ReadOptions) -> Volume:
+    try:
+        return read_volume(path, read)
+    except InputError as error:
+        if "model" not in (error.hint or ""):
+            raise
+        # Which model to take is no help here: the labels decide on the dimensions.
+        hint = "the labels are a volume" if read.dims == _VOLUME else "the labels are an image: choose a --plane"
+        raise InputError(error.cause, path=error.path, hint=hint) from error
 
 
 def _on_grid(values: NDArray[Any], labels: PathOrArray, grid: Grid, names: tuple[str, str]) -> NDArray[Any]:

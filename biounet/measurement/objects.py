@@ -7,7 +7,7 @@ of the grid (µm or mm), appear on calibrated grids only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,12 @@ def measure_objects(
     return Table("objects", columns | ({} if confidence is None else {"confidence": np.asarray(confidence)}), boxes)
 
 
-def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str], grid: Grid) -> Table:
+def measure_classes(
+    labels: NDArray[np.integer[Any]],
+    class_names: Sequence[str],
+    grid: Grid,
+    channels: Mapping[str, NDArray[Any]] | None = None,
+) -> Table:
     """Measure the classes of an image or a volume.
 
     Parameters
@@ -96,11 +101,14 @@ def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str]
         The K classes without the background.
     grid
         Grid of `labels`.
+    channels
+        Channels to measure by their names, of the shape of `labels`.
 
     Returns
     -------
     One row per class, absent ones included: ``class``, ``label``, ``area_px`` (``volume_px`` of a volume), ``area_um2``
-    (``volume_mm3``) on a calibrated grid, and ``fraction`` of all voxels.
+    (``volume_mm3``) on a calibrated grid, ``fraction`` of all voxels, and of each channel ``intensity_mean_<channel>``,
+    NaN of an absent class.
 
     Raises
     ------
@@ -116,7 +124,12 @@ def measure_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str]
     count = np.sum([np.bincount(plane.ravel(), minlength=n + 1) for plane in labels], axis=0)[1:]
     columns: Columns = {"class": np.array(class_names, object), "label": np.arange(1, n + 1)}
     columns |= _sizes("area" if grid.dims == 2 else "volume", count, grid)
-    return Table("classes", columns | {"fraction": count / labels.size})
+    columns["fraction"] = count / labels.size
+    for name, channel in (channels or {}).items():
+        planes = zip(labels, channel, strict=True)
+        total = np.sum([np.bincount(one.ravel(), values.ravel(), n + 1) for one, values in planes], axis=0)[1:]
+        columns[f"intensity_mean_{name}"] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return Table("classes", columns)
 
 
 def _check_shapes(

@@ -280,7 +280,7 @@ def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
     labels = np.ascontiguousarray(canonical_transform(volume.grid).undo(labels))
     clock.lap("predict_and_label")
     if confidence is None:
-        table, count = _measure_regions(labels, job.data, volume.grid)
+        table, count = _measure_regions(labels, job.data, volume, card)
     else:
         table, count = _measure_objects(labels, confidence, volume, card, job.options.ring), len(confidence)
         table, in_frame, frame = _measure_borders(table, scaled.acquired, volume.grid, job.options)
@@ -508,9 +508,8 @@ def _measure_objects(
     """Return the table of objects, with the ring around each and the background where there are channels to measure."""
     if not volume.measured:
         return measure_objects(labels, volume.array, volume.grid, confidence, card.inputs)
-    names = (*(volume.channel_names or card.inputs), *volume.measured)
-    channels = (*volume.array, *volume.measured.values())
-    return measure_objects(labels, channels, volume.grid, confidence, names, as_ring(ring))
+    channels = _channels_to_measure(volume, card)
+    return measure_objects(labels, [*channels.values()], volume.grid, confidence, [*channels], as_ring(ring))
 
 
 def _measure_borders(
@@ -529,14 +528,25 @@ def _measure_borders(
     return table, figures, frame_notes(boxes, grid, acquired)
 
 
-def _measure_regions(labels: NDArray[np.uint8], data: DataSettings, grid: Grid) -> tuple[Table, int | None]:
+def _channels_to_measure(volume: Volume, card: Card) -> dict[str, NDArray[Any]]:
+    """Return all channels by their names if there are further ones to measure."""
+    if not volume.measured:
+        return {}
+    return dict(zip(volume.channel_names or card.inputs, volume.array, strict=True)) | {**volume.measured}
+
+
+def _measure_regions(
+    labels: NDArray[np.uint8], data: DataSettings, volume: Volume, card: Card
+) -> tuple[Table, int | None]:
     """Return the table of classes of an image, or of regions and lesions of a volume, and the count.
 
     Lesions are counted where it is clear which ones are meant: those of the outermost region, or of the only class.
     """
+    grid, channels = volume.grid, _channels_to_measure(volume, card)
     if grid.dims == 2:
-        return measure_classes(labels, data.foreground, grid), None
-    table = measure_lesions(labels, data.label_values, grid, min_lesion_voxels(data.min_lesion_mm3, grid))
+        return measure_classes(labels, data.foreground, grid, channels), None
+    smallest = min_lesion_voxels(data.min_lesion_mm3, grid)
+    table = measure_lesions(labels, data.label_values, grid, smallest, channels)
     return table, int(table.counted.sum()) if data.regions or len(data.label_values) == 1 else None
 
 

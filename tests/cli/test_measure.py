@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from support.images import discs
 from support.label_images import picture
@@ -35,7 +36,7 @@ def read(path):
 def test_a_folder_of_labels_is_measured_on_its_images(biounet, folders):
     code, out, err = biounet("measure", "masks", "--image", "images", "--channels", "DAPI", "-o", "out")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "12 objects in 3 of 3 images; see out/"
+    assert out.splitlines()[-1] == "12 objects measured in 3 of 3 label images; see out/"
     rows = read(folders / "out" / "counts.csv")
     assert [(row["image"], row["count"]) for row in rows] == [
         ("a_cp_masks.tif", "4"),
@@ -89,6 +90,37 @@ def test_an_empty_label_image_counts_0(biounet, tmp_path):
     assert code == 0
     row = json.loads(out)
     assert (row["status"], row["count"]) == ("empty", 0)
+
+
+def test_a_mask_that_does_not_tell_objects_apart_is_flagged(biounet, tmp_path):
+    tifffile.imwrite(tmp_path / "mask.tif", picture("11.11 11.11").astype(np.uint8) * 255)
+    _, out, _ = biounet("measure", "mask.tif", "-o", "out")
+    assert out.startswith("mask.tif: 1 flagged, ")
+    assert "one object in 2 pieces, of the value 255: a mask, which does not tell objects apart?" in out
+    assert read(tmp_path / "out" / "counts.csv")[0]["flags"] == "mask=2"
+
+
+def test_labels_stored_as_jpeg_are_refused(biounet, tmp_path):
+    Image.fromarray(np.kron(picture("12 34").astype(np.uint8), np.ones((16, 16), np.uint8))).save(tmp_path / "a.jpg")
+    code, _, err = biounet("measure", "a.jpg", "-o", "out")
+    assert code == 4
+    assert err.startswith("ERROR a.jpg: a JPEG, which changes values along every edge: no label image")
+
+
+@pytest.mark.parametrize(
+    ("labels", "image", "message"),
+    [
+        ((4, 9, 9), (9, 9), "an image, not a volume (axes YX, shape 9 x 9) (hint: the labels are a volume)"),
+        ((9, 9), (4, 9, 9), "4 planes (axes ZYX, shape 4 x 9 x 9) (hint: the labels are an image: choose a --plane)"),
+    ],
+)
+def test_labels_and_image_of_other_dimensions(biounet, tmp_path, labels, image, message):
+    for name, shape in (("labels", labels), ("image", image)):
+        axes = {"axes": "ZYX"[-len(shape) :]}
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.ones(shape, np.uint8), imagej=True, metadata=axes)
+    code, _, err = biounet("measure", "labels.tif", "--image", "image.tif", "-o", "out")
+    assert code == 4
+    assert err == f"ERROR labels.tif: image.tif: {message}\n"
 
 
 def test_one_image_that_fails_does_not_stop_the_others(biounet, folders):

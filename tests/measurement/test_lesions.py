@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from skimage.measure import regionprops
 
@@ -280,3 +281,34 @@ def test_invalid_lesion_arguments():
     for labels, regions in ((np.zeros((2, 2)), WHOLE), (np.zeros((2, 3), int), WHOLE), (np.zeros((2, 2), int), {})):
         with pytest.raises(InputError):
             measure_lesions(labels, regions, Grid((2, 2)))
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3), elements=st.integers(0, 2)),
+    st.permutations(range(3)),
+    st.integers(1, 3),
+)
+@settings(deadline=None, max_examples=40)
+def test_channels_are_measured_in_regions_and_lesions(labels, axes, min_voxels):
+    channel = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    affine = oriented((1, 2, 3))[:, [*axes, 3]]  # the storage order of voxels differs from that of the slices
+    regions = {"whole": (1, 2), "two": (2,)}
+    columns = measure(labels, regions, affine_grid(labels.shape, affine), min_voxels, {"t1": channel})
+    for k, (region, lesion) in enumerate(zip(columns["class"], columns["lesion"], strict=True)):
+        mask = np.isin(labels, regions[region])
+        if lesion:
+            centroid = [columns[f"centroid_{axis}_px"][k] for axis in "zyx"]
+            pieces, n = ndimage.label(mask, np.ones((3, 3, 3)))
+            candidates = [pieces == piece for piece in range(1, n + 1)]
+            centroids = [np.allclose(np.argwhere(one).mean(axis=0), centroid) for one in candidates]
+            means = [channel[one].mean() for one, same in zip(candidates, centroids, strict=True) if same]
+        else:
+            means = [channel[mask].mean() if mask.any() else np.nan]
+        assert any(
+            np.isclose(columns["intensity_mean_t1"][k], mean, rtol=1e-4, atol=1e-6, equal_nan=True) for mean in means
+        )
+
+
+def test_lesions_of_an_image_without_any_have_no_intensity():
+    columns = measure(np.zeros((2, 3, 4), np.uint8), WHOLE, Grid((2, 3, 4)), channels={"t1": np.ones((2, 3, 4))})
+    assert np.isnan(columns["intensity_mean_t1"]).tolist() == [True]

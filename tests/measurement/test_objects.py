@@ -245,6 +245,13 @@ def test_classes():
     )
 
 
+def test_channels_of_classes():
+    channels = {"GFP": np.array([[1, 3, 9, 7], [5, 0, 0, 0]], np.uint8), "RFP": np.ones((2, 4))}
+    columns = measure_classes(picture("1102 1000").astype(np.uint8), ["a", "b", "c"], Grid((2, 4)), channels).columns
+    np.testing.assert_array_equal(columns["intensity_mean_GFP"], [3, 7, np.nan])
+    np.testing.assert_array_equal(columns["intensity_mean_RFP"], [1, 1, np.nan])
+
+
 def test_classes_of_a_volume():
     columns = measure_classes(np.ones((2, 3, 4), np.uint8), ["a"], Grid((2, 3, 4))).columns
     assert {name: column.tolist() for name, column in columns.items()} == {
