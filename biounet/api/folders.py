@@ -105,7 +105,7 @@ def _batch_options(keywords: Mapping[str, Any], segmenter: Segmenter, options: S
 def _as_table(rows: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd  # slow to import
 
-    table = pd.DataFrame(count_columns(rows))
+    table = pd.DataFrame(count_columns(rows)).infer_objects()
     table["count"] = pd.array([row.count for row in rows], dtype="Int64")
     return table
 

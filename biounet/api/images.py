@@ -31,7 +31,9 @@ def read_image(image: Image | Sequence[PathLike], card: Card, choices: Choices) 
         in_mm = card.unit == "mm" or card.recipe.data.min_lesion_mm3 > 0
         if read.spacing is not None and unit is None and in_mm:
             raise SettingsError("spacing without its unit, and this model works in mm", hint="add unit='mm'")
-        _check_colours(array, card, read)
+        if hasattr(image, "getbands") and array.ndim > read.dims:  # a picture of Pillow
+            read = replace(read, axes=read.axes or "YXS")
+        _check_channels(array, card, read)
         return _volume_from_array(array, read, unit)
     if unit is not None:
         raise SettingsError(f"unit {unit!r}: only that of an array can be chosen, files and volumes have theirs")
@@ -45,12 +47,15 @@ def is_array(image: object) -> bool:
     return not isinstance(image, type) and (hasattr(image, "__array__") or hasattr(image, "__array_interface__"))
 
 
-def _check_colours(array: NDArray[Any], card: Card, options: ReadOptions) -> None:
-    """Say what to do with an array ``(y, x, colours)``, as most libraries read PNG and JPEG."""
-    ends_with_colours = options.axes is None and array.ndim == options.dims + 1 and array.shape[-1] in _COLOURS
-    if ends_with_colours and len(array) not in (*_COLOURS, len(card.inputs)):
-        cause = f"an array of shape {array.shape} has {len(array)} channels, since they come first"
-        raise InputError(cause, hint=f"axes='{'ZYX'[-options.dims :]}S' if it ends with colours")
+def _check_channels(array: NDArray[Any], card: Card, options: ReadOptions) -> None:
+    """Say what to do with an array whose first axis may be no channels: colours at the end, a list of images."""
+    count, taken = len(array) if array.ndim == options.dims + 1 else 0, len(card.inputs)
+    if options.axes is not None or options.channel is not None or count in (0, taken):
+        return
+    cause = f"an array of shape {array.shape} has {count} channels, since they come first"
+    last = array.shape[-1] in _COLOURS
+    hint = f"axes='{'ZYX'[-options.dims :]}S' if it ends with colours" if last else "list(array) if these are images"
+    raise InputError(f"{cause}, and the model expects {taken}", hint=f"{hint}, channel=0 for the first")
 
 
 def _read_channels(files: Mapping[str, Channel], card: Card, choices: Choices) -> Volume:
@@ -60,7 +65,7 @@ def _read_channels(files: Mapping[str, Channel], card: Card, choices: Choices) -
     if choices.read.channels is not None:
         raise SettingsError("these channels have their names", hint="leave channels= out")
     each = replace(choices.read, channel=None, measure=(), inputs=1)
-    volumes = {name: read_image(image, card, replace(choices, read=each)) for name, image in files.items()}
+    volumes = {name: _read_channel(name, image, card, replace(choices, read=each)) for name, image in files.items()}
     for name, volume in volumes.items():
         if volume.channels > 1:
             raise InputError(f"channel '{name}' has {volume.channels} channels itself", path=volume.source)
@@ -74,6 +79,13 @@ def _read_channels(files: Mapping[str, Channel], card: Card, choices: Choices) -
         further = join_channels(named, replace(choices.read, channel=inputs[0])).measured
         joined = replace(joined, measured={name: array for name, array in further.items() if name not in inputs})
     return joined if joined.source in [volume.source for volume in volumes.values()] else replace(joined, source=None)
+
+
+def _read_channel(name: str, image: Channel, card: Card, choices: Choices) -> Volume:
+    try:
+        return read_image(image, card, choices)
+    except InputError as error:
+        raise error if error.path else InputError(error.cause, path=name) from error
 
 
 def _find_inputs(names: list[str], card: Card, options: ReadOptions) -> list[int | str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 import biounet
 from biounet.api import BatchKeywords, ImageKeywords, Keywords, Segmenter
@@ -45,8 +46,6 @@ def test_the_example_that_everybody_knows_runs_word_for_word(tmp_path, monkeypat
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     (tmp_path / "path" / "to").mkdir(parents=True)
-    from PIL import Image
-
     picture = read_volume(sample_folder() / "images" / "nuclei.tif").array[0]
     scaled = (255 * (picture / picture.max())).astype(np.uint8)
     Image.fromarray(scaled).save(tmp_path / "path" / "to" / "image.jpg", quality=95)
@@ -104,7 +103,7 @@ def test_one_channel_of_a_dict_is_chosen_by_name(model):
         model({"GFP": other, "DAPI": IMAGE})
     with pytest.raises(InputError, match=r"no channel is called 'RFP' .*the channels are GFP, DAPI"):
         model({"GFP": other, "DAPI": IMAGE}, channel="RFP")
-    with pytest.raises(InputError, match="channel 'DAPI' has 2 channels itself"):
+    with pytest.raises(InputError, match=r"DAPI: an array of shape \(2, 64, 72\) has 2 channels"):
         model({"DAPI": np.stack([IMAGE, IMAGE])})
 
 
@@ -229,4 +228,10 @@ def test_colours_at_the_end_of_an_array_are_not_taken_for_rows(model):
     picture = np.stack([IMAGE] * 3, axis=-1)
     with pytest.raises(InputError, match=r"shape \(64, 72, 3\) has 64 channels.*axes='YXS' if it ends with colours"):
         model(picture)
+    with pytest.raises(InputError, match=r"has 3 channels.*expects 1 .*list\(array\) if these are images"):
+        model(np.stack([IMAGE] * 3))
+    assert len(model(list(np.stack([IMAGE] * 3)))) == 3
+    small = (IMAGE // 256 + np.arange(72)).astype(np.uint8)
+    coloured = Image.fromarray(np.stack([small, small[::-1], small], axis=-1))
+    assert np.array_equal(model(coloured, channel="red")[0].labels, model(small)[0].labels)
     assert np.array_equal(model(picture, axes="YXS", channel=0)[0].labels, model(IMAGE)[0].labels)
