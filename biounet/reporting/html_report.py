@@ -144,9 +144,9 @@ def render_report(
 ) -> str:
     """Return the page: summary, what to look at first, charts, and a table of images to sort and filter."""
     options, files = options or ReportOptions(), files or _Files(None)
-    style = _resource("report.css")
-    script = _resource("report.js") + _resource("viewer.js")
     columns = _figure_columns(rows)
+    style = _resource("report.css") + f"#images {{ --figures: {1 + len(columns)}; }}\n"
+    script = _resource("report.js") + _resource("viewer.js")
     ordered = sorted(rows, key=lambda row: _FIRST.index(row.status) if row.status in _FIRST else len(_FIRST))
     places = {id(row): place for place, row in enumerate(rows)}
     return Template(_resource("report.html")).substitute(

@@ -22,16 +22,20 @@ from biounet.measurement import Table
 from biounet.reporting.overlays import Canvas
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from biounet.core import Grid
 
 THUMBNAIL_SUFFIX, PICTURE_SUFFIX, DATA_SUFFIX = "_thumb.webp", "_view.webp", "_view.js"
 VIEW_SUFFIXES = (THUMBNAIL_SUFFIX, PICTURE_SUFFIX, DATA_SUFFIX)
 
-_VIEW_SIDE, _VIEW_BYTES = 1600, 300_000
+_VIEW_SIDE, _VIEW_BYTES = 1600, 200_000
+_BYTES_PER_PIXEL = 0.08  # of a view, unless it is small: noise, of which nobody needs more, is most of what is stored
+_SMALL = 15_000  # bytes
 _THUMBNAIL_SIZE, _THUMBNAIL_BYTES = (192, 144), 20_000  # twice the pixels at which it is shown, for sharp screens
-_QUALITIES = (80, 65, 50, 35)
-_SHRINK = 0.8  # of the sides of a picture that is too large at the lowest quality
-_EFFORT = 2  # of WebP, 0 to 6: half of a JPEG's bytes in 30 ms for 520 x 696 pixels
+_QUALITIES = (80, 45)
+_SHRINK = 0.85  # at most, of the sides of a picture that is too large at the lower quality
+_EFFORT = 1  # of WebP, 0 to 6: half of a JPEG's bytes, in 30 ms for 520 x 696 pixels
 
 
 def write_view_file(path: Path, canvas: Canvas, overlay: NDArray[np.uint8], data: str) -> None:
@@ -39,7 +43,8 @@ def write_view_file(path: Path, canvas: Canvas, overlay: NDArray[np.uint8], data
     if path.name.endswith(DATA_SUFFIX):
         write_text(path, f"biounetView({data});\n")
     elif path.name.endswith(PICTURE_SUFFIX):
-        _write_bytes(path, encode_picture(canvas.picture, (_VIEW_SIDE, _VIEW_SIDE), _VIEW_BYTES))
+        most = min(_VIEW_BYTES, max(_SMALL, round(canvas.labels.size * _BYTES_PER_PIXEL)))
+        _write_bytes(path, encode_picture(canvas.picture, (_VIEW_SIDE, _VIEW_SIDE), most))
     else:
         _write_bytes(path, encode_picture(overlay, _THUMBNAIL_SIZE, _THUMBNAIL_BYTES))
 
@@ -55,26 +60,32 @@ def encode_picture(rgb: NDArray[np.uint8], size: tuple[int, int], most: int) -> 
 
     image = Image.fromarray(rgb)
     image.thumbnail(size, Image.Resampling.BOX, reducing_gap=None)
-    while True:
-        for quality in _QUALITIES:
-            buffer = io.BytesIO()
-            image.save(buffer, "WEBP", quality=quality, method=_EFFORT)
-            if buffer.tell() <= most:
-                return buffer.getvalue()
-        width, height = (max(1, int(n * _SHRINK)) for n in image.size)
+    encoded = _encode(image, _QUALITIES[0])
+    if len(encoded) > most:
+        encoded = _encode(image, _QUALITIES[1])
+    while len(encoded) > most:
+        factor = min(_SHRINK, (most / len(encoded)) ** 0.5)
+        width, height = (max(1, int(n * factor)) for n in image.size)
         image = image.resize((width, height), Image.Resampling.BOX)
+        encoded = _encode(image, _QUALITIES[1])
+    return encoded
+
+
+def _encode(image: Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=_EFFORT)
+    return buffer.getvalue()
 
 
 def view_data(canvas: Canvas, table: Table, grid: Grid | None, class_names: Mapping[int, str]) -> str:
     """Return what the viewer needs to know as JSON.
 
-    Labels are runs of equal pixels, row after row, of at most `_VIEW_SIDE` pixels along a side; that some objects have
-    no pixel at this size is said by `hidden`, unless the picture is one of several panels, which has no `grid`. Lengths
-    and labels of the runs, then size and confidence of each object, are of 32 bits; the lowest bytes of each array come
-    first (a third smaller); with zlib, in base64.
+    Labels are runs of equal pixels, row after row, of an overlay, which can be smaller than the image: `hidden` objects
+    have no pixel then; not said of several panels, which have no `grid`. Lengths and labels of the runs, then size and
+    confidence of each object, are of 32 bits; the lowest bytes of each array come first (a third smaller); zlib, in
+    base64.
     """
-    factor = -(-max(canvas.labels.shape) // _VIEW_SIDE)
-    labels = _reduce(canvas.labels, factor)
+    labels = canvas.labels
     lengths, values = _runs(labels)
     arrays = [lengths.astype("<i4"), values.astype("<i4")]
     view: dict[str, Any] = {"size": [labels.shape[1], labels.shape[0]], "runs": len(lengths), "bright": canvas.bright}
@@ -93,12 +104,6 @@ def view_data(canvas: Canvas, table: Table, grid: Grid | None, class_names: Mapp
     planes = b"".join(array.view(np.uint8).reshape(-1, 4).T.tobytes() for array in arrays)
     view["data"] = base64.b64encode(zlib.compress(planes, 9)).decode()
     return json.dumps(view).replace("<", "\\u003c")
-
-
-def _reduce(labels: NDArray[np.int32], factor: int) -> NDArray[np.int32]:
-    """Return the label at the centre of each square of factor x factor pixels."""
-    rows, columns = (np.minimum(np.arange(0, n, factor) + factor // 2, n - 1) for n in labels.shape)
-    return np.asarray(labels[rows[:, None], columns])
 
 
 def _runs(labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
