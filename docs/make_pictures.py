@@ -9,23 +9,30 @@ Without names all are drawn, in minutes, since some need a training; what the tu
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 import biounet
 from biounet.core import UNLABELLED, sample_folder
 from biounet.reporting import draw_overlay
+from biounet.synthetic import draw_field_settings, make_field
 
 HERE = Path(__file__).resolve().parent
 MOST = 100_000
 """Bytes of a picture."""
+
+PLATE = r"(?P<treatment>\w+)/(?P<well>[A-H]\d+)"
 
 Picture = NDArray[np.uint8]
 
@@ -135,8 +142,36 @@ def mri_head(arguments: argparse.Namespace) -> Picture:
     return model.segment([case / f"{name}.nii.gz" for name in model.card.recipe.data.channels]).overlay()
 
 
+def report(_: argparse.Namespace) -> Picture:
+    """Return the report of a small plate of synthetic fields, one of them cut short, in a headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, rng = Path(name), np.random.default_rng(3)
+        for number in range(12):
+            treatment, coverage = (("control", 0.22), ("low", 0.15), ("high", 0.09))[number // 4]
+            settings = replace(draw_field_settings(rng), shape=(384, 512), coverage=coverage, diameter=23.0)
+            path = folder / "plate" / treatment / f"{'BCD'[number // 4]}{number % 4 + 2}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            calibration = {"imagej": True, "resolution": (2.0, 2.0), "metadata": {"unit": "um", "axes": "YX"}}
+            tifffile.imwrite(path, make_field(number + 10, settings)[0], **calibration)
+        (folder / "plate/low/C6.tif").write_bytes((folder / "plate/low/C2.tif").read_bytes()[:3000])
+        command = ["biounet", "segment", folder / "plate", "-o", folder / "out", "--group", PLATE]
+        subprocess.run(command, check=False)  # one image fails
+        with sync_playwright() as driver:
+            chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))))
+            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1400, "height": 1500})
+            page.goto((folder / "out" / "report.html").as_uri())
+            page.wait_for_timeout(1000)
+            shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            browser.close()
+    return np.asarray(shot.crop((20, 10, 1380, 1500)).resize((1020, 1117), Image.Resampling.LANCZOS))
+
+
 PICTURES: dict[str, Callable[[argparse.Namespace], Picture]] = {
     "overlay.png": crowded,
+    "report.png": report,
     "volume.png": stack,
     "tumour.png": tumour,
     "tutorials/lab_count.png": lab_count,

@@ -176,4 +176,5 @@ def _report_row(row: Row) -> ReportRow:
     shown = (row.image, row.status, row.count, row.seconds, message, overlay, row.sizes)
     notes = [note for note in row.details.get("notes", ()) if isinstance(note, dict)]
     warnings = [str(note.get("text")) for note in notes if note.get("severity") == "warning"]
-    return ReportRow(*shown, files=row.outputs, figures=row.figures, warnings=warnings)
+    times = [(frame.t, frame.count) for frame in row.frames]
+    return ReportRow(*shown, files=row.outputs, figures=row.figures, warnings=warnings, times=times)

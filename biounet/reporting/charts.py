@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,6 +167,30 @@ def size_histogram(column: str, sizes: NDArray[Any]) -> str:
     at = x_place(x, median)
     mark = f'<path class="mark" d="M{at:.1f} {_TOP - 6}V{_FLOOR}"/>'
     return bars(f"{name}s of objects", items, x, "objects", note=f"median {number(median)} {unit}", mark=mark)
+
+
+def time_chart(series: Mapping[str, Sequence[tuple[int, int | None]]]) -> str:
+    """Return a line for each time series: the number of objects in its frames; a gap where nothing was counted."""
+    times = [t for frames in series.values() for t, _ in frames]
+    counts = [count for frames in series.values() for _, count in frames if count is not None]
+    x = Axis(min(times), max(times), "frame")
+    y = Axis(0, max([*counts, 1]), "objects")
+    parts = []
+    for name, frames in series.items():
+        path, pen = "", "M"
+        for t, count in frames:
+            if count is not None:
+                path += f"{pen}{x_place(x, t):.1f} {y_place(y, count):.1f}"
+            pen = "M" if count is None else "L"
+        dots = "".join(
+            f'<circle class="point" cx="{x_place(x, t):.1f}" cy="{y_place(y, count):.1f}" r="3">'
+            f"<title>{escape(name)}, frame {t}: {plural(count, 'object')}</title></circle>"
+            for t, count in frames
+            if count is not None
+        )
+        parts.append(f'<g><path class="curve" d="{path}"/>{dots}</g>')
+    title = "Objects over time"
+    return figure(title, svg(title, frame(x, y) + "".join(parts)), f"{len(series)} series" if len(series) > 1 else "")
 
 
 def plural(count: int, noun: str) -> str:

@@ -22,7 +22,18 @@ from numpy.typing import NDArray
 from biounet.core import Figure
 from biounet.files import write_text
 from biounet.measurement import GroupSummary, Table
-from biounet.reporting.charts import Axis, Bar, bars, escape, nice_ticks, number, plural, size_histogram, size_unit
+from biounet.reporting.charts import (
+    Axis,
+    Bar,
+    bars,
+    escape,
+    nice_ticks,
+    number,
+    plural,
+    size_histogram,
+    size_unit,
+    time_chart,
+)
 from biounet.reporting.group_charts import group_charts
 from biounet.reporting.overlays import palette
 from biounet.reporting.page import digest
@@ -69,6 +80,8 @@ class ReportRow:
         Further figures by their names, as in ``counts.csv``.
     warnings
         Why it is flagged; else, all of `message`.
+    times
+        Number and count of each frame of a time series.
     """
 
     image: str
@@ -81,6 +94,7 @@ class ReportRow:
     files: Sequence[str] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    times: Sequence[tuple[int, int | None]] = ()
 
     @property
     def view(self) -> str | None:
@@ -356,7 +370,9 @@ def _short_name(path: str) -> str:
 
 
 def _charts(rows: Sequence[ReportRow], groups: GroupSummary | None) -> str:
+    series = {row.image: row.times for row in rows if len(row.times) > 1}
     charts = [_count_chart(rows), *_size_charts(rows), *([] if groups is None else group_charts(groups))]
+    charts += [time_chart(series)] if series else []
     shown = "\n".join(chart for chart in charts if chart)
     return f'<section class="charts" aria-label="Charts">{shown}</section>' if shown else ""
 

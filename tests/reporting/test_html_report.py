@@ -263,6 +263,17 @@ class TestGroups:
         assert not [tip for tip in tips(animals) if ": mean" in tip]
 
 
+def test_counts_over_time_are_a_line_with_gaps():
+    rows = [ReportRow("a.tif", "ok", 9, 0.1, times=[(0, 2), (1, None), (2, 3), (3, 4)]), ROWS[0]]
+    page = Page(render_report(rows, "t"))
+    (curve,) = [path for path in page.all("path") if path.get("class") == "curve"]
+    assert curve["d"].count("M") == 2
+    assert curve["d"].count("L") == 1
+    assert [tip for tip in tips(page) if "frame" in tip][1:] == [
+        "a.tif, frame 2: 3 objects", "a.tif, frame 3: 4 objects",
+    ]  # fmt: skip
+
+
 class TestSettings:
     def test_settings_are_below_the_heading(self):
         page = Page(render_report(ROWS, "nuclei", ReportOptions({"holes": "filled", "device": "<cpu>"})))
