@@ -52,7 +52,16 @@ def as_selection(value: object) -> tuple[int | str, ...]:
 
 def clean_name(name: str) -> str:
     """Return the name of a channel without what no table should hold: control characters, and spaces around it."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())[:_LONGEST_NAME]
+    return _as_line(name)[:_LONGEST_NAME].rstrip()
+
+
+def is_clean_name(name: object) -> bool:
+    """Whether this can be the name of a channel that was read: a short line, maybe with a number at its end."""
+    return isinstance(name, str) and 0 < len(name) <= 2 * _LONGEST_NAME and _as_line(name) == name
+
+
+def _as_line(name: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,24 @@ import warnings
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from biounet.core import InputError, SettingsError, find_warnings, note_code
 from biounet.files import IsolatedReader, ReadOptions, read_volume
+from biounet.files.channels import clean_name, is_clean_name
 from biounet.files.read import read_header
 
 NAMES = ("DAPI", "GFP", "RFP")
 PLANES = np.random.default_rng(0).integers(1, 60000, (3, 21, 17)).astype(np.uint16)
 LABELS = [f"c:{n}/3 - {name}" for n, name in enumerate(NAMES, 1)]
+
+
+@pytest.fixture(scope="module")
+def reader():
+    with IsolatedReader() as reader:
+        yield reader
 
 
 def write(path, array, **how):
@@ -125,6 +134,22 @@ def test_names_that_are_numbers_are_not_taken_for_positions(tmp_path):
 def test_names_are_one_printable_line(tmp_path):
     path = write_ome(tmp_path / "x.tif", PLANES, names=["a\tb", "  ", "c" * 1000])
     assert read(path).channel_names == ("a b", "channel_1", "c" * 100)
+
+
+@given(st.text(max_size=300))
+def test_a_clean_name_is_a_printable_line_and_stays_as_it_is(name):
+    cleaned = clean_name(name)
+    assert clean_name(cleaned) == cleaned == cleaned.strip()
+    assert cleaned.isprintable()
+    assert len(cleaned) <= 100
+    assert is_clean_name(cleaned) == bool(cleaned)
+
+
+@pytest.mark.parametrize("name", ["x" * 99 + " y", "x" * 200, "a\nb", " a "])
+def test_any_name_of_a_file_comes_through_the_other_process(tmp_path, reader, name):
+    path = write_ome(tmp_path / "x.tif", PLANES, names=[name, name, "c"])
+    options = ReadOptions(channel=2, measure=("all",))
+    assert list(reader.read(path, options).measured) == list(read_volume(path, options).measured)
 
 
 @pytest.mark.parametrize(
@@ -289,12 +314,6 @@ READS = [
     {"channels": ("ä", "β", "c=1/2"), "channel": "β", "measure": ("c=1/2", "ä")},
     {},
 ]
-
-
-@pytest.fixture(scope="module")
-def reader():
-    with IsolatedReader() as reader:
-        yield reader
 
 
 @pytest.mark.parametrize("options", READS, ids=str)

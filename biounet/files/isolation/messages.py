@@ -18,7 +18,7 @@ import numpy as np
 
 from biounet.core import BiounetError, Grid, InputError, SettingsError, Volume, note_from_record, note_record
 from biounet.files.axes import ReadOptions
-from biounet.files.channels import clean_name
+from biounet.files.channels import is_clean_name
 
 Task = Literal["read", "header", "hash"]
 
@@ -126,9 +126,9 @@ def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
 
 def _decode_name(name: object) -> str:
     """Return the name of a channel; `ValueError` for one that reading does not give."""
-    if not isinstance(name, str) or clean_name(name) != name:
+    if not is_clean_name(name):
         raise ValueError
-    return name
+    return str(name)
 
 
 def _decode_grid(fields: dict[str, Any]) -> Grid:
