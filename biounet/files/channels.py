@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MEASURE_ALL = "all"
 """Stands for all channels but the segmented one."""
+_NAME_THEM = "segment and measure take names of the channels with --channels"
 _LONGEST_NAME = 100  # characters of the name of a channel
 
 
@@ -130,13 +131,13 @@ def _find_channel(wanted: int | str, names: Sequence[str], count: int, path: Pat
             return wanted
         if 0 <= wanted < count:
             cause = f"channel {wanted} is called '{names[wanted]}', and '{wanted}' is another channel"
-            raise InputError(cause, path=path, hint="name the channels with --channels")
+            raise InputError(cause, path=path, hint=_NAME_THEM)
         wanted = text
     exact = [n for n, name in enumerate(names) if name == wanted]
     found = exact or [n for n, name in enumerate(names) if name.casefold() == wanted.casefold()]
     if not found:
         known = f"the channels are {', '.join(names)}" if names else "the channels of this file have no names"
-        more = "" if names else ", or name them with --channels"
+        more = "" if names else f"; {_NAME_THEM}"
         raise InputError(f"no channel is called '{wanted}'", path=path, hint=f"{known}: give a number from 0{more}")
     if len(found) > 1:
         cause = f"{len(found)} channels are called '{wanted}'"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,7 +101,7 @@ class TrainingData:
         *,
         strict: bool = False,
     ) -> None:
-        self.options = options or ReadOptions(dims=recipe.data.dims)
+        self.options = replace(options or ReadOptions(dims=recipe.data.dims), inputs=len(recipe.data.channels))
         self.strict = strict
         self.problems: dict[str, BiounetError] = {}
         self._data = recipe.data

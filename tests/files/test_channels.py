@@ -115,7 +115,10 @@ def test_channels_without_names_are_numbered(tmp_path):
     volume = read(path, channel=0, measure=("all",))
     assert volume.channel_names == ()
     assert list(volume.measured) == ["channel_1", "channel_2"]
-    assert "have no names: give a number from 0, or name them with --channels" in failure(path, channel="DAPI")
+    assert (
+        "have no names: give a number from 0; segment and measure take names of the channels with --channels"
+        in failure(path, channel="DAPI")
+    )
 
 
 def test_names_of_a_file_that_are_equal_get_their_numbers(tmp_path):

@@ -180,3 +180,12 @@ def test_cellpose_names(cells):
     for number in range(3):
         (cells / "labels" / f"{number}_cp_masks.tif").rename(cells / "images" / f"{number}_cp_masks.tif")
     assert len(find_pairs(cells / "images")) == 3
+
+
+def test_pictures_in_colours_that_hold_grey_are_trained_on_as_they_are_segmented(cells):
+    for path in (cells / "images").iterdir():
+        tifffile.imwrite(path, np.dstack([tifffile.imread(path)] * 3), photometric="rgb")
+    recipe = parse_recipe(TINY)
+    assert check_data(cells / "images", cells / "labels", recipe).problems == ()
+    segmenter = biounet.train(recipe, cells / "images", cells / "labels")
+    assert segmenter.segment(cells / "images" / "0.tif").volume.array.shape == (1, 48, 48)
