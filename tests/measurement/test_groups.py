@@ -147,6 +147,8 @@ def test_a_grouping_comes_back_from_json(group, tmp_path, monkeypatch):
         (r"[A-H]\d+", "a pattern without a named group"),
         ("wells.csv", "cannot be read"),
         ("(?P<count>[A-H])", "cannot be called 'count'"),
+        ("(?P<density_sem_per_mm2>[A-H])", "cannot be called 'density_sem_per_mm2'"),
+        ("(?P<density_mean_per_mm3>[A-H])", "cannot be called 'density_mean_per_mm3'"),
     ],
 )
 def test_groupings_that_cannot_be_used(pattern, said):
@@ -161,12 +163,20 @@ def test_groupings_that_cannot_be_used(pattern, said):
         (r"(?P<well>Q\d+)", "does not match any of 5 images, such as A1.tif, b0.tif, b1.tif and 2 more"),
         (r"(?P<well>A\d+)", "does not match 4 images: b0.tif, b1.tif, b2.tif and 1 more"),
         (r"A(?P<well>\d*)|b", "does not match 4 images"),
+        (r"(?P<drug>A?)b?(?P<well>\d)", "does not match 4 images: b0.tif"),
     ],
 )
 def test_images_that_belong_to_no_group(pattern, said):
     with pytest.raises(SettingsError, match="--group") as caught:
         read_grouping(pattern).check(["A1.tif", *(f"b{n}.tif" for n in range(4))])
     assert said in str(caught.value)
+    assert "searched in folder and name" in str(caught.value)
+
+
+def test_a_single_image_that_belongs_to_no_group(tmp_path):
+    (tmp_path / "groups.csv").write_text("image,well\na,A1\n")
+    with pytest.raises(SettingsError, match=r"the table has no row for the image b\.tif$"):
+        read_grouping(tmp_path / "groups.csv").check(["b.tif"])
 
 
 @pytest.mark.parametrize(
