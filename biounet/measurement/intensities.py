@@ -22,7 +22,7 @@ from biounet.preprocessing import percentiles
 
 
 class Regions(NamedTuple):
-    """Where objects or their rings are: runs from `moments.object_runs`, and the number of voxels of each."""
+    """Where objects or their rings are: runs from `biounet.core.find_label_runs`, and the number of voxels of each."""
 
     runs: NDArray[np.int64]
     size: NDArray[np.int64]
