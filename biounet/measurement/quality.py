@@ -103,7 +103,10 @@ def table_statistics(table: Table, training: TrainingReference, zoom: float = 1.
         return {}
     columns = table.columns
     diameters = _diameters(table) * zoom
-    return object_statistics(diameters, columns["touches_border"], columns["confidence"], training.low_confidence)
+    found = object_statistics(diameters, columns["touches_border"], columns["confidence"], training.low_confidence)
+    if "volume_px" in columns and "at_border" not in training.ranges:
+        found.pop("at_border", None)  # in a stack of few planes most objects touch the first or the last one
+    return found
 
 
 def object_statistics(

@@ -344,6 +344,14 @@ def test_statistics_of_labels_are_those_of_their_table(dims):
     confidence = draw.random(8)
     volume = draw.random((1, *labels.shape))
     whole = measure_objects(labels, volume, Grid(labels.shape), confidence, ("x",))
-    found = table_statistics(whole, TrainingReference({}, (), 0.5))
+    found = table_statistics(whole, TrainingReference({"at_border": (0.0, 1.0)}, (), 0.5))
     assert label_statistics(labels, confidence, 0.5) == pytest.approx(found)
     assert set(found) == {"diameter", "at_border", "unsure"}
+
+
+def test_most_objects_of_a_stack_may_touch_its_border_unless_those_of_the_training_did_not():
+    columns = {"label": np.arange(1, 7), "volume_px": np.full(6, 500.0), "confidence": np.ones(6)}
+    stack = Table("objects", columns | {"touches_border": np.ones(6, bool)})
+    assert quality_warnings({}, stack, NO_DATA) == []
+    (note,) = quality_warnings({}, stack, TrainingReference({"at_border": (0.0, 0.6)}))
+    assert note.code is NoteCode.AT_BORDER
