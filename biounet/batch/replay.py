@@ -158,7 +158,7 @@ def _replay_all(
 ) -> Iterator[ReplayResult]:
     """Segment the images of all records into temporary folders, and compare them."""
     identity = (model.sha256, hash_settings(output_settings(model, options)))
-    options = replace(options, overlay=False)
+    options = replace(options, overlay=False, single_file=False)
     predictor = model_predictor(model, options.device)
     records = list(manifest.records.values())
     with ReaderPool() as readers:

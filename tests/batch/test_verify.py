@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.batch import BatchOptions, read_run, segment_batch
+from biounet.batch import BatchOptions, read_run, segment_batch, verify
 from biounet.core import Grid, Volume
 from biounet.files import find_images
 from biounet.network import save_model
@@ -219,3 +219,9 @@ def test_smaller_blocks_and_smaller_images_take_less_memory(untrained):
 def test_a_shard_is_counted_from_one(text, biounet):
     code, _, err = biounet("segment", "nowhere.tif", "--shard", text)
     assert (code, err.startswith(f"ERROR --shard {text}: expected i/n")) == (2, True)
+
+
+def test_a_run_whose_report_is_a_single_file(few, untrained, tmp_path):
+    segment_batch(find_images([few]), untrained, tmp_path / "out", BatchOptions(jobs=1, single_file=True))
+    assert "data:image/webp" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert {result.status for result in verify(tmp_path / "out", untrained)} == {"same"}
