@@ -50,7 +50,8 @@ def is_array(image: object) -> bool:
 def _check_channels(array: NDArray[Any], card: Card, options: ReadOptions) -> None:
     """Say what to do with an array whose first axis may be no channels: colours at the end, a list of images."""
     count, taken = len(array) if array.ndim == options.dims + 1 else 0, len(card.inputs)
-    if options.axes is not None or options.channel is not None or count in (0, taken):
+    chosen = (options.axes, options.channel, options.frames, options.project)
+    if chosen != (None,) * 4 or count in (0, taken):
         return
     cause = f"an array of shape {array.shape} has {count} channels, since they come first"
     last = array.shape[-1] in _COLOURS

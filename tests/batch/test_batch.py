@@ -87,7 +87,7 @@ def test_the_run_is_recorded(segmenter, mixed, tmp_path):
     first = record["images"][0]
     assert first["shape"] == [1, 96, 96]
     assert first["spacing"] == [0.5, 0.5]
-    assert set(first["seconds"]) == {"normalise", "predict_and_label", "measure", "quality"}
+    assert set(first["seconds"]) == {"normalise", "predict_and_label", "search", "measure", "quality"}
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Areas of objects" in report
     assert segmenter.model.sha256[:12] in report

@@ -32,7 +32,7 @@ from support.batches import ONE_JOB, OUR_OWN, all_files, count_rows, result_file
 from support.images import discs
 from support.write_faults import fail_at_write
 
-WIDE = replace(ONE_JOB, segment=SegmentOptions(diameter=40))
+CERTAIN = replace(ONE_JOB, segment=SegmentOptions(foreground=0.9))
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def test_another_model_or_other_settings_are_refused_and_nothing_is_touched(few,
     before = all_files(out)
     with pytest.raises(SettingsError, match=r"holds results of another model \(.*\) \(hint: .* --overwrite"):
         segment_folder(few, other, out)
-    with pytest.raises(SettingsError, match=r"other settings \(diameter none, now 40\)"):
-        segment_folder(few, untrained, out, WIDE)
+    with pytest.raises(SettingsError, match=r"other settings \(foreground 0.5, now 0.9\)"):
+        segment_folder(few, untrained, out, CERTAIN)
     assert all_files(out) == before
     (out / ".claims").write_bytes(b"")  # as versions before left it
-    for model, options in ((other, ONE_JOB), (untrained, WIDE)):
+    for model, options in ((other, ONE_JOB), (untrained, CERTAIN)):
         with pytest.raises(SettingsError, match="holds results of"):
             segment_folder(few, model, out, options)
     assert result_files(out).items() <= before.items()
@@ -81,7 +81,7 @@ def test_where_nothing_new_comes_out_the_old_stays(few, untrained, out, monkeypa
         raise RuntimeError("no")
 
     monkeypatch.setattr("biounet.batch.process_image._segment", fail)
-    rows = segment_folder(few, untrained, out, replace(WIDE, overwrite=True))
+    rows = segment_folder(few, untrained, out, replace(CERTAIN, overwrite=True))
     assert batch_exit_code(rows) == 4
     assert result_files(out) == before
 

@@ -173,7 +173,7 @@ def test_a_disk_that_is_full_at_any_write_costs_nothing_that_was_done(few, untra
         segment_folder(few, untrained, out)
         assert result_files(out) == whole
         assert count_rows(out) == count_rows(tmp_path / "whole")
-    assert number == 1 + 3 * (3 * 2 + 1) + 3 * 2  # content and name of each file, and a record for each image
+    assert number == 1 + 3 * (6 * 2 + 1) + 3 * 2  # content and name of each file, and a record for each image
 
 
 KILLED = """
@@ -208,7 +208,7 @@ def test_a_kill_at_any_write_leaves_no_half_file_and_the_same_call_completes(few
     helpers = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     subprocess.run([str(part) for part in command], check=True, env={**os.environ, "PYTHONPATH": helpers})
     outs = sorted(tmp_path.glob("out*"))
-    assert len(outs) == 1 + 3 * (3 * 2 + 1) + 3 * 2
+    assert len(outs) == 1 + 3 * (6 * 2 + 1) + 3 * 2
     for out in outs:
         left = {name: data for name, data in result_files(out).items() if not name.endswith(".part")}
         assert left.items() <= whole.items()
