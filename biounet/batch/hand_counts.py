@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHOWN = 3  # in a message
+_LONGEST_SEED = 40  # characters
 _EQUAL = 1.1  # between shares that were drawn from groups of about one size
 _DRAWN = ("image", "file", "seed", "of", "hand")  # columns of a drawn sample that are no groups
 _FIGURES = ("corrected", "low", "high", "hand_only", "hand_only_half_width", "bias", "correlation", "gain")
@@ -158,6 +159,8 @@ def interval_columns(
     run: str | Path, hand: str | Path, coverage: float, of: str | Path | None, *, drawn_at_random: bool
 ) -> Columns:
     """Return the columns of `count_intervals`."""
+    if not 0 < coverage < 1:
+        raise SettingsError(f"--coverage {coverage:g}: between 0 and 1, such as 0.9")
     read, table = read_run(as_path(run, "the folder of results")), as_path(hand, "the table of hand counts")
     counts = _HandCounts.read(table, read)
     if not drawn_at_random:
@@ -246,7 +249,7 @@ class _HandCounts:
 
 def _parse_count(text: str, line: int, path: Path) -> float:
     try:
-        count = float(text)
+        count = math.nan if "_" in text else float(text)  # Python takes 1_0 for ten
     except ValueError:
         count = math.nan
     if not 0 <= count < math.inf:
@@ -255,8 +258,9 @@ def _parse_count(text: str, line: int, path: Path) -> float:
 
 
 def _as_seed(text: str, path: Path) -> int:
-    if not text.removeprefix("-").isdecimal():
-        raise SettingsError(f"seed {text!r}: not a whole number", path=path)
+    if not (text.removeprefix("-").isdecimal() and len(text) <= _LONGEST_SEED):
+        shown = text if len(text) <= _LONGEST_SEED else f"{text[:_LONGEST_SEED]}…"
+        raise SettingsError(f"seed {shown!r}: not a whole number", path=path)
     return int(text)
 
 

@@ -4,6 +4,7 @@
 # ruff: noqa: PLR0913
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 
 from biounet.cli import options
 from biounet.cli.terminal import echo, echo_json, echo_lines, table
-from biounet.core import SettingsError
+from biounet.core import InputError, SettingsError
 
 if TYPE_CHECKING:
     from biounet.batch import Correction
@@ -74,6 +75,11 @@ def correct(
 
     if of is not None and intervals is None:
         raise SettingsError("--of without --intervals", hint="name the CSV for the intervals")
+    for path, column in ((out, "corrected"), (intervals, "count_low")):
+        if path is not None:
+            _check_replaceable(path, column)
+    if out is not None and intervals is not None and out.resolve() == intervals.resolve():
+        raise SettingsError("--out and --intervals name the same file", path=out)
     found = correct_means(run, hand, by=by, confidence=confidence, drawn_at_random=drawn_at_random)
     if intervals is not None:
         columns = interval_columns(run, hand, coverage, of, drawn_at_random=drawn_at_random)
@@ -90,6 +96,19 @@ def correct(
             echo(f"{coverage:.0%} intervals in {intervals}: they hold for images like the {counted} counted by hand")
     for note in found.notes:
         echo(f"NOTE {note}", sys.stderr)
+
+
+def _check_replaceable(path: Path, column: str) -> None:
+    """Raise `SettingsError` if a file is there that is no earlier table with this column: hand counts, or a run's."""
+    from biounet.files import read_columns
+
+    if not os.path.lexists(path):
+        return
+    try:
+        read_columns(path, (column,))
+    except InputError as error:
+        cause = "is there already, and not from 'biounet correct'"
+        raise SettingsError(cause, path=path, hint="choose another name, or remove it") from error
 
 
 def _rows(found: Correction, half_width: float | None) -> list[dict[str, object]]:

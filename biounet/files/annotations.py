@@ -216,8 +216,10 @@ def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
         if not np.isfinite(values).all() or (np.abs(values - np.rint(values)) > _ROUNDING).any():
             raise InputError("labels are whole numbers, this file holds fractions", path=path)
         values = np.rint(values)
-        if np.abs(values).max() > 2.0**53:
-            raise InputError(f"label {values.max():g} is no object id", path=path)
+        exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)  # from here on, whole numbers next to each other become one
+        if np.abs(values).max() >= exact:
+            cause = f"label {np.abs(values).max():.17g}: {values.dtype} does not tell such numbers apart"
+            raise InputError(cause, path=path, hint="save the labels as 32-bit integers")
         values = values.astype(np.int64)
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
 

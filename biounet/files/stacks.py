@@ -27,7 +27,7 @@ def as_frames(value: object) -> str:
     """Return frames as text: ``all``, a number, or ``start:stop``; raise `SettingsError` for anything else."""
     text = str(value) if isinstance(value, str) or is_integer(value) else ""
     match = _FRAMES.fullmatch(text)
-    empty = match is not None and match[1] and match[2] and int(match[1]) >= int(match[2])
+    empty = match is not None and match[2] and int(match[1] or 0) >= int(match[2])
     if match is None or empty:
         raise SettingsError(f"frames {value!r}: all, a number from 0, or start:stop", hint="0:10 are the first ten")
     return text

@@ -65,6 +65,11 @@ class Grouping:
             if owners.setdefault(key, image) != image:
                 cause = f"--group: the table's row '{key}' is that of {owners[key]} and of {image}"
                 raise SettingsError(cause, hint="name the images with their folders, as in counts.csv")
+        for key, image in owners.items():
+            for other in _keys(image):
+                if self.table.get(other, self.table[key]) != self.table[key] and other not in owners:
+                    cause = f"--group: the table's rows '{key}' and '{other}' are both of {image}, with other groups"
+                    raise SettingsError(cause, hint="leave one of them out")
 
 
 def read_grouping(group: str | Path, unit: str | None = None) -> Grouping:

@@ -86,8 +86,9 @@ def ring_labels(labels: NDArray[np.int32], grid: Grid, ring: Ring) -> NDArray[np
     steps = (1.0,) * (3 - grid.dims) + tuple(step / finest for step in grid.steps)
     unit = 1.0 if ring.unit == "px" else min(grid.steps_um or ())
     inner, outer = (length / unit * (1 + LENGTH_TOLERANCE) for length in (ring.gap, ring.gap + ring.width))
-    reach = tuple(int(outer / step) for step in steps)
     volume = labels.reshape((1, *labels.shape)[-3:])
+    # Not beyond the image: a ring may be wider than that, and there are no pixels to pad it with.
+    reach = tuple(int(min(outer / step, length - 1)) for step, length in zip(steps, volume.shape, strict=True))
     result = np.empty_like(volume)
     axis = 0 if grid.dims == 3 else 1  # along which the image is cut into strips
     thickness = max(1, 2 * reach[axis], _STRIP * volume.shape[axis] // volume.size)
@@ -95,7 +96,7 @@ def ring_labels(labels: NDArray[np.int32], grid: Grid, ring: Ring) -> NDArray[np
         low, high = max(0, start - reach[axis]), start + thickness
         strip = np.ascontiguousarray(_along(volume, axis, slice(low, high + reach[axis])))
         distance, nearest = _nearest_objects(strip, steps, reach)
-        inside = (distance > inner**2) & (distance <= outer**2) & (nearest > 0)
+        inside = (distance > inner * inner) & (distance <= outer * outer) & (nearest > 0)
         part = slice(start - low, high - low)
         _along(result, axis, slice(start, high))[...] = _along(np.where(inside, nearest, 0), axis, part)
     return result.reshape(labels.shape)

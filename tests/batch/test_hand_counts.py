@@ -161,6 +161,9 @@ def test_images_that_were_not_counted_are_said(run, biounet, counts):
         (["image,seed,of,hand", "drug/A1_s1.tif,1,12,3", "drug/A1_s2.tif,1,12,3"], "are not those that were drawn"),
         (["image,seed,of,hand", "drug/A1_s1.tif,1,11,3"], "were drawn from others than the 12 of this run"),
         (["image,seed,of,hand", "drug/A1_s1.tif,x,12,3"], "seed 'x': not a whole number"),
+        (["image,seed,of,hand", f"drug/A1_s1.tif,{'9' * 5000},12,3"], "9…': not a whole number"),
+        (["image,hand", "drug/A1_s1.tif,1_0"], "line 2: the hand count '1_0' is not a number, 0 or more"),
+        (["image,hand", 'drug/A1_s1.tif,"4,5"'], "line 2: the hand count '4,5' is not a number, 0 or more"),
     ],
 )
 def test_hand_counts_that_cannot_be_used(run, biounet, lines, said):
@@ -169,6 +172,29 @@ def test_hand_counts_that_cannot_be_used(run, biounet, lines, said):
     assert (code, shown, err.count("\n")) == (2, "", 1)
     assert err.startswith("ERROR hand.csv: ")
     assert said in err
+
+
+@pytest.mark.parametrize("option", ["--out", "--intervals"])
+@pytest.mark.parametrize("name", ["hand.csv", "out/counts.csv", "out/run.json"])
+def test_a_correction_replaces_no_other_file(run, biounet, option, name):
+    images = [row["image"] for row in read_rows(run / "counts.csv") if row["count"]]
+    (run.parent / "hand.csv").write_text("image,hand\n" + "".join(f"{image},{n}\n" for n, image in enumerate(images)))
+    before = (run.parent / name).read_bytes()
+    code, _, err = biounet("correct", "out", "hand.csv", "--drawn-at-random", option, name)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{name}: is there already, and not from 'biounet correct'" in err
+    assert (run.parent / name).read_bytes() == before
+    for _ in range(2):  # its own tables are written again
+        assert biounet("correct", "out", "hand.csv", "--drawn-at-random", option, "table.csv")[0] == 0
+
+
+def test_a_coverage_is_a_share(run, biounet):
+    images = [row["image"] for row in read_rows(run / "counts.csv") if row["count"]]
+    (run.parent / "hand.csv").write_text("image,hand\n" + "".join(f"{image},{n}\n" for n, image in enumerate(images)))
+    call = ("correct", "out", "hand.csv", "--drawn-at-random", "--intervals", "table.csv", "--coverage")
+    code, _, err = biounet(*call, 2)
+    assert (code, err) == (2, "ERROR --coverage 2: between 0 and 1, such as 0.9\n")
+    assert not (run.parent / "table.csv").exists()
 
 
 def test_images_that_were_drawn_otherwise_are_believed_when_asked(run, biounet):

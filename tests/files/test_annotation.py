@@ -51,6 +51,15 @@ def test_large_ids_are_exact(tmp_path):
     assert "does not fit in 32 bits" in failure(tif(tmp_path / "y.tif", ids * 2, "u8"), CELLS)
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_floats_that_do_not_tell_ids_apart_are_refused(tmp_path, dtype):
+    exact = 2 ** (np.finfo(dtype).nmant + 1)  # the next number is read as this one
+    with pytest.raises(InputError, match="does not tell such numbers apart"):
+        read_labels(tif(tmp_path / "a.tif", [[0, exact]], dtype))
+    if dtype != "f8":
+        assert read_labels(tif(tmp_path / "b.tif", [[0, exact - 1]], dtype)).max() == exact - 1
+
+
 @pytest.mark.parametrize(("dtype", "value"), [("i4", -1), ("u1", 255), ("u2", 65535), ("f4", -1), ("u4", 2**32 - 1)])
 def test_the_declared_value_is_unlabelled(tmp_path, dtype, value):
     values = np.array([[0, 1, value], [value, 2, 2]], dtype)

@@ -49,7 +49,7 @@ def test_frames_are_numbered_from_0(movie, frames, numbers):
     np.testing.assert_array_equal(volume.frame(0).array, MOVIE[None, numbers[0]])
 
 
-@pytest.mark.parametrize("frames", ["", "x", "-1", "1:1", "3:2", "0:5:2", -1, 1.5, True, [1]])
+@pytest.mark.parametrize("frames", ["", "x", "-1", "1:1", ":0", "3:2", "0:5:2", -1, 1.5, True, [1]])
 def test_what_names_no_frames_is_refused(frames):
     with pytest.raises(SettingsError, match="all, a number from 0, or start:stop"):
         as_frames(frames)

@@ -131,6 +131,16 @@ def test_a_table_names_images_with_or_without_folder_and_suffix(tmp_path):
         grouping.check(["p/A2.tif", "q/A2.tif"])
 
 
+def test_rows_that_name_an_image_twice_agree(tmp_path):
+    table = tmp_path / "groups.csv"
+    table.write_text("image,well\np/a.tif,A1\na.tif,A2\n")
+    read_grouping(table).check(["p/a.tif", "a.tif"])  # each row has an image of its own
+    with pytest.raises(SettingsError, match=r"rows 'p/a\.tif' and 'a\.tif' are both of p/a\.tif, with other groups"):
+        read_grouping(table).check(["p/a.tif"])
+    table.write_text("image,well\na.tif,A1\na,A1\n")
+    read_grouping(table).check(["a.tif"])
+
+
 @pytest.mark.parametrize("group", [r"(?P<drug>\w)/(?P<well>A\d)", "groups.csv"])
 def test_a_grouping_comes_back_from_json(group, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

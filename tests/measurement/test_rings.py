@@ -60,6 +60,12 @@ def test_rings_are_measured_in_the_unit_of_the_image():
     assert found_rings(text, Ring(0, 1, "um"), in_mm).tolist() == found_rings(text, Ring(0, 1, "um"), grid).tolist()
 
 
+def test_a_ring_may_be_wider_than_the_image():
+    assert found_rings("1..", Ring(0, 999_999.0)).tolist() == found_rings("1..", Ring(0, 2)).tolist()
+    tiny = Grid((1, 3), (1e-300, 1e-300), "um")
+    assert found_rings("1..", Ring(0, 999_999.0, "um"), tiny).tolist() == found_rings("1..", Ring(0, 2)).tolist()
+
+
 def test_a_ring_in_um_needs_a_pixel_size():
     with pytest.raises(InputError, match="pixel size is unknown"):
         found_rings("1..", Ring(unit="um"))
