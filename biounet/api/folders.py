@@ -95,7 +95,7 @@ def _batch_options(keywords: Mapping[str, Any], segmenter: Segmenter, options: S
     if group is None and unit is not None:
         raise SettingsError("unit without group", hint="say with group how images are grouped")
     if group is not None and not isinstance(group, Grouping):
-        group = read_grouping(str(group), unit)
+        group = read_grouping(group, unit)
     others = {name: value for name, value in given.items() if name not in names}
     choices = parse_keywords(others, segmenter.card, options)
     choices.segment.check_model(segmenter.card.recipe.data)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from biounet.core import SettingsError, Unit, as_spacing
 from biounet.files import Projection, ReadOptions
@@ -41,8 +41,9 @@ class Keywords(TypedDict, total=False):
     """Make one image of the planes of a stack: ``"max"``, ``"mean"`` or ``"focus"``."""
     frames: str | int | None
     """Frames of a time series: ``"all"``, a number from 0, or ``"0:10"``."""
-    diameter: float | None
-    """Typical diameter of the objects in pixels, when far from the model's."""
+    diameter: float | Literal["auto", "native"] | None
+    """Typical diameter of the objects in pixels; ``"auto"``: found where an image looks unlike the training;
+    ``"native"``: pixels as they are. Default: ``"auto"``, where no pixel size decides."""
     block: int | None
     """Edge of a block in pixels; smaller needs less memory and gives the same."""
     min_size: float | str | None

@@ -157,11 +157,13 @@ class Results(Sequence[Result]):
     def save(self, folder: PathLike) -> list[Path]:
         """Write label image, table and overlay of each image to a folder, in folders like those of the images."""
         folder = as_path(folder, "the folder")
-        paths: list[Path] = []
-        for result in self:
-            relative = Path(result.name)
-            paths += result.save(folder / relative.parent, stem_of(relative))
-        return paths
+        names = [Path(result.name) for result in self]
+        targets = [(folder / name.parent, stem_of(name)) for name in names]
+        for name, target in zip(names, targets, strict=True):
+            if targets.count(target) > 1:
+                hint = "save each under a name of its own with result.save(folder, name)"
+                raise SettingsError(f"more than one result would be saved as that of {name}", hint=hint)
+        return [path for result, target in zip(self, targets, strict=True) for path in result.save(*target)]
 
     def show(self) -> list[Path | None]:
         """Show the overlay of each image, as `Result.show` does."""

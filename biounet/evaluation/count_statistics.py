@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from biounet.core import SettingsError
 
-_ROUNDING = 1e-9  # of a product of two roots, far below the distance of two counts
+_ROUNDING = 1e-9  # of a product of two roots, or of a quotient: far below the distance of two counts
 _MIN_SLOPE_COUNTS = 50
 """Hand counts from which the slope of hand on automatic counts is estimated.
 
@@ -52,7 +52,7 @@ class CountCalibration:
         """
         rank = math.ceil((len(self.scores) + 1) * coverage)
         if not 0 < coverage < 1 or rank > len(self.scores):
-            fewest = math.ceil(coverage / (1 - coverage)) if 0 < coverage < 1 else None
+            fewest = math.ceil(coverage / (1 - coverage) - _ROUNDING) if 0 < coverage < 1 else None
             need = f"at least {fewest} are needed" if fewest else "a coverage lies between 0 and 1"
             raise SettingsError(
                 f"no interval of {coverage:.0%} can be had from {len(self.scores)} hand-counted images: {need}"

@@ -102,7 +102,7 @@ def measure_labels(
 
 def _measure(
     labels: NDArray[np.int32],
-    ids: NDArray[np.int64],
+    ids: NDArray[np.integer[Any]],
     channels: Mapping[str, NDArray[Any]],
     grid: Grid,
     ring: Ring | None,
@@ -113,7 +113,7 @@ def _measure(
     return replace(table, columns=table.columns | {"label": ids})
 
 
-def _describe_mask(labels: NDArray[np.int32], ids: NDArray[np.int64]) -> tuple[Note, ...]:
+def _describe_mask(labels: NDArray[np.int32], ids: NDArray[np.integer[Any]]) -> tuple[Note, ...]:
     """Return a note if all pixels have one id and lie apart, as in a mask, which does not tell objects apart."""
     if len(ids) != 1:
         return ()
@@ -132,7 +132,7 @@ def _describe_crossing(crossing: int, total: int) -> tuple[Note, ...]:
     return (Note(text, NoteCode.CROSSING, figure=crossing),)
 
 
-def _without_gaps(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _without_gaps(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int32], NDArray[np.integer[Any]]]:
     """Return labels 1..n in the order of their ids, and these ids."""
     if labels.dtype.kind not in "iu":
         raise InputError(f"{what} must be integers, not {labels.dtype}")
@@ -140,8 +140,9 @@ def _without_gaps(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int32], N
     if lowest < 0:
         raise InputError(f"{what} hold the value {lowest}: 0 is background, and objects have positive ids")
     if highest > _DENSE * labels.size:
-        values, compact = np.unique(np.append(0, labels.reshape(-1)), return_inverse=True)
-        return compact[1:].astype(np.int32).reshape(labels.shape), values[1:].astype(np.int64)
+        # In the type of the labels: joined with signed integers, unsigned ones of 64 bits would become floats.
+        values, compact = np.unique(np.append(labels.dtype.type(0), labels), return_inverse=True)
+        return compact[1:].astype(np.int32).reshape(labels.shape), values[1:]
     present = np.zeros(highest + 1, np.bool_)
     present[labels.reshape(-1)] = True
     present[0] = True

@@ -58,8 +58,8 @@ def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]
             objects += part.count or 0
             links += [] if previous is None else [link_objects(previous, part.labels)]
             previous = part.labels
-        # Neither its labels nor its pixels are needed again
-        parts.append(replace(part, labels=part.labels[:0], volume=volume))
+        # Neither its labels, all of which any view would keep in memory, nor its pixels are needed again
+        parts.append(replace(part, labels=np.empty(0, part.labels.dtype), volume=volume))
     table, tracks = join_tables(volume.times, [part.measurements for part in parts], links)
     frames = tuple(
         Frame(t, part.count, part.notes, sum(part.seconds.values()), part.figures)

@@ -52,6 +52,12 @@ def test_images_that_fail_have_a_row_and_a_warning(few, model, tmp_path, caplog)
     assert "1 of 4 images failed: broken.tif" in caplog.text
 
 
+def test_a_path_is_that_of_a_table_of_groups(few, model, tmp_path):
+    (tmp_path / "groups").write_text("image,well\na.tif,A1\nb.tif,A1\nc.tif,A2\n")
+    package.segment_folder(few, tmp_path / "out", model, group=tmp_path / "groups", overlay=False)
+    assert "A2" in (tmp_path / "out" / "groups.csv").read_text()
+
+
 def test_what_no_folder_can_have_is_refused(few, model, tmp_path):
     for keywords, cause in [
         ({"min_sise": 3}, "no keyword is called 'min_sise' .*min_size"),

@@ -11,7 +11,7 @@ import pytest
 from PIL import ImageShow
 
 from biounet.api import FailedImage, Result, Results, Segmenter
-from biounet.core import Grid, InputError, Volume
+from biounet.core import Grid, InputError, SettingsError, Volume
 from support.images import discs
 
 IMAGE, _ = discs((64, 72), 6, 1)
@@ -72,6 +72,13 @@ def test_results_are_saved_in_folders_like_those_of_the_images(model, few):
         "deep/c_labels.tif",
     ]
     assert all(path.is_file() for path in paths)
+
+
+def test_results_of_one_name_do_not_replace_each_other(result, tmp_path):
+    other = Result(**{**vars(result), "name": "cells.png"})
+    with pytest.raises(SettingsError, match=r"more than one result would be saved as that of cells\.tif"):
+        Results([result, other]).save(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_display_the_picture_is_saved_and_a_line_says_where(result, headless, caplog):

@@ -26,6 +26,13 @@ def test_too_few_hand_counts_give_no_interval(n, coverage):
         calibrate_counts([5] * n, [5] * n).interval(5, coverage)
 
 
+@pytest.mark.parametrize(("coverage", "fewest"), [(0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])
+def test_as_many_hand_counts_as_the_error_asks_for_are_enough(coverage, fewest):
+    with pytest.raises(SettingsError, match=f"at least {fewest} are needed"):
+        calibrate_counts([5] * (fewest - 1), [5] * (fewest - 1)).interval(5, coverage)
+    assert calibrate_counts([5] * fewest, [5] * fewest).interval(5, coverage) == (5, 5)
+
+
 def test_intervals_cover_as_often_as_they_say():
     rng, covered = np.random.default_rng(0), []
     for _ in range(2000):

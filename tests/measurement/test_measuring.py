@@ -127,6 +127,11 @@ def test_the_example_in_the_documentation_is_right():
     assert doctest.testmod(measuring) == (0, 3)
 
 
+def test_ids_of_64_bits_that_a_float_cannot_tell_apart_are_two():
+    labels = np.array([[2**53, 0, 2**53 + 1, 2**63 + 5]], np.uint64)
+    assert measure(labels).table["label"].tolist() == [2**53, 2**53 + 1, 2**63 + 5]
+
+
 def test_ids_far_apart():
     assert measure(np.array([[0, 2**31 - 1, 3]])).table["label"].tolist() == [3, 2**31 - 1]
 

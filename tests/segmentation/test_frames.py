@@ -1,5 +1,6 @@
 """Time series: frames as images of their own, joined; in batches, in processes of their own, and in 3D."""
 
+import weakref
 from dataclasses import replace
 from threading import Event
 
@@ -11,11 +12,11 @@ from biounet.api import Segmenter
 from biounet.batch.own_process import segment_in_own_process
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.records import BatchOptions
-from biounet.core import Note, NoteCode
+from biounet.core import Grid, Note, NoteCode, Volume
 from biounet.files import FoundImage, ReaderPool, ReadOptions
 from biounet.network import model_predictor
 from biounet.segmentation import Frame, memory_needs
-from biounet.segmentation.frames import join_notes
+from biounet.segmentation.frames import join_notes, segment_frames
 from support.images import discs
 
 
@@ -115,6 +116,22 @@ def test_memory_grows_with_the_frames_and_not_with_their_maps(untrained, movie):
     pixels = 64 * 72
     assert needs[1].process - needs[0].process == 2 * pixels * (2 + 4)
     assert needs[1].reader == 3 * needs[0].reader
+
+
+def test_labels_of_frames_before_the_last_one_are_not_kept(segmenter):
+    frames = np.stack([discs((64, 72), 5, 0)[0]] * 4)
+    volume = Volume(frames[None], Grid((64, 72)), times=(0, 1, 2, 3))
+    alive, kept = [], []
+
+    def segment_one(image):
+        kept.append(sum(labels() is not None for labels in alive))
+        result = segmenter.segment(image)
+        result = replace(result, labels=result.labels.copy())  # which owns its memory, and is no view
+        alive.append(weakref.ref(result.labels))
+        return result
+
+    segment_frames(volume, segment_one)
+    assert kept == [0, 1, 1, 1]
 
 
 def test_notes_on_frames_say_which_they_are_about():
