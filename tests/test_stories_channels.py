@@ -90,6 +90,13 @@ def test_channels_of_files_are_resumed_and_verified(run, layouts, biounet):
         assert "A01: same" in out
 
 
+def test_the_report_says_which_channel_was_segmented_and_which_were_measured(run, layouts):
+    run("hyper.tif", "--channel", "DAPI", "--measure", "GFP,RFP")
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "<span>channel <b>DAPI</b></span><span>also measured <b>GFP, RFP</b></span>" in page
+    assert "channels <b>" not in page
+
+
 def test_other_names_for_the_same_files_are_another_result(run, layouts, tmp_path):
     choose = ["--channel", "0", "--measure", "1"]
     run("a=DAPI.tif", "b=GFP.tif", *choose)

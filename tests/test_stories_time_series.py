@@ -49,7 +49,10 @@ def test_lab_scientist_counts_over_time(biounet, tmp_path, movie, series):
     assert len(tracks) < first / 3
     with tifffile.TiffFile("out/movie_labels.tif") as tif:
         assert (tif.series[0].axes, tif.imagej_metadata["unit"], tif.imagej_metadata["finterval"]) == ("TYX", "um", 30)
-    assert "objects of 4 frames together" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "objects of 4 frames together" in page
+    assert "<span>frames <b>all</b></span>" in page
+    assert "<title>nuclei: 1 image</title>" in page
     assert f"{first} objects in 4 frames of 1 of 1 images" in shown
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.api.display import as_html, as_png, gallery, shorten, show_picture
-from biounet.core import BiounetError, SettingsError, as_path, find_warnings
+from biounet.core import BiounetError, SettingsError, as_path, find_warnings, list_some
 from biounet.files import stem_of
 from biounet.reporting import draw_segmentation, write_outputs
 from biounet.segmentation import Segmentation
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PathLike = str | Path
 _LONGEST = 300  # characters of a `repr`
+_SHOWN = 5  # names of images in a message
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,6 +96,9 @@ class Result(Segmentation):
         return as_png(self.overlay())
 
 
+_OF_AN_IMAGE = {name for name in (*dir(Result), *Result.__dataclass_fields__) if not name.startswith("_")}
+
+
 @dataclass(frozen=True)
 class FailedImage:
     """An image that could not be segmented, and the error."""
@@ -129,12 +133,26 @@ class Results(Sequence[Result]):
         if isinstance(which, str):
             found = [result for result in self._results if result.name == which]
             if not found:
-                raise KeyError(which)
+                names = list_some([result.name for result in self], _SHOWN)
+                raise KeyError(f"no image is called {which!r}; there are {names}")
             return found[0]
         return self._results[which]
 
     def __len__(self) -> int:
         return len(self._results)
+
+    if not TYPE_CHECKING:  # or type checkers would take any name for an attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say where that is which each image has and a list of them has not."""
+            hint = f"; each image has its own: results[0].{name}" if name in _OF_AN_IMAGE else ""
+            raise AttributeError(f"results of images have no {name!r}{hint}", name=name, obj=self)
+
+    @property
+    def count(self) -> int | None:  # type: ignore[override]  # as of one image; nobody looks for equal results
+        """Number of objects in all images together; None where nothing was counted."""
+        counts = [result.count for result in self if result.count is not None]
+        return sum(counts) if counts else None
 
     @property
     def counts(self) -> pd.Series[int]:

@@ -136,7 +136,7 @@ class Segmenter:
                 except BiounetError as error:
                     error = error if error.path or len(sources) == 1 else _with_path(error, source)
                     if not skip or not isinstance(error, InputError) or len(failed) + 1 == len(sources):
-                        raise error from error.__cause__
+                        raise _with_way_on(error, skip or len(sources) == 1) from error.__cause__
                     made = FailedImage(source.name, error)
                     failed.append(made)
                     _log.warning("left out: %s", error)
@@ -191,6 +191,14 @@ class Segmenter:
     def save(self, path: PathLike) -> None:
         """Write the model as one safetensors file."""
         save_model(self.model, as_path(path, "the model"))
+
+
+def _with_way_on(error: BiounetError, no_other: bool) -> BiounetError:
+    """Return an error that says how the other images of a call are segmented; unchanged if there is no other."""
+    if no_other or not isinstance(error, InputError):
+        return error
+    hint = "errors='skip' leaves out what cannot be segmented"
+    return type(error)(error.cause, path=error.path, hint=f"{error.hint}; {hint}" if error.hint else hint)
 
 
 def _with_path(error: BiounetError, source: Source) -> BiounetError:

@@ -199,7 +199,8 @@ class _HandCounts:
         try:
             names, rows = read_columns(path, ("image", "hand"))
         except InputError as error:
-            raise SettingsError(error.cause, path=path) from error
+            hint = None if path.exists() else "'biounet sample' draws images to count, and writes such a table"
+            raise SettingsError(error.cause, path=path, hint=hint or error.hint) from error
         status = {row.image: row for row in run.rows}
         if foreign := [row["image"] for _, row in rows if row["image"] not in status]:
             raise SettingsError(f"not in this run: {list_some(foreign, _SHOWN)}", path=path)

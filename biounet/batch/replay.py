@@ -76,8 +76,12 @@ def read_run(out: Path) -> RunFile:
             settings=str(raw.get("settings_sha256", "")),
         )
     except OSError as error:
-        cause = f"cannot be read: {error.strerror}"
-        raise MachineError(cause, path=path, hint="it is written when a batch has come to its end") from error
+        if not out.is_dir():
+            hint = "name the folder that 'biounet segment' wrote its results to"
+            raise MachineError("no such folder", path=out, hint=hint) from error
+        cause = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        hint = "name a folder of results; 'biounet segment' writes this file when it has come to its end"
+        raise MachineError(cause, path=path, hint=hint) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"not the record of a run: {type(error).__name__}", path=path) from error
 

@@ -20,7 +20,7 @@ from biounet.batch.names import SHOWN_NAMES, escape
 from biounet.batch.recorded_files import recorded_path
 from biounet.batch.records import BatchOptions, Record, Row, describe_uncalibrated, hash_settings, output_settings
 from biounet.core import __version__, home_folder, list_some
-from biounet.files import atomic_group, hash_file, write_text
+from biounet.files import ReadOptions, atomic_group, hash_file, write_text
 from biounet.measurement import Columns, Grouping, GroupSummary, ImageCount, summarise_groups
 from biounet.network import Model, has_fast_bfloat16, has_fast_int8
 from biounet.reporting import OVERLAY_SUFFIX, ReportOptions, ReportRow, write_report, write_table
@@ -42,7 +42,8 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
         if groups is not None:
             write_table(out / "groups.csv", groups.columns(), excel=options.excel)
         if options.overlay:
-            title, settings = f"{model.card.recipe.name}: {len(rows)} images", _report_settings(model, options, rows)
+            images = f"{len(rows)} image{'' if len(rows) == 1 else 's'}"
+            title, settings = f"{model.card.recipe.name}: {images}", _report_settings(model, options, rows)
             others = ("counts.csv", *(("groups.csv",) if groups is not None else ()), "run.json")
             report = ReportOptions(settings, others, groups, options.single_file)
             write_report(out / "report.html", list(map(_report_row, rows)), title=title, options=report)
@@ -138,7 +139,7 @@ def _image_record(record: Record) -> dict[str, Any]:
 def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -> dict[str, str]:
     """Return the settings that the report shows: those that the result depends on, device and version."""
     data, label = model.card.recipe.data, options.segment.label_settings(model.card.label)
-    shown = {"model": f"{model.card.recipe.name} ({model.sha256[:12]})", "channels": ", ".join(model.card.inputs)}
+    shown = {"model": f"{model.card.recipe.name} ({model.sha256[:12]})", **_report_reading(model, options.read)}
     if not data.exclusive:
         shown["probability of a pixel in an object"] = f"{label.foreground:g} or more"
     if data.kind == "instances":
@@ -160,14 +161,31 @@ def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -
     return shown | ({"pixel size": uncalibrated} if uncalibrated else {})
 
 
+def _report_reading(model: Model, read: ReadOptions) -> dict[str, str]:
+    """Return what of the files was segmented and measured: what the user chose, else what the model takes."""
+    shown = {"channels": ", ".join(model.card.inputs)}
+    if read.channel is not None:
+        shown = {"channel": str(read.channel)}
+    if read.measure:
+        shown["also measured"] = ", ".join(map(str, read.measure))
+    if read.project is not None:
+        shown["projection"] = read.project
+    if read.frames is not None:
+        shown["frames"] = str(read.frames)
+    return shown
+
+
 def _describe_frames(row: Row) -> str:
     """Return what the count of a time series is about; empty for an image."""
     counts = [frame.count for frame in row.frames if frame.count is not None]
     if not counts:
         return ""
+    if len(row.frames) == 1:
+        return f"objects of frame {row.frames[0].t}"
     tracks = row.figures.get("tracks")
     followed = "" if tracks is None else f", followed as {tracks} tracks"
-    return f"objects of {len(row.frames)} frames together, {min(counts)} to {max(counts)} in each{followed}"
+    each = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+    return f"objects of {len(row.frames)} frames together, {each} in each{followed}"
 
 
 def _report_row(row: Row) -> ReportRow:

@@ -517,7 +517,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, BiounetError):
         text, code = str(error), error.exit_code
     elif isinstance(error, TyperException):
-        text, code = error.format_message(), SettingsError.exit_code
+        text, code = error.format_message().replace(": Value error, ", ": "), SettingsError.exit_code
     elif is_out_of_memory(error):
         text, code = describe_shortage(error), MachineError.exit_code
     elif isinstance(error, OSError):

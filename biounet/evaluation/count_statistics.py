@@ -54,9 +54,8 @@ class CountCalibration:
         if not 0 < coverage < 1 or rank > len(self.scores):
             fewest = math.ceil(coverage / (1 - coverage) - _ROUNDING) if 0 < coverage < 1 else None
             need = f"at least {fewest} are needed" if fewest else "a coverage lies between 0 and 1"
-            raise SettingsError(
-                f"no interval of {coverage:.0%} can be had from {len(self.scores)} hand-counted images: {need}"
-            )
+            cause = f"no interval of {coverage:.0%} can be had from {len(self.scores)} hand-counted images: {need}"
+            raise SettingsError(cause, hint="count more by hand, or ask for a lower coverage" if fewest else None)
         margin = self.scores[rank - 1] * math.sqrt(count + 1) + _ROUNDING
         return max(0, math.ceil(count - margin)), math.floor(count + margin)
 

@@ -126,8 +126,11 @@ def test_the_channels_of_a_model_go_in_its_order(tmp_path):
 
 
 def test_the_first_error_ends_a_call_unless_it_is_to_be_skipped(model, spoilt, caplog):
-    with pytest.raises(InputError, match=r"broken\.tif"):
+    with pytest.raises(InputError, match=r"broken\.tif.*errors='skip'"):
         model(spoilt)
+    with pytest.raises(InputError) as alone:
+        model(spoilt / "broken.tif")
+    assert "skip" not in str(alone.value)
     results = model(spoilt, errors="skip")
     assert names(results) == ["a.tif", "b.tif", "deep/c.tif"]
     assert [failed.name for failed in results.failed] == ["broken.tif"]

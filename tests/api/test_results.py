@@ -52,8 +52,15 @@ def test_results_are_a_list_with_tables(model):
     assert results["a.tif"] is results[0]
     assert results[-1] is results[1]
     assert isinstance(results[:1], Results)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"no image is called 'd\.tif'; there are a\.tif, b\.tif"):
         results["d.tif"]
+    assert results.count == one.count + two.count
+    assert Results([], [failed]).count is None
+    for name in ("labels", "overlay", "warnings"):
+        with pytest.raises(AttributeError, match=rf"each image has its own: results\[0\]\.{name}"):
+            getattr(results, name)
+    with pytest.raises(AttributeError, match=r"have no 'colour'$"):
+        _ = results.colour
     assert results.counts.index.tolist() == ["a.tif", "b.tif", "c.tif"]
     assert results.counts.sum() == one.count + two.count
     assert results.counts.isna().tolist() == [False, False, True]

@@ -134,6 +134,13 @@ def test_intervals_need_nine_hand_counts_and_are_about_the_other_images(run, bio
     code, _, err = biounet("correct", "out", "sample.csv", "--intervals", "intervals.csv", "--coverage", 0.95)
     assert code == 2
     assert "no interval of 95% can be had from 9 hand-counted images: at least 19 are needed" in err
+    assert "(hint: count more by hand, or ask for a lower coverage)" in err
+
+
+def test_a_table_that_is_not_there_is_one_that_sample_writes(run, biounet):
+    code, _, err = biounet("correct", "out", "sampel.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'biounet sample' draws images to count, and writes such a table" in err
 
 
 def test_images_that_were_not_counted_are_said(run, biounet, counts):

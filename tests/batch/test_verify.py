@@ -174,6 +174,22 @@ def test_verify_needs_the_same_model_and_the_record_of_a_run(done, biounet):
     assert (code, "come to its end" in err) == (5, True)
 
 
+@pytest.mark.parametrize("command", [("verify",), ("sample",), ("correct", "hand.csv")])
+def test_what_is_no_folder_of_results_is_told(biounet, tmp_path, command):
+    (tmp_path / "images").mkdir()
+    name, *others = command
+    code, _, err = biounet(name, "images", *others)
+    assert (code, err.splitlines()) == (
+        5,
+        [
+            "ERROR images/run.json: no such file (hint: name a folder of results; 'biounet segment' writes this file"
+            " when it has come to its end)"
+        ],
+    )
+    code, _, err = biounet(name, "imagse", *others)
+    assert (code, "imagse: no such folder" in err, "'biounet segment' wrote" in err) == (5, True, True)
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(few, untrained, biounet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(untrained, "m.safetensors")

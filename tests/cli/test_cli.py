@@ -52,6 +52,7 @@ USAGE = {
         2,
         "lie among the images",
     ),
+    "no such choice": (["segment", "{image}", "--project", "sum"], 2, "'--project': 'sum' is not one of 'max', 'mean'"),
     "no such file": (["segment", "nowhere.tif"], 4, "nowhere.tif: no such file"),
     "no such model": (["segment", "{image}", "-m", "nucleii"], 5, "nucleii"),
     "bad spacing": (["segment", "{image}", "-m", "{model}", "--spacing", "1,2,3"], 2, "--spacing 1,2,3"),
