@@ -158,7 +158,7 @@ def test_a_wrong_value_under_a_former_name_is_named():
 
 @pytest.mark.parametrize("path", builtin_models().values(), ids=lambda path: path.stem)
 def test_models_of_earlier_versions_load_and_are_written_with_the_present_names(path, tmp_path):
-    stated = re.search(rb'"parting_weight\\":([0-9.]+),', path.read_bytes())
+    stated = re.search(rb'"(?:parting|separation)_weight\\":([0-9.]+),', path.read_bytes())
     model = load_model(path)
     assert model.card.recipe.targets.separation_weight == float(stated[1])
     save_model(model, tmp_path / "again.safetensors")
