@@ -11,6 +11,8 @@ from typing import Any
 
 from biounet.core.errors import InputError, SettingsError
 
+_FINEST = 1e-9  # of a pixel size, in µm or mm; the coarsest is as far from 1
+
 
 def as_path(value: object, name: str) -> Path:
     """Return an argument as a path; `name` is for the message.
@@ -49,6 +51,8 @@ def as_spacing(value: Any, dims: int) -> tuple[float, ...]:  # noqa: ANN401
         raise SettingsError(f"spacing {value!r}: one number for each of {'ZYX'[-dims:]}")
     if not all(math.isfinite(size) and size > 0 for size in spacing):
         raise SettingsError(f"spacing {value!r}: positive numbers")
+    if not all(_FINEST <= size <= 1 / _FINEST for size in spacing):  # whose squares and products have no end
+        raise SettingsError(f"spacing {value!r}: no pixel is that small or large")
     return spacing
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -12,6 +15,8 @@ from biounet.core import InputError, SettingsError, list_some
 from biounet.files import read_columns, stem_of
 
 _SHOWN_NAMES = 3  # in a message
+_REPEATED = re.compile(r"\)[*+{]")  # a group that is repeated, without which no pattern takes exponential time
+_MOST_SECONDS = 10.0  # for all images: thousands take a fraction of a second
 _WELLS = ("plate", "well")
 _RESERVED = {"image", "unit", "units", "images", "failed", "count", "mean", "sd", "sem", "hand", "file", "seed", "of"}
 _RESERVED |= {f"density_{figure}_per_mm{dims}" for figure in ("mean", "sd", "sem") for dims in (2, 3)}
@@ -51,6 +56,8 @@ class Grouping:
     def check(self, images: Iterable[str]) -> None:
         """Raise `SettingsError` unless each image belongs to a group; those that do not are named."""
         images = list(images)
+        if self.pattern is not None:
+            _check_time(self.pattern, images)
         others = [image for image in images if self.values(image) is None]
         if others:
             what = "the pattern does not match" if self.pattern is not None else "the table has no row for"
@@ -125,6 +132,19 @@ def _parse_pattern(pattern: str) -> Grouping:
         hint = f"name what the pattern finds, such as {_EXAMPLE}, or give a CSV file"
         raise SettingsError(f"--group {pattern}: a pattern without a named group", hint=hint)
     return Grouping(tuple(regex.groupindex), (), pattern)
+
+
+def _check_time(pattern: str, images: list[str]) -> None:
+    """Raise `SettingsError` if a pattern with a repeated part takes for ever, as (a+)+ may: nothing else can end it."""
+    if _REPEATED.search(pattern) is None:
+        return
+    program = "import json, re, sys; pattern, images = json.load(sys.stdin); [re.search(pattern, i) for i in images]"
+    command = [sys.executable, "-I", "-S", "-c", program]
+    try:
+        subprocess.run(command, input=json.dumps([pattern, images]).encode(), timeout=_MOST_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        hint = "something that is repeated is repeated again, as in (a+)+: repeat it once"
+        raise SettingsError(f"--group {pattern}: the pattern takes too long", hint=hint) from None
 
 
 def _read_table(path: Path) -> Grouping:

@@ -36,6 +36,12 @@ def forms(file):
     return {"file": file, "array": TWO, "volume": read_volume(file)}
 
 
+@pytest.mark.parametrize("spacing", [1e-300, 1e300, (0.5, 1e-10)])
+def test_a_pixel_size_that_no_microscope_has_is_refused(segmenter, file, spacing):
+    with pytest.raises(SettingsError, match="no pixel is that small or large"):
+        segmenter.segment(file, channel=0, spacing=spacing)
+
+
 @pytest.mark.parametrize("form", ["file", "array", "volume"])
 @pytest.mark.parametrize("channel", [0, 1, np.int64(1)])
 def test_a_channel_is_chosen_from_every_kind_of_image(segmenter, file, form, channel):

@@ -183,6 +183,13 @@ def test_images_that_belong_to_no_group(pattern, said):
     assert "searched in folder and name" in str(caught.value)
 
 
+def test_a_pattern_that_takes_for_ever_is_refused(monkeypatch):
+    monkeypatch.setattr("biounet.measurement.grouping._MOST_SECONDS", 1.0)
+    with pytest.raises(SettingsError, match="takes too long"):
+        read_grouping(r"(?P<well>(a+)+$)").check(["a" * 60 + ".tif"])
+    read_grouping(r"(?P<well>(\w\d)+)").check(["A1\udcff.tif"])  # a name that is no text
+
+
 def test_a_single_image_that_belongs_to_no_group(tmp_path):
     (tmp_path / "groups.csv").write_text("image,well\na,A1\n")
     with pytest.raises(SettingsError, match=r"the table has no row for the image b\.tif$"):
