@@ -130,7 +130,9 @@ Ring = Annotated[
 LabelImages = Annotated[Path, typer.Argument(help="Label image, or folder of them.", metavar="LABELS")]
 LabelledImages = Annotated[
     list[str] | None,
-    typer.Option("--image", help="Image, or folder; or NAME=IMAGE for each channel.", show_default=False),
+    typer.Option(
+        "--image", help="Image, or folder; or, once for each channel, --image NAME=IMAGE.", show_default=False
+    ),
 ]
 Inside = Annotated[Path | None, typer.Option(help="Labels of larger objects: an image, or folder.", show_default=False)]
 SingleFile = Annotated[
@@ -215,7 +217,7 @@ def _parse_spacing(text: str, dims: int) -> tuple[float, ...]:
         first, *others = map(float, text.split(","))
         return as_spacing([first, *others] if others else first, dims)
     except ValueError:
-        hint = "such as 0.325,0.325"
+        hint = f"such as {'2,' if dims == 3 else ''}0.325,0.325, in µm (NIfTI: mm) and written without it"
         raise SettingsError(f"--spacing {text}: expected {dims} positive numbers, or one", hint=hint) from None
 
 

@@ -56,6 +56,8 @@ USAGE = {
     "no such file": (["segment", "nowhere.tif"], 4, "nowhere.tif: no such file"),
     "no such model": (["segment", "{image}", "-m", "nucleii"], 5, "nucleii"),
     "bad spacing": (["segment", "{image}", "-m", "{model}", "--spacing", "1,2,3"], 2, "--spacing 1,2,3"),
+    "spacing with a unit": (["segment", "{image}", "-m", "{model}", "--spacing", "0.3um"], 2, "as 0.325,0.325, in µm"),
+    "spacing of volumes": (["segment", "{image}", "-m", "nuclei3d", "--spacing", "1,2"], 2, "such as 2,0.325,0.325"),
     "bad device": (["segment", "{image}", "-m", "{model}", "--device", "cuda:7"], 5, "cuda:7"),
     "unknown recipe": (["train", "nuclei_2f", "--images", "."], 2, "nuclei_2d"),
     "all fail": (["segment", "{root}/README.md", "-m", "{model}"], 4, "README.md: not a TIFF"),
