@@ -174,7 +174,7 @@ def test_a_grid_that_differs_is_one_line(run, layouts, tmp_path):
     write(tmp_path / "GFP.tif", PLANES[1, :-1], axes="YX")
     code, _, err = run("DAPI=DAPI.tif", "GFP=GFP.tif", "--channel", "DAPI", "--measure", "GFP")
     assert code == 4
-    assert "not on the grid of DAPI.tif: 39 x 48 voxels, not 40 x 48" in err
+    assert "GFP.tif: not on the grid of DAPI.tif: 39 x 48 voxels, not 40 x 48" in err  # which of its files
 
 
 def test_a_picture_of_grey_in_colours_says_so_and_is_no_reason_to_look(run, tmp_path):

@@ -104,6 +104,8 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             raise
         _log.debug("%s", image.path, exc_info=True)
         message = error_text(error)
+        if image.others and isinstance(error, BiounetError) and error.path is not None:
+            message = f"{Path(error.path).name}: {message}"  # the row has a name of all its files
         if needs and (is_out_of_memory(error) or isinstance(error, WorkerDiedError)):
             message += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
         row = Row(name, "failed", None, working_time() - start, escape(message), record_channels(image))
