@@ -63,7 +63,7 @@ def test_ellipsoids_from_file_to_table(tmp_path, spacing, angles, flips):
     predictor = Predictor(Bright(), torch.device("cpu"), torch.float32, softmax=False)
     card = Card(recipe=RECIPE, inputs=("intensity",), outputs=output_channels(RECIPE))
     found = Result(**vars(segment(volume, predictor, card)))
-    *_, label_file = found.save(tmp_path)
+    *_, label_file = found.save(tmp_path, "scan")
 
     assert found.count == len(CENTRES)
     lesions = found.table[found.table["lesion"] > 0]
