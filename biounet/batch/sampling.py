@@ -227,5 +227,7 @@ def _copy(path: Path, target: Path) -> None:
     try:
         with atomic_path(target) as temporary:
             shutil.copyfile(path, temporary)
+    except MachineError:  # which says that the disk is full
+        raise
     except OSError as error:
         raise MachineError(f"cannot be copied: {error.strerror}", path=path) from error

@@ -1,6 +1,7 @@
 """Images are drawn and counted by hand, and correct the means of their groups: from the shell, on a small plate."""
 
 import csv
+import errno
 import json
 import shutil
 
@@ -231,6 +232,17 @@ def test_groups_that_are_not_there(run, biounet, by, said):
     code, _, err = biounet("sample", "out", "--by", by)
     assert (code, err.count("\n")) == (2, 1)
     assert said in err
+
+
+def test_a_full_disk_is_said_where_images_are_copied(run, biounet, monkeypatch):
+    def no_space(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", no_space)
+    code, _, err = biounet("sample", "out", "-q")
+    assert (code, err.count("\n")) == (5, 1)
+    assert "No space left on device" in err
+    assert not (run.parent / "sample.csv").exists()
 
 
 def test_images_that_are_gone_are_not_copied(run, biounet):
