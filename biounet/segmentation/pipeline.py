@@ -298,7 +298,7 @@ def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
 
 def _try_zooms(found: _Found, image: _Prepared, job: _Job) -> list[Look]:
     """Return what an image that was segmented as it is looks like, and at other zooms where it looks unfamiliar."""
-    training, dims = job.training, image.canonical.grid.dims
+    training, dims, one_um = job.training, image.canonical.grid.dims, _voxel_um(image.canonical.grid)
     if "diameter" not in training.ranges:
         size = job.card.object_size_px or 1.0
         training = training._replace(ranges={**training.ranges, "diameter": (size / _ALIKE, size * _ALIKE)})
@@ -317,7 +317,8 @@ def _try_zooms(found: _Found, image: _Prepared, job: _Job) -> list[Look]:
         maps, mask = job.predict(scaled.image), None
         if acquired is not None:
             mask = resize_labels(acquired.astype(np.int32), maps.shape[1:]) > 0
-        objects = label_objects(*_label_inputs(maps, mask, job), job.card.label)
+        voxel_um = None if one_um is None else one_um / zoom**dims
+        objects = label_objects(*_label_inputs(maps, mask, job), job.card.label, voxel_um=voxel_um)
         statistics = image_statistics(image.canonical, scaled)
         statistics |= label_statistics(objects.labels, objects.confidence, training.low_confidence)
         look = _look(zoom, statistics, objects.confidence, training)
@@ -447,8 +448,7 @@ def _segment_classes(scaled: ScaledImage, body: tuple[slice, ...], grid: Grid, j
 
 def _segment_objects(scaled: ScaledImage, zoom: Zoom, grid: Grid, job: _Job) -> Objects:
     """Label the objects of a grid: block by block where it is the working grid, else once all maps are resampled."""
-    voxel_um = float(np.prod(grid.steps_um)) if grid.steps_um is not None else None
-    settings = job.label(grid, zoom)
+    voxel_um, settings = _voxel_um(grid), job.label(grid, zoom)
     if scaled.image.shape[1:] != grid.shape:
         planes = list(resample_planes(job.predict(scaled.image), grid.shape))
         maps = np.stack(planes, 1).reshape(-1, *grid.shape)
@@ -463,6 +463,11 @@ def _segment_objects(scaled: ScaledImage, zoom: Zoom, grid: Grid, job: _Job) -> 
 
     blocks = prediction_blocks(grid.shape, job.predictor, job.options.block, margin)
     return stitch(list(run_blocks(label, blocks, job.executor, job.stop)), grid.shape, settings, voxel_um=voxel_um)
+
+
+def _voxel_um(grid: Grid) -> float | None:
+    """Return the area (µm²) or volume (µm³) of a voxel; None where it is unknown."""
+    return None if grid.steps_um is None else math.prod(grid.steps_um)
 
 
 def _select_objects(objects: Objects, grid: Grid, options: SegmentOptions) -> tuple[Objects, dict[str, int]]:

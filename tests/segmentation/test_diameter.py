@@ -1,6 +1,7 @@
 """Images of another magnification than the training are segmented at the size at which they look like it."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import tifffile
 from skimage.transform import resize
 
-from biounet.api import load
+from biounet.api import Segmenter, load
 from biounet.batch import read_run
 from biounet.core import ModelError, NoteCode, SettingsError, find_warnings, note_code
 from biounet.segmentation import SegmentOptions, resolve_diameter
@@ -51,6 +52,13 @@ def test_an_image_of_a_higher_magnification_has_the_same_objects():
     stated = nuclei().segment(field(5), options=SegmentOptions(diameter=note.figure))
     assert np.array_equal(found.labels, stated.labels)
     assert find_warnings(nuclei().segment(field(5), options=NATIVE).notes)
+
+
+def test_the_smallest_object_of_a_model_may_be_in_um():
+    model = nuclei().model
+    recipe = model.card.recipe.replace("label", min_size=3.0, min_size_unit="um")
+    in_um = Segmenter(replace(model, card=model.card.model_copy(update={"recipe": recipe})), "cpu")
+    assert in_um.segment(field(5), spacing=0.1).figures["diameter_px"] > 50
 
 
 def test_the_diameter_found_does_not_depend_on_blocks():
