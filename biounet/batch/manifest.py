@@ -19,8 +19,8 @@ import numpy as np
 from biounet.batch.locks import Locks
 from biounet.batch.names import unescape
 from biounet.batch.recorded_files import InputFile, has_hash, is_file, resolve_recorded_path
-from biounet.batch.records import FrameRow, Record, Row, Status
-from biounet.core import Figure, MachineError
+from biounet.batch.records import FrameRow, Record, Row
+from biounet.core import Figure, MachineError, Status
 from biounet.files import append_line, stem_of
 from biounet.measurement import SIZE_COLUMNS, table_kind
 from biounet.reporting import Sizes, is_view_file, possible_outputs

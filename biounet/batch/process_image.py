@@ -15,7 +15,7 @@ import torch
 
 from biounet.batch.names import escape, image_name
 from biounet.batch.recorded_files import record_channels, record_inputs
-from biounet.batch.records import BatchOptions, FrameRow, Record, Row, Status, hash_settings, output_settings
+from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -25,18 +25,17 @@ from biounet.core import (
     WorkerDiedError,
     describe_flags,
     describe_shortage,
-    find_warnings,
     free_memory,
     is_out_of_memory,
     note_code,
     note_record,
+    result_status,
     working_time,
 )
 from biounet.files import FileState, FoundImage, ReaderPool, hash_file
 from biounet.network import Model, Predictor
 from biounet.reporting import OutputOptions, object_sizes, view_folder, write_outputs
 from biounet.segmentation import (
-    Frame,
     MemoryBudget,
     MemoryNeed,
     Segmentation,
@@ -145,7 +144,18 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
     }
     sizes = None if result.count is None else object_sizes(result.measurements)
     message, frames = escape("; ".join(result.notes)), _frame_rows(result)
-    return Row(name, _status(result), result.count, seconds, message, details, outputs, sizes, figures, frames)
+    return Row(
+        name,
+        result_status(result.notes, result.count),
+        result.count,
+        seconds,
+        message,
+        details,
+        outputs,
+        sizes,
+        figures,
+        frames,
+    )
 
 
 def _frame_rows(result: Segmentation) -> tuple[FrameRow, ...]:
@@ -155,12 +165,10 @@ def _frame_rows(result: Segmentation) -> tuple[FrameRow, ...]:
     for number, frame in enumerate(result.frames):
         message = escape("; ".join([*(about_all if number == 0 else ()), *frame.notes]))
         figures = {"flags": describe_flags(frame.notes)} | frame.figures
-        rows.append(FrameRow(frame.t, _status(frame), frame.count, frame.seconds, message, figures))
+        rows.append(
+            FrameRow(frame.t, result_status(frame.notes, frame.count), frame.count, frame.seconds, message, figures)
+        )
     return tuple(rows)
-
-
-def _status(result: Segmentation | Frame) -> Status:
-    return "flagged" if find_warnings(result.notes) else "empty" if result.count == 0 else "ok"
 
 
 def _hash_output(path: Path) -> str:

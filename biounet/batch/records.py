@@ -6,17 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from biounet.batch.recorded_files import InputFile
-from biounet.core import Figure, SettingsError, __version__, failure_exit_code
+from biounet.core import Figure, SettingsError, Status, __version__, failure_exit_code
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.measurement import Grouping
 from biounet.network import Model
 from biounet.reporting import Sizes
 from biounet.segmentation import SegmentOptions, resolve_diameter
-
-Status = Literal["ok", "empty", "flagged", "failed"]
 
 # Not in the settings of earlier results, which stay valid where these are not used.
 _LATER_SETTINGS = {"channels", "measure", "project", "frames"}

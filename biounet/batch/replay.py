@@ -21,7 +21,7 @@ from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, recor
 from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
 from biounet.batch.summary import count_columns, group_rows, software
-from biounet.core import InputError, MachineError, ModelError, builtin_models, failure_exit_code, list_some
+from biounet.core import Figure, InputError, MachineError, ModelError, builtin_models, failure_exit_code, list_some
 from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file, join_channel_files
 from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor
@@ -219,6 +219,13 @@ def _output_differences(record: Record, again: Record, out: Path) -> Iterator[st
             yield path
     if (again.row.status, again.row.count) != (record.row.status, record.row.count):
         yield f"status and count: {again.row.status}, {again.row.count}"
+    if _figures(again.row) != _figures(record.row):
+        yield "figures"
+
+
+def _figures(row: Row) -> tuple[dict[str, Figure], list[FrameRow]]:
+    """Return what is measured of an image and of its frames; notes may tell of the memory that there was."""
+    return row.figures, [replace(frame, seconds=0.0, message="") for frame in row.frames]
 
 
 def _differs(record: Record, message: str) -> ReplayResult:

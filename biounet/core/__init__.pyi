@@ -44,12 +44,14 @@ from .machine import is_out_of_memory as is_out_of_memory
 from .notes import Figure as Figure
 from .notes import Note as Note
 from .notes import NoteCode as NoteCode
+from .notes import Status as Status
 from .notes import describe_flags as describe_flags
 from .notes import drop_notes as drop_notes
 from .notes import find_warnings as find_warnings
 from .notes import note_code as note_code
 from .notes import note_from_record as note_from_record
 from .notes import note_record as note_record
+from .notes import result_status as result_status
 from .orientation import AS_STORED as AS_STORED
 from .orientation import CANONICAL as CANONICAL
 from .orientation import canonical_grid as canonical_grid

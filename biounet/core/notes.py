@@ -14,6 +14,9 @@ Figure = int | float | str | None
 Severity = Literal["information", "warning"]
 """A warning asks the user to look at the image; information only says what was done or is not known."""
 
+Status = Literal["ok", "empty", "flagged", "failed"]
+"""What became of an image: see `result_status`; one that could not be worked on has failed."""
+
 UNCODED = "other"  # in place of the code of a text without one
 
 
@@ -114,6 +117,11 @@ def drop_notes(notes: Iterable[str], codes: Collection[NoteCode]) -> tuple[str, 
 def find_warnings(notes: Iterable[str]) -> tuple[Note, ...]:
     """Return the notes that ask the user to look at an image."""
     return tuple(note for note in map(_as_note, notes) if note.severity == "warning")
+
+
+def result_status(notes: Iterable[str], count: int | None) -> Status:
+    """Return ``flagged`` with a warning among the notes, else ``empty`` without any object, else ``ok``."""
+    return "flagged" if find_warnings(notes) else "empty" if count == 0 else "ok"
 
 
 def describe_flags(notes: Iterable[str]) -> str | None:

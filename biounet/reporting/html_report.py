@@ -13,13 +13,13 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Figure
+from biounet.core import Figure, Status
 from biounet.files import write_text
 from biounet.measurement import GroupSummary, Table
 from biounet.reporting.charts import (
@@ -39,8 +39,6 @@ from biounet.reporting.overlays import palette
 from biounet.reporting.page import digest
 from biounet.reporting.view_files import DATA_SUFFIX, PICTURE_SUFFIX, THUMBNAIL_SUFFIX
 
-Status = Literal["ok", "empty", "flagged", "failed"]
-
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
 _FIRST = ("failed", "flagged")  # in this order; the other images follow as they come
 _MAX_IMAGE_BARS = 80  # images with a bar each; more are a histogram
@@ -48,7 +46,11 @@ _MAX_BINS = 40
 _MAX_REASONS = 12  # that are listed
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?%?")
 _NAMES = {"_labels": "labels", "_objects": "objects", "_overlay": "outlines", "_report": "case report"}
-_HEADINGS = {"t": "Time point", "density_per_mm2": "Objects per mm²", "mean_confidence": "Mean confidence"}
+_HEADINGS = {
+    "density_per_mm2": "Objects per mm²",
+    "density_per_mm3": "Objects per mm³",
+    "mean_confidence": "Mean confidence",
+}
 
 
 class Sizes(NamedTuple):
@@ -299,8 +301,7 @@ def _figure_columns(rows: Sequence[ReportRow]) -> dict[str, str]:
     """Return the figures that have a column, and its heading."""
     names = dict.fromkeys(name for row in rows for name, value in row.figures.items() if value is not None)
     medians = {name: _median_heading(name) for name in names if name.startswith(("median_area", "median_volume"))}
-    headings = {"t": _HEADINGS["t"]} | medians | _HEADINGS
-    return {name: heading for name, heading in headings.items() if name in names}
+    return {name: heading for name, heading in (medians | _HEADINGS).items() if name in names}
 
 
 def _median_heading(name: str) -> str:
@@ -342,19 +343,14 @@ def _table_row(place: int, row: ReportRow, columns: Mapping[str, str], files: _F
 
 
 def _figure_cell(heading: str, value: Figure) -> str:
-    if isinstance(value, int):
+    if value is None:
+        shown = "–"
+    elif isinstance(value, str):
+        shown = value
+    elif isinstance(value, int):
         shown = _grouped(value)
     else:
-        confidence = isinstance(value, float) and "confidence" in heading
-        shown = (
-            "–"
-            if value is None
-            else value
-            if isinstance(value, str)
-            else f"{value:.2f}"
-            if confidence
-            else number(value)
-        )
+        shown = f"{value:.2f}" if "confidence" in heading else number(value)
     key = "" if value is None else escape(str(value))
     return f'<td class="figure" data-label="{escape(heading)}" data-key="{key}">{escape(shown)}</td>'
 

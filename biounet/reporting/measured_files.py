@@ -8,16 +8,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from biounet.core import Figure, InputError, SettingsError, __version__, describe_flags, find_warnings, list_some
+from biounet.core import (
+    Figure,
+    InputError,
+    SettingsError,
+    Status,
+    __version__,
+    describe_flags,
+    list_some,
+    result_status,
+)
 from biounet.files import FileMatch, LabelFile, SkippedFile, atomic_group, find_label_images, match_files, write_text
 from biounet.measurement import MeasuredLabels, MeasureOptions, image_figures, measure
 from biounet.reporting.outputs import make_folder, write_table
-
-Status = Literal["ok", "empty", "flagged", "failed"]
 
 _RECORD = "measured.json"
 _OBJECTS, _PARENTS, _COUNTS = "_objects.csv", "_parents.csv", "counts.csv"
@@ -161,7 +168,7 @@ def _measure_one(labels: LabelFile, job: _Job, problem: str | None) -> MeasuredF
             if table is not None:
                 write_table(path, table.columns, excel=job.excel)
     count = len(measured.objects.columns["label"])
-    status: Status = "flagged" if find_warnings(measured.notes) else "ok" if count else "empty"
+    status = result_status(measured.notes, count)
     written = tuple(path.relative_to(job.out).as_posix() for path in outputs)
     figures = {"flags": describe_flags(measured.notes)} | image_figures(measured.objects) | _parent_figures(measured)
     seconds = time.perf_counter() - start

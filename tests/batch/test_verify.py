@@ -90,6 +90,13 @@ def test_another_result_is_not_the_same(done, biounet, untrained, few):
     assert biounet("verify", "out", "-m", "m.safetensors")[1][0] == "a.tif: differs: a_objects.csv"
 
 
+def test_made_up_figures_are_not_those_of_the_image(done, biounet):
+    lines = [json.loads(line) for line in (done / "manifest.jsonl").read_text().splitlines()]
+    lines[0]["figures"]["count_in_frame"] += 1
+    (done / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert biounet("verify", "out", "-m", "m.safetensors")[1][0] == f"{lines[0]['image']}: differs: figures"
+
+
 def drop_row(out):
     lines = (out / "counts.csv").read_text().splitlines(keepends=True)
     (out / "counts.csv").write_text("".join([*lines[:2], *lines[3:]]))
