@@ -116,10 +116,11 @@ class Row:
     frames: tuple[FrameRow, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints; frames are a list in it."""
+        """Return the object that ``--json`` prints: the columns of ``counts.csv``, outputs and frames."""
         names = ("image", "status", "count", "message", "outputs")
         frames = {"frames": [asdict(frame) for frame in self.frames]} if self.frames else {}
-        return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 4), **frames}
+        shown = {name: getattr(self, name) for name in names}
+        return {**shown, "seconds": round(self.seconds, 4), "figures": self.figures, **frames}
 
     def table_rows(self) -> list[Row]:
         """Return the rows of ``counts.csv``: itself, or a row for each frame with the figures of both."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import tifffile
 
 from biounet.core import sample_folder
@@ -46,3 +48,12 @@ def test_a_size_that_is_none_is_one_line(biounet):
         "ERROR min_size '3kg' is not the size of an object "
         "(hint: in pixels or with a unit: 30px, 20um2; in volumes 200um3, 5mm3)\n"
     )
+
+
+def test_json_has_the_columns_of_the_table(biounet, tmp_path):
+    code, out, _ = biounet("segment", IMAGE, "--exclude-border", "--json", "--no-overlay", "-o", "out")
+    (row,) = read_rows(tmp_path / "out" / "counts.csv")
+    figures = json.loads(out)["figures"]
+    assert code == 0
+    assert figures["dropped_exclude_border"] == int(row["dropped_exclude_border"])
+    assert row.keys() - {"image", "status", "count", "seconds", "message"} == figures.keys()
