@@ -1,3 +1,3 @@
 """The version of biounet, of run records, model cards and the built package."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
