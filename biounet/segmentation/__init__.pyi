@@ -1,13 +1,13 @@
-from .frames import Frame as Frame
 from .memory import MemoryBudget as MemoryBudget
 from .memory import MemoryNeed as MemoryNeed
 from .memory import expected_bytes as expected_bytes
 from .memory import memory_needs as memory_needs
 from .memory import segment_within_memory as segment_within_memory
+from .model_fit import resolve_diameter as resolve_diameter
 from .options import SegmentOptions as SegmentOptions
-from .pipeline import Segmentation as Segmentation
 from .pipeline import label_regions as label_regions
-from .pipeline import resolve_diameter as resolve_diameter
 from .pipeline import segment as segment
 from .prediction import pad_to_stride as pad_to_stride
 from .prediction import predict_image as predict_image
+from .result import Frame as Frame
+from .result import Segmentation as Segmentation

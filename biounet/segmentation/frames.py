@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Figure, Note, NoteCode, Volume, list_some, note_code
+from biounet.core import Note, NoteCode, Volume, list_some, note_code
 from biounet.measurement import Links, are_dense, join_tables, link_objects
-
-if TYPE_CHECKING:
-    from biounet.segmentation.pipeline import Segmentation
-
+from biounet.segmentation.result import Frame, Segmentation
 
 _SHOWN = 3  # frames that a note names
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The result for one frame of a time series; `t` is its number in the file, from 0."""
-
-    t: int
-    count: int | None
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-    figures: dict[str, Figure] = field(default_factory=dict)
 
 
 def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]) -> Segmentation:

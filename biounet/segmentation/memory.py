@@ -26,16 +26,11 @@ from biounet.core import (
 )
 from biounet.network import Card, Predictor, UNet, has_fast_bfloat16, pick_device
 from biounet.preprocessing import Zoom
+from biounet.segmentation.model_fit import check_model_fits, model_zoom, resolve_diameter
 from biounet.segmentation.options import SegmentOptions
-from biounet.segmentation.pipeline import (
-    LARGEST_SEARCHED,
-    Segmentation,
-    check_model_fits,
-    model_zoom,
-    resolve_diameter,
-    segment,
-)
+from biounet.segmentation.pipeline import LARGEST_SEARCHED, segment
 from biounet.segmentation.prediction import block_edge
+from biounet.segmentation.result import Segmentation
 from biounet.segmentation.scale_search import largest_zoom
 
 _SMALLER_EDGES = {2: (512, 256), 3: (128, 64)}  # of blocks, tried in turn when memory runs out

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import (
-    AS_STORED,
-    CANONICAL,
     PROBABILITY_MAX,
     DataSettings,
     Figure,
     Grid,
-    InputError,
     LabelSettings,
-    ModelError,
     Note,
     NoteCode,
-    ResultKind,
-    SettingsError,
     Volume,
     canonical_transform,
     canonical_volume,
@@ -45,21 +39,10 @@ from biounet.labelling import (
     stitch,
 )
 from biounet.measurement import (
-    Columns,
-    Table,
     TrainingReference,
-    acquired_part,
-    as_ring,
-    border_weights,
-    frame_figures,
-    frame_notes,
     image_figures,
     label_statistics,
     looks_like_training,
-    measure_classes,
-    measure_lesions,
-    measure_objects,
-    min_lesion_voxels,
     quality_warnings,
     table_statistics,
 )
@@ -69,17 +52,23 @@ from biounet.preprocessing import (
     ScaledImage,
     Zoom,
     body_box,
-    body_masks,
     image_statistics,
     resample_planes,
     rescale,
     resize_labels,
     scale_intensities,
-    working_zoom,
 )
-from biounet.segmentation.frames import Frame, segment_frames
-from biounet.segmentation.options import Diameter, SegmentOptions
+from biounet.segmentation.frames import segment_frames
+from biounet.segmentation.model_fit import (
+    background_notes,
+    check_model_fits,
+    model_zoom,
+    orientation_notes,
+    resolve_diameter,
+)
+from biounet.segmentation.options import SegmentOptions
 from biounet.segmentation.prediction import Maps, pad_to_stride, predict_block, predict_image, prediction_blocks
+from biounet.segmentation.result import Segmentation
 from biounet.segmentation.scale_search import (
     Look,
     best_zoom,
@@ -88,73 +77,12 @@ from biounet.segmentation.scale_search import (
     is_closer,
     zooms_to_try,
 )
+from biounet.segmentation.tables import measure_borders, measure_image_objects, measure_regions
 from biounet.tiling import Block, run_blocks
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
 _ALIKE = 2.0  # factor between diameters that look alike to a model whose card has no range
 _MAX_INSTABILITY = 0.1  # of a count between sizes
 LARGEST_SEARCHED = 2**26  # voxels: of larger images the maps would not fit in memory at any other size
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The result for one image.
-
-    Attributes
-    ----------
-    labels
-        On the source grid, integers: objects 1..N, or classes.
-    count
-        Number of objects, or of lesions in a volume; None where it is not clear which class to count.
-    measurements
-        One row per object, or per class.
-    notes
-        Warnings for the user.
-    seconds
-        Time of each stage.
-    figures
-        Further figures of the image by their names, for ``counts.csv``.
-    class_names
-        Of the values of `labels`, where these are classes or regions.
-    frames
-        Of a time series, whose `labels` and `measurements` are those of all frames, as by
-        `biounet.segmentation.segment_frames`; empty for an image.
-    """
-
-    labels: NDArray[Any]
-    count: int | None
-    measurements: Table
-    volume: Volume
-    notes: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    figures: dict[str, Figure] = field(default_factory=dict)
-    class_names: dict[int, str] = field(default_factory=dict)
-    frames: tuple[Frame, ...] = ()
-
-    @property
-    def counts(self) -> tuple[int | None, ...]:
-        """The count of each frame; that of an image alone."""
-        return tuple(frame.count for frame in self.frames) or (self.count,)
-
-    @property
-    def kind(self) -> ResultKind:
-        """What the values of `labels` are; a model trained on scribbles finds objects."""
-        return "objects" if self.measurements.kind == "objects" else "classes"
-
-    @property
-    def columns(self) -> Columns:
-        """The columns of the table."""
-        return self.measurements.columns
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """The table as a pandas DataFrame; units are in the names of the columns."""
-        import pandas as pd  # slow to import
-
-        return pd.DataFrame(self.columns)
 
 
 @dataclass(frozen=True)
@@ -280,16 +208,16 @@ def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
     labels = np.ascontiguousarray(canonical_transform(volume.grid).undo(labels))
     clock.lap("predict_and_label")
     if confidence is None:
-        table, count = _measure_regions(labels, job.data, volume, card)
+        table, count = measure_regions(labels, job.data, volume, card)
     else:
-        table, count = _measure_objects(labels, confidence, volume, card, job.options.ring), len(confidence)
-        table, in_frame, frame = _measure_borders(table, scaled.acquired, volume.grid, job.options)
+        table, count = measure_image_objects(labels, confidence, volume, card, job.options.ring), len(confidence)
+        table, in_frame, frame = measure_borders(table, scaled.acquired, volume.grid, job.options)
         figures |= in_frame
     clock.lap("measure")
     statistics, mean_zoom = image_statistics(image.canonical, scaled), math.prod(zoom) ** (1 / len(zoom))
     warnings = quality_warnings(statistics, table, job.training, mean_zoom)
     clock.lap("quality")
-    known = (*_orientation_notes(volume.grid, card), *_background_notes(image.canonical, card))
+    known = (*orientation_notes(volume.grid, card), *background_notes(image.canonical, card))
     notes = (*volume.remarks, *warnings, *frame, *known)
     figures |= image_figures(table)
     result = Segmentation(labels, count, table, volume, notes, clock.laps, figures, _class_names(job.data))
@@ -357,84 +285,6 @@ def _class_names(data: DataSettings) -> dict[int, str]:
         return {}
     values = {name: region_label(data.label_values, name) for name in data.label_values}
     return {value: name for name, value in values.items() if value is not None}
-
-
-def _orientation_notes(grid: Grid, card: Card) -> list[Note]:
-    """Return a note where it matters, and is unknown, whether image and model have the same orientation."""
-    if card.recipe.data.dims == 2 or card.recipe.augment.mirror:  # trained on all orientations
-        return []
-    if grid.axcodes is None:
-        note = f"orientation unknown: worked on as stored, by a model of volumes in {CANONICAL}"
-        return [Note(note, NoteCode.ORIENTATION)] if card.orientation == CANONICAL else []
-    if card.orientation == AS_STORED:
-        note = f"brought to {CANONICAL}, by a model of images that did not say how they are oriented"
-        return [Note(note, NoteCode.ORIENTATION)]
-    if card.orientation is None and grid.axcodes != CANONICAL:
-        assumed = f"the model's card does not say in which orientation it works, and {CANONICAL} is assumed"
-        return [Note(f"brought from {grid.axcodes} to {CANONICAL}: {assumed}", NoteCode.ORIENTATION)]
-    return []
-
-
-def _background_notes(volume: Volume, card: Card) -> list[Note]:
-    """Return a note where the surroundings were removed in all training images and are not in this one."""
-    if not card.surroundings_removed or body_masks(volume.array) is not None:
-        return []
-    note = "the background is not constant: the model learned from images whose surroundings were removed"
-    return [Note(note, NoteCode.SURROUNDINGS)]
-
-
-def check_model_fits(volume: Volume, card: Card) -> None:
-    """Raise `InputError` if an image has other dimensions or channels than the model."""
-    if volume.grid.dims != card.recipe.data.dims:
-        cause = f"a {volume.grid.dims}D image, but the model '{card.recipe.name}' is for {card.recipe.data.dims}D"
-        raise InputError(cause, path=volume.source, hint="choose a plane, or another model")
-    if volume.channels != len(card.inputs):
-        expected = f"{len(card.inputs)} ({', '.join(card.inputs)})"
-        cause = f"{volume.channels} channels, the model '{card.recipe.name}' expects {expected}"
-        names = f": {', '.join(volume.channel_names)}" if volume.channel_names else ""
-        raise InputError(cause, path=volume.source, hint=f"choose one with --channel{names}")
-
-
-def resolve_diameter(diameter: Diameter | None, card: Card) -> Diameter:
-    """Return the diameter, or what one that is left to the model, None, means with this one.
-
-    Raises
-    ------
-    ModelError
-        If the card has no object size to bring a diameter to.
-    """
-    if diameter not in (None, "native") and card.object_size_px is None:
-        cause = f"the card of '{card.recipe.name}' states no size of objects, which --diameter {diameter} needs"
-        raise ModelError(cause, hint="leave --diameter out")
-    if diameter is not None:
-        return diameter
-    data = card.recipe.data
-    decided = data.pixel_size_um is not None or bool(data.voxel_size)
-    searched = data.dims == 2 and card.object_size_px is not None and "diameter" in card.training_ranges
-    return "auto" if searched and not decided else "native"
-
-
-def model_zoom(volume: Volume, card: Card, diameter: Diameter | None) -> Zoom:
-    """Return the factor along each axis from the grid of an image in the canonical order to that of the model.
-
-    With ``"auto"`` it is that of the first attempt, 1.
-
-    Raises
-    ------
-    InputError, ModelError, SettingsError
-        If the image has no pixel size and the model needs one; if the card has no object size to bring `diameter` to;
-        if the diameter is out of range.
-    """
-    diameter, size = resolve_diameter(diameter, card), card.object_size_px
-    if diameter == "native" or size is None:
-        return working_zoom(volume.grid, card.recipe.data, volume.source)
-    if diameter == "auto":
-        return (1.0,) * volume.grid.dims
-    factor = size / diameter
-    if not 1 / _LARGEST_ZOOM <= factor <= _LARGEST_ZOOM:
-        cause = f"a diameter of {diameter:g} px, and objects of this model are {size:.3g} px wide"
-        raise SettingsError(cause, hint="--diameter is that of the objects, in pixels of the image")
-    return (factor,) * volume.grid.dims
 
 
 def _segment_classes(scaled: ScaledImage, body: tuple[slice, ...], grid: Grid, job: _Job) -> NDArray[np.uint8]:
@@ -505,54 +355,6 @@ def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settin
         values = np.array([0, *(region_label(regions, name) or 0 for name in regions)], np.uint8)
         labels = values[labels]
     return labels.reshape(shape)
-
-
-def _measure_objects(
-    labels: NDArray[Any], confidence: NDArray[np.floating[Any]], volume: Volume, card: Card, ring: str | None
-) -> Table:
-    """Return the table of objects, with the ring around each and the background where there are channels to measure."""
-    if not volume.measured:
-        return measure_objects(labels, volume.array, volume.grid, confidence, card.inputs)
-    channels = _channels_to_measure(volume, card)
-    return measure_objects(labels, [*channels.values()], volume.grid, confidence, [*channels], as_ring(ring))
-
-
-def _measure_borders(
-    table: Table, acquired: NDArray[np.bool_] | None, grid: Grid, options: SegmentOptions
-) -> tuple[Table, dict[str, Figure], list[Note]]:
-    """Return the table with border weights in the part that was acquired, figures of the counting frame, and notes."""
-    boxes = table.boxes
-    if boxes is None:
-        return table, {}, []
-    if acquired is not None:
-        acquired = canonical_transform(grid).undo(acquired)
-        part = acquired_part(boxes, grid, acquired)
-        weights = np.full(len(boxes.low), np.nan) if part is None else border_weights(*part)
-        table = replace(table, columns=table.columns | {"border_weight": weights})
-    figures = frame_figures(boxes, grid, acquired, complete=not options.exclude_border)
-    return table, figures, frame_notes(boxes, grid, acquired)
-
-
-def _channels_to_measure(volume: Volume, card: Card) -> dict[str, NDArray[Any]]:
-    """Return all channels by their names if there are further ones to measure."""
-    if not volume.measured:
-        return {}
-    return dict(zip(volume.channel_names or card.inputs, volume.array, strict=True)) | {**volume.measured}
-
-
-def _measure_regions(
-    labels: NDArray[np.uint8], data: DataSettings, volume: Volume, card: Card
-) -> tuple[Table, int | None]:
-    """Return the table of classes of an image, or of regions and lesions of a volume, and the count.
-
-    Lesions are counted where it is clear which ones are meant: those of the outermost region, or of the only class.
-    """
-    grid, channels = volume.grid, _channels_to_measure(volume, card)
-    if grid.dims == 2:
-        return measure_classes(labels, data.foreground, grid, channels), None
-    smallest = min_lesion_voxels(data.min_lesion_mm3, grid)
-    table = measure_lesions(labels, data.label_values, grid, smallest, channels)
-    return table, int(table.counted.sum()) if data.regions or len(data.label_values) == 1 else None
 
 
 class _Stopwatch:
