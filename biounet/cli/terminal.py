@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from biounet.core import MachineError, printable
+import typer
+
+from biounet.core import MachineError, Stopped, printable, signal_exit_code, stop_on_signals
 
 if TYPE_CHECKING:
     from biounet.batch import FrameRow, Row
+    from biounet.core import Stop
     from biounet.reporting import MeasuredFile
     from biounet.training import Progress
 
@@ -124,3 +127,14 @@ def escape_invalid() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def stoppable(how: str) -> Iterator[Stop]:
+    """Provide an event that signals set; exit when work has stopped, and say how the same command continues."""
+    with stop_on_signals() as stop:
+        try:
+            yield stop
+        except Stopped as error:
+            echo(f"stopped: {error}; the same command {how}", sys.stderr)
+            raise typer.Exit(signal_exit_code(stop.number)) from None

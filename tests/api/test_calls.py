@@ -15,7 +15,7 @@ import biounet
 from biounet.api import BatchKeywords, ImageKeywords, Keywords, Segmenter
 from biounet.api.keywords import parse_keywords
 from biounet.batch import BatchOptions
-from biounet.cli import commands
+from biounet.cli import segmenting
 from biounet.core import InputError, SettingsError, sample_folder
 from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions, read_volume
@@ -202,7 +202,7 @@ def test_every_choice_of_reading_and_segmenting_is_a_keyword():
 
 def test_keywords_are_the_options_of_the_command():
     others = {"images", "model", "out", "dry_run", "quiet", "json_lines"}
-    assert {*inspect.signature(commands.segment).parameters} - others == {*BatchKeywords.__annotations__}
+    assert {*inspect.signature(segmenting.segment).parameters} - others == {*BatchKeywords.__annotations__}
 
 
 def test_files_of_channels_are_joined_where_channels_are_chosen(model, tmp_path):
@@ -224,7 +224,7 @@ def test_keywords_are_shown_one_by_one(function, kind):
     shown = inspect.signature(function).parameters
     assert {*kind.__annotations__} <= {*shown}
     assert "keywords" not in shown
-    assert shown["diameter"].annotation == "float | None"
+    assert shown["min_size"].annotation == "float | str | None"
 
 
 def test_colours_at_the_end_of_an_array_are_not_taken_for_rows(model):

@@ -8,7 +8,7 @@ import types
 from biounet.api import Segmenter, progress, show_batch
 from biounet.api.progress import format_seconds, show_progress
 from biounet.batch import Plan, Row
-from biounet.cli import commands
+from biounet.cli import segmenting
 from support.images import discs
 
 IMAGE, _ = discs((40, 48), 4, 1)
@@ -93,7 +93,7 @@ def test_nothing_is_shown_of_a_single_image_or_where_nobody_looks(untrained, mon
 
 def test_a_rerun_says_what_is_done_already(biounet, few, untrained, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(commands, "echo_note", said.append)
+    monkeypatch.setattr(segmenting, "echo_note", said.append)
     Segmenter(untrained).save(tmp_path / "m.safetensors")
     command = ("segment", few, "-m", tmp_path / "m.safetensors", "-o", tmp_path / "out")
     biounet(*command)

@@ -11,7 +11,7 @@ import tifffile
 
 from biounet import train
 from biounet.batch import Row
-from biounet.cli import commands
+from biounet.cli import segmenting
 from support import ROOT
 
 
@@ -191,5 +191,5 @@ def test_models_and_version(biounet):
 )
 def test_objects_that_were_not_counted_are_not_said_to_be_none(counts, expected):
     assert (
-        commands._count_objects([Row(f"{n}.tif", "ok", count, 0.1, "") for n, count in enumerate(counts)]) == expected
+        segmenting._count_objects([Row(f"{n}.tif", "ok", count, 0.1, "") for n, count in enumerate(counts)]) == expected
     )

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 import biounet
-from biounet.cli import commands
+from biounet.cli import segmenting, training
 from biounet.core import BiounetError, InputError
 from biounet.core.recipe import parse_recipe
 from biounet.files import ReadOptions, find_pairs
@@ -154,7 +154,7 @@ def test_a_channel_and_axes_for_training(tmp_path):
 
 @pytest.mark.parametrize("command", ["segment", "train", "evaluate", "check"])
 def test_every_command_on_images_says_how_they_are_read(command):
-    options = inspect.signature(getattr(commands, command)).parameters
+    options = inspect.signature(getattr(segmenting if command == "segment" else training, command)).parameters
     assert {"axes", "spacing", "channel", "plane"} <= options.keys()
 
 
