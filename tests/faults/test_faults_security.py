@@ -43,6 +43,7 @@ NEEDED = {"torch.load": "weights_only=True"}
 FORBIDDEN = {"shell": "True", "allow_pickle": "True", "trust_remote_code": "True", "weights_only": "False"}
 
 ALLOWED = {
+    ("measurement/grouping.py", "subprocess"): "tries a pattern for a limited time; the program is a constant",
     ("batch/own_process.py", "subprocess"): "names its types and errors; processes start in files/isolation",
     ("files/isolation/client.py", "subprocess"): "names its types and errors",
     ("files/isolation/process.py", "subprocess"): "programs that are constants; paths and requests go through a pipe",
