@@ -23,7 +23,7 @@ from biounet.core import __version__, home_folder, list_some
 from biounet.files import ReadOptions, atomic_group, hash_file, write_text
 from biounet.measurement import Columns, Grouping, GroupSummary, ImageCount, summarise_groups
 from biounet.network import Model, has_fast_bfloat16, has_fast_int8
-from biounet.reporting import OVERLAY_SUFFIX, ReportOptions, ReportRow, write_report, write_table
+from biounet.reporting import OVERLAY_SUFFIX, ReportOptions, ReportRow, count_table, write_report, write_table
 
 TABLE_NAMES = ("counts.csv", "groups.csv", "run.json", "report.html")
 _SIZES = {2: "area", 3: "volume"}
@@ -67,16 +67,7 @@ def software() -> dict[str, str]:
 
 def count_columns(rows: Sequence[Row]) -> Columns:
     """Return the columns of ``counts.csv``, with a row for each frame of a time series."""
-    rows = _table_rows(rows)
-    figures = {name: None for row in rows for name in row.figures}  # in the order of their first appearance
-    return {
-        "image": np.array([row.image for row in rows], object),
-        "status": np.array([row.status for row in rows], object),
-        "count": np.array(["" if row.count is None else str(row.count) for row in rows], object),
-        **{name: np.array([row.figures.get(name) for row in rows], object) for name in figures},
-        "seconds": np.array([round(row.seconds, 4) for row in rows]),
-        "message": np.array([row.message for row in rows], object),
-    }
+    return count_table(_table_rows(rows))
 
 
 def _table_rows(rows: Sequence[Row]) -> list[Row]:

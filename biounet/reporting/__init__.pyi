@@ -1,3 +1,4 @@
+from .count_table import count_table as count_table
 from .html_report import ReportOptions as ReportOptions
 from .html_report import ReportRow as ReportRow
 from .html_report import Sizes as Sizes

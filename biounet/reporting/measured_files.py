@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from biounet.core import (
     Figure,
     InputError,
@@ -24,6 +22,7 @@ from biounet.core import (
 )
 from biounet.files import FileMatch, LabelFile, SkippedFile, atomic_group, find_label_images, match_files, write_text
 from biounet.measurement import MeasuredLabels, MeasureOptions, image_figures, measure
+from biounet.reporting.count_table import count_table
 from biounet.reporting.outputs import make_folder, write_table
 
 _RECORD = "measured.json"
@@ -61,9 +60,10 @@ class MeasuredFile:
     outputs: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints."""
+        """Return the object that ``--json`` prints: the columns of ``counts.csv``, and outputs."""
         names = ("image", "status", "count", "message", "outputs")
-        return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 4)}
+        shown = {name: getattr(self, name) for name in names}
+        return {**shown, "seconds": round(self.seconds, 4), "figures": self.figures}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def measure_files(
     for one in found:
         rows.append(_measure_one(one, job, problems.get(one.path)))
         report(rows[-1])
-    write_table(out / _COUNTS, _count_columns(rows), excel=excel)
+    write_table(out / _COUNTS, count_table(rows), excel=excel)
     unused = [file for match in (*matches.values(), *([larger] if larger else [])) for file in match.unused]
     return rows, [SkippedFile(file, "no label image is called like it") for file in unused]
 
@@ -237,16 +237,3 @@ def _read_record(path: Path) -> set[str]:
         return set(map(str, json.loads(path.read_text(encoding="utf-8"))["outputs"]))
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-
-
-def _count_columns(rows: Sequence[MeasuredFile]) -> dict[str, Any]:
-    figures = dict.fromkeys(name for row in rows for name in row.figures)
-    columns = {
-        "image": [row.image for row in rows],
-        "status": [row.status for row in rows],
-        "count": [row.count for row in rows],
-        **{name: [row.figures.get(name) for row in rows] for name in figures},
-        "seconds": [round(row.seconds, 4) for row in rows],
-        "message": [row.message for row in rows],
-    }
-    return {name: np.array(values, object) for name, values in columns.items()}
