@@ -57,6 +57,7 @@ class NoteCode(StrEnum):
     NOT_LINKED = "not_linked"
     IN_FOCUS = "in_focus"
     DIAMETER_FOUND = "diameter_found"
+    DIAMETER_NOT_SOUGHT = "diameter_not_sought"
     COUNT_UNSTABLE = "count_unstable"
 
 
@@ -72,6 +73,7 @@ _INFORMATION = {
     NoteCode.NOT_LINKED,
     NoteCode.IN_FOCUS,
     NoteCode.DIAMETER_FOUND,
+    NoteCode.DIAMETER_NOT_SOUGHT,
 }
 
 

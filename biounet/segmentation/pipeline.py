@@ -104,6 +104,19 @@ class _Job:
         card = self.card
         return TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
 
+    @property
+    def object_size(self) -> float:
+        """Typical diameter of the objects of the training; `resolve_diameter` refuses a search without it."""
+        return math.nan if self.card.object_size_px is None else self.card.object_size_px
+
+    @property
+    def sized_training(self) -> TrainingReference:
+        """The training with a range of diameters, by the typical one where the card has none."""
+        training, size = self.training, self.object_size
+        if "diameter" in training.ranges:
+            return training
+        return training._replace(ranges={**training.ranges, "diameter": (size / _ALIKE, size * _ALIKE)})
+
     def label(self, grid: Grid, zoom: Zoom | None = None) -> LabelSettings:
         """Return the settings on a grid; the smallest object of those of the model is one on the working grid."""
         label = self.options.label or self.card.label
@@ -152,8 +165,10 @@ def segment(
     image = _prepare(volume, job)
     clock.lap("normalise")
     found = _segment_at(image, job, clock)
-    if options.diameter != "auto" or math.prod(volume.grid.shape) > LARGEST_SEARCHED:
+    if options.diameter != "auto":
         return found.result
+    if math.prod(volume.grid.shape) > LARGEST_SEARCHED:
+        return _describe_large(found, job)
     looks = _try_zooms(found, image, job)
     zoom = best_zoom(looks)
     clock.lap("search")
@@ -226,10 +241,7 @@ def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
 
 def _try_zooms(found: _Found, image: _Prepared, job: _Job) -> list[Look]:
     """Return what an image that was segmented as it is looks like, and at other zooms where it looks unfamiliar."""
-    training, dims, one_um = job.training, image.canonical.grid.dims, _voxel_um(image.canonical.grid)
-    if "diameter" not in training.ranges:
-        size = job.card.object_size_px or 1.0
-        training = training._replace(ranges={**training.ranges, "diameter": (size / _ALIKE, size * _ALIKE)})
+    training, dims, one_um = job.sized_training, image.canonical.grid.dims, _voxel_um(image.canonical.grid)
     confidence = found.result.columns["confidence"]
     first = _look(1.0, found.statistics, confidence, training)
     if first.is_familiar:
@@ -250,7 +262,7 @@ def _try_zooms(found: _Found, image: _Prepared, job: _Job) -> list[Look]:
         statistics = image_statistics(image.canonical, scaled)
         statistics |= label_statistics(objects.labels, objects.confidence, training.low_confidence)
         look = _look(zoom, statistics, objects.confidence, training)
-        is_likely = is_closer(look.diameter, zoom, job.card.object_size_px or 1.0)
+        is_likely = is_closer(look.diameter, zoom, job.object_size)
         looks.append(replace(look, is_familiar=look.is_familiar and is_likely))
     return looks
 
@@ -261,6 +273,15 @@ def _look(
     mean = float(np.mean(confidence)) if len(confidence) else 0.0
     is_familiar = looks_like_training(statistics, training)
     return Look(zoom, is_familiar, mean, statistics.get("diameter"), len(confidence))
+
+
+def _describe_large(found: _Found, job: _Job) -> Segmentation:
+    """Say that other sizes were not tried, of an image that looks unlike the training and is too large for that."""
+    result = found.result
+    if _look(1.0, found.statistics, result.columns["confidence"], job.sized_training).is_familiar:
+        return result
+    text = "it looks unlike the training, and is too large to be tried at other sizes: give one with --diameter"
+    return replace(result, notes=(*result.notes, Note(text, NoteCode.DIAMETER_NOT_SOUGHT)))
 
 
 def _describe_zoom(

@@ -67,6 +67,15 @@ def test_the_diameter_found_does_not_depend_on_blocks():
     assert whole.figures == blocks.figures
 
 
+def test_an_image_too_large_to_be_tried_at_other_sizes_says_so(monkeypatch):
+    monkeypatch.setattr("biounet.segmentation.pipeline.LARGEST_SEARCHED", 1000)
+    found, native = nuclei().segment(field(5)), nuclei().segment(field(5), options=NATIVE)
+    assert np.array_equal(found.labels, native.labels)
+    assert NoteCode.DIAMETER_NOT_SOUGHT in codes(found)
+    assert NoteCode.DIAMETER_NOT_SOUGHT not in codes(nuclei().segment(field()))
+    assert "diameter_px" not in found.figures
+
+
 def test_objects_too_small_for_the_model_are_flagged_though_enlarging_finds_more():
     found, native = nuclei().segment(field(0.3)), nuclei().segment(field(0.3), options=NATIVE)
     assert found.figures["diameter_px"] < 10
