@@ -198,6 +198,8 @@ def test_no_file_names_a_package_index():
 
 
 def test_functions_are_short(source):
-    _, tree = source
+    room, tree = source
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    assert [node.name for node in functions if node.end_lineno - node.body[0].lineno >= 60] == []
+    # The parameters of a command are its options, a line each: of commands the rest counts.
+    first = {node: node.body[0].lineno if room == "cli" else node.lineno for node in functions}
+    assert [node.name for node in functions if node.end_lineno - first[node] >= 60] == []

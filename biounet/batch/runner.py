@@ -76,9 +76,7 @@ def segment_batch(
     """
     options, stop = options or BatchOptions(), stop or Event()
     images = mark_collisions(images)
-    check_output_folder(images, out)
-    if options.group is not None:
-        options.group.check(map(image_name, images))
+    _check_before_writing(images, out, options)
     diameter = resolve_diameter(options.segment.diameter, model.card)
     make_folder(out)
     check_tables(out, options)
@@ -98,6 +96,12 @@ def segment_batch(
             torch.set_num_threads(threads)
         _write_summary(done, context, folder, start)
     return [done[name].row for name in map(image_name, images) if name in done]
+
+
+def _check_before_writing(images: Sequence[FoundImage], out: Path, options: BatchOptions) -> None:
+    check_output_folder(images, out)
+    if options.group is not None:
+        options.group.check(map(image_name, images))
 
 
 def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImage]) -> ResultsFolder:

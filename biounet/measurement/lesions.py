@@ -60,32 +60,33 @@ def measure_lesions(
     lesion ``longest_diameter_mm``, the largest in any axial slice, ``perpendicular_diameter_mm``, the longest chord of
     the convex hull at a right angle to it in that slice, and of a volume ``longest_diameter_3d_mm`` in any direction.
 
-    Of each channel, ``intensity_mean_<channel>``. On a grid with an affine also ``centroid_<axis>_ras_mm`` and,
-    as the header codes it, ``frame``, their coordinate system: ``scanner``, ``aligned``, ``Talairach``, ``MNI152`` or
-    ``template``.
+    Of each channel, ``intensity_mean_<channel>``. On a grid with an affine also ``centroid_<axis>_ras_mm`` and their
+    coordinate system ``frame``, one of those of `Grid.frame`.
 
     Raises
     ------
     InputError
         If labels are not integers, do not lie on the grid, or there are no regions.
     """
-    if labels.dtype.kind not in "iu" or labels.shape != grid.shape:
-        raise InputError(f"labels {labels.dtype} {labels.shape} are not integers on a grid {grid.shape}")
-    if not regions:
-        raise InputError("no regions to measure")
+    _check_labels(labels, regions, grid)
     space = _voxel_space(grid)
     crop = _crop_to_labels(labels, (channels or {}).values())
     parts = [_measure_region(crop, values, space, min_voxels) for values in regions.values()]
     rows = [len(part.size) for part in parts]
     found = _RegionRows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    columns: Columns = {
-        "class": np.repeat(np.array(list(regions), object), rows),
-        "lesion": np.concatenate([np.arange(n) for n in rows]),
-        "voxels" if grid.dims == 3 else "pixels": found.size,
-    }
+    columns: Columns = {"class": np.repeat(np.array(list(regions), object), rows)}
+    columns["lesion"] = np.concatenate([np.arange(n) for n in rows])
+    columns["voxels" if grid.dims == 3 else "pixels"] = found.size
     columns |= _sizes(found, space) | _centroids(found, space) | {"touches_border": found.at_border}
     columns |= {f"intensity_mean_{name}": found.means[:, i] for i, name in enumerate(channels or {})}
     return Table("lesions", columns)
+
+
+def _check_labels(labels: NDArray[Any], regions: Mapping[str, tuple[int, ...]], grid: Grid) -> None:
+    if labels.dtype.kind not in "iu" or labels.shape != grid.shape:
+        raise InputError(f"labels {labels.dtype} {labels.shape} are not integers on a grid {grid.shape}")
+    if not regions:
+        raise InputError("no regions to measure")
 
 
 def min_lesion_voxels(min_mm3: float, grid: Grid) -> int:

@@ -124,11 +124,8 @@ def measure(
     [[7.0, 2.0, 2.0], [9.0, 1.0, 8.0]]
     """
     options = options or MeasureOptions()
-    options = replace(
-        options,
-        spacing=options.spacing if spacing is None else spacing,
-        channels=options.channels if channels is None else channels,
-    )
+    options = options if spacing is None else replace(options, spacing=spacing)
+    options = options if channels is None else replace(options, channels=channels)
     values = _read_labels(labels, "the labels", options)
     pixels: Channels = {}
     if image is None:

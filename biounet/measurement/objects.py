@@ -71,9 +71,8 @@ def measure_objects(
     runs = find_label_runs(volume)
     sums = _sum_coordinates(runs, volume)
     columns = {"label": np.arange(1, len(sums.size) + 1), **_centroids(sums, grid)}
-    columns |= (
-        _planar_shapes(volume[0], runs, sums, grid) if grid.dims == 2 else _solid_shapes(volume, runs, sums, grid)
-    )
+    shapes = _planar_shapes if grid.dims == 2 else _solid_shapes
+    columns |= shapes(volume, runs, sums, grid)
     channels = dict(zip(channel_names, intensities, strict=True))
     columns |= intensity_columns(channels, Regions(runs, sums.size))
     columns |= {} if ring is None else surroundings_columns(channels, volume, len(sums.size), grid, ring)
@@ -172,10 +171,10 @@ def _sizes(name: str, size: NDArray[np.int64], grid: Grid) -> Columns:
     return {f"{name}_px": size, **physical}
 
 
-def _planar_shapes(labels: NDArray[np.int32], runs: NDArray[np.int64], sums: CoordinateSums, grid: Grid) -> Columns:
+def _planar_shapes(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: CoordinateSums, grid: Grid) -> Columns:
     """Return areas, perimeters, ellipses and solidity."""
     hulls = moments.convex_areas(runs, grid.shape[1], sums.low[:, 1], sums.high[:, 1])
-    links = moments.count_links(labels, len(sums.size))
+    links = moments.count_links(volume[0], len(sums.size))
     columns = _sizes("area", sums.size, grid) | _perimeters(links, grid) | _ellipses(sums, grid)
     return columns | {"solidity": sums.size / hulls}
 
