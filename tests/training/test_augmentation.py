@@ -67,5 +67,8 @@ def test_what_a_patch_does_not_reach_does_not_matter(shape, edge, place, seed, l
     settled = ((edge,) * len(shape), WILD, centre, image.half(), target.half(), seed, steps)
     (found, near), (expected, known) = drawn(*settled), drawn(*settled, whole=True)
     np.testing.assert_allclose(found, expected, atol=2e-3)
-    # Rounding may choose another voxel, or another side of an edge of what is known.
-    assert ((near - known).abs() > 2e-3).float().mean() <= 1 / edge**2 / len(shape) + 0.01
+    # Rounding may choose another voxel, or another side of an edge of what is known:
+    # one voxel, and of larger patches a few more.
+    other = ((near - known).abs() > 2e-3).any(dim=0).sum()
+    voxels = edge ** len(shape)
+    assert other <= 1 + voxels * (1 / edge**2 / len(shape) + 0.01)
