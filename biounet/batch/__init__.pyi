@@ -1,5 +1,9 @@
 from .dry_run import preview as preview
 from .dry_run import preview_table as preview_table
+from .exporting import ExportOptions as ExportOptions
+from .exporting import ExportRow as ExportRow
+from .exporting import export_exit_code as export_exit_code
+from .exporting import export_run as export_run
 from .hand_counts import Correction as Correction
 from .hand_counts import correct as correct
 from .hand_counts import count_intervals as count_intervals

@@ -85,6 +85,7 @@ def _request(image: FoundImage, context: BatchContext, protected: Collection[Pat
         "image": [path_to_hex(path) for path in paths],
         "relative": path_to_hex(image.relative),
         "channels": image.channels,
+        "scene": image.scene,
         "protected": [path_to_hex(path) for path in protected],
         "out": path_to_hex(context.out),
         "read": asdict(options.read),
@@ -123,5 +124,6 @@ def _segment(request: dict[str, Any], stop: threading.Event, readers: ReaderPool
     predictor, out = model_predictor(model, options.device), path_from_hex(request["out"])
     context = BatchContext(model, predictor, out, options, request["threads"], stop, readers)
     first, *others = map(path_from_hex, request["image"])
-    image = FoundImage(first, path_from_hex(request["relative"]), tuple(others), channels=tuple(request["channels"]))
+    names = {"channels": tuple(request["channels"]), "scene": request["scene"]}
+    image = FoundImage(first, path_from_hex(request["relative"]), tuple(others), **names)
     return segment_file(image, context, [path_from_hex(path) for path in request["protected"]])

@@ -32,17 +32,18 @@ def record_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path)
 
 
 def record_channels(image: FoundImage) -> dict[str, Any]:
-    """Return what the paths of the inputs do not say of an image whose channels are files, for its row."""
+    """Return what the paths of the inputs do not say of an image whose channels are files or that is a scene."""
+    scene = {"scene": escape(image.scene)} if image.scene else {}
     files = {"channels": [escape(name) for name in image.channels], "problem": escape(image.problem)}
-    return {name: value for name, value in files.items() if value} if image.channels else {}
+    return scene | ({name: value for name, value in files.items() if value} if image.channels else {})
 
 
 def recorded_image(name: str, paths: Sequence[Path], details: Mapping[str, Any]) -> FoundImage:
     """Return the image of this name that `record_channels` gave the details of."""
     first, *others = paths
     channels = tuple(unescape(str(channel)) for channel in details.get("channels", ()))
-    problem = unescape(str(details.get("problem", "")))
-    return FoundImage(first, Path(unescape(name)), tuple(others), channels=channels, problem=problem)
+    problem, scene = (unescape(str(details.get(name, ""))) for name in ("problem", "scene"))
+    return FoundImage(first, Path(unescape(name)), tuple(others), channels=channels, problem=problem, scene=scene)
 
 
 def _unread_state(path: Path) -> FileState:

@@ -17,7 +17,7 @@ from biounet.reporting import Sizes
 from biounet.segmentation import SegmentOptions, resolve_diameter
 
 # Not in the settings of earlier results, which stay valid where these are not used.
-_LATER_SETTINGS = {"channels", "measure", "project", "frames"}
+_LATER_SETTINGS = {"channels", "measure", "project", "frames", "scene"}
 
 
 @dataclass(frozen=True)

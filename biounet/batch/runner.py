@@ -242,9 +242,12 @@ def _current_record(name: str, context: BatchContext, folder: ResultsFolder) -> 
 
 def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -> bool:
     files, recorded = (image.path, *image.others), record.inputs
-    names = record_channels(image).get("channels")
-    return (names, len(files)) == (record.row.details.get("channels"), len(recorded)) and all(
-        is_unchanged(file, entry, context.hash_input) for file, entry in zip(files, recorded, strict=True)
+    now, before = record_channels(image), record.row.details
+    same = all(now.get(name) == before.get(name) for name in ("channels", "scene"))
+    return (
+        same
+        and len(files) == len(recorded)
+        and all(is_unchanged(file, entry, context.hash_input) for file, entry in zip(files, recorded, strict=True))
     )
 
 

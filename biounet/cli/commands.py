@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from biounet.cli import hand_counts, measuring, segmenting, training
+from biounet.cli import exporting, hand_counts, measuring, segmenting, training
 from biounet.cli.terminal import echo, echo_error, escape_invalid
 from biounet.core import (
     BiounetError,
@@ -48,6 +48,7 @@ for _command in (
     segmenting.segment,
     measuring.measure,
     segmenting.verify,
+    exporting.export,
     hand_counts.sample,
     hand_counts.correct,
     training.train,

@@ -135,6 +135,10 @@ LabelledImages = Annotated[
     ),
 ]
 Inside = Annotated[Path | None, typer.Option(help="Labels of larger objects: an image, or folder.", show_default=False)]
+Export = Annotated[
+    str | None,
+    typer.Option(help="Formats of other programs to write as well, such as geojson,roi.", show_default=False),
+]
 SingleFile = Annotated[
     bool, typer.Option("--single-file", help="Put all pictures into report.html, to send it by e-mail.")
 ]
@@ -258,3 +262,8 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise SettingsError(f"--shard {text}: expected i/n with i from 1 to n", hint="such as 2/4")
     return int(first), int(count)
+
+
+def split_names(text: str | None) -> tuple[str, ...]:
+    """Return names that are separated by commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())

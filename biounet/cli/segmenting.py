@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from biounet.cli import options
+from biounet.cli.exporting import export_results
 from biounet.cli.terminal import (
     echo,
     echo_error,
@@ -67,6 +68,7 @@ def segment(
     jobs: options.Jobs = None,
     overlay: options.Overlay = True,
     single_file: options.SingleFile = False,
+    export: options.Export = None,
     excel: options.Excel = False,
     shard: options.Shard = None,
     fail_fast: options.FailFast = False,
@@ -80,7 +82,7 @@ def segment(
     """Find, count and measure the objects of images."""
     check_address_space()
     say_loading(model, quiet)
-    from biounet.files import ReaderPool, join_channel_files, search_images
+    from biounet.files import ReaderPool, export_formats, join_channel_files, search_images
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part, groups = options.parse_shard(shard), options.parse_group(group, unit)
@@ -93,6 +95,7 @@ def segment(
 
         segmenter = load(model, device)
         data = segmenter.card.recipe.data
+        export_formats(options.split_names(export))
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
@@ -131,15 +134,17 @@ def segment(
             show_batch(plan, show, shown=False if quiet else None, log=echo_note) as report,
         ):
             rows = segment_batch(found, segmenter.model, out, batch, report, stop)
-    if not quiet and not json_lines:
-        _show_totals(rows, out, batch)
     if not quiet:
+        _show_totals(rows, out, batch, json_lines)
         _show_left_out(skipped, found, read)
-    raise typer.Exit(batch_exit_code(rows))
+    show_exports = partial(export_results, overwrite=overwrite, quiet=quiet, json_lines=json_lines)
+    raise typer.Exit(batch_exit_code(rows) or (show_exports(out, export) if export else 0))
 
 
-def _show_totals(rows: Sequence[Row], out: Path, batch: BatchOptions) -> None:
-    """Show what was found in all images, and where the results are."""
+def _show_totals(rows: Sequence[Row], out: Path, batch: BatchOptions, json_lines: bool) -> None:
+    """Show what was found in all images, and where the results are, unless JSON is read there."""
+    if json_lines:
+        return
     from biounet.batch import describe_uncalibrated
 
     echo(f"{_count_objects(rows, sum(len(row.frames) for row in rows))}; see {out}/")

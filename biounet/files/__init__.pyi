@@ -6,6 +6,7 @@ from .atomic import atomic_group as atomic_group
 from .atomic import atomic_path as atomic_path
 from .atomic import find_temporary_files as find_temporary_files
 from .atomic import hash_file as hash_file
+from .atomic import hash_tree as hash_tree
 from .atomic import temporary_prefix as temporary_prefix
 from .atomic import write_text as write_text
 from .axes import ReadOptions as ReadOptions
@@ -31,6 +32,10 @@ from .dataset_index.partners import match_files as match_files
 from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
+from .exports.formats import ExportFormat as ExportFormat
+from .exports.formats import export_formats as export_formats
+from .exports.formats import write_export as write_export
+from .exports.labelled_image import LabelledImage as LabelledImage
 from .isolation.client import FileState as FileState
 from .isolation.client import IsolatedReader as IsolatedReader
 from .isolation.client import ReaderPool as ReaderPool

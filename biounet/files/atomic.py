@@ -150,3 +150,13 @@ def hash_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     return retry_on_io_error(digest)
+
+
+def hash_tree(path: str | Path) -> str:
+    """Return the SHA-256 of a file, or of a folder: of the names and hashes of all files in it."""
+    path = Path(path)
+    if not path.is_dir():
+        return hash_file(path)
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    lines = "".join(f"{hash_file(file)}  {name}\n" for name, file in files)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

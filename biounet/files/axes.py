@@ -50,6 +50,9 @@ class ReadOptions:
         `biounet.files.stacks.project_planes`; None: it is not.
     frames
         Frames of a time series, ``all``, a number from 0 or ``start:stop`` without the last; None: files have one.
+    scene
+        Which image of a path that holds several: the number from 0 of a scene or position in a file of a microscope, or
+        the SeriesInstanceUID of a series in a folder of DICOM files. Empty: the path holds one.
     """
 
     axes: str | None = None
@@ -63,6 +66,7 @@ class ReadOptions:
     inputs: int | None = None
     project: Projection | None = None
     frames: str | int | None = None
+    scene: str = ""
 
     def __post_init__(self) -> None:
         check_projection(self.project)

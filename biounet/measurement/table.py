@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.core import InputError
 from biounet.measurement.borders import Boxes
 
 Columns = dict[str, NDArray[Any]]
@@ -53,6 +55,34 @@ def table_kind(names: Iterable[str]) -> TableKind:
     """Return the kind of a table that was read from a file, by the names of its columns."""
     names = set(names)
     return "lesions" if "lesion" in names else "classes" if "class" in names else "objects"
+
+
+def columns_from_csv(path: Path) -> Columns:
+    """Read a table that `columns_to_csv` wrote: integers, floats (NaN where a cell is empty) and texts.
+
+    Raise `InputError` if it is no table or not there.
+    """
+    import pyarrow as pa  # slow to import
+    from pyarrow import csv
+
+    options = csv.ConvertOptions(strings_can_be_null=False, true_values=[], false_values=[])
+    parse = csv.ParseOptions(newlines_in_values=True)
+    try:
+        table = csv.read_csv(path, parse_options=parse, convert_options=options)
+    except FileNotFoundError:
+        raise InputError("no such file", path=path) from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"not a table: {str(error).splitlines()[0]}", path=path) from error
+    return {name: _as_column(table[name]) for name in table.column_names}
+
+
+def _as_column(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
+    import pyarrow as pa
+
+    if pa.types.is_null(column.type):  # no row, or no value
+        return np.full(len(column), np.nan)
+    values = column.to_numpy()
+    return np.asarray(values.astype(object) if values.dtype.kind in "OU" else values)
 
 
 def columns_to_csv(columns: Columns) -> str:

@@ -33,6 +33,7 @@ class FoundImage:
     unused: tuple[Path, ...] = ()  # of channels that were not asked for
     problem: str = ""  # with the case; empty if none
     channels: tuple[str, ...] = ()  # names of the files, where these are channels and no inputs of the model
+    scene: str = ""  # which image of a path that holds several, as in `ReadOptions`
 
     @property
     def is_case(self) -> bool:
@@ -62,8 +63,9 @@ class FoundImage:
         return (self.path, *self.others)
 
     def read_options(self, options: ReadOptions) -> ReadOptions:
-        """Return the options by which its files are read, which then have the names of its channels."""
-        return replace(options, channels=self.channels) if self.channels else options
+        """Return the options by which its files are read, which then have the names of its channels, and its scene."""
+        options = replace(options, channels=self.channels) if self.channels else options
+        return replace(options, scene=self.scene) if self.scene else options
 
     def annotations(self, patterns: Sequence[str] = ()) -> list[Path]:
         """Return the companions whose names match ``data.annotation`` of a recipe; empty: the usual ones."""

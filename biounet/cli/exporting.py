@@ -1,0 +1,53 @@
+"""Commands that write results and models in the formats of other programs."""
+
+# The parameters of a command are its options.
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from biounet.cli import options
+from biounet.cli.terminal import echo, echo_error, echo_json, stoppable
+
+if TYPE_CHECKING:
+    from biounet.batch import ExportRow
+
+Exported = Annotated[str, typer.Argument(help="Folder of results.", metavar="OUT")]
+Formats = Annotated[
+    str, typer.Option("--format", "-f", help="Formats, such as parquet; several with commas.", show_default=False)
+]
+
+
+def export(
+    source: Exported,
+    formats: Formats,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json_lines: options.Json = False,
+) -> None:
+    """Write results in the formats of other programs."""
+    raise typer.Exit(export_results(Path(source), formats, overwrite=overwrite, quiet=quiet, json_lines=json_lines))
+
+
+def export_results(
+    out: Path, formats: str, *, overwrite: bool = False, quiet: bool = False, json_lines: bool = False
+) -> int:
+    """Export a folder of results, show what became of it and return the exit code."""
+    from biounet.batch import ExportOptions, export_exit_code, export_run
+
+    names = options.split_names(formats)
+
+    def show(row: ExportRow) -> None:
+        if json_lines:
+            echo_json(vars(row))
+        elif row.status == "failed":
+            echo_error(f"{row.image}: {row.format}: {row.message}")
+
+    with stoppable("continues") as stop:
+        rows = export_run(out, ExportOptions(names, overwrite), show, stop)
+    if not quiet and not json_lines:
+        written = sum(row.status == "written" for row in rows)
+        echo(f"{written} files exported, {sum(row.status == 'current' for row in rows)} were there; see {out}/")
+    return export_exit_code(rows)

@@ -1,0 +1,97 @@
+"""The formats that results are exported to: what their files are called, and what writes them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from biounet.core import InputError, MachineError, SettingsError
+from biounet.files.atomic import atomic_path, temporary_prefix
+from biounet.files.exports.labelled_image import LabelledImage
+from biounet.files.exports.tables import write_parquet
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format of other programs.
+
+    Attributes
+    ----------
+    name
+        As users type it.
+    suffix
+        Of its files, after the name of the image.
+    write
+        Writes a `LabelledImage` to a temporary path, which does not exist before; an `InputError` if the format cannot
+        hold it, whose hint names one that can.
+    needs_image
+        Whether the pixels of the image are in it, and not only labels and table.
+    is_folder
+        Whether it is a folder and no file.
+    """
+
+    name: str
+    suffix: str
+    write: Callable[[LabelledImage, Path], None]
+    needs_image: bool = False
+    is_folder: bool = False
+
+    def path(self, folder: Path, name: str) -> Path:
+        """Return where the export of an image of this name goes, in a folder."""
+        return folder / f"{name}{self.suffix}"
+
+
+# A new format is a line here.
+FORMATS: tuple[ExportFormat, ...] = (ExportFormat("parquet", "_objects.parquet", write_parquet),)
+
+
+def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:
+    """Return the formats of these names, each once; raise `SettingsError` for an unknown one."""
+    known = {one.name: one for one in FORMATS}
+    for name in names:
+        if name not in known:
+            raise SettingsError(f"no export format is called '{name}'", hint=f"there are {', '.join(known)}")
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Path:
+    """Write labels in a format of other programs; return the path, which appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the format cannot hold this image, or needs the image where it is not there.
+    MachineError
+        If the disk is full or the folder cannot be written to.
+    """
+    path = export.path(folder, image.name)
+    if export.needs_image and image.image is None:
+        raise InputError(f"{export.name} holds the image, which is no longer where it was", path=path)
+    if export.is_folder:
+        _write_folder(image, export, path)
+    else:
+        with atomic_path(path) as temporary:
+            export.write(image, temporary)
+    return path
+
+
+def _write_folder(image: LabelledImage, export: ExportFormat, path: Path) -> None:
+    """Write a folder beside its final place, and move it there; an earlier one is removed."""
+    prefix = f"{temporary_prefix(path)}{os.getpid()}-{threading.get_ident()}"
+    temporary, former = path.with_name(f"{prefix}.part"), path.with_name(f"{prefix}.old.part")
+    try:
+        export.write(image, temporary)
+        if path.exists():
+            path.rename(former)
+        temporary.rename(path)
+    except OSError as error:
+        raise MachineError(f"cannot write: {error.strerror or error}", path=path) from error
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(former, ignore_errors=True)

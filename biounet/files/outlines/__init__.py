@@ -1,0 +1,1 @@
+"""Objects as outlines along the corners of their pixels, in the formats of other programs, and filled again."""
