@@ -3,6 +3,7 @@ from .api import Result as Result
 from .api import Results as Results
 from .api import Segmenter as Segmenter
 from .api import evaluate as evaluate
+from .api import export as export
 from .api import load as load
 from .api import segment_folder as segment_folder
 from .api import train as train

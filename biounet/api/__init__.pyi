@@ -1,4 +1,5 @@
 from .folders import evaluate as evaluate
+from .folders import export as export
 from .folders import segment_folder as segment_folder
 from .images import volume_from_array as volume_from_array
 from .keywords import BatchKeywords as BatchKeywords

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 from biounet.api.keywords import BatchKeywords, check_names, parse_keywords, spell_out
 from biounet.api.progress import show_batch
 from biounet.api.segmenter import Segmenter, load
-from biounet.batch import BatchOptions, Row, count_columns, plan_batch, segment_batch
+from biounet.batch import BatchOptions, Row, count_columns, export_run, plan_batch, segment_batch
 from biounet.core import DataSettings, Recipe, SettingsError, as_path, find_recipe, list_some, read_recipe
 from biounet.evaluation import ClassEvaluation, Evaluation
 from biounet.evaluation import evaluate as compare
-from biounet.files import ReaderPool, ReadOptions, describe_skipped, join_channel_files, search_images
+from biounet.files import (
+    ReaderPool,
+    ReadOptions,
+    describe_skipped,
+    export_formats,
+    join_channel_files,
+    search_images,
+)
 from biounet.measurement import Grouping, read_grouping
 from biounet.segmentation import SegmentOptions
 
@@ -71,6 +78,7 @@ def segment_folder(
     data, out = segmenter.card.recipe.data, as_path(out, "the folder of results")
     paths = [as_path(path, "an image, folder or pattern") for path in paths]
     search = search_images(paths, data.channels, data.annotation)
+    formats = _as_formats(keywords.pop("export", None))
     batch = _batch_options(keywords, segmenter, options)
     with ReaderPool() as readers:
         batch = replace(batch, skipped=tuple(search.skipped), readers=readers)
@@ -78,11 +86,53 @@ def segment_folder(
         plan = plan_batch(found, segmenter.model, out, batch)
         with show_batch(plan, lambda row: None, shown=progress) as report:
             rows = segment_batch(found, segmenter.model, out, batch, report)
+    if formats:
+        export(out, formats, overwrite=batch.overwrite)
     if failed := [f"{row.image} ({row.message})" for row in rows if row.status == "failed"]:
         _log.warning("%d of %d images failed: %s", len(failed), len(rows), list_some(failed, _SHOWN))
     if surprising := [file for file in search.skipped if not file.expected]:
         _log.warning("%s", describe_skipped(surprising))
     return _as_table(rows)
+
+
+def export(results: PathLike, formats: str | Sequence[str], *, overwrite: bool = False) -> list[Path]:
+    """Write results in the formats of other programs, as ``biounet export`` does: beside the label images.
+
+    What is there already, of the same labels, is not written again. An image that fails is logged.
+
+    Parameters
+    ----------
+    results
+        Folder that `segment_folder` or ``biounet segment`` wrote.
+    formats
+        One or several, such as ``"geojson"``.
+    overwrite
+        Whether files of these names are replaced that biounet did not write, or somebody changed.
+
+    Returns
+    -------
+    The paths of all that are there now.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such format.
+    InputError, MachineError
+        If the folder holds no results; if the disk is full.
+    """
+    out = as_path(results, "the folder of results")
+    rows = export_run(out, _as_formats(formats), overwrite=overwrite)
+    if failed := [f"{row.image} as {row.format} ({row.message})" for row in rows if row.status == "failed"]:
+        _log.warning("%d of %d exports failed: %s", len(failed), len(rows), list_some(failed, _SHOWN))
+    return [out / row.path for row in rows if row.status != "failed"]
+
+
+def _as_formats(formats: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of formats, which may be one text with commas, as on the command line; check them."""
+    names = formats.split(",") if isinstance(formats, str) else formats or ()
+    names = tuple(str(name).strip() for name in names)
+    export_formats(names)
+    return names
 
 
 def _batch_options(keywords: Mapping[str, Any], segmenter: Segmenter, options: SegmentOptions | None) -> BatchOptions:

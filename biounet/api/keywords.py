@@ -82,6 +82,8 @@ class BatchKeywords(Keywords, total=False):
     """Whether overlays and the report are written, as they are by default."""
     single_file: bool | None
     """Whether the report holds all of its pictures, to be sent by e-mail."""
+    export: str | Sequence[str] | None
+    """Formats of other programs to write as well, such as ``"geojson"``; see `biounet.export`."""
     excel: bool | None
     """Whether texts in tables that a spreadsheet would run as a formula are made harmless."""
     shard: tuple[int, int] | None

@@ -1,7 +1,7 @@
 from .dry_run import preview as preview
 from .dry_run import preview_table as preview_table
-from .exporting import ExportOptions as ExportOptions
 from .exporting import ExportRow as ExportRow
+from .exporting import describe_exports as describe_exports
 from .exporting import export_exit_code as export_exit_code
 from .exporting import export_run as export_run
 from .hand_counts import Correction as Correction

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
+from biounet.batch.export_records import export_origin, is_intact, read_exports
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
@@ -53,6 +54,7 @@ class RunFile:
     outputs: dict[str, dict[str, str]]  # SHA-256 by the name of the image and the path
     tables: dict[str, str]  # SHA-256 of the other files of the whole batch, by name
     settings: str = ""  # SHA-256 of the settings that results depend on
+    model_name: str = ""
 
     def differences(self) -> list[str]:
         """Return which versions are different here, which can be why bits differ."""
@@ -74,6 +76,7 @@ def read_run(out: Path) -> RunFile:
             outputs={str(row["image"]): dict(row["outputs"]) for row in images},
             tables=dict(raw.get("tables", {})),
             settings=str(raw.get("settings_sha256", "")),
+            model_name=str(raw["model"].get("name", "")),
         )
     except OSError as error:
         if not out.is_dir():
@@ -151,7 +154,9 @@ def verify(
         raise ModelError(f"the model is {model.sha256[:12]}, that of this run {run.model[:12]}")
     manifest, results = Manifest(out), []
     replayed = _replay_all(out, model, replace(run.options, device=device or run.options.device), manifest, images)
-    for result in chain(replayed, _compare_records(run, manifest), _compare_tables(out, run)):
+    for result in chain(
+        replayed, _compare_records(run, manifest), _compare_tables(out, run), _compare_exports(out, manifest)
+    ):
         results.append(result)
         report(result)
     return results
@@ -262,6 +267,18 @@ def _compare_tables(out: Path, run: RunFile) -> Iterator[ReplayResult]:
             yield ReplayResult(name, "differs", "its figures are not those of counts.csv")
         elif hash_file(path) != run.tables.get(name):
             yield ReplayResult(name, "differs", "it was changed")
+
+
+def _compare_exports(out: Path, manifest: Manifest) -> Iterator[ReplayResult]:
+    """Yield the exports that are not as they were written, or were made from an earlier result of their image."""
+    for path, export in read_exports(out).items():
+        record = manifest.records.get(export.image)
+        if not os.path.lexists(out / path):
+            yield ReplayResult(path, "missing", "it is not there")
+        elif not is_intact(out, export):
+            yield ReplayResult(path, "differs", "it was changed")
+        elif record is None or export.origin != export_origin(record.outputs):
+            yield ReplayResult(path, "differs", "it was made from an earlier result")
 
 
 def _is_of_rows(path: Path, run: RunFile) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from biounet.batch.export_records import ExportRecord
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import MANIFEST_NAME, Manifest
 from biounet.batch.names import SHOWN_NAMES, image_name
@@ -78,6 +79,7 @@ class ResultsFolder:
     hash_input: Callable[[Path], str] = hash_file
     notes: Notes = field(default_factory=Notes)
     temporary_files: dict[Path, list[Path]] = field(default_factory=dict)  # that killed processes left
+    exports: dict[str, ExportRecord] = field(default_factory=dict)  # by their paths
 
     def acquire(self, model: Model, settings: Mapping[str, Any]) -> None:
         """Make the folder that of a model and settings, unless it holds or gets results of others."""

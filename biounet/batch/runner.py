@@ -17,6 +17,7 @@ from threading import Event, Lock
 
 import torch
 
+from biounet.batch.export_records import read_exports, remove_outdated_exports
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
@@ -111,7 +112,7 @@ def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImag
     folder.acquire(context.model, output_settings(context.model, options))
     folder.check_inputs(chosen)
     folder.note_shard_start(options.shard)
-    return replace(folder, temporary_files=find_temporary_files(out))
+    return replace(folder, temporary_files=find_temporary_files(out), exports=read_exports(out))
 
 
 def _left_by_other_shards(
@@ -210,6 +211,7 @@ def _segment_and_record(image: FoundImage, context: BatchContext, folder: Result
     folder.manifest.append(record, folder.locks)
     if not failed:
         remove_files(folder.outdated_outputs(record.outputs, before))
+        remove_outdated_exports(out, record, folder.exports)
     return record
 
 

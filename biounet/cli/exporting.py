@@ -35,7 +35,7 @@ def export_results(
     out: Path, formats: str, *, overwrite: bool = False, quiet: bool = False, json_lines: bool = False
 ) -> int:
     """Export a folder of results, show what became of it and return the exit code."""
-    from biounet.batch import ExportOptions, export_exit_code, export_run
+    from biounet.batch import describe_exports, export_exit_code, export_run
 
     names = options.split_names(formats)
 
@@ -43,11 +43,10 @@ def export_results(
         if json_lines:
             echo_json(vars(row))
         elif row.status == "failed":
-            echo_error(f"{row.image}: {row.format}: {row.message}")
+            echo_error(f"{row.image} as {row.format}: {row.message}")
 
     with stoppable("continues") as stop:
-        rows = export_run(out, ExportOptions(names, overwrite), show, stop)
+        rows = export_run(out, names, show, overwrite=overwrite, stop=stop)
     if not quiet and not json_lines:
-        written = sum(row.status == "written" for row in rows)
-        echo(f"{written} files exported, {sum(row.status == 'current' for row in rows)} were there; see {out}/")
+        echo(f"{describe_exports(rows)}; see {out}/")
     return export_exit_code(rows)

@@ -21,6 +21,7 @@ from .outputs import output_paths as output_paths
 from .outputs import possible_outputs as possible_outputs
 from .outputs import remove_files as remove_files
 from .outputs import remove_temporary_files as remove_temporary_files
+from .outputs import unescape_formulas as unescape_formulas
 from .outputs import view_folder as view_folder
 from .outputs import write_outputs as write_outputs
 from .outputs import write_table as write_table

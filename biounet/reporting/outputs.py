@@ -183,6 +183,20 @@ def _escape_formula(value: Any) -> Any:  # noqa: ANN401 - texts, and the numbers
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
+def unescape_formulas(columns: Columns) -> Columns:
+    """Return the columns of a table without the apostrophes that `format_table` put in for `excel`."""
+    plain: Columns = {}
+    for name, column in columns.items():
+        texts = column.dtype == object
+        plain[_unescape_formula(name)] = np.array([_unescape_formula(x) for x in column], object) if texts else column
+    return plain
+
+
+def _unescape_formula(value: Any) -> Any:  # noqa: ANN401
+    escaped = isinstance(value, str) and value[:1] == "'" and value[1:].startswith(_FORMULA_STARTS)
+    return value[1:] if escaped else value
+
+
 def output_names(stem: str, labels_suffix: str, *, overlay: bool = True, has_case: bool = False) -> list[str]:
     """Return the names of the outputs of an image, in the order in which they are written.
 

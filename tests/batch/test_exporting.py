@@ -1,0 +1,152 @@
+"""Results in the formats of other programs: written once, beside the labels, and never left of an earlier result."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+
+import biounet as public
+from biounet.network import save_model
+from support.commands import read_rows
+from support.images import discs
+
+
+@pytest.fixture
+def run(tmp_path, untrained, biounet):
+    """A folder ``out`` with the results of two images of ``in``, one in a folder of its own."""
+    save_model(untrained, tmp_path / "m.safetensors")
+    for number, name in enumerate(("a.tif", "sub/b.tif")):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image, _ = discs((40, 48), 4, number)
+        tifffile.imwrite(path, image, imagej=True, resolution=(2, 2), metadata={"unit": "um", "axes": "YX"})
+    assert segment(biounet)[0] == 0
+    return tmp_path / "out"
+
+
+def segment(biounet, *options):
+    return biounet("segment", "in", "-o", "out", "-m", "m.safetensors", "--quiet", "--jobs", 1, *options)
+
+
+def test_the_table_of_each_image_is_exported_as_it_stands(run, biounet):
+    code, out, _ = biounet("export", "out", "--format", "parquet")
+    assert (code, out) == (0, "2 files exported; see out/\n")
+    for name in ("a", "sub/b"):
+        table = pq.read_table(run / f"{name}_objects.parquet").to_pydict()
+        rows = read_rows(run / f"{name}_objects.csv")
+        assert list(table) == list(rows[0])
+        assert table["label"] == [int(row["label"]) for row in rows]
+        assert table["area_um2"] == [float(row["area_um2"]) for row in rows]
+
+
+def test_what_is_there_is_not_written_again(run, biounet):
+    biounet("export", "out", "-f", "parquet")
+    times = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    (run / "a_objects.parquet").unlink()
+    code, out, _ = biounet("export", "out", "-f", "parquet")
+    assert (code, out) == (0, "1 file exported, 1 already there; see out/\n")
+    path = run / "sub" / "b_objects.parquet"
+    assert path.stat().st_mtime_ns == times[path]
+
+
+def test_segment_exports_as_well_and_a_rerun_adds_what_is_missing(run, biounet):
+    assert segment(biounet, "--export", "parquet")[0] == 0
+    before = (run / "a_objects.parquet").read_bytes()
+    (run / "a_objects.parquet").unlink()
+    assert segment(biounet, "--export", "parquet")[0] == 0
+    assert (run / "a_objects.parquet").read_bytes() == before
+
+
+def test_an_export_of_an_earlier_result_goes_with_it(run, biounet):
+    biounet("export", "out", "-f", "parquet")
+    image, _ = discs((40, 48), 2, 9)
+    tifffile.imwrite(run.parent / "in" / "a.tif", image)
+    assert segment(biounet)[0] == 0
+    assert not (run / "a_objects.parquet").exists()
+    assert (run / "sub" / "b_objects.parquet").exists()
+    assert segment(biounet, "--export", "parquet")[0] == 0
+    assert pq.read_table(run / "a_objects.parquet").num_rows == len(read_rows(run / "a_objects.csv"))
+
+
+def test_a_file_of_somebody_else_is_kept(run, biounet):
+    mine = run / "a_objects.parquet"
+    mine.write_bytes(b"mine")
+    code, out, _ = biounet("export", "out", "-f", "parquet", "--json")
+    assert code == 3
+    rows = {row["image"]: row for row in map(json.loads, out.splitlines())}
+    assert rows["sub/b.tif"]["status"] == "written"
+    assert rows["a.tif"]["message"] == (
+        "a_objects.parquet is there and was not written by biounet, or changed since"
+        " (hint: move it elsewhere, or replace it with --overwrite)"
+    )
+    assert mine.read_bytes() == b"mine"
+    assert biounet("export", "out", "-f", "parquet", "--overwrite")[0] == 0
+    assert mine.read_bytes() != b"mine"
+
+
+def test_labels_that_somebody_changed_are_not_passed_off_as_the_result(run, biounet):
+    path = run / "a_labels.tif"
+    tifffile.imwrite(path, np.ones_like(tifffile.imread(path)))
+    code, _, err = biounet("export", "out", "-f", "parquet")
+    assert code == 3
+    assert "ERROR a.tif as parquet: is no longer as biounet wrote it" in err
+
+
+def test_verify_tells_of_exports_that_are_missing_or_changed(run, biounet):
+    biounet("export", "out", "-f", "parquet")
+    (run / "a_objects.parquet").write_bytes(b"")
+    (run / "sub" / "b_objects.parquet").unlink()
+    code, out, _ = biounet("verify", "out", "-m", "m.safetensors", "--json")
+    said = {row["image"]: (row["status"], row["message"]) for row in map(json.loads, out.splitlines())}
+    assert code == 3
+    assert said["a_objects.parquet"] == ("differs", "it was changed")
+    assert said["sub/b_objects.parquet"] == ("missing", "it is not there")
+    assert said["a.tif"] == ("same", "")
+
+
+def test_an_unknown_format_is_an_error_before_the_work(tmp_path, biounet):
+    for command in (("export", "out", "-f", "shapefile"), ("segment", "in", "--export", "shapefile")):
+        code, out, err = biounet(*command)
+        assert (code, out) == (2, "")
+        assert err.splitlines()[-1].startswith("ERROR no export format is called 'shapefile' (hint: there are parquet")
+
+
+def test_a_folder_without_results_is_an_error(tmp_path, biounet):
+    (tmp_path / "empty").mkdir()
+    code, _, err = biounet("export", "empty", "-f", "parquet")
+    assert code == 5
+    assert "no such file" in err
+
+
+def test_tables_made_harmless_for_spreadsheets_are_exported_as_measured(tmp_path, untrained, biounet):
+    save_model(untrained, tmp_path / "m.safetensors")
+    (tmp_path / "in").mkdir()
+    image, _ = discs((40, 48), 3, 1)
+    tifffile.imwrite(tmp_path / "in" / "a.tif", np.stack([image, image]), metadata={"axes": "CYX"})
+    options = ("--channels", "DAPI,=GFP", "--channel", "DAPI", "--measure", "all", "--excel", "--export", "parquet")
+    assert segment(biounet, *options)[0] == 0
+    names = pq.read_table(tmp_path / "out" / "a_objects.parquet").column_names
+    assert [name for name in names if "GFP" in name and "'" in name] == []
+
+
+def test_python_exports_the_same_bytes(run, biounet):
+    paths = public.export(run, "parquet")
+    assert sorted(path.relative_to(run).as_posix() for path in paths) == ["a_objects.parquet", "sub/b_objects.parquet"]
+    before = {path: path.read_bytes() for path in paths}
+    assert biounet("export", "out", "-f", "parquet", "--overwrite")[0] == 0
+    assert before == {path: path.read_bytes() for path in paths}
+
+
+def test_records_that_lead_out_of_the_folder_are_ignored(run, biounet):
+    biounet("export", "out", "-f", "parquet")
+    outside = run.parent / "outside.parquet"
+    outside.write_bytes((run / "a_objects.parquet").read_bytes())
+    lines = (run / "exports.jsonl").read_text().splitlines()
+    entry = json.loads(lines[0]) | {"path": "../outside.parquet"}
+    (run / "exports.jsonl").write_text("\n".join([*lines, json.dumps(entry), "{", "[]", '{"path": 1}']) + "\n")
+    image, _ = discs((40, 48), 2, 9)
+    tifffile.imwrite(run.parent / "in" / "a.tif", image)
+    assert segment(biounet)[0] == 0
+    assert outside.exists()
