@@ -19,9 +19,9 @@ from biounet.files import (
     ReaderPool,
     ReadOptions,
     describe_skipped,
-    export_formats,
     join_channel_files,
     search_images,
+    split_formats,
 )
 from biounet.measurement import Grouping, read_grouping
 from biounet.segmentation import SegmentOptions
@@ -78,7 +78,7 @@ def segment_folder(
     data, out = segmenter.card.recipe.data, as_path(out, "the folder of results")
     paths = [as_path(path, "an image, folder or pattern") for path in paths]
     search = search_images(paths, data.channels, data.annotation)
-    formats = _as_formats(keywords.pop("export", None))
+    formats = split_formats(keywords.pop("export", None) or ())
     batch = _batch_options(keywords, segmenter, options)
     with ReaderPool() as readers:
         batch = replace(batch, skipped=tuple(search.skipped), readers=readers)
@@ -121,18 +121,10 @@ def export(results: PathLike, formats: str | Sequence[str], *, overwrite: bool =
         If the folder holds no results; if the disk is full.
     """
     out = as_path(results, "the folder of results")
-    rows = export_run(out, _as_formats(formats), overwrite=overwrite)
+    rows = export_run(out, split_formats(formats), overwrite=overwrite)
     if failed := [f"{row.image} as {row.format} ({row.message})" for row in rows if row.status == "failed"]:
         _log.warning("%d of %d exports failed: %s", len(failed), len(rows), list_some(failed, _SHOWN))
     return [out / row.path for row in rows if row.status != "failed"]
-
-
-def _as_formats(formats: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of formats, which may be one text with commas, as on the command line; check them."""
-    names = formats.split(",") if isinstance(formats, str) else formats or ()
-    names = tuple(str(name).strip() for name in names)
-    export_formats(names)
-    return names
 
 
 def _batch_options(keywords: Mapping[str, Any], segmenter: Segmenter, options: SegmentOptions | None) -> BatchOptions:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from biounet.api.display import as_html, as_png, gallery, shorten, show_picture
 from biounet.core import BiounetError, SettingsError, as_path, find_warnings, list_some
-from biounet.files import stem_of
-from biounet.reporting import draw_segmentation, write_outputs
+from biounet.files import split_formats, stem_of
+from biounet.reporting import draw_segmentation, export_segmentation, write_outputs
 from biounet.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -51,17 +51,23 @@ class Result(Segmentation):
         """
         return show_picture(self.overlay(), Path(self.name or "image").name)
 
-    def save(self, folder: PathLike, name: str | None = None) -> list[Path]:
+    def save(self, folder: PathLike, name: str | None = None, *, export: Sequence[str] | str = ()) -> list[Path]:
         """Write label image, table and overlay to a folder, which is created; return their paths.
 
-        `name` is the stem of their names, by default that of the image.
+        Parameters
+        ----------
+        name
+            The stem of their names, by default that of the image.
+        export
+            Formats of other programs to write as well, such as ``"geojson"``; files of these names are replaced.
         """
         folder = as_path(folder, "the folder")
         if name is not None and (not isinstance(name, str) or Path(as_path(name, "the name")).name != name):
             raise SettingsError(f"{name!r} is not the name of a file", hint="give the folder apart from it")
         if name is None and not self.name:
             raise SettingsError("an image that was not read from a file needs a name", hint="result.save(folder, name)")
-        return write_outputs(self, folder, name or stem_of(Path(self.name)))
+        formats, stem = split_formats(export), name or stem_of(Path(self.name))
+        return [*write_outputs(self, folder, stem), *export_segmentation(self, folder, stem, formats)]
 
     def __repr__(self) -> str:
         return f"<{shorten(self._describe(), _LONGEST - 2)}>"
@@ -172,8 +178,11 @@ class Results(Sequence[Result]):
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"image": []})
         return table[["image", *(name for name in table.columns if name != "image")]]
 
-    def save(self, folder: PathLike) -> list[Path]:
-        """Write label image, table and overlay of each image to a folder, in folders like those of the images."""
+    def save(self, folder: PathLike, *, export: Sequence[str] | str = ()) -> list[Path]:
+        """Write label image, table and overlay of each image to a folder, in folders like those of the images.
+
+        `export` names formats of other programs to write as well, as `Result.save` does.
+        """
         folder = as_path(folder, "the folder")
         names = [Path(result.name) for result in self]
         targets = [(folder / name.parent, stem_of(name)) for name in names]
@@ -181,7 +190,9 @@ class Results(Sequence[Result]):
             if targets.count(target) > 1:
                 hint = "save each under a name of its own with result.save(folder, name)"
                 raise SettingsError(f"more than one result would be saved as that of {name}", hint=hint)
-        return [path for result, target in zip(self, targets, strict=True) for path in result.save(*target)]
+        return [
+            path for result, target in zip(self, targets, strict=True) for path in result.save(*target, export=export)
+        ]
 
     def show(self) -> list[Path | None]:
         """Show the overlay of each image, as `Result.show` does."""

@@ -36,8 +36,9 @@ def export_results(
 ) -> int:
     """Export a folder of results, show what became of it and return the exit code."""
     from biounet.batch import describe_exports, export_exit_code, export_run
+    from biounet.files import split_formats
 
-    names = options.split_names(formats)
+    names = split_formats(formats)
 
     def show(row: ExportRow) -> None:
         if json_lines:

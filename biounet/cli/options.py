@@ -262,8 +262,3 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise SettingsError(f"--shard {text}: expected i/n with i from 1 to n", hint="such as 2/4")
     return int(first), int(count)
-
-
-def split_names(text: str | None) -> tuple[str, ...]:
-    """Return names that are separated by commas."""
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())

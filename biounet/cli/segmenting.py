@@ -82,7 +82,7 @@ def segment(
     """Find, count and measure the objects of images."""
     check_address_space()
     say_loading(model, quiet)
-    from biounet.files import ReaderPool, export_formats, join_channel_files, search_images
+    from biounet.files import ReaderPool, join_channel_files, search_images, split_formats
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part, groups = options.parse_shard(shard), options.parse_group(group, unit)
@@ -95,7 +95,7 @@ def segment(
 
         segmenter = load(model, device)
         data = segmenter.card.recipe.data
-        export_formats(options.split_names(export))
+        split_formats(export or ())
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))

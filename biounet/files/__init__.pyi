@@ -34,6 +34,7 @@ from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
 from .exports.formats import ExportFormat as ExportFormat
 from .exports.formats import export_formats as export_formats
+from .exports.formats import split_formats as split_formats
 from .exports.formats import write_export as write_export
 from .exports.labelled_image import LabelledImage as LabelledImage
 from .isolation.client import FileState as FileState

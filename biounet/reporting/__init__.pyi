@@ -1,4 +1,5 @@
 from .count_table import count_table as count_table
+from .exports import export_segmentation as export_segmentation
 from .html_report import ReportOptions as ReportOptions
 from .html_report import ReportRow as ReportRow
 from .html_report import Sizes as Sizes

@@ -150,3 +150,12 @@ def test_records_that_lead_out_of_the_folder_are_ignored(run, biounet):
     tifffile.imwrite(run.parent / "in" / "a.tif", image)
     assert segment(biounet)[0] == 0
     assert outside.exists()
+
+
+def test_a_result_in_python_is_saved_in_other_formats_too(tmp_path, untrained):
+    save_model(untrained, tmp_path / "m.safetensors")
+    image, _ = discs((40, 48), 4, 1)
+    result = public.load(tmp_path / "m.safetensors")(image)[0]
+    paths = result.save(tmp_path / "out", "a", export="parquet")
+    assert paths[-1] == tmp_path / "out" / "a_objects.parquet"
+    assert pq.read_table(paths[-1]).to_pydict()["label"] == result.table["label"].tolist()

@@ -59,6 +59,14 @@ def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
+def split_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of formats, which may be one text with commas; raise `SettingsError` for an unknown one."""
+    names = formats.split(",") if isinstance(formats, str) else formats
+    names = tuple(name for name in (str(name).strip() for name in names) if name)
+    export_formats(names)
+    return names
+
+
 def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Path:
     """Write labels in a format of other programs; return the path, which appears whole or not at all.
 
