@@ -172,6 +172,7 @@ class _Source:
             model=f"{run.model_name} ({run.model[:12]})",
             identity=f"{record.model}:{record.settings}:{record.row.image}",
             image=image,
+            file_name=Path(record.inputs[0].path).name,
         )
 
     def _read_image(self) -> Volume | None:

@@ -14,6 +14,7 @@ from biounet.core import InputError, MachineError, SettingsError
 from biounet.files.atomic import atomic_path, temporary_prefix
 from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.exports.tables import write_parquet
+from biounet.files.outlines.coco import write_coco
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ class ExportFormat:
 
 
 # A new format is a line here.
-FORMATS: tuple[ExportFormat, ...] = (ExportFormat("parquet", "_objects.parquet", write_parquet),)
+FORMATS: tuple[ExportFormat, ...] = (
+    ExportFormat("parquet", "_objects.parquet", write_parquet),
+    ExportFormat("coco", "_coco.json", write_coco),
+)
 
 
 def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:

@@ -45,6 +45,8 @@ class LabelledImage:
         A text that no other image of any run has: identifiers of objects are derived from it.
     image
         The image itself, on the same grid; None where it is not there any more.
+    file_name
+        Of the image, or its first channel; empty where unknown.
     """
 
     name: str
@@ -59,6 +61,7 @@ class LabelledImage:
     model: str = ""
     identity: str = ""
     image: Volume | None = None
+    file_name: str = ""
 
     def __post_init__(self) -> None:
         shape = (*((len(self.times),) if self.times else ()), *self.grid.shape)

@@ -1,0 +1,76 @@
+"""Objects as COCO JSON: run-length masks or polygons, with areas, boxes and categories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biounet.core import __version__
+from biounet.files.exports.labelled_image import LabelledImage
+from biounet.files.outlines.coco_masks import encode_masks
+
+_Entry = dict[str, Any]
+
+
+def write_coco(image: LabelledImage, path: Path) -> None:
+    """Write objects or classes as COCO JSON with compressed run-length masks.
+
+    A volume or time series has an image for each slice, all of one ``file_name``, told apart by ``z`` and ``t``; the
+    annotations of one object there have the same ``track_id``. Objects with a confidence have it as ``score``.
+    """
+    height, width = image.grid.shape[-2:]
+    places = [*_places(image)]
+    size = {"width": width, "height": height, "file_name": image.file_name or image.name}
+    images = [{"id": number, **size, **place} for number, place in enumerate(places, 1)]
+    names = {1: image.class_name}
+    if image.kind == "classes":
+        names = {value: f"class {value}" for value in image.values.tolist()} | {**image.class_names}
+    categories = [{"id": value, "name": name} for value, name in sorted(names.items())]
+    info = {"description": f"{image.name}, segmented by {image.model or 'biounet'}", "version": __version__}
+    with path.open("w", encoding="utf-8") as file:
+        head = json.dumps({"info": info, "images": images, "categories": categories})
+        file.write(f'{head[:-1]}, "annotations": [')
+        for number, entry in enumerate(_annotations(image, places), 1):
+            file.write(f"{',' * (number > 1)}\n{json.dumps({'id': number, **entry})}")
+        file.write("\n]}\n")
+
+
+def _places(image: LabelledImage) -> Iterator[dict[str, int]]:
+    """Yield frame and slice of each plane, as far as there are several."""
+    for t in image.times or (None,):
+        for z in range(image.grid.shape[0]) if image.grid.dims == 3 else (None,):
+            yield {name: number for name, number in (("t", t), ("z", z)) if number is not None}
+
+
+def _annotations(image: LabelledImage, places: list[dict[str, int]]) -> Iterator[_Entry]:
+    height, width = image.grid.shape[-2:]
+    scores = _scores(image)
+    for number, plane in enumerate(image.labels.reshape(-1, height, width)):
+        masks = encode_masks(plane)
+        for label, area, box, text in zip(*map(np.ndarray.tolist, masks[:3]), masks.texts, strict=True):
+            place = places[number]
+            score = scores.get((place.get("t", 0), label))
+            yield {
+                "image_id": number + 1,
+                "category_id": label if image.kind == "classes" else 1,
+                "iscrowd": 0,
+                "area": area,
+                "bbox": box,
+                **({"track_id": label} if place else {}),
+                **({"score": score} if score is not None else {}),
+                "segmentation": {"size": [height, width], "counts": text},
+            }
+
+
+def _scores(image: LabelledImage) -> Mapping[tuple[int, int], float]:
+    """Return the confidence of objects by their frame and label."""
+    if image.kind == "classes" or not {"label", "confidence"} <= image.columns.keys():
+        return {}
+    labels, confidence = image.columns["label"], image.columns["confidence"]
+    times = image.columns.get("t", np.zeros(len(labels), np.int64))
+    known = zip(times.tolist(), labels.tolist(), confidence.tolist(), strict=True)
+    return {(int(t), int(label)): round(score, 4) for t, label, score in known if score is not None and score == score}
