@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from biounet.batch.export_records import ExportRecord, export_origin, is_intact, read_exports, record_export
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
+from biounet.batch.names import unescape
 from biounet.batch.process_image import error_text
 from biounet.batch.recorded_files import are_unchanged, has_hash, recorded_image, resolve_recorded_path
 from biounet.batch.records import Record
@@ -166,7 +167,7 @@ class _Source:
             grid=labels.grid if image is None else image.grid,
             kind=kind,
             columns=columns,
-            class_names=_class_names(columns) if kind == "classes" else {},
+            class_names=_class_names(record.row.details, columns) if kind == "classes" else {},
             times=tuple(frame.t for frame in record.row.frames),
             interval=labels.interval,
             model=f"{run.model_name} ({run.model[:12]})",
@@ -185,8 +186,11 @@ class _Source:
         return read_volume(image.files(), image.read_options(self.run.options.read))
 
 
-def _class_names(columns: Columns) -> dict[int, str]:
-    if "class" not in columns:
+def _class_names(details: Mapping[str, Any], columns: Columns) -> dict[int, str]:
+    """Return the names of classes by their labels: as recorded or, in earlier runs, by a table that has both."""
+    if isinstance(recorded := details.get("classes"), list):
+        return {label: unescape(str(name)) for label, name in enumerate(recorded, 1)}
+    if not {"class", "label"} <= columns.keys():
         return {}
     return {int(value): str(name) for value, name in zip(columns["label"], columns["class"], strict=True) if value}
 
@@ -205,7 +209,7 @@ def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: boo
             if not own and not overwrite:
                 cause = f"{path.name} is there and was not written by biounet, or changed since"
                 raise InputError(cause, path=path, hint="move it elsewhere, or replace it with --overwrite")
-        write_export(source.image(export.needs_image), export, path.parent)
+        write_export(source.image(export.needs_image or export.wants_image), export, path.parent)
     except MachineError:
         raise
     except Exception as error:  # noqa: BLE001 - so that one file fails and not the others

@@ -112,7 +112,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         return Record(row, inputs, context.model.sha256, context.settings)
     inputs = record_inputs(files, states, out)
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
-    row = replace(row, details=row.details | record_channels(image))
+    row = replace(row, details=row.details | _record_classes(context.model) | record_channels(image))
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
 
 
@@ -156,6 +156,12 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         figures,
         frames,
     )
+
+
+def _record_classes(model: Model) -> dict[str, Any]:
+    """Return the names of the values of label images; tables of regions do not have those of all classes."""
+    data = model.card.recipe.data
+    return {} if data.kind == "instances" else {"classes": [escape(name) for name in data.foreground]}
 
 
 def _frame_rows(result: Segmentation) -> tuple[FrameRow, ...]:

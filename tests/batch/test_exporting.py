@@ -1,11 +1,13 @@
 """Results in the formats of other programs: written once, beside the labels, and never left of an earlier result."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+import zarr
 
 import biounet as public
 from biounet.network import save_model
@@ -110,7 +112,7 @@ def test_an_unknown_format_is_an_error_before_the_work(tmp_path, biounet):
     for command in (("export", "out", "-f", "shapefile"), ("segment", "in", "--export", "shapefile")):
         code, out, err = biounet(*command)
         assert (code, out) == (2, "")
-        assert err.splitlines()[-1].startswith("ERROR no export format is called 'shapefile' (hint: there are parquet")
+        assert err.splitlines()[-1].startswith("ERROR no export format is called 'shapefile' (hint: there are ")
 
 
 def test_a_folder_without_results_is_an_error(tmp_path, biounet):
@@ -159,3 +161,15 @@ def test_a_result_in_python_is_saved_in_other_formats_too(tmp_path, untrained):
     paths = result.save(tmp_path / "out", "a", export="parquet")
     assert paths[-1] == tmp_path / "out" / "a_objects.parquet"
     assert pq.read_table(paths[-1]).to_pydict()["label"] == result.table["label"].tolist()
+
+
+def test_the_image_is_exported_with_its_labels_and_labels_alone_once_it_is_gone(run, biounet):
+    assert biounet("export", "out", "-f", "ome-zarr")[0] == 0
+    assert (run / "sub" / "b.ome.zarr" / "labels" / "cells" / "zarr.json").exists()
+    (run.parent / "in" / "a.tif").unlink()
+    assert biounet("export", "out", "-f", "ome-zarr")[1] == "0 files exported, 2 already there; see out/\n"
+    shutil.rmtree(run / "a.ome.zarr")
+    assert biounet("export", "out", "-f", "ome-zarr")[0] == 0
+    store = zarr.open_group(run / "a.ome.zarr", mode="r")
+    np.testing.assert_array_equal(store["0"][:], tifffile.imread(run / "a_labels.tif"))
+    assert "source" not in store.attrs["ome"]["image-label"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files.atomic import atomic_path, temporary_prefix
 from biounet.files.exports.labelled_image import LabelledImage
+from biounet.files.exports.ome_zarr import write_ome_zarr
 from biounet.files.exports.tables import write_parquet
 from biounet.files.outlines.coco import write_coco
 
@@ -32,6 +33,8 @@ class ExportFormat:
         hold it, whose hint names one that can.
     needs_image
         Whether the pixels of the image are in it, and not only labels and table.
+    wants_image
+        Whether the image is in it where it is still there.
     is_folder
         Whether it is a folder and no file.
     """
@@ -40,6 +43,7 @@ class ExportFormat:
     suffix: str
     write: Callable[[LabelledImage, Path], None]
     needs_image: bool = False
+    wants_image: bool = False
     is_folder: bool = False
 
     def path(self, folder: Path, name: str) -> Path:
@@ -51,6 +55,7 @@ class ExportFormat:
 FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat("parquet", "_objects.parquet", write_parquet),
     ExportFormat("coco", "_coco.json", write_coco),
+    ExportFormat("ome-zarr", ".ome.zarr", write_ome_zarr, wants_image=True, is_folder=True),
 )
 
 

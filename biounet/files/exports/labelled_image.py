@@ -75,6 +75,46 @@ class LabelledImage:
         counts = np.bincount(self.labels.reshape(-1).astype(np.int64, copy=False))
         return np.flatnonzero(counts[1:]) + 1 if counts.size > 1 else np.zeros(0, np.int64)
 
+    @property
+    def element(self) -> str:
+        """What the labels are called in stores that hold several images or label images of one scene."""
+        return "cells" if self.kind == "objects" else "classes"
+
+    @property
+    def channels(self) -> dict[str, NDArray[Any]]:
+        """All channels of the image ``([t,] [z,] y, x)`` by their names, those that were only measured as well."""
+        if self.image is None:
+            return {}
+        names = self.image.channel_names or tuple(f"channel_{number}" for number in range(self.image.channels))
+        return dict(zip(names, self.image.array, strict=True)) | dict(self.image.measured)
+
+    def label_name(self, label: int) -> str:
+        """Return what a label is called: the name of its class, or that of objects and its number."""
+        if self.kind == "classes":
+            return self.class_names.get(label, f"class {label}")
+        return f"{self.class_name} {label}"
+
+    def rows_by_label(self) -> dict[int, dict[str, Any]]:
+        """Return the rows of the table by the label that each is about, without empty cells.
+
+        Lesions, which have no label of their own, are not among them, nor are regions of several classes.
+        """
+        columns = {name: column.tolist() for name, column in self.columns.items()}
+        if "label" in columns:
+            labels = columns.pop("label")
+        elif "class" in columns:
+            labels_of, names = {name: label for label, name in self.class_names.items()}, columns["class"]
+            lesions = columns.get("lesion", [0] * len(names))
+            labels = [0 if one else labels_of.get(name, 0) for name, one in zip(names, lesions, strict=True)]
+        else:
+            return {}
+        rows: dict[int, dict[str, Any]] = {}
+        for number, label in enumerate(labels):
+            if label:
+                row = {name: column[number] for name, column in columns.items()}
+                rows[int(label)] = {name: value for name, value in row.items() if value is not None and value == value}
+        return rows
+
     def object_id(self, label: int) -> UUID:
         """Return the identifier of an object; exported again, the same object has the same one."""
         return uuid5(NAMESPACE_OID, f"{self.identity}:{label}")

@@ -1,0 +1,63 @@
+"""Levels of lower resolution, as viewers load them: of an image by the mean, of labels by the most frequent one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SMALLEST = 256  # pixels of a side, up to which an image is shown as it is
+_EXACT = 2**24  # up to which float32 holds all integers
+
+
+def pyramid_factors(shape: Sequence[int], steps: Sequence[float]) -> list[tuple[int, ...]]:
+    """Return by what each level of a pyramid is smaller than the first, along each spatial axis.
+
+    Rows and columns are halved until both have at most 256 pixels. An axis of coarser steps, such as z, waits until the
+    others have become as coarse, so that voxels come closer to cubes.
+
+    Parameters
+    ----------
+    shape
+        Lengths of the spatial axes, ``([z,] y, x)``.
+    steps
+        Distances between voxels along them.
+    """
+    factors = [(1,) * len(shape)]
+    while max(-(-n // f) for n, f in zip(shape[-2:], factors[-1][-2:], strict=True)) > _SMALLEST:
+        last = factors[-1]
+        now = [step * f for step, f in zip(steps, last, strict=True)]
+        is_halved = [step < 2 * min(now) and -(-n // f) > 1 for step, n, f in zip(now, shape, last, strict=True)]
+        factors.append(tuple(2 * f if halved else f for f, halved in zip(last, is_halved, strict=True)))
+    return factors
+
+
+def halve_image(array: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
+    """Return the means of blocks of pixels, rounded for integers; `factors` are 1 or 2, one for each axis."""
+    if array.dtype.kind in "iu":
+        exact = np.iinfo(array.dtype).max * np.prod(factors) < _EXACT
+        blocks = _blocks(array, factors, np.float32 if exact else np.float64)
+        return np.asarray(np.rint(np.mean(blocks, axis=0)), array.dtype)
+    return np.asarray(np.mean(_blocks(array, factors, array.dtype), axis=0, dtype=array.dtype))
+
+
+def halve_labels(labels: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
+    """Return the most frequent label of each block of pixels, of several the first; never one that is not there."""
+    blocks = _blocks(labels, factors, labels.dtype)
+    votes = np.zeros(blocks.shape, np.int8)
+    for one in range(len(blocks)):
+        for other in range(len(blocks)):
+            votes[one] += blocks[one] == blocks[other]
+    return np.asarray(np.take_along_axis(blocks, votes.argmax(axis=0)[None], axis=0)[0])
+
+
+def _blocks(array: NDArray[Any], factors: Sequence[int], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - as of astype
+    """Return the pixels of all blocks, shape ``(pixels of a block, ...)``; of an odd length, the last is repeated."""
+    padding = [(0, -length % factor) for length, factor in zip(array.shape, factors, strict=True)]
+    array = np.pad(array, padding, "edge") if any(after for _, after in padding) else array
+    corners = product(*(range(factor) for factor in factors))
+    strides = [tuple(slice(start, None, f) for start, f in zip(corner, factors, strict=True)) for corner in corners]
+    return np.stack([array[stride].astype(dtype, copy=False) for stride in strides])
