@@ -29,6 +29,7 @@ ROOMS = [
     "batch",
     "api",
     "cli",
+    "plugins",
 ]
 # Rooms that need neither torch nor MONAI, which take seconds to load, and what they may import of the others.
 LIGHT = {"core", "synthetic", "files", "tiling", "preprocessing", "labelling", "measurement", "evaluation", "reporting"}

@@ -20,6 +20,10 @@ from .replay import find_model as find_model
 from .replay import read_run as read_run
 from .replay import replay_exit_code as replay_exit_code
 from .replay import verify as verify
+from .run_images import RunImage as RunImage
+from .run_images import find_run_image as find_run_image
+from .run_images import is_run_folder as is_run_folder
+from .run_images import run_images as run_images
 from .runner import segment_batch as segment_batch
 from .sampling import sample as sample
 from .summary import count_columns as count_columns

@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biounet.batch.recorded_files import InputFile
 from biounet.core import Figure, SettingsError, Status, __version__, failure_exit_code
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.measurement import Grouping
-from biounet.network import Model
 from biounet.reporting import Sizes
-from biounet.segmentation import SegmentOptions, resolve_diameter
+from biounet.segmentation import SegmentOptions
+
+if TYPE_CHECKING:
+    from biounet.network import Model
 
 # Not in the settings of earlier results, which stay valid where these are not used.
 _LATER_SETTINGS = {"channels", "measure", "project", "frames", "scene"}
@@ -144,6 +146,8 @@ class Record:
 
 def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
     """Return the settings that the bytes of outputs depend on: not the device, the number of jobs or the blocks."""
+    from biounet.segmentation import resolve_diameter  # torch is slow to import, and who reads records needs none
+
     read = asdict(options.read)
     del read["limit"], read["inputs"]
     read = {name: value for name, value in read.items() if value or name not in _LATER_SETTINGS}

@@ -20,10 +20,11 @@ from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, recorded_image, resolve_recorded_path
 from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
+from biounet.batch.run_images import decode_read_options
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
 from biounet.batch.summary import count_columns, group_rows, software
 from biounet.core import Figure, InputError, MachineError, ModelError, builtin_models, failure_exit_code, list_some
-from biounet.files import FoundImage, ReaderPool, ReadOptions, find_images, hash_file, join_channel_files
+from biounet.files import FoundImage, ReaderPool, find_images, hash_file, join_channel_files
 from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor
 from biounet.reporting import format_table, is_picture
@@ -96,14 +97,12 @@ def _decode_row(raw: dict[str, Any]) -> Row:
 
 
 def _decode_options(raw: dict[str, Any]) -> BatchOptions:
-    read = dict(raw["read"])
-    read["spacing"] = None if read["spacing"] is None else tuple(map(float, read["spacing"]))
     segment = SegmentOptions.from_dict(raw["segment"])
     if segment.diameter is None:  # of versions that took all images as they were
         segment = replace(segment, diameter="native")
     switches, group = {name: raw[name] for name in ("overlay", "excel")}, decode_grouping(raw.get("group"))
     return BatchOptions(
-        ReadOptions(**read),
+        decode_read_options(raw["read"]),
         segment,
         str(raw["device"]),
         **switches,

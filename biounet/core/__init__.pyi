@@ -84,6 +84,7 @@ from .stopping import signal_exit_code as signal_exit_code
 from .stopping import stop_on_signals as stop_on_signals
 from .version import __version__ as __version__
 from .volume import LENGTH_TOLERANCE as LENGTH_TOLERANCE
+from .volume import WORLD_AXES as WORLD_AXES
 from .volume import Grid as Grid
 from .volume import Unit as Unit
 from .volume import Volume as Volume

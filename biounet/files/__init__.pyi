@@ -46,6 +46,7 @@ from .isolation.process import main_program as main_program
 from .isolation.process import start_process as start_process
 from .label_images import check_shape as check_shape
 from .label_images import lay_on_grid as lay_on_grid
+from .label_images import read_label_volume as read_label_volume
 from .label_images import read_object_labels as read_object_labels
 from .read import inspect_volume as inspect_volume
 from .read import join_channels as join_channels

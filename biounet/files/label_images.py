@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError
+from biounet.core import Grid, InputError, Volume
 from biounet.files.annotations import check_not_jpeg, read_labels
 from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.alignment import compare_alignment, read_label_grid, reorder_labels
-from biounet.files.formats.raw import format_shape
+from biounet.files.formats.raw import format_shape, translate_errors
+from biounet.files.read import open_raw, read_volume
 
 
 def read_object_labels(path: Path, options: ReadOptions | None = None) -> NDArray[np.int32]:
@@ -26,6 +27,21 @@ def read_object_labels(path: Path, options: ReadOptions | None = None) -> NDArra
         hint = "0 is background, and objects have positive ids"
         raise InputError(f"holds the value {labels.min()}", path=path, hint=hint)
     return labels
+
+
+@translate_errors
+def read_label_volume(path: Path, dims: int | None = None) -> Volume:
+    """Return a label image of biounet with its grid and, of a time series, all frames.
+
+    Parameters
+    ----------
+    dims
+        Number of spatial axes, for volumes of one plane; None: those that the file has.
+    """
+    raw = open_raw(path)
+    sizes = dict(zip(raw.axes, raw.shape, strict=True))
+    dims = dims or (3 if sizes.get("Z", 1) > 1 else 2)
+    return read_volume(path, ReadOptions(dims=dims, frames="all" if "T" in sizes else None))
 
 
 def lay_on_grid(labels: NDArray[np.int32], path: Path, grid: Grid, what: str = "its image") -> NDArray[np.int32]:

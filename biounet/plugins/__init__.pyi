@@ -1,0 +1,1 @@
+from .napari_reader import get_reader as get_reader
