@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files.atomic import atomic_path, temporary_prefix
 from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.exports.ome_zarr import write_ome_zarr
-from biounet.files.exports.tables import write_parquet
+from biounet.files.exports.tables import write_h5ad, write_parquet
 from biounet.files.outlines.coco import write_coco
 
 
@@ -37,14 +38,18 @@ class ExportFormat:
         Whether the image is in it where it is still there.
     is_folder
         Whether it is a folder and no file.
+    package, extra
+        What it needs beside the packages that biounet itself needs, and the extra of biounet that installs it.
     """
 
     name: str
     suffix: str
     write: Callable[[LabelledImage, Path], None]
     needs_image: bool = False
-    wants_image: bool = False
     is_folder: bool = False
+    wants_image: bool = False
+    package: str = ""
+    extra: str = "export"
 
     def path(self, folder: Path, name: str) -> Path:
         """Return where the export of an image of this name goes, in a folder."""
@@ -54,18 +59,27 @@ class ExportFormat:
 # A new format is a line here.
 FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat("parquet", "_objects.parquet", write_parquet),
+    ExportFormat("h5ad", "_objects.h5ad", write_h5ad, package="anndata"),
     ExportFormat("coco", "_coco.json", write_coco),
     ExportFormat("ome-zarr", ".ome.zarr", write_ome_zarr, wants_image=True, is_folder=True),
 )
 
 
 def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:
-    """Return the formats of these names, each once; raise `SettingsError` for an unknown one."""
+    """Return the formats of these names, each once.
+
+    Raise `SettingsError` for an unknown one, and for one that needs a package that is not installed.
+    """
     known = {one.name: one for one in FORMATS}
     for name in names:
         if name not in known:
             raise SettingsError(f"no export format is called '{name}'", hint=f"there are {', '.join(known)}")
-    return tuple(known[name] for name in dict.fromkeys(names))
+    chosen = tuple(known[name] for name in dict.fromkeys(names))
+    for one in chosen:
+        if one.package and find_spec(one.package) is None:
+            cause = f"{one.name} is written by {one.package}, which is not installed"
+            raise SettingsError(cause, hint=f"pip install 'biounet[{one.extra}]'")
+    return chosen
 
 
 def split_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
