@@ -1,0 +1,158 @@
+"""Normalisation and padding as operators of ONNX, as `biounet.preprocessing` and `biounet.segmentation` compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import numpy as np
+
+from biounet.core import NormaliseSettings
+from biounet.model_export.graph import Graph
+
+_NOISE = 1e-4  # as in `biounet.preprocessing.body_mask`: of the deviation, within which voxels have one value
+_MAJORITY, _MIN_SHARE = 0.5, 0.05  # of pairs along the edges, and of all voxels, that the background has
+
+
+def add_normalisation(graph: Graph, image: str, settings: NormaliseSettings, dims: int) -> str:
+    """Bring intensities ``(n, c, [z,] y, x)`` to the scale of the training, each image by its own statistics.
+
+    Not in the graph: hot pixels are not replaced, and areas that were never acquired are not left out.
+    """
+    spatial = range(2, 2 + dims)
+    per_group = [1, *spatial] if not settings.per_channel else [*spatial]
+    if settings.method == "zscore":
+        return _add_zscore(graph, image, per_group)
+    flat = graph.reshape(image, [0, 0, -1] if settings.per_channel else [0, 1, -1])
+    low, high = _add_percentile(graph, flat, settings.low), _add_percentile(graph, flat, settings.high)
+    # Where objects are too few to reach the percentiles, the whole range takes their place.
+    reached, axis = graph.add("Greater", high, low), graph.integers(2)
+    low = graph.add("Where", reached, low, graph.add("ReduceMin", flat, axis))
+    high = graph.add("Where", reached, high, graph.add("ReduceMax", flat, axis))
+    low, span = (
+        graph.add("Unsqueeze", each, graph.integers(*spatial[1:])) for each in (low, graph.add("Sub", high, low))
+    )
+    return graph.add("Mul", graph.add("Sub", image, low), _add_inverse(graph, span))
+
+
+def _add_percentile(graph: Graph, flat: str, rank: float) -> str:
+    """Return a percentile of ``(n, c, values)``, linear between neighbours as in numpy, as ``(n, c, 1)``.
+
+    Only the values beyond it are sorted, 1 % of an image. Its position is computed in integers, since float32 cannot
+    number the pixels of a large image.
+    """
+    numerator, denominator = (Decimal(str(rank)) / 100).as_integer_ratio()
+    last = graph.add("Sub", graph.size(flat, 2), graph.integers(1))
+    product = graph.add("Mul", last, graph.integers(numerator))
+    position = graph.add("Div", product, graph.integers(denominator))
+    rest = graph.add("Cast", graph.add("Mod", product, graph.integers(denominator)), to=_onnx_type(np.float32))
+    share = graph.add("Div", rest, graph.constant(denominator))
+    following = graph.add("Min", graph.add("Add", position, graph.integers(1)), last)
+    from_top = rank > 50
+    if from_top:
+        position, following = (graph.add("Sub", last, at) for at in (position, following))
+    count = graph.add("Add", graph.add("Max", position, following), graph.integers(1))
+    sorted_values, _ = graph.add_many("TopK", (flat, count), ("", ""), axis=2, largest=int(from_top))
+    below, above = (graph.add("Gather", sorted_values, at, axis=2) for at in (position, following))
+    return graph.add("Add", below, graph.add("Mul", graph.add("Sub", above, below), share))
+
+
+def _add_zscore(graph: Graph, image: str, axes: Sequence[int]) -> str:
+    """Return (v - mean) / deviation over the voxels of the body, and 0 around it."""
+    body = graph.add("Cast", _add_body_mask(graph, image, axes), to=_onnx_type(np.float32))
+    over = graph.integers(*axes)
+    count = graph.add("Max", graph.add("ReduceSum", body, over), graph.constant(1))
+    # Differences to a first estimate: sums of float32 lose the digits of large intensities.
+    near = graph.add("Sub", image, graph.add("ReduceMean", image, over))
+    mean = graph.add("Div", graph.add("ReduceSum", graph.add("Mul", near, body), over), count)
+    centred = graph.add("Mul", graph.add("Sub", near, mean), body)
+    square = graph.add("ReduceSum", graph.add("Mul", centred, centred), over)
+    deviation = graph.add("Sqrt", graph.add("Div", square, count))
+    return graph.add("Mul", centred, _add_inverse(graph, deviation))
+
+
+def _add_body_mask(graph: Graph, image: str, axes: Sequence[int]) -> str:
+    """Return where an image differs from a removed background, or true everywhere where there is none.
+
+    The rule of `biounet.preprocessing.body_mask.body_mask`, but for images that were padded with another value.
+    """
+    over, spatial = graph.integers(*axes), [axis for axis in axes if axis > 1]
+    near = graph.add("Sub", image, graph.add("ReduceMean", image, over))
+    deviation = graph.add("Sqrt", graph.add("ReduceMean", graph.add("Mul", near, near), over))
+    tolerance = graph.add("Mul", deviation, graph.constant(_NOISE))
+    groups = 0 if 1 not in axes else 1
+    lines = [_add_edges(graph, image, axis, spatial) for axis in spatial]
+    flat = graph.add("Concat", *(graph.reshape(line, [0, groups, -1]) for line in lines), axis=2)
+    middle = graph.add("Div", graph.add("Sub", graph.size(flat, 2), graph.integers(1)), graph.integers(2))
+    lowest, _ = graph.add_many(
+        "TopK", (flat, graph.add("Add", middle, graph.integers(1))), ("", ""), axis=2, largest=0
+    )
+    value = graph.add("Unsqueeze", graph.add("Gather", lowest, middle, axis=2), graph.integers(*spatial[1:]))
+
+    def has_value(values: str) -> str:
+        return graph.add("LessOrEqual", graph.add("Abs", graph.add("Sub", values, value)), tolerance)
+
+    pairs = []
+    for line, axis in zip(lines, spatial, strict=True):
+        same, at, one = has_value(line), graph.integers(axis), graph.integers(1)
+        following = graph.add("Slice", same, one, graph.integers(2**62), at)
+        before = graph.add("Slice", same, graph.integers(0), graph.integers(-1), at)
+        both = graph.add("Cast", graph.add("And", before, following), to=_onnx_type(np.float32))
+        pairs.append(graph.reshape(both, [0, groups, -1]))
+    majority = graph.add("ReduceMean", graph.add("Concat", *pairs, axis=2), graph.integers(2))
+    majority = graph.add("Unsqueeze", majority, graph.integers(*spatial[1:]))
+    background = has_value(image)
+    share = graph.add("ReduceMean", graph.add("Cast", background, to=_onnx_type(np.float32)), over)
+    is_removed = graph.add(
+        "And",
+        graph.add("Greater", majority, graph.constant(_MAJORITY)),
+        graph.add("Greater", share, graph.constant(_MIN_SHARE)),
+    )
+    return graph.add("Not", graph.add("And", background, is_removed))
+
+
+def _add_edges(graph: Graph, image: str, axis: int, spatial: Sequence[int]) -> str:
+    """Return the edges of an image along an axis, on which the other axes have a size of 2: their first and last."""
+    for other in spatial:
+        if other != axis:
+            image = graph.add("Gather", image, graph.integers(0, -1), axis=other)
+    return image
+
+
+def _add_inverse(graph: Graph, value: str) -> str:
+    """Return 1 / value, and 0 where that is not positive."""
+    positive = graph.add("Greater", value, graph.constant(0))
+    safe = graph.add("Where", positive, value, graph.constant(1))
+    return graph.add("Where", positive, graph.add("Reciprocal", safe), graph.constant(0))
+
+
+def add_padding(graph: Graph, image: str, strides: Sequence[int]) -> str:
+    """Mirror an image ``(n, c, [z,] y, x)`` at the end of each axis up to a multiple of the stride.
+
+    As `biounet.segmentation.pad_to_stride`, which repeats the pixel at the end; ``Pad`` of ONNX cannot do that.
+    """
+    for axis, stride in enumerate(strides, 2):
+        if stride == 1:
+            continue
+        size = graph.add("Squeeze", graph.size(image, axis))
+        missing = graph.add("Mod", graph.add("Neg", size), graph.constant(stride, np.int64))
+        beyond = graph.add("Range", size, graph.add("Add", size, missing), graph.constant(1, np.int64))
+        period = graph.add("Add", size, size)
+        phase = graph.add("Mod", beyond, period)
+        back = graph.add("Sub", graph.add("Sub", period, graph.constant(1, np.int64)), phase)
+        mirrored = graph.add("Gather", image, graph.add("Min", phase, back), axis=axis)
+        image = graph.add("Concat", image, mirrored, axis=axis)
+    return image
+
+
+def add_cropping(graph: Graph, maps: str, image: str, dims: int, name: str) -> str:
+    """Cut maps ``(n, k, [z,] y, x)`` to the size of the image."""
+    axes = graph.integers(*range(2, 2 + dims))
+    ends = graph.add("Shape", image, start=2)
+    return graph.add("Slice", maps, graph.integers(*(0,) * dims), ends, axes, name=name)
+
+
+def _onnx_type(dtype: type[np.generic]) -> int:
+    from onnx import helper
+
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

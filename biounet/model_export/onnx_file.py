@@ -1,0 +1,122 @@
+"""A model as an ONNX file: intensities as they are stored go in, probabilities come out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from biounet.core import SettingsError, __version__
+from biounet.model_export.float_graph import add_network, add_pixel_shuffle
+from biounet.model_export.graph import IR_VERSION, OPSET, Graph
+from biounet.model_export.intensities import add_cropping, add_normalisation, add_padding
+from biounet.network import Card, Model, fold_batch_norms
+
+INPUT = "image"
+PROBABILITIES = "probabilities"  # the output of models of classes
+
+
+def write_onnx(model: Model, path: Path) -> None:
+    """Write a model as ONNX in float32."""
+    import onnx
+
+    onnx.save_model(build_onnx(model), str(path))
+
+
+def build_onnx(model: Model) -> Any:  # noqa: ANN401 - a ModelProto, and onnx has no types
+    """Return a model as ONNX.
+
+    The input ``image`` is float32 ``(n, channels, [z,] y, x)`` of any size, with intensities as the file has them; each
+    image is normalised on its own. Models of objects have the outputs ``foreground``, ``contour`` and ``distance``,
+    ``(n, 1, [z,] y, x)``, and models of classes one, ``probabilities``, with a channel for each of `Card.outputs`.
+    """
+    card, network = model.card, fold_batch_norms(model.network)
+    dims, graph = network.dims, Graph()
+    scaled = add_normalisation(graph, INPUT, card.recipe.normalise, dims)
+    logits = add_network(graph, add_padding(graph, scaled, network.stride), network)
+    return _assemble(model, graph, _add_outputs(graph, logits, model))
+
+
+def output_names(card: Card) -> tuple[str, ...]:
+    """Return the names of the outputs of the graph."""
+    return card.outputs if card.recipe.data.kind == "instances" else (PROBABILITIES,)
+
+
+def _add_outputs(graph: Graph, logits: str, model: Model) -> list[tuple[str, int]]:
+    """Add what makes probabilities of shuffled logits; return the outputs and their numbers of channels."""
+    network, card = model.network, model.card
+    dims, factors, names = network.dims, network.shuffle_factors, output_names(card)
+    if card.recipe.data.exclusive:
+        maps = graph.add("Softmax", add_pixel_shuffle(graph, logits, factors), axis=1)
+        add_cropping(graph, maps, INPUT, dims, names[0])
+        return [(names[0], len(card.outputs))]
+    probabilities = graph.add("Sigmoid", logits)
+    channels = len(card.outputs) // len(names)
+    parts: Sequence[str] = (probabilities,)
+    if len(names) > 1:
+        sizes = graph.integers(*[channels * math.prod(factors)] * len(names))
+        parts = graph.add_many("Split", (probabilities, sizes), ("",) * len(names), axis=1)
+    for part, name in zip(parts, names, strict=True):
+        add_cropping(graph, add_pixel_shuffle(graph, part, factors), INPUT, dims, name)
+    return [(name, channels) for name in names]
+
+
+def _assemble(model: Model, graph: Graph, outputs: Sequence[tuple[str, int]]) -> Any:  # noqa: ANN401
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    axes = [*"zyx"[3 - model.network.dims :]]
+
+    def describe(name: str, channels: int) -> Any:  # noqa: ANN401
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, *axes])
+
+    proto = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            model.card.recipe.name,
+            [describe(INPUT, len(model.card.inputs))],
+            [describe(name, channels) for name, channels in outputs],
+            [numpy_helper.from_array(values, name) for name, values in graph.constants.items()],
+            doc_string=model.card.recipe.purpose,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="biounet",
+        producer_version=__version__,
+    )
+    helper.set_model_props(proto, describe_model(model))
+    try:
+        checker.check_model(proto, full_check=True)
+    except ValueError as error:
+        raise SettingsError(f"the model is too large for one ONNX file: {error}") from error
+    return proto
+
+
+def describe_model(model: Model) -> dict[str, str]:
+    """Return what is said about a model in its ONNX file: text, or JSON where it is more than a word or number."""
+    card, network = model.card, model.network
+    data, recipe = card.recipe.data, card.recipe
+    facts: dict[str, object] = {
+        "biounet_version": __version__,
+        "model_name": recipe.name,
+        "model_sha256": model.sha256,
+        "purpose": recipe.purpose,
+        "channels": card.inputs,
+        "outputs": card.outputs,
+        "output_of_classes": "softmax" if data.exclusive else "sigmoid",
+        "normalisation": {"inside_the_graph": True, **recipe.normalise.model_dump()},
+        "label_settings": card.label.model_dump(),
+        "stride": network.stride,
+        "receptive_radius": network.receptive_radius,
+        "object_size_px": card.object_size_px,
+        "pixel_size_um": card.pixel_size_um,
+        "voxel_size": data.voxel_size or None,
+        "voxel_unit": data.voxel_unit,
+        "orientation": card.orientation,
+        "class_values": data.label_values if data.kind == "classes" else None,
+        "validation": card.validation,
+    }
+    return {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items() if value is not None
+    }
