@@ -24,6 +24,7 @@ ROOMS = [
     "measurement",
     "evaluation",
     "segmentation",
+    "model_export",
     "training",
     "reporting",
     "batch",

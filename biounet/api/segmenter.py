@@ -16,6 +16,7 @@ from biounet.api.progress import show_progress
 from biounet.api.results import FailedImage, Result, Results
 from biounet.api.sources import Images, Source, find_sources, is_one_image
 from biounet.core import BiounetError, InputError, ModelError, SettingsError, as_path, builtin_models
+from biounet.model_export import ExportedModel, export_model
 from biounet.network import Card, Model, Predictor, load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions, segment
 
@@ -191,6 +192,35 @@ class Segmenter:
     def save(self, path: PathLike) -> None:
         """Write the model as one safetensors file."""
         save_model(self.model, as_path(path, "the model"))
+
+    def export(self, format: str, path: PathLike | None = None, *, overwrite: bool = False) -> ExportedModel:
+        """Write the model for other programs, as ``biounet export`` does, after a comparison with it.
+
+        Parameters
+        ----------
+        format
+            ``"onnx"``, ``"onnx-int8"`` or ``"bioimageio"``.
+        path
+            Of the file; None: the name of the model in the working folder.
+        overwrite
+            Whether a file that is there is replaced.
+
+        Returns
+        -------
+        The path, and how far what the file computes is from what the model does, on synthetic images.
+
+        Raises
+        ------
+        SettingsError, InputError
+            If there is no such format, or its packages are not installed; if the file is there.
+        ModelError
+            If the file does not compute what the model does; it is not kept.
+        MachineError
+            If the file cannot be written.
+        """
+        return export_model(
+            self.model, format, None if path is None else as_path(path, "the file"), overwrite=overwrite
+        )
 
 
 def _with_way_on(error: BiounetError, no_other: bool) -> BiounetError:

@@ -33,6 +33,7 @@ from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
 from .exports.formats import ExportFormat as ExportFormat
+from .exports.formats import export_format_names as export_format_names
 from .exports.formats import export_formats as export_formats
 from .exports.formats import split_formats as split_formats
 from .exports.formats import write_export as write_export

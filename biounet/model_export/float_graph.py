@@ -1,4 +1,4 @@
-"""The network as a graph of float32: its batch norms folded, its pixel shuffles part of the first and last operators."""
+"""The network as a graph of float32, with batch norms folded and pixel shuffles part of the convolutions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def add_first_convolution(graph: Graph, image: str, layer: Any, factors: Sequenc
     outputs, _, *kernel = layer.weight.shape
     dims = len(kernel)
     weight = layer.weight.numpy().reshape(outputs, -1, *factors, *kernel)
-    interleaved = [axis for pair in zip(range(2 + dims, 2 + 2 * dims), range(2, 2 + dims), strict=True) for axis in pair]
+    interleaved = [
+        axis for pair in zip(range(2 + dims, 2 + 2 * dims), range(2, 2 + dims), strict=True) for axis in pair
+    ]
     size = [factor * edge for factor, edge in zip(factors, kernel, strict=True)]
     weight = weight.transpose(0, 1, *interleaved).reshape(outputs, -1, *size)
     pads = [factor * edge for factor, edge in zip(factors, layer.padding, strict=True)] * 2
@@ -74,5 +76,3 @@ def add_pixel_shuffle(graph: Graph, value: str, factors: Sequence[int]) -> str:
     for size, factor in zip(sizes, factors, strict=True):
         shape.append(graph.add("Mul", str(size), graph.integers(factor)))
     return graph.reshape(graph.add("Transpose", split, perm=perm), shape)
-
-

@@ -37,7 +37,9 @@ class Graph:
         from onnx import helper
 
         outputs = tuple(name or f"{operator.lower()}_{len(self.nodes)}_{at}" for at, name in enumerate(names))
-        self.nodes.append(helper.make_node(operator, inputs, outputs, name=f"{operator}_{len(self.nodes)}", **attributes))
+        self.nodes.append(
+            helper.make_node(operator, inputs, outputs, name=f"{operator}_{len(self.nodes)}", **attributes)
+        )
         return outputs
 
     def constant(self, values: Any, dtype: Any = np.float32, name: str = "") -> str:  # noqa: ANN401 - what numpy takes

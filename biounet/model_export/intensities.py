@@ -1,4 +1,4 @@
-"""Normalisation and padding as operators of ONNX, as `biounet.preprocessing` and `biounet.segmentation` compute them."""
+"""Normalisation and padding as operators of ONNX, computed as in `preprocessing` and `segmentation`."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ def _add_body_mask(graph: Graph, image: str, axes: Sequence[int]) -> str:
     lines = [_add_edges(graph, image, axis, spatial) for axis in spatial]
     flat = graph.add("Concat", *(graph.reshape(line, [0, groups, -1]) for line in lines), axis=2)
     middle = graph.add("Div", graph.add("Sub", graph.size(flat, 2), graph.integers(1)), graph.integers(2))
-    lowest, _ = graph.add_many(
-        "TopK", (flat, graph.add("Add", middle, graph.integers(1))), ("", ""), axis=2, largest=0
-    )
+    lowest, _ = graph.add_many("TopK", (flat, graph.add("Add", middle, graph.integers(1))), ("", ""), axis=2, largest=0)
     value = graph.add("Unsqueeze", graph.add("Gather", lowest, middle, axis=2), graph.integers(*spatial[1:]))
 
     def has_value(values: str) -> str:

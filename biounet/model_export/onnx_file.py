@@ -118,5 +118,7 @@ def describe_model(model: Model) -> dict[str, str]:
         "validation": card.validation,
     }
     return {
-        name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items() if value is not None
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in facts.items()
+        if value is not None
     }

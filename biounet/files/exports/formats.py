@@ -65,6 +65,11 @@ FORMATS: tuple[ExportFormat, ...] = (
 )
 
 
+def export_format_names() -> tuple[str, ...]:
+    """Return the names of all formats."""
+    return tuple(one.name for one in FORMATS)
+
+
 def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:
     """Return the formats of these names, each once.
 
