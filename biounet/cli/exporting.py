@@ -43,8 +43,10 @@ def export(
     json_lines: options.Json = False,
 ) -> None:
     """Write results, or a model, in the formats of other programs."""
+    from biounet.model_export import MODEL_FORMATS
+
     is_model = _is_model(source)
-    if not is_model and not Path(source).is_dir():
+    if not is_model and not Path(source).is_dir() and any(name in MODEL_FORMATS for name in formats.split(",")):
         raise MachineError("neither a folder of results nor a built-in model", path=source, hint="see 'biounet models'")
     _check_formats(source, formats, is_model)
     if is_model:
