@@ -1,8 +1,8 @@
 """Outlines as label images: a pixel belongs to an object if its centre lies within an odd number of its rings.
 
-A ring crosses the centres of a row at as many points, and the pixels between every second two are inside. Where a ring
-runs exactly through a centre, the pixel belongs to what is right of or below the line, so that objects with a side in
-common neither share pixels nor leave any out.
+A ring crosses the line through the centres of a row an even number of times, and what lies between every second two is
+inside. Where a ring runs exactly through a centre, the pixel belongs to what is left of or above it, as in ImageJ, so
+that objects with a side in common neither share pixels nor leave any out.
 """
 
 # Compiled functions carry no annotations: numba infers its types from the arrays that they get.
@@ -25,6 +25,7 @@ OverlapRule = Literal["later", "unlabelled"]
 """Whose is a pixel within several outlines: that of the later one, or unlabelled."""
 
 _MANY = 1 << 14  # outlines that are divided into runs at a time, which bounds the memory for it
+_ROUNDING = 1e-8  # of a position that is calculated from those of two corners, as in ImageJ
 _MAX_NAMES = 3  # that a note lists
 
 
@@ -117,16 +118,16 @@ def fill_windows(outlines: Sequence[Outline], shape: tuple[int, ...]) -> NDArray
 def number_objects(outlines: Sequence[Outline]) -> list[int]:
     """Return the label of each outline: the number of its object if all have one, else 1, 2, … as they come.
 
-    Outlines with the same number of an object have the same label; windows have 0.
+    Outlines with the same number of an object have the same label; windows, points and lines have 0.
     """
-    objects = [one for one in outlines if not one.is_window]
+    objects = [one for one in outlines if one.rings and not one.is_window]
     numbers = [one.object_number for one in objects if one.object_number is not None and one.object_number > 0]
     if objects and len(numbers) == len(objects):
-        return [0 if one.is_window else one.object_number or 0 for one in outlines]
+        return [0 if one.is_window or not one.rings else one.object_number or 0 for one in outlines]
     known: dict[int, int] = {}
     labels, largest = [], 0
     for one in outlines:
-        label = 0 if one.is_window else known.get(one.object_number or 0) or largest + 1
+        label = 0 if one.is_window or not one.rings else known.get(one.object_number or 0) or largest + 1
         largest = max(largest, label)
         if one.object_number:
             known[one.object_number] = label
@@ -141,6 +142,7 @@ class _Problems:
     outlines: Sequence[Outline]
 
     def __post_init__(self) -> None:
+        self.lines: list[int] = []
         self.short: list[int] = []
         self.endless: list[int] = []
         self.outside: list[int] = []
@@ -151,6 +153,7 @@ class _Problems:
     def notes(self) -> Iterator[str]:
         """Return a line for each kind of problem."""
         texts = (
+            (self.lines, "points or lines, which are no areas: left out"),
             (self.short, "fewer than 3 points: left out"),
             (self.endless, "coordinates that are no numbers: left out"),
             (self.outside, "outside the image: left out"),
@@ -192,6 +195,9 @@ def _slices(outlines: Sequence[Outline], shape: tuple[int, ...]) -> NDArray[np.i
 def _usable_rings(outline: Outline, problems: _Problems, number: int) -> list[Ring]:
     """Return the rings that enclose something; what is wrong is added to the problems."""
     if outline.is_window:
+        return []
+    if not outline.rings:
+        problems.lines.append(number)
         return []
     rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in outline.rings]
     if not all(np.isfinite(ring).all() for ring in rings):
@@ -251,16 +257,21 @@ def _find_crossings(
     is_down = stop[:, 0] > start[:, 0]
     # Both directions are calculated from the upper end, so that both objects at a side have the same crossings.
     upper, lower = np.where(is_down[:, None], start, stop), np.where(is_down[:, None], stop, start)
-    first, last = (np.clip(np.ceil(end[:, 0] - 0.5), 0, height).astype(np.int64) for end in (upper, lower))
+    first, last = (_next_centre(end[:, 0], height) for end in (upper, lower))
     counts = last - first
     edge = np.repeat(np.arange(len(start)), counts)
     row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = (lower[:, 1] - upper[:, 1]) / (lower[:, 0] - upper[:, 0])
     x = upper[edge, 1] + (row + 0.5 - upper[edge, 0]) * slope[edge]
-    pixel = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+    pixel = _next_centre(x, width)
     outline = np.repeat(np.repeat(np.arange(len(rings)), [len(own) for own in rings]), lengths)
     return outline[edge], np.stack([row, pixel], axis=1), is_down[edge]
+
+
+def _next_centre(position: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+    """Return the first pixel whose centre lies behind a position, within 0 to `size`."""
+    return np.clip(np.floor(position + (0.5 + _ROUNDING)), 0, size).astype(np.int64)
 
 
 def _find_crossing(outline: NDArray[np.int64], winding: NDArray[np.int64], rings: Sequence[list[Ring]]) -> list[int]:

@@ -31,7 +31,8 @@ class Outline:
     Attributes
     ----------
     rings
-        Closed lines: what is around the object and around its holes, in any order and direction.
+        Closed lines: what is around the object and around its holes, in any order and direction. None for what is in
+        the file as a point or an open line, and is no area.
     class_name
         What the object is, as the file says; empty without.
     plane
