@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 65_535  # px: coordinates of boxes have 16 bits
 _LARGE = 60_000  # px: from here on, ImageJ stores fractions, since it takes larger integers for negative ones
-_MAX_BYTES = 1 << 28  # of one outline; the size that an archive states may be anything
+_MAX_BYTES = 1 << 26  # of one outline; the size that an archive states may be anything
 _MAX_POINTS = 65_535  # of a single ring
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same for all entries, so that the same results are the same bytes
 _MOVE, _LINE, _CLOSE = 0, 1, 4  # steps of a path; 2 and 3 are curves with one and two points more
