@@ -17,6 +17,7 @@ from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.exports.ome_zarr import write_ome_zarr
 from biounet.files.exports.tables import write_h5ad, write_parquet
 from biounet.files.outlines.coco import write_coco
+from biounet.files.outlines.geojson import write_geojson, write_geojson_points
 from biounet.files.outlines.imagej_roi import write_imagej_roi
 
 
@@ -61,6 +62,8 @@ class ExportFormat:
 FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat("parquet", "_objects.parquet", write_parquet),
     ExportFormat("h5ad", "_objects.h5ad", write_h5ad, package="anndata"),
+    ExportFormat("geojson", "_outlines.geojson", write_geojson),
+    ExportFormat("geojson-points", "_points.geojson", write_geojson_points),
     ExportFormat("coco", "_coco.json", write_coco),
     ExportFormat("roi", "_rois.zip", write_imagej_roi),
     ExportFormat("ome-zarr", ".ome.zarr", write_ome_zarr, wants_image=True, is_folder=True),

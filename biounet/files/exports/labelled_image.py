@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, ResultKind, Volume
 
+_BAND = 1 << 22  # pixels that are looked at at a time
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -72,8 +74,11 @@ class LabelledImage:
     @cached_property
     def values(self) -> NDArray[np.int64]:
         """The labels that there are, ascending, without 0."""
-        counts = np.bincount(self.labels.reshape(-1).astype(np.int64, copy=False))
-        return np.flatnonzero(counts[1:]) + 1 if counts.size > 1 else np.zeros(0, np.int64)
+        flat = self.labels.reshape(-1)
+        is_there = np.zeros(int(flat.max(initial=0)) + 1, np.bool_)
+        for first in range(0, flat.size, _BAND):  # as indices, they take more memory than the labels
+            is_there[flat[first : first + _BAND]] = True
+        return np.flatnonzero(is_there[1:]) + 1
 
     @property
     def element(self) -> str:
