@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from biounet.core import Grid, InputError, ResultKind, Volume
 from biounet.files.atomic import atomic_path
 from biounet.files.dataset_index.names import NIFTI
+from biounet.files.exports.colours import object_colours
 from biounet.files.formats.nifti import parse_header, write_nifti
 from biounet.files.formats.raw import translate_errors
 from biounet.files.read import open_raw
@@ -22,6 +23,8 @@ _DEFLATE_LEVEL = 1  # label images shrink 50 times at any level
 _PNG_FILTER_SUB = 16  # with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
 _MAX_IMAGEJ = 2**31  # bytes
 _MAX_UINT32 = 2**32 - 1  # of a label, and in a TIFF rational
+_COLOUR_COUNT = 256  # of a look-up table of ImageJ
+_COLOR_MAP, _SHORT = 320, 3  # number and type of a TIFF tag
 _KIND_KEY = "values"  # of the description of an ImageJ TIFF
 
 
@@ -71,7 +74,7 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
     is_ome = is_wide or stored.nbytes >= _MAX_IMAGEJ
     axes = ("T" if frames else "") + "ZYX"[-grid.dims :]
     time = (axes, interval)
-    tags = _ome_tags(stored, grid, kind or "labels", time) if is_ome else _imagej_tags(grid, kind, time)
+    tags = _ome_tags(stored, grid, kind or "labels", time) if is_ome else _imagej_tags(stored, grid, kind, time)
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -99,18 +102,34 @@ def read_label_kind(path: Path) -> ResultKind | None:
     return kind if kind in get_args(ResultKind) else None  # type: ignore[return-value]
 
 
-def _imagej_tags(grid: Grid, kind: ResultKind | None, time: tuple[str, float | None]) -> dict[str, Any]:
+def _imagej_tags(
+    labels: NDArray[Any], grid: Grid, kind: ResultKind | None, time: tuple[str, float | None]
+) -> dict[str, Any]:
+    """Return the tags by which Fiji shows labels in colours, and Bio-Formats knows their pixel size."""
     axes, interval = time
     metadata: dict[str, Any] = {"axes": axes} | ({} if kind is None else {_KIND_KEY: kind})
+    # The range that is shown. Up to 255 objects each has its own colour.
+    metadata |= {"min": 0.0, "max": float(max(labels.max(), _COLOUR_COUNT - 1))}
     if interval is not None:
         metadata |= {"finterval": interval, "tunit": "sec"}
     resolution = None
+    metadata["unit"] = grid.unit or "pixel"  # without a unit, Bio-Formats takes the 1 of the tags for 1 µm
     if grid.spacing is not None:
-        metadata["unit"] = grid.unit
         resolution = (_pixels_per_unit(grid.spacing[-1]), _pixels_per_unit(grid.spacing[-2]))
         if grid.dims == 3:
             metadata["spacing"] = grid.spacing[0]
-    return {"imagej": True, "resolution": resolution, "metadata": metadata}
+    return {"imagej": True, "resolution": resolution, "metadata": metadata, "extratags": [_colour_map()]}
+
+
+def _colour_map() -> tuple[int, int, int, tuple[int, ...], bool]:
+    """Return the look-up table of ImageJ as a tag: black, and 255 colours that are told apart.
+
+    ImageJ reads it from the tag ``ColorMap``, also of images of 16 bits; its metadata ``LUTs`` are of several channels
+    only. To other programs the tag says nothing, since the pixels are declared grey.
+    """
+    table = np.zeros((_COLOUR_COUNT, 3), np.uint16)
+    table[1:] = object_colours(np.arange(1, _COLOUR_COUNT))
+    return _COLOR_MAP, _SHORT, table.size, tuple((table.T.reshape(-1) * 257).tolist()), True
 
 
 def _pixels_per_unit(size: float) -> tuple[int, int]:

@@ -71,6 +71,40 @@ def test_fiji_and_qupath_find_their_tags(tmp_path):
         assert 'PhysicalSizeX="0.65" PhysicalSizeXUnit="&#181;m"' in tif.ome_metadata
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)], ids=["image", "stack"])
+def test_fiji_shows_labels_in_colours(tmp_path, shape):
+    """As ImageJ saves a look-up table of an image of 16 bits: 256 colours in the tag ColorMap of the first page."""
+    write_labels(tmp_path / "x.tif", np.broadcast_to(LABELS, shape), Grid(shape))
+    with tifffile.TiffFile(tmp_path / "x.tif") as tif:
+        tag, page = tif.pages.first.tags["ColorMap"], tif.pages.first
+        assert page.photometric == tifffile.PHOTOMETRIC.MINISBLACK  # to others the values are no colours
+        assert (tag.count, tag.dtype) == (768, tifffile.DATATYPE.SHORT)
+        assert all("ColorMap" not in page.tags for page in tif.pages[1:])
+        colours = np.array(tag.value).reshape(3, 256).T >> 8
+    assert colours[0].tolist() == [0, 0, 0]
+    assert len(np.unique(colours, axis=0)) == 256
+    assert (colours[1:].max(axis=1) > 80).all()
+    np.testing.assert_array_equal(read_labels(tmp_path / "x.tif"), np.broadcast_to(LABELS, shape))
+
+
+@pytest.mark.parametrize(("count", "shown"), [(4, 255), (255, 255), (300, 300), (65_535, 65_535)])
+def test_fiji_shows_the_range_of_the_labels(tmp_path, count, shown):
+    """Up to 255 objects each has a colour of its own; of more, ImageJ spreads the colours over all."""
+    write_labels(tmp_path / "x.tif", np.minimum(LABELS, 1) * count, UM)
+    with tifffile.TiffFile(tmp_path / "x.tif") as tif:
+        assert (tif.imagej_metadata["min"], tif.imagej_metadata["max"]) == (0, shown)
+
+
+def test_a_pixel_of_unknown_size_is_not_taken_for_one_micrometre(tmp_path):
+    """Bio-Formats, which QuPath reads with, takes the 1 of the TIFF tags for µm unless the unit is another."""
+    write_labels(tmp_path / "x.tif", LABELS, Grid((3, 4)))
+    with tifffile.TiffFile(tmp_path / "x.tif") as tif:
+        assert tif.imagej_metadata["unit"] == "pixel"
+        assert tif.pages.first.tags.valueof("XResolution") == (1, 1)
+        assert tif.pages.first.tags.valueof("ResolutionUnit") == tifffile.RESUNIT.NONE
+    assert inspect_volume(tmp_path / "x.tif").grid.spacing is None
+
+
 @pytest.mark.parametrize("labels", [LABELS, MANY], ids=["16 bits", "32 bits"])
 def test_equal_labels_give_equal_bytes(tmp_path, labels):
     for name in ("a.tif", "b.tif"):
