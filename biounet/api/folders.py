@@ -19,7 +19,7 @@ from biounet.files import (
     ReaderPool,
     ReadOptions,
     describe_skipped,
-    join_channel_files,
+    resolve_images,
     search_images,
     split_formats,
 )
@@ -82,7 +82,7 @@ def segment_folder(
     batch = _batch_options(keywords, segmenter, options)
     with ReaderPool() as readers:
         batch = replace(batch, skipped=tuple(search.skipped), readers=readers)
-        found = join_channel_files(search.images, batch.read, readers)
+        found = resolve_images(search.images, batch.read, readers)
         plan = plan_batch(found, segmenter.model, out, batch)
         with show_batch(plan, lambda row: None, shown=progress) as report:
             rows = segment_batch(found, segmenter.model, out, batch, report)

@@ -26,6 +26,8 @@ def read_image(image: Image | Sequence[PathLike], card: Card, choices: Choices) 
     if isinstance(image, Mapping):
         return _read_channels(image, card, choices)
     read, unit = choices.read, choices.unit
+    if read.scene and (is_array(image) or isinstance(image, Volume)):
+        raise SettingsError(f"scene {read.scene} of what is no file", hint="leave scene out")
     if is_array(image):
         array = np.asanyarray(image)
         in_mm = card.unit == "mm" or card.recipe.data.min_lesion_mm3 > 0

@@ -11,7 +11,7 @@ from typing import Any
 from biounet.api.images import Image, is_array
 from biounet.api.keywords import Choices
 from biounet.core import DataSettings, InputError, SettingsError, Volume, as_path
-from biounet.files import FoundImage, ReaderPool, ReadOptions, join_channel_files, search_images, stem_of
+from biounet.files import FoundImage, ReaderPool, ReadOptions, resolve_images, search_images, stem_of
 
 Images = Image | Iterable[Image]
 
@@ -32,6 +32,8 @@ class Source:
         Why it cannot be read; empty if it may.
     channels
         Names of the files of an image, where they are its channels.
+    scene
+        Which of several images of its file it is, as in `biounet.files.ReadOptions`.
     """
 
     name: str
@@ -40,10 +42,13 @@ class Source:
     path: Path | None = None
     problem: str = ""
     channels: tuple[str, ...] = ()
+    scene: str = ""
 
     def choose(self, choices: Choices) -> Choices:
-        """Return choices with the names of the channels, if its files have some."""
-        return replace(choices, read=replace(choices.read, channels=self.channels)) if self.channels else choices
+        """Return choices with the names of the channels, if its files have some, and its scene."""
+        channels = self.channels or choices.read.channels
+        scene = choices.read.scene if self.path is None else self.scene
+        return replace(choices, read=replace(choices.read, channels=channels, scene=scene))
 
     def check(self) -> None:
         """Raise `InputError` if the image cannot be read, such as a broken link in a folder."""
@@ -108,7 +113,7 @@ def _find_files(paths: list[Path], data: DataSettings, read: ReadOptions) -> lis
         return []
     together = search_images(paths, data.channels, data.annotation).images
     with ReaderPool() as readers:
-        together = join_channel_files(together, read, readers)
+        together = resolve_images(together, read, readers)
     if len(paths) == 1:
         return [list(map(_found, together))]
     if any(image.others or image.is_case for image in together):
@@ -127,4 +132,5 @@ def _found(image: FoundImage) -> Source:
         path=image.path,
         problem=image.problem,
         channels=image.channels,
+        scene=image.scene,
     )

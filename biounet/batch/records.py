@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from biounet.network import Model
 
 # Not in the settings of earlier results, which stay valid where these are not used.
-_LATER_SETTINGS = {"channels", "measure", "project", "frames", "scene"}
+_LATER_SETTINGS = {"channels", "measure", "project", "frames"}
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
 
     read = asdict(options.read)
     del read["limit"], read["inputs"]
+    del read["scene"]  # it chooses images, whose records name their scenes
     read = {name: value for name, value in read.items() if value or name not in _LATER_SETTINGS}
     diameter = resolve_diameter(options.segment.diameter, model.card)
     label, filters = options.segment.label_settings(model.card.label), options.segment.filters

@@ -24,7 +24,7 @@ from biounet.batch.run_images import decode_read_options
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
 from biounet.batch.summary import count_columns, group_rows, software
 from biounet.core import Figure, InputError, MachineError, ModelError, builtin_models, failure_exit_code, list_some
-from biounet.files import FoundImage, ReaderPool, find_images, hash_file, join_channel_files
+from biounet.files import FoundImage, ReaderPool, find_images, hash_file, resolve_images
 from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor
 from biounet.reporting import format_table, is_picture
@@ -173,7 +173,7 @@ def _replay_all(
         inputs = [_recorded_image(record, out) for record in records if record.inputs]
         if images is not None:
             found = find_images([images], model.card.recipe.data.channels, model.card.recipe.data.annotation)
-            inputs = join_channel_files(found, options.read, readers)
+            inputs = resolve_images(found, options.read, readers)
         by_name = {image_name(image): image for image in mark_collisions(inputs)}
         for record in records:
             if (record.model, record.settings) != identity:

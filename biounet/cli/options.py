@@ -54,6 +54,13 @@ Frames = Annotated[
         help="Time points to segment, numbered from 0: all, 3, or 0:10 for the first ten.", show_default=False
     ),
 ]
+Scene = Annotated[
+    str | None,
+    typer.Option(
+        help="Which images of files that hold several: numbers from 0 or names, such as 0,3. Default: all.",
+        show_default=False,
+    ),
+]
 Jobs = Annotated[int | None, typer.Option(help="Images at a time.", min=1, show_default="one per core")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
@@ -171,9 +178,9 @@ def with_channels(read: ReadOptions, channels: str | None, measure: str | None, 
     return replace(read, channels=names, measure=chosen, inputs=inputs)
 
 
-def with_stacks(read: ReadOptions, project: Projection, frames: str | None) -> ReadOptions:
-    """Add the projection of planes and the frames of time series to read options."""
-    return replace(read, project=project, frames=frames)
+def with_stacks(read: ReadOptions, project: Projection, frames: str | None, scene: str | None) -> ReadOptions:
+    """Add the projection of planes, the frames of time series and the scenes of files to read options."""
+    return replace(read, project=project, frames=frames, scene=scene or "")
 
 
 def _number_or_name(text: str) -> int | str:

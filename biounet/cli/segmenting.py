@@ -55,6 +55,7 @@ def segment(
     plane: options.Plane = None,
     project: options.Project = None,
     frames: options.Frames = None,
+    scene: options.Scene = None,
     diameter: options.Diameter = None,
     min_size: options.MinSize = None,
     max_size: options.MaxSize = None,
@@ -82,7 +83,7 @@ def segment(
     """Find, count and measure the objects of images."""
     check_address_space()
     say_loading(model, quiet)
-    from biounet.files import ReaderPool, join_channel_files, search_images, split_formats
+    from biounet.files import ReaderPool, resolve_images, search_images, split_formats
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch takes large pages: 15 % less time for 2048x2048 pixels
     part, groups = options.parse_shard(shard), options.parse_group(group, unit)
@@ -99,8 +100,8 @@ def segment(
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
-        read = options.with_stacks(read, project, frames)
-        found = join_channel_files(search.images, read, readers)
+        read = options.with_stacks(read, project, frames, scene)
+        found = resolve_images(search.images, read, readers)
         chain = SegmentOptions(
             block=block,
             diameter=options.parse_diameter(diameter),

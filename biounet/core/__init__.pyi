@@ -15,6 +15,7 @@ from .arguments import as_paths as as_paths
 from .arguments import as_spacing as as_spacing
 from .arguments import is_integer as is_integer
 from .arguments import is_number as is_number
+from .arguments import require_extra as require_extra
 from .compile_clock import announce_compiling as announce_compiling
 from .compile_clock import working_time as working_time
 from .data_settings import DataSettings as DataSettings

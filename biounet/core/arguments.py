@@ -6,6 +6,7 @@ import math
 import numbers
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,10 @@ def is_number(value: object) -> bool:
 def is_integer(value: object) -> bool:
     """Whether a value is an integer, of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def require_extra(extra: str, package: str, what: str, path: str | os.PathLike[str] | None = None) -> None:
+    """Raise `InputError` if a package of an extra of biounet is not installed; `what` needs it, such as ``"DICOM"``."""
+    if find_spec(package) is None:
+        cause = f"{what} is not read without {package}, which is not installed"
+        raise InputError(cause, path=path, hint=f"pip install 'biounet[{extra}]'")

@@ -15,7 +15,6 @@ from .dataset_index.alignment import check_alignment as check_alignment
 from .dataset_index.alignment import read_label_grid as read_label_grid
 from .dataset_index.cases import FoundImage as FoundImage
 from .dataset_index.channel_files import describe_channel_files as describe_channel_files
-from .dataset_index.channel_files import join_channel_files as join_channel_files
 from .dataset_index.csv_table import read_columns as read_columns
 from .dataset_index.find import find_images as find_images
 from .dataset_index.find import search_images as search_images
@@ -32,6 +31,7 @@ from .dataset_index.partners import match_files as match_files
 from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
+from .dataset_index.scenes import resolve_images as resolve_images
 from .exports.formats import ExportFormat as ExportFormat
 from .exports.formats import export_format_names as export_format_names
 from .exports.formats import export_formats as export_formats

@@ -22,8 +22,9 @@ from biounet.core import (
 from biounet.files.axes import ReadOptions, resolve_axes, squeeze
 from biounet.files.dataset_index.alignment import compare_alignment, reorder_labels, stored_shape
 from biounet.files.dataset_index.names import stem_of
+from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha, translate_errors
-from biounet.files.read import open_raw, resolve_grid
+from biounet.files.read import resolve_grid
 from biounet.files.retry import read_first_bytes
 
 _MAX_LABEL = np.iinfo(np.int32).max

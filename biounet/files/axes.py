@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from biounet.core import InputError, Note, NoteCode, SettingsError, as_spacing, is_integer
 from biounet.files.channels import as_names, as_selection, check_number
 from biounet.files.formats.raw import DEFAULT_LIMIT, RawImage, format_shape, remove_alpha
+from biounet.files.formats.scenes import as_scene
 from biounet.files.stacks import Projection, as_frames, check_projection, select_frames
 
 Paths = str | Path | Sequence[str | Path]
@@ -51,8 +53,9 @@ class ReadOptions:
     frames
         Frames of a time series, ``all``, a number from 0 or ``start:stop`` without the last; None: files have one.
     scene
-        Which image of a path that holds several: the number from 0 of a scene or position in a file of a microscope, or
-        the SeriesInstanceUID of a series in a folder of DICOM files. Empty: the path holds one.
+        Which image of a path that holds several: the number from 0, or the name, of a scene or position in a file of a
+        microscope; or the SeriesInstanceUID of a series in a folder of DICOM files. Empty: the path holds one. For
+        many images it may name several, with commas between them.
     """
 
     axes: str | None = None
@@ -72,6 +75,7 @@ class ReadOptions:
         check_projection(self.project)
         if self.frames is not None:
             object.__setattr__(self, "frames", as_frames(self.frames))
+        object.__setattr__(self, "scene", as_scene(self.scene))
         if not is_integer(self.dims) or self.dims not in (2, 3):
             raise SettingsError(f"an image has 2 or 3 dimensions, not {self.dims}")
         if self.axes is not None:
@@ -142,6 +146,10 @@ def _as_channels(axes: str, raw: RawImage, options: ReadOptions) -> str:
 def resolve_axes(raw: RawImage, stated: str | None, path: Path) -> str:
     """Return one letter for each axis of the array, those that the user states or else those of the file."""
     if stated is None:
+        if not {"Y", "X"} <= {*raw.axes}:
+            guess = re.sub("[^TCSX]", "Y", raw.axes)
+            hint = f"name the axes with --axes, such as {guess}"
+            raise InputError(f"no image along y and x ({_describe(raw)})", path=path, hint=hint)
         return raw.axes
     axes = stated.upper()
     if len(axes) == len(raw.shape):

@@ -12,8 +12,9 @@ from biounet.core import Grid, InputError, Volume
 from biounet.files.annotations import check_not_jpeg, read_labels
 from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.alignment import compare_alignment, read_label_grid, reorder_labels
+from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import format_shape, translate_errors
-from biounet.files.read import open_raw, read_volume
+from biounet.files.read import read_volume
 
 
 def read_object_labels(path: Path, options: ReadOptions | None = None) -> NDArray[np.int32]:

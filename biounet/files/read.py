@@ -29,30 +29,10 @@ from biounet.core import (
 )
 from biounet.files.axes import Paths, ReadOptions, resolve_axes, to_channel_first
 from biounet.files.channels import ChannelChoice, choose_channels, grey_of_colours
-from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
-from biounet.files.formats.png_jpeg import read_jpeg, read_png
-from biounet.files.formats.raw import (
-    COLOURS,
-    DEFAULT_LIMIT,
-    RawImage,
-    apply_orientation,
-    apply_palette,
-    check_on_load,
-    check_size,
-    format_shape,
-    translate_errors,
-)
-from biounet.files.formats.tiff import read_tiff
-from biounet.files.formats.unsupported import check_supported
+from biounet.files.formats.opening import open_raw
+from biounet.files.formats.raw import COLOURS, RawImage, apply_palette
 from biounet.files.stacks import focused_planes, project_planes, projected_type
 
-# A new format is a line here: how its files begin, and what reads their headers.
-_FORMATS: tuple[tuple[tuple[bytes, ...], Callable[[Path], RawImage]], ...] = (
-    ((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), read_tiff),
-    ((b"\x89PNG\r\n\x1a\n",), read_png),
-    ((b"\xff\xd8\xff",), read_jpeg),
-    ((GZIP_MAGIC, *NIFTI_MAGIC), read_nifti),
-)
 _SUPPORTED_TYPES = {"bool": "uint8", "float16": "float32"}  # of types that later steps do not support
 _MAX_MM = 100.0  # of a voxel: no scanner has longer ones
 _SQUARE = 1e-3  # relative difference of x and y up to which pixels are square
@@ -86,7 +66,7 @@ def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
     Parameters
     ----------
     path
-        A TIFF, NIfTI, PNG or JPEG; the content decides, not the name. Or several, one for each channel.
+        A TIFF, NIfTI, PNG, JPEG, ND2, LIF or CZI; the content decides, not the name. Or several, one for each channel.
     options
         Axes, pixel size, channels and plane, where the file does not say them or there is a choice. If they name the
         channels of several files, only those files are read that are segmented or measured.
@@ -317,34 +297,8 @@ def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Imag
     )
 
 
-@translate_errors
-def open_raw(path: Path, limit: int = DEFAULT_LIMIT) -> RawImage:
-    """Open a file by its content; one that declares more than `limit` bytes of pixels is an error."""
-    if path.is_dir():
-        check_supported(path)
-        raise InputError("a folder, not an image", path=path)
-    if path.exists() and not path.is_file():
-        raise InputError("not a file", path=path)  # to read from a pipe could wait for ever
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
-        raise InputError("empty file", path=path)
-    if path.name.lower().endswith(".mgz"):  # gzipped, but no NIfTI
-        check_supported(path)
-    read = next((read for magics, read in _FORMATS if head.startswith(magics)), None)
-    if read is None:
-        check_supported(path)
-        shown = head.decode("ascii", "replace").replace("\ufffd", "?")
-        raise InputError(f"not a TIFF, NIfTI, PNG or JPEG (begins with {shown!r})", path=path)
-    raw = read(path)
-    if 0 in raw.shape:
-        raise InputError(f"an image without pixels, shape {format_shape(raw.shape)}", path=path)
-    check_size(raw, path, limit)
-    return apply_orientation(check_on_load(raw, path))
-
-
 def _open_image(path: Path, options: ReadOptions) -> RawImage:
-    raw = apply_palette(open_raw(path, options.limit), path)
+    raw = apply_palette(open_raw(path, options.limit, options.scene), path)
     if raw.dtype.kind not in "biuf":
         raise InputError(f"pixels of type {raw.dtype} are not supported", path=path)
     return raw

@@ -16,8 +16,8 @@ from biounet.files.atomic import atomic_path
 from biounet.files.dataset_index.names import NIFTI
 from biounet.files.exports.colours import object_colours
 from biounet.files.formats.nifti import parse_header, write_nifti
+from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import translate_errors
-from biounet.files.read import open_raw
 
 _DEFLATE_LEVEL = 1  # label images shrink 50 times at any level
 _PNG_FILTER_SUB = 16  # with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size

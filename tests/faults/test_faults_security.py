@@ -52,6 +52,7 @@ ALLOWED = {
         "reporting/html_report.py",
         "importlib.resources.files",
     ): "reads template, style and script of the page",
+    ("core/arguments.py", "importlib.util.find_spec"): "tells whether a package is installed, without importing it",
     ("reporting/case_report.py", "importlib.resources.files"): "reads template and style of the page",
     ("reporting/panels.py", "importlib.util.find_spec"): "finds the font that Matplotlib brings, without importing it",
     ("reporting/html_report.py", "urllib.parse.quote"): "writes names of files as links; it opens none",

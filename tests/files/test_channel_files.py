@@ -8,13 +8,8 @@ import pytest
 import tifffile
 
 from biounet.core import InputError, SettingsError
-from biounet.files import (
-    ReaderPool,
-    ReadOptions,
-    describe_channel_files,
-    find_images,
-    join_channel_files,
-)
+from biounet.files import ReaderPool, ReadOptions, describe_channel_files, find_images
+from biounet.files.dataset_index.channel_files import join_channel_files
 
 ONE = ReadOptions(inputs=1, channel=0)
 GUIDS = [f"{n:08X}-89AB-CDEF-0123-456789ABCDEF" for n in range(9)]

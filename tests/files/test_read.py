@@ -197,7 +197,7 @@ def test_a_constant_image_is_noted(tmp_path):
 def test_files_that_are_not_images(tmp_path):
     for name, content, cause in [
         ("empty.tif", b"", "empty file"),
-        ("page.tif", b"<html><body>Not found</body></html>", "not a TIFF, NIfTI, PNG or JPEG (begins with '<html>"),
+        ("page.tif", b"<html><body>Not found</body></html>", "PNG, JPEG, ND2, LIF or CZI (begins with '<html>"),
         ("head.tif", b"II*\x00", "cannot be read"),
         ("lies.tif", b"II*\x00" + bytes(100), ""),
     ]:
@@ -259,7 +259,7 @@ def test_several_images_in_one_file_are_an_error(tmp_path):
     with tifffile.TiffWriter(path) as tif:
         tif.write(GREY, metadata=None)
         tif.write(GREY[:9, :9].copy(), metadata=None)
-    assert "holds 2 images (33 x 47, 9 x 9)" in failure(path)
+    assert "holds 2 images: 0 (33 x 47), 1 (9 x 9)" in failure(path)
 
 
 def test_damaged_pixels_are_an_error(tmp_path):

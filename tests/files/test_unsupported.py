@@ -20,12 +20,10 @@ FILES = {
     "a.mha": (b"ObjectType = Image\nNDims = 3\n", "MetaImage", "Slicer"),
     "a.mhd": (b"Comment = x\nNDims = 3\n", "MetaImage", "Slicer"),
     "a.mgz": (gzip.compress(b"\x00\x00\x00\x01" + bytes(400)), "MGH", "mri_convert"),
-    "a.czi": (b"ZISRAWFILE" + bytes(40), "CZI", "Bio-Formats"),
-    "a.nd2": (b"\xda\xce\xbe\x0a" + bytes(40), "ND2", "Bio-Formats"),
-    "a.lif": (b"\x70\x00\x00\x00\x10\x00\x00\x00\x2a" + bytes(40), "LIF", "Bio-Formats"),
+    "a.xlef": (b'<?xml version="1.0"?><LMSDataContainerHeader/>', "Leica", ".lof"),
     "a.oib": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(40), "OIB", "Bio-Formats"),
     "a.ims": (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5", "TIFF"),
-    "renamed.tif": (b"ZISRAWFILE" + bytes(40), "CZI", "Bio-Formats"),
+    "renamed.tif": (b"OLYMPUSRAWFORMAT" + bytes(40), "OIR", "Bio-Formats"),
 }
 
 

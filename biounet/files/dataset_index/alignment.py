@@ -14,8 +14,9 @@ from biounet.core import Grid, InputError, NoteCode, canonical_grid, canonical_t
 from biounet.files.axes import ReadOptions
 from biounet.files.formats.nifti import parse_header
 from biounet.files.formats.nifti_affines import header_affines
+from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import RawImage
-from biounet.files.read import open_raw, resolve_grid
+from biounet.files.read import resolve_grid
 
 # Notes that the unit of the figures shows
 _SIZE_NOTES = {NoteCode.VOXEL_SIZE_UNKNOWN, NoteCode.NOT_SQUARE, NoteCode.ORIENTATION_UNKNOWN}

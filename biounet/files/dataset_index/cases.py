@@ -65,7 +65,7 @@ class FoundImage:
     def read_options(self, options: ReadOptions) -> ReadOptions:
         """Return the options by which its files are read, which then have the names of its channels, and its scene."""
         options = replace(options, channels=self.channels) if self.channels else options
-        return replace(options, scene=self.scene) if self.scene else options
+        return replace(options, scene=self.scene)  # what a user says names the scenes of all files
 
     def annotations(self, patterns: Sequence[str] = ()) -> list[Path]:
         """Return the companions whose names match ``data.annotation`` of a recipe; empty: the usual ones."""

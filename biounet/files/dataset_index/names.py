@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 NIFTI = (".nii", ".nii.gz")
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", *NIFTI, ".png", ".jpg", ".jpeg")
+MICROSCOPES = (".nd2", ".lif", ".lof", ".czi")
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", *NIFTI, ".png", ".jpg", ".jpeg", *MICROSCOPES)
 OUTPUT_ENDINGS = ("_overlay", ".curve")
 REPORT_FOLDER = "report_files"
 """Folder of the pictures of a report, among its results."""

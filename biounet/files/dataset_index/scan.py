@@ -20,8 +20,11 @@ from biounet.files.dataset_index.names import (
     split_annotation,
     stem_of,
 )
+from biounet.files.formats.leica_lif import LIF_MAGIC
 from biounet.files.formats.nifti import NIFTI_MAGIC
+from biounet.files.formats.nikon_nd2 import ND2_MAGIC
 from biounet.files.formats.unsupported import find_unsupported
+from biounet.files.formats.zeiss_czi import CZI_MAGIC
 from biounet.files.retry import read_first_bytes
 
 _STORES = (".zarr", ".n5")
@@ -56,6 +59,7 @@ _NO_IMAGE = {
     *(".roi", ".geojson", ".qpproj", ".qpdata", ".db", ".lock", ".svg", ".sha256", ".md5"),
 }
 _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *NIFTI_MAGIC)
+_MICROSCOPE_MAGIC = (LIF_MAGIC, ND2_MAGIC, CZI_MAGIC)
 _MAX_NAMES = 3  # that a line lists for each reason
 
 
@@ -183,7 +187,7 @@ def _other_reason(path: Path) -> str | None:
         return f"{unsupported.name} is not read"
     if path.name.lower().endswith(_UNREAD_SUFFIXES):
         return "a format that is not read"
-    return _OTHER_SUFFIX if begin.startswith(_MAGIC) else None
+    return _OTHER_SUFFIX if begin.startswith((*_MAGIC, *_MICROSCOPE_MAGIC)) else None
 
 
 def describe_skipped(files: Iterable[SkippedFile]) -> str:

@@ -51,6 +51,8 @@ class RawImage:
         Indices along axis S of transparency, which is no intensity.
     interval
         Seconds between two times; None where the file does not say.
+    shares_file
+        Whether the file holds other images as well.
     """
 
     axes: str
@@ -70,6 +72,7 @@ class RawImage:
     alpha: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     interval: float | None = None
+    shares_file: bool = False
 
 
 def remove_alpha(array: NDArray[Any], raw: RawImage) -> NDArray[Any]:
@@ -131,7 +134,7 @@ def check_size(raw: RawImage, path: Path, limit: int = DEFAULT_LIMIT) -> None:
     declared = f"declares {format_shape(raw.shape)} {raw.dtype}, {needed / 2**30:.3g} GiB"
     if needed > limit:
         raise InputError(f"{declared}; the limit is {limit / 2**30:.3g} GiB", path=path)
-    if stored > _MAX_FILE_FACTOR * needed + _MAX_FILE_EXTRA:
+    if not raw.shares_file and stored > _MAX_FILE_FACTOR * needed + _MAX_FILE_EXTRA:
         cause = f"{declared}, in a file of {stored / 1e9:.3g} GB"
         raise InputError(cause, path=path, hint="the file is damaged, or a part of it is missing")
     if needed > _MAX_COMPRESSION * max(stored, 1):

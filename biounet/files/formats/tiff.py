@@ -16,7 +16,8 @@ from biounet.core import InputError, Note, NoteCode
 from biounet.files.formats.imagej import imagej_channel_names
 from biounet.files.formats.ome_xml import OmeMetadata, parse_ome
 from biounet.files.formats.pixel_size import read_calibration
-from biounet.files.formats.raw import COLOURS, RawImage
+from biounet.files.formats.raw import COLOURS, RawImage, format_shape
+from biounet.files.formats.scenes import Scene, choose_scene
 from biounet.files.formats.tiff_integrity import check_complete, count_pages, raise_logged_errors
 
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE, PHOTOMETRIC.MASK)
@@ -34,13 +35,20 @@ _WORDS = re.compile(r"[^\W\d_]+")
 _SOURCES = {"ome": "OME-XML", "imagej": "ImageJ tags", "shaped": "description"}
 
 
-def read_tiff(path: Path) -> RawImage:
-    """Read the metadata of a TIFF, which must hold one whole image."""
+def list_tiff(path: Path) -> tuple[Scene, ...]:
+    """Return the images in a TIFF, without overviews, with their names in OME-XML."""
+    with _open_tiff(path) as (tif, ome):
+        return tuple(_list_series(tif, ome, path))
+
+
+def read_tiff(path: Path, scene: str = "") -> RawImage:
+    """Read the metadata of a TIFF; which of several images that is about, `scene` says."""
     with _open_tiff(path) as (tif, ome):
         pages = count_pages(tif, path)
         if ome is not None:
             ome.check_complete(tif, pages, path)
-        series = _find_series(tif, ome, path)
+        every = _list_series(tif, ome, path)
+        series = every[choose_scene([*every], scene, path)]
         page = series.keyframe
         calibration = read_calibration(tif, page) if ome is None else ome.calibration_of(series)
         is_damaged = ome is None and "<OME" in tif.pages.first.description[:2000]
@@ -55,7 +63,7 @@ def read_tiff(path: Path) -> RawImage:
             axes=axes,
             shape=series.shape,
             dtype=series.dtype.newbyteorder("="),
-            load=lambda: _load(path),
+            load=lambda: _load(path, scene),
             axes_source=_SOURCES.get(series.kind, "TIFF tags"),
             spacing=calibration.spacing_um,
             channel_names=COLOURS if is_colour else calibration.channel_names or imagej_channel_names(tif, series),
@@ -64,13 +72,16 @@ def read_tiff(path: Path) -> RawImage:
             alpha=alpha,
             notes=(*calibration.notes, *filter(None, (damaged, incomplete, separate, inverted))),
             interval=calibration.interval,
+            shares_file=len(every) > 1,
         )
 
 
-def _load(path: Path) -> NDArray[Any]:
+def _load(path: Path, scene: str) -> NDArray[Any]:
     with _open_tiff(path) as (tif, ome):
+        every = _list_series(tif, ome, path)
+        series = every[choose_scene([*every], scene, path)]
         # One thread: files are read in parallel already, and `raise_logged_errors` is about the thread that reads.
-        array = np.asarray(_find_series(tif, ome, path).asarray(maxworkers=1))
+        array = np.asarray(series.asarray(maxworkers=1))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -89,17 +100,16 @@ def _open_tiff(path: Path) -> Iterator[tuple[TiffFile, OmeMetadata | None]]:
         yield tif, ome
 
 
-def _find_series(tif: TiffFile, ome: OmeMetadata | None, path: Path) -> TiffPageSeries:
+def _list_series(tif: TiffFile, ome: OmeMetadata | None, path: Path) -> dict[Scene, TiffPageSeries]:
+    """Return the images that are no overviews or smaller copies of others, by their numbers and names."""
     every = [s for s in tif.series if s.kind != "thumbnail"]
     if not every:
         raise InputError("a TIFF without an image", path=path)
     series = [s for s in every if not _is_overview(s.name if ome is None else ome.name_of(s))] or every
     # A smaller copy of the image in front of or behind it, as some microscopes add
     full = [s for s in series if not s.keyframe.is_reduced] or series
-    if len(full) > 1:
-        shapes = ", ".join(" x ".join(map(str, s.shape)) for s in full[:4])
-        raise InputError(f"holds {len(full)} images ({shapes})", path=path, hint="save each as a file of its own")
-    return full[0]
+    names = ["" if ome is None else ome.name_of(s) for s in full]
+    return {Scene(str(n), name, format_shape(s.shape)): s for n, (s, name) in enumerate(zip(full, names, strict=True))}
 
 
 def _is_overview(name: str) -> bool:

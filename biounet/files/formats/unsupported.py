@@ -32,12 +32,14 @@ _FORMATS = (
     Unsupported(
         "DICOM", "convert the series to .nii.gz, with dcm2niix for example", _DICOM, (".dcm", ".dicom", ".ima")
     ),
-    Unsupported("LIF (Leica)", _BIOFORMATS, rb"p\0\0\0.{4}\*", (".lif", ".xlef", ".lof")),
+    Unsupported(
+        "a list of files (Leica)",
+        "name the .lof files that it lists, or their folder",
+        suffixes=(".xlef", ".xlif", ".xlcf"),
+    ),
     Unsupported("NRRD", _SLICER, rb"NRRD000", (".nhdr",)),
     Unsupported("MetaImage", _SLICER, rb"ObjectType|NDims", (".mhd", ".mha")),
-    Unsupported("CZI (Zeiss)", _BIOFORMATS, rb"ZISRAWFILE", (".czi",)),
-    Unsupported("ND2 (Nikon)", _BIOFORMATS, rb"\xda\xce\xbe\x0a", (".nd2",)),
-    Unsupported("JPEG 2000 or an early ND2 (Nikon)", _BIOFORMATS, rb"\0\0\0\x0cjP  "),
+    Unsupported("JPEG 2000", _TIFF, rb"\0\0\0\x0cjP  "),
     Unsupported("OIR (Olympus)", _BIOFORMATS, rb"OLYMPUSRAWFORMAT"),
     Unsupported("VSI (Olympus)", _BIOFORMATS, suffixes=(".vsi", ".ets")),
     Unsupported("OIB (Olympus), ZVI (Zeiss) or the like", _BIOFORMATS, rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),

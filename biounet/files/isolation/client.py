@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from biounet.core import BiounetError, InputError, MachineError, Stopped, Volume
 from biounet.files.axes import Paths, ReadOptions
-from biounet.files.isolation.messages import Request, Task, decode_error, decode_hashes, decode_volume
+from biounet.files.formats.scenes import Scene
+from biounet.files.isolation.messages import Request, Task, decode_error, decode_hashes, decode_scenes, decode_volume
 from biounet.files.isolation.process import main_program, start_process
 from biounet.files.retry import run_in_thread
 
@@ -52,6 +53,7 @@ class _Answer:
     volume: Volume | None
     hashes: tuple[str, ...]
     axes: tuple[str, str] = ("", "")
+    scenes: tuple[Scene, ...] = ()
 
 
 class IsolatedReader:
@@ -111,6 +113,10 @@ class IsolatedReader:
         """Return what `read` would, with pixels that are all 0, and the axes of the first file with their source."""
         answer = self._ask("header", path, options, stop)[0]
         return cast(Volume, answer.volume), answer.axes
+
+    def list_scenes(self, path: str | Path, stop: Event | None = None) -> tuple[Scene, ...]:
+        """Return the images that a path holds, as their headers say."""
+        return self._ask("scenes", path, stop=stop)[0].scenes
 
     def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
         """Return the SHA-256 of a file."""
@@ -271,6 +277,8 @@ def _exchange(child: subprocess.Popen[bytes], request: Request, line: bytes) -> 
     fields = _read_line(child)
     if (error := decode_error(fields, request.paths)) is not None:
         return error
+    if request.task == "scenes":
+        return _Answer(None, (), scenes=decode_scenes(fields))
     hashes = decode_hashes(fields, 0 if request.task == "header" else len(request.paths))
     if request.task == "hash":
         return _Answer(None, hashes)

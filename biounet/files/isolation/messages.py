@@ -18,9 +18,10 @@ import numpy as np
 
 from biounet.core import BiounetError, Grid, InputError, SettingsError, Volume, note_from_record, note_record
 from biounet.files.axes import ReadOptions
-from biounet.files.channels import is_clean_name
+from biounet.files.channels import clean_name, is_clean_name
+from biounet.files.formats.scenes import Scene
 
-Task = Literal["read", "header", "hash"]
+Task = Literal["read", "header", "hash", "scenes"]
 
 _PALETTE_FACTOR = 3  # bytes that a palette makes of one
 _DTYPES = {np.dtype(code).str: np.dtype(code) for code in "bBhHiIlLqQfd"}
@@ -82,6 +83,23 @@ def decode_hashes(fields: dict[str, Any], count: int) -> tuple[str, ...]:
     if len(hashes) != count or not all(map(_SHA256.fullmatch, hashes)):
         raise ValueError
     return hashes
+
+
+def encode_scenes(scenes: Sequence[Scene]) -> dict[str, Any]:
+    """Return the images of a path as fields of an answer, their texts as short lines."""
+    return {"scenes": [[clean_name(text) for text in (one.key, one.name, one.shape)] for one in scenes]}
+
+
+def decode_scenes(fields: dict[str, Any]) -> tuple[Scene, ...]:
+    """Return the images in an answer; raise what invalid fields raise."""
+    scenes = tuple(Scene(*map(_decode_text, texts)) for texts in fields["scenes"])
+    if not all(scene.key for scene in scenes) or len({scene.key for scene in scenes}) < len(scenes):
+        raise ValueError
+    return scenes
+
+
+def _decode_text(text: object) -> str:
+    return _decode_name(text) if text else ""
 
 
 def encode_volume(volume: Volume) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from biounet.core import BiounetError
 from biounet.files.atomic import hash_file
+from biounet.files.formats.opening import list_scenes
 from biounet.files.formats.raw import translate_errors
-from biounet.files.isolation.messages import Request, encode_error, encode_volume
+from biounet.files.isolation.messages import Request, encode_error, encode_scenes, encode_volume
 from biounet.files.read import read_header, read_volume
 
 _PROGRAM_BYTES = 2**29  # of addresses: the interpreter, the libraries and their caches
@@ -73,11 +75,24 @@ def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], Sequence[N
     if request.task == "header":
         header, info = read_header(request.paths, request.options)
         return encode_volume(header) | {"sha256": [], "axes": (info.axes, info.axes_source)}, ()
-    hashes = [hash_file(path) for path in request.paths]
+    if request.task == "scenes":
+        return encode_scenes(list_scenes(first)), ()
+    hashes = [_hash_once(path, *_state(path)) for path in request.paths]
     if request.task == "hash":
         return {"sha256": hashes}, ()
     volume = read_volume(request.paths, request.options)
     return encode_volume(volume) | {"sha256": hashes}, (volume.array, *volume.measured.values())
+
+
+@lru_cache(maxsize=8)
+def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
+    """Return the SHA-256 of a file in this state: one of many scenes is read many times."""
+    return hash_file(path)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _limit_memory(image: int) -> None:

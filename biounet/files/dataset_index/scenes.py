@@ -1,0 +1,51 @@
+"""Each image of a file that holds several, such as the positions of a plate, as an image of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from biounet.core import InputError
+from biounet.files.axes import ReadOptions
+from biounet.files.dataset_index.cases import FoundImage
+from biounet.files.dataset_index.channel_files import join_channel_files
+from biounet.files.formats.scenes import Scene, choose_scenes
+from biounet.files.isolation.client import ReaderPool
+
+# Files of which each is asked for its images; others only if scenes are chosen: most hold one, and there may be many.
+_MAY_HOLD_SEVERAL = (".lif", ".nd2", ".czi", ".ome.tif", ".ome.tiff")
+_NOT_IN_NAMES = re.compile(r"[^\w-]+")
+_LONGEST_NAME = 40  # characters of a scene in that of a result
+
+
+def resolve_images(images: Sequence[FoundImage], options: ReadOptions, readers: ReaderPool) -> list[FoundImage]:
+    """Return images as they are read: files that are one channel each joined, and each scene of a file by itself.
+
+    An image is called like its file, ``_s``, the number of its scene from 0, and its name if it has one:
+    ``plate_s3_A1``. `options.scene` chooses scenes; a file that lacks one of them gets a problem.
+    """
+    joined = join_channel_files(images, options, readers)
+    return [scene for image in joined for scene in _scenes_of(image, options.scene, readers)]
+
+
+def _scenes_of(image: FoundImage, wanted: str, readers: ReaderPool) -> list[FoundImage]:
+    may_hold_several = image.path.name.lower().endswith(_MAY_HOLD_SEVERAL)
+    if image.problem or image.others or image.scene or not (wanted or may_hold_several):
+        return [image]
+    try:
+        with readers.borrow() as reader:
+            scenes = reader.list_scenes(image.path)
+    except InputError:  # it is raised again when the image is read, which then fails by itself
+        return [image]
+    try:
+        chosen = choose_scenes(scenes, wanted, image.path)
+    except InputError as error:
+        return [replace(image, problem=f"{error.cause} (hint: {error.hint})" if error.hint else error.cause)]
+    return [image] if len(scenes) < 2 else [_as_image(image, scene) for scene in chosen]
+
+
+def _as_image(image: FoundImage, scene: Scene) -> FoundImage:
+    name = _NOT_IN_NAMES.sub("-", scene.name).strip("-_")[:_LONGEST_NAME].rstrip("-_")
+    parts = [image.stem, f"s{scene.key}", name]
+    return replace(image, relative=image.relative.with_name("_".join(filter(None, parts))), scene=scene.key)
