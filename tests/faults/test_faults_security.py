@@ -46,6 +46,7 @@ ALLOWED = {
     ("measurement/grouping.py", "subprocess"): "tries a pattern for a limited time; the program is a constant",
     ("batch/own_process.py", "subprocess"): "names its types and errors; processes start in files/isolation",
     ("files/outlines/imagej_roi.py", "zipfile"): "reads and writes entries in memory, of limited size; extracts none",
+    ("files/outlines/json_stream.py", "zipfile"): "reads its only entry piece by piece; extracts none",
     ("files/isolation/client.py", "subprocess"): "names its types and errors",
     ("files/isolation/process.py", "subprocess"): "programs that are constants; paths and requests go through a pipe",
     (

@@ -336,6 +336,14 @@ def test_what_is_no_geojson_is_one_line(tmp_path, text, cause):
     assert "\n" not in str(caught.value)
 
 
+def test_an_item_that_would_take_all_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_stream, "_CHUNK", 16)
+    monkeypatch.setattr(json_stream, "_MAX_VALUE", 1000)
+    assert len(read(tmp_path / "a.geojson", TEXT)) == 3
+    with pytest.raises(InputError, match="has an item of more than 1000 characters"):
+        read(tmp_path / "a.geojson", [feature(polygon([[[1, 1]] * 1000]))])
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_geojson(tmp_path / "a.geojson")

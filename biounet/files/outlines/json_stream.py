@@ -16,6 +16,7 @@ from biounet.core import InputError
 
 _CHUNK = 1 << 20  # characters read at a time
 _NEAR_END = 16  # characters: an error so close to the end of what was read may only be a number or word cut in two
+_MAX_VALUE = 1 << 28  # characters of one item, which a compressed file of any size could ask memory for
 _SPACE = " \t\r\n"
 _MARKS = '{}[]:," \t\r\n'  # that end a number or word
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
@@ -131,6 +132,8 @@ class _Text:
         """Read more, at least as many characters as `size`; return whether there was more."""
         if self._is_all:
             return False
+        if size > _MAX_VALUE:
+            raise InputError(f"has an item of more than {_MAX_VALUE} characters", path=self.path)
         more = self._file.read(max(size, _CHUNK))
         self._is_all = not more
         self._text, self._at = self._text[self._at :] + more, 0
