@@ -78,7 +78,7 @@ def segment_folder(
     data, out = segmenter.card.recipe.data, as_path(out, "the folder of results")
     paths = [as_path(path, "an image, folder or pattern") for path in paths]
     search = search_images(paths, data.channels, data.annotation)
-    formats = split_formats(keywords.pop("export", None) or ())
+    formats = split_formats(keywords.pop("export", None) or (), keywords.pop("columns", None))
     batch = _batch_options(keywords, segmenter, options)
     with ReaderPool() as readers:
         batch = replace(batch, skipped=tuple(search.skipped), readers=readers)
@@ -95,7 +95,9 @@ def segment_folder(
     return _as_table(rows)
 
 
-def export(results: PathLike, formats: str | Sequence[str], *, overwrite: bool = False) -> list[Path]:
+def export(
+    results: PathLike, formats: str | Sequence[str] = (), *, columns: str | None = None, overwrite: bool = False
+) -> list[Path]:
     """Write results in the formats of other programs, as ``biounet export`` does: beside the label images.
 
     What is there already, of the same labels, is not written again. An image that fails is logged.
@@ -106,6 +108,8 @@ def export(results: PathLike, formats: str | Sequence[str], *, overwrite: bool =
         Folder that `segment_folder` or ``biounet segment`` wrote.
     formats
         One or several, such as ``"geojson"``.
+    columns
+        A further table with names and units of another program: ``"cellprofiler"``.
     overwrite
         Whether files of these names are replaced that biounet did not write, or somebody changed.
 
@@ -121,8 +125,8 @@ def export(results: PathLike, formats: str | Sequence[str], *, overwrite: bool =
         If the folder holds no results; if the disk is full.
     """
     out = as_path(results, "the folder of results")
-    rows = export_run(out, split_formats(formats), overwrite=overwrite)
-    if failed := [f"{row.image} as {row.format} ({row.message})" for row in rows if row.status == "failed"]:
+    rows = export_run(out, split_formats(formats, columns), overwrite=overwrite)
+    if failed := [f"{row.image or row.path} as {row.format} ({row.message})" for row in rows if row.status == "failed"]:
         _log.warning("%d of %d exports failed: %s", len(failed), len(rows), list_some(failed, _SHOWN))
     return [out / row.path for row in rows if row.status != "failed"]
 

@@ -86,6 +86,8 @@ class BatchKeywords(Keywords, total=False):
     """Whether the report holds all of its pictures, to be sent by e-mail."""
     export: str | Sequence[str] | None
     """Formats of other programs to write as well, such as ``"geojson"``; see `biounet.export`."""
+    columns: str | None
+    """A further table with names and units of another program: ``"cellprofiler"``."""
     excel: bool | None
     """Whether texts in tables that a spreadsheet would run as a formula are made harmless."""
     shard: tuple[int, int] | None

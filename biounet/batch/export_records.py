@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from biounet.batch.manifest import is_inside
-from biounet.batch.records import Record
+from biounet.batch.records import Record, Row
 from biounet.core import MachineError
 from biounet.files import append_line, hash_tree
+from biounet.measurement import Grouping
 from biounet.reporting import is_picture, remove_files
 
 EXPORTS_NAME = "exports.jsonl"
@@ -27,7 +29,7 @@ class ExportRecord:
     path
         Relative to the folder of results.
     image
-        The image it is about, as in ``counts.csv``.
+        The image it is about, as in ``counts.csv``; empty for a file about all images.
     origin
         SHA-256 of the label image and the table that it was made from, by their paths.
     sha256
@@ -44,6 +46,17 @@ class ExportRecord:
 def export_origin(outputs: Mapping[str, str]) -> dict[str, str]:
     """Return those of the outputs of an image, with their hashes, that exports are made from."""
     return {path: sha256 for path, sha256 in outputs.items() if not is_picture(path)}
+
+
+def merged_origin(records: Iterable[Record], rows: Sequence[Row], group: Grouping | None) -> dict[str, str]:
+    """Return what files about a whole run are made from: outputs of all images, rows of ``counts.csv``, and groups."""
+    origin = {path: sha256 for record in records for path, sha256 in export_origin(record.outputs).items()}
+    shown = [
+        (row.image, row.status, row.count, [frame.t for frame in row.frames], group and group.values(row.image))
+        for row in rows
+    ]
+    text = json.dumps([shown, group and group.names])
+    return origin | {"counts.csv": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def record_export(out: Path, record: ExportRecord) -> None:
@@ -85,10 +98,11 @@ def is_intact(out: Path, record: ExportRecord) -> bool:
 
 
 def remove_outdated_exports(out: Path, record: Record, known: Mapping[str, ExportRecord]) -> None:
-    """Remove the exports of an image that were made from an earlier result, and that nobody changed."""
+    """Remove the exports that were made from an earlier result of an image, and that nobody changed."""
     origin, root = export_origin(record.outputs), out.resolve()
     for entry in known.values():
         outdated = entry.image == record.row.image and entry.origin != origin
+        outdated |= not entry.image and not origin.items() <= entry.origin.items()
         if outdated and is_inside(root, entry.path) and is_intact(out, entry):
             path = out / entry.path
             shutil.rmtree(path) if path.is_dir() else remove_files([path])

@@ -15,16 +15,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from biounet.batch.export_records import ExportRecord, export_origin, is_intact, read_exports, record_export
+from biounet.batch.export_records import (
+    ExportRecord,
+    export_origin,
+    is_intact,
+    merged_origin,
+    read_exports,
+    record_export,
+)
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import unescape
 from biounet.batch.process_image import error_text
 from biounet.batch.recorded_files import are_unchanged, has_hash, recorded_image, resolve_recorded_path
-from biounet.batch.records import Record
+from biounet.batch.records import Record, Row
 from biounet.batch.replay import RunFile, read_run
 from biounet.core import InputError, MachineError, ResultKind, Volume, failure_exit_code, raise_if_stopped
 from biounet.files import (
+    ExportedImage,
     ExportFormat,
     LabelledImage,
     ReadOptions,
@@ -87,7 +95,7 @@ def export_run(
 
     Returns
     -------
-    A row for each image that has results, and each format.
+    A row for each image that has results, and each format; then one for each file about the whole run.
 
     Raises
     ------
@@ -108,6 +116,10 @@ def export_run(
                 raise_if_stopped(stop)
                 rows.append(_export(source, export, known, overwrite))
                 report(rows[-1])
+        for export in chosen:
+            for row in _merge(out, run, export, rows, overwrite):
+                rows.append(row)
+                report(row)
     return rows
 
 
@@ -173,6 +185,9 @@ class _Source:
             model=f"{run.model_name} ({run.model[:12]})",
             identity=f"{record.model}:{record.settings}:{record.row.image}",
             image=image,
+            channel_types={
+                unescape(name): str(kind) for name, kind in record.row.details.get("channel_types", {}).items()
+            },
             file_name=Path(record.inputs[0].path).name,
         )
 
@@ -217,3 +232,33 @@ def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: boo
         return ExportRow(name, export.name, "failed", relative, error_text(error))
     record_export(out, ExportRecord(relative, export.name, name, origin, hash_tree(path)))
     return ExportRow(name, export.name, "written", relative)
+
+
+def _merge(
+    out: Path, run: RunFile, export: ExportFormat, rows: Sequence[ExportRow], overwrite: bool
+) -> list[ExportRow]:
+    """Write the files of a format about all images of a run, unless they are there and up to date."""
+    if export.merge is None:
+        return []
+    known, origin = read_exports(out), merged_origin(Manifest(out).records.values(), run.rows, run.options.group)
+    written = {row.image: out / row.path for row in rows if row.format == export.name and row.status != "failed"}
+    own = [name for name in export.merged if name in known and is_intact(out, known[name])]
+    if len(own) == len(export.merged) and all(known[name].origin == origin for name in own):
+        return [ExportRow("", export.name, "current", name) for name in export.merged]
+    foreign = [name for name in export.merged if name not in own and os.path.lexists(out / name)]
+    if foreign and not overwrite:
+        message = f"{foreign[0]} is there and was not written by biounet, or changed since"
+        return [ExportRow("", export.name, "failed", name, message) for name in export.merged]
+    export.merge([_merged_image(row, run, written.get(row.image)) for row in run.rows], out)
+    for name in export.merged:
+        record_export(out, ExportRecord(name, export.name, "", origin, hash_tree(out / name)))
+    return [ExportRow("", export.name, "written", name) for name in export.merged]
+
+
+def _merged_image(row: Row, run: RunFile, table: Path | None) -> ExportedImage:
+    group, rows = run.options.group, row.table_rows()
+    values = None if group is None else group.values(row.image)
+    metadata = {} if group is None or values is None else dict(zip(group.names, values, strict=True))
+    counts, times = tuple(one.count for one in rows), tuple(frame.t for frame in row.frames)
+    tables = {} if table is None else {"Cells": table}
+    return ExportedImage(unescape(row.image), tables, {"Cells": counts}, times, metadata)

@@ -32,7 +32,7 @@ from biounet.core import (
     result_status,
     working_time,
 )
-from biounet.files import FileState, FoundImage, ReaderPool, hash_file
+from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_file
 from biounet.network import Model, Predictor
 from biounet.reporting import OutputOptions, object_sizes, view_folder, write_outputs
 from biounet.segmentation import (
@@ -134,6 +134,9 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         "shape": list(result.volume.array.shape),
         "spacing": None if grid.spacing is None else list(grid.spacing),
         "unit": grid.unit,
+        "channel_types": {
+            escape(name): kind for name, kind in channel_types(result.measurements.columns, result.volume).items()
+        },
         "notes": [note_record(note) | {"text": escape(note)} for note in notes],
         "seconds": result.seconds,
         "device": str(context.predictor.device),

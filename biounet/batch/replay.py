@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
-from biounet.batch.export_records import export_origin, is_intact, read_exports
+from biounet.batch.export_records import export_origin, is_intact, merged_origin, read_exports
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
@@ -154,7 +154,7 @@ def verify(
     manifest, results = Manifest(out), []
     replayed = _replay_all(out, model, replace(run.options, device=device or run.options.device), manifest, images)
     for result in chain(
-        replayed, _compare_records(run, manifest), _compare_tables(out, run), _compare_exports(out, manifest)
+        replayed, _compare_records(run, manifest), _compare_tables(out, run), _compare_exports(out, manifest, run)
     ):
         results.append(result)
         report(result)
@@ -268,15 +268,18 @@ def _compare_tables(out: Path, run: RunFile) -> Iterator[ReplayResult]:
             yield ReplayResult(name, "differs", "it was changed")
 
 
-def _compare_exports(out: Path, manifest: Manifest) -> Iterator[ReplayResult]:
+def _compare_exports(out: Path, manifest: Manifest, run: RunFile) -> Iterator[ReplayResult]:
     """Yield the exports that are not as they were written, or were made from an earlier result of their image."""
     for path, export in read_exports(out).items():
         record = manifest.records.get(export.image)
+        origin = merged_origin(manifest.records.values(), run.rows, run.options.group) if not export.image else None
+        if record is not None:
+            origin = export_origin(record.outputs)
         if not os.path.lexists(out / path):
             yield ReplayResult(path, "missing", "it is not there")
         elif not is_intact(out, export):
             yield ReplayResult(path, "differs", "it was changed")
-        elif record is None or export.origin != export_origin(record.outputs):
+        elif export.origin != origin:
             yield ReplayResult(path, "differs", "it was made from an earlier result")
 
 

@@ -1,6 +1,7 @@
 """Commands that write results and models in the formats of other programs."""
 
 # The parameters of a command are its options.
+# ruff: noqa: PLR0913
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,6 +14,8 @@ from biounet.cli.terminal import echo, echo_error, echo_json, say_loading, stopp
 from biounet.core import MachineError, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from biounet.batch import ExportRow
 
 Exported = Annotated[
@@ -20,7 +23,7 @@ Exported = Annotated[
     typer.Argument(help="Folder of results; or a model, by its built-in name or path.", metavar="OUT|MODEL"),
 ]
 Formats = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--format",
         "-f",
@@ -36,15 +39,18 @@ ModelFile = Annotated[
 
 def export(
     source: Exported,
-    formats: Formats,
+    formats: Formats = None,
     out: ModelFile = None,
+    columns: options.Columns = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
     json_lines: options.Json = False,
 ) -> None:
     """Write results, or a model, in the formats of other programs."""
+    from biounet.files import split_formats
     from biounet.model_export import MODEL_FORMATS
 
+    formats = _with_columns(formats, columns)
     is_model = _is_model(source)
     if not is_model and not Path(source).is_dir() and any(name in MODEL_FORMATS for name in formats.split(",")):
         raise MachineError("neither a folder of results nor a built-in model", path=source, hint="see 'biounet models'")
@@ -55,8 +61,19 @@ def export(
         cause = f"{source} is a folder of results, whose exports are written into it"
         raise SettingsError(cause, hint="leave --out out")
     else:
-        code = export_results(Path(source), formats, overwrite=overwrite, quiet=quiet, json_lines=json_lines)
+        names = split_formats(formats)
+        code = export_results(Path(source), names, overwrite=overwrite, quiet=quiet, json_lines=json_lines)
     raise typer.Exit(code)
+
+
+def _with_columns(formats: str | None, columns: str | None) -> str:
+    """Return all that is to be exported; raise `SettingsError` if that is nothing."""
+    from biounet.files import split_formats
+
+    names = split_formats((), columns) if columns is not None else ()
+    if not formats and not names:
+        raise SettingsError("nothing to export", hint="name formats with --format, such as parquet")
+    return ",".join([*([formats] if formats else []), *names])
 
 
 def _is_model(source: str) -> bool:
@@ -82,22 +99,19 @@ def _check_formats(source: str, formats: str, is_model: bool) -> None:
 
 
 def export_results(
-    out: Path, formats: str, *, overwrite: bool = False, quiet: bool = False, json_lines: bool = False
+    out: Path, formats: Sequence[str], *, overwrite: bool = False, quiet: bool = False, json_lines: bool = False
 ) -> int:
     """Export a folder of results, show what became of it and return the exit code."""
     from biounet.batch import describe_exports, export_exit_code, export_run
-    from biounet.files import split_formats
-
-    names = split_formats(formats)
 
     def show(row: ExportRow) -> None:
         if json_lines:
             echo_json(vars(row))
         elif row.status == "failed":
-            echo_error(f"{row.image} as {row.format}: {row.message}")
+            echo_error(f"{row.image or row.path} as {row.format}: {row.message}")
 
     with stoppable("continues") as stop:
-        rows = export_run(out, names, show, overwrite=overwrite, stop=stop)
+        rows = export_run(out, formats, show, overwrite=overwrite, stop=stop)
     if not quiet and not json_lines:
         echo(f"{describe_exports(rows)}; see {out}/")
     return export_exit_code(rows)

@@ -32,6 +32,7 @@ def measure(
     axes: options.Axes = None,
     spacing: options.Spacing = None,
     plane: options.Plane = None,
+    columns: options.Columns = None,
     excel: options.Excel = False,
     quiet: options.Quiet = False,
     json_lines: options.Json = False,
@@ -47,7 +48,7 @@ def measure(
     how = MeasureOptions(axes, options.parse_spacing(spacing), channels=names, plane=plane, ring=ring)
     inputs = LabelInputs(labels, options.parse_images(image), inside)
     show = partial(show_row, quiet=quiet, json_lines=json_lines)
-    rows, unused = measure_files(inputs, out, how, excel=excel, report=show)
+    rows, unused = measure_files(inputs, out, how, excel=excel, columns=columns, report=show)
     if not quiet and not json_lines:
         counts = [row.count for row in rows if row.count is not None]
         echo(f"{sum(counts)} objects measured in {len(counts)} of {len(rows)} label images; see {out}/")

@@ -146,6 +146,10 @@ Export = Annotated[
     str | None,
     typer.Option(help="Formats of other programs to write as well, such as geojson,roi.", show_default=False),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="A further table with names and units of another program: cellprofiler.", show_default=False),
+]
 SingleFile = Annotated[
     bool, typer.Option("--single-file", help="Put all pictures into report.html, to send it by e-mail.")
 ]

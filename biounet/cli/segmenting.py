@@ -70,6 +70,7 @@ def segment(
     overlay: options.Overlay = True,
     single_file: options.SingleFile = False,
     export: options.Export = None,
+    columns: options.Columns = None,
     excel: options.Excel = False,
     shard: options.Shard = None,
     fail_fast: options.FailFast = False,
@@ -96,7 +97,7 @@ def segment(
 
         segmenter = load(model, device)
         data = segmenter.card.recipe.data
-        split_formats(export or ())
+        formats = split_formats(export or (), columns)
         search = search_images(images, data.channels, data.annotation)
         read = options.read_options(axes, spacing, channel, plane, data.dims)
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
@@ -139,7 +140,7 @@ def segment(
         _show_totals(rows, out, batch, json_lines)
         _show_left_out(skipped, found, read)
     show_exports = partial(export_results, overwrite=overwrite, quiet=quiet, json_lines=json_lines)
-    raise typer.Exit(batch_exit_code(rows) or (show_exports(out, export) if export else 0))
+    raise typer.Exit(batch_exit_code(rows) or (show_exports(out, formats) if formats else 0))
 
 
 def _show_totals(rows: Sequence[Row], out: Path, batch: BatchOptions, json_lines: bool) -> None:

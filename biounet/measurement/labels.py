@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,11 +36,19 @@ class MeasuredLabels:
         is; None without such an image.
     notes
         Warnings for the user.
+    labels, parent_labels
+        Numbers 1..n ``([z,] y, x)`` of the rows of these tables, on `grid`; None without parents.
+    channel_types
+        Types of the pixels of the channels by their names, such as ``uint16``.
     """
 
     objects: Table
     parents: Table | None = None
     notes: tuple[str, ...] = ()
+    labels: NDArray[np.int32] | None = field(default=None, repr=False)
+    parent_labels: NDArray[np.int32] | None = field(default=None, repr=False)
+    grid: Grid | None = field(default=None, repr=False)
+    channel_types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -82,21 +90,37 @@ def measure_labels(
     """
     compact, ids = _without_gaps(labels, "the labels")
     table = _measure(compact, ids, channels, grid, ring)
-    notes = _describe_mask(compact, ids)
-    if inside is None:
-        return MeasuredLabels(table, notes=notes)
+    found = MeasuredLabels(
+        table,
+        notes=_describe_mask(compact, ids),
+        labels=compact,
+        grid=grid,
+        channel_types={name: str(channel.dtype) for name, channel in channels.items()},
+    )
+    return found if inside is None else _with_parents(found, channels, inside, ring)
+
+
+def _with_parents(
+    measured: MeasuredLabels, channels: Mapping[str, NDArray[Any]], inside: NDArray[Any], ring: Ring | None
+) -> MeasuredLabels:
+    """Return measurements with those of the larger objects, and which object lies in which."""
+    labels, grid, table = measured.labels, measured.grid, measured.objects
+    if labels is None or grid is None:
+        raise InputError("measurements without their labels")
     if inside.shape != labels.shape:
         raise InputError(f"the larger objects are {inside.shape}, those of the objects {labels.shape}")
     larger, parent_ids = _without_gaps(inside, "the larger objects")
-    found = find_parents(compact, larger)
+    found = find_parents(labels, larger)
     names = np.array([None, *parent_ids.tolist()], object)
     lies_in = {"parent": names[found.parent], "inside_fraction": found.fraction, "crosses": found.crosses}
     parents = _measure(larger, parent_ids, channels, grid, ring)
     counts = {"count_inside": np.bincount(found.parent, minlength=len(names))[1:]}
-    return MeasuredLabels(
-        replace(table, columns=table.columns | lies_in),
-        replace(parents, columns=parents.columns | counts),
-        (*notes, *_describe_crossing(int(found.crosses.sum()), len(ids))),
+    return replace(
+        measured,
+        objects=replace(table, columns=table.columns | lies_in),
+        parents=replace(parents, columns=parents.columns | counts),
+        notes=(*measured.notes, *_describe_crossing(int(found.crosses.sum()), len(table.columns["label"]))),
+        parent_labels=larger,
     )
 
 

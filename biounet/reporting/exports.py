@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from biounet.files import LabelledImage, export_formats, write_export
+from biounet.files import LabelledImage, channel_types, export_formats, write_export
 from biounet.reporting.outputs import make_folder
 
 if TYPE_CHECKING:
@@ -47,4 +47,5 @@ def _as_labelled(result: Segmentation, name: str) -> LabelledImage:
         interval=result.volume.interval,
         identity=f"{name}:{hashlib.sha256(labels.tobytes()).hexdigest()}",
         image=result.volume,
+        channel_types=channel_types(result.columns, result.volume),
     )

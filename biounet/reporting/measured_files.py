@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from biounet.core import (
     Figure,
     InputError,
@@ -20,8 +22,23 @@ from biounet.core import (
     list_some,
     result_status,
 )
-from biounet.files import FileMatch, LabelFile, SkippedFile, atomic_group, find_label_images, match_files, write_text
-from biounet.measurement import MeasuredLabels, MeasureOptions, image_figures, measure
+from biounet.files import (
+    ExportedImage,
+    FileMatch,
+    LabelFile,
+    LabelledImage,
+    SkippedFile,
+    atomic_group,
+    export_formats,
+    find_label_images,
+    match_files,
+    merge_cellprofiler,
+    merged_paths,
+    split_formats,
+    write_export,
+    write_text,
+)
+from biounet.measurement import Columns, MeasuredLabels, MeasureOptions, image_figures, measure
 from biounet.reporting.count_table import count_table
 from biounet.reporting.outputs import make_folder, write_table
 
@@ -94,6 +111,7 @@ class _Job:
     inside: FileMatch | None
     options: MeasureOptions
     excel: bool
+    columns: str | None  # program whose names and units a further table has
 
     def measure(self, labels: LabelFile) -> MeasuredLabels:
         files = {name: _partner(labels, match, "image") for name, match in self.images.items()}
@@ -105,6 +123,20 @@ class _Job:
         ends = (_OBJECTS,) if self.inside is None else (_OBJECTS, _PARENTS)
         return [self.out / labels.name.with_name(f"{labels.name.name}{end}") for end in ends]
 
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """What CellProfiler is to call the objects and those that they lie in."""
+        return ("Cells",) if self.inside is None else ("Nuclei", "Cells")
+
+    def further_paths(self, labels: LabelFile) -> list[Path]:
+        """Return the tables with names of another program, in the order of `object_names`."""
+        suffix = "" if self.columns is None else export_formats([self.columns])[0].suffix
+        ends = ("", _PARENTS.removesuffix(".csv"))[: len(self.object_names)] if suffix else ()
+        return [self.out / labels.name.with_name(f"{labels.name.name}{end}{suffix}") for end in ends]
+
+    def merged_paths(self) -> list[Path]:
+        return [] if self.columns is None else [self.out / name for name in merged_paths(self.object_names)]
+
 
 def measure_files(
     inputs: LabelInputs,
@@ -112,6 +144,7 @@ def measure_files(
     options: MeasureOptions | None = None,
     *,
     excel: bool = False,
+    columns: str | None = None,
     report: Callable[[MeasuredFile], None] = lambda row: None,
 ) -> tuple[list[MeasuredFile], list[SkippedFile]]:
     """Measure label images and write their tables: ``<name>_objects.csv``, ``<name>_parents.csv``, ``counts.csv``.
@@ -122,6 +155,9 @@ def measure_files(
         Folder of the results. Of the files that are there, only those that an earlier call wrote are replaced.
     excel
         Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
+    columns
+        Program whose names and units further tables have, ``"cellprofiler"``; with `inside`, the objects are called
+        nuclei there, and the larger ones cells.
     report
         Called with each row as it is there.
 
@@ -138,41 +174,71 @@ def measure_files(
     MachineError
         If the results cannot be written.
     """
+    split_formats((), columns)
     found = find_label_images(inputs.labels)
     matches = {name: match_files(found, path) for name, path in inputs.images.items()}
     larger = None if inputs.inside is None else match_files(found, inputs.inside, are_labels=True)
-    job = _Job(out, matches, larger, options or MeasureOptions(), excel)
+    job = _Job(out, matches, larger, options or MeasureOptions(), excel, columns)
     _claim(job, found)
     problems = _find_collisions(found)
-    rows = []
+    rows, images = [], []
     for one in found:
-        rows.append(_measure_one(one, job, problems.get(one.path)))
-        report(rows[-1])
+        row, image = _measure_one(one, job, problems.get(one.path))
+        rows.append(row)
+        images.append(image)
+        report(row)
+    if columns is not None:
+        merge_cellprofiler(images, out, job.object_names)
     write_table(out / _COUNTS, count_table(rows), excel=excel)
     unused = [file for match in (*matches.values(), *([larger] if larger else [])) for file in match.unused]
     return rows, [SkippedFile(file, "no label image is called like it") for file in unused]
 
 
-def _measure_one(labels: LabelFile, job: _Job, problem: str | None) -> MeasuredFile:
+def _measure_one(labels: LabelFile, job: _Job, problem: str | None) -> tuple[MeasuredFile, ExportedImage]:
+    """Write the tables of a label image; return its row, and what tables of all of them say of it."""
     start, name = time.perf_counter(), labels.relative.as_posix()
     try:
         if problem is not None:
             raise InputError(problem, path=labels.path)
         measured = job.measure(labels)
     except InputError as error:
-        return MeasuredFile(name, "failed", None, time.perf_counter() - start, _describe(error, labels))
+        row = MeasuredFile(name, "failed", None, time.perf_counter() - start, _describe(error, labels))
+        return row, ExportedImage(name, {}, dict.fromkeys(job.object_names, (None,)))
     outputs = job.output_paths(labels)
     make_folder(outputs[0].parent)
     with atomic_group():
         for path, table in zip(outputs, (measured.objects, measured.parents), strict=False):
             if table is not None:
                 write_table(path, table.columns, excel=job.excel)
+        further = _write_further(measured, job, labels)
     count = len(measured.objects.columns["label"])
     status = result_status(measured.notes, count)
-    written = tuple(path.relative_to(job.out).as_posix() for path in outputs)
+    written = tuple(path.relative_to(job.out).as_posix() for path in (*outputs, *further.values()))
     figures = {"flags": describe_flags(measured.notes)} | image_figures(measured.objects) | _parent_figures(measured)
     seconds = time.perf_counter() - start
-    return MeasuredFile(name, status, count, seconds, "; ".join(measured.notes), figures, written)
+    row = MeasuredFile(name, status, count, seconds, "; ".join(measured.notes), figures, written)
+    counts = [len(table.columns["label"]) for table in (measured.objects, measured.parents) if table is not None]
+    shown = {objects: (number,) for objects, number in zip(job.object_names, counts, strict=True)}
+    return row, ExportedImage(name, further, shown)
+
+
+def _write_further(measured: MeasuredLabels, job: _Job, labels: LabelFile) -> dict[str, Path]:
+    """Write tables with names and units of another program; return them by what the objects are called there."""
+    if job.columns is None or measured.labels is None or measured.grid is None:
+        return {}
+    (export,), written = export_formats([job.columns]), {}
+    images = ((measured.labels, measured.objects), (measured.parent_labels, measured.parents))
+    for (values, table), path, objects in zip(images, job.further_paths(labels), job.object_names, strict=False):
+        if values is None or table is None:
+            continue
+        columns: Columns = table.columns | {"label": np.arange(1, len(table.columns["label"]) + 1)}
+        if "parent" in columns and measured.parents is not None:  # by its number, too
+            numbers = {label: number for number, label in enumerate(measured.parents.columns["label"].tolist(), 1)}
+            columns["parent"] = np.array([numbers.get(one) for one in columns["parent"].tolist()], object)
+        name = path.name.removesuffix(export.suffix)
+        image = LabelledImage(name, values, measured.grid, "objects", columns, channel_types=measured.channel_types)
+        written[objects] = write_export(image, export, path.parent)
+    return written
 
 
 def _parent_figures(measured: MeasuredLabels) -> dict[str, Figure]:
@@ -216,11 +282,11 @@ def _find_collisions(found: Sequence[LabelFile]) -> dict[Path, str]:
 
 def _claim(job: _Job, found: Sequence[LabelFile]) -> None:
     """Note which files will be written, unless results would lie among the label images or replace files of others."""
-    paths = [path for labels in found for path in job.output_paths(labels)]
+    paths = [path for labels in found for path in (*job.output_paths(labels), *job.further_paths(labels))]
     folders = {os.path.abspath(labels.path.parent) for labels in found}  # noqa: PTH100 - `resolve` would access the disk
     if folders & {os.path.abspath(path.parent) for path in paths}:  # noqa: PTH100
         raise SettingsError("the results would lie among the label images", path=job.out, hint=_OTHER_FOLDER)
-    names = [path.relative_to(job.out).as_posix() for path in (*paths, job.out / _COUNTS)]
+    names = [path.relative_to(job.out).as_posix() for path in (*paths, *job.merged_paths(), job.out / _COUNTS)]
     own = _read_record(job.out / _RECORD)
     foreign = [name for name in names if name not in own and os.path.lexists(job.out / name)]
     if foreign or (not own and os.path.lexists(job.out / _RECORD)):

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from support.commands import read_rows
 from support.images import discs
 from support.label_images import picture
 
@@ -189,3 +190,21 @@ def test_results_of_one_name_are_refused(biounet, folders):
     assert code == 3
     assert [line.split(":")[0] for line in err.splitlines()] == ["ERROR a_cp_masks.tif", "ERROR a_masks.tif"]
     assert "its results would have the names of those of masks/a_masks.tif" in err
+
+
+def test_nuclei_in_cells_are_two_tables_of_cellprofiler(tmp_path, biounet):
+    nuclei, cells = np.zeros((20, 30), np.uint16), np.zeros((20, 30), np.uint16)
+    cells[2:12, 15:25], cells[2:12, 2:12] = 4, 9
+    nuclei[4:8, 4:8], nuclei[15:18, 4:8] = 3, 7
+    for folder, array in (("nuclei", nuclei), ("cells", cells), ("images", nuclei * 100)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", array)
+    command = ("measure", "nuclei", "--image", "images", "--inside", "cells", "-o", "out", "--columns", "cellprofiler")
+    assert biounet(*command)[0] == 0
+    assert biounet(*command)[0] == 0  # it replaces what it wrote
+    nucleus, cell, image = (read_rows(tmp_path / "out/cellprofiler" / f"{n}.csv") for n in ("Nuclei", "Cells", "Image"))
+    assert [(row["ObjectNumber"], row["Parent_Cells"]) for row in nucleus] == [("1", "2"), ("2", "0")]
+    assert [(row["ObjectNumber"], row["Children_Nuclei_Count"]) for row in cell] == [("1", "0"), ("2", "1")]
+    assert float(nucleus[0]["Intensity_MeanIntensity_channel_0"]) == 300 / 65535
+    assert (image[0]["Count_Nuclei"], image[0]["Count_Cells"]) == ("2", "2")
+    assert (tmp_path / "out" / "a_parents_cellprofiler.csv").exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files.atomic import atomic_path, temporary_prefix
+from biounet.files.exports.cellprofiler import ExportedImage, merge_cellprofiler, merged_paths, write_cellprofiler
 from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.exports.ome_zarr import write_ome_zarr
 from biounet.files.exports.tables import write_h5ad, write_parquet
@@ -40,6 +41,8 @@ class ExportFormat:
         Whether the image is in it where it is still there.
     is_folder
         Whether it is a folder and no file.
+    merge, merged
+        Writes files about all images of a run below its folder, and the names of these files.
     package, extra
         What it needs beside the packages that biounet itself needs, and the extra of biounet that installs it.
     """
@@ -50,6 +53,8 @@ class ExportFormat:
     needs_image: bool = False
     is_folder: bool = False
     wants_image: bool = False
+    merge: Callable[[Sequence[ExportedImage], Path], None] | None = None
+    merged: tuple[str, ...] = ()
     package: str = ""
     extra: str = "export"
 
@@ -57,6 +62,9 @@ class ExportFormat:
         """Return where the export of an image of this name goes, in a folder."""
         return folder / f"{name}{self.suffix}"
 
+
+COLUMNS = ("cellprofiler",)
+"""Programs whose names and units the columns of a further table can have: formats that hold tables alone."""
 
 # A new format is a line here.
 FORMATS: tuple[ExportFormat, ...] = (
@@ -66,6 +74,9 @@ FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat("geojson-points", "_points.geojson", write_geojson_points),
     ExportFormat("coco", "_coco.json", write_coco),
     ExportFormat("roi", "_rois.zip", write_imagej_roi),
+    ExportFormat(
+        "cellprofiler", "_cellprofiler.csv", write_cellprofiler, merge=merge_cellprofiler, merged=merged_paths()
+    ),
     ExportFormat("ome-zarr", ".ome.zarr", write_ome_zarr, wants_image=True, is_folder=True),
 )
 
@@ -92,12 +103,18 @@ def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:
     return chosen
 
 
-def split_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of formats, which may be one text with commas; raise `SettingsError` for an unknown one."""
+def split_formats(formats: str | Sequence[str], columns: str | None = None) -> tuple[str, ...]:
+    """Return the names of formats, which may be one text with commas; raise `SettingsError` for an unknown one.
+
+    `columns` is the program whose names and units a table is to have, which is a format as well.
+    """
+    if columns not in (None, *COLUMNS):
+        raise SettingsError(f"there are no columns '{columns}'", hint=f"there are those of {', '.join(COLUMNS)}")
     names = formats.split(",") if isinstance(formats, str) else formats
     names = tuple(name for name in (str(name).strip() for name in names) if name)
+    names += () if columns is None else (columns,)
     export_formats(names)
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 from biounet.core import Grid, InputError, ResultKind, Volume
 
 _BAND = 1 << 22  # pixels that are looked at at a time
+_MEAN = "intensity_mean_"  # of a channel, in tables
+
+
+def channel_types(columns: Iterable[str], image: Volume) -> dict[str, str]:
+    """Return the types of the pixels of the channels that columns of intensities are of, by their names."""
+    names = [name.removeprefix(_MEAN) for name in columns if name.startswith(_MEAN)]
+    return {name: str(image.measured.get(name, image.array).dtype) for name in names}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class LabelledImage:
         Name and hash of the model.
     identity
         A text that no other image of any run has: identifiers of objects are derived from it.
+    channel_types
+        Types of the pixels of the channels that intensities in the table are of, such as ``uint16``, by their names.
     image
         The image itself, on the same grid; None where it is not there any more.
     file_name
@@ -63,6 +72,7 @@ class LabelledImage:
     model: str = ""
     identity: str = ""
     image: Volume | None = None
+    channel_types: Mapping[str, str] = field(default_factory=dict)
     file_name: str = ""
 
     def __post_init__(self) -> None:
