@@ -115,7 +115,7 @@ def test_frames_of_a_time_series_have_their_place(tmp_path):
     assert {outline.plane for outline in outlines} == {Plane(t=0), Plane(t=1), Plane(t=2)}
     frames = [[one for one in outlines if one.plane.t == t] for t in range(3)]
     np.testing.assert_array_equal([fill(frame, (20, 30)).labels for frame in frames], image.labels)
-    assert outlines[-1].measurements["t"] == 2
+    assert roifile.roiread(tmp_path / "a_rois.zip")[-1].properties["t"] == 2
 
 
 def test_classes_are_groups(tmp_path):
@@ -125,7 +125,7 @@ def test_classes_are_groups(tmp_path):
     assert [(roi.name, roi.group) for roi in roifile.roiread(path)] == [("tumour", 1), ("oedema-rim", 2)]
     outlines = read_imagej_roi(path)
     assert [outline.class_name for outline in outlines] == ["tumour", "oedema/rim"]
-    assert [outline.measurements["area_px"] for outline in outlines] == [5, 2]
+    assert [roi.properties["area_px"] for roi in roifile.roiread(path)] == [5, 2]
     np.testing.assert_array_equal(read_back(path, labels.shape), labels)
 
 

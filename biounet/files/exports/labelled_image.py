@@ -109,26 +109,35 @@ class LabelledImage:
             return self.class_names.get(label, f"class {label}")
         return f"{self.class_name} {label}"
 
-    def rows_by_label(self) -> dict[int, dict[str, Any]]:
-        """Return the rows of the table by the label that each is about, without empty cells.
+    def row(self, label: int) -> dict[str, Any]:
+        """Return the row of the table about a label, without empty cells; without any if there is none.
 
-        Lesions, which have no label of their own, are not among them, nor are regions of several classes.
+        Lesions, which have no label of their own, have no such row, nor have regions of several classes.
         """
-        columns = {name: column.tolist() for name, column in self.columns.items()}
+        number = self._rows.get(label)
+        if number is None:
+            return {}
+        cells = {name: column[number] for name, column in self.columns.items() if name != "label"}
+        row = {name: cell.item() if isinstance(cell, np.generic) else cell for name, cell in cells.items()}
+        return {name: value for name, value in row.items() if value is not None and value == value}
+
+    def rows_by_label(self) -> dict[int, dict[str, Any]]:
+        """Return all of these rows; of very many objects, they take more memory than the labels."""
+        return {label: self.row(label) for label in self._rows}
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """The numbers of rows by the label that they are about."""
+        columns = self.columns
         if "label" in columns:
-            labels = columns.pop("label")
+            labels = columns["label"].tolist()
         elif "class" in columns:
-            labels_of, names = {name: label for label, name in self.class_names.items()}, columns["class"]
-            lesions = columns.get("lesion", [0] * len(names))
+            labels_of, names = {name: label for label, name in self.class_names.items()}, columns["class"].tolist()
+            lesions = columns["lesion"].tolist() if "lesion" in columns else [0] * len(names)
             labels = [0 if one else labels_of.get(name, 0) for name, one in zip(names, lesions, strict=True)]
         else:
             return {}
-        rows: dict[int, dict[str, Any]] = {}
-        for number, label in enumerate(labels):
-            if label:
-                row = {name: column[number] for name, column in columns.items()}
-                rows[int(label)] = {name: value for name, value in row.items() if value is not None and value == value}
-        return rows
+        return {int(label): number for number, label in enumerate(labels) if label}
 
     def object_id(self, label: int) -> UUID:
         """Return the identifier of an object; exported again, the same object has the same one."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import UNLABELLED, InputError, compiled, list_some
-from biounet.files.outlines.outline import Outline, Ring
+from biounet.files.outlines.outline import Outline
 
 OverlapRule = Literal["later", "unlabelled"]
 """Whose is a pixel within several outlines: that of the later one, or unlabelled."""
@@ -82,25 +82,19 @@ def fill(
         If no outline lies within the image, as happens with outlines of another one, or slices do not fit.
     """
     volume_shape = shape if len(shape) == 3 else (1, *shape)
-    slices = _slices(outlines, shape)
-    problems = _Problems(outlines)
-    rings = [_usable_rings(outline, problems, n) for n, outline in enumerate(outlines)]
-    _find_outside(rings, volume_shape, problems)
+    slices, problems = _slices(outlines, shape), _Problems(outlines)
     numbers = np.array(number_objects(outlines) if values is None else values, np.int32)
     labels = np.zeros(volume_shape, np.int32)
     parts, n_shared = [], 0
     for first in range(0, len(outlines), _MANY):
-        part = slice(first, first + _MANY)
-        runs, crossing = _divide_into_runs(rings[part], slices[part], volume_shape)
-        runs[:, 0] += first
-        problems.crossing.extend(n + first for n in crossing)
+        rings = _usable_rings(outlines, range(first, min(first + _MANY, len(outlines))), volume_shape, problems)
+        runs = _divide_into_runs(rings, slices, volume_shape, problems)
         n_shared += _paint(labels.reshape(-1), runs, numbers, overlap == "unlabelled")
         parts.append(runs)
+    problems.raise_if_all_outside(shape)
     all_runs = np.concatenate([np.zeros((0, 3), np.int64), *parts])
     is_filled = np.zeros(len(outlines), np.bool_)
     is_filled[all_runs[:, 0]] = True
-    problems.empty.extend(n for n, ring in enumerate(rings) if ring and not is_filled[n])
-    problems.raise_if_all_outside(shape)
     return Filled(
         labels=labels.reshape(shape),
         values=np.where(is_filled, numbers, 0),
@@ -192,44 +186,79 @@ def _slices(outlines: Sequence[Outline], shape: tuple[int, ...]) -> NDArray[np.i
     return np.array(slices, np.int64)
 
 
-def _usable_rings(outline: Outline, problems: _Problems, number: int) -> list[Ring]:
-    """Return the rings that enclose something; what is wrong is added to the problems."""
-    if outline.is_window:
-        return []
-    if not outline.rings:
-        problems.lines.append(number)
-        return []
-    rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in outline.rings]
-    if not all(np.isfinite(ring).all() for ring in rings):
-        problems.endless.append(number)
-        return []
-    rings = [ring[:-1] if len(ring) > 1 and (ring[0] == ring[-1]).all() else ring for ring in rings]
-    usable = [ring for ring in rings if len(ring) >= 3]
-    if not usable:
-        problems.short.append(number)
-    return usable
+@dataclass(frozen=True, eq=False)
+class _Rings:
+    """Rings one after another: their points (p, 2), and of each ring how many it has and of which outline it is."""
+
+    points: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    outline: NDArray[np.int64]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        return np.cumsum(self.lengths) - self.lengths
+
+    def select(self, is_kept: NDArray[np.bool_]) -> _Rings:
+        """Return some of the rings."""
+        return _Rings(self.points[np.repeat(is_kept, self.lengths)], self.lengths[is_kept], self.outline[is_kept])
+
+    def without(self, outlines: NDArray[np.int64]) -> _Rings:
+        """Return the rings of other outlines."""
+        return self.select(~np.isin(self.outline, outlines))
 
 
-def _find_outside(rings: list[list[Ring]], shape: tuple[int, ...], problems: _Problems) -> None:
-    """Empty the rings of outlines that lie outside the image; add these and those cut at its edge to the problems."""
+def _usable_rings(outlines: Sequence[Outline], part: range, shape: tuple[int, ...], problems: _Problems) -> _Rings:
+    """Return the rings of some outlines that enclose something within the image; add what is wrong to the problems."""
+    objects = [n for n in part if not outlines[n].is_window]
+    problems.lines += [n for n in objects if not outlines[n].rings]
+    own = [(n, np.asarray(ring, np.float64).reshape(-1, 2)) for n in objects for ring in outlines[n].rings]
+    points = np.concatenate([np.zeros((0, 2)), *(ring for _, ring in own)])
+    rings = _Rings(points, np.array([len(ring) for _, ring in own], np.int64), np.array([n for n, _ in own], np.int64))
+    is_endless = ~np.isfinite(points).all(axis=1)
+    endless = np.unique(np.repeat(rings.outline, rings.lengths)[is_endless])
+    rings = _open(rings.without(endless))
+    drawn, rings = np.unique(rings.outline), rings.select(rings.lengths >= 3)
+    short = np.setdiff1d(drawn, rings.outline)
+    outside, cut = _find_outside(rings, shape)
+    problems.endless += endless.tolist()
+    problems.short += short.tolist()
+    problems.outside += outside.tolist()
+    problems.cut += cut.tolist()
+    return rings.without(outside)
+
+
+def _open(rings: _Rings) -> _Rings:
+    """Return rings without their last points where these are the first ones again."""
+    is_filled = rings.lengths > 1
+    first = rings.starts[is_filled]
+    last = first + rings.lengths[is_filled] - 1
+    closed = (rings.points[first] == rings.points[last]).all(axis=1)
+    lengths = rings.lengths.copy()
+    lengths[np.flatnonzero(is_filled)[closed]] -= 1
+    return _Rings(np.delete(rings.points, last[closed], axis=0), lengths, rings.outline)
+
+
+def _find_outside(rings: _Rings, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the outlines that lie outside the image, and those cut at its edge."""
+    if not len(rings.outline):
+        return rings.outline, rings.outline
+    outline, first = np.unique(rings.outline, return_index=True)  # their rings come one after another
+    low, high = (
+        bound.reduceat(bound.reduceat(rings.points, rings.starts), first) for bound in (np.minimum, np.maximum)
+    )
     size = np.array(shape[1:], np.float64)
-    for number, own in enumerate(rings):
-        if not own:
-            continue
-        low, high = np.min([ring.min(0) for ring in own], 0), np.max([ring.max(0) for ring in own], 0)
-        if (high <= 0).any() or (low >= size).any():
-            problems.outside.append(number)
-            own.clear()
-        elif (low < -1).any() or (high > size + 1).any():  # half a pixel more is a matter of convention
-            problems.cut.append(number)
+    is_outside = (high <= 0).any(axis=1) | (low >= size).any(axis=1)
+    # Half a pixel beyond the edge is a matter of convention.
+    is_beyond = (low < -1).any(axis=1) | (high > size + 1).any(axis=1)
+    return outline[is_outside], outline[is_beyond & ~is_outside]
 
 
 def _divide_into_runs(
-    rings: Sequence[list[Ring]], slices: NDArray[np.int64], shape: tuple[int, ...]
-) -> tuple[NDArray[np.int64], list[int]]:
-    """Return outline, begin and end (r, 3), as flat indices, of runs of pixels, and the outlines that cross themselves.
+    rings: _Rings, slices: NDArray[np.int64], shape: tuple[int, ...], problems: _Problems
+) -> NDArray[np.int64]:
+    """Return outline, begin and end (r, 3), as flat indices, of runs of pixels, by outline and row.
 
-    Runs are sorted by outline and row.
+    Outlines without a pixel and those that cross themselves are added to the problems.
     """
     _, height, width = shape
     outline, crossings, is_down = _find_crossings(rings, height, width)
@@ -240,20 +269,22 @@ def _divide_into_runs(
     outline, y = np.divmod(row, height)
     flat = (slices[outline] * height + y) * width + x
     runs = np.stack([outline[::2], flat[::2], flat[1::2]], axis=1)
-    is_wide = np.flatnonzero(x[:-1] != x[1:]) if len(x) else np.zeros(0, np.int64)
-    return runs[runs[:, 1] < runs[:, 2]], _find_crossing(outline[is_wide], winding[is_wide], rings)
+    runs = runs[runs[:, 1] < runs[:, 2]]
+    problems.empty += np.setdiff1d(rings.outline, runs[:, 0]).tolist()
+    # The rings of an outline of several may lie in any direction.
+    single, count = np.unique(rings.outline, return_counts=True)
+    is_twice = (np.abs(winding) > 1) & (np.diff(x, append=-1) != 0)
+    problems.crossing += np.intersect1d(outline[is_twice], single[count == 1]).tolist()
+    return runs
 
 
 def _find_crossings(
-    rings: Sequence[list[Ring]], height: int, width: int
+    rings: _Rings, height: int, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return where rings cross the centres of rows: outline, row and first pixel right of it, and whether downwards."""
-    flat = [ring for own in rings for ring in own]
-    lengths = np.array([len(ring) for ring in flat], np.int64)
-    start = np.concatenate([np.zeros((0, 2)), *flat])
-    following = np.arange(1, len(start) + 1)
-    following[np.cumsum(lengths) - 1] = np.cumsum(lengths) - lengths
-    stop = start[following]
+    following = np.arange(1, len(rings.points) + 1)
+    following[rings.starts + rings.lengths - 1] = rings.starts
+    start, stop = rings.points, rings.points[following]
     is_down = stop[:, 0] > start[:, 0]
     # Both directions are calculated from the upper end, so that both objects at a side have the same crossings.
     upper, lower = np.where(is_down[:, None], start, stop), np.where(is_down[:, None], stop, start)
@@ -263,21 +294,14 @@ def _find_crossings(
     row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = (lower[:, 1] - upper[:, 1]) / (lower[:, 0] - upper[:, 0])
-    x = upper[edge, 1] + (row + 0.5 - upper[edge, 0]) * slope[edge]
-    pixel = _next_centre(x, width)
-    outline = np.repeat(np.repeat(np.arange(len(rings)), [len(own) for own in rings]), lengths)
+    pixel = _next_centre(upper[edge, 1] + (row + 0.5 - upper[edge, 0]) * slope[edge], width)
+    outline = np.repeat(rings.outline, rings.lengths)
     return outline[edge], np.stack([row, pixel], axis=1), is_down[edge]
 
 
 def _next_centre(position: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """Return the first pixel whose centre lies behind a position, within 0 to `size`."""
     return np.clip(np.floor(position + (0.5 + _ROUNDING)), 0, size).astype(np.int64)
-
-
-def _find_crossing(outline: NDArray[np.int64], winding: NDArray[np.int64], rings: Sequence[list[Ring]]) -> list[int]:
-    """Return the outlines of one ring that has pixels within it twice; the rings of several may lie as they like."""
-    twice = np.unique(outline[np.abs(winding) > 1]).tolist()
-    return [n for n in twice if len(rings[n]) == 1]
 
 
 @compiled

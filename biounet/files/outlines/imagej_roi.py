@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ MAX_SIZE = 65_535  # px: coordinates of boxes have 16 bits
 _LARGE = 60_000  # px: from here on, ImageJ stores fractions, since it takes larger integers for negative ones
 _MAX_BYTES = 1 << 26  # of one outline; the size that an archive states may be anything
 _MAX_POINTS = 65_535  # of a single ring
+_LABEL = re.compile(r"^label: *([1-9]\d{0,8}) *$", re.MULTILINE | re.ASCII)  # lines of properties
+_CLASS = re.compile(r"^class:(.*)$", re.MULTILINE)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same for all entries, so that the same results are the same bytes
 _MOVE, _LINE, _CLOSE = 0, 1, 4  # steps of a path; 2 and 3 are curves with one and two points more
 _CONTROL_POINTS = {_MOVE: 1, _LINE: 1, 2: 2, 3: 3, _CLOSE: 0}
@@ -86,19 +88,14 @@ def _decode(data: bytes, name: str) -> Outline:
     from roifile import ImagejRoi
 
     roi = ImagejRoi.frombytes(data)
-    properties = roi.properties
-    number = properties.get("label")
+    # Not all properties, of which there may be fifty: `ImagejRoi.properties` takes as long as everything else.
+    label, class_name = _LABEL.search(roi.props), _CLASS.search(roi.props)
     return Outline(
         rings=tuple(np.asarray(ring, np.float64) for ring in _rings(roi)),
-        class_name=str(properties.get("class", f"group {roi.group}" if roi.group else "")),
+        class_name=class_name[1].strip() if class_name else f"group {roi.group}" if roi.group else "",
         plane=_plane(roi),
         name=roi.name or name,
-        object_number=number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else None,
-        measurements={
-            key: float(value)
-            for key, value in properties.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-        },
+        object_number=int(label[1]) if label else None,
     )
 
 
@@ -200,7 +197,8 @@ def _rois(image: LabelledImage) -> Iterator[ImagejRoi]:
     """Yield the outlines of all planes."""
     height, width = image.grid.shape[-2:]
     slices = image.grid.shape[0] if image.grid.dims == 3 else 0
-    properties = _properties(image)
+    # Spaces and colons end a key.
+    keys = {name: re.sub(r"[^\w.-]", "_", name) for name in ("label", "class", *image.columns)}
     for number, labels in enumerate(image.labels.reshape(-1, height, width)):
         frame, z = divmod(number, max(1, slices))
         for label, polygons in trace(labels):
@@ -208,7 +206,7 @@ def _rois(image: LabelledImage) -> Iterator[ImagejRoi]:
             roi.z_position = z + 1 if slices else 0
             roi.t_position = frame + 1 if image.times else 0
             roi.name = _name(image, label, roi)
-            roi.props = properties[label]
+            roi.props = _properties(image, label, keys)
             if image.kind == "classes":
                 roi.group = label
             yield roi
@@ -220,19 +218,17 @@ def _encode(polygons: list[Polygon]) -> ImagejRoi:
 
     rings = [ring[:, ::-1] for polygon in polygons for ring in polygon]
     roi = ImagejRoi(roitype=ROI_TYPE.TRACED)
-    (roi.left, roi.top), (roi.right, roi.bottom) = (
-        np.min([ring.min(0) for ring in rings], 0).tolist(),
-        np.max([ring.max(0) for ring in rings], 0).tolist(),
-    )
-    if len(rings) > 1 or len(rings[0]) > _MAX_POINTS:
+    points = np.concatenate(rings)
+    (roi.left, roi.top), (roi.right, roi.bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    if len(rings) > 1 or len(points) > _MAX_POINTS:
         roi.roitype, roi.multi_coordinates = ROI_TYPE.RECT, np.concatenate([_encode_ring(ring) for ring in rings])
         roi.shape_roi_size = len(roi.multi_coordinates)
         return roi
-    roi.n_coordinates = len(rings[0])
-    roi.integer_coordinates = (rings[0] - [roi.left, roi.top]).astype(np.int32)
+    roi.n_coordinates = len(points)
+    roi.integer_coordinates = points - np.array([roi.left, roi.top], np.int32)
     if max(roi.bottom, roi.right) > _LARGE:
         roi.options = ROI_OPTIONS.SUB_PIXEL_RESOLUTION
-        roi.subpixel_coordinates = rings[0].astype(np.float32)
+        roi.subpixel_coordinates = points.astype(np.float32)
     return roi
 
 
@@ -259,20 +255,11 @@ def _name(image: LabelledImage, label: int, roi: ImagejRoi) -> str:
     return f"{'-'.join(f'{number:0{digits}}' for number in numbers)} {name}"
 
 
-def _properties(image: LabelledImage) -> dict[int, str]:
-    """Return the lines of properties of each label: label and class, and its row of the table."""
-    rows = image.rows_by_label()
-    found = {}
-    for label in image.values.tolist():
-        name = image.label_name(label) if image.kind == "classes" else image.class_name
-        cells = {"label": label, "class": name} | rows.get(label, {})
-        found[label] = "".join(f"{_key(name)}: {_cell(cell)}\n" for name, cell in cells.items())
-    return found
-
-
-def _key(name: str) -> str:
-    """Return the name of a column without what ends or separates keys in properties."""
-    return re.sub(r"[^\w.-]", "_", name)
+def _properties(image: LabelledImage, label: int, keys: Mapping[str, str]) -> str:
+    """Return the properties of an outline, a line each: label and class of its object, and its row of the table."""
+    name = image.label_name(label) if image.kind == "classes" else image.class_name
+    cells = {"label": label, "class": name} | image.row(label)
+    return "".join(f"{keys[name]}: {_cell(cell)}\n" for name, cell in cells.items())
 
 
 def _cell(value: Any) -> str:  # noqa: ANN401

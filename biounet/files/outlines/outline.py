@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +43,6 @@ class Outline:
     object_number
         Of its object, where the file says which outlines are slices or pieces of one object; else None, and the outline
         is an object by itself.
-    measurements
-        Numbers that the file has about the object.
     """
 
     rings: tuple[Ring, ...]
@@ -54,4 +51,3 @@ class Outline:
     name: str = ""
     is_window: bool = False
     object_number: int | None = None
-    measurements: Mapping[str, float] = field(default_factory=dict)
