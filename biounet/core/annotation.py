@@ -27,6 +27,8 @@ class Annotation:
     """Labels of one image on its grid: int32, shape ``([z,] y, x)``.
 
     They are `UNLABELLED`, 0 for background, and from 1 the ids of objects (``instances``) or classes (other kinds).
+    `format` is that of the file, `overlaps` the number of pairs of outlines in it that overlap, None of a label image,
+    and `image` the file of the image, if known.
     """
 
     labels: NDArray[np.int32]
@@ -34,6 +36,9 @@ class Annotation:
     grid: Grid
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    format: str = "label image"
+    overlaps: int | None = None
+    image: Path | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32:

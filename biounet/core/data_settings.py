@@ -47,6 +47,9 @@ class DataSettings(Settings):
         Value of unlabelled voxels on disk.
     palette
         For annotations in colours: the class, ``"background"`` or ``"unlabelled"`` of each ``"#RRGGBB"``.
+    overlap
+        Of outlines that other programs drew: where two objects overlap, the ``later`` one in the file is on top, or the
+        pixels are ``unlabelled``.
     regions
         For ``classes``: the values of nested regions, from the outermost to the innermost. The network predicts each
         region, and a voxel gets the label of its innermost region (`region_label`).
@@ -76,6 +79,7 @@ class DataSettings(Settings):
     classes: tuple[str, ...] = Field(default=(), max_length=254)  # label images of classes have 8 bits
     unlabelled: int = Field(default=UNLABELLED, ge=-(2**31), lt=2**31)
     palette: dict[str, str] = Field(default_factory=dict)
+    overlap: Literal["later", "unlabelled"] = "later"
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     unknown: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     slices: Literal["z", "y", "x"] | None = None

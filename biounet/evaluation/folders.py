@@ -19,6 +19,7 @@ from biounet.evaluation.records import Row
 from biounet.evaluation.region_scores import Regions, RegionScore, score_regions
 from biounet.files import (
     ReadOptions,
+    ResultPair,
     check_alignment,
     pair_results,
     read_annotation,
@@ -67,27 +68,47 @@ def evaluate(
     """
     truth, tolerance = as_path(truth, "the folder of annotations"), as_number(tolerance, "the tolerance")
     pairs = pair_results(as_path(predicted, "the folder of results"), truth, data.channels, data.annotation)
-    cases = {drawn.relative_to(truth).as_posix(): _Case(drawn, result, data, options) for drawn, result in pairs}
+    cases = {_case_name(pair, pairs, truth): _Case(pair, data, options) for pair in pairs}
     return _evaluate_objects(cases) if data.kind == "instances" else _evaluate_classes(cases, data, tolerance)
+
+
+def _case_name(pair: ResultPair, pairs: Sequence[ResultPair], folder: Path) -> str:
+    """Return the path of an annotation below its folder, and the name of the image where it is that of several."""
+    name = pair.truth.relative_to(folder).as_posix()
+    is_shared = sum(other.truth == pair.truth for other in pairs) > 1
+    return f"{name}: {pair.image.name}" if is_shared else name
 
 
 @dataclass(frozen=True)
 class _Case:
     """The files of an annotation and of a result, and how they are read."""
 
-    truth: Path
-    predicted: Path
+    pair: ResultPair
     data: DataSettings
     options: ReadOptions | None
+
+    @property
+    def truth(self) -> Path:
+        """The file of the annotation."""
+        return self.pair.truth
+
+    @property
+    def predicted(self) -> Path:
+        """The label image of the result."""
+        return self.pair.predicted
 
     def read(self) -> tuple[NDArray[np.int32], NDArray[np.int32], Grid | None, tuple[str, ...]]:
         """Return true and predicted labels, the grid of a volume, and remarks on the headers."""
         predicted = read_labels(self.predicted, self.options)
-        order = read_label_grid(self.predicted, predicted.shape, self.options) if predicted.ndim == 3 else None
-        truth = read_annotation(self.truth, self.data, options=self.options, order=order).labels
+        is_volume = predicted.ndim == 3
+        order = read_label_grid(self.predicted, predicted.shape, self.options) if is_volume else Grid(predicted.shape)
+        drawn = read_annotation(self.truth, self.data, options=self.options, order=order, image=self.pair.image)
+        truth = drawn.labels
         if truth.shape != predicted.shape:
             cause = f"is {truth.shape}, but the result {self.predicted} is {predicted.shape}"
             raise InputError(cause, path=self.truth)
+        if drawn.overlaps is not None:  # outlines have no header
+            return truth, predicted, order if is_volume else None, ()
         return truth, predicted, *check_alignment(self.truth, self.predicted, truth.shape, self.options)
 
     def read_kind(self) -> ResultKind | None:
@@ -138,7 +159,7 @@ def _evaluate_classes(cases: Mapping[str, _Case], data: DataSettings, tolerance:
         notes.extend(remarks)
         if as_foreground:
             truth, predicted = np.minimum(truth, 1), np.minimum(predicted, 1)
-        undrawn = undrawn_regions(case.truth, data)
+        undrawn = undrawn_regions(case.truth, data, case.pair.image)
         by_name = dict(zip(regions.values, score_regions(truth, predicted, regions, grid), strict=True))
         by_name |= dict.fromkeys(undrawn & by_name.keys(), RegionScore())
         return ([*by_name.values()], grid), [{"class": name, **region_row(one, grid)} for name, one in by_name.items()]

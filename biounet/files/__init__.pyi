@@ -28,6 +28,7 @@ from .dataset_index.partners import FileMatch as FileMatch
 from .dataset_index.partners import LabelFile as LabelFile
 from .dataset_index.partners import find_label_images as find_label_images
 from .dataset_index.partners import match_files as match_files
+from .dataset_index.results import ResultPair as ResultPair
 from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped

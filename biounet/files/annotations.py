@@ -21,7 +21,8 @@ from biounet.core import (
 )
 from biounet.files.axes import ReadOptions, resolve_axes, squeeze
 from biounet.files.dataset_index.alignment import compare_alignment, reorder_labels, stored_shape
-from biounet.files.dataset_index.names import stem_of
+from biounet.files.dataset_index.names import may_be_outlines, stem_of
+from biounet.files.drawn_annotations import DrawnImage, read_drawn_labels
 from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha, translate_errors
 from biounet.files.read import resolve_grid
@@ -39,13 +40,15 @@ def read_annotation(
     grid: Grid | None = None,
     options: ReadOptions | None = None,
     order: Grid | None = None,
+    image: Path | None = None,
 ) -> Annotation:
     """Read an annotation.
 
     Parameters
     ----------
     path
-        A label image or, where the recipe has a palette, a picture in its colours.
+        A label image or, where the recipe has a palette, a picture in its colours; or outlines, as other programs draw
+        them (see `biounet.files.drawn_annotations`).
     data
         What the values mean. In scribbles 0 is unlabelled and strokes of the first class are 1; a class called
         ``background`` becomes 0 and the others keep their order.
@@ -55,6 +58,9 @@ def read_annotation(
         How the image is read: axes, channel and plane apply to an annotation that has as many.
     order
         Instead of `grid`: a grid whose axis order the result shall have, but which the annotation need not share.
+        Outlines are filled on this or that.
+    image
+        File of the image: by its name it is found among those whose outlines are in one file.
 
     Raises
     ------
@@ -68,6 +74,8 @@ def read_annotation(
     if data.kind == "scribbles" and not data.classes:
         cause = "data.classes: the strokes of scribbles need names"
         raise SettingsError(cause, hint="for example ['background', 'cell']")
+    if may_be_outlines(path):
+        return _finish(_read_drawn(path, data, grid or order, options, image), data)
     check_not_jpeg(path)
     labels = _from_colours(path, data) if data.palette else _from_values(path, data, options)
     if grid is not None and (1, *labels.shape) == grid.shape:
@@ -78,24 +86,47 @@ def read_annotation(
         is_transposed = labels.shape == grid.shape[::-1]
         hint = "the axes are exchanged" if is_transposed else "an annotation has the pixels of its image"
         raise InputError(cause, path=path, hint=hint)
+    notes = _check_alignment(path, grid) if grid is not None and grid.affine is not None else ()
+    return _finish(Annotation(labels, data.kind, grid or Grid(labels.shape), path, notes, image=image), data)
+
+
+def _read_drawn(
+    path: Path, data: DataSettings, grid: Grid | None, options: ReadOptions | None, image: Path | None
+) -> Annotation:
+    if grid is None:
+        raise InputError("outlines have no size: they are read on the grid of their image", path=path)
+    options = options or ReadOptions(dims=grid.dims)
+    drawn = read_drawn_labels(path, data, DrawnImage(grid.shape, options, image))
+    notes = drawn.notes
+    if grid.affine is not None:
+        notes += (f"outlines are taken to be drawn on the voxels as they are stored, {grid.axcodes}",)
+    return Annotation(drawn.labels, data.kind, grid, path, notes, drawn.format, drawn.overlaps, image)
+
+
+def _finish(annotation: Annotation, data: DataSettings) -> Annotation:
+    """Keep the slices of the recipe, and check what is left."""
+    labels, path = annotation.labels, annotation.source
     if data.slices is not None:
         try:
             labels = keep_slices(labels, data.slices, data.slice_numbers)
         except InputError as error:
             raise InputError(error.cause, path=path) from None
-    notes = _check_alignment(path, grid) if grid is not None and grid.affine is not None else ()
     if (labels == UNLABELLED).all():
         raise InputError("nothing is labelled", path=path)
-    annotation = Annotation(labels, data.kind, grid or Grid(labels.shape), path, notes)
+    annotation = replace(annotation, labels=labels)
     findings = inspect_annotation(annotation)
     if findings and findings[0].severity == "problem":
         raise InputError(findings[0].cause, path=path, hint=findings[0].hint or None)
-    return replace(annotation, notes=(*notes, *(finding.cause for finding in findings)))
+    return replace(annotation, notes=(*annotation.notes, *(finding.cause for finding in findings)))
 
 
-def undrawn_regions(path: Path, data: DataSettings) -> frozenset[str]:
-    """Return the regions or classes that were not drawn in the case of this annotation, and are unknown there."""
-    return frozenset(name for case in (stem_of(path), path.parent.name) for name in data.unknown.get(case, ()))
+def undrawn_regions(path: Path, data: DataSettings, image: Path | None = None) -> frozenset[str]:
+    """Return the regions or classes that were not drawn in the case of an annotation, and are unknown there.
+
+    A case is called like the annotation, its folder or its image.
+    """
+    cases = {stem_of(path), path.parent.name, *([stem_of(image)] if image is not None else [])}
+    return frozenset(name for case in cases for name in data.unknown.get(case, ()))
 
 
 def _check_alignment(path: Path, grid: Grid) -> tuple[str, ...]:

@@ -67,7 +67,8 @@ def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | Non
     reader = VolumeReader(options or ReadOptions(dims=recipe.data.dims))
     for pair in pairs:
         volume = reader.load(pair.files())
-        yield make_case(volume, read_annotation(pair.label, recipe.data, volume.grid), recipe)
+        annotation = read_annotation(pair.label, recipe.data, volume.grid, options, image=pair.image)
+        yield make_case(volume, annotation, recipe)
 
 
 def make_case(
@@ -88,9 +89,8 @@ def make_case(
     if resampled.section_axis is not None:  # in the recipe it is an axis of the file
         recipe = recipe.replace("data", slices="zyx"[resampled.section_axis])
     labelled = labels != UNLABELLED
-    target = make_target(
-        Annotation(labels, annotation.kind, Grid(labels.shape), annotation.source), recipe, resampled.spacing
-    )
+    on_working_grid = replace(annotation, labels=labels, grid=Grid(labels.shape))
+    target = make_target(on_working_grid, recipe, resampled.spacing)
     return Case(
         name=str(volume.source or "array"),
         image=torch.from_numpy(image).clamp(-_LIMIT, _LIMIT).half(),

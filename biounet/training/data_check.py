@@ -21,6 +21,8 @@ class CheckedImage:
     `files` holds the path of each channel, `shape` is ``(c, [z,] y, x)``, and `orientation` the directions of the axes
     x, y and z of the file, such as ``"LPS"``. `objects` counts objects, or the classes that occur; `labelled` is the
     share of labelled pixels. Both are None without an annotation, as is `annotation`; None elsewhere means unknown.
+    `format` is that of the annotation, and `overlaps` the number of pairs of outlines in it that overlap, None of a
+    label image.
     """
 
     image: str
@@ -34,6 +36,8 @@ class CheckedImage:
     labelled: float | None
     notes: tuple[str, ...]
     orientation: str | None = None
+    format: str | None = None
+    overlaps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class CheckReport:
 
     def as_table(self) -> list[tuple[str, ...]]:
         """Return rows of text, the header first."""
-        names = ("image -> annotation", "shape", "type", "pixel size", "orientation", "objects", "labelled", "notes")
-        table: list[tuple[str, ...]] = [names]
+        names = ("image -> annotation", "shape", "type", "pixel size", "orientation", "annotation")
+        table: list[tuple[str, ...]] = [(*names, "objects", "overlaps", "labelled", "notes")]
         for row in self.rows:
             unit = "µm" if row.unit == "um" else row.unit
             spacing = f"{' x '.join(f'{s:.4g}' for s in row.spacing)} {unit}" if row.spacing else "unknown"
@@ -63,10 +67,13 @@ class CheckReport:
             notes = "; ".join(drop_notes(row.notes, {NoteCode.VOXEL_SIZE_UNKNOWN}))
             shape = " x ".join(map(str, row.shape))
             pair = f"{row.image} -> {row.annotation or 'none'}"
-            table.append((pair, shape, row.dtype, spacing, row.orientation or "unknown", objects, share, notes))
-        if any(row.orientation for row in self.rows):
-            return table
-        return [row[:4] + row[5:] for row in table]
+            overlaps = "" if row.overlaps is None else str(row.overlaps)
+            image = (pair, shape, row.dtype, spacing, row.orientation or "unknown")
+            table.append((*image, row.format or "", objects, overlaps, share, notes))
+        left_out = set() if any(row.orientation for row in self.rows) else {"orientation"}
+        left_out |= set() if any(row.overlaps is not None for row in self.rows) else {"annotation", "overlaps"}
+        columns = [n for n, name in enumerate(table[0]) if name not in left_out]
+        return [tuple(row[n] for n in columns) for row in table]
 
 
 def check_data(
@@ -109,4 +116,6 @@ def _describe(image: AnnotatedImage) -> CheckedImage:
         labelled=labelled,
         notes=tuple(notes),
         orientation=volume.grid.axcodes,
+        format=None if annotation is None else annotation.format,
+        overlaps=None if annotation is None else annotation.overlaps,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -191,7 +192,8 @@ class TrainingData:
             return None
         annotation = resampled = None
         if image.label is not None:
-            annotation = self._attempt(read_annotation, image.label, self._data, volume.grid, self.options)
+            first = image.files[0]
+            annotation = self._attempt(read_annotation, image.label, self._data, volume.grid, self.options, None, first)
         if annotation is not None:
             resampled = self._attempt(resample_annotation, volume, annotation, self.recipe)
         same_as = self._same_as(volume, image)
@@ -225,9 +227,9 @@ def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair]
 
 def hash_training_files(pairs: Sequence[Pair]) -> str:
     """Return the SHA-256 over the names and contents of the training files, in order of name."""
-    digest = hashlib.sha256()
+    digest, hash_file = hashlib.sha256(), cache(lambda path: hashlib.sha256(path.read_bytes()).digest())
     for pair in sorted(pairs, key=lambda p: Path(p.image).name):
-        for path in (*pair.files(), pair.label):
+        for path in (*pair.files(), pair.label):  # one file may hold the outlines of all images
             digest.update(Path(path).name.encode())
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+            digest.update(hash_file(Path(path)))
     return digest.hexdigest()

@@ -17,7 +17,11 @@ OUTPUT_ENDINGS = ("_overlay", ".curve")
 REPORT_FOLDER = "report_files"
 """Folder of the pictures of a report, among its results."""
 
+OUTLINE_SUFFIXES = (".roi", ".zip", ".geojson", ".geojson.gz", ".json")
+"""Suffixes of outlines that other programs draw; of a zip or JSON file, the content decides."""
+
 MASK_ENDINGS = ("_masks", "_mask", "_labels", "_label", "_seg", "_dseg", "_seg-manual", "_cp_masks")
+_OUTLINE_ENDINGS = ("_rois", "_roi", "_RoiSet", "_outlines", "_annotations", "_coco", "_coco_polygons", "_geojson")
 IMAGE_ENDINGS = ("_img", "_image", "_raw")
 """How the names of images end beside annotations that begin the same, as in the data of Cellpose."""
 
@@ -30,6 +34,7 @@ ANNOTATION_NAMES = (
 ``mask`` is missing: in a NIfTI file it may be that of the brain.
 """
 
+_OUTLINE_NAMES = ("RoiSet", "rois", "outlines", "coco")  # of outlines in the folder of one image
 _ANNOTATION_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "labelstr", "labelsts", "labelsval"}
 _IMAGE_FOLDERS = {"images", "image", "img", "imgs", "imagestr"}
 """Folders in small letters; the last ones are those of nnU-Net."""
@@ -44,6 +49,11 @@ T = TypeVar("T")
 def is_image(path: Path) -> bool:
     """Whether the suffix is that of an image."""
     return path.name.lower().endswith(SUFFIXES)
+
+
+def may_be_outlines(path: Path) -> bool:
+    """Whether the suffix is one that outlines have; many other files are JSON."""
+    return path.name.lower().endswith(OUTLINE_SUFFIXES)
 
 
 def is_nifti(path: Path) -> bool:
@@ -71,7 +81,8 @@ def mask_ending(path: Path) -> str:
     """Return the longest ending of annotations that a name has, such as ``_masks`` or ``-mask``; empty if none."""
     stem = stem_of(path)
     lower = SEPARATOR.sub("_", stem.lower())
-    length = max((len(end) for end in MASK_ENDINGS if lower.endswith(end.replace("-", "_"))), default=0)
+    endings = (*MASK_ENDINGS, *_OUTLINE_ENDINGS) if may_be_outlines(path) else MASK_ENDINGS
+    length = max((len(end) for end in endings if lower.endswith(end.lower().replace("-", "_"))), default=0)
     return stem[len(stem) - length :]
 
 
@@ -127,13 +138,19 @@ def annotated_stems(path: Path, patterns: Sequence[str]) -> list[str]:
     stem = stem_of(path)
     before = split_annotation(stem, patterns)
     stems = [*([] if before is None else [before]), without_mask_ending(path), stem]
+    if may_be_outlines(path) and is_image(Path(stem)):  # x.tif.geojson
+        stems.append(stem_of(Path(stem)))
     lower = stem.lower()
-    return [*stems, ""] if f"_{lower}" in MASK_ENDINGS or lower in ANNOTATION_NAMES else stems
+    is_name = f"_{lower}" in MASK_ENDINGS or lower in ANNOTATION_NAMES
+    is_name |= may_be_outlines(path) and lower in map(str.lower, _OUTLINE_NAMES)
+    return [*stems, ""] if is_name else stems
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of an image without its suffix: ``a`` for ``a.tif``, ``a.ome.tif`` and ``a.nii.gz``."""
+    """Return the name of a file without its suffixes: ``a`` for ``a.tif``, ``a.ome.tif``, ``a.nii.gz`` and the like."""
     stem = path.name.removesuffix(path.suffix)
+    if path.suffix.lower() == ".gz" and stem.lower().endswith(".geojson"):
+        return stem[: -len(".geojson")]
     return stem[: -len(".ome")] if stem.lower().endswith((".ome", ".nii")) else stem
 
 

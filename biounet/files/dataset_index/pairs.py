@@ -14,7 +14,6 @@ from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     SEPARATOR,
-    annotated_stems,
     image_key,
     in_annotation_folder,
     is_annotation,
@@ -26,6 +25,7 @@ from biounet.files.dataset_index.names import (
     unique_values,
     without_mask_ending,
 )
+from biounet.files.dataset_index.outline_files import annotated_keys
 from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, SkippedFile, list_skipped, scan
 from biounet.files.formats.unsupported import check_supported
 
@@ -127,7 +127,8 @@ def pair_files(
 def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     """Pair the images of one folder with the annotations of another, which may be below it, such as ``img/masks``."""
     image_files, label_files = scan(images, rules), scan(labels, rules)
-    drawn = [file.path for file in label_files if file.may_be_annotation and file.path.is_file()]
+    usable = (file for file in label_files if file.holds_outlines or (file.may_be_annotation and file.path.is_file()))
+    drawn = [file.path for file in usable]
     chosen = select_annotations(drawn, rules.annotation)
     nested = labels.resolve().is_relative_to(images.resolve())
     excluded = {path.resolve() for path in drawn} if nested else set()
@@ -181,6 +182,7 @@ def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
         for mask in masks
         if (mask.parent, stem_of(mask)) not in annotated or (mask.parent, without_mask_ending(mask)) in stems
     ]
+    masks += [file.path for file in files if file.holds_outlines]
     is_mask = set(masks)
     images = [image for image in found if image.is_case or image.path not in is_mask]
     chosen = select_annotations(masks, rules.annotation)
@@ -294,14 +296,18 @@ def _alias_keys(images: Sequence[FoundImage]) -> dict[Path, str]:
 def _labels_by_key(
     labels: Iterable[Path], folder: Path, patterns: Sequence[str], image_keys: Collection[str]
 ) -> tuple[dict[str, Path], list[InputError]]:
-    """Return annotations by the first of their possible keys that an image has, and an error for each duplicate."""
+    """Return annotations by the keys of their images, and an error for each duplicate."""
     by_key: dict[str, Path] = {}
     errors: list[InputError] = []
     for label in labels:
-        parent = label.relative_to(folder).parent
-        keys = [image_key(parent, stem) for stem in annotated_stems(label, patterns)]
-        key = next((key for key in keys if key in image_keys), keys[0])
-        if key in by_key:
-            errors.append(InputError(f"{label} and {by_key[key]} are both annotations of one image"))
-        by_key.setdefault(key, label)
+        try:
+            keys = annotated_keys(label, label.relative_to(folder), patterns, image_keys)
+        except InputError as error:
+            errors.append(error)
+            continue
+        for key in keys:
+            if key in by_key:
+                cause = f"{label} and {by_key[key]} are both annotations of one image"
+                errors.append(InputError(cause, hint="keep one of them there, or say which with data.annotation"))
+            by_key.setdefault(key, label)
     return by_key, errors

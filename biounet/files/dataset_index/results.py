@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from biounet.core import InputError, list_some
 from biounet.files.dataset_index.cases import group_cases
@@ -20,17 +21,29 @@ from biounet.files.dataset_index.names import (
     stem_of,
     unique_values,
 )
+from biounet.files.dataset_index.outline_files import coco_names
 from biounet.files.dataset_index.scan import FileKind, NameRules, scan
 from biounet.files.formats.unsupported import check_supported
 
 _RESULT = "_labels"
-_NO_LABELS = (FileKind.HIDDEN, FileKind.OTHER)
+_NO_LABELS = (FileKind.HIDDEN, FileKind.OTHER, FileKind.OUTLINES)
 _MAX_NAMES = 10  # that a message lists
+
+
+class ResultPair(NamedTuple):
+    """An annotation, the result that is compared with it, and a name for the image of both, which has no suffix.
+
+    Several images have the same annotation where one file holds the outlines of all.
+    """
+
+    truth: Path
+    predicted: Path
+    image: Path
 
 
 def pair_results(
     predicted: Path, truth: Path, channels: Sequence[str] = (), annotation: Sequence[str] = ()
-) -> list[tuple[Path, Path]]:
+) -> list[ResultPair]:
     """Pair annotations with results.
 
     Parameters
@@ -72,7 +85,8 @@ def pair_results(
     if missing:
         cause = f"no result for {len(missing)} of {len(annotations)} annotations: {list_some(missing, _MAX_NAMES)}"
         raise InputError(cause, path=predicted, hint=f"a result is called <image>{_RESULT}.tif or .nii.gz")
-    return [(annotations[key], result) for key, result in found.items() if result is not None]
+    pairs = ((key, result) for key, result in found.items() if result is not None)
+    return [ResultPair(annotations[key], result, truth / key) for key, result in pairs]
 
 
 def _find_results(folder: Path) -> dict[str, Path]:
@@ -94,12 +108,16 @@ def _find_annotations(truth: Path, predicted: Path, rules: NameRules) -> dict[st
         elif not is_body_mask(image.path) or split_annotation(stem_of(image.path), rules.annotation) is not None:
             single[image.path] = image.relative
     groups: dict[str, list[Path]] = defaultdict(list)
-    for path in select_annotations(single, rules.annotation):
-        groups[_key(single[path], rules.annotation)].append(path)
+    drawn = {file.path: file.relative for file in files if file.holds_outlines}
+    for path in select_annotations({**single, **drawn}, rules.annotation):
+        for key in _drawn_keys(path, drawn[path], rules.annotation) if path in drawn else ():
+            groups[key].append(path)
+        if path in single:
+            groups[_key(single[path], rules.annotation)].append(path)
     if any(len(group) > 1 for group in groups.values()) or any(
         f"{key}{end}" in groups for key in groups for end in IMAGE_ENDINGS
     ):  # a_masks.tif beside its image a.tif, or a_img.tif
-        groups = {key: [path for path in group if mask_ending(path)] for key, group in groups.items()}
+        groups = {key: [path for path in group if mask_ending(path) or path in drawn] for key, group in groups.items()}
     return _by_key("an annotation", [*cases, *((key, path) for key, group in groups.items() for path in group)])
 
 
@@ -116,6 +134,15 @@ def _key(relative: Path, patterns: Sequence[str] = ()) -> str:
     """Return what an annotation and its result have in common: the folder, and the stem of their image."""
     stem = annotated_stems(relative, patterns)[0] or stem_of(relative)
     return normalise_unicode((relative.parent / stem).as_posix())
+
+
+def _drawn_keys(path: Path, relative: Path, patterns: Sequence[str]) -> list[str]:
+    """Return the keys of the images whose outlines a file holds."""
+    names = coco_names(path)
+    if len(names) == 1:
+        names = (PurePosixPath(names[0].name),)
+    stems = [name.parent / stem_of(Path(name.name)) for name in names]
+    return [normalise_unicode((relative.parent / stem).as_posix()) for stem in stems] or [_key(relative, patterns)]
 
 
 def _match(results: dict[str, Path], annotations: dict[str, Path], channels: Sequence[str]) -> dict[str, Path | None]:

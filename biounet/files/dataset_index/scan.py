@@ -16,10 +16,12 @@ from biounet.files.dataset_index.names import (
     in_annotation_folder,
     is_annotation,
     is_image,
+    may_be_outlines,
     natural_key,
     split_annotation,
     stem_of,
 )
+from biounet.files.dataset_index.outline_files import is_outline_file
 from biounet.files.formats.leica_lif import LIF_MAGIC
 from biounet.files.formats.nifti import NIFTI_MAGIC
 from biounet.files.formats.nikon_nd2 import ND2_MAGIC
@@ -44,7 +46,6 @@ _NO_IMAGE = {
         ".txt",
         ".md",
         ".rst",
-        ".json",
         ".jsonl",
         ".xml",
         ".html",
@@ -56,7 +57,7 @@ _NO_IMAGE = {
     ),
     *(".ini", ".cfg", ".log", ".py", ".ipynb", ".r", ".m", ".sh", ".bat", ".ijm", ".cppipe", ".cpproj", ".pdf"),
     *(".doc", ".docx", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".bval", ".bvec", ".safetensors", ".pt", ".part"),
-    *(".roi", ".geojson", ".qpproj", ".qpdata", ".db", ".lock", ".svg", ".sha256", ".md5"),
+    *(".qpproj", ".qpdata", ".db", ".lock", ".svg", ".sha256", ".md5"),
 }
 _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *NIFTI_MAGIC)
 _MICROSCOPE_MAGIC = (LIF_MAGIC, ND2_MAGIC, CZI_MAGIC)
@@ -69,6 +70,7 @@ class FileKind(Enum):
     IMAGE = ""
     ANNOTATION = "named like an annotation: name the file to segment it"
     IN_ANNOTATION_FOLDER = "in a folder of annotations: name the folder to segment what it holds"
+    OUTLINES = "may be outlines"
     OUTPUT = "named like a picture that biounet writes"
     HIDDEN = "hidden"
     OTHER = "without the suffix of an image"
@@ -91,6 +93,11 @@ class ScannedFile:
     def may_be_annotation(self) -> bool:
         """Whether it has the name of an image or annotation: people correct results and train on them."""
         return self.kind in (FileKind.IMAGE, FileKind.ANNOTATION, FileKind.IN_ANNOTATION_FOLDER)
+
+    @property
+    def holds_outlines(self) -> bool:
+        """Whether it holds outlines that another program drew."""
+        return self.kind is FileKind.OUTLINES and is_outline_file(self.path)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,8 @@ class NameRules:
         if REPORT_FOLDER in relative.parts[:-1] and path.name.endswith(".webp"):
             return FileKind.OUTPUT
         if not is_image(path):
+            if not hidden and may_be_outlines(path):
+                return FileKind.OUTLINES
             return None if hidden or path.suffix.lower() in _NO_IMAGE else FileKind.OTHER
         if hidden:
             return FileKind.HIDDEN
@@ -167,6 +176,8 @@ def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
 def list_skipped(files: Iterable[ScannedFile]) -> Iterator[SkippedFile]:
     """Yield the files that are not of the kind of an image with the reason; of others only what could be one."""
     for file in files:
+        if file.kind is FileKind.OUTLINES:
+            continue
         if reason := _other_reason(file.path) if file.kind is FileKind.OTHER else file.kind.value:
             yield SkippedFile(file.path, reason)
 

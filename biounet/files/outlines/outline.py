@@ -12,6 +12,10 @@ Ring = NDArray[np.float64]
 """Corners (n, 2) of a closed line, ``(y, x)``; the first is not repeated at the end."""
 
 
+UNLABELLED_CLASS = "unlabelled"
+"""Class of regions in which nobody said what is there."""
+
+
 class Plane(NamedTuple):
     """The plane of a stack that an outline lies in, counted from 0; None: in all of them, or not stated."""
 

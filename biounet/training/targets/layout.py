@@ -107,6 +107,6 @@ def _regions(annotation: Annotation, recipe: Recipe) -> list[tuple[NDArray[np.bo
     labels, labelled = annotation.labels, annotation.labelled
     if recipe.data.kind == "instances":
         return [(labels > 0, labelled)]
-    undrawn = undrawn_regions(annotation.source, recipe.data) if annotation.source is not None else ()
+    undrawn = undrawn_regions(annotation.source, recipe.data, annotation.image) if annotation.source is not None else ()
     regions = recipe.data.label_values
     return [(np.isin(labels, values), labelled & (name not in undrawn)) for name, values in regions.items()]

@@ -1,0 +1,192 @@
+"""Outlines that other programs drew, as the labels of an annotation."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import UNLABELLED, DataSettings, InputError, list_some
+from biounet.files.axes import ReadOptions
+from biounet.files.dataset_index.outline_files import outline_format
+from biounet.files.outlines.coco_reading import read_coco
+from biounet.files.outlines.fill import Filled, fill, fill_windows, number_objects
+from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane
+
+_BACKGROUND = "background"
+_WINDOW = "looked at"  # as a class or name, also with - or _
+_NUMBER_AT_END = re.compile(r"[ _.#-]*\d+$")  # of a name such as "nucleus 12"
+_MAX_NAMES = 5  # that a message lists
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnLabels:
+    """Labels ``([z,] y, x)`` of what was drawn, the format of the file, pairs of objects that overlap, and notes."""
+
+    labels: NDArray[np.int32]
+    format: str
+    overlaps: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """The image that an annotation is of: its shape ``([z,] y, x)``, how it is read, and its file, if known."""
+
+    shape: tuple[int, ...]
+    options: ReadOptions
+    path: Path | None = None
+
+
+def read_drawn_labels(path: Path, data: DataSettings, image: DrawnImage) -> DrawnLabels:
+    """Fill the outlines of a file on the grid of their image.
+
+    Objects have the numbers 1, 2, … in the order of the file, or classes their values. Without any region of class
+    *background* or *looked at* the whole image was looked at, and what is not drawn is background; with one, or for
+    scribbles, it is background there and unlabelled elsewhere. Regions of class *unlabelled* are that, unless an object
+    lies there.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, nothing is drawn on this image, most of it lies outside, or a class is unknown.
+    """
+    if data.palette:
+        hint = (
+            "outlines say their class by its name: take the palette out of the recipe, or give them a recipe of theirs"
+        )
+        raise InputError("the recipe has a palette, but these are outlines", path=path, hint=hint)
+    name = outline_format(path) or ""
+    try:
+        outlines, notes = _read_outlines(path, name, data, image)
+        drawn = _sort(_of_plane(outlines, image), path)
+        labels, overlaps, remarks = _fill_all(drawn, data, image.shape)
+    except InputError as error:
+        raise error if error.path else InputError(error.cause, path=path, hint=error.hint) from None
+    return DrawnLabels(labels, name, overlaps, (*notes, *remarks))
+
+
+def _read_outlines(
+    path: Path, name: str, data: DataSettings, image: DrawnImage
+) -> tuple[list[Outline], tuple[str, ...]]:
+    return read_coco(path, image.shape, image.path, are_objects=data.kind == "instances")
+
+
+def _of_plane(outlines: Sequence[Outline], image: DrawnImage) -> list[Outline]:
+    """Return the outlines of the plane that is read of a stack or time series; raise unless one frame is left."""
+    chosen = image.options.plane
+    if len(image.shape) == 2 and isinstance(chosen, int):
+        outlines = [one for one in outlines if _stack_number(one.plane) in (None, chosen)]
+        outlines = [replace(one, plane=None) for one in outlines]
+    elif len({one.plane.t for one in outlines if one.plane is not None and one.plane.t is not None}) > 1:
+        frames = sorted({one.plane.t for one in outlines if one.plane is not None and one.plane.t is not None})
+        cause = f"outlines of {len(frames)} frames ({list_some([*map(str, frames)], _MAX_NAMES)}) of a time series"
+        raise InputError(cause, hint="save each frame and its outlines in files of their own")
+    return [*outlines]
+
+
+def _stack_number(plane: Plane | None) -> int | None:
+    """Return the number along the axis of a stack of planes or frames."""
+    return None if plane is None else plane.z if plane.z is not None else plane.t
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What was drawn, by what it means: windows are regions of background unless an object lies there."""
+
+    objects: list[Outline]
+    windows: list[Outline]
+    unlabelled: list[Outline]
+
+
+def _sort(outlines: Sequence[Outline], path: Path) -> _Drawn:
+    drawn = _Drawn([], [], [])
+    for one in outlines:
+        meanings = {re.sub(r"[ _-]+", " ", text).strip().casefold() for text in (one.class_name, one.name)}
+        if one.is_window or meanings & {_WINDOW, _BACKGROUND}:
+            drawn.windows.append(replace(one, is_window=True))
+        elif one.class_name.casefold() == UNLABELLED_CLASS:
+            drawn.unlabelled.append(one)
+        else:
+            drawn.objects.append(one)
+    if not drawn.objects and not drawn.windows:
+        hint = "outline some objects; if there are none, draw a region of class 'looked at'"
+        raise InputError("nothing is drawn on this image", path=path, hint=hint)
+    return drawn
+
+
+def _fill_all(drawn: _Drawn, data: DataSettings, shape: tuple[int, ...]) -> tuple[NDArray[np.int32], int, list[str]]:
+    """Return labels, the number of pairs of objects that overlap, and notes."""
+    _check_inside(drawn.objects, shape)
+    values = number_objects(drawn.objects) if data.kind == "instances" else _class_values(drawn.objects, data)
+    if data.kind == "instances" and len(shape) == 3 and not data.slices:
+        _check_slices_are_linked(drawn.objects)
+    filled = fill(drawn.objects, shape, data.overlap, values)
+    labels, nothing = filled.labels, filled.labels == 0
+    windows = fill_windows(drawn.windows, shape)
+    if windows is not None or data.kind == "scribbles":
+        labels[nothing if windows is None else nothing & ~windows] = UNLABELLED
+    if drawn.unlabelled:
+        unknown = fill(drawn.unlabelled, shape, values=[1] * len(drawn.unlabelled)).labels > 0
+        labels[nothing & unknown] = UNLABELLED
+    return labels, len(filled.overlaps), [*filled.notes, *_describe_overlaps(filled, data)]
+
+
+def _describe_overlaps(filled: Filled, data: DataSettings) -> list[str]:
+    if not filled.overlaps:
+        return []
+    pixels, pairs = sum(one.pixels for one in filled.overlaps), len(filled.overlaps)
+    rule = "the later one is on top" if data.overlap == "later" else "unlabelled there"
+    texts = [f"{pairs} pair{'s' if pairs > 1 else ''} of outlines overlap, in {pixels} pixels: {rule}"]
+    hidden = np.setdiff1d(filled.values[filled.values > 0], filled.labels)
+    if hidden.size:
+        texts.append(f"{hidden.size} of them vanish{'es' if hidden.size == 1 else ''} under others")
+    return texts
+
+
+def _check_inside(outlines: Sequence[Outline], shape: tuple[int, ...]) -> None:
+    """Raise an `InputError` if most outlines lie outside the image: they are those of another one."""
+    size = np.array(shape[-2:], np.float64)
+    points = [np.concatenate(one.rings) for one in outlines if sum(map(len, one.rings))]
+    outside = sum(bool((own.max(axis=0) <= 0).any() or (own.min(axis=0) >= size).any()) for own in points)
+    if outside > len(points) / 2:
+        cause = f"{outside} of {len(points)} outlines lie outside the image, which is {shape[-1]} x {shape[-2]} pixels"
+        raise InputError(cause, hint="are they those of another image, or of one of another size?")
+
+
+def _check_slices_are_linked(outlines: Sequence[Outline]) -> None:
+    """Raise an `InputError` if outlines in several slices do not say which of them are one object."""
+    slices = {one.plane.z for one in outlines if one.plane is not None}
+    unlinked = sum(one.object_number is None for one in outlines)
+    if len(slices) > 1 and unlinked:
+        cause = f"{unlinked} outlines in {len(slices)} slices do not say which of them are one object"
+        hint = "say slices = 'z' in the recipe, which learns from sections, or give a label image of the volume"
+        raise InputError(cause, hint=hint)
+
+
+def _class_values(outlines: Sequence[Outline], data: DataSettings) -> list[int]:
+    """Return the value of the class of each outline; raise an `InputError` that lists classes the recipe lacks."""
+    known = {name.casefold(): value for value, name in enumerate(data.foreground, 1)}
+    values = [_class_value(one, known) for one in outlines]
+    unknown = Counter(one.class_name or one.name or "(none)" for one, v in zip(outlines, values, strict=True) if not v)
+    if unknown:
+        shown = list_some([f"{name} ({count})" for name, count in unknown.most_common()], _MAX_NAMES)
+        hint = f"the classes are {', '.join(data.foreground)}; outlines may also be called background or unlabelled"
+        raise InputError(f"outlines of classes that the recipe lacks: {shown}", hint=hint)
+    return values
+
+
+def _class_value(outline: Outline, known: dict[str, int]) -> int:
+    """Return the value of a class by its name, or the name of the outline; 0 if it is unknown."""
+    if not outline.class_name and len(known) == 1:
+        return next(iter(known.values()))
+    if outline.class_name:
+        full = outline.class_name.casefold()
+        return known.get(full) or known.get(full.partition(":")[0], 0)  # QuPath's "Tumor: Positive"
+    name = outline.name.casefold()
+    return known.get(name) or known.get(_NUMBER_AT_END.sub("", name), 0)

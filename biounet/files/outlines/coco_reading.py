@@ -1,0 +1,238 @@
+"""Outlines from COCO JSON, which may hold those of many images: polygons and run-length masks."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import InputError, list_some
+from biounet.files.dataset_index.names import normalise_unicode, stem_of
+from biounet.files.formats.raw import translate_errors
+from biounet.files.outlines.coco_masks import decode_lengths, masked_pixels
+from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane, Ring
+from biounet.files.outlines.trace import trace
+
+_MAX_NAMES = 3  # that a message lists
+_Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image of a file, or one plane of it: `name` as the file says, which may have folders; size in pixels."""
+
+    number: int
+    name: PurePosixPath
+    height: int
+    width: int
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """What a file holds: images, the annotations of each by its number, and the names of categories."""
+
+    path: Path
+    images: tuple[CocoImage, ...]
+    annotations: Mapping[int, Sequence[_Entry]]
+    categories: Mapping[int, str]
+
+    @property
+    def names(self) -> tuple[PurePosixPath, ...]:
+        """Names of the images, each once."""
+        return tuple(dict.fromkeys(image.name for image in self.images))
+
+    def find(self, image: Path | None) -> tuple[CocoImage, ...]:
+        """Return the planes of an image, found by its name; of a file that holds one image, these."""
+        names = self.names
+        fitting = names if image is None else _fitting(names, image)
+        if len(names) == 1:
+            fitting = names
+        if len(fitting) != 1:
+            held = list_some([str(name) for name in fitting or names], _MAX_NAMES)
+            cause = f"holds {len(names)} images, and {'none' if not fitting else 'several'} that could be"
+            cause = f"{cause} {'this one' if image is None else image.name}: {held}"
+            raise InputError(cause, path=self.path, hint="the file_name of an image in it decides")
+        return tuple(one for one in self.images if one.name == fitting[0])
+
+
+def _fitting(names: Sequence[PurePosixPath], image: Path) -> Sequence[PurePosixPath]:
+    """Return the names that an image may have: the whole of it before its stem, then as many folders as agree."""
+    wanted = {_folded(image.name), _folded(stem_of(image))}
+    fitting = [name for name in names if _folded(name.name) == _folded(image.name)]
+    fitting = fitting or [name for name in names if _folded(stem_of(Path(name.name))) in wanted]
+    folders = [_folded(part) for part in reversed(image.absolute().parent.parts)]
+    agreeing = [_count_same(folders, [_folded(part) for part in reversed(name.parent.parts)]) for name in fitting]
+    return [name for name, count in zip(fitting, agreeing, strict=True) if count == max(agreeing)]
+
+
+def _folded(text: str) -> str:
+    return normalise_unicode(text).casefold()
+
+
+def _count_same(these: Sequence[str], those: Sequence[str]) -> int:
+    """Return how many items two sequences begin with in common."""
+    return next((n for n, (a, b) in enumerate(zip(these, those, strict=False)) if a != b), min(len(these), len(those)))
+
+
+def load_coco(path: Path) -> CocoFile:
+    """Read a file; that of many images is read once, as long as it does not change.
+
+    Raises
+    ------
+    InputError
+        If it is no COCO JSON, or cut short.
+    """
+    state = path.stat()
+    return _load(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)  # a file of a whole folder would else be parsed again for each of its images
+def _load(path: Path, _modified: int, _size: int) -> CocoFile:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON: {error}", path=path, hint="save it again from its program") from error
+    try:
+        annotations = defaultdict(list)
+        for one in content["annotations"]:
+            annotations[int(one["image_id"])].append(one)
+        categories = {int(one["id"]): str(one["name"]) for one in content.get("categories") or ()}
+        return CocoFile(path, tuple(map(_image, content["images"])), annotations, categories)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        cause = f"is no COCO JSON: images and annotations need id, file_name, height, width and image_id ({error!r})"
+        raise InputError(cause, path=path) from error
+
+
+def _image(entry: _Entry) -> CocoImage:
+    plane = Plane(*(None if entry.get(axis) is None else int(entry[axis]) for axis in "zt"))
+    name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
+    has_plane = plane != Plane()
+    return CocoImage(int(entry["id"]), name, int(entry["height"]), int(entry["width"]), plane if has_plane else None)
+
+
+@translate_errors
+def read_coco(
+    path: str | Path, shape: tuple[int, ...], image: Path | None = None, *, are_objects: bool = True
+) -> tuple[list[Outline], tuple[str, ...]]:
+    """Read the outlines of an image from COCO JSON.
+
+    Each polygon of an annotation is an outline of its own, since polygons of one object may overlap; outlines of one
+    object have the same ``object_number``. Crowds, which are no single objects, and boxes without an outline become
+    regions of class `UNLABELLED_CLASS`.
+
+    Parameters
+    ----------
+    shape
+        Of the image, ``([z,] y, x)``, which that in the file must equal.
+    image
+        Its name decides which image of the file it is; None: the only one.
+    are_objects
+        Whether single objects are wanted; if not, a crowd is a region of its class.
+
+    Returns
+    -------
+    The outlines, in the order of the file, and notes on what is not one.
+
+    Raises
+    ------
+    InputError
+        If the file is no COCO JSON, holds no such image or one of another size, no annotation of it, or only boxes; or
+        if a mask or polygon is damaged.
+    """
+    coco = load_coco(Path(path))
+    reading = _Reading(coco, are_objects)
+    for plane in coco.find(image):
+        if (plane.height, plane.width) != shape[-2:]:
+            cause = f"outlines of an image of {plane.width} x {plane.height} pixels, not {shape[-1]} x {shape[-2]}"
+            raise InputError(cause, path=path, hint="are they those of another image, or of one of another size?")
+        for entry in coco.annotations.get(plane.number, ()):
+            reading.add(entry, plane)
+    if not reading.count:
+        raise InputError("no object is drawn in it", path=path, hint="leave out images that nobody annotated")
+    if reading.boxes == reading.count:
+        cause = f"holds {reading.boxes} boxes and no outline: boxes are no outlines"
+        raise InputError(cause, path=path, hint="export polygons or masks")
+    return reading.outlines, tuple(reading.notes())
+
+
+class _Reading:
+    """Annotations of one image, while they are read."""
+
+    def __init__(self, coco: CocoFile, are_objects: bool) -> None:
+        self.coco, self.are_objects = coco, are_objects
+        self.outlines: list[Outline] = []
+        self.count = self.boxes = self.crowds = 0
+
+    def add(self, entry: _Entry, image: CocoImage) -> None:
+        self.count += 1
+        class_name = self._class_name(entry)
+        shape = entry.get("segmentation") or entry.get("rle")
+        is_crowd = bool(shape and entry.get("iscrowd") and self.are_objects)
+        self.crowds += is_crowd
+        self.boxes += not shape
+        try:
+            if isinstance(shape, Mapping):
+                parts = [_mask_rings(shape, image)]
+            else:
+                parts = [(ring,) for ring in _polygon_rings(shape)] if shape else [(_box_ring(entry["bbox"]),)]
+            number = self.count if len(parts) > 1 else None
+            number = number if image.plane is None else entry.get("track_id")
+            number = None if number is None else int(number)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            cause = f"annotation {entry.get('id', self.count)} has no valid polygon or mask"
+            raise InputError(cause, path=self.coco.path, hint="draw it again, or remove it") from error
+        class_name = class_name if shape and not is_crowd else UNLABELLED_CLASS
+        name = str(entry.get("id", ""))
+        self.outlines += [Outline(rings, class_name, image.plane, name, object_number=number) for rings in parts]
+
+    def _class_name(self, entry: _Entry) -> str:
+        number = entry.get("category_id")
+        return "" if number is None else self.coco.categories.get(int(number), f"category {number}")
+
+    def notes(self) -> Iterator[str]:
+        for count, what in ((self.boxes, "box without an outline"), (self.crowds, "crowd of objects")):
+            if count:
+                plural = what if count == 1 else what.replace("box", "boxes").replace("crowd", "crowds")
+                yield f"{count} {plural}: unlabelled there"
+
+
+def _polygon_rings(polygons: Sequence[Sequence[float]]) -> Iterator[Ring]:
+    """Yield the rings of polygons, each a list of x and y in turn."""
+    for polygon in polygons:
+        points = np.array(polygon, np.float64)
+        if points.ndim != 1 or len(points) % 2:
+            raise ValueError
+        yield points.reshape(-1, 2)[:, ::-1]
+
+
+def _box_ring(box: Sequence[float]) -> Ring:
+    x, y, width, height = map(float, box)
+    return np.array([(y, x), (y, x + width), (y + height, x + width), (y + height, x)])
+
+
+def _mask_rings(mask: _Entry, image: CocoImage) -> tuple[Ring, ...]:
+    """Return the outline of a mask along the corners of its pixels."""
+    size, counts = (image.height, image.width), mask["counts"]
+    if tuple(map(int, mask["size"])) != size:
+        raise ValueError
+    pixels = masked_pixels(decode_lengths(counts) if isinstance(counts, str) else counts, size)
+    return _trace_pixels(pixels, image.width)
+
+
+def _trace_pixels(pixels: NDArray[np.int64], width: int) -> tuple[Ring, ...]:
+    if not pixels.size:
+        return ()
+    y, x = np.divmod(pixels, width)
+    top, left = y.min(), x.min()
+    crop = np.zeros((y.max() + 1 - top, x.max() + 1 - left), np.int32)
+    crop[y - top, x - left] = 1
+    corner = np.array([top, left], np.float64)
+    return tuple(np.asarray(ring + corner) for polygon in trace(crop).polygons(1) for ring in polygon)

@@ -1,0 +1,187 @@
+"""Outlines of other programs as annotations: the labels that were drawn, or one line that says what is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from biounet.core import UNLABELLED, DataSettings, Grid, InputError
+from biounet.files import LabelledImage, export_formats, read_annotation, write_export
+
+U = UNLABELLED
+CELLS = DataSettings()
+LAND = DataSettings(kind="classes", classes=("water", "road"))
+STROKES = DataSettings(kind="scribbles", classes=("background", "cell"))
+SHAPE = (4, 6)
+
+
+def box(y, x, height, width):
+    """The corners of a rectangle as COCO writes polygons."""
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def coco(path, *drawn, shape=SHAPE, images=("x.tif",), **of_image):
+    """A file with annotations ``(category, segmentation)`` of its first image."""
+    names = sorted({name for name, _ in drawn})
+    content = {
+        "images": [
+            {"id": n, "file_name": name, "height": shape[-2], "width": shape[-1], **of_image}
+            for n, name in enumerate(images, 1)
+        ],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": names.index(name) + 1}
+            | (segmentation if isinstance(segmentation, dict) else {"segmentation": [segmentation]})
+            for n, (name, segmentation) in enumerate(drawn, 1)
+        ],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(names, 1)],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def read(path, data=CELLS, shape=SHAPE, **more):
+    return read_annotation(path, data, Grid(shape), **more)
+
+
+def failure(path, data=CELLS, shape=SHAPE, **more):
+    with pytest.raises(InputError) as caught:
+        read(path, data, shape, **more)
+    assert caught.value.path == path
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_objects_are_numbered_as_they_come_and_the_rest_is_background(tmp_path):
+    found = read(coco(tmp_path / "x.json", ("cell", box(0, 0, 2, 3)), ("cell", box(2, 3, 2, 3))))
+    assert found.labels.tolist() == [[1, 1, 1, 0, 0, 0]] * 2 + [[0, 0, 0, 2, 2, 2]] * 2
+    assert (found.format, found.overlaps, found.notes) == ("COCO", 0, ())
+
+
+@pytest.mark.parametrize("name", ["looked at", "Looked-at", "background"])
+def test_outside_a_window_all_that_is_not_drawn_is_unlabelled(tmp_path, name):
+    path = coco(tmp_path / "x.json", (name, box(0, 0, 2, 4)), ("cell", box(1, 3, 2, 2)))
+    assert read(path).labels.tolist() == [[0, 0, 0, 0, U, U], [0, 0, 0, 1, 1, U], [U, U, U, 1, 1, U], [U] * 6]
+
+
+def test_a_window_without_objects_is_background(tmp_path):
+    assert read(coco(tmp_path / "x.json", ("looked at", box(0, 0, 4, 1)))).labels.tolist() == [[0] + [U] * 5] * 4
+
+
+def test_regions_of_class_unlabelled_are_unlabelled_but_for_objects(tmp_path):
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 2)), ("Unlabelled", box(0, 0, 4, 4)))
+    assert read(path).labels.tolist() == [[1, 1, U, U, 0, 0]] * 4
+
+
+def test_the_rule_for_overlaps_is_declared(tmp_path):
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 3)), ("cell", box(0, 2, 4, 3)))
+    later, unlabelled = read(path), read(path, DataSettings(overlap="unlabelled"))
+    assert later.labels.tolist() == [[1, 1, 2, 2, 2, 0]] * 4
+    assert unlabelled.labels.tolist() == [[1, 1, U, 2, 2, 0]] * 4
+    assert later.overlaps == unlabelled.overlaps == 1
+    assert later.notes == ("1 pair of outlines overlap, in 4 pixels: the later one is on top",)
+    assert unlabelled.notes == ("1 pair of outlines overlap, in 4 pixels: unlabelled there",)
+
+
+def test_an_object_that_vanishes_under_another_is_reported(tmp_path):
+    path = coco(tmp_path / "x.json", ("cell", box(1, 1, 2, 2)), ("cell", box(0, 0, 4, 5)))
+    assert read(path).notes[1] == "1 of them vanishes under others"
+
+
+def test_classes_are_known_by_name_whatever_their_order_in_the_file(tmp_path):
+    path = coco(tmp_path / "x.json", ("Road", box(0, 0, 4, 2)), ("water", box(0, 2, 4, 2)))
+    assert read(path, LAND).labels.tolist() == [[2, 2, 1, 1, 0, 0]] * 4
+
+
+def test_unknown_classes_are_listed(tmp_path):
+    path = coco(
+        tmp_path / "x.json", ("tree", box(0, 0, 1, 2)), ("tree", box(2, 0, 1, 2)), ("roof", box(0, 2, 4, 2)),
+        ("road", box(0, 5, 4, 1)),
+    )  # fmt: skip
+    assert failure(path, LAND) == (
+        "outlines of classes that the recipe lacks: tree (2), roof (1) (hint: the classes are water, road; outlines "
+        "may also be called background or unlabelled)"
+    )
+
+
+def test_areas_are_strokes_too(tmp_path):
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 2)), ("background", box(0, 4, 4, 2)))
+    assert read(path, STROKES).labels.tolist() == [[1, 1, U, U, 0, 0]] * 4
+
+
+def test_slices_that_nobody_drew_in_are_unlabelled_where_the_recipe_says_so(tmp_path):
+    data = DataSettings(dims=3, slices="z")
+    found = read(coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 3)), z=1), data, (3, *SHAPE))
+    assert (found.labels[1] == [1, 1, 1, 0, 0, 0]).all()
+    assert (found.labels[[0, 2]] == U).all()
+
+
+@pytest.mark.parametrize(
+    ("made", "data", "text"),
+    [
+        (lambda path: coco(path), CELLS, "no object is drawn in it"),
+        (lambda path: coco(path, ("unlabelled", box(0, 0, 2, 2))), CELLS, "nothing is drawn on this image"),
+        (lambda path: coco(path, ("cell", {"bbox": [1, 1, 2, 2]})), CELLS, "holds 1 boxes and no outline"),
+        (lambda path: coco(path, ("cell", box(0, 9, 3, 3))), CELLS, "1 of 1 outlines lie outside the image"),
+        (lambda path: coco(path, ("a", box(0, 0, 2, 2)), shape=(6, 4)), CELLS, "image of 4 x 6 pixels, not 6 x 4"),
+        (lambda path: coco(path, ("a", [1, 2, 3])), CELLS, "annotation 1 has no valid polygon or mask"),
+        (
+            lambda path: coco(path, ("a", {"segmentation": {"size": SHAPE, "counts": [99, 1]}})),
+            CELLS,
+            "annotation 1 has no valid polygon or mask",
+        ),
+        (
+            lambda path: coco(path, ("a", box(0, 0, 2, 2))),
+            DataSettings(kind="classes", classes=("a",), palette={"#FF0000": "a"}),
+            "the recipe has a palette, but these are outlines",
+        ),
+    ],
+)
+def test_what_cannot_be_an_annotation_is_one_line(tmp_path, made, data, text):
+    assert text in failure(made(tmp_path / "x.json"), data)
+
+
+def test_of_several_images_the_name_decides(tmp_path):
+    path = coco(tmp_path / "all.json", ("cell", box(0, 0, 4, 2)), images=("a/x.tif", "b/x.tif", "y.tif"))
+    assert read(path, image=tmp_path / "a" / "x.tif").labels.any()
+    assert "no object is drawn" in failure(path, image=tmp_path / "y.png")
+    assert "holds 3 images, and none that could be z.tif: a/x.tif, b/x.tif, y.tif" in failure(
+        path, image=tmp_path / "z.tif"
+    )
+    assert "several that could be x.tif" in failure(path, image=tmp_path / "x.tif")
+
+
+def test_boxes_and_crowds_among_outlines_are_unlabelled(tmp_path):
+    crowd = {"iscrowd": 1, "segmentation": {"size": SHAPE, "counts": [16, 8]}}
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 2)), ("cell", {"bbox": [2, 0, 1, 4]}), ("cell", crowd))
+    found = read(path)
+    assert found.labels.tolist() == [[1, 1, U, 0, U, U]] * 4
+    assert found.notes == ("1 box without an outline: unlabelled there", "1 crowd of objects: unlabelled there")
+
+
+def test_polygons_of_one_object_may_overlap(tmp_path):
+    segmentation = {"segmentation": [box(0, 0, 4, 3), box(0, 2, 4, 3)]}
+    found = read(coco(tmp_path / "x.json", ("cell", segmentation)))
+    assert found.labels.tolist() == [[1, 1, 1, 1, 1, 0]] * 4
+    assert found.overlaps == 0
+
+
+def exported(labels, folder, **more):
+    (chosen,) = export_formats(["coco"])
+    columns = {"label": np.unique(labels[labels > 0])}
+    image = LabelledImage(
+        "x", labels, Grid(labels.shape), more.pop("kind", "objects"), columns, file_name="x.tif", **more
+    )
+    return write_export(image, chosen, folder)
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (3, 9, 7)])
+def test_what_was_exported_is_read_as_it_was(tmp_path, shape):
+    labels = np.random.default_rng(0).integers(0, 6, shape).astype(np.int32)
+    path = exported(labels, tmp_path)
+    classes = DataSettings(kind="classes", dims=len(shape), classes=("object",))
+    np.testing.assert_array_equal(read(path, classes, shape).labels, np.minimum(labels, 1))
+    blocks = np.repeat(np.repeat(labels, 5, axis=-1), 5, axis=-2)  # single pixels would be points
+    blocks[..., ::5, :] = 0
+    path = exported(blocks, tmp_path)
+    found = read(path, DataSettings(dims=len(shape), kind="scribbles", classes=("object",)), blocks.shape)
+    np.testing.assert_array_equal(found.labels > 0, blocks > 0)
