@@ -16,6 +16,9 @@ from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.outline_files import outline_format
 from biounet.files.outlines.coco_reading import read_coco
 from biounet.files.outlines.fill import Filled, fill, fill_windows, number_objects
+from biounet.files.outlines.geojson import read_geojson
+from biounet.files.outlines.imagej_roi import read_imagej_roi
+from biounet.files.outlines.labelme import read_labelme
 from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane
 
 _BACKGROUND = "background"
@@ -74,7 +77,13 @@ def read_drawn_labels(path: Path, data: DataSettings, image: DrawnImage) -> Draw
 def _read_outlines(
     path: Path, name: str, data: DataSettings, image: DrawnImage
 ) -> tuple[list[Outline], tuple[str, ...]]:
-    return read_coco(path, image.shape, image.path, are_objects=data.kind == "instances")
+    if name == "COCO":
+        return read_coco(path, image.shape, image.path, are_objects=data.kind == "instances")
+    if name == "GeoJSON":
+        return read_geojson(path), ()
+    if name == "LabelMe":
+        return read_labelme(path, (image.shape[-2], image.shape[-1])), ()
+    return read_imagej_roi(path), ()
 
 
 def _of_plane(outlines: Sequence[Outline], image: DrawnImage) -> list[Outline]:
