@@ -77,9 +77,9 @@ def segment_folder(
     segmenter = model if isinstance(model, Segmenter) else load(model)
     data, out = segmenter.card.recipe.data, as_path(out, "the folder of results")
     paths = [as_path(path, "an image, folder or pattern") for path in paths]
-    search = search_images(paths, data.channels, data.annotation)
     formats = split_formats(keywords.pop("export", None) or (), keywords.pop("columns", None))
     batch = _batch_options(keywords, segmenter, options)
+    search = search_images(paths, data.channels, data.annotation, batch.read.series)
     with ReaderPool() as readers:
         batch = replace(batch, skipped=tuple(search.skipped), readers=readers)
         found = resolve_images(search.images, batch.read, readers)

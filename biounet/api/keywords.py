@@ -43,6 +43,8 @@ class Keywords(TypedDict, total=False):
     """Frames of a time series: ``"all"``, a number from 0, or ``"0:10"``."""
     scene: Sequence[int | str] | int | str | None
     """Which images of files that hold several, such as the positions of a plate: numbers from 0 or names."""
+    series: str | None
+    """DICOM series to use: patterns of descriptions, numbers or UIDs, such as ``"T1*"``; or ``"flair=PATTERN,…"``."""
     diameter: float | Literal["auto", "native"] | None
     """Typical diameter of the objects in pixels; ``"auto"``: found where an image looks unlike the training;
     ``"native"``: pixels as they are. Default: ``"auto"``, where no pixel size decides."""

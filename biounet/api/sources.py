@@ -111,16 +111,16 @@ def _find_files(paths: list[Path], data: DataSettings, read: ReadOptions) -> lis
     """Return the images of each path."""
     if not paths:
         return []
-    together = search_images(paths, data.channels, data.annotation).images
+    together = search_images(paths, data.channels, data.annotation, read.series).images
     with ReaderPool() as readers:
         together = resolve_images(together, read, readers)
     if len(paths) == 1:
         return [list(map(_found, together))]
     if any(image.others or image.is_case for image in together):
         return [list(map(_found, together)), *([] for _ in paths[1:])]
-    by_path = {image.path: image for image in together}
-    separate = (search_images([path], data.channels, data.annotation).images for path in paths)
-    return [[_found(by_path.get(image.path, image)) for image in images] for images in separate]
+    by_path = {(image.path, image.scene): image for image in together}
+    separate = (search_images([path], data.channels, data.annotation, read.series).images for path in paths)
+    return [[_found(by_path.get((image.path, image.scene), image)) for image in images] for images in separate]
 
 
 def _found(image: FoundImage) -> Source:

@@ -196,7 +196,7 @@ class _Source:
         recorded = self.record.inputs
         paths = [resolve_recorded_path(file.path, self.out) for file in recorded]
         image = recorded_image(self.record.row.image, paths, self.record.row.details)
-        if not all(map(os.path.lexists, paths)) or not are_unchanged(paths, recorded, hash_tree):
+        if not all(map(os.path.lexists, paths)) or not are_unchanged(image, recorded):
             return None
         return read_volume(image.files(), image.read_options(self.run.options.read))
 

@@ -92,7 +92,11 @@ class Manifest:
         files = [resolve_recorded_path(file.path, self._folder) for file in record.inputs]
         paths = self.output_hashes.get(record.row.image, ())
         outputs = (self._folder / path for path in paths if not is_view_file(path))
-        return not any(map(is_file, (*files, *outputs))) and not any(map(os.path.islink, files))
+        return (
+            not any(map(is_file, outputs))
+            and not any(map(os.path.exists, files))
+            and not any(map(os.path.islink, files))
+        )
 
     def _add(self, line: str) -> None:
         record = decode_record(line)

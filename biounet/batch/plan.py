@@ -9,7 +9,8 @@ from pathlib import Path
 from biounet.batch.manifest import MANIFEST_NAME, Manifest, outputs_exist
 from biounet.batch.names import image_name, is_in_shard, mark_collisions
 from biounet.batch.records import BatchOptions, Record, hash_settings, output_settings
-from biounet.files import FoundImage
+from biounet.core import InputError
+from biounet.files import FoundImage, image_state
 from biounet.network import Model
 
 
@@ -40,15 +41,14 @@ def plan_batch(images: Sequence[FoundImage], model: Model, out: Path, options: B
             return False
         if (record.model, record.settings) != (model.sha256, settings):
             return False
-        files = (image.path, *image.others)
-        return outputs_exist(record, out) and [file.size for file in record.inputs] == list(map(_size, files))
+        return outputs_exist(record, out) and [file.size for file in record.inputs] == [_size(*p) for p in image.parts]
 
     names = {image_name(image): image for image in chosen}
     return Plan(len(chosen), frozenset(name for name, image in names.items() if is_done(image, records.get(name))))
 
 
-def _size(path: Path) -> int:
+def _size(path: Path, scene: str) -> int:
     try:
-        return path.stat().st_size
-    except (OSError, ValueError):
+        return image_state(path, scene)[0]
+    except (OSError, ValueError, InputError):
         return -1

@@ -68,9 +68,9 @@ class BatchContext:
         """SHA-256 of the settings that outputs depend on."""
         return hash_settings(output_settings(self.model, self.options))
 
-    def hash_input(self, path: Path) -> str:
-        """Return the SHA-256 of a file, which a process of its own reads: a disk may not answer."""
-        return self.readers.hash_file(path, self.stop)
+    def hash_input(self, path: Path, scene: str = "") -> str:
+        """Return the SHA-256 of an image, which a process of its own reads: a disk may not answer."""
+        return self.readers.hash_file(path, self.stop, scene)
 
 
 def segment_file(image: FoundImage, context: BatchContext, protected: Collection[Path] = ()) -> Record:
@@ -108,9 +108,9 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         if needs and (is_out_of_memory(error) or isinstance(error, WorkerDiedError)):
             message += f": it needs {needs[-1][1]}, and {(free_memory() or 0) / 2**30:.2g} GiB are free"
         row = Row(name, "failed", None, working_time() - start, escape(message), record_channels(image))
-        inputs = record_inputs((image.path, *image.others), states, out)
+        inputs = record_inputs(image, states, out)
         return Record(row, inputs, context.model.sha256, context.settings)
-    inputs = record_inputs(files, states, out)
+    inputs = record_inputs(image, states, out)
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
     row = replace(row, details=row.details | _record_classes(context.model) | record_channels(image))
     return Record(row, inputs, context.model.sha256, context.settings, outputs)

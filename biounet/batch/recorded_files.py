@@ -10,7 +10,10 @@ from typing import Any
 
 from biounet.batch.names import escape, unescape
 from biounet.core import InputError, home_folder
-from biounet.files import FileState, FoundImage, hash_file
+from biounet.files import FileState, FoundImage, hash_file, hash_image, image_state
+
+HashOf = Callable[[Path, str], str]
+"""What returns the SHA-256 of an image by its path and scene."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,12 @@ class InputFile:
     sha256: str  # empty where it could not be read
 
 
-def record_inputs(files: Sequence[Path], states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
+def record_inputs(image: FoundImage, states: Sequence[FileState], out: Path) -> tuple[InputFile, ...]:
     """Return the entries of files, for a record in the folder `out`; those that were not read have no `states`."""
+    parts = image.parts
     return tuple(
         InputFile(recorded_path(path, out), state.size, state.mtime_ns, state.sha256)
-        for path, state in zip(files, states or map(_unread_state, files), strict=True)
+        for (path, _), state in zip(parts, states or [_unread_state(*part) for part in parts], strict=True)
     )
 
 
@@ -46,12 +50,11 @@ def recorded_image(name: str, paths: Sequence[Path], details: Mapping[str, Any])
     return FoundImage(first, Path(unescape(name)), tuple(others), channels=channels, problem=problem, scene=scene)
 
 
-def _unread_state(path: Path) -> FileState:
+def _unread_state(path: Path, scene: str) -> FileState:
     try:
-        status = path.stat()
-    except (OSError, ValueError):
+        return FileState(*image_state(path, scene), "")
+    except (OSError, ValueError, InputError):
         return FileState(0, 0, "")
-    return FileState(status.st_size, status.st_mtime_ns, "")
 
 
 def recorded_path(path: Path, out: Path) -> str:
@@ -72,22 +75,25 @@ def resolve_recorded_path(recorded: str, out: Path) -> Path:
     return Path(os.path.normpath(out.absolute() / os.path.expanduser(recorded)))  # noqa: PTH111
 
 
-def is_unchanged(file: Path, recorded: InputFile, hash_of: Callable[[Path], str] = hash_file) -> bool:
-    """Whether a file has its recorded content: size and time are equal, or else the SHA-256, where one is recorded."""
+def is_unchanged(file: Path, recorded: InputFile, hash_of: HashOf = hash_image, scene: str = "") -> bool:
+    """Whether an image has its recorded content: size and time are equal, or else the SHA-256, where one is recorded.
+
+    `scene` says which, if the path is a folder that holds several.
+    """
     try:
-        now = file.stat()
-        if now.st_size != recorded.size:
+        size, mtime_ns = image_state(file, scene)
+        if size != recorded.size:
             return False
-        return now.st_mtime_ns == recorded.mtime_ns or not recorded.sha256 or hash_of(file) == recorded.sha256
+        return mtime_ns == recorded.mtime_ns or not recorded.sha256 or hash_of(file, scene) == recorded.sha256
     except (OSError, InputError):
         return False
 
 
-def are_unchanged(files: Sequence[Path], recorded: Sequence[InputFile], hash_of: Callable[[Path], str]) -> bool:
-    """Whether files have their recorded content; what was no file, such as a broken link, may still be none."""
-    return len(files) == len(recorded) and all(
-        is_unchanged(file, entry, hash_of) or not (entry.sha256 or is_file(file))
-        for file, entry in zip(files, recorded, strict=True)
+def are_unchanged(image: FoundImage, recorded: Sequence[InputFile], hash_of: HashOf = hash_image) -> bool:
+    """Whether an image has its recorded content; what was no file, such as a broken link, may still be none."""
+    return len(image.parts) == len(recorded) and all(
+        is_unchanged(file, entry, hash_of, scene) or not (entry.sha256 or is_file(file))
+        for (file, scene), entry in zip(image.parts, recorded, strict=True)
     )
 
 

@@ -150,7 +150,7 @@ def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
 
     read = asdict(options.read)
     del read["limit"], read["inputs"]
-    del read["scene"]  # it chooses images, whose records name their scenes
+    del read["scene"], read["series"]  # they choose images, whose records name their scenes
     read = {name: value for name, value in read.items() if value or name not in _LATER_SETTINGS}
     diameter = resolve_diameter(options.segment.diameter, model.card)
     label, filters = options.segment.label_settings(model.card.label), options.segment.filters

@@ -169,10 +169,11 @@ def _replay_all(
     options = replace(options, overlay=False, single_file=False)
     predictor = model_predictor(model, options.device)
     records = list(manifest.records.values())
+    data = model.card.recipe.data
     with ReaderPool() as readers:
         inputs = [_recorded_image(record, out) for record in records if record.inputs]
         if images is not None:
-            found = find_images([images], model.card.recipe.data.channels, model.card.recipe.data.annotation)
+            found = find_images([images], data.channels, data.annotation, options.read.series)
             inputs = resolve_images(found, options.read, readers)
         by_name = {image_name(image): image for image in mark_collisions(inputs)}
         for record in records:
@@ -199,7 +200,7 @@ def _replay(record: Record, out: Path, context: BatchContext, image: FoundImage 
     name = record.row.image
     if image is None or not os.path.lexists(image.path):
         return ReplayResult(name, "missing", "its input")
-    if record.inputs and not are_unchanged((image.path, *image.others), record.inputs, context.hash_input):
+    if record.inputs and not are_unchanged(image, record.inputs, context.hash_input):
         return _differs(record, "its input")
     again = segment_file(image, context)
     if "failed" in (again.row.status, record.row.status):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,17 @@ from biounet.batch.export_records import ExportRecord
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import MANIFEST_NAME, Manifest
 from biounet.batch.names import SHOWN_NAMES, image_name
-from biounet.batch.recorded_files import has_hash, is_unchanged, recorded_path, resolve_recorded_path
+from biounet.batch.recorded_files import (
+    HashOf,
+    has_hash,
+    is_unchanged,
+    recorded_image,
+    recorded_path,
+    resolve_recorded_path,
+)
 from biounet.batch.records import BatchOptions, hash_settings
 from biounet.core import SettingsError, list_some
-from biounet.files import FoundImage, hash_file
+from biounet.files import FoundImage, hash_image
 from biounet.network import Model
 from biounet.reporting import LABEL_SUFFIXES, output_paths
 
@@ -76,7 +83,7 @@ class ResultsFolder:
     locks: Locks
     manifest: Manifest
     overwrite: bool = False  # also results of others, and a label image that somebody changed
-    hash_input: Callable[[Path], str] = hash_file
+    hash_input: HashOf = hash_image
     notes: Notes = field(default_factory=Notes)
     temporary_files: dict[Path, list[Path]] = field(default_factory=dict)  # that killed processes left
     exports: dict[str, ExportRecord] = field(default_factory=dict)  # by their paths
@@ -139,8 +146,10 @@ class ResultsFolder:
         path = resolve_recorded_path(recorded.path, self.out)
         if recorded.path == recorded_path(image.path, self.out) or path.resolve() == image.path.resolve():
             return None
-        is_there = is_unchanged(path, recorded, self.hash_input)
-        return path if is_there and not is_unchanged(image.path, recorded, self.hash_input) else None
+        other = recorded_image(record.row.image, [path] * len(record.inputs), record.row.details)
+        (_, scene), (_, own_scene) = other.parts[0], image.parts[0]
+        is_there = is_unchanged(path, recorded, self.hash_input, scene)
+        return path if is_there and not is_unchanged(image.path, recorded, self.hash_input, own_scene) else None
 
     def note_start(self, image: FoundImage) -> frozenset[Path]:
         """Note that the outputs of an image are about to be written; return the files that must not be replaced."""

@@ -243,13 +243,16 @@ def _current_record(name: str, context: BatchContext, folder: ResultsFolder) -> 
 
 
 def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -> bool:
-    files, recorded = (image.path, *image.others), record.inputs
+    parts, recorded = image.parts, record.inputs
     now, before = record_channels(image), record.row.details
     same = all(now.get(name) == before.get(name) for name in ("channels", "scene"))
     return (
         same
-        and len(files) == len(recorded)
-        and all(is_unchanged(file, entry, context.hash_input) for file, entry in zip(files, recorded, strict=True))
+        and len(parts) == len(recorded)
+        and all(
+            is_unchanged(file, entry, context.hash_input, scene)
+            for (file, scene), entry in zip(parts, recorded, strict=True)
+        )
     )
 
 

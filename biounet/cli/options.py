@@ -61,6 +61,13 @@ Scene = Annotated[
         show_default=False,
     ),
 ]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        help="DICOM series to use: patterns of descriptions, numbers or UIDs, such as 'T1*'; or flair=PATTERN,...",
+        show_default=False,
+    ),
+]
 Jobs = Annotated[int | None, typer.Option(help="Images at a time.", min=1, show_default="one per core")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
@@ -165,14 +172,14 @@ OtherDevice = Annotated[str | None, typer.Option(help="As recorded, or another."
 
 
 def read_options(
-    axes: str | None, spacing: str | None, channel: str | None, plane: int | None, dims: int
+    axes: str | None, spacing: str | None, channel: str | None, plane: int | None, dims: int, series: str | None = None
 ) -> ReadOptions:
     """Return how a command reads files of `dims` dimensions."""
     from biounet.files import ReadOptions
 
     number = None if channel is None else _number_or_name(channel)
     size = None if spacing is None else _parse_spacing(spacing, dims)
-    return ReadOptions(axes=axes, spacing=size, channel=number, dims=dims, plane=plane)
+    return ReadOptions(axes=axes, spacing=size, channel=number, dims=dims, plane=plane, series=series or "")
 
 
 def with_channels(read: ReadOptions, channels: str | None, measure: str | None, inputs: int) -> ReadOptions:

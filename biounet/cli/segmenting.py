@@ -56,6 +56,7 @@ def segment(
     project: options.Project = None,
     frames: options.Frames = None,
     scene: options.Scene = None,
+    series: options.Series = None,
     diameter: options.Diameter = None,
     min_size: options.MinSize = None,
     max_size: options.MaxSize = None,
@@ -98,8 +99,8 @@ def segment(
         segmenter = load(model, device)
         data = segmenter.card.recipe.data
         formats = split_formats(export or (), columns)
-        search = search_images(images, data.channels, data.annotation)
-        read = options.read_options(axes, spacing, channel, plane, data.dims)
+        search = search_images(images, data.channels, data.annotation, series or "")
+        read = options.read_options(axes, spacing, channel, plane, data.dims, series)
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
         read = options.with_stacks(read, project, frames, scene)
         found = resolve_images(search.images, read, readers)

@@ -45,6 +45,7 @@ def train(
     spacing: options.Spacing = None,
     channel: options.Channel = None,
     plane: options.Plane = None,
+    series: options.Series = None,
     device: options.Device = "auto",
     workers: Annotated[int | None, typer.Option("--jobs", help="Processes that make patches.", min=0)] = None,
     quiet: options.Quiet = False,
@@ -59,7 +60,7 @@ def train(
     from biounet.training import TrainCallbacks, TrainOptions, write_history
 
     job = options.load_recipe(recipe)
-    read = options.read_options(axes, spacing, channel, plane, job.data.dims)
+    read = options.read_options(axes, spacing, channel, plane, job.data.dims, series)
     validation = options.validation_paths(val_images, val_labels)
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     warnings: list[str] = []
@@ -144,13 +145,14 @@ def check(
     spacing: options.Spacing = None,
     channel: options.Channel = None,
     plane: options.Plane = None,
+    series: options.Series = None,
     json_lines: options.Json = False,
 ) -> None:
     """Show what would be read, and everything that is wrong."""
     from biounet.training import check_data
 
     job = options.load_recipe(recipe)
-    read = options.read_options(axes, spacing, channel, plane, job.data.dims)
+    read = options.read_options(axes, spacing, channel, plane, job.data.dims, series)
     result = check_data(images, labels, job, read, options.validation_paths(val_images, val_labels))
     if json_lines:
         echo_json(result.as_dict())

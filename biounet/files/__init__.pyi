@@ -60,6 +60,8 @@ from .read import read_array as read_array
 from .read import read_volume as read_volume
 from .read import rearrange_volume as rearrange_volume
 from .stacks import Projection as Projection
+from .states import hash_image as hash_image
+from .states import image_state as image_state
 from .write import label_suffix as label_suffix
 from .write import read_label_kind as read_label_kind
 from .write import write_labels as write_labels

@@ -18,6 +18,7 @@ from biounet.files.stacks import Projection, as_frames, check_projection, select
 
 Paths = str | Path | Sequence[str | Path]
 
+_SCENES = "|"  # between the scenes of files
 _LETTERS = "TZCYXS"
 _PLURALS = {"T": "times", "Z": "planes"}
 _MAX_CHANNELS = 4  # pages of a file without axes that are more likely channels than planes
@@ -54,8 +55,13 @@ class ReadOptions:
         Frames of a time series, ``all``, a number from 0 or ``start:stop`` without the last; None: files have one.
     scene
         Which image of a path that holds several: the number from 0, or the name, of a scene or position in a file of a
-        microscope; or the SeriesInstanceUID of a series in a folder of DICOM files. Empty: the path holds one. For
-        many images it may name several, with commas between them.
+        microscope; or the SeriesInstanceUID of a series in a folder of DICOM files, with what chooses one of its
+        volumes, such as ``1.2.3 b=1000``. Of an image with a file for each channel, one for each by `join_scenes`.
+        Empty: the path holds one. For many images it may name several, with commas between them.
+    series
+        Which series of a folder of DICOM files are images: patterns of their description, their numbers or UIDs, such
+        as ``T1*`` or, with a volume of the series, ``DWI* b=1000``. For models of several channels, one for each:
+        ``t1c=*MPRAGE*,flair=*FLAIR*``. Empty: all but localisers, captures and the like.
     """
 
     axes: str | None = None
@@ -70,6 +76,7 @@ class ReadOptions:
     project: Projection | None = None
     frames: str | int | None = None
     scene: str = ""
+    series: str = ""
 
     def __post_init__(self) -> None:
         check_projection(self.project)
@@ -102,6 +109,17 @@ class ReadOptions:
     def chooses_channels(self) -> bool:
         """Whether channels are chosen or named, and not all used as they are."""
         return self.channel is not None or self.channels is not None or bool(self.measure)
+
+
+def join_scenes(scenes: Sequence[str]) -> str:
+    """Return the scenes of the files of one image as one text; empty if none is."""
+    return _SCENES.join(scenes) if any(scenes) else ""
+
+
+def split_scenes(scene: str, count: int) -> list[str]:
+    """Return the scene of each of the files of an image."""
+    scenes = scene.split(_SCENES)
+    return scenes if len(scenes) == count else [scene] * count
 
 
 def to_channel_first(

@@ -27,7 +27,7 @@ from biounet.core import (
     nearest_axcodes,
     note_code,
 )
-from biounet.files.axes import Paths, ReadOptions, resolve_axes, to_channel_first
+from biounet.files.axes import Paths, ReadOptions, resolve_axes, split_scenes, to_channel_first
 from biounet.files.channels import ChannelChoice, choose_channels, grey_of_colours
 from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import COLOURS, RawImage, apply_palette
@@ -116,14 +116,16 @@ def _read_all(files: list[Path], options: ReadOptions, read: _Read, join: _Join)
     """Read one file with all channels, or several that are one channel each."""
     if len(files) == 1:
         return read(files[0], options)
+    scenes = split_scenes(options.scene, len(files))
     if options.channels is None:
         one_each = replace(options, inputs=1 if options.channel is None else None, measure=())
-        volumes = _on_one_grid([read(file, one_each) for file in files])
+        pairs = zip(files, scenes, strict=True)
+        volumes = _on_one_grid([read(file, replace(one_each, scene=scene)) for file, scene in pairs])
         choice = choose_channels(len(files), (), files[0], replace(options, channel=None))
     else:
         choice = choose_channels(len(files), (), files[0], options)
         one_each = replace(options, channel=None, channels=None, measure=(), inputs=1)
-        volumes = _on_one_grid([read(files[number], one_each) for number in choice.used])
+        volumes = _on_one_grid([read(files[n], replace(one_each, scene=scenes[n])) for n in choice.used])
     return replace(_join_channels(volumes, choice, join), source=files[0])
 
 

@@ -238,7 +238,7 @@ def check_output_folder(images: Iterable[FoundImage], out: Path) -> None:
 
     Paths are compared as text, since a disk may not respond.
     """
-    folders = {(image.path.parent, out / image.relative.parent) for image in images}
+    folders = {(image.path if image.is_folder else image.path.parent, out / image.relative.parent) for image in images}
     for folder, results in folders:
         if os.path.abspath(folder) == os.path.abspath(results):  # noqa: PTH100 - `resolve` would access the disk
             hint = "choose a folder of its own, such as -o biounet-out"

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from biounet.core import InputError
-from biounet.files.axes import ReadOptions
+from biounet.files.axes import ReadOptions, split_scenes
 from biounet.files.dataset_index.names import ANNOTATION_NAMES, image_key, is_nifti, split_annotation, stem_of
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # as nnU-Net names channels
@@ -34,6 +34,7 @@ class FoundImage:
     problem: str = ""  # with the case; empty if none
     channels: tuple[str, ...] = ()  # names of the files, where these are channels and no inputs of the model
     scene: str = ""  # which image of a path that holds several, as in `ReadOptions`
+    is_folder: bool = False  # whether the files of the image are in the folder that `path` is
 
     @property
     def is_case(self) -> bool:
@@ -55,6 +56,12 @@ class FoundImage:
         """Names that may precede that of its annotation, casefolded: its own, its folder's, and those of its files."""
         names = (self.stem, self.path.parent.name, *(stem_of(file) for file in (self.path, *self.others)))
         return tuple(name.casefold() for name in names)
+
+    @property
+    def parts(self) -> list[tuple[Path, str]]:
+        """Its files, each with its scene."""
+        paths = (self.path, *self.others)
+        return [*zip(paths, split_scenes(self.scene, len(paths)), strict=True)]
 
     def files(self) -> tuple[Path, ...]:
         """Return one file for each channel, or the one file that holds all; raise an `InputError` for a `problem`."""

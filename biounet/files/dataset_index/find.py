@@ -10,22 +10,34 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from biounet.core import InputError, as_path
+from biounet.core import InputError, as_path, list_some
 from biounet.files.dataset_index.cases import FoundImage, group_cases, parse_case
 from biounet.files.dataset_index.channel_files import parse_channel_files
+from biounet.files.dataset_index.dicom_index import dicom_files, find_dicom
 from biounet.files.dataset_index.names import (
     ANNOTATION_NAMES,
     MASK_ENDINGS,
     OUTPUT_ENDINGS,
     SUFFIXES,
+    is_image,
     natural_key,
     split_annotation,
     stem_of,
 )
-from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, SkippedFile, list_skipped, scan
+from biounet.files.dataset_index.scan import (
+    FileKind,
+    NameRules,
+    ScannedFile,
+    SkippedFile,
+    describe_skipped,
+    list_skipped,
+    scan,
+)
+from biounet.files.formats.dicom.headers import DIRECTORY_NAME, looks_like_dicom
 from biounet.files.formats.unsupported import check_supported
 
 _HINT = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASK_ENDINGS, *OUTPUT_ENDINGS))}"
+_SHOWN = 3  # inputs in a message
 
 
 @dataclass(frozen=True)
@@ -37,19 +49,21 @@ class Search:
 
 
 def find_images(
-    inputs: Sequence[str | Path], channels: Sequence[str] = (), annotation: Sequence[str] = ()
+    inputs: Sequence[str | Path], channels: Sequence[str] = (), annotation: Sequence[str] = (), series: str = ""
 ) -> list[FoundImage]:
     """Find images as `search_images` does, without the skipped files."""
-    return search_images(inputs, channels, annotation).images
+    return search_images(inputs, channels, annotation, series).images
 
 
-def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), annotation: Sequence[str] = ()) -> Search:
+def search_images(
+    inputs: Sequence[str | Path], channels: Sequence[str] = (), annotation: Sequence[str] = (), series: str = ""
+) -> Search:
     """Find images in files, folders (with all folders below) and patterns, in natural order, each once.
 
     Hidden files, annotations (``x_masks.tif``) and biounet's own outputs in folders and patterns are skipped; a file
     that is named itself is an image whatever its name. What has the name of an image and is none (a broken link, a
     pipe), and a folder below that cannot be listed, are among the images: each fails on its own. Images of one name
-    are distinguished by their folders.
+    are distinguished by their folders. Of DICOM files, each series is an image, or the channels of a case are.
 
     Parameters
     ----------
@@ -60,6 +74,8 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
         Names of the channels of the model: files that are one channel each are joined, as `group_cases` says.
     annotation
         Names or patterns of annotations, beside the usual ones.
+    series
+        Which series of DICOM files are images, as in `biounet.files.ReadOptions`.
 
     Raises
     ------
@@ -70,28 +86,55 @@ def search_images(inputs: Sequence[str | Path], channels: Sequence[str] = (), an
     case = [text for text in texts if channels and "=" in str(*Path(text).parts[:1]) and not exists(Path(text))]
     texts = [text for text in texts if text not in case]
     prefixes = _folder_prefixes(texts)
-    rules = NameRules(tuple(channels), tuple(annotation))
+    rules = NameRules(tuple(channels), tuple(annotation), series)
     real = cache(os.path.realpath)
-    by_file: dict[str, FoundImage] = {}
+    by_file: dict[tuple[str, str], FoundImage] = {}
     skipped: dict[Path, SkippedFile] = {}
-    for text in texts:
-        search = _search_input(text, rules)
+    slices, texts = _named_slices(texts)
+    searches = [(text, _search_input(text, rules)) for text in texts]
+    if slices:
+        searches.append(("", _search_dicom(slices, Path(os.path.commonpath([file.parent for file in slices])), rules)))
+    for text, search in searches:
         skipped.update({file.path: file for file in search.skipped})
         for image in search.images:
-            key = os.path.join(real(image.path.parent), image.path.name)  # noqa: PTH118 - faster for many
+            key = os.path.join(real(image.path.parent), image.path.name), image.scene  # noqa: PTH118 - faster for many
             by_file.setdefault(key, replace(image, relative=prefixes.get(text, Path()) / image.relative))
     if not by_file and not case:
-        for text in texts:
-            check_supported(Path(text))
-        raise InputError("no image found", path=", ".join(texts), hint=_HINT)
+        raise _nothing_found([*texts, *map(str, slices)], skipped.values())
     single = _distinguish(list(by_file.values()))
-    images = group_cases([image for image in single if not image.problem], channels)
+    images = group_cases([image for image in single if not (image.problem or image.scene)], channels)
+    images += [image for image in single if image.scene and not image.problem]
     skipped.update({file.path: file for image in images for file in _skipped_of_case(image, annotation)})
     skipped.update({file.path: file for file in _case_annotations(skipped.values(), images, annotation)})
     images += [image for image in single if image.problem]
     images = [_parse_files(case, channels), *images] if case else images
     used = {file for image in images for file in (image.path, *image.others)}
     return Search(images, [file for path, file in skipped.items() if path not in used])
+
+
+def _named_slices(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return DICOM files that are named one by one, as a shell does for a pattern, and the other inputs.
+
+    They are the slices of their series. A single file is an image, and a directory of files stands for its folder.
+    """
+    paths = {text: Path(text) for text in texts}
+    folders = {text: str(path.parent) for text, path in paths.items() if path.name.upper() == DIRECTORY_NAME}
+    files = [path for text, path in paths.items() if text not in folders and not is_image(path) and path.is_file()]
+    slices = [path for path in files if looks_like_dicom(path)]
+    if len(slices) < 2:
+        slices = []
+    return slices, [folders.get(text, text) for text in texts if paths[text] not in slices]
+
+
+def _nothing_found(texts: Sequence[str], skipped: Iterable[SkippedFile]) -> InputError:
+    """Return the error of inputs in which no image is; files of a format that is not read raise their own."""
+    for text in texts:
+        check_supported(Path(text))
+    cause, where = "no image found", list_some(list(texts), _SHOWN)
+    if dicom := [file for file in skipped if looks_like_dicom(file.path)]:
+        hint = "choose series with --series, by patterns of their descriptions, numbers or UIDs"
+        return InputError(f"no series to segment: {describe_skipped(dicom)}", path=where, hint=hint)
+    return InputError(cause, path=where, hint=_HINT)
 
 
 def _parse_files(case: Sequence[str], channels: Sequence[str]) -> FoundImage:
@@ -136,7 +179,9 @@ def _distinguish(images: Sequence[FoundImage]) -> list[FoundImage]:
         folders[image.relative.as_posix().casefold()].add(image.path.parent.absolute())
     tails = {key: _distinct_tails(group) for key, group in folders.items() if len(group) > 1}
     return [
-        replace(image, relative=tails[key][image.path.parent.absolute()] / image.path.name) if key in tails else image
+        replace(image, relative=tails[key][image.path.parent.absolute()] / image.relative.name)
+        if key in tails
+        else image
         for image in images
         for key in [image.relative.as_posix().casefold()]
     ]
@@ -163,7 +208,7 @@ def _search_input(text: str, rules: NameRules) -> Search:
         root = root.parent
     # Path.glob takes no absolute pattern, and people type them.
     matches = sorted((Path(match) for match in glob.glob(text, recursive=True)), key=natural_key)  # noqa: PTH207
-    search = _split(rules.classify((match for match in matches if not match.is_dir()), root))
+    search = _split(rules.classify((match for match in matches if not match.is_dir()), root), root, rules)
     if not search.images:
         for match in matches:
             check_supported(match)
@@ -174,15 +219,25 @@ def _search_input(text: str, rules: NameRules) -> Search:
 def _search_folder(folder: Path, rules: NameRules) -> Search:
     """Search a folder; the folders below that cannot be listed are among the images, with the problem."""
     errors: list[InputError] = []
-    search = _split(scan(folder, rules, errors))
+    search = _split(scan(folder, rules, errors), folder, rules)
     for error in errors:
         path = Path(str(error.path))
         search.images.append(FoundImage(path, path.relative_to(folder), problem=error.cause))
     return search
 
 
-def _split(files: Sequence[ScannedFile]) -> Search:
-    return Search([file.image for file in files if file.kind is FileKind.IMAGE], list(list_skipped(files)))
+def _split(files: Sequence[ScannedFile], root: Path, rules: NameRules) -> Search:
+    read = dicom_files(files)
+    dicom = _search_dicom(read, root, rules)
+    taken = {*read}
+    images = [file.image for file in files if file.kind is FileKind.IMAGE]
+    skipped = list_skipped(file for file in files if file.path not in taken)
+    return Search([*images, *dicom.images], [*skipped, *dicom.skipped])
+
+
+def _search_dicom(paths: Sequence[Path], root: Path, rules: NameRules) -> Search:
+    found = find_dicom(paths, root, rules.channels, rules.series)
+    return Search(found.images, found.skipped)
 
 
 def exists(path: Path) -> bool:

@@ -114,10 +114,11 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class NameRules:
-    """The channels of a model, and names or patterns of annotations beside the usual ones."""
+    """The channels of a model, names or patterns of annotations beside the usual ones, and which series are images."""
 
     channels: tuple[str, ...] = ()
     annotation: tuple[str, ...] = ()
+    series: str = ""
 
     def classify(self, paths: Iterable[Path], folder: Path) -> list[ScannedFile]:
         """Return those of the files below a folder that could be images, and what they are by their names."""

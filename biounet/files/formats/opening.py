@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biounet.core import InputError
+from biounet.files.formats.dicom.headers import looks_like_dicom
+from biounet.files.formats.dicom.read import read_dicom
+from biounet.files.formats.dicom.series import holds_dicom, is_scene
 from biounet.files.formats.leica_lif import LIF_MAGIC, list_lif, read_lif
 from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
 from biounet.files.formats.nikon_nd2 import EARLY_ND2_MAGIC, ND2_MAGIC, list_nd2, read_nd2
@@ -69,6 +72,8 @@ _FORMATS = (
     _Format((CZI_MAGIC,), read_czi, list_czi),
 )
 
+_DICOM = _Format((), read_dicom)  # told by its mark at another place, or a folder
+
 
 @translate_errors
 def open_raw(path: Path, limit: int = DEFAULT_LIMIT, scene: str = "") -> RawImage:
@@ -76,7 +81,7 @@ def open_raw(path: Path, limit: int = DEFAULT_LIMIT, scene: str = "") -> RawImag
 
     `scene` says which of several images, as in `ReadOptions`.
     """
-    raw = _find_format(path).read(path, scene)
+    raw = _find_format(path, scene).read(path, scene)
     if 0 in raw.shape:
         raise InputError(f"an image without pixels, shape {format_shape(raw.shape)}", path=path)
     check_size(raw, path, limit)
@@ -92,8 +97,10 @@ def list_scenes(path: Path) -> tuple[Scene, ...]:
     return _find_format(path).list_images(path)
 
 
-def _find_format(path: Path) -> _Format:
+def _find_format(path: Path, scene: str = "") -> _Format:
     if path.is_dir():
+        if is_scene(scene) or holds_dicom(path):
+            return _DICOM
         check_supported(path)
         raise InputError("a folder, not an image", path=path)
     if path.exists() and not path.is_file():
@@ -105,9 +112,11 @@ def _find_format(path: Path) -> _Format:
     if path.name.lower().endswith(".mgz"):  # gzipped, but no NIfTI
         check_supported(path)
     found = next((one for one in _FORMATS if one.is_of(path, head)), None)
+    if found is None and looks_like_dicom(path):
+        return _DICOM
     if found is None:
         check_supported(path)
         shown = head.decode("ascii", "replace").replace("\ufffd", "?")
-        cause = f"not a TIFF, NIfTI, PNG, JPEG, ND2, LIF or CZI (begins with {shown!r})"
+        cause = f"not a TIFF, NIfTI, DICOM, PNG, JPEG, ND2, LIF or CZI (begins with {shown!r})"
         raise InputError(cause, path=path)
     return found

@@ -53,6 +53,8 @@ class RawImage:
         Seconds between two times; None where the file does not say.
     shares_file
         Whether the file holds other images as well.
+    stored
+        Bytes of its files, where these are several; None: those of its path.
     """
 
     axes: str
@@ -73,6 +75,7 @@ class RawImage:
     notes: tuple[str, ...] = ()
     interval: float | None = None
     shares_file: bool = False
+    stored: int | None = None
 
 
 def remove_alpha(array: NDArray[Any], raw: RawImage) -> NDArray[Any]:
@@ -130,7 +133,8 @@ def check_on_load(raw: RawImage, path: Path) -> RawImage:
 
 def check_size(raw: RawImage, path: Path, limit: int = DEFAULT_LIMIT) -> None:
     """Refuse, before any memory is taken, an image that declares more than the limit or than its file can hold."""
-    needed, stored = int(np.prod(raw.shape, dtype=object)) * raw.dtype.itemsize, path.stat().st_size
+    needed, stored = int(np.prod(raw.shape, dtype=object)) * raw.dtype.itemsize, raw.stored
+    stored = path.stat().st_size if stored is None else stored
     declared = f"declares {format_shape(raw.shape)} {raw.dtype}, {needed / 2**30:.3g} GiB"
     if needed > limit:
         raise InputError(f"{declared}; the limit is {limit / 2**30:.3g} GiB", path=path)

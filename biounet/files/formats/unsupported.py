@@ -25,13 +25,8 @@ class Unsupported(NamedTuple):
 _BIOFORMATS = "save each image as OME-TIFF, in Fiji with Bio-Formats"
 _SLICER = "save it as .nii.gz, in 3D Slicer for example"
 _TIFF = "save it as TIFF or PNG"
-# What DICOM begins with: a preamble, or a little-endian element of group 2 or 8, and one of the first elements of it
-_DICOM = rb".{128}DICM|[\x02\x08]\0[\x00\x01\x05\x08\x10\x12\x16]\0"
 _ZARR = Unsupported("Zarr", "save it as OME-TIFF or .nii.gz", suffixes=(".zarr",))
 _FORMATS = (
-    Unsupported(
-        "DICOM", "convert the series to .nii.gz, with dcm2niix for example", _DICOM, (".dcm", ".dicom", ".ima")
-    ),
     Unsupported(
         "a list of files (Leica)",
         "name the .lof files that it lists, or their folder",

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import BiounetError, InputError, MachineError, Stopped, Volume
-from biounet.files.axes import Paths, ReadOptions
+from biounet.files.axes import Paths, ReadOptions, split_scenes
 from biounet.files.formats.scenes import Scene
 from biounet.files.isolation.messages import Request, Task, decode_error, decode_hashes, decode_scenes, decode_volume
 from biounet.files.isolation.process import main_program, start_process
 from biounet.files.retry import run_in_thread
+from biounet.files.states import image_state
 
 T = TypeVar("T")
 
@@ -118,22 +119,23 @@ class IsolatedReader:
         """Return the images that a path holds, as their headers say."""
         return self._ask("scenes", path, stop=stop)[0].scenes
 
-    def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
-        """Return the SHA-256 of a file."""
-        return self._ask("hash", path, stop=stop)[0].hashes[0]
+    def hash_file(self, path: str | Path, stop: Event | None = None, scene: str = "") -> str:
+        """Return the SHA-256 of a file, or of a series in a folder, whose scene is that of `ReadOptions`."""
+        return self._ask("hash", path, ReadOptions(scene=scene), stop)[0].hashes[0]
 
     def _ask(
         self, task: Task, path: Paths, options: ReadOptions | None = None, stop: Event | None = None
     ) -> tuple[_Answer, list[tuple[int, int]]]:
         """Return the answer about files that did not change meanwhile, and their sizes and times."""
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
-        stop = stop or Event()
+        stop, options = stop or Event(), options or ReadOptions()
+        parts = [*zip(paths, split_scenes(options.scene, len(paths)), strict=True)]
         folder = "" if all(file.is_absolute() for file in paths) else str(Path.cwd())
         for pause in (self._pause, 0):
-            before = [_stat(file) for file in paths]
+            before = [_stat(*part) for part in parts]
             seconds = self._timeout + sum(stat[0] for stat in before if stat) / _BYTES_PER_SECOND
-            result = self._try_twice(Request(task, paths, options or ReadOptions(), seconds, folder), stop)
-            changed = [file for file, stat in zip(paths, before, strict=True) if _stat(file) != stat]
+            result = self._try_twice(Request(task, paths, options, seconds, folder), stop)
+            changed = [part[0] for part, stat in zip(parts, before, strict=True) if _stat(*part) != stat]
             if not changed:
                 if isinstance(result, BiounetError):
                     raise result
@@ -246,10 +248,10 @@ class ReaderPool:
         finally:
             self._idle.append(reader)
 
-    def hash_file(self, path: str | Path, stop: Event | None = None) -> str:
+    def hash_file(self, path: str | Path, stop: Event | None = None, scene: str = "") -> str:
         """Return the SHA-256 of a file, as `IsolatedReader.hash_file`; for any number of threads."""
         with self.borrow() as reader:
-            return reader.hash_file(path, stop)
+            return reader.hash_file(path, stop, scene)
 
 
 def _close_pipes(child: subprocess.Popen[bytes], thread: Thread | None = None) -> None:
@@ -299,9 +301,8 @@ def _read_array(blank: NDArray[Any], answers: BufferedReader) -> NDArray[Any]:
     return array
 
 
-def _stat(path: Path) -> tuple[int, int] | None:
+def _stat(path: Path, scene: str) -> tuple[int, int] | None:
     try:
-        state = path.stat()
-    except (OSError, ValueError):
+        return image_state(path, scene)
+    except (OSError, ValueError, InputError):
         return None
-    return state.st_size, state.st_mtime_ns

@@ -14,11 +14,12 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 from biounet.core import BiounetError
-from biounet.files.atomic import hash_file
+from biounet.files.axes import split_scenes
 from biounet.files.formats.opening import list_scenes
 from biounet.files.formats.raw import translate_errors
 from biounet.files.isolation.messages import Request, encode_error, encode_scenes, encode_volume
 from biounet.files.read import read_header, read_volume
+from biounet.files.states import hash_image, image_state
 
 _PROGRAM_BYTES = 2**29  # of addresses: the interpreter, the libraries and their caches
 _COPIES = 4  # of an image that exist at the same time: compressed, unpacked, scaled, arranged
@@ -77,7 +78,9 @@ def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], Sequence[N
         return encode_volume(header) | {"sha256": [], "axes": (info.axes, info.axes_source)}, ()
     if request.task == "scenes":
         return encode_scenes(list_scenes(first)), ()
-    hashes = [_hash_once(path, *_state(path)) for path in request.paths]
+    scenes = split_scenes(request.options.scene, len(request.paths))
+    parts = zip(request.paths, scenes, strict=True)
+    hashes = [_hash_once(path, scene, *image_state(path, scene)) for path, scene in parts]
     if request.task == "hash":
         return {"sha256": hashes}, ()
     volume = read_volume(request.paths, request.options)
@@ -85,14 +88,9 @@ def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], Sequence[N
 
 
 @lru_cache(maxsize=8)
-def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
-    """Return the SHA-256 of a file in this state: one of many scenes is read many times."""
-    return hash_file(path)
-
-
-def _state(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
+def _hash_once(path: Path, scene: str, size: int, mtime_ns: int) -> str:
+    """Return the SHA-256 of an image in this state: the file of many scenes is read many times."""
+    return hash_image(path, scene)
 
 
 def _limit_memory(image: int) -> None:
