@@ -13,7 +13,7 @@ from biounet.batch.names import unescape
 from biounet.batch.recorded_files import are_unchanged, recorded_image, resolve_recorded_path
 from biounet.batch.records import Record
 from biounet.core import InputError, MachineError, Volume
-from biounet.files import ReadOptions, hash_tree, read_volume, stem_of
+from biounet.files import ReadOptions, read_volume, stem_of
 from biounet.reporting import LABEL_SUFFIXES
 
 
@@ -52,7 +52,7 @@ class RunImage:
         missing = [path for path in paths if not os.path.lexists(path)]
         if missing:
             raise InputError("the image is no longer there", path=missing[0])
-        if not are_unchanged(paths, self.record.inputs, hash_tree):
+        if not are_unchanged(image, self.record.inputs):
             raise InputError("the image is no longer the one that was segmented", path=paths[0])
         return read_volume(image.files(), image.read_options(self.read))
 

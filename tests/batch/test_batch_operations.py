@@ -82,7 +82,7 @@ def hung(monkeypatch):
         "from biounet.files.isolation import worker as rp\n"
         "def late(really):\n"
         "    return lambda path, *rest: time.sleep(1000) if 'hang' in str(path) else really(path, *rest)\n"
-        "rp.hash_file, rp.read_header = map(late, (rp.hash_file, rp.read_header))\n"
+        "rp.hash_image, rp.read_header = map(late, (rp.hash_image, rp.read_header))\n"
         "rp.main()\n"
     )
     monkeypatch.setattr("biounet.files.isolation.client._PROGRAM", program)
@@ -102,7 +102,7 @@ def test_a_rerun_is_not_held_up_by_an_image_whose_disk_hangs_meanwhile(few, untr
     os.utime(few / "later.tif", ns=(1, 1))
     with ReaderPool() as readers:
         monkeypatch.setattr(
-            readers, "hash_file", lambda path, stop=None: IsolatedReader(0.5).hash_file(few / "hang.tif", stop)
+            readers, "hash_file", lambda path, stop, scene: IsolatedReader(0.5).hash_file(few / "hang.tif", stop)
         )
         (few / "hang.tif").write_bytes((few / "a.tif").read_bytes())
         images = [image for image in find_images([few]) if image.path.name != "hang.tif"]
@@ -111,7 +111,7 @@ def test_a_rerun_is_not_held_up_by_an_image_whose_disk_hangs_meanwhile(few, untr
 
 
 def test_a_file_that_cannot_be_hashed_is_not_the_same(few):
-    def late(path):
+    def late(path, scene):
         raise InputError("could not be read in 60 s", path=path)
 
     state = (few / "a.tif").stat()

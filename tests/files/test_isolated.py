@@ -376,7 +376,7 @@ def test_a_small_image_in_a_huge_file_is_refused_by_its_header(tmp_path, reader)
 def test_a_hash_that_hangs_is_one_error_F097(image, bad):
     reader, path = bad("pass", timeout=0.3)
     client._PROGRAM = client._PROGRAM.replace(
-        "worker.main()", "worker.hash_file = lambda path: time.sleep(1000)\nworker.main()"
+        "worker.main()", "worker.hash_image = lambda *_: time.sleep(1000)\nworker.main()"
     )
     for ask in (reader.hash_file, reader.read):
         with pytest.raises(InputError, match="could not be read in 0 s"):
@@ -406,7 +406,7 @@ def test_reading_ends_when_stop_is_set(image, bad, ask):
     reader, path = bad("time.sleep(1000)")
     client._PROGRAM = client._PROGRAM.replace(
         "worker.main()",
-        "worker.hash_file = worker.read_header = lambda *_: time.sleep(99)\nworker.main()",
+        "worker.hash_image = worker.read_header = lambda *_: time.sleep(99)\nworker.main()",
     )
     stop = Event()
     timer = Timer(1.0, stop.set)

@@ -10,12 +10,7 @@ from biounet.evaluation import evaluate
 from biounet.files import find_images, find_pairs, read_labels, read_volume
 from support.commands import without_notes
 
-DICOM = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + bytes(300)
-BARE = b"\x08\x00\x05\x00\x0a\x00\x00\x00ISO_IR 100" + bytes(300)  # as old scanners write it
 FILES = {
-    "IM0000.dcm": (DICOM, "DICOM", "dcm2niix"),
-    "IM0000": (DICOM, "DICOM", "dcm2niix"),
-    "IM0001": (BARE, "DICOM", "dcm2niix"),
     "a.nrrd": (b"NRRD0004\ntype: float\n", "NRRD", "Slicer"),
     "a.mha": (b"ObjectType = Image\nNDims = 3\n", "MetaImage", "Slicer"),
     "a.mhd": (b"Comment = x\nNDims = 3\n", "MetaImage", "Slicer"),
@@ -75,16 +70,16 @@ def test_a_zarr_folder_is_recognised(tmp_path):
 
 def test_the_command_says_so_in_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "IM0000").write_bytes(DICOM)
+    (tmp_path / "in" / "a.nrrd").write_bytes(FILES["a.nrrd"][0])
     monkeypatch.setattr(stopping.signal, "signal", lambda *_: None)
-    for what in (tmp_path / "in", tmp_path / "in" / "IM0000"):
+    for what in (tmp_path / "in", tmp_path / "in" / "a.nrrd"):
         monkeypatch.setattr("sys.argv", ["biounet", "segment", str(what), "-m", "nuclei", "-o", str(tmp_path / "out")])
         with pytest.raises(SystemExit) as stop:
             commands.main()
         (line,) = without_notes(capsys.readouterr().err).splitlines()
         assert stop.value.code == 4
-        assert "DICOM" in line
-        assert "dcm2niix" in line
+        assert "NRRD" in line
+        assert "Slicer" in line
 
 
 def test_other_files_are_not_recognised(tmp_path):

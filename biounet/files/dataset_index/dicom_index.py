@@ -28,6 +28,7 @@ from biounet.files.formats.dicom.series import (
 
 _UNSAFE = re.compile(r"[^\w+-]+")
 _LONGEST = 60  # characters of a description in a name
+_GENERIC = {"dicom", "dicoms", "dcm", "images"}  # names of folders that say nothing
 _HASH = 6  # digits that tell series of one name apart
 
 
@@ -131,8 +132,14 @@ class _Names:
         return relative.with_name("_".join(parts if len(parts) > 1 else [*parts, "series"]))
 
     def relative(self, folder: Path) -> Path:
-        """Return the path of a folder below the root, which has its own name."""
-        return Path(folder.absolute().name) if folder == self.root else folder.relative_to(self.root)
+        """Return the path of a folder below the root, which has its own name; without one such as ``DICOM`` at its end.
+
+        A point in the name would begin a suffix.
+        """
+        relative = Path(folder.absolute().name) if folder == self.root else folder.relative_to(self.root)
+        while len(relative.parts) > 1 and relative.name.casefold() in _GENERIC:
+            relative = relative.parent
+        return relative.with_name(relative.name.replace(".", "-"))
 
     def _of_file(self, path: Path) -> Path:
         """Return the path of a picture; its name may be a UID, whose last part is no suffix."""

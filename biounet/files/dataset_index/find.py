@@ -119,8 +119,8 @@ def _named_slices(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
     """
     paths = {text: Path(text) for text in texts}
     folders = {text: str(path.parent) for text, path in paths.items() if path.name.upper() == DIRECTORY_NAME}
-    files = [path for text, path in paths.items() if text not in folders and not is_image(path) and path.is_file()]
-    slices = [path for path in files if looks_like_dicom(path)]
+    files = [path for text, path in paths.items() if text not in folders and not is_image(path)]
+    slices = list(filter(looks_like_dicom, files))
     if len(slices) < 2:
         slices = []
     return slices, [folders.get(text, text) for text in texts if paths[text] not in slices]

@@ -89,7 +89,12 @@ def _rescale(plane: NDArray[Any], frame: Frame, dtype: np.dtype[Any]) -> NDArray
 @translate_errors
 def _decode(path: Path) -> NDArray[Any]:
     """Return the pixels of a file, ``([n,] y, x[, s])``, as they are stored."""
-    from pydicom.pixels import pixel_array
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     with quietly():
-        return np.asarray(pixel_array(path))
+        data = pydicom.dcmread(path, force=True)
+        if "TransferSyntaxUID" not in data.file_meta:  # a file without preamble
+            implicit, _ = data.original_encoding
+            data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        return np.asarray(data.pixel_array)
