@@ -64,9 +64,10 @@ class Case:
 def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | None = None) -> Iterator[Case]:
     """Read annotated images and prepare them for training; an `InputError` names the file that cannot be used."""
     # Not through LoadImaged: a MetaTensor has no 16-bit unsigned numbers and no grid.
-    reader = VolumeReader(options or ReadOptions(dims=recipe.data.dims))
+    options = options or ReadOptions(dims=recipe.data.dims)
     for pair in pairs:
-        volume = reader.load(pair.files())
+        read = replace(options, scene=pair.scene)
+        volume = VolumeReader(read).load(pair.files())
         annotation = read_annotation(pair.label, recipe.data, volume.grid, options, image=pair.image)
         yield make_case(volume, annotation, recipe)
 

@@ -105,7 +105,7 @@ def _describe(image: AnnotatedImage) -> CheckedImage:
     if image.same_as:
         notes.append(f"the same image as {image.same_as}")
     return CheckedImage(
-        image=str(volume.source),
+        image=image.name,
         annotation=None if image.label is None else str(image.label),
         files=tuple(map(str, image.files)),
         shape=volume.array.shape,

@@ -28,15 +28,19 @@ from biounet.core import (
     has_whole_object,
 )
 from biounet.files import (
+    FoundImage,
     Pair,
+    ReaderPool,
     ReadOptions,
     SkippedFile,
     find_images,
     find_pairs,
+    hash_file,
     inspect_volume,
     pair_files,
     read_annotation,
     read_volume,
+    resolve_images,
 )
 from biounet.training.planning import plan
 from biounet.training.working_grid import ResampledAnnotation, resample_annotation
@@ -53,6 +57,12 @@ class ImageFiles:
     files: tuple[Path, ...]
     label: Path | None
     validation: bool  # whether thresholds are tuned on it and nothing is learned from it
+    scene: str  # which of several images in a file, as in `ReadOptions`
+
+    @property
+    def name(self) -> str:
+        """The first file, and which of its images it is if there are several."""
+        return f"{self.files[0]}{f', scene {self.scene}' if self.scene else ''}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ class TrainingData:
         self.problems: dict[str, BiounetError] = {}
         self._data = recipe.data
         self._has_validation_set = validation is not None
-        self._unannotated: list[tuple[Path, ...]] = []
+        self._unannotated: list[FoundImage] = []
         self.skipped: list[SkippedFile] = []
         self.training = self._attempt(self._find, folders) or []
         self.validation = [] if validation is None else self._attempt(self._find, validation) or []
@@ -134,13 +144,14 @@ class TrainingData:
             self._attempt(self._check_annotations, values, whole)
 
     def _list_images(self) -> list[ImageFiles]:
-        numbers = {pair.files(): number for number, pair in enumerate(self._all_pairs)}
+        numbers = {(pair.files(), pair.scene): number for number, pair in enumerate(self._all_pairs)}
         images = [
-            ImageFiles(numbers[pair.files()], pair.files(), pair.label, validation)
+            ImageFiles(numbers[pair.files(), pair.scene], pair.files(), pair.label, validation, pair.scene)
             for pairs, validation in ((self.training, False), (self.validation, True))
             for pair in pairs
         ]
-        return images + [ImageFiles(number, files, None, False) for number, files in enumerate(self._unannotated)]
+        unannotated = enumerate(self._unannotated)
+        return images + [ImageFiles(number, image.files(), None, False, image.scene) for number, image in unannotated]
 
     def _report(self, error: BiounetError) -> None:
         if self.strict:
@@ -169,8 +180,9 @@ class TrainingData:
             if not unpaired.problems:
                 self._report(InputError("no image with an annotation found", path=images))
             if labels is None and Path(images).is_dir():
-                found = find_images([images], *names)
-                self._unannotated += [image.files() for image in found if not image.problem]
+                with ReaderPool() as readers:
+                    found = resolve_images(find_images([images], *names), ReadOptions(), readers)
+                self._unannotated += [image for image in found if not image.problem]
         return pairs
 
     def _describe(self) -> list[Grid]:
@@ -180,14 +192,14 @@ class TrainingData:
         grids = []
         for pair in self.training:
             try:
-                grids.append(inspect_volume(pair.image, self.options).grid)
+                grids.append(inspect_volume(pair.image, replace(self.options, scene=pair.scene)).grid)
             except BiounetError:
                 if self.strict:
                     raise
         return grids
 
     def _read_one(self, image: ImageFiles) -> AnnotatedImage | None:
-        volume = self._attempt(read_volume, image.files, self.options)
+        volume = self._attempt(read_volume, image.files, replace(self.options, scene=image.scene))
         if volume is None:
             return None
         annotation = resampled = None
@@ -202,12 +214,11 @@ class TrainingData:
     def _same_as(self, volume: Volume, image: ImageFiles) -> str | None:
         """Return the first image with these pixels; an image must not be learned from and validated on."""
         digest = hashlib.sha256(np.ascontiguousarray(volume.array).data).hexdigest() + str(volume.array.shape)
-        path = image.files[0]
-        first, first_validates = self._digests.setdefault(digest, (str(path), image.validation))
-        if first == str(path) and first_validates == image.validation:
+        first, first_validates = self._digests.setdefault(digest, (image.name, image.validation))
+        if first == image.name and first_validates == image.validation:
             return None
         if image.validation and not first_validates and self._has_validation_set:
-            self._report(InputError(f"the same image as {first}, in training and in validation", path=path))
+            self._report(InputError(f"the same image as {first}, in training and in validation", path=image.name))
         return first
 
     def _check_annotations(self, values: set[int], whole: set[bool | None]) -> None:
@@ -227,9 +238,10 @@ def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair]
 
 def hash_training_files(pairs: Sequence[Pair]) -> str:
     """Return the SHA-256 over the names and contents of the training files, in order of name."""
-    digest, hash_file = hashlib.sha256(), cache(lambda path: hashlib.sha256(path.read_bytes()).digest())
-    for pair in sorted(pairs, key=lambda p: Path(p.image).name):
-        for path in (*pair.files(), pair.label):  # one file may hold the outlines of all images
+    digest, hash_once = hashlib.sha256(), cache(hash_file)
+    for pair in sorted(pairs, key=lambda p: (Path(p.image).name, p.scene)):
+        digest.update(pair.scene.encode())
+        for path in (*pair.files(), pair.label):  # one file may hold several images, or the outlines of all
             digest.update(Path(path).name.encode())
-            digest.update(hash_file(Path(path)))
+            digest.update(bytes.fromhex(hash_once(path)))
     return digest.hexdigest()

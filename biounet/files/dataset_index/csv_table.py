@@ -8,12 +8,14 @@ import io
 import os
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from biounet.core import InputError
 
 _SEPARATORS = ",;\t|"
 _LABEL = "label"
+_SCENE = "scene"
 _LIKELY = ("mask", "label", "annotation", "segmentation", "seg", "truth", "label_path", "mask_path")
 _START = 64  # characters, among which a binary file has a zero byte
 _HINT = "or name the annotation too"  # if the file is an image, and no table
@@ -21,15 +23,23 @@ _HINT = "or name the annotation too"  # if the file is an image, and no table
 _is_file = os.path.isfile  # unlike that of Path, it is False for names that no file can have
 
 
-def read_table(path: Path, channels: Sequence[str]) -> tuple[list[tuple[Path, ...]], list[str]]:
-    """Read a table with the columns ``image``, or one for each channel, and ``label``.
+@dataclass(frozen=True)
+class TableRow:
+    """The files of a row, the annotation last, and which of several images in a file it is about."""
+
+    files: tuple[Path, ...]
+    scene: str = ""
+
+
+def read_table(path: Path, channels: Sequence[str]) -> tuple[list[TableRow], list[str]]:
+    """Read a table with the columns ``image``, or one for each channel, and ``label``; and ``scene``, if there is one.
 
     Separators are commas, semicolons, tabs or bars; capitals and blanks around names do not matter; paths are relative
     to the table and may be written with backslashes; the text is UTF-8, UTF-16 or in the code page of Windows.
 
     Returns
     -------
-    The files of each row, the annotation last, without rows of missing files; and a sentence for each of these.
+    The rows without those of missing files; and a sentence for each of these.
 
     Raises
     ------
@@ -44,18 +54,20 @@ def read_table(path: Path, channels: Sequence[str]) -> tuple[list[tuple[Path, ..
     if twice := [name for name in wanted if header.count(name.casefold()) > 1]:
         raise InputError(f"two columns are called {twice[0]}", path=path)
     columns = [header.index(name.casefold()) for name in wanted]
-    files: list[tuple[Path, ...]] = []
-    lines: dict[tuple[Path, ...], int] = {}
+    scene = header.index(_SCENE) if _SCENE in header else len(header)
+    found: list[TableRow] = []
+    lines: dict[tuple[tuple[Path, ...], str], int] = {}
     for line, row in rows:
         entries = [row[column] if column < len(row) else "" for column in columns]
         if not all(entries):
             raise InputError(f"line {line} lacks an image or a label", path=path)
-        files.append(tuple(_find_file(path.parent, entry) for entry in entries))
-        first = lines.setdefault(files[-1][:-1], line)
+        files = tuple(_find_file(path.parent, entry) for entry in entries)
+        found.append(TableRow(files, row[scene] if scene < len(row) else ""))
+        first = lines.setdefault((files[:-1], found[-1].scene), line)
         if first != line:
             raise InputError(f"line {line} names {entries[0]} again, as line {first} does", path=path)
-    missing = {file: _describe_missing(file) for row in files for file in row if not _is_file(file)}
-    return [row for row in files if not missing.keys() & {*row}], list(missing.values())
+    missing = {file: _describe_missing(file) for row in found for file in row.files if not _is_file(file)}
+    return [row for row in found if not missing.keys() & {*row.files}], list(missing.values())
 
 
 def read_columns(path: Path, required: Sequence[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

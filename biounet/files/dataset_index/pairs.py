@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from biounet.core import InputError, as_path
+from biounet.core import InputError, as_path, list_some
 from biounet.files.dataset_index.cases import FoundImage, group_cases
 from biounet.files.dataset_index.csv_table import read_table
 from biounet.files.dataset_index.find import exists
@@ -27,7 +27,9 @@ from biounet.files.dataset_index.names import (
 )
 from biounet.files.dataset_index.outline_files import annotated_keys
 from biounet.files.dataset_index.scan import FileKind, NameRules, ScannedFile, SkippedFile, list_skipped, scan
+from biounet.files.dataset_index.scenes import list_images, scene_stem
 from biounet.files.formats.unsupported import check_supported
+from biounet.files.isolation.client import ReaderPool
 
 _UNANNOTATED_HINT = (
     "keep images that nobody annotated in another folder, or name the pairs in a CSV with the columns image and label"
@@ -39,12 +41,13 @@ _MAX_NAMES = 5  # that a message lists
 class Pair:
     """An image, the file of its annotation, and the files of its further channels in their order.
 
-    Of several files, `image` is that of the first channel.
+    Of several files, `image` is that of the first channel; of several images in a file, `scene` says which.
     """
 
     image: Path
     label: Path
     others: tuple[Path, ...] = ()
+    scene: str = ""
 
     def files(self) -> tuple[Path, ...]:
         """Return one file for each channel, or the one file that holds all."""
@@ -113,7 +116,8 @@ def pair_files(
         if labels is not None and Path(labels).is_file():
             return [Pair(images, Path(labels))], Unpaired(())
         rows, missing = read_table(images, channels)
-        return [Pair(row[0], row[-1], row[1:-1]) for row in rows], Unpaired(tuple(map(InputError, missing)))
+        pairs = [Pair(row.files[0], row.files[-1], row.files[1:-1], row.scene) for row in rows]
+        return pairs, Unpaired(tuple(map(InputError, missing)))
     rules = NameRules(tuple(channels), tuple(annotation))
     declared = (images / "dataset.json").is_file() or (images / "labelsTr").is_dir()
     if labels is None and declared and (images / "imagesTr").is_dir():
@@ -196,6 +200,8 @@ def _pair(
     images: Sequence[FoundImage], labels: Iterable[Path], folder: Path, rules: NameRules, skipped: Iterable[SkippedFile]
 ) -> tuple[list[Pair], Unpaired]:
     """Pair images with the annotations below a folder by their keys."""
+    with ReaderPool() as readers:
+        images = list_images(images, readers)
     aliases = _alias_keys(images)
     image_keys = {image.key for image in images} | {*aliases.values()}
     by_key, problems = _labels_by_key(labels, folder, rules.annotation, image_keys)
@@ -204,27 +210,32 @@ def _pair(
     longer_names = _longer_names(without_image.values(), folder)
     pairs: dict[str, Pair] = {}
     hint: str | None = _UNANNOTATED_HINT
-    for image in images:
+    matches = [
+        by_key.get(one.key) or by_key.get(aliases.get(one.relative, one.key)) or any_case.get(one.key) for one in images
+    ]
+    annotated = {image.path for image, match in zip(images, matches, strict=True) if match is not None}
+    for image, match in zip(images, matches, strict=True):
         key, annotations = image.key, image.annotations(rules.annotation)
-        match = by_key.get(key) or by_key.get(aliases.get(image.path, key)) or any_case.get(key)
         match = match or (annotations[0] if len(annotations) == 1 else None)
         if image.problem:
             problems.append(InputError(f"{image.path}: {image.problem}"))
         elif key in pairs:
             problems.append(InputError(f"{image.path} and {pairs[key].image} have one name"))
+        elif match is None and image.scene and image.path in annotated:
+            continue  # nobody can keep the other scenes of a file in another folder
         elif match is None:
             problems.append(_unannotated(image, annotations, longer_names.get(key), hint))
             hint = None if problems[-1].hint == hint else hint  # at the first of them only
         else:
-            pairs[key] = Pair(image.path, match, image.others)
+            pairs[key] = Pair(image.path, match, image.others, image.scene)
     used = {pair.label for pair in pairs.values()}
     surplus = [label for label in by_key.values() if label not in used]
     problems += [InputError(f"{label} has no image") for label in surplus if not is_body_mask(label)]
     if images and surplus and not pairs and all(problem.hint in (None, _UNANNOTATED_HINT) for problem in problems):
-        cause = f"{folder}: no annotation is called like an image, such as {images[0].path.name}"
+        cause = f"{folder}: no annotation is called like an image, such as {_shown(images[0], name=True)}"
         problems.append(InputError(cause, hint="rename them, or name both in a CSV with the columns image and label"))
     rest = [file for file in (*skipped, *_skipped_partners(images, surplus)) if file.path not in used]
-    return list(pairs.values()), Unpaired(tuple(problems), tuple(rest))
+    return list(pairs.values()), Unpaired(tuple(problems), (*rest, *_skipped_scenes(images, pairs)))
 
 
 def _not_files(files: Iterable[ScannedFile]) -> Iterator[SkippedFile]:
@@ -240,6 +251,24 @@ def _skipped_partners(images: Iterable[FoundImage], surplus: Iterable[Path]) -> 
     for image in images:
         yield from (SkippedFile(file, "neither a channel nor the annotation") for file in image.companions)
         yield from (SkippedFile(file, "no channel of the recipe") for file in image.unused)
+
+
+def _shown(image: FoundImage, *, name: bool = False) -> str:
+    """Return the path or the name of an image for messages, of a scene with what its annotation is called like."""
+    if not image.scene:
+        return image.path.name if name else str(image.path)
+    return image.relative.name if name else f"{image.path}, scene {image.scene} ({image.relative.name})"
+
+
+def _skipped_scenes(images: Iterable[FoundImage], pairs: Collection[str]) -> Iterator[SkippedFile]:
+    """Yield the files of which some scenes are annotated, with the names of the others."""
+    left: dict[Path, list[FoundImage]] = {}
+    for image in images:
+        left.setdefault(image.path, []).extend([image] if image.scene else [])
+    for path, scenes in left.items():
+        others = [scene.relative.name for scene in scenes if scene.key not in pairs]
+        if others and len(others) < len(scenes):
+            yield SkippedFile(path, f"scenes without an annotation: {list_some(others, _MAX_NAMES)}", expected=True)
 
 
 def _longer_names(labels: Iterable[Path], folder: Path) -> dict[str, tuple[Path, str]]:
@@ -262,9 +291,9 @@ def _unannotated(
     if annotations:
         best = min(annotations, key=lambda file: is_body_mask(file) and stem_of(file).lower() != "mask")
         names = ", ".join(file.name for file in annotations)
-        cause = f"{image.path} could have more than one annotation: {names}"
+        cause = f"{_shown(image)} could have more than one annotation: {names}"
         return InputError(cause, hint=f"{setting}'{stem_of(best)}'")
-    cause = f"{image.path} has no annotation"
+    cause = f"{_shown(image)} has no annotation"
     if not image.companions:
         if longer is None:
             return InputError(cause, hint=hint)
@@ -278,18 +307,22 @@ def _unannotated(
 
 
 def _alias_keys(images: Sequence[FoundImage]) -> dict[Path, str]:
-    """Return a second key of images by which an annotation may name them.
+    """Return a second key by which an annotation may name an image, by its path below the folder.
 
-    That of their folder if they are alone in it, as for ``seg.nii.gz``; else that of ``x`` for ``x_img.tif``.
+    That of their folder if they are alone in it, as for ``seg.nii.gz``; else that of ``x`` for ``x_img.tif``; that of a
+    scene without its name, ``x_s0`` for ``x_s0_A1``.
     """
     image_keys = {image.key for image in images}
     single = [image for image in images if not image.is_case]
-    alone = unique_values((image.relative.parent, image.path) for image in single)
-    aliases = {path: image_key(folder, "") for folder, path in alone.items()}
+    alone = unique_values((image.relative.parent, image.relative) for image in single)
+    aliases = {relative: image_key(folder, "") for folder, relative in alone.items()}
+    for image in filter(lambda image: image.scene, images):
+        key = image_key(image.relative.parent, scene_stem(image))
+        aliases |= {image.relative: key} if key not in image_keys else {}
     for image, end in product(single, IMAGE_ENDINGS):
         if image.stem.lower().endswith(end):
             key = image_key(image.relative.parent, image.stem[: -len(end)])
-            aliases |= {image.path: key} if key not in image_keys else {}
+            aliases |= {image.relative: key} if key not in image_keys else {}
     return aliases
 
 

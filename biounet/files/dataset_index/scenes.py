@@ -10,6 +10,7 @@ from biounet.core import InputError
 from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.cases import FoundImage
 from biounet.files.dataset_index.channel_files import join_channel_files
+from biounet.files.dataset_index.names import stem_of
 from biounet.files.formats.scenes import Scene, choose_scenes
 from biounet.files.isolation.client import ReaderPool
 
@@ -25,8 +26,12 @@ def resolve_images(images: Sequence[FoundImage], options: ReadOptions, readers: 
     An image is called like its file, ``_s``, the number of its scene from 0, and its name if it has one:
     ``plate_s3_A1``. `options.scene` chooses scenes; a file that lacks one of them gets a problem.
     """
-    joined = join_channel_files(images, options, readers)
-    return [scene for image in joined for scene in _scenes_of(image, options.scene, readers)]
+    return list_images(join_channel_files(images, options, readers), readers, options.scene)
+
+
+def list_images(images: Sequence[FoundImage], readers: ReaderPool, wanted: str = "") -> list[FoundImage]:
+    """Return each scene of a file as an image, as `resolve_images` does."""
+    return [scene for image in images for scene in _scenes_of(image, wanted, readers)]
 
 
 def _scenes_of(image: FoundImage, wanted: str, readers: ReaderPool) -> list[FoundImage]:
@@ -45,7 +50,13 @@ def _scenes_of(image: FoundImage, wanted: str, readers: ReaderPool) -> list[Foun
     return [image] if len(scenes) < 2 else [_as_image(image, scene) for scene in chosen]
 
 
+def scene_stem(image: FoundImage) -> str:
+    """Return the name of a scene by its file and number alone: ``plate_s3``."""
+    return f"{stem_of(image.path)}_s{image.scene}"
+
+
 def _as_image(image: FoundImage, scene: Scene) -> FoundImage:
+    image = replace(image, scene=scene.key)
     name = _NOT_IN_NAMES.sub("-", scene.name).strip("-_")[:_LONGEST_NAME].rstrip("-_")
-    parts = [image.stem, f"s{scene.key}", name]
-    return replace(image, relative=image.relative.with_name("_".join(filter(None, parts))), scene=scene.key)
+    stem = scene_stem(image)
+    return replace(image, relative=image.relative.with_name(f"{stem}_{name}" if name else stem))
