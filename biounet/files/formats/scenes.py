@@ -10,6 +10,7 @@ from typing import TypeVar
 from biounet.core import InputError, SettingsError, is_integer, list_some
 
 _SHOWN = 8  # images that a message lists
+_HOW_TO_CHOOSE = "segment takes --scene 0; check and train, a CSV with the columns image, scene and label"
 ONE_IMAGE = "0"
 """Key of the image of a path that holds one."""
 
@@ -73,8 +74,7 @@ def choose_scene(scenes: Sequence[Found], wanted: str, path: Path) -> Found:
     """Return the one scene that is meant; raise `InputError` if that leaves a choice."""
     chosen = choose_scenes(scenes, wanted, path)
     if len(chosen) != 1:
-        hint = f"choose one with --scene, such as --scene {scenes[0].key}" if chosen else None
-        raise InputError(f"holds {_describe(scenes)}", path=path, hint=hint)
+        raise InputError(f"holds {_describe(scenes)}", path=path, hint=_HOW_TO_CHOOSE if scenes else None)
     return chosen[0]
 
 
