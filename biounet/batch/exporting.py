@@ -211,27 +211,38 @@ def _class_names(details: Mapping[str, Any], columns: Columns) -> dict[int, str]
 
 
 def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: bool) -> ExportRow:
-    """Write one file, unless it is there and up to date."""
+    """Write the files of one image, unless they are there and up to date."""
     out, name = source.out, source.record.row.image
-    path = export.path(source.label_path.parent, source.name)
-    relative = path.relative_to(out).as_posix()
-    entry, origin = known.get(relative), export_origin(source.record.outputs)
+    folder = source.label_path.parent if export.locate is None else out
+    paths = [path.relative_to(out).as_posix() for path in export.paths(folder, source.name)]
+    origin = export_origin(source.record.outputs)
     try:
-        if os.path.lexists(path):
-            own = entry is not None and is_intact(out, entry)
-            if own and entry is not None and entry.origin == origin:
-                return ExportRow(name, export.name, "current", relative)
-            if not own and not overwrite:
-                cause = f"{path.name} is there and was not written by biounet, or changed since"
-                raise InputError(cause, path=path, hint="move it elsewhere, or replace it with --overwrite")
-        write_export(source.image(export.needs_image or export.wants_image), export, path.parent)
+        there = [path for path in paths if os.path.lexists(out / path)]
+        own = {path: known[path] for path in there if path in known and is_intact(out, known[path])}
+        _check_owner(paths, own, name)
+        if len(own) == len(paths) and all(entry.origin == origin for entry in own.values()):
+            return ExportRow(name, export.name, "current", paths[0])
+        if len(own) < len(there) and not overwrite:
+            foreign = out / next(path for path in there if path not in own)
+            cause = f"{foreign.name} is there and was not written by biounet, or changed since"
+            raise InputError(cause, path=foreign, hint="move it elsewhere, or replace it with --overwrite")
+        write_export(source.image(export.needs_image or export.wants_image), export, folder)
     except MachineError:
         raise
     except Exception as error:  # noqa: BLE001 - so that one file fails and not the others
-        _log.debug("%s", path, exc_info=True)
-        return ExportRow(name, export.name, "failed", relative, error_text(error))
-    record_export(out, ExportRecord(relative, export.name, name, origin, hash_tree(path)))
-    return ExportRow(name, export.name, "written", relative)
+        _log.debug("%s", paths[0], exc_info=True)
+        return ExportRow(name, export.name, "failed", paths[0], error_text(error))
+    for path in paths:
+        record_export(out, ExportRecord(path, export.name, name, origin, hash_tree(out / path)))
+    return ExportRow(name, export.name, "written", paths[0])
+
+
+def _check_owner(paths: Sequence[str], own: _Known, name: str) -> None:
+    """Raise `InputError` if a file is the export of another image, which this one would replace."""
+    for path in paths:
+        if path in own and own[path].image != name:
+            hint = "give the images names that differ in more than their folder or kind"
+            raise InputError(f"{Path(path).name} is the export of {own[path].image}", hint=hint)
 
 
 def _merge(
@@ -249,16 +260,18 @@ def _merge(
     if foreign and not overwrite:
         message = f"{foreign[0]} is there and was not written by biounet, or changed since"
         return [ExportRow("", export.name, "failed", name, message) for name in export.merged]
-    export.merge([_merged_image(row, run, written.get(row.image)) for row in run.rows], out)
+    records = Manifest(out).records
+    sources = {name: resolve_recorded_path(one.inputs[0].path, out) for name, one in records.items() if one.inputs}
+    export.merge([_merged_image(row, run, written.get(row.image), sources.get(row.image)) for row in run.rows], out)
     for name in export.merged:
         record_export(out, ExportRecord(name, export.name, "", origin, hash_tree(out / name)))
     return [ExportRow("", export.name, "written", name) for name in export.merged]
 
 
-def _merged_image(row: Row, run: RunFile, table: Path | None) -> ExportedImage:
+def _merged_image(row: Row, run: RunFile, table: Path | None, source: Path | None) -> ExportedImage:
     group, rows = run.options.group, row.table_rows()
     values = None if group is None else group.values(row.image)
     metadata = {} if group is None or values is None else dict(zip(group.names, values, strict=True))
     counts, times = tuple(one.count for one in rows), tuple(frame.t for frame in row.frames)
     tables = {} if table is None else {"Cells": table}
-    return ExportedImage(unescape(row.image), tables, {"Cells": counts}, times, metadata)
+    return ExportedImage(unescape(row.image), tables, {"Cells": counts}, times, metadata, source)

@@ -47,6 +47,8 @@ class ExportedImage:
         Numbers of its frames, from 0; empty for an image.
     metadata
         What is known of it by name, such as its ``well``.
+    source
+        Where the image was.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ExportedImage:
     counts: Mapping[str, tuple[int | None, ...]]
     times: tuple[int, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    source: Path | None = None
 
     @property
     def rows(self) -> int:

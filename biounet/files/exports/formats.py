@@ -6,20 +6,31 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from biounet.core import InputError, MachineError, SettingsError
-from biounet.files.atomic import atomic_path, temporary_prefix
+from biounet.files.atomic import atomic_group, atomic_path, temporary_prefix
+from biounet.files.exports.bids import (
+    DATASET_DESCRIPTION,
+    bids_path,
+    write_bids,
+    write_bids_sidecar,
+    write_dataset_description,
+)
 from biounet.files.exports.cellprofiler import ExportedImage, merge_cellprofiler, merged_paths, write_cellprofiler
 from biounet.files.exports.labelled_image import LabelledImage
+from biounet.files.exports.lookup_tables import write_bids_table, write_fsleyes, write_itk_snap, write_slicer
+from biounet.files.exports.ome_tiff import write_ome_tiff
 from biounet.files.exports.ome_zarr import write_ome_zarr
 from biounet.files.exports.tables import write_h5ad, write_parquet
 from biounet.files.outlines.coco import write_coco
 from biounet.files.outlines.geojson import write_geojson, write_geojson_points
 from biounet.files.outlines.imagej_roi import write_imagej_roi
+
+Writer = Callable[[LabelledImage, Path], None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,11 @@ class ExportFormat:
         Whether the image is in it where it is still there.
     is_folder
         Whether it is a folder and no file.
+    also
+        Suffixes of further files beside it, and what writes them.
+    locate
+        Where its file goes below the folder of all results, by the name of the image and without suffix; None: beside
+        the label image.
     merge, merged
         Writes files about all images of a run below its folder, and the names of these files.
     package, extra
@@ -49,10 +65,12 @@ class ExportFormat:
 
     name: str
     suffix: str
-    write: Callable[[LabelledImage, Path], None]
+    write: Writer
     needs_image: bool = False
     is_folder: bool = False
     wants_image: bool = False
+    also: tuple[tuple[str, Writer], ...] = ()
+    locate: Callable[[str], str] | None = None
     merge: Callable[[Sequence[ExportedImage], Path], None] | None = None
     merged: tuple[str, ...] = ()
     package: str = ""
@@ -60,7 +78,12 @@ class ExportFormat:
 
     def path(self, folder: Path, name: str) -> Path:
         """Return where the export of an image of this name goes, in a folder."""
-        return folder / f"{name}{self.suffix}"
+        return self.paths(folder, name)[0]
+
+    def paths(self, folder: Path, name: str) -> tuple[Path, ...]:
+        """Return all files of the export of an image, of which the first is the one that opens in other programs."""
+        stem = name if self.locate is None else self.locate(name)
+        return tuple(folder / f"{stem}{suffix}" for suffix in (self.suffix, *(suffix for suffix, _ in self.also)))
 
 
 COLUMNS = ("cellprofiler",)
@@ -77,6 +100,19 @@ FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat(
         "cellprofiler", "_cellprofiler.csv", write_cellprofiler, merge=merge_cellprofiler, merged=merged_paths()
     ),
+    ExportFormat("ome-tiff", ".ome.tif", write_ome_tiff),
+    ExportFormat(
+        "bids",
+        "_dseg.nii.gz",
+        write_bids,
+        also=(("_dseg.json", write_bids_sidecar), ("_dseg.tsv", write_bids_table)),
+        locate=bids_path,
+        merge=write_dataset_description,
+        merged=(DATASET_DESCRIPTION,),
+    ),
+    ExportFormat("itk-snap", "_itksnap.txt", write_itk_snap),
+    ExportFormat("slicer", "_slicer.ctbl", write_slicer),
+    ExportFormat("fsleyes", "_fsleyes.lut", write_fsleyes),
     ExportFormat("ome-zarr", ".ome.zarr", write_ome_zarr, wants_image=True, is_folder=True),
 )
 
@@ -127,14 +163,18 @@ def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Pa
     MachineError
         If the disk is full or the folder cannot be written to.
     """
-    path = export.path(folder, image.name)
+    path, *others = export.paths(folder, image.name)
     if export.needs_image and image.image is None:
         raise InputError(f"{export.name} holds the image, which is no longer where it was", path=path)
     if export.is_folder:
         _write_folder(image, export, path)
-    else:
-        with atomic_path(path) as temporary:
-            export.write(image, temporary)
+        return path
+    if export.locate is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_group() if others else nullcontext():
+        for one, write in zip((path, *others), (export.write, *(write for _, write in export.also)), strict=True):
+            with atomic_path(one) as temporary:
+                write(image, temporary)
     return path
 
 
