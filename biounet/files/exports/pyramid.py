@@ -47,11 +47,15 @@ def halve_image(array: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
 def halve_labels(labels: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
     """Return the most frequent label of each block of pixels, of several the first; never one that is not there."""
     blocks = _blocks(labels, factors, labels.dtype)
-    votes = np.zeros(blocks.shape, np.int8)
-    for one in range(len(blocks)):
-        for other in range(len(blocks)):
-            votes[one] += blocks[one] == blocks[other]
-    return np.asarray(np.take_along_axis(blocks, votes.argmax(axis=0)[None], axis=0)[0])
+    chosen, most = blocks[0].copy(), np.zeros(blocks.shape[1:], np.int8)
+    votes = np.empty_like(most)
+    for one in blocks:  # twice as fast as the largest of all votes at once
+        votes[...] = 0
+        for other in blocks:
+            votes += one == other
+        np.copyto(chosen, one, where=votes > most)
+        np.maximum(most, votes, out=most)
+    return np.asarray(chosen)
 
 
 def _blocks(array: NDArray[Any], factors: Sequence[int], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - as of astype
