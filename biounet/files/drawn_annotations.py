@@ -89,19 +89,26 @@ def _read_outlines(
 def _of_plane(outlines: Sequence[Outline], image: DrawnImage) -> list[Outline]:
     """Return the outlines of the plane that is read of a stack or time series; raise unless one frame is left."""
     chosen = image.options.plane
-    if len(image.shape) == 2 and isinstance(chosen, int):
-        outlines = [one for one in outlines if _stack_number(one.plane) in (None, chosen)]
-        outlines = [replace(one, plane=None) for one in outlines]
-    elif len({one.plane.t for one in outlines if one.plane is not None and one.plane.t is not None}) > 1:
-        frames = sorted({one.plane.t for one in outlines if one.plane is not None and one.plane.t is not None})
-        cause = f"outlines of {len(frames)} frames ({list_some([*map(str, frames)], _MAX_NAMES)}) of a time series"
-        raise InputError(cause, hint="save each frame and its outlines in files of their own")
+    if len(image.shape) == 2:
+        if isinstance(chosen, int):
+            outlines = [one for one in outlines if _stack_number(one.plane) in (None, chosen)]
+        _check_one({_stack_number(one.plane) for one in outlines}, "planes", "choose one with --plane")
+        return [replace(one, plane=None) for one in outlines]
+    frames = {None if one.plane is None else one.plane.t for one in outlines}
+    _check_one(frames, "frames", "save each frame and its outlines in files of their own")
     return [*outlines]
 
 
 def _stack_number(plane: Plane | None) -> int | None:
     """Return the number along the axis of a stack of planes or frames."""
     return None if plane is None else plane.z if plane.z is not None else plane.t
+
+
+def _check_one(numbers: set[int | None], what: str, hint: str) -> None:
+    stated = sorted(number for number in numbers if number is not None)
+    if len(stated) > 1:
+        shown = list_some([*map(str, stated)], _MAX_NAMES)
+        raise InputError(f"outlines of {len(stated)} {what}, {shown} counted from 0, on one image", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ def _fill_all(drawn: _Drawn, data: DataSettings, shape: tuple[int, ...]) -> tupl
     if data.kind == "instances" and len(shape) == 3 and not data.slices:
         _check_slices_are_linked(drawn.objects)
     filled = fill(drawn.objects, shape, data.overlap, values)
+    if drawn.objects and not drawn.windows and not filled.values.any():
+        raise InputError("no outline encloses a pixel", hint="outline the objects, along their edges")
     labels, nothing = filled.labels, filled.labels == 0
     windows = fill_windows(drawn.windows, shape)
     if windows is not None or data.kind == "scribbles":

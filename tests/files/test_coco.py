@@ -28,9 +28,9 @@ def labelled(labels, **more):
     return LabelledImage("x", labels, grid, more.pop("kind", "objects"), columns, file_name="x.tif", **more)
 
 
-def exported(image, folder):
+def exported(image, folder, name="coco"):
     """The file as pycocotools loads it."""
-    (coco,) = export_formats(["coco"])
+    (coco,) = export_formats([name])
     path = write_export(image, coco, folder)
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(path)
@@ -119,3 +119,15 @@ def test_an_image_without_objects_has_no_annotations(tmp_path):
     coco = exported(labelled(np.zeros((3, 4), np.int32)), tmp_path)
     assert json.loads((tmp_path / "x_coco.json").read_text())["annotations"] == []
     assert len(coco.imgs) == 1
+
+
+def test_polygons_are_read_by_pycocotools_as_the_objects_without_their_holes(tmp_path):
+    """Its rule for pixels at an edge is another one, by up to half a pixel."""
+    labels = np.zeros((60, 60), np.int32)
+    labels[5:40, 5:35], labels[5:40, 35:50], labels[50:55, 5:15], labels[15:25, 15:25] = 1, 2, 2, 0
+    coco = exported(labelled(labels), tmp_path, "coco-polygons")
+    assert [len(one["segmentation"]) for one in coco.anns.values()] == [1, 2]
+    assert [one["area"] for one in coco.anns.values()] == [35 * 30 - 100, 35 * 15 + 50]
+    filled = labels.copy()
+    filled[15:25, 15:25] = 1
+    assert (decoded(coco, 1) != filled).sum() < 0.1 * (labels > 0).sum()

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from roifile import ImagejRoi, roiwrite
 
 from biounet.core import UNLABELLED, DataSettings, Grid, InputError
-from biounet.files import LabelledImage, export_formats, read_annotation, write_export
+from biounet.files import LabelledImage, ReadOptions, export_formats, read_annotation, undrawn_regions, write_export
 
 U = UNLABELLED
 CELLS = DataSettings()
@@ -120,7 +121,7 @@ def test_slices_that_nobody_drew_in_are_unlabelled_where_the_recipe_says_so(tmp_
     [
         (lambda path: coco(path), CELLS, "no object is drawn in it"),
         (lambda path: coco(path, ("unlabelled", box(0, 0, 2, 2))), CELLS, "nothing is drawn on this image"),
-        (lambda path: coco(path, ("cell", {"bbox": [1, 1, 2, 2]})), CELLS, "holds 1 boxes and no outline"),
+        (lambda path: coco(path, ("cell", {"bbox": [1, 1, 2, 2]})), CELLS, "holds boxes only (1)"),
         (lambda path: coco(path, ("cell", box(0, 9, 3, 3))), CELLS, "1 of 1 outlines lie outside the image"),
         (lambda path: coco(path, ("a", box(0, 0, 2, 2)), shape=(6, 4)), CELLS, "image of 4 x 6 pixels, not 6 x 4"),
         (lambda path: coco(path, ("a", [1, 2, 3])), CELLS, "annotation 1 has no valid polygon or mask"),
@@ -165,23 +166,68 @@ def test_polygons_of_one_object_may_overlap(tmp_path):
     assert found.overlaps == 0
 
 
-def exported(labels, folder, **more):
-    (chosen,) = export_formats(["coco"])
+def exported(labels, folder, name, **more):
+    (chosen,) = export_formats([name])
     columns = {"label": np.unique(labels[labels > 0])}
-    image = LabelledImage(
-        "x", labels, Grid(labels.shape), more.pop("kind", "objects"), columns, file_name="x.tif", **more
-    )
+    image = LabelledImage("x", labels, Grid(labels.shape), "objects", columns, file_name="x.tif", **more)
     return write_export(image, chosen, folder)
 
 
-@pytest.mark.parametrize("shape", [(9, 7), (3, 9, 7)])
-def test_what_was_exported_is_read_as_it_was(tmp_path, shape):
-    labels = np.random.default_rng(0).integers(0, 6, shape).astype(np.int32)
-    path = exported(labels, tmp_path)
-    classes = DataSettings(kind="classes", dims=len(shape), classes=("object",))
-    np.testing.assert_array_equal(read(path, classes, shape).labels, np.minimum(labels, 1))
-    blocks = np.repeat(np.repeat(labels, 5, axis=-1), 5, axis=-2)  # single pixels would be points
-    blocks[..., ::5, :] = 0
-    path = exported(blocks, tmp_path)
-    found = read(path, DataSettings(dims=len(shape), kind="scribbles", classes=("object",)), blocks.shape)
-    np.testing.assert_array_equal(found.labels > 0, blocks > 0)
+@pytest.mark.parametrize("name", ["roi", "geojson", "coco", "coco-polygons"])
+@pytest.mark.parametrize("shape", [(40, 35), (3, 40, 35)])
+def test_what_was_exported_is_read_as_it_was(tmp_path, name, shape):
+    """Objects that touch and have dents, each in one piece; in volumes, their slices are one object again."""
+    draw = np.random.default_rng(1)
+    labels = np.kron(np.arange(1, 29).reshape(4, 7), np.ones((10, 5), np.int32)).astype(np.int32)
+    labels = np.broadcast_to(labels, shape).copy()
+    labels[..., ::10, :] = np.where(draw.random(labels[..., ::10, :].shape) < 0.5, 0, labels[..., ::10, :])
+    found = read(exported(labels, tmp_path, name), DataSettings(dims=len(shape)), shape)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert (found.overlaps, found.notes) == (0, ())
+
+
+def test_outlines_in_slices_are_not_taken_for_objects_of_a_volume(tmp_path):
+    """Without a number of their objects, each would be an object that ends at both sides of its plane."""
+    path = tmp_path / "x.zip"
+    roiwrite(path, [ImagejRoi.frompoints(np.array([[1, 1], [4, 1], [4, 3], [1, 3]]), z=z) for z in (0, 1)])
+    assert "2 outlines in 2 slices do not say which of them are one object" in failure(
+        path, DataSettings(dims=3), (3, *SHAPE)
+    )
+    found = read(path, DataSettings(dims=3, slices="z"), (3, *SHAPE))
+    assert [(plane > 0).any() for plane in found.labels] == [True, True, False]
+
+
+def test_of_a_stack_the_outlines_of_the_chosen_plane_are_taken(tmp_path):
+    path = tmp_path / "x.zip"
+    roiwrite(path, [ImagejRoi.frompoints(np.array([[x, 0], [x + 2, 0], [x + 2, 4], [x, 4]]), t=x) for x in (0, 3)])
+    found = read(path, options=ReadOptions(plane=3))
+    assert found.labels.tolist() == [[0, 0, 0, 1, 1, 0]] * 4
+    assert "outlines of 2 planes, 0, 3 counted from 0, on one image (hint: choose one with --plane)" in failure(path)
+    assert "nothing is drawn on this image" in failure(path, options=ReadOptions(plane=1))
+
+
+def test_what_encloses_no_pixel_is_not_background(tmp_path):
+    assert "no outline encloses a pixel" in failure(coco(tmp_path / "x.json", ("cell", [1, 1, 2, 1, 1, 1])))
+
+
+@pytest.mark.parametrize(
+    ("names", "values"), [(("water", ""), [1, 2]), (("Water: deep", "road-12"), [1, 2]), (("WATER", "road"), [1, 2])]
+)
+def test_classes_of_outlines_without_one_are_their_names(tmp_path, names, values):
+    first = {"type": "Polygon", "coordinates": [[[0, 0], [2, 0], [2, 4], [0, 4]]]}
+    second = {"type": "Polygon", "coordinates": [[[3, 0], [5, 0], [5, 4], [3, 4]]]}
+    features = [
+        {"type": "Feature", "geometry": first, "properties": {"classification": {"name": names[0]}}},
+        {"type": "Feature", "geometry": second, "properties": {"name": names[1] or "road"}},
+    ]
+    path = tmp_path / "x.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert read(path, LAND).labels[0, [0, 3]].tolist() == values
+    water = DataSettings(kind="classes", classes=("water",))
+    assert "the recipe lacks" in failure(coco(tmp_path / "y.json", ("road", box(0, 0, 4, 2))), water)
+
+
+def test_regions_that_nobody_drew_are_those_of_the_image_where_one_file_is_of_all(tmp_path):
+    data = DataSettings(kind="classes", classes=("a", "b"), unknown={"p1": ("b",)})
+    assert undrawn_regions(tmp_path / "all.json", data, tmp_path / "p1.tif") == {"b"}
+    assert undrawn_regions(tmp_path / "all.json", data, tmp_path / "p2.tif") == set()

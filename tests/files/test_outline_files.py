@@ -1,6 +1,7 @@
 """Outlines that other programs drew are found as annotations of their images, and no other file is taken for some."""
 
 import json
+import pickle
 import zipfile
 
 import numpy as np
@@ -173,3 +174,26 @@ def test_results_are_compared_with_the_outlines_of_all_images_in_one_file(tmp_pa
     drawn = write(tmp_path / "truth" / "all.json", coco("a.tif", "sub/b.tif"))
     pairs = pair_results(tmp_path / "out", tmp_path / "truth")
     assert [(pair.truth, pair.predicted) for pair in pairs] == [(drawn, result) for result in results]
+
+
+def test_what_cellpose_saves_for_itself_is_never_opened(tmp_path):
+    """Its label image is used; without one, the message says how to save it."""
+    image(tmp_path / "x.tif")
+    image(tmp_path / "y.tif")
+    masks = image(tmp_path / "x_cp_masks.png")
+    for name in ("x_seg.npy", "y_seg.npy"):
+        (tmp_path / name).write_bytes(pickle.dumps({"masks": 1}))
+    (pair,), unpaired = pair_files(tmp_path)
+    assert pair.label == masks
+    (problem,) = unpaired.problems
+    assert problem.cause.startswith(f"{tmp_path / 'y.tif'} has no annotation but y_seg.npy, a pickle")
+    assert "y_cp_masks.png" in problem.hint
+    assert {file.path.name for file in unpaired.skipped} == {"x_seg.npy", "y_seg.npy"}
+
+
+def test_damaged_archives_with_the_name_of_outlines_are_annotations_that_cannot_be_read(tmp_path):
+    (tmp_path / "x_rois.zip").write_bytes(b"PK\x03\x04")
+    zipfile.ZipFile(tmp_path / "RoiSet.zip", "w").close()
+    zipfile.ZipFile(tmp_path / "x.zip", "w").close()
+    assert outline_format(tmp_path / "x_rois.zip") == outline_format(tmp_path / "RoiSet.zip") == "ImageJ ROI"
+    assert outline_format(tmp_path / "x.zip") is None

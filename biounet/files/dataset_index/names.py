@@ -20,6 +20,9 @@ REPORT_FOLDER = "report_files"
 OUTLINE_SUFFIXES = (".roi", ".zip", ".geojson", ".geojson.gz", ".json")
 """Suffixes of outlines that other programs draw; of a zip or JSON file, the content decides."""
 
+PICKLE_ENDING = "_seg"
+"""Of the stem of the file that Cellpose saves for itself."""
+
 MASK_ENDINGS = ("_masks", "_mask", "_labels", "_label", "_seg", "_dseg", "_seg-manual", "_cp_masks")
 _OUTLINE_ENDINGS = ("_rois", "_roi", "_RoiSet", "_outlines", "_annotations", "_coco", "_coco_polygons", "_geojson")
 IMAGE_ENDINGS = ("_img", "_image", "_raw")
@@ -54,6 +57,11 @@ def is_image(path: Path) -> bool:
 def may_be_outlines(path: Path) -> bool:
     """Whether the suffix is one that outlines have; many other files are JSON."""
     return path.name.lower().endswith(OUTLINE_SUFFIXES)
+
+
+def is_cellpose_pickle(path: Path) -> bool:
+    """Whether it is what Cellpose saves for itself: a pickle, which may run any code and is never opened."""
+    return path.name.endswith(f"{PICKLE_ENDING}.npy")
 
 
 def is_nifti(path: Path) -> bool:

@@ -45,10 +45,12 @@ def _zip_format(path: Path) -> OutlineFormat | None:
         with zipfile.ZipFile(path) as archive:
             names = [name.lower() for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile):
-        return "ImageJ ROI" if mask_ending(path) or stem_of(path).lower() == "roiset" else None  # damaged
-    if any(name.endswith(".roi") for name in names):
-        return "ImageJ ROI"
-    return "GeoJSON" if len(names) == 1 and names[0].endswith(".geojson") else None
+        names = []
+    if len(names) == 1 and names[0].endswith(".geojson"):
+        return "GeoJSON"
+    # One that is damaged or empty has its name: reading says what is wrong.
+    has_name = mask_ending(path) or stem_of(path).lower() == "roiset"
+    return "ImageJ ROI" if has_name or any(name.endswith(".roi") for name in names) else None
 
 
 def _json_format(path: Path) -> OutlineFormat | None:

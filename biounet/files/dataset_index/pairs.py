@@ -13,11 +13,13 @@ from biounet.files.dataset_index.csv_table import read_table
 from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
+    PICKLE_ENDING,
     SEPARATOR,
     image_key,
     in_annotation_folder,
     is_annotation,
     is_body_mask,
+    is_cellpose_pickle,
     mask_ending,
     match_any_case,
     select_annotations,
@@ -208,6 +210,8 @@ def _pair(
     without_image = {key: label for key, label in by_key.items() if key not in image_keys}
     any_case = match_any_case(without_image, image_keys)
     longer_names = _longer_names(without_image.values(), folder)
+    skipped = list(skipped)
+    pickles = {stem_of(file.path): file.path for file in skipped if is_cellpose_pickle(file.path)}
     pairs: dict[str, Pair] = {}
     hint: str | None = _UNANNOTATED_HINT
     matches = [
@@ -223,6 +227,8 @@ def _pair(
             problems.append(InputError(f"{image.path} and {pairs[key].image} have one name"))
         elif match is None and image.scene and image.path in annotated:
             continue  # nobody can keep the other scenes of a file in another folder
+        elif match is None and (pickle := pickles.get(f"{image.stem}{PICKLE_ENDING}")) is not None:
+            problems.append(_pickled(image, pickle))
         elif match is None:
             problems.append(_unannotated(image, annotations, longer_names.get(key), hint))
             hint = None if problems[-1].hint == hint else hint  # at the first of them only
@@ -304,6 +310,12 @@ def _unannotated(
     names = ", ".join(file.name for file in likely[:_MAX_NAMES])
     name = stem_of(likely[0]).removeprefix(f"{image.stem}_")
     return InputError(cause, hint=f"if one of {names} is it, {setting}'{name}'")
+
+
+def _pickled(image: FoundImage, pickle: Path) -> InputError:
+    """Return the error of an image that has only the file that Cellpose saves for itself."""
+    cause = f"{image.path} has no annotation but {pickle.name}, a pickle, which may run any code and is not opened"
+    return InputError(cause, hint=f"save the masks in Cellpose as PNG or TIFF, {image.stem}_cp_masks.png for example")
 
 
 def _alias_keys(images: Sequence[FoundImage]) -> dict[Path, str]:

@@ -15,6 +15,7 @@ from biounet.files.dataset_index.names import (
     REPORT_FOLDER,
     in_annotation_folder,
     is_annotation,
+    is_cellpose_pickle,
     is_image,
     may_be_outlines,
     natural_key,
@@ -189,6 +190,8 @@ def _other_reason(path: Path) -> str | None:
         return None
     if path.name.lower().endswith(_TIFF_SUFFIXES):
         return _OTHER_SUFFIX
+    if is_cellpose_pickle(path):
+        return "Cellpose's own file, a pickle, which may run any code: the masks that it saves as PNG or TIFF are used"
     try:
         begin = b"" if path.is_dir() else read_first_bytes(path, 16)
     except TimeoutError:

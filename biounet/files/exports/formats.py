@@ -26,7 +26,7 @@ from biounet.files.exports.lookup_tables import write_bids_table, write_fsleyes,
 from biounet.files.exports.ome_tiff import write_ome_tiff
 from biounet.files.exports.ome_zarr import write_ome_zarr
 from biounet.files.exports.tables import write_h5ad, write_parquet
-from biounet.files.outlines.coco import write_coco
+from biounet.files.outlines.coco import write_coco, write_coco_polygons
 from biounet.files.outlines.geojson import write_geojson, write_geojson_points
 from biounet.files.outlines.imagej_roi import write_imagej_roi
 
@@ -96,6 +96,7 @@ FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat("geojson", "_outlines.geojson", write_geojson),
     ExportFormat("geojson-points", "_points.geojson", write_geojson_points),
     ExportFormat("coco", "_coco.json", write_coco),
+    ExportFormat("coco-polygons", "_coco_polygons.json", write_coco_polygons),
     ExportFormat("roi", "_rois.zip", write_imagej_roi),
     ExportFormat(
         "cellprofiler", "_cellprofiler.csv", write_cellprofiler, merge=merge_cellprofiler, merged=merged_paths()

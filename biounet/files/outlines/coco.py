@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biounet.core import __version__
 from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.outlines.coco_masks import encode_masks
+from biounet.files.outlines.trace import trace
 
 _Entry = dict[str, Any]
+
+
+_Shapes = Callable[[NDArray[np.integer[Any]]], Iterator[Any]]
 
 
 def write_coco(image: LabelledImage, path: Path) -> None:
@@ -22,6 +27,21 @@ def write_coco(image: LabelledImage, path: Path) -> None:
     A volume or time series has an image for each slice, all of one ``file_name``, told apart by ``z`` and ``t``; the
     annotations of one object there have the same ``track_id``. Objects with a confidence have it as ``score``.
     """
+    _write(image, path, None)
+
+
+def write_coco_polygons(image: LabelledImage, path: Path) -> None:
+    """Write COCO JSON as `write_coco` does, with polygons along the corners of pixels, which have no holes."""
+    _write(image, path, _polygons)
+
+
+def _polygons(plane: NDArray[np.integer[Any]]) -> Iterator[list[list[int]]]:
+    """Yield the polygons of each object in ascending order: x and y of the corners in turn."""
+    for _, polygons in trace(plane):
+        yield [rings[0][:, ::-1].reshape(-1).tolist() for rings in polygons]
+
+
+def _write(image: LabelledImage, path: Path, shapes: _Shapes | None) -> None:
     height, width = image.grid.shape[-2:]
     places = [*_places(image)]
     size = {"width": width, "height": height, "file_name": image.file_name or image.name}
@@ -34,7 +54,7 @@ def write_coco(image: LabelledImage, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         head = json.dumps({"info": info, "images": images, "categories": categories})
         file.write(f'{head[:-1]}, "annotations": [')
-        for number, entry in enumerate(_annotations(image, places), 1):
+        for number, entry in enumerate(_annotations(image, places, shapes), 1):
             file.write(f"{',' * (number > 1)}\n{json.dumps({'id': number, **entry})}")
         file.write("\n]}\n")
 
@@ -46,12 +66,14 @@ def _places(image: LabelledImage) -> Iterator[dict[str, int]]:
             yield {name: number for name, number in (("t", t), ("z", z)) if number is not None}
 
 
-def _annotations(image: LabelledImage, places: list[dict[str, int]]) -> Iterator[_Entry]:
+def _annotations(image: LabelledImage, places: list[dict[str, int]], shapes: _Shapes | None) -> Iterator[_Entry]:
     height, width = image.grid.shape[-2:]
     scores = _scores(image)
     for number, plane in enumerate(image.labels.reshape(-1, height, width)):
         masks = encode_masks(plane)
-        for label, area, box, text in zip(*map(np.ndarray.tolist, masks[:3]), masks.texts, strict=True):
+        size = [height, width]
+        drawn = ({"size": size, "counts": text} for text in masks.texts) if shapes is None else shapes(plane)
+        for label, area, box, shape in zip(*map(np.ndarray.tolist, masks[:3]), drawn, strict=True):
             place = places[number]
             score = scores.get((place.get("t", 0), label))
             yield {
@@ -62,7 +84,7 @@ def _annotations(image: LabelledImage, places: list[dict[str, int]]) -> Iterator
                 "bbox": box,
                 **({"track_id": label} if place else {}),
                 **({"score": score} if score is not None else {}),
-                "segmentation": {"size": [height, width], "counts": text},
+                "segmentation": shape,
             }
 
 

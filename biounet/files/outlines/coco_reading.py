@@ -99,7 +99,8 @@ def _load(path: Path, _modified: int, _size: int) -> CocoFile:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"is not JSON: {error}", path=path, hint="save it again from its program") from error
+        cause = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(f"is not JSON: {cause}", path=path, hint="save it again from its program") from error
     try:
         annotations = defaultdict(list)
         for one in content["annotations"]:
@@ -158,7 +159,7 @@ def read_coco(
     if not reading.count:
         raise InputError("no object is drawn in it", path=path, hint="leave out images that nobody annotated")
     if reading.boxes == reading.count:
-        cause = f"holds {reading.boxes} boxes and no outline: boxes are no outlines"
+        cause = f"holds boxes only ({reading.boxes}), which do not say which pixels are of an object"
         raise InputError(cause, path=path, hint="export polygons or masks")
     return reading.outlines, tuple(reading.notes())
 
@@ -208,14 +209,17 @@ def _polygon_rings(polygons: Sequence[Sequence[float]]) -> Iterator[Ring]:
     """Yield the rings of polygons, each a list of x and y in turn."""
     for polygon in polygons:
         points = np.array(polygon, np.float64)
-        if points.ndim != 1 or len(points) % 2:
+        if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
             raise ValueError
         yield points.reshape(-1, 2)[:, ::-1]
 
 
 def _box_ring(box: Sequence[float]) -> Ring:
     x, y, width, height = map(float, box)
-    return np.array([(y, x), (y, x + width), (y + height, x + width), (y + height, x)])
+    ring = np.array([(y, x), (y, x + width), (y + height, x + width), (y + height, x)])
+    if not np.isfinite(ring).all():
+        raise ValueError
+    return ring
 
 
 def _mask_rings(mask: _Entry, image: CocoImage) -> tuple[Ring, ...]:
