@@ -14,6 +14,11 @@ from .predictor import has_fast_bfloat16 as has_fast_bfloat16
 from .predictor import make_predictor as make_predictor
 from .predictor import model_predictor as model_predictor
 from .predictor import pick_device as pick_device
+from .quantization import INT8_MAX as INT8_MAX
+from .quantization import UINT8_MAX as UINT8_MAX
+from .quantization import QuantizedConvolution as QuantizedConvolution
+from .quantization import QuantizedUNet as QuantizedUNet
+from .quantization import quantize_network as quantize_network
 from .unet import UNet as UNet
 from .unet import fold_batch_norms as fold_batch_norms
 from .unet import initialise_weights as initialise_weights

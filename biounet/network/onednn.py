@@ -13,19 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Convolution = Any  # a Conv2d or a Conv3d, which have no useful class in common
-Geometry = tuple[list[int], list[int], list[int]]  # stride, padding and dilation, each with a number for every axis
+from biounet.network.quantization import Geometry, QuantizedConvolution, quantize_convolution
 
 
 def cpu_supports(instructions: str) -> bool:
     """Whether the CPU has instructions such as ``avx512_bf16``; False where torch cannot tell."""
     check = getattr(torch.cpu, f"_is_{instructions}_supported", None)
     return bool(check and check())
-
-
-def conv_geometry(layer: Convolution) -> Geometry:
-    """Return stride, padding and dilation of a layer."""
-    return list(layer.stride), list(layer.padding), list(layer.dilation)
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
@@ -47,7 +41,8 @@ def has_fast_int8() -> bool:
     """Whether this CPU multiplies 8-bit integers natively without saturating their sums, and torch can use that."""
 
     def convolve(ones: Tensor, geometry: Geometry) -> Tensor:
-        return Int8Convolution(ones, torch.zeros(1), geometry, 0, torch.uint8)(ones.to(torch.uint8))
+        layer = quantize_convolution(ones, torch.zeros(1), geometry, 0, torch.uint8)
+        return Int8Convolution(layer)(ones.to(torch.uint8))
 
     return has_fused_relu() and cpu_supports("vnni") and _counts_ones(convolve)
 
@@ -65,19 +60,20 @@ def _counts_ones(convolve: Callable[[Tensor, Geometry], Tensor]) -> bool:
 
 
 class Int8Convolution:
-    """A convolution of 8-bit integers, from a float weight and bias that have the scales of input and output in them.
+    """A convolution of 8-bit integers, prepared for the CPU."""
 
-    `zero_point` stands for 0 in the input; the output saturates at the bounds of `dtype`.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, geometry: Geometry, zero_point: int, dtype: torch.dtype) -> None:
-        self.bias, self.geometry, self.zero_point, self.dtype = bias, geometry, zero_point, dtype
-        self.scale = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / torch.iinfo(torch.int8).max
-        rounded = (weight / self.scale.reshape(-1, *(1,) * (weight.ndim - 1))).round().to(torch.int8)
+    def __init__(self, layer: QuantizedConvolution) -> None:
+        self.bias, self.geometry, self.zero_point, self.dtype = (
+            layer.bias,
+            layer.geometry,
+            layer.zero_point,
+            layer.dtype,
+        )
+        self.scale = layer.scale
         onednn = torch.ops.onednn
-        self.weight = onednn.qconv_prepack(rounded, self.scale, 1.0, zero_point, *geometry, 1)
-        self.weight_zero_points = torch.zeros(len(weight), dtype=torch.int32)
-        self.operator = onednn.qconv2d_pointwise if weight.ndim == 4 else onednn.qconv3d_pointwise
+        self.weight = onednn.qconv_prepack(layer.weight, layer.scale, 1.0, layer.zero_point, *layer.geometry, 1)
+        self.weight_zero_points = torch.zeros(len(layer.weight), dtype=torch.int32)
+        self.operator = onednn.qconv2d_pointwise if layer.weight.ndim == 4 else onednn.qconv3d_pointwise
 
     def __call__(self, x: Tensor) -> Tensor:
         """Convolve ``(1, c, [z,] y, x)``, uint8 or int8."""

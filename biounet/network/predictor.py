@@ -14,7 +14,8 @@ from biounet.core import PROBABILITY_MAX, MachineError, ModelError
 from biounet.network.activation_ranges import ActivationRanges
 from biounet.network.int8 import Int8UNet
 from biounet.network.model_file import Model
-from biounet.network.onednn import Convolution, conv_geometry, conv_relu, cpu_supports, has_fast_int8, has_fused_relu
+from biounet.network.onednn import conv_relu, cpu_supports, has_fast_int8, has_fused_relu
+from biounet.network.quantization import Convolution, conv_geometry
 from biounet.network.unet import UNet, fold_batch_norms, pixel_shuffle, replace_blocks
 
 

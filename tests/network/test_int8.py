@@ -16,8 +16,9 @@ from biounet.network import (
     make_predictor,
 )
 from biounet.network.activation_ranges import calibrated_channels
-from biounet.network.int8 import Int8UNet, _add_kernel, _max_pool, _scale_of_sum
+from biounet.network.int8 import Int8UNet, _add_kernel, _max_pool
 from biounet.network.onednn import cpu_supports, has_fused_relu
+from biounet.network.quantization import _scale_of_sum
 from biounet.network.unet import pixel_shuffle
 from biounet.segmentation import pad_to_stride, predict_image
 
