@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from biounet.core import SettingsError, __version__
-from biounet.model_export.float_graph import add_network, add_pixel_shuffle
+from biounet.core import ModelError, SettingsError, __version__
+from biounet.model_export.float_graph import FloatArithmetic
 from biounet.model_export.graph import IR_VERSION, OPSET, Graph
+from biounet.model_export.int8_graph import Int8Arithmetic
 from biounet.model_export.intensities import add_cropping, add_normalisation, add_padding
-from biounet.network import Card, Model, fold_batch_norms
+from biounet.model_export.network_graph import Arithmetic, add_network
+from biounet.model_export.planes import Planes
+from biounet.network import Card, Model, fold_batch_norms, quantize_network
 
 INPUT = "image"
 PROBABILITIES = "probabilities"  # the output of models of classes
@@ -20,23 +23,40 @@ PROBABILITIES = "probabilities"  # the output of models of classes
 
 def write_onnx(model: Model, path: Path) -> None:
     """Write a model as ONNX in float32."""
+    _save(build_onnx(model), path)
+
+
+def write_onnx_int8(model: Model, path: Path) -> None:
+    """Write a model as ONNX in 8-bit integers; `ModelError` without the ranges of its activations."""
+    if not model.activation_ranges:
+        cause = f"the model '{model.card.recipe.name}' is of an earlier version and has no ranges for 8-bit integers"
+        raise ModelError(cause, hint="train it again, or export it as onnx")
+    _save(build_onnx(model, int8=True), path)
+
+
+def _save(proto: Any, path: Path) -> None:  # noqa: ANN401
     import onnx
 
-    onnx.save_model(build_onnx(model), str(path))
+    onnx.save_model(proto, str(path))
 
 
-def build_onnx(model: Model) -> Any:  # noqa: ANN401 - a ModelProto, and onnx has no types
-    """Return a model as ONNX.
+def build_onnx(model: Model, *, int8: bool = False) -> Any:  # noqa: ANN401 - a ModelProto, and onnx has no types
+    """Return a model as ONNX, in float32 or in 8-bit integers.
 
-    The input ``image`` is float32 ``(n, channels, [z,] y, x)`` of any size, with intensities as the file has them; each
-    image is normalised on its own. Models of objects have the outputs ``foreground``, ``contour`` and ``distance``,
-    ``(n, 1, [z,] y, x)``, and models of classes one, ``probabilities``, with a channel for each of `Card.outputs`.
+    The input ``image`` is float32 ``(n, channels, y, x)`` or ``(1, channels, z, y, x)`` of any size, with intensities
+    as the file has them; each image is normalised on its own. Models of objects have the outputs ``foreground``,
+    ``contour`` and ``distance``, each with one channel, and models of classes one, ``probabilities``, with a channel
+    for each of `Card.outputs`.
     """
-    card, network = model.card, fold_batch_norms(model.network)
-    dims, graph = network.dims, Graph()
-    scaled = add_normalisation(graph, INPUT, card.recipe.normalise, dims)
-    logits = add_network(graph, add_padding(graph, scaled, network.stride), network)
-    return _assemble(model, graph, _add_outputs(graph, logits, model))
+    card, network, graph = model.card, fold_batch_norms(model.network), Graph()
+    planes = Planes(graph, network.dims)
+    parts: Arithmetic = FloatArithmetic(planes, network)
+    if int8:
+        quantized = quantize_network(network, model.activation_ranges)
+        parts = Int8Arithmetic(planes, quantized, network.shuffle_factors)
+    scaled = add_normalisation(graph, INPUT, card.recipe.normalise, network.dims)
+    logits = add_network(parts, add_padding(graph, scaled, network.stride))
+    return _assemble(model, graph, _add_outputs(planes, logits, model))
 
 
 def output_names(card: Card) -> tuple[str, ...]:
@@ -44,12 +64,12 @@ def output_names(card: Card) -> tuple[str, ...]:
     return card.outputs if card.recipe.data.kind == "instances" else (PROBABILITIES,)
 
 
-def _add_outputs(graph: Graph, logits: str, model: Model) -> list[tuple[str, int]]:
+def _add_outputs(planes: Planes, logits: str, model: Model) -> list[tuple[str, int]]:
     """Add what makes probabilities of shuffled logits; return the outputs and their numbers of channels."""
-    network, card = model.network, model.card
-    dims, factors, names = network.dims, network.shuffle_factors, output_names(card)
+    card, graph = model.card, planes.graph
+    dims, factors, names = planes.dims, model.network.shuffle_factors, output_names(card)
     if card.recipe.data.exclusive:
-        maps = graph.add("Softmax", add_pixel_shuffle(graph, logits, factors), axis=1)
+        maps = graph.add("Softmax", planes.shuffle(logits, factors), axis=1)
         add_cropping(graph, maps, INPUT, dims, names[0])
         return [(names[0], len(card.outputs))]
     probabilities = graph.add("Sigmoid", logits)
@@ -59,7 +79,7 @@ def _add_outputs(graph: Graph, logits: str, model: Model) -> list[tuple[str, int
         sizes = graph.integers(*[channels * math.prod(factors)] * len(names))
         parts = graph.add_many("Split", (probabilities, sizes), ("",) * len(names), axis=1)
     for part, name in zip(parts, names, strict=True):
-        add_cropping(graph, add_pixel_shuffle(graph, part, factors), INPUT, dims, name)
+        add_cropping(graph, planes.shuffle(part, factors), INPUT, dims, name)
     return [(name, channels) for name in names]
 
 
@@ -68,8 +88,10 @@ def _assemble(model: Model, graph: Graph, outputs: Sequence[tuple[str, int]]) ->
 
     axes = [*"zyx"[3 - model.network.dims :]]
 
+    batch = "n" if model.network.dims == 2 else 1
+
     def describe(name: str, channels: int) -> Any:  # noqa: ANN401
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, *axes])
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, channels, *axes])
 
     proto = helper.make_model(
         helper.make_graph(

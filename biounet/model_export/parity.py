@@ -86,10 +86,13 @@ def run_session(session: Any, image: NDArray[Any]) -> Maps:  # noqa: ANN401
 
 def count_objects(maps: Maps, card: Card) -> int:
     """Return the number of objects in probabilities of a model of objects; 0 of one of classes."""
-    if card.recipe.data.kind != "instances":
+    kind, integers = card.recipe.data.kind, np.rint(maps * PROBABILITY_MAX).astype(np.uint16)
+    if kind == "classes":
         return 0
-    foreground, contour, distance = np.rint(maps * PROBABILITY_MAX).astype(np.uint16)
     settings = card.label.model_copy(update={"min_size_unit": "px"})
+    if kind == "scribbles":
+        return len(label_objects(PROBABILITY_MAX - integers[0], None, None, settings).count)
+    foreground, contour, distance = integers
     return len(label_objects(foreground, contour, distance, settings).count)
 
 

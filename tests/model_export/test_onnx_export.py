@@ -2,6 +2,8 @@
 
 import builtins
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,15 +14,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from biounet.core import ModelError, NormaliseSettings, SettingsError
+from biounet.api import load
+from biounet.core import PROBABILITY_MAX, ModelError, NormaliseSettings, SettingsError
 from biounet.core.recipe import parse_recipe
 from biounet.model_export import export_model, parity
 from biounet.model_export.graph import Graph
 from biounet.model_export.intensities import add_normalisation, add_padding
 from biounet.model_export.onnx_file import build_onnx
-from biounet.network import Card, Model, build_network, initialise_weights, output_channels, save_model
+from biounet.network import (
+    Card,
+    Model,
+    build_network,
+    calibrate_activations,
+    fold_batch_norms,
+    has_fast_int8,
+    initialise_weights,
+    model_predictor,
+    output_channels,
+    save_model,
+)
 from biounet.preprocessing import scale_intensities
-from biounet.segmentation import pad_to_stride
+from biounet.segmentation import pad_to_stride, predict_image
 
 THICK_SLICES = {"fold": [1, 2, 2], "pools": [[1, 2, 2], [2, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3]]}
 CLASSES = {"kind": "classes", "classes": ["background", "inner", "outer"]}
@@ -29,7 +43,11 @@ MODELS = {
     "objects": ({"dims": 2}, {"widths": [8, 12, 16]}, {}),
     "one level": ({"dims": 2}, {"widths": [8], "half_resolution": False}, {}),
     "channels": ({"dims": 2, "channels": ["a", "b"]}, {"widths": [8, 12], "convolutions": 1}, {"per_channel": False}),
-    "scribbles": ({"dims": 2, "kind": "scribbles"}, {"widths": [8, 12]}, {"low": 0.0, "high": 100.0}),
+    "scribbles": (
+        {"dims": 2, "kind": "scribbles", "classes": ["background", "cell"]},
+        {"widths": [8, 12]},
+        {"low": 0.0, "high": 100.0},
+    ),
     "volume": ({"dims": 3}, {"widths": [8, 12, 16], **THICK_SLICES}, {}),
     "classes": ({"dims": 3, **CLASSES, "channels": ["t1", "t2"]}, {"widths": [8, 12]}, {"method": "zscore"}),
     "regions": ({"dims": 3, **REGIONS}, {"widths": [8, 12]}, {"method": "zscore", "per_channel": False}),
@@ -49,6 +67,17 @@ def make_model(name="objects", seed=0):
         for _ in range(10):
             made(torch.rand(1, len(recipe.data.channels), *(32,) * recipe.data.dims, generator=generator))
     return Model(made.eval(), Card(recipe=recipe, inputs=recipe.data.channels, outputs=output_channels(recipe)))
+
+
+def with_ranges(model):
+    """Return a model with the ranges of its activations, as after a training."""
+    count = len(SHAPES[model.network.dims])
+    images = [
+        image for n, shape in enumerate(SHAPES[model.network.dims]) for image in random_images(model, shape, n + 1)
+    ]
+    scaled = [scale_intensities(image, model.card.recipe.normalise).image for image in images[:count]]
+    tensors = [torch.from_numpy(pad_to_stride(image, model.network.stride)) for image in scaled]
+    return replace(model, activation_ranges=calibrate_activations(fold_batch_norms(model.network), tensors))
 
 
 def run(proto, **inputs):
@@ -80,10 +109,34 @@ def test_the_graph_computes_what_the_network_does_at_any_size(name):
     proto = build_onnx(model)
     onnx.checker.check_model(proto, full_check=True)
     for shape in SHAPES[model.network.dims]:
-        images = random_images(model, shape, 2)
+        images = random_images(model, shape, 2 if model.network.dims == 2 else 1)
         found = np.concatenate(run(proto, image=images), axis=1)
         for maps, image in zip(found, images, strict=True):
             np.testing.assert_allclose(maps, own_maps(model, image), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_graph_of_integers_computes_what_the_network_does(name):
+    model = with_ranges(make_model(name))
+    proto = build_onnx(model, int8=True)
+    weights = [tensor for tensor in proto.graph.initializer if tensor.name.endswith("weight")]
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT8}
+    images = random_images(model, SHAPES[model.network.dims][0])
+    found, own = np.concatenate(run(proto, image=images), axis=1)[0], own_maps(model, images[0])
+    # With random weights; a wrong scale, zero point or order makes this about 1.
+    assert np.abs(found - own).mean() < 0.15 * own.std()
+
+
+@pytest.mark.skipif(not has_fast_int8(), reason="this CPU does not multiply 8-bit integers natively")
+@pytest.mark.parametrize(("name", "shape"), [("nuclei", (100, 130)), ("nuclei3d", (9, 40, 44))])
+def test_the_integers_are_those_of_biounet(name, shape):
+    """What is left are numbers halfway between two integers, and the rounding of a bias."""
+    model = load(name).model
+    image = random_images(model, shape)[0]
+    own = predict_image(scale_intensities(image, model.card.recipe.normalise).image, model_predictor(model, "cpu"))
+    found = np.concatenate(run(build_onnx(model, int8=True), image=image[None]), axis=1)[0]
+    to_float = np.abs(found - own_maps(model, image)).mean()
+    assert np.abs(found - own / PROBABILITY_MAX).mean() < 0.3 * to_float
 
 
 def test_outputs_are_named_and_typed():
@@ -171,6 +224,23 @@ def test_a_model_is_exported_and_compared_by_a_command(biounet, tmp_path):
     code, out, _ = biounet("export", "nuclei", "-f", "onnx", "-o", "cells.onnx", "--overwrite", "--json")
     assert code == 0
     assert json.loads(out)["largest"] < 1e-3
+
+
+def test_a_model_is_exported_in_integers_by_its_python_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = load("nuclei").export("onnx-int8")
+    assert written.path == Path("nuclei_int8.onnx")
+    assert written.path.stat().st_size < 2**21
+    assert 0 < written.parity.mean < 0.005
+    assert abs(written.parity.objects - written.parity.own_objects) <= 2
+
+
+def test_a_model_of_an_earlier_version_has_no_integers(biounet, tmp_path):
+    save_model(make_model(), tmp_path / "old.safetensors")
+    code, _, err = biounet("export", "old.safetensors", "--format", "onnx,onnx-int8", "--quiet")
+    assert code == ModelError.exit_code
+    assert err.startswith("ERROR the model 'tried' is of an earlier version and has no ranges for 8-bit integers (hint")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.safetensors", "tried.onnx"]
 
 
 @pytest.mark.parametrize(
