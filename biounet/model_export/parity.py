@@ -51,7 +51,7 @@ def compare(path: Path, model: Model) -> Parity:
     """Run an ONNX file and the network that it was made from, in float32, on synthetic images."""
     session, network = open_session(path), fold_batch_norms(model.network)
     differences, objects = [], []
-    for image in _test_images(model):
+    for image in test_images(model):
         found = run_session(session, image)
         scaled = pad_to_stride(scale_intensities(image, model.card.recipe.normalise).image, network.stride)
         with torch.inference_mode():
@@ -96,7 +96,7 @@ def count_objects(maps: Maps, card: Card) -> int:
     return len(label_objects(foreground, contour, distance, settings).count)
 
 
-def _test_images(model: Model) -> Iterator[NDArray[Any]]:
+def test_images(model: Model) -> Iterator[NDArray[Any]]:
     """Yield images ``(c, [z,] y, x)`` of the kind that a model is for."""
     recipe = model.card.recipe
     dims, channels = recipe.data.dims, len(model.card.inputs)

@@ -15,7 +15,6 @@ from .predictor import make_predictor as make_predictor
 from .predictor import model_predictor as model_predictor
 from .predictor import pick_device as pick_device
 from .quantization import INT8_MAX as INT8_MAX
-from .quantization import UINT8_MAX as UINT8_MAX
 from .quantization import QuantizedConvolution as QuantizedConvolution
 from .quantization import QuantizedUNet as QuantizedUNet
 from .quantization import quantize_network as quantize_network

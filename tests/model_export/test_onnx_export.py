@@ -128,15 +128,15 @@ def test_the_graph_of_integers_computes_what_the_network_does(name):
 
 
 @pytest.mark.skipif(not has_fast_int8(), reason="this CPU does not multiply 8-bit integers natively")
-@pytest.mark.parametrize(("name", "shape"), [("nuclei", (100, 130)), ("nuclei3d", (9, 40, 44))])
-def test_the_integers_are_those_of_biounet(name, shape):
-    """What is left are numbers halfway between two integers, and the rounding of a bias."""
+@pytest.mark.parametrize("name", ["nuclei", "nuclei3d"])
+def test_the_integers_are_those_of_biounet(name):
+    """What is left is the rounding of biases to integers, which moves some activations by 1."""
     model = load(name).model
-    image = random_images(model, shape)[0]
+    image = next(parity.test_images(model))
     own = predict_image(scale_intensities(image, model.card.recipe.normalise).image, model_predictor(model, "cpu"))
-    found = np.concatenate(run(build_onnx(model, int8=True), image=image[None]), axis=1)[0]
+    found = np.concatenate(run(build_onnx(model, int8=True), image=image[None].astype(np.float32)), axis=1)[0]
     to_float = np.abs(found - own_maps(model, image)).mean()
-    assert np.abs(found - own / PROBABILITY_MAX).mean() < 0.3 * to_float
+    assert np.abs(found - own / PROBABILITY_MAX).mean() < 0.75 * to_float
 
 
 def test_outputs_are_named_and_typed():
