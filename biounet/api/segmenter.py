@@ -16,8 +16,9 @@ from biounet.api.progress import show_progress
 from biounet.api.results import FailedImage, Result, Results
 from biounet.api.sources import Images, Source, find_sources, is_one_image
 from biounet.core import BiounetError, InputError, ModelError, SettingsError, as_path, builtin_models
+from biounet.files import atomic_group, write_text
 from biounet.model_export import ExportedModel, export_model
-from biounet.network import Card, Model, Predictor, load_model, model_predictor, save_model
+from biounet.network import Card, Model, Predictor, describe_use, load_model, model_predictor, save_model
 from biounet.segmentation import SegmentOptions, segment
 
 PathLike = str | Path
@@ -190,8 +191,11 @@ class Segmenter:
         return f"<Segmenter {self.card.recipe.name}: {data.kind} in {data.dims}D, of {inputs}, on {self.device}>"
 
     def save(self, path: PathLike) -> None:
-        """Write the model as one safetensors file."""
-        save_model(self.model, as_path(path, "the model"))
+        """Write the model as one safetensors file, and beside it how to use it, ``<model>_howto.txt``."""
+        path = as_path(path, "the model")
+        with atomic_group():
+            save_model(self.model, path)
+            write_text(path.with_name(f"{path.stem}_howto.txt"), describe_use(self.model.card, path))
 
     def export(self, format: str, path: PathLike | None = None, *, overwrite: bool = False) -> ExportedModel:
         """Write the model for other programs, as ``biounet export`` does, after a comparison with it.

@@ -169,14 +169,22 @@ def check(
     raise typer.Exit(SettingsError.exit_code if result.problems else 0)
 
 
-def models(json_lines: options.Json = False) -> None:
-    """List the built-in models and what each is for."""
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="A model or its file: tell how to use it.", show_default=False)
+    ] = None,
+    json_lines: options.Json = False,
+) -> None:
+    """List the built-in models, or tell how to use one."""
     from biounet.core import builtin_models
-    from biounet.network import read_card
+    from biounet.network import describe_use, read_card
 
-    cards = {name: read_card(path) for name, path in builtin_models().items()}
+    paths = builtin_models() if name is None else {name: builtin_models().get(name, Path(name))}
+    cards = {name: read_card(path) for name, path in paths.items()}
     if json_lines:
         for name, card in cards.items():
             echo_json({"name": name, **card.model_dump(mode="json", exclude={"history"})})
+    elif name is not None:
+        echo_lines(describe_use(cards[name], paths[name]).removesuffix("\n"))
     else:
         echo_lines(table([("model", "for"), *((name, card.recipe.purpose) for name, card in cards.items())]))

@@ -16,10 +16,21 @@ from biounet.core.errors import SettingsError
 
 
 class Recipe(Settings):
-    """Settings of all stages of a model."""
+    """Settings of all stages of a model.
+
+    Attributes
+    ----------
+    name, purpose
+        What a model is called, and what it is for.
+    licence, authors
+        Of the model and the images that it learns from, for those who get it: an SPDX name such as ``CC-BY-4.0``, and
+        the names of people.
+    """
 
     name: str = "model"
     purpose: str = ""
+    licence: str = ""
+    authors: tuple[str, ...] = ()
     data: DataSettings = DataSettings()
     normalise: settings.NormaliseSettings = settings.NormaliseSettings()
     network: settings.NetworkSettings = settings.NetworkSettings()

@@ -87,7 +87,7 @@ def test_train_check_evaluate(biounet, cell_folder, tmp_path):
     assert code == 0
     assert [line.split(":")[0] for line in err.splitlines()] == ["epoch 1", "epoch 2"]
     made = sorted(p.name for p in tmp_path.iterdir())
-    assert made == ["m.curve.png", "m.history.csv", "m.safetensors", "mine.toml"]
+    assert made == ["m.curve.png", "m.history.csv", "m.safetensors", "m_howto.txt", "mine.toml"]
     assert len((tmp_path / "m.history.csv").read_text().splitlines()) == 3
     assert biounet("segment", images, "-m", "m.safetensors", "-q")[0] == 0
     code, out, _ = biounet("evaluate", "biounet-out", labels, "--json")
