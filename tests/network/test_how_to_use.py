@@ -18,7 +18,7 @@ def card_of(changes=None, **fields):
 
 def section(text, title):
     """Return the text below a title."""
-    return re.search(rf"^{title}\n-+\n(.*?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)[1]
+    return re.search(rf"^{title}\n-+\n(.*?)\n(?:\n|\Z)", text, re.DOTALL | re.MULTILINE)[1]
 
 
 def test_it_is_written_with_the_model_and_shown_by_a_command(biounet, tmp_path, untrained):
