@@ -152,6 +152,8 @@ def test_planes_are_the_slices_of_a_volume():
     assert fill(outlines, (3, 2, 2)).labels[:, 0, 0].tolist() == [4, 4, 0]
     with pytest.raises(InputError, match="outlines of 2 slices, but the image has one"):
         fill(outlines, (2, 2))
+    with pytest.raises(InputError, match="outlines of 2 frames, but the image has one"):
+        fill([square(0, 0, plane=Plane(t=t)) for t in (0, 1)], (2, 2))
     with pytest.raises(InputError, match="slice 1, and the volume has slices 0 to 0"):
         fill(outlines, (1, 2, 2))
     with pytest.raises(InputError, match="outline A states no slice"):

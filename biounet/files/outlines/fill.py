@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import UNLABELLED, InputError, compiled, list_some
-from biounet.files.outlines.outline import Outline
+from biounet.files.outlines.outline import Outline, Plane
 
 OverlapRule = Literal["later", "unlabelled"]
 """Whose is a pixel within several outlines: that of the later one, or unlabelled."""
@@ -171,19 +171,20 @@ class _Problems:
 
 def _slices(outlines: Sequence[Outline], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Return the slice of each outline, 0 in an image of one."""
-    stated = {one.plane.z for one in outlines if one.plane is not None and one.plane.z is not None}
-    if len(shape) == 2:
+    planes = [one.plane or Plane() for one in outlines]
+    z, t = ({getattr(plane, axis) for plane in planes} - {None} for axis in "zt")
+    for name, stated in (("slices", z if len(shape) == 2 else set()), ("frames", t)):
         if len(stated) > 1:
-            hint = "choose the plane of the stack that they belong to"
-            raise InputError(f"outlines of {len(stated)} slices, but the image has one", hint=hint)
+            hint = "choose those of the plane of the stack that the image is"
+            raise InputError(f"outlines of {len(stated)} {name}, but the image has one", hint=hint)
+    if len(shape) == 2:
         return np.zeros(len(outlines), np.int64)
-    slices = [-1 if one.plane is None or one.plane.z is None else one.plane.z for one in outlines]
-    for outline, number in zip(outlines, slices, strict=True):
-        if not 0 <= number < shape[0]:
-            where = f"slice {number}" if number >= 0 else "no slice"
-            cause = f"outline {outline.name} states {where}, and the volume has slices 0 to {shape[0] - 1}"
-            raise InputError(cause.replace("  ", " "))
-    return np.array(slices, np.int64)
+    for outline, plane in zip(outlines, planes, strict=True):
+        if plane.z is None or not 0 <= plane.z < shape[0]:
+            where = "no slice" if plane.z is None else f"slice {plane.z}"
+            who = f"outline {outline.name}" if outline.name else "an outline"
+            raise InputError(f"{who} states {where}, and the volume has slices 0 to {shape[0] - 1}")
+    return np.array([plane.z for plane in planes], np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ _CONTROL_POINTS = {_MOVE: 1, _LINE: 1, 2: 2, 3: 3, _CLOSE: 0}
 
 
 @translate_errors
-def read_imagej_roi(path: Path) -> list[Outline]:
+def read_imagej_roi(path: str | Path) -> list[Outline]:
     """Read ``.roi``, or ``.zip`` of many.
 
     Points and lines, which are no areas, come back without rings. The class is the property ``class`` that biounet
@@ -50,7 +50,7 @@ def read_imagej_roi(path: Path) -> list[Outline]:
     InputError
         If the file is damaged or holds no outline of ImageJ, or nothing but points and lines.
     """
-    outlines = []
+    path, outlines = Path(path), []
     for name, data in _read_entries(path):
         try:
             outlines.append(_decode(data, name))
