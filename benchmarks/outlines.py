@@ -1,9 +1,11 @@
 """Time and memory of outlines of many objects, and whether outlines of ImageJ keep the pixels of real objects.
 
 python benchmarks/outlines.py [--side 14000] [--objects 200000] [--data ../shared/data] [--results OUT ...]
+  [--imagej ij.jar]
 
-`--results` are folders of `biounet segment`, whose labels are written and read back too. Each step with many objects
-runs in a process of its own; "above" is the peak above the interpreter with its packages and the label image.
+`--results` are folders of `biounet segment`, whose labels are written and read back too. With ImageJ and a JDK, ImageJ
+opens what was written and fills it, and draws outlines of all kinds, which are filled here. Each step with many objects
+runs in a process of its own; seconds are those of computing, and "above" is the peak above the interpreter with its packages and the label image.
 """
 
 from __future__ import annotations
@@ -66,43 +68,94 @@ def as_outlines(labels: np.ndarray[Any, Any]) -> tuple[list[Outline], list[int]]
 
 
 def step(name: str, folder: Path) -> dict[str, float]:
-    """Do one step; return its seconds and memory."""
+    """Do one step; return its seconds of computing and its memory."""
     tiny = np.ones((2, 2), np.int32)
     fill(as_outlines(tiny)[0], tiny.shape)  # compiled code is loaded
     write_imagej_roi(as_image(tiny), folder / "tiny.zip")
     labels, path = np.load(folder / "labels.npy"), folder / "a.zip"
     image, again = as_image(labels), labels
-    base, began = peak(), time.perf_counter()
+    base, began = peak(), time.process_time()
     if name == "trace":
         trace(labels)
     elif name == "trace and fill":
         outlines, values = as_outlines(labels)
-        middle = time.perf_counter()
+        middle = time.process_time()
         again = fill(outlines, labels.shape, values=values).labels
-        return {"s of fill": time.perf_counter() - middle, "above MB": peak() - base, "same": (again == labels).all()}
+        return {"s of fill": time.process_time() - middle, "above MB": peak() - base, "same": (again == labels).all()}
     elif name == "write ROI":
         write_imagej_roi(image, path)
     else:
         again = fill(read_imagej_roi(path), labels.shape).labels
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     size = path.stat().st_size / 1e6 if path.exists() else 0
     return {"s": seconds, "above MB": peak() - base, "file MB": size, "same": bool((again == labels).all())}
 
 
-def count_same(files: Iterable[Path]) -> str:
+def count_same(files: Iterable[Path], imagej: str) -> str:
     """Return how many objects of label images have the same pixels after they were written and read."""
     images = objects = same = 0
     with tempfile.TemporaryDirectory() as room:
-        path = Path(room, "a.zip")
-        for file in files:
+        stored = {}
+        for number, file in enumerate(files):
             labels = tifffile.imread(file).astype(np.int32)
             values = np.unique(labels[labels > 0])
+            path = stored[file] = Path(room, f"{number}.zip")
             write_imagej_roi(LabelledImage("a", labels, Grid(labels.shape), "objects", {"label": values}), path)
             again = fill(read_imagej_roi(path), labels.shape).labels if len(values) else labels
             images += 1
             objects += len(values)
             same += sum(bool(((again == n) == (labels == n)).all()) for n in values)
-    return f"{images} images, {objects} objects: {same} with the same pixels"
+        text = f"{images} images, {objects} objects: {same} with the same pixels"
+        if imagej:
+            run_imagej(imagej, "read", room)
+            there = sum(
+                same_in_imagej(tifffile.imread(file), path.with_suffix(".txt")) for file, path in stored.items()
+            )
+            text += f", {there} in ImageJ"
+    return text
+
+
+def run_imagej(imagej: str, what: str, folder: str) -> None:
+    program = Path(__file__).with_name("ImagejMasks.java")
+    subprocess.run(["java", "-cp", imagej, program, what, folder], check=True)
+
+
+def same_in_imagej(labels: np.ndarray[Any, Any], runs: Path) -> int:
+    """Return how many objects ImageJ fills to the same pixels."""
+    again = np.zeros_like(labels).reshape(-1, *labels.shape[-2:])
+    for line in runs.read_text().splitlines():
+        label, place, y, begin, end = map(int, line.split())
+        again[place, y, begin:end] = label
+    values = np.unique(labels[labels > 0])
+    return sum(bool(((again.reshape(labels.shape) == n) == (labels == n)).all()) for n in values)
+
+
+def compare_kinds(imagej: str) -> None:
+    """Print how many outlines that ImageJ draws have the same pixels here, for each kind."""
+    kinds = [
+        "rectangle",
+        "rounded rectangle",
+        "oval",
+        "polygon",
+        "freehand",
+        "ellipse",
+        "rotated rectangle",
+        "spline",
+        "composite",
+    ]
+    same: dict[str, list[bool]] = {}
+    with tempfile.TemporaryDirectory() as room:
+        run_imagej(imagej, "draw", room)
+        for path in Path(room).glob("*.roi"):
+            expected, place = np.zeros((64, 64), np.bool_), 0
+            for line in path.with_suffix(".txt").read_text().splitlines():
+                _, place, y, begin, end = map(int, line.split())
+                if 0 <= y < len(expected):
+                    expected[y, max(begin, 0) : max(end, 0)] = True
+            found = fill(read_imagej_roi(path), (64, 64)).labels > 0
+            same.setdefault(kinds[place], []).append(bool((found == expected).all()))
+    for kind, results in same.items():
+        print(f"{kind} of ImageJ: {sum(results)} of {len(results)} with the same pixels", flush=True)
 
 
 def main() -> None:
@@ -112,6 +165,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=200_000)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--results", type=Path, nargs="*", default=[])
+    parser.add_argument("--imagej", default="", help="its jar, or a folder of classes")
     parser.add_argument("--step")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
@@ -121,9 +175,11 @@ def main() -> None:
     for kind in ("nuclei2d", "nuclei2d-u2os", "nuclei3d-embryo"):
         folder = options.data / kind / "val" / "labels"
         if folder.is_dir():
-            print(f"{kind}, truth: {count_same(sorted(folder.iterdir()))}", flush=True)
+            print(f"{kind}, truth: {count_same(sorted(folder.iterdir()), options.imagej)}", flush=True)
     for folder in options.results:
-        print(f"{folder.name}: {count_same(sorted(folder.rglob('*_labels.tif')))}", flush=True)
+        print(f"{folder.name}: {count_same(sorted(folder.rglob('*_labels.tif')), options.imagej)}", flush=True)
+    if options.imagej:
+        compare_kinds(options.imagej)
     with tempfile.TemporaryDirectory() as room:
         np.save(Path(room, "labels.npy"), make_labels(options.side, options.objects))
         for name in STEPS:

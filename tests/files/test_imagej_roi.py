@@ -214,8 +214,9 @@ def test_rotated_rectangles_and_ellipses(tmp_path):
     expected = pixels(lambda y, x: np.maximum(*np.abs(place(y, x))) < 1)
     np.testing.assert_array_equal(mask(tmp_path / "x.roi", rectangle, (20, 20)), expected)
     ellipse = along_axis(ROI_SUBTYPE.ELLIPSE, ends, 0.4)
-    expected = pixels(lambda y, x: np.square(place(y, x)).sum(0) < 1)
-    np.testing.assert_array_equal(mask(tmp_path / "x.roi", ellipse, (20, 20)), expected)
+    filled = mask(tmp_path / "x.roi", ellipse, (20, 20))
+    assert filled[pixels(lambda y, x: np.square(place(y, x)).sum(0) < 0.996)].all()  # a polygon of 72 corners
+    assert not filled[pixels(lambda y, x: np.square(place(y, x)).sum(0) > 1)].any()
 
 
 def test_fractions_of_pixels_are_kept(tmp_path):

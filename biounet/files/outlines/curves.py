@@ -1,4 +1,4 @@
-"""Curves as rings of straight lines, which lie within a thousandth of a pixel of them."""
+"""Curves as rings of straight lines."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ _MAX_POINTS = 20_000
 _BEZIER_POINTS = 32  # of each curve of a path
 
 
-def ellipse(centre: tuple[float, float], first: tuple[float, float], second: tuple[float, float]) -> Ring:
-    """Return the ring of an ellipse from its centre and its half axes, all ``(y, x)``."""
+def ellipse(
+    centre: tuple[float, float], first: tuple[float, float], second: tuple[float, float], count: int = 0
+) -> Ring:
+    """Return the ring of an ellipse from its centre and its half axes, all ``(y, x)``.
+
+    It has `count` corners, or without that number so many that it lies within a thousandth of a pixel of the ellipse.
+    """
     longest = max(np.hypot(*first), np.hypot(*second), 1.0)
-    angles = np.linspace(0, 2 * pi, min(_MAX_POINTS, ceil(pi / acos(1 - _SAGITTA / longest))), endpoint=False)
+    count = count or min(_MAX_POINTS, ceil(pi / acos(1 - _SAGITTA / longest)))
+    angles = np.linspace(0, 2 * pi, count, endpoint=False)
     return np.asarray(centre + np.outer(np.cos(angles), first) + np.outer(np.sin(angles), second))
 
 
@@ -35,14 +41,17 @@ def rectangle(box: tuple[float, float, float, float], corner_diameter: float = 0
 
 
 def spline(points: Ring) -> Ring:
-    """Return the closed cubic spline through points, as ImageJ fits it: along the square root of their distances."""
+    """Return the closed cubic spline through points as ImageJ fits it: along the square root of their distances.
+
+    Like there, it has a corner for every 2 px between the points, and at least 100.
+    """
     from scipy.interpolate import CubicSpline  # slow to import
 
     closed = np.concatenate([points, points[:1]])
     steps = np.maximum(np.sqrt(np.hypot(*np.diff(closed, axis=0).T)), 1e-3)
     position = np.concatenate([[0], np.cumsum(steps)])
     length = np.hypot(*np.diff(closed, axis=0).T).sum()
-    at = np.linspace(0, position[-1], int(np.clip(8 * length, 100, _MAX_POINTS)), endpoint=False)
+    at = np.linspace(0, position[-1], int(np.clip(length / 2, 100, _MAX_POINTS)))
     return np.asarray(CubicSpline(position, closed, bc_type="periodic")(at))
 
 

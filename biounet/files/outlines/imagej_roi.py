@@ -31,6 +31,7 @@ MAX_SIZE = 65_535  # px: coordinates of boxes have 16 bits
 _LARGE = 60_000  # px: from here on, ImageJ stores fractions, since it takes larger integers for negative ones
 _MAX_BYTES = 1 << 26  # of one outline; the size that an archive states may be anything
 _MAX_POINTS = 65_535  # of a single ring
+_ELLIPSE_CORNERS = 72  # to ImageJ, an ellipse in any direction is such a polygon
 _LABEL = re.compile(r"^label: *([1-9]\d{0,8}) *$", re.MULTILINE | re.ASCII)  # lines of properties
 _CLASS = re.compile(r"^class:(.*)$", re.MULTILINE)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same for all entries, so that the same results are the same bytes
@@ -144,7 +145,7 @@ def _along_axis(roi: ImagejRoi, *, is_ellipse: bool) -> Ring:
     along = (end - begin) / 2
     across = np.array([-along[1], along[0]])
     if is_ellipse:  # its short axis as a part of the long one
-        return ellipse(tuple((begin + end) / 2), tuple(along), tuple(across * width))
+        return ellipse(tuple((begin + end) / 2), tuple(along), tuple(across * width), _ELLIPSE_CORNERS)
     across *= width / 2 / max(np.hypot(*across), 1e-9)
     return np.stack([begin - across, end - across, end + across, begin + across])
 
