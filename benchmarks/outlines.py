@@ -5,7 +5,8 @@ python benchmarks/outlines.py [--side 14000] [--objects 200000] [--data ../share
 
 `--results` are folders of `biounet segment`, whose labels are written and read back too. With ImageJ and a JDK, ImageJ
 opens what was written and fills it, and draws outlines of all kinds, which are filled here. Each step with many objects
-runs in a process of its own; seconds are those of computing, and "above" is the peak above the interpreter with its packages and the label image.
+runs in a process of its own; seconds are those of computing, and "above" is the peak above the interpreter with its
+packages and the label image.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ def trace(labels: NDArray[np.integer[Any]]) -> Traced:
     rows[-1] = rows[-2]
     above, below = (_link_rows(begin, end, rows, step) for step in (-1, 1))
     pieces, piece_labels = _connect(run_labels, begin, end, (row, rows, above, below))
+    del run_labels
     corners, ring_starts, ring_pieces = _follow(pieces, begin, end, (row, rows, above, below))
     # Sorted by label; within it, pieces and then rings come in scan order, so that exteriors come before their holes.
     order = np.argsort(piece_labels, kind="stable")
@@ -203,7 +204,7 @@ def _follow(pieces, begin, end, links):
                 corners[n_corners + 1, 0], corners[n_corners + 1, 1] = y, to
                 n_corners += 2
     ring_starts[n_rings] = n_corners
-    return corners[:n_corners].copy(), ring_starts[: n_rings + 1].copy(), ring_pieces[:n_rings].copy()
+    return corners[:n_corners], ring_starts[: n_rings + 1], ring_pieces[:n_rings]
 
 
 @inlined
