@@ -165,6 +165,29 @@ def test_no_scene_that_is_annotated_is_a_problem(biounet, tmp_path):
     assert any("such as plate_s0_A1" in problem for problem in problems)
 
 
+def test_corrected_labels_of_scenes_are_measured_in_their_images(biounet, tmp_path):
+    (tmp_path / "drawn").mkdir()
+    names = [NAMES[0], "plate_s1", "plate_s2"]
+    fields = [field(seed, channels=2) for seed in range(3)]
+    stack = Picture(np.stack([image for image, _ in fields]), "PCYX", UM, dyes=("DAPI", "GFP"))
+    write_nd2(tmp_path / "plate.nd2", stack, ("A1", "A2", ""))
+    for name, (_, labels) in zip(names, fields, strict=True):
+        tifffile.imwrite(tmp_path / f"drawn/{name}_labels.tif", labels.astype(np.uint16))
+    for image in ("plate.nd2", "."):
+        code, _, err = biounet("measure", "drawn", "--image", image, "-o", f"out{len(image)}")
+        assert (code, err) == (0, "")
+    for name, (image, labels) in zip(names, fields, strict=True):
+        expected = regionprops_table(labels, image[1], properties=["intensity_mean"])["intensity_mean"]
+        for out in ("out9", "out1"):
+            rows = read_rows(tmp_path / f"{out}/{name}_objects.csv")
+            np.testing.assert_allclose([float(row["intensity_mean_GFP"]) for row in rows], expected, rtol=1e-6)
+    other = tmp_path / "mine.tif"
+    tifffile.imwrite(other, fields[1][1].astype(np.uint16))
+    assert "holds 3 images: 0 (A1), 1 (A2), 2" in biounet("measure", other, "--image", "plate.nd2", "-o", "x")[2]
+    assert biounet("measure", other, "--image", "plate.nd2", "--scene", "A2", "-o", "x")[0] == 0
+    assert read_rows(tmp_path / "x/mine_objects.csv") == read_rows(tmp_path / "out1/plate_s1_objects.csv")
+
+
 def test_a_model_learns_from_scenes(biounet, tmp_path):
     (tmp_path / "data").mkdir()
     fields = [field(seed) for seed in range(3)]

@@ -32,6 +32,7 @@ def measure(
     axes: options.Axes = None,
     spacing: options.Spacing = None,
     plane: options.Plane = None,
+    scene: options.Scene = None,
     columns: options.Columns = None,
     excel: options.Excel = False,
     quiet: options.Quiet = False,
@@ -45,7 +46,9 @@ def measure(
     from biounet.reporting import LabelInputs, measure_files
 
     names = None if channels is None else tuple(name.strip() for name in channels.split(","))
-    how = MeasureOptions(axes, options.parse_spacing(spacing), channels=names, plane=plane, ring=ring)
+    how = MeasureOptions(
+        axes, options.parse_spacing(spacing), channels=names, plane=plane, ring=ring, scene=scene or ""
+    )
     inputs = LabelInputs(labels, options.parse_images(image), inside)
     show = partial(show_row, quiet=quiet, json_lines=json_lines)
     rows, unused = measure_files(inputs, out, how, excel=excel, columns=columns, report=show)

@@ -51,6 +51,8 @@ class MeasureOptions:
     ring
         The ring around each object in which its surroundings are measured, or gap and width as a text, ``"1,5px"``;
         ``"no"`` leaves rings and background out.
+    scene
+        Number from 0 or name of the image to use of a file that holds several.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class MeasureOptions:
     channels: Sequence[str] | None = None
     plane: int | None = None
     ring: Ring | str | None = None
+    scene: int | str = ""
 
     def __post_init__(self) -> None:
         as_ring(self.ring)
@@ -159,7 +162,7 @@ def _read_image(
     image: PathOrArray | Mapping[str, PathOrArray], labels: NDArray[Any], options: MeasureOptions
 ) -> tuple[Channels, Grid]:
     """Return the channels of an image by their names, and its grid."""
-    read = replace(options.reading(labels.ndim), channel=0, measure=("all",))
+    read = replace(options.reading(labels.ndim), channel=0, measure=("all",), scene=str(options.scene))
     if isinstance(image, Mapping):
         if not image or options.channels is not None:
             raise SettingsError("images by the names of their channels: at least one, and no other names")

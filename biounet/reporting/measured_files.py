@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,9 @@ class _Job:
         files = {name: _partner(labels, match, "image") for name, match in self.images.items()}
         inside = None if self.inside is None else _partner(labels, self.inside, "image of larger objects")
         image = files.get("", files or None)
-        return measure(labels.path, image, inside=inside, options=self.options)
+        scenes = (match.scenes.get(labels.path, "") for match in self.images.values())
+        options = replace(self.options, scene=self.options.scene or next(filter(None, scenes), ""))
+        return measure(labels.path, image, inside=inside, options=options)
 
     def output_paths(self, labels: LabelFile) -> list[Path]:
         ends = (_OBJECTS,) if self.inside is None else (_OBJECTS, _PARENTS)

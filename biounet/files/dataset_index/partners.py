@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from biounet.core import InputError
+from biounet.files.dataset_index.cases import FoundImage
 from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
@@ -19,7 +20,9 @@ from biounet.files.dataset_index.names import (
     without_mask_ending,
 )
 from biounet.files.dataset_index.scan import NameRules, ScannedFile, scan
+from biounet.files.dataset_index.scenes import list_images, scene_stem
 from biounet.files.formats.unsupported import check_supported
+from biounet.files.isolation.client import ReaderPool
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,15 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class FileMatch:
-    """The file in `folder` (or the one file that it is) of each label image by its path, and files of none."""
+    """The file in `folder` (or the one file that it is) of each label image by its path, and files of none.
+
+    `scenes` says by the same paths which of several images in their file belong to them, as in `ReadOptions`.
+    """
 
     folder: Path
     found: dict[Path, Path]
     unused: tuple[Path, ...] = ()
+    scenes: dict[Path, str] = field(default_factory=dict)
 
 
 def find_label_images(path: Path) -> list[LabelFile]:
@@ -74,6 +81,7 @@ def match_files(labels: Iterable[LabelFile], path: Path, *, are_labels: bool = F
     path
         A file, if there is one label image; or a folder, in which files belong to a label image if they have its name,
         with or without the endings of images and annotations, in the same folder or, where a name occurs once, in any.
+        Of a file that holds several images, each has a name of its own, such as ``plate_s3``.
     are_labels
         Whether they are label images too, and not images.
 
@@ -86,9 +94,12 @@ def match_files(labels: Iterable[LabelFile], path: Path, *, are_labels: bool = F
     if not exists(path):
         raise InputError("no such file or folder", path=path)
     if not path.is_dir():
-        if len(labels) > 1:
+        images = {} if are_labels else _scenes_by_key([FoundImage(path, Path(path.name))])
+        scenes = {label.path: images[_key(label)] for label in labels if _key(label) in images}
+        if len(labels) > 1 and not scenes:
             raise InputError(f"one file for {len(labels)} label images", path=path, hint="name the folder of them")
-        return FileMatch(path, {labels[0].path: path})
+        found = dict.fromkeys(scenes or [labels[0].path], path)
+        return FileMatch(path, found, scenes={label: image.scene for label, image in scenes.items()})
     own = {label.path.resolve() for label in labels}
     files = _label_files(path) if are_labels else _image_files(path)
     files = [file for file in files if file.path.resolve() not in own]
@@ -98,10 +109,12 @@ def match_files(labels: Iterable[LabelFile], path: Path, *, are_labels: bool = F
     by_name = unique_values((stem, file.path) for file in files for stem in _stems(file.path))
     names_are_unique = len({label.name.name for label in labels}) == len(labels)
     any_case = match_any_case(by_key, {_key(label) for label in labels})
-    found: dict[Path, Path] = {}
+    images = {} if are_labels else _scenes_by_key([file.image for file in files])
+    scenes = {label.path: images[_key(label)] for label in labels if _key(label) in images}
+    found = {label: image.path for label, image in scenes.items()}
     for label in labels:
         key = _key(label)
-        partner = by_key.get(key) or any_case.get(key)
+        partner = found.get(label.path) or by_key.get(key) or any_case.get(key)
         if partner is None and names_are_unique:
             partner = by_name.get(normalise_unicode(label.name.name))
         if partner is not None:
@@ -110,7 +123,16 @@ def match_files(labels: Iterable[LabelFile], path: Path, *, are_labels: bool = F
         example = f"{labels[0].name.name}.tif for {labels[0].path.name}"
         raise InputError("no file is called like a label image", path=path, hint=f"such as {example}")
     used = {*found.values()}
-    return FileMatch(path, found, tuple(file.path for file in files if file.path not in used))
+    unused = tuple(file.path for file in files if file.path not in used)
+    return FileMatch(path, found, unused, {label: image.scene for label, image in scenes.items()})
+
+
+def _scenes_by_key(images: Sequence[FoundImage]) -> dict[str, FoundImage]:
+    """Return the images of files that hold several by the names that their label images may have."""
+    with ReaderPool() as readers:
+        scenes = [image for image in list_images(images, readers) if image.scene]
+    by_number = {image_key(image.relative.parent, scene_stem(image)): image for image in scenes}
+    return by_number | {image.key: image for image in scenes}
 
 
 def _label_files(folder: Path) -> list[ScannedFile]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from biounet.core import InputError, SettingsError, is_integer, list_some
 
 _SHOWN = 8  # images that a message lists
-_HOW_TO_CHOOSE = "segment takes --scene 0; check and train, a CSV with the columns image, scene and label"
+_HOW_TO_CHOOSE = "segment and measure take --scene 0; check and train, a CSV with the columns image, scene and label"
 ONE_IMAGE = "0"
 """Key of the image of a path that holds one."""
 
