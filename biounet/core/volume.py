@@ -176,6 +176,8 @@ class Volume:
         Numbers of the frames of a time series, from 0 in its file; empty for an image.
     interval
         Seconds between two frames of the file; None where it does not say.
+    scene
+        Which image of `source`, if that holds several.
     """
 
     array: NDArray[Any]
@@ -186,6 +188,7 @@ class Volume:
     measured: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     times: tuple[int, ...] = ()
     interval: float | None = None
+    scene: str = ""
 
     def __post_init__(self) -> None:
         shape = (*((len(self.times),) if self.times else ()), *self.grid.shape)

@@ -98,7 +98,7 @@ def read_header(path: Paths, options: ReadOptions | None = None) -> tuple[Volume
         blank = _zeros(shape, _SUPPORTED_TYPES.get(info.dtype, info.dtype))
         measured = dict.fromkeys(info.measured, blank[0])
         names, times = info.channel_names, info.times
-        return Volume(blank, info.grid, file, info.notes, names, measured, times, info.interval)
+        return Volume(blank, info.grid, file, info.notes, names, measured, times, info.interval, options.scene)
 
     return _read_all(as_paths(path, "the image"), options or ReadOptions(), read, _concatenate_zeros), infos[0]
 
@@ -126,7 +126,7 @@ def _read_all(files: list[Path], options: ReadOptions, read: _Read, join: _Join)
         choice = choose_channels(len(files), (), files[0], options)
         one_each = replace(options, channel=None, channels=None, measure=(), inputs=1)
         volumes = _on_one_grid([read(files[n], replace(one_each, scene=scenes[n])) for n in choice.used])
-    return replace(_join_channels(volumes, choice, join), source=files[0])
+    return replace(_join_channels(volumes, choice, join), source=files[0], scene=scenes[0])
 
 
 def join_channels(volumes: Mapping[str, Volume], options: ReadOptions) -> Volume:
@@ -158,7 +158,7 @@ def _read_raw(raw: RawImage, path: Path, options: ReadOptions, planes: list[NDAr
     if (flat[:_FIRST_PIXELS] == flat[0]).all() and (flat == flat[0]).all():
         notes += (Note(f"constant image: every pixel is {flat[0]}", NoteCode.CONSTANT),)
     interval = raw.interval if times else None
-    return Volume(channels, grid, path, (*grid_notes, *notes), choice.names, measured, times, interval)
+    return Volume(channels, grid, path, (*grid_notes, *notes), choice.names, measured, times, interval, options.scene)
 
 
 def _select(

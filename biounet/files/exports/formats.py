@@ -21,6 +21,7 @@ from biounet.files.exports.bids import (
     write_dataset_description,
 )
 from biounet.files.exports.cellprofiler import ExportedImage, merge_cellprofiler, merged_paths, write_cellprofiler
+from biounet.files.exports.dicom_seg import write_dicom_labelmap, write_dicom_seg
 from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.exports.lookup_tables import write_bids_table, write_fsleyes, write_itk_snap, write_slicer
 from biounet.files.exports.ome_tiff import write_ome_tiff
@@ -114,6 +115,13 @@ FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat("itk-snap", "_itksnap.txt", write_itk_snap),
     ExportFormat("slicer", "_slicer.ctbl", write_slicer),
     ExportFormat("fsleyes", "_fsleyes.lut", write_fsleyes),
+    ExportFormat("dicom-seg", "_seg.dcm", write_dicom_seg, needs_image=True, package="highdicom", extra="dicom"),
+    ExportFormat(
+        *("dicom-seg-labelmap", "_labelmap_seg.dcm", write_dicom_labelmap),
+        needs_image=True,
+        package="highdicom",
+        extra="dicom",
+    ),
     ExportFormat("ome-zarr", ".ome.zarr", write_ome_zarr, wants_image=True, is_folder=True),
 )
 

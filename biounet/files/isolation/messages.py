@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from biounet.core import BiounetError, Grid, InputError, SettingsError, Volume, note_from_record, note_record
-from biounet.files.axes import ReadOptions
+from biounet.files.axes import ReadOptions, split_scenes
 from biounet.files.channels import clean_name, is_clean_name
 from biounet.files.formats.scenes import Scene
 
@@ -139,7 +139,8 @@ def decode_volume(fields: dict[str, Any], request: Request) -> Volume:
     notes = tuple(map(note_from_record, fields["notes"]))
     array = np.broadcast_to(np.zeros((), dtype), shape)
     measured = {name: np.broadcast_to(np.zeros((), kind), shape[1:]) for name, kind in types.items()}
-    return Volume(array, grid, request.paths[0], notes, names, measured, times, interval)
+    scene = split_scenes(request.options.scene, len(request.paths))[0]
+    return Volume(array, grid, request.paths[0], notes, names, measured, times, interval, scene)
 
 
 def _decode_name(name: object) -> str:
