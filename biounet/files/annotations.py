@@ -23,6 +23,7 @@ from biounet.files.axes import ReadOptions, resolve_axes, squeeze
 from biounet.files.dataset_index.alignment import compare_alignment, reorder_labels, stored_shape
 from biounet.files.dataset_index.names import may_be_outlines, stem_of
 from biounet.files.drawn_annotations import DrawnImage, read_drawn_labels
+from biounet.files.formats.dicom.segmentation import is_segmentation, read_segmentation
 from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha, translate_errors
 from biounet.files.read import resolve_grid
@@ -76,6 +77,8 @@ def read_annotation(
         raise SettingsError(cause, hint="for example ['background', 'cell']")
     if may_be_outlines(path):
         return _finish(_read_drawn(path, data, grid or order, options, image), data)
+    if is_segmentation(path):
+        return _finish(_read_segments(path, data, grid or order, image), data)
     check_not_jpeg(path)
     labels = _from_colours(path, data) if data.palette else _from_values(path, data, options)
     if grid is not None and (1, *labels.shape) == grid.shape:
@@ -101,6 +104,19 @@ def _read_drawn(
     if grid.affine is not None:
         notes += (f"outlines are taken to be drawn on the voxels as they are stored, {grid.axcodes}",)
     return Annotation(drawn.labels, data.kind, grid, path, notes, drawn.format, drawn.overlaps, image)
+
+
+def _read_segments(path: Path, data: DataSettings, grid: Grid | None, image: Path | None) -> Annotation:
+    """Read a DICOM SEG: segments that are called like all classes of the recipe are these, others go by number."""
+    values, names = read_segmentation(path, grid)
+    numbers = {name.casefold(): number for number, name in enumerate(data.classes, 1)}
+    if data.kind != "instances" and all(name.casefold() in numbers for number, name in names.items() if number):
+        table = np.zeros(max(names, default=0) + 1, np.int32)
+        for number, name in names.items():
+            table[number] = numbers[name.casefold()] if number else 0
+        values = table[values]
+    labels = _labels_of_values(values, path, data)
+    return Annotation(labels, data.kind, grid or Grid(labels.shape), path, image=image)
 
 
 def _finish(annotation: Annotation, data: DataSettings) -> Annotation:
@@ -154,7 +170,10 @@ def read_labels(path: str | Path, options: ReadOptions | None = None) -> NDArray
 
 
 def _from_values(path: Path, data: DataSettings, options: ReadOptions | None) -> NDArray[np.int32]:
-    values = _read_integers(path, options)
+    return _labels_of_values(_read_integers(path, options), path, data)
+
+
+def _labels_of_values(values: NDArray[Any], path: Path, data: DataSettings) -> NDArray[np.int32]:
     unlabelled = values == data.unlabelled
     if data.kind == "scribbles":
         unlabelled |= values == 0

@@ -35,12 +35,13 @@ from biounet.files import (
     SkippedFile,
     find_images,
     find_pairs,
-    hash_file,
+    hash_image,
     inspect_volume,
     pair_files,
     read_annotation,
     read_volume,
     resolve_images,
+    split_scenes,
 )
 from biounet.training.planning import plan
 from biounet.training.working_grid import ResampledAnnotation, resample_annotation
@@ -169,7 +170,7 @@ class TrainingData:
     def _find(self, folders: Folders) -> list[Pair]:
         """Pair images and annotations; if a folder has no annotation at all, list its images without."""
         images, labels = folders
-        names = (self._data.channels, self._data.annotation)
+        names = (self._data.channels, self._data.annotation, self.options.series)
         if self.strict:
             return find_pairs(images, labels, *names)
         pairs, unpaired = pair_files(images, labels, *names)
@@ -192,7 +193,11 @@ class TrainingData:
         grids = []
         for pair in self.training:
             try:
-                grids.append(inspect_volume(pair.image, replace(self.options, scene=pair.scene)).grid)
+                grids.append(
+                    inspect_volume(
+                        pair.image, replace(self.options, scene=split_scenes(pair.scene, len(pair.files()))[0])
+                    ).grid
+                )
             except BiounetError:
                 if self.strict:
                     raise
@@ -238,10 +243,12 @@ def hold_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair]
 
 def hash_training_files(pairs: Sequence[Pair]) -> str:
     """Return the SHA-256 over the names and contents of the training files, in order of name."""
-    digest, hash_once = hashlib.sha256(), cache(hash_file)
+    digest, hash_once = hashlib.sha256(), cache(hash_image)
     for pair in sorted(pairs, key=lambda p: (Path(p.image).name, p.scene)):
         digest.update(pair.scene.encode())
-        for path in (*pair.files(), pair.label):  # one file may hold several images, or the outlines of all
+        scenes = (*split_scenes(pair.scene, len(pair.files())), "")
+        # One file may hold several images, or the outlines of all.
+        for path, scene in zip((*pair.files(), pair.label), scenes, strict=True):
             digest.update(Path(path).name.encode())
-            digest.update(bytes.fromhex(hash_once(path)))
+            digest.update(bytes.fromhex(hash_once(path, scene)))
     return digest.hexdigest()

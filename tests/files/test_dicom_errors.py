@@ -176,7 +176,7 @@ def test_a_folder_without_a_series_to_segment_says_what_is_there(tmp_path):
 def test_several_series_in_a_folder_that_is_read_as_one_image_are_listed(tmp_path):
     for number in (1, 2):
         classic(tmp_path, VOXELS, AFFINE, series=number, name=f"{number}_{{}}", SeriesNumber=number)
-    with pytest.raises(InputError, match="2 series: 1 'T1w MPRAGE', 2 'T1w MPRAGE' .*--series"):
+    with pytest.raises(InputError, match=r"2 series: 1 'T1w MPRAGE', 2 'T1w MPRAGE' .*--series"):
         read_volume(tmp_path, VOLUME)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, NoteCode, canonical_grid, canonical_transform, drop_notes, grid_mismatch
 from biounet.files.axes import ReadOptions
+from biounet.files.formats.dicom.segmentation import is_segmentation
 from biounet.files.formats.nifti import parse_header
 from biounet.files.formats.nifti_affines import header_affines
 from biounet.files.formats.opening import open_raw
@@ -110,6 +111,8 @@ def check_alignment(
     """
     if len(shape) == 2:
         return None, ()
+    if is_segmentation(truth):  # it was laid on the grid of the result when it was read
+        return read_label_grid(predicted, shape, options), ()
     raw = open_raw(truth)
     true_grid, _ = _calibrate(truth, raw, stored_shape(raw, shape), options)
     grid, notes = _calibrate(predicted, open_raw(predicted), shape, options)

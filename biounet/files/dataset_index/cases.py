@@ -35,6 +35,7 @@ class FoundImage:
     channels: tuple[str, ...] = ()  # names of the files, where these are channels and no inputs of the model
     scene: str = ""  # which image of a path that holds several, as in `ReadOptions`
     is_folder: bool = False  # whether the files of the image are in the folder that `path` is
+    folder: Path | None = None  # of DICOM: where its files lie, whose name its annotation may have
 
     @property
     def is_case(self) -> bool:

@@ -14,16 +14,20 @@ from biounet.core import InputError, require_extra
 from biounet.files.axes import join_scenes
 from biounet.files.dataset_index.cases import FoundImage, split_channel
 from biounet.files.dataset_index.channel_names import match_channels
+from biounet.files.dataset_index.names import image_key, unique_values
 from biounet.files.dataset_index.scan import FileKind, ScannedFile, SkippedFile
-from biounet.files.formats.dicom.headers import DICOM_SUFFIXES, EXTRA, DicomFile, looks_like_dicom
+from biounet.files.formats.dicom.headers import DICOM_SUFFIXES, EXTRA, DicomFile, looks_like_dicom, read_header
+from biounet.files.formats.dicom.segmentation import is_segmentation
 from biounet.files.formats.dicom.series import (
     Series,
     SeriesChoice,
     describe_series,
     group_series,
     inspect_files,
+    is_scene,
     make_scene,
     parse_choices,
+    parse_scene,
 )
 
 _UNSAFE = re.compile(r"[^\w+-]+")
@@ -38,7 +42,7 @@ class DicomSearch:
 
     images: list[FoundImage]
     skipped: list[SkippedFile]
-    segmentations: list[DicomFile]
+    segmentations: list[Path]
 
 
 def dicom_files(files: Iterable[ScannedFile]) -> list[Path]:
@@ -66,7 +70,7 @@ def find_dicom(paths: Sequence[Path], root: Path, channels: Sequence[str] = (), 
         return DicomSearch([_problem_image(folder, root, error, is_folder=True) for folder in folders], [], [])
     files, errors = inspect_files(paths)
     choices = parse_choices(series)
-    segmentations = [file for file in files if file.is_segmentation]
+    segmentations = [file.path for file in files if file.is_segmentation]
     groups, skipped = _select(group_series(files), choices)
     names = _Names(root)
     if len(channels) > 1:
@@ -77,6 +81,35 @@ def find_dicom(paths: Sequence[Path], root: Path, channels: Sequence[str] = (), 
     images = _with_unique_names(images)
     images += [_problem_image(Path(str(error.path)), root, error) for error in errors]
     return DicomSearch(images, skipped, segmentations)
+
+
+def series_keys(images: Iterable[FoundImage]) -> dict[str, str]:
+    """Return the keys of images of DICOM files by the UIDs of their series, where one image is of it."""
+    return unique_values((parse_scene(scene)[0], image.key) for image in images for _, scene in _dicom_parts(image))
+
+
+def folder_keys(images: Iterable[FoundImage]) -> dict[Path, list[str]]:
+    """Return the keys of the folders of DICOM files, in which one image is, by the path of that image."""
+    folders = [
+        (image_key(folder.parent, folder.name), image.relative)
+        for image in images
+        if image.folder is not None
+        for folder in (image.folder, *image.folder.parents)
+        if folder.name
+    ]
+    keys: dict[Path, list[str]] = defaultdict(list)
+    for key, relative in unique_values(folders).items():
+        keys[relative].append(key)
+    return keys
+
+
+def referenced_series(path: Path) -> str:
+    """Return the UID of the series that a DICOM SEG is of; empty for other files."""
+    return read_header(path).referenced if is_segmentation(path) else ""
+
+
+def _dicom_parts(image: FoundImage) -> list[tuple[Path, str]]:
+    return [(path, scene) for path, scene in image.parts if is_scene(scene)]
 
 
 def _select(series: Sequence[Series], choices: Sequence[SeriesChoice]) -> tuple[list[Series], list[SkippedFile]]:
@@ -97,7 +130,9 @@ def _select(series: Sequence[Series], choices: Sequence[SeriesChoice]) -> tuple[
 
 
 def _fitting(series: Series, choices: Sequence[SeriesChoice]) -> list[SeriesChoice]:
-    return [choice for choice in choices if choice.matches(series)] if choices else [SeriesChoice()]
+    """Return the choices that a series fits; without any, or where they are for some channels, all series are."""
+    fitting = [choice for choice in choices if choice.matches(series)]
+    return fitting or ([] if choices and not any(choice.channel for choice in choices) else [SeriesChoice()])
 
 
 def _problem_image(path: Path, root: Path, error: InputError, *, is_folder: bool = False) -> FoundImage:
@@ -120,7 +155,7 @@ class _Names:
         path, folder = _place(series)
         name = self.name(folder, series.first, choice.traits)
         scene = make_scene(series.uid, choice.traits)
-        return [FoundImage(path, name, scene=scene, is_folder=path == folder)]
+        return [FoundImage(path, name, scene=scene, is_folder=path == folder, folder=self.relative(folder))]
 
     def name(self, folder: Path, first: DicomFile, traits: Iterable[tuple[str, str]] = ()) -> Path:
         """Return the path of a folder below the root, with number and description of a series appended."""
@@ -191,7 +226,7 @@ def _cases(
         scenes = [make_scene(one.uid, traits.get(name, ())) for name, one in found.items() if one is not None]
         scene = join_scenes(scenes if not problem else [one.uid for one in group])
         image = FoundImage(paths[0], names.relative(folder), tuple(paths[1:]), scene=scene, problem=problem)
-        images.append(replace(image, is_folder=paths[0].is_dir()))
+        images.append(replace(image, is_folder=paths[0].is_dir(), folder=image.relative))
     return images, skipped
 
 

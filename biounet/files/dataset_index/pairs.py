@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -10,6 +10,13 @@ from pathlib import Path
 from biounet.core import InputError, as_path, list_some
 from biounet.files.dataset_index.cases import FoundImage, group_cases
 from biounet.files.dataset_index.csv_table import read_table
+from biounet.files.dataset_index.dicom_index import (
+    dicom_files,
+    find_dicom,
+    folder_keys,
+    referenced_series,
+    series_keys,
+)
 from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
@@ -68,7 +75,11 @@ class Unpaired:
 
 
 def find_pairs(
-    images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = (), annotation: Sequence[str] = ()
+    images: str | Path,
+    labels: str | Path | None = None,
+    channels: Sequence[str] = (),
+    annotation: Sequence[str] = (),
+    series: str = "",
 ) -> list[Pair]:
     """Pair images with annotations.
 
@@ -87,13 +98,16 @@ def find_pairs(
     annotation
         Names or patterns of the annotation, such as ``lesions`` for ``p1/lesions.nii.gz`` and ``p1_lesions.nii.gz``;
         empty: the usual ones.
+    series
+        Which series of DICOM files are images, as in `biounet.files.ReadOptions`. Their annotations have their names,
+        or that of their folder; or are DICOM SEG, which say what series they are of.
 
     Raises
     ------
     InputError
         Naming the images without annotation and the annotations without image.
     """
-    pairs, unpaired = pair_files(images, labels, channels, annotation)
+    pairs, unpaired = pair_files(images, labels, channels, annotation, series)
     if problems := unpaired.problems:
         unannotated = any(problem.hint == _UNANNOTATED_HINT for problem in problems)
         texts = [problem.cause if problem.hint == _UNANNOTATED_HINT else str(problem) for problem in problems]
@@ -107,7 +121,11 @@ def find_pairs(
 
 
 def pair_files(
-    images: str | Path, labels: str | Path | None = None, channels: Sequence[str] = (), annotation: Sequence[str] = ()
+    images: str | Path,
+    labels: str | Path | None = None,
+    channels: Sequence[str] = (),
+    annotation: Sequence[str] = (),
+    series: str = "",
 ) -> tuple[list[Pair], Unpaired]:
     """Pair as `find_pairs` does, and return what has no partner instead of raising."""
     images = as_path(images, "the folder of images")
@@ -120,11 +138,11 @@ def pair_files(
         rows, missing = read_table(images, channels)
         pairs = [Pair(row.files[0], row.files[-1], row.files[1:-1], row.scene) for row in rows]
         return pairs, Unpaired(tuple(map(InputError, missing)))
-    rules = NameRules(tuple(channels), tuple(annotation))
+    rules = NameRules(tuple(channels), tuple(annotation), series)
     declared = (images / "dataset.json").is_file() or (images / "labelsTr").is_dir()
     if labels is None and declared and (images / "imagesTr").is_dir():
         images, labels = images / "imagesTr", images / "labelsTr"
-        return pair_files(images, labels, channels, annotation)
+        return pair_files(images, labels, channels, annotation, series)
     if labels is None or images.samefile(labels):
         return _pair_inside(images, rules)
     return _pair_folders(images, Path(labels), rules)
@@ -142,7 +160,8 @@ def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pa
     found = [file for file in found if not nested or file.path.resolve() not in excluded]
     if not nested:
         found += _images_named_like_annotations(image_files, found, chosen, labels)
-    if not found:
+    dicom = find_dicom(dicom_files(image_files), images, rules.channels, series=rules.series)
+    if not found and not dicom.images:
         check_supported(images)
     used = {file.path for file in found}
     rest = [file for file in image_files if file.path not in used]
@@ -151,9 +170,10 @@ def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pa
         SkippedFile(file.path, "not a file") for file in rest if file.kind is FileKind.IMAGE and not file.path.is_file()
     ]
     skipped += list_skipped(file for file in label_files if not file.may_be_annotation)
-    skipped += _not_files(label_files)
+    skipped += [*_not_files(label_files), *dicom.skipped]
     cases = group_cases([file.image for file in image_files if file.path in used], rules.channels)
-    return _pair(cases, chosen, labels, rules, skipped)
+    chosen = dict.fromkeys((*chosen, *dicom.segmentations, *find_dicom(dicom_files(label_files), labels).segmentations))
+    return _pair([*cases, *dicom.images], chosen, labels, rules, skipped)
 
 
 def _images_named_like_annotations(
@@ -194,8 +214,9 @@ def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     chosen = select_annotations(masks, rules.annotation)
     skipped = list(list_skipped(file for file in files if not file.may_be_annotation))
     skipped += [SkippedFile(mask, "annotation of another name") for mask in is_mask.difference(chosen)]
-    skipped += _not_files(files)
-    return _pair(images, chosen, folder, rules, skipped)
+    dicom = find_dicom(dicom_files(files), folder, rules.channels, series=rules.series)
+    skipped += [*_not_files(files), *dicom.skipped]
+    return _pair([*images, *dicom.images], [*chosen, *dicom.segmentations], folder, rules, skipped)
 
 
 def _pair(
@@ -204,9 +225,9 @@ def _pair(
     """Pair images with the annotations below a folder by their keys."""
     with ReaderPool() as readers:
         images = list_images(images, readers)
-    aliases = _alias_keys(images)
-    image_keys = {image.key for image in images} | {*aliases.values()}
-    by_key, problems = _labels_by_key(labels, folder, rules.annotation, image_keys)
+    aliases, folders = _alias_keys(images), folder_keys(images)
+    image_keys = {image.key for image in images}.union(aliases.values(), *folders.values())
+    by_key, problems = _labels_by_key(labels, folder, rules.annotation, image_keys, series_keys(images))
     without_image = {key: label for key, label in by_key.items() if key not in image_keys}
     any_case = match_any_case(without_image, image_keys)
     longer_names = _longer_names(without_image.values(), folder)
@@ -214,9 +235,10 @@ def _pair(
     pickles = {stem_of(file.path): file.path for file in skipped if is_cellpose_pickle(file.path)}
     pairs: dict[str, Pair] = {}
     hint: str | None = _UNANNOTATED_HINT
-    matches = [
-        by_key.get(one.key) or by_key.get(aliases.get(one.relative, one.key)) or any_case.get(one.key) for one in images
-    ]
+    matches = []
+    for image in images:
+        keys = (image.key, aliases.get(image.relative, image.key), *folders.get(image.relative, ()))
+        matches.append(next((by_key[key] for key in keys if key in by_key), None) or any_case.get(image.key))
     annotated = {image.path for image, match in zip(images, matches, strict=True) if match is not None}
     for image, match in zip(images, matches, strict=True):
         key, annotations = image.key, image.annotations(rules.annotation)
@@ -339,14 +361,23 @@ def _alias_keys(images: Sequence[FoundImage]) -> dict[Path, str]:
 
 
 def _labels_by_key(
-    labels: Iterable[Path], folder: Path, patterns: Sequence[str], image_keys: Collection[str]
+    labels: Iterable[Path],
+    folder: Path,
+    patterns: Sequence[str],
+    image_keys: Collection[str],
+    by_series: Mapping[str, str],
 ) -> tuple[dict[str, Path], list[InputError]]:
-    """Return annotations by the keys of their images, and an error for each duplicate."""
+    """Return annotations by the keys of their images, and an error for each duplicate.
+
+    `by_series` are keys of images by the UIDs of their series, which a DICOM SEG names.
+    """
     by_key: dict[str, Path] = {}
     errors: list[InputError] = []
     for label in labels:
         try:
-            keys = annotated_keys(label, label.relative_to(folder), patterns, image_keys)
+            own = by_series.get(referenced_series(label), "") if by_series else ""
+            relative = label.relative_to(folder) if label.is_relative_to(folder) else Path(label.name)
+            keys = [own] if own else annotated_keys(label, relative, patterns, image_keys)
         except InputError as error:
             errors.append(error)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     annotated_stems,
     is_body_mask,
+    is_nifti,
     mask_ending,
     match_any_case,
     normalise_unicode,
@@ -23,6 +25,7 @@ from biounet.files.dataset_index.names import (
 )
 from biounet.files.dataset_index.outline_files import coco_names
 from biounet.files.dataset_index.scan import FileKind, NameRules, scan
+from biounet.files.formats.dicom.segmentation import is_segmentation
 from biounet.files.formats.unsupported import check_supported
 
 _RESULT = "_labels"
@@ -108,7 +111,7 @@ def _find_annotations(truth: Path, predicted: Path, rules: NameRules) -> dict[st
         elif not is_body_mask(image.path) or split_annotation(stem_of(image.path), rules.annotation) is not None:
             single[image.path] = image.relative
     groups: dict[str, list[Path]] = defaultdict(list)
-    drawn = {file.path: file.relative for file in files if file.holds_outlines}
+    drawn = {file.path: file.relative for file in files if file.holds_outlines or is_segmentation(file.path)}
     for path in select_annotations({**single, **drawn}, rules.annotation):
         for key in _drawn_keys(path, drawn[path], rules.annotation) if path in drawn else ():
             groups[key].append(path)
@@ -163,6 +166,11 @@ def _match(results: dict[str, Path], annotations: dict[str, Path], channels: Seq
         case = name.parent if name.parent.name and counts[name.parent] == 1 else name
         of_case = (str(path) for path in (case, case / case.name, *(case / channel for channel in channels)))
         fitting = [results[path] for path in of_case if path in results]
+        of_series = re.compile(
+            rf"{re.escape(case.name)}_\d+_.+"
+        )  # of a folder of DICOM files, by number and description
+        volumes = (path for path in results.values() if is_nifti(path))
+        fitting = fitting or [path for path in volumes if of_series.fullmatch(stem_of(path))]
         return fitting[0] if len(fitting) == 1 else by_name.get(case.name)
 
     return {key: find(key) for key in annotations}

@@ -23,8 +23,8 @@ def is_segmentation(path: Path) -> bool:
 
 
 @translate_errors
-def read_segmentation(path: Path, grid: Grid | None) -> NDArray[np.int32]:
-    """Return the numbers of segments on a grid with an affine, shape ``(z, y, x)``; 0 where no segment is.
+def read_segmentation(path: Path, grid: Grid | None) -> tuple[NDArray[np.int32], dict[int, str]]:
+    """Return the numbers of segments on a grid with an affine, ``(z, y, x)`` with 0 where none is, and their names.
 
     Raises
     ------
@@ -52,7 +52,9 @@ def read_segmentation(path: Path, grid: Grid | None) -> NDArray[np.int32]:
         frame = volume.frame_of_reference_uid
         place = VolumeGeometry(affine, grid.shape, coordinate_system="PATIENT", frame_of_reference_uid=frame)
         try:
-            return np.ascontiguousarray(volume.match_geometry(place, tol=_TOLERANCE).array.astype(np.int32))
+            labels = volume.match_geometry(place, tol=_TOLERANCE).array
         except (ValueError, RuntimeError) as error:
             cause = "does not lie on the voxels of its image"
             raise InputError(cause, path=path, hint="draw it on its image") from error
+    segments = {int(one.SegmentNumber): str(one.SegmentLabel) for one in segmentation.SegmentSequence}
+    return np.ascontiguousarray(labels.astype(np.int32)), segments
