@@ -22,9 +22,10 @@ import numpy as np
 import tifffile
 
 from biounet.core import Grid
-from biounet.files import LabelledImage, write_labels
+from biounet.files import LabelledImage, hash_file, write_labels, write_text
 from biounet.files.outlines.fill import fill
 from biounet.files.outlines.geojson import read_geojson, write_geojson, write_geojson_points
+from biounet.measurement import columns_to_csv
 
 COLUMNS = ("area_um2", "perimeter_um", "eccentricity", "solidity", "intensity_mean_DAPI", "intensity_sd_DAPI")
 COLUMNS += tuple(f"intensity_mean_{letter}" for letter in "ABCDEFGHIJKLMN")  # 20, as in the tables of real runs
@@ -58,6 +59,24 @@ def as_image(labels: np.ndarray[Any, Any]) -> LabelledImage:
     return LabelledImage("a", labels, Grid(labels.shape), "objects", columns, "nucleus", identity="benchmark")
 
 
+def make_run(folder: Path, labels: np.ndarray[Any, Any]) -> None:
+    """Make a folder of results whose only image has these labels: that of a small image, with other files recorded."""
+    out, small = folder / "out", folder / "a.tif"
+    tifffile.imwrite(small, np.random.default_rng(0).integers(0, 100, (64, 64)).astype(np.uint8))
+    command = ["biounet", "segment", str(small), "-o", str(out), "--quiet"]
+    subprocess.run(command, check=True)
+    image, manifest = as_image(labels), out / "manifest.jsonl"
+    text = manifest.read_text()
+    for name in ("a_labels.tif", "a_objects.csv"):
+        before = hash_file(out / name)
+        if name.endswith("csv"):
+            write_text(out / name, columns_to_csv(dict(image.columns)))
+        else:
+            write_labels(out / name, labels, Grid(labels.shape), "objects")
+        text = text.replace(before, hash_file(out / name))
+    manifest.write_text(text)
+
+
 def peak() -> float:
     """Return the largest memory of this process until now, in MB."""
     # Not getrusage, whose peak a process inherits from the one that started it.
@@ -68,6 +87,8 @@ def peak() -> float:
 def step(name: str, folder: Path) -> dict[str, float]:
     """Do one step; return its seconds and memory."""
     path = folder / f"{name.removeprefix('read ')}.geojson"
+    if name == "export":
+        return step_of_export(folder)
     tiny = as_image(np.ones((2, 2), np.int32))
     write_geojson(tiny, folder / "tiny.geojson")  # compiled code is loaded
     interpreter = peak()
@@ -89,6 +110,19 @@ def step(name: str, folder: Path) -> dict[str, float]:
         "above interpreter MB": total - interpreter,
         "file MB": size,
     }
+
+
+def step_of_export(folder: Path) -> dict[str, float]:
+    """Export the outlines of a folder of results, with all that ``biounet export`` does."""
+    from biounet.batch import export_run
+
+    path = folder / "out" / "a_outlines.geojson"
+    base, began = peak(), time.perf_counter()
+    [row] = export_run(folder / "out", ["geojson"])
+    if row.status != "written":
+        raise SystemExit(row.message)
+    seconds, total, size = time.perf_counter() - began, peak(), path.stat().st_size / 1e6
+    return {"s": seconds, "peak MB": total, "above MB": total - base, "file MB": size}
 
 
 def validate(folder: Path) -> str:
@@ -127,9 +161,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as room:
         labels = make_labels(options.side, options.objects)
         np.save(Path(room, "labels.npy"), labels)
-        write_labels(Path(room, "labels.tif"), labels, Grid(labels.shape))
+        make_run(Path(room), labels)
         del labels
-        for name in ("outlines", "points", "read outlines"):
+        for name in ("export", "outlines", "points", "read outlines"):
             command = [sys.executable, __file__, "--step", name, "--folder", room]
             figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(f"{name}: " + ", ".join(f"{key} {value:.1f}" for key, value in figures.items()), flush=True)
