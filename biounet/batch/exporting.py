@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biounet.batch.export_records import (
     ExportRecord,
@@ -30,7 +31,7 @@ from biounet.batch.process_image import error_text
 from biounet.batch.recorded_files import are_unchanged, has_hash, recorded_image, resolve_recorded_path
 from biounet.batch.records import Record, Row
 from biounet.batch.replay import RunFile, read_run
-from biounet.core import InputError, MachineError, ResultKind, Volume, failure_exit_code, raise_if_stopped
+from biounet.core import Grid, InputError, MachineError, ResultKind, Volume, failure_exit_code, raise_if_stopped
 from biounet.files import (
     ExportedImage,
     ExportFormat,
@@ -38,6 +39,8 @@ from biounet.files import (
     ReadOptions,
     export_formats,
     hash_tree,
+    map_labels,
+    read_label_grid,
     read_label_kind,
     read_volume,
     write_export,
@@ -168,20 +171,20 @@ class _Source:
                 hint = "the same 'biounet segment' makes it again; for labels that you corrected use 'biounet measure'"
                 raise InputError("is no longer as biounet wrote it", path=self.out / output, hint=hint)
         frames = "all" if record.row.frames else None
-        labels = read_volume(path, ReadOptions(dims=run.options.read.dims, frames=frames))
+        labels, grid, interval = _read_labels(path, ReadOptions(dims=run.options.read.dims, frames=frames))
         columns = columns_from_csv(path.with_name(f"{self.name}_objects.csv"))
         columns = unescape_formulas(columns) if run.options.excel else columns
         kind: ResultKind = read_label_kind(path) or "objects"
         image = self._read_image() if needs_image else None
         return LabelledImage(
             name=self.name,
-            labels=labels.array[0].astype(np.int32, copy=False),
-            grid=labels.grid if image is None else image.grid,
+            labels=labels,
+            grid=grid if image is None else image.grid,
             kind=kind,
             columns=columns,
             class_names=_class_names(record.row.details, columns) if kind == "classes" else {},
             times=tuple(frame.t for frame in record.row.frames),
-            interval=labels.interval,
+            interval=interval,
             model=f"{run.model_name} ({run.model[:12]})",
             identity=f"{record.model}:{record.settings}:{record.row.image}",
             image=image,
@@ -199,6 +202,15 @@ class _Source:
         if not all(map(os.path.lexists, paths)) or not are_unchanged(image, recorded):
             return None
         return read_volume(image.files(), image.read_options(self.run.options.read))
+
+
+def _read_labels(path: Path, options: ReadOptions) -> tuple[NDArray[Any], Grid, float | None]:
+    """Return a label image, its grid and its interval between frames; a large one is not taken into memory."""
+    mapped = map_labels(path)
+    if mapped is not None:
+        return mapped, read_label_grid(path, mapped.shape), None
+    labels = read_volume(path, options)
+    return labels.array[0].astype(np.int32, copy=False), labels.grid, labels.interval
 
 
 def _class_names(details: Mapping[str, Any], columns: Columns) -> dict[int, str]:

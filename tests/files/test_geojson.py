@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from shapely import contains_xy
 from shapely.geometry import shape
 
 from biounet.core import Grid, InputError
 from biounet.files import LabelledImage
-from biounet.files.outlines import json_stream
+from biounet.files.outlines import geojson, json_stream
 from biounet.files.outlines.fill import fill
 from biounet.files.outlines.geojson import read_geojson, write_geojson, write_geojson_points
 from biounet.files.outlines.outline import Plane
@@ -73,6 +74,18 @@ def test_objects_keep_their_pixels_through_the_file(folder, labels):
         np.testing.assert_array_equal(inside, labels == int(one["properties"]["name"]))
     if features:  # and as biounet reads them
         np.testing.assert_array_equal(fill(read_geojson(path), labels.shape).labels, labels)
+
+
+@settings(max_examples=60, deadline=None)
+@example(NOTCHED, 1)
+@given(label_images(longest=12), st.integers(1, 60))
+def test_a_large_image_is_traced_in_strips_and_gives_the_same_features(folder, labels, pixels):
+    whole = written(labelled(labels), folder / "a.geojson")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geojson, "_STRIP", pixels)
+        patch.setattr(geojson, "_BAND", pixels)
+        strips = written(labelled(labels), folder / "b.geojson")
+    assert sorted(strips, key=lambda one: int(one["properties"]["name"])) == whole
 
 
 def test_real_nuclei_keep_their_pixels(shared_data, folder):
@@ -147,8 +160,6 @@ def test_classes_are_one_annotation_each(tmp_path):
 
 
 def test_points_are_the_centroids(tmp_path, monkeypatch):
-    from biounet.files.outlines import geojson
-
     monkeypatch.setattr(geojson, "_BAND", 2000)  # pixels, so that the image has many bands
     labels = blobs()
     points = written(labelled(labels), tmp_path / "a.geojson", write_geojson_points)
