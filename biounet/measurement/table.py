@@ -73,7 +73,10 @@ def columns_from_csv(path: Path) -> Columns:
         raise InputError("no such file", path=path) from None
     except pa.ArrowInvalid as error:
         raise InputError(f"not a table: {str(error).splitlines()[0]}", path=path) from error
-    return {name: _as_column(table[name]) for name in table.column_names}
+    columns = {name: _as_column(table[name]) for name in table.column_names}
+    del table
+    pa.default_memory_pool().release_unused()  # else it keeps what reading took: 100 MB for 200 000 rows
+    return columns
 
 
 def _as_column(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types

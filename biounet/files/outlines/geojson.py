@@ -34,7 +34,7 @@ _Feature = dict[str, Any]
 _Found = tuple[Outline, int | None]  # with the label of its row in the table, if there is one
 
 _BAND = 1 << 22  # pixels of which the runs are made at a time
-_STRIP = 1 << 24  # pixels whose objects are traced together
+_STRIP = 1 << 22  # pixels whose objects are traced together
 _ROWS = 1 << 12  # of a table that are made numbers at a time
 
 WINDOW_CLASS = "looked at"
