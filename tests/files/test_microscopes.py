@@ -1,5 +1,6 @@
 """Files of microscopes: their pixels, axes, lengths and names are those that were written, or an error says why not."""
 
+import os
 import sys
 import types
 from contextlib import suppress
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from biounet.core import InputError, NoteCode, SettingsError, note_code
 from biounet.files import IsolatedReader, ReadOptions, inspect_volume, read_volume
 from biounet.files.formats.opening import list_scenes, open_raw
+from biounet.files.isolation import worker
+from biounet.files.isolation.messages import Request
 from support.microscopes import Picture, write_lif, write_lof, write_nd2
 
 RNG = np.random.default_rng(3)
@@ -109,6 +112,19 @@ def test_a_reader_process_lists_and_reads_what_is_in_a_lif(tmp_path_factory, rea
 def reader():
     with IsolatedReader() as reader:
         yield reader
+
+
+def test_a_file_of_many_images_is_hashed_once(tmp_path, monkeypatch):
+    hashed, path = [], write_nd2(tmp_path / "x.nd2", picture("PYX"))
+    monkeypatch.setattr(worker, "hash_image", lambda *arguments: hashed.append(arguments) or "0" * 64)
+    worker._hash_once.cache_clear()
+    for number in range(SIZES["P"]):
+        worker._run_task(path, Request("read", [path], ReadOptions(scene=str(number)), 9.0, ""))
+    assert len(hashed) == 1
+    os.utime(path, ns=(0, 0))
+    worker._run_task(path, Request("read", [path], ReadOptions(scene="0"), 9.0, ""))
+    assert len(hashed) == 2
+    worker._hash_once.cache_clear()
 
 
 def test_a_file_of_several_images_says_which_there_are(tmp_path):

@@ -80,7 +80,8 @@ def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], Sequence[N
         return encode_scenes(list_scenes(first)), ()
     scenes = split_scenes(request.options.scene, len(request.paths))
     parts = zip(request.paths, scenes, strict=True)
-    hashes = [_hash_once(path, scene, *image_state(path, scene)) for path, scene in parts]
+    # The scenes of a file have its hash; those of a folder are files of their own.
+    hashes = [_hash_once(path, scene if path.is_dir() else "", *image_state(path, scene)) for path, scene in parts]
     if request.task == "hash":
         return {"sha256": hashes}, ()
     volume = read_volume(request.paths, request.options)
