@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ from biounet.files import (
     write_export,
 )
 from biounet.measurement import Columns, columns_from_csv
-from biounet.reporting import LABEL_SUFFIXES, unescape_formulas
+from biounet.reporting import LABEL_SUFFIXES, escape_formula, unescape_formulas
 
 _Known = Mapping[str, ExportRecord]  # by the paths they are about
 _log = logging.getLogger(__name__)
@@ -286,4 +286,8 @@ def _merged_image(row: Row, run: RunFile, table: Path | None, source: Path | Non
     metadata = {} if group is None or values is None else dict(zip(group.names, values, strict=True))
     counts, times = tuple(one.count for one in rows), tuple(frame.t for frame in row.frames)
     tables = {} if table is None else {"Cells": table}
-    return ExportedImage(unescape(row.image), tables, {"Cells": counts}, times, metadata, source)
+    path = PurePosixPath(row.image)
+    if run.options.excel:
+        path = path.with_name(escape_formula(path.name))
+        metadata = {name: escape_formula(value) for name, value in metadata.items()}
+    return ExportedImage(path.as_posix(), tables, {"Cells": counts}, times, metadata, source)

@@ -13,6 +13,7 @@ from .outputs import OVERLAY_SUFFIX as OVERLAY_SUFFIX
 from .outputs import OutputOptions as OutputOptions
 from .outputs import check_output_folder as check_output_folder
 from .outputs import draw_segmentation as draw_segmentation
+from .outputs import escape_formula as escape_formula
 from .outputs import format_table as format_table
 from .outputs import is_picture as is_picture
 from .outputs import is_view_file as is_view_file

@@ -174,12 +174,13 @@ def format_table(columns: Columns, *, excel: bool = False) -> str:
     """Return a table as CSV; for `excel`, an apostrophe precedes texts that a spreadsheet would evaluate."""
     if excel:
         texts = {name: column for name, column in columns.items() if column.dtype == object}
-        columns = columns | {name: np.array([_escape_formula(x) for x in texts[name]], object) for name in texts}
-        columns = {_escape_formula(name): column for name, column in columns.items()}
+        columns = columns | {name: np.array([escape_formula(x) for x in texts[name]], object) for name in texts}
+        columns = {escape_formula(name): column for name, column in columns.items()}
     return columns_to_csv(columns)
 
 
-def _escape_formula(value: Any) -> Any:  # noqa: ANN401 - texts, and the numbers among figures
+def escape_formula(value: Any) -> Any:  # noqa: ANN401 - texts, and the numbers among figures
+    """Return a text that a spreadsheet would run as a formula with an apostrophe in front; all else as it is."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 

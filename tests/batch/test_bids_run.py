@@ -6,8 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from biounet.core.recipe import parse_recipe
-from biounet.network import Card, Model, build_network, initialise_weights, output_channels, save_model
+from support.models import save_class_model
 from support.nifti import nifti
 
 FOLDER = "bids/sub-{0}/anat/sub-{0}_space-T1w_desc-biounet_dseg"
@@ -15,16 +14,7 @@ FOLDER = "bids/sub-{0}/anat/sub-{0}_space-T1w_desc-biounet_dseg"
 
 @pytest.fixture
 def run(tmp_path, biounet):
-    recipe = parse_recipe(
-        {
-            "data": {"dims": 3, "kind": "classes", "classes": ["core", "rim"], "min_lesion_mm3": 0},
-            "network": {"widths": [4, 4]},
-        }
-    )
-    network = build_network(recipe)
-    initialise_weights(network, 0)
-    card = Card(recipe=recipe, inputs=("intensity",), outputs=output_channels(recipe))
-    save_model(Model(network.eval(), card), tmp_path / "m.safetensors")
+    save_class_model(tmp_path / "m.safetensors")
     for subject in ("01", "02"):
         write_subject(tmp_path, subject, int(subject))
     assert segment(biounet, "--export", "bids,itk-snap")[0] == 0

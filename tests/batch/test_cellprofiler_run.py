@@ -104,3 +104,12 @@ def test_nothing_to_export_is_an_error(biounet):
     code, _, err = biounet("export", "out")
     assert code == 2
     assert "ERROR nothing to export (hint: name formats with --format, such as parquet)" in err
+
+
+def test_names_that_a_spreadsheet_would_run_are_made_harmless_where_tables_are(tmp_path, untrained, biounet):
+    save_model(untrained, tmp_path / "m.safetensors")
+    write_image(tmp_path, "=A1_s1.tif", 1)
+    options = ("--columns", "cellprofiler", "--excel", "--group", "(?P<well>=[A-H]1)")
+    assert segment(biounet, *options)[0] == 0
+    images = table(tmp_path / "out" / MERGED[0])
+    assert (images["FileName_intensity"], images["Metadata_Well"]) == (["'=A1_s1.tif"], ["'=A1"])

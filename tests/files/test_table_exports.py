@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from biounet.core import Grid, SettingsError
-from biounet.files import export_formats, hash_tree, write_export
+from biounet.core import Grid, SettingsError, Volume
+from biounet.files import export_format_names, export_formats, hash_tree, write_export
 from biounet.files.exports.tables import column_unit
 from support.labelled_images import labelled_image, squares, time_series
 
@@ -148,3 +148,21 @@ def test_a_format_without_its_package_is_an_error_before_the_work(monkeypatch):
 def test_a_grid_in_mm_has_positions_in_mm(tmp_path):
     image = labelled_image(squares((3, 20, 30)), grid=Grid((3, 20, 30), (2, 0.5, 0.5), "mm"))
     assert "spatial_mm" in read_h5ad(write_export(image, H5AD, tmp_path)).obsm
+
+
+# Names of BIDS are of letters and digits
+OTHERS = [name for name in export_format_names() if name not in ("bids", "dicom-seg")]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_file_names_that_are_no_text_are_no_obstacle(tmp_path, name):
+    image = replace(UM, name="a\udc80&\x01", channel_types={"DAPI": "uint16"})
+    assert write_export(image, export_formats([name])[0], tmp_path).exists()
+    assert image.title == "a\\udc80&\\x01"
+
+
+def test_channels_of_one_name_are_all_there():
+    pixels = np.zeros((4, 20, 30), np.uint16) + np.arange(4, dtype=np.uint16)[:, None, None]
+    image = replace(UM, image=Volume(pixels, UM.grid, channel_names=("DAPI", "DAPI", "", "GFP")))
+    found = {name: int(channel[0, 0]) for name, channel in image.channels.items()}
+    assert found == {"DAPI": 0, "DAPI_1": 1, "channel_2": 2, "GFP": 3}

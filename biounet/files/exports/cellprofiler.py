@@ -284,7 +284,8 @@ def _read_numbered(path: Path, first: int, metadata: Mapping[str, str]) -> Any: 
     import pyarrow as pa  # slow to import
     from pyarrow import csv
 
-    table = csv.read_csv(path)
+    with path.open("rb") as file:
+        table = csv.read_csv(file)
     table = table.set_column(0, _IMAGE, pa.array(table[_IMAGE].to_numpy().astype(np.int64) + first - 1))
     for name, value in reversed(list(metadata.items())):
         table = table.add_column(2, name, pa.array([value] * len(table), pa.string()))
@@ -315,4 +316,5 @@ def _write_csv(table: Any, path: Path) -> None:  # noqa: ANN401 - pyarrow has no
 
     if not isinstance(table, pa.Table):
         table = pa.table({name: pa.array(values, from_pandas=True) for name, values in table.items()})
-    csv.write_csv(table, path, csv.WriteOptions(quoting_style="needed"))
+    with path.open("wb") as file:  # by its name, pyarrow opens no path that is no text
+        csv.write_csv(table, file, csv.WriteOptions(quoting_style="needed"))

@@ -91,6 +91,12 @@ class LabelledImage:
         return np.flatnonzero(is_there[1:]) + 1
 
     @property
+    def title(self) -> str:
+        """The name as a text for other programs: bytes of a file name that are none, and control signs, are escaped."""
+        text = self.name.encode("utf-8", "backslashreplace").decode()
+        return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in text)
+
+    @property
     def element(self) -> str:
         """What the labels are called in stores that hold several images or label images of one scene."""
         return "cells" if self.kind == "objects" else "classes"
@@ -100,8 +106,11 @@ class LabelledImage:
         """All channels of the image ``([t,] [z,] y, x)`` by their names, those that were only measured as well."""
         if self.image is None:
             return {}
-        names = self.image.channel_names or tuple(f"channel_{number}" for number in range(self.image.channels))
-        return dict(zip(names, self.image.array, strict=True)) | dict(self.image.measured)
+        given = self.image.channel_names or ("",) * self.image.channels
+        taken: dict[str, NDArray[Any]] = {}
+        for number, (name, pixels) in enumerate(zip(given, self.image.array, strict=True)):
+            taken[name if name and name not in taken else f"{name or 'channel'}_{number}"] = pixels
+        return taken | dict(self.image.measured)
 
     def label_name(self, label: int) -> str:
         """Return what a label is called: the name of its class, or that of objects and its number."""

@@ -66,7 +66,7 @@ def write_slicer(image: LabelledImage, path: Path) -> None:
     lines = [
         f"{label} {'_'.join(name.split())} {r} {g} {b} {255 if label else 0}\n" for label, name, (r, g, b) in entries
     ]
-    header = f"# Color table file {image.name}\n# {entries[-1].label + 1} values\n"
+    header = f"# Color table file {image.title}\n# {entries[-1].label + 1} values\n"
     path.write_text(header + "".join(lines), encoding="utf-8")
 
 

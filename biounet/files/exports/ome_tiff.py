@@ -67,7 +67,7 @@ def _describe(image: LabelledImage) -> str:
     channel = _tag("Channel", {"ID": "Channel:0:0", "Name": image.element, "SamplesPerPixel": 1})
     stored = _tag("Pixels", pixels, channel + _tag("TiffData", {"IFD": 0, "PlaneCount": planes}))
     reference = _tag("AnnotationRef", {"ID": "Annotation:0"}) if image.class_names else ""
-    content = _tag("Image", {"ID": "Image:0", "Name": image.name}, stored + reference) + _class_map(image.class_names)
+    content = _tag("Image", {"ID": "Image:0", "Name": image.title}, stored + reference) + _class_map(image.class_names)
     return f'<?xml version="1.0" encoding="UTF-8"?>{_tag("OME", {"xmlns": _NAMESPACE}, content)}'
 
 

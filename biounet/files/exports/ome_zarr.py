@@ -59,7 +59,7 @@ def write_ome_zarr(image: LabelledImage, path: Path) -> None:
     channels = image.channels
     _write_levels(root, _axes(image, ["c"]), levels, list(channels.values()), halve_image)
     multiscales = _multiscales(image, _axes(image, ["c"]), levels, "mean")
-    omero: dict[str, Any] = {"name": image.name, "channels": _omero_channels(channels)}
+    omero: dict[str, Any] = {"name": image.title, "channels": _omero_channels(channels)}
     root.attrs["ome"] = {"version": _VERSION, "multiscales": multiscales, "omero": omero}
     labels = root.create_group("labels")
     labels.attrs["ome"] = {"version": _VERSION, "labels": [image.element]}
@@ -122,7 +122,7 @@ def _multiscales(image: LabelledImage, axes: list[str], levels: list[_Level], me
         for number, level in enumerate(levels)
     ]
     described = [_describe_axis(name, image) for name in axes]
-    return [{"name": image.name, "axes": described, "datasets": datasets, "type": method}]
+    return [{"name": image.title, "axes": described, "datasets": datasets, "type": method}]
 
 
 def _describe_axis(name: str, image: LabelledImage) -> dict[str, Any]:

@@ -37,8 +37,9 @@ def write_parquet(image: LabelledImage, path: Path) -> None:
         pa.field(name, array.type, metadata={"unit": unit} if (unit := column_unit(name)) else None)
         for name, array in arrays.items()
     ]
-    schema = pa.schema(fields, metadata={"image": image.name, "model": image.model})
-    pq.write_table(pa.table(list(arrays.values()), schema=schema), path)
+    schema = pa.schema(fields, metadata={"image": image.title, "model": image.model})
+    with path.open("wb") as file:  # by its name, pyarrow opens no path that is no text
+        pq.write_table(pa.table(list(arrays.values()), schema=schema), file)
 
 
 def write_h5ad(image: LabelledImage, path: Path) -> None:
@@ -60,7 +61,7 @@ def write_h5ad(image: LabelledImage, path: Path) -> None:
     features = {name: column for name, column in columns.items() if _is_feature(name, column)}
     others = {name: column for name, column in columns.items() if name not in features and name != "label"}
     obs = pd.DataFrame(others, index=pd.Index(_row_names(image, columns, rows), dtype=object))
-    uns: dict[str, Any] = {"image": image.name, "model": image.model}
+    uns: dict[str, Any] = {"image": image.title, "model": image.model}
     if "label" in columns:
         obs.insert(0, "region", pd.Categorical([image.element] * rows))
         obs.insert(1, "instance_id", columns["label"].astype(np.int64))
@@ -93,9 +94,9 @@ def _row_names(image: LabelledImage, columns: dict[str, NDArray[Any]], rows: int
     """Return a name for each row that no other row of another image has."""
     if "lesion" in columns:
         return [
-            f"{image.name}_{name}_{lesion}" for name, lesion in zip(columns["class"], columns["lesion"], strict=True)
+            f"{image.title}_{name}_{lesion}" for name, lesion in zip(columns["class"], columns["lesion"], strict=True)
         ]
-    return [f"{image.name}_{label}" for label in columns.get("label", np.arange(rows)).tolist()]
+    return [f"{image.title}_{label}" for label in columns.get("label", np.arange(rows)).tolist()]
 
 
 def _positions(image: LabelledImage, columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
