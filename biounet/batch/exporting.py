@@ -265,6 +265,8 @@ def _merge(
         return []
     known, origin = read_exports(out), merged_origin(Manifest(out).records.values(), run.rows, run.options.group)
     written = {row.image: out / row.path for row in rows if row.format == export.name and row.status != "failed"}
+    if not written:
+        return []
     own = [name for name in export.merged if name in known and is_intact(out, known[name])]
     if len(own) == len(export.merged) and all(known[name].origin == origin for name in own):
         return [ExportRow("", export.name, "current", name) for name in export.merged]

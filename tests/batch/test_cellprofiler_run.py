@@ -113,3 +113,10 @@ def test_names_that_a_spreadsheet_would_run_are_made_harmless_where_tables_are(t
     assert segment(biounet, *options)[0] == 0
     images = table(tmp_path / "out" / MERGED[0])
     assert (images["FileName_intensity"], images["Metadata_Well"]) == (["'=A1_s1.tif"], ["'=A1"])
+
+
+def test_a_run_of_which_nothing_is_exported_has_no_tables(run, biounet):
+    code, _, err = biounet("export", "out", "--format", "bids")
+    assert code == 4
+    assert err.count("BIDS segmentations are of NIfTI images, and this is none") == 3
+    assert not (run / "bids").exists()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 from biounet.core import InputError, MachineError, SettingsError
@@ -178,13 +179,26 @@ def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Pa
     if export.is_folder:
         _write_folder(image, export, path)
         return path
-    if export.locate is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_group() if others else nullcontext():
+    with _folders_of(path, folder), atomic_group() if others else nullcontext():
         for one, write in zip((path, *others), (export.write, *(write for _, write in export.also)), strict=True):
             with atomic_path(one) as temporary:
                 write(image, temporary)
     return path
+
+
+@contextmanager
+def _folders_of(path: Path, folder: Path) -> Iterator[None]:
+    """Make the folders that a file lies in below one that is there; those that stay empty after an error go again."""
+    below = list(takewhile(lambda parent: parent != folder, path.parents))
+    if below:
+        below[0].mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:  # raised again
+        for parent in below:
+            with suppress(OSError):  # it holds something else
+                parent.rmdir()
+        raise
 
 
 def _write_folder(image: LabelledImage, export: ExportFormat, path: Path) -> None:

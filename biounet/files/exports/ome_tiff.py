@@ -42,7 +42,7 @@ def write_ome_tiff(image: LabelledImage, path: Path) -> None:
         "metadata": None,
         "software": False,
     }
-    with tifffile.TiffWriter(path, bigtiff=labels.nbytes >= _MAX_CLASSIC) as tif:
+    with tifffile.TiffWriter(path, byteorder="<", bigtiff=labels.nbytes >= _MAX_CLASSIC) as tif:
         description = _describe(image).encode("ascii", "xmlcharrefreplace")
         tif.write(labels, subifds=len(levels) - 1, description=description, **options)
         for before, level in pairwise(levels):
