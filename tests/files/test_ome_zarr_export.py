@@ -170,7 +170,7 @@ def test_lower_levels_of_labels_are_labels_and_those_of_images_means():
 
 
 @given(arrays.arrays(np.int32, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.integers(0, 3)))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_no_label_is_made_up(labels):
     halved = halve_labels(labels, (2, 2))
     assert halved.shape == tuple(-(-n // 2) for n in labels.shape)
