@@ -3,9 +3,11 @@
 import json
 import os
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from skimage.measure import regionprops_table
 
 from support.commands import read_rows
@@ -84,6 +86,27 @@ def test_a_scene_that_is_not_there_fails_by_itself(biounet, plate, model, tmp_pa
     code, _, err = biounet("segment", "in", "-m", model, "-o", "out", "--scene", "0,1")
     assert code == 3
     assert "b.tif: no scene 1: it holds one image" in err
+
+
+def test_positions_are_counted_by_hand_on_pictures(biounet, plate, model, tmp_path):
+    biounet("segment", "in/plate.nd2", "-m", model, "-o", "out")
+    code, _, err = biounet("sample", "out", "--n", "2")
+    assert code == 4
+    assert "cannot be copied without the others (hint: draw with --pictures" in err
+    assert biounet("sample", "out", "--n", "3", "--pictures")[0] == 0
+    pictures = [imageio.imread(path) for path in sorted(tmp_path.glob("sample*/*.png"))]
+    assert len(pictures) == 3
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_results_of_positions_are_exported_with_their_images(biounet, plate, model, tmp_path):
+    """As formats need the image: of the right position."""
+    biounet("segment", "in/plate.nd2", "-m", model, "-o", "out")
+    code, _, err = biounet("export", "out", "--format", "ome-zarr")
+    assert code == 0, err
+    for number, name in enumerate(NAMES):
+        store = zarr.open_group(tmp_path / f"out/{name}.ome.zarr", mode="r")
+        np.testing.assert_array_equal(np.squeeze(store["0"][:]), field(number)[0])
 
 
 def test_a_preview_lists_positions_with_their_channels_and_files(biounet, plate, model):

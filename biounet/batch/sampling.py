@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from biounet.batch.manifest import Manifest
-from biounet.batch.recorded_files import resolve_recorded_path
+from biounet.batch.recorded_files import recorded_image, resolve_recorded_path
 from biounet.batch.records import Row
 from biounet.batch.replay import RunFile, read_run
 from biounet.core import InputError, MachineError, SettingsError, as_path
-from biounet.files import atomic_path, read_volume, stem_of, write_picture
+from biounet.files import FoundImage, atomic_path, read_volume, stem_of, write_picture
 from biounet.measurement import Columns, Grouping, read_grouping
 from biounet.reporting import draw_overlay, make_folder, write_table
 
@@ -190,26 +190,31 @@ def _with_copies(drawn: Sample, run: Path, folder: Path, pictures: bool) -> Samp
     manifest, read = Manifest(run), read_run(run).options.read
     if pictures and read.dims == 3:
         raise SettingsError("stacks cannot be counted on a picture", hint="leave --pictures out: files are copied")
-    sources = [_input_files(name, manifest, run) for name in drawn.images]
+    sources = [_input_image(name, manifest, run, alone=not pictures) for name in drawn.images]
     make_folder(folder)
     files = []
-    for number, paths in enumerate(sources, 1):  # by numbers: names may say what was done to a well
+    for number, image in enumerate(sources, 1):  # by numbers: names may say what was done to a well
         stem = folder / f"{number:0{len(str(len(sources)))}d}"
-        files.append([stem.with_suffix(".png")] if pictures else _copy_all(paths, stem))
+        files.append([stem.with_suffix(".png")] if pictures else _copy_all(image.files(), stem))
         if pictures:
-            array = read_volume(paths, read).array
+            array = read_volume(image.files(), image.read_options(read)).array
             write_picture(files[-1][0], draw_overlay(array, np.zeros(array.shape[-2:], np.int32)))
     names = tuple(f"{folder.name}/{paths[0].name}" for paths in files)
     return replace(drawn, files=names)
 
 
-def _input_files(name: str, manifest: Manifest, run: Path) -> list[Path]:
+def _input_image(name: str, manifest: Manifest, run: Path, *, alone: bool) -> FoundImage:
+    """Return an image of a run, which must be there; `alone`, in files that hold no others."""
     record = manifest.records.get(name)
     paths = [resolve_recorded_path(file.path, run) for file in record.inputs] if record is not None else []
     if not paths or not all(map(os.path.isfile, paths)):
         where = paths[0] if paths else run
         raise InputError(f"the image {name} is not there any more", path=where, hint="draw with --no-copies")
-    return paths
+    image = recorded_image(name, paths, record.row.details if record is not None else {})
+    if alone and image.scene:
+        cause = f"{name} is one of the images of a file, which cannot be copied without the others"
+        raise InputError(cause, path=paths[0], hint="draw with --pictures, or --no-copies")
+    return image
 
 
 def _copy_all(paths: Sequence[Path], stem: Path) -> list[Path]:

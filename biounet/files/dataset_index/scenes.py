@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from biounet.core import InputError
@@ -31,13 +32,24 @@ def resolve_images(images: Sequence[FoundImage], options: ReadOptions, readers: 
 
 def list_images(images: Sequence[FoundImage], readers: ReaderPool, wanted: str = "") -> list[FoundImage]:
     """Return each scene of a file as an image, as `resolve_images` does."""
-    return [scene for image in images for scene in _scenes_of(image, wanted, readers)]
+    asked = [image for image in images if _may_hold_several(image, wanted)]
+    with ThreadPoolExecutor(max(1, min(readers.size, len(asked)))) as pool:
+        try:
+            listed = list(pool.map(lambda image: _scenes_of(image, wanted, readers), asked))
+        except BaseException:  # such as Ctrl-C, after which no further file is asked
+            pool.shutdown(cancel_futures=True)
+            raise
+    scenes = dict(zip(map(id, asked), listed, strict=True))
+    return [scene for image in images for scene in scenes.get(id(image), [image])]
+
+
+def _may_hold_several(image: FoundImage, wanted: str) -> bool:
+    is_one = image.problem or image.others or image.scene
+    return not is_one and bool(wanted or image.path.name.lower().endswith(_MAY_HOLD_SEVERAL))
 
 
 def _scenes_of(image: FoundImage, wanted: str, readers: ReaderPool) -> list[FoundImage]:
-    may_hold_several = image.path.name.lower().endswith(_MAY_HOLD_SEVERAL)
-    if image.problem or image.others or image.scene or not (wanted or may_hold_several):
-        return [image]
+    """Return the scenes of a file that are wanted; the image as it is if the file cannot be read."""
     try:
         with readers.borrow() as reader:
             scenes = reader.list_scenes(image.path)

@@ -226,6 +226,11 @@ class ReaderPool:
         self._readers = [IsolatedReader() for _ in range(count)]
         self._idle = list(self._readers)
 
+    @property
+    def size(self) -> int:
+        """Number of readers that there are."""
+        return len(self._readers)
+
     def __enter__(self) -> ReaderPool:
         for reader in self._readers:
             reader.start()
