@@ -8,6 +8,7 @@ from roifile import ImagejRoi, roiwrite
 
 from biounet.core import UNLABELLED, DataSettings, Grid, InputError
 from biounet.files import LabelledImage, ReadOptions, export_formats, read_annotation, undrawn_regions, write_export
+from biounet.files.outlines.coco_reading import read_coco
 
 U = UNLABELLED
 CELLS = DataSettings()
@@ -141,6 +142,34 @@ def test_what_cannot_be_an_annotation_is_one_line(tmp_path, made, data, text):
     assert text in failure(made(tmp_path / "x.json"), data)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"images": [], "annotations": [{}]},
+        {"images": [{"file_name": "x.tif"}], "annotations": []},
+        {"images": [{"id": 1, "file_name": "x.tif", "height": 4, "width": 6}]},
+        {"images": [{"id": [], "file_name": "x.tif", "height": 4, "width": 6}], "annotations": []},
+        {"images": [{"id": 1, "file_name": "x.tif", "height": "4 px", "width": 6}], "annotations": [], "categories": 1},
+        {"images": {"file_name": 1}, "annotations": [{"image_id": 1}]},
+    ],
+)
+def test_what_lacks_the_members_of_coco_is_one_line(tmp_path, content):
+    with pytest.raises(InputError, match="is no COCO JSON") as caught:
+        read_coco(write_json(tmp_path / "x.json", content), SHAPE)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_that_is_nested_without_end_is_one_line(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"images": [{"file_name": ' + "[" * 100_000)
+    assert "is no COCO JSON: nested too deeply" in failure(path)
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(content))
+    return path
+
+
 def test_of_several_images_the_name_decides(tmp_path):
     path = coco(tmp_path / "all.json", ("cell", box(0, 0, 4, 2)), images=("a/x.tif", "b/x.tif", "y.tif"))
     assert read(path, image=tmp_path / "a" / "x.tif").labels.any()
@@ -153,7 +182,8 @@ def test_of_several_images_the_name_decides(tmp_path):
 
 def test_boxes_and_crowds_among_outlines_are_unlabelled(tmp_path):
     crowd = {"iscrowd": 1, "segmentation": {"size": SHAPE, "counts": [16, 8]}}
-    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 2)), ("cell", {"bbox": [2, 0, 1, 4]}), ("cell", crowd))
+    empty = {"bbox": [2, 0, 1, 4], "segmentation": [[]]}
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 2)), ("cell", empty), ("cell", crowd))
     found = read(path)
     assert found.labels.tolist() == [[1, 1, U, 0, U, U]] * 4
     assert found.notes == ("1 box without an outline: unlabelled there", "1 crowd of objects: unlabelled there")

@@ -132,7 +132,7 @@ def test_a_coco_file_that_ends_early_is_a_problem(tmp_path):
     damaged = tmp_path / "all.json"
     damaged.write_text('{"images": [{"file_name": "x.tif"')
     _, unpaired = pair_files(tmp_path)
-    assert str(unpaired.problems[0]).startswith(f"{damaged}: is not JSON")
+    assert str(unpaired.problems[0]).startswith(f"{damaged}: ends too early")
 
 
 def test_the_format_is_told_from_the_beginning_of_a_large_file(tmp_path):

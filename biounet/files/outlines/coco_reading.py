@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,9 +17,11 @@ from biounet.core import InputError, list_some
 from biounet.files.dataset_index.names import normalise_unicode, stem_of
 from biounet.files.formats.raw import translate_errors
 from biounet.files.outlines.coco_masks import decode_lengths, masked_pixels
+from biounet.files.outlines.json_stream import JsonList
 from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane, Ring
 from biounet.files.outlines.trace import trace
 
+_KEPT = ("id", "category_id", "iscrowd", "bbox", "track_id", "segmentation")  # of each annotation
 _MAX_NAMES = 3  # that a message lists
 _Entry = Mapping[str, Any]
 
@@ -96,20 +98,31 @@ def load_coco(path: Path) -> CocoFile:
 
 @lru_cache(maxsize=1)  # a file of a whole folder would else be parsed again for each of its images
 def _load(path: Path, _modified: int, _size: int) -> CocoFile:
+    annotations: dict[int, list[_Entry]] = defaultdict(list)
+    items = JsonList(path, "annotations")
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        cause = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InputError(f"is not JSON: {cause}", path=path, hint="save it again from its program") from error
-    try:
-        annotations = defaultdict(list)
-        for one in content["annotations"]:
-            annotations[int(one["image_id"])].append(one)
-        categories = {int(one["id"]): str(one["name"]) for one in content.get("categories") or ()}
-        return CocoFile(path, tuple(map(_image, content["images"])), annotations, categories)
+        for one in items:
+            annotations[int(one["image_id"])].append(_compact(one))
+        if not items.has_list:
+            raise KeyError("annotations")
+        categories = {int(one["id"]): str(one["name"]) for one in items.members.get("categories") or ()}
+        return CocoFile(path, tuple(map(_image, items.members["images"])), annotations, categories)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
         cause = f"is no COCO JSON: images and annotations need id, file_name, height, width and image_id ({error!r})"
         raise InputError(cause, path=path) from error
+    except RecursionError as error:
+        raise InputError("is no COCO JSON: nested too deeply", path=path) from error
+
+
+def _compact(entry: dict[str, Any]) -> _Entry:
+    """Return what is needed of an annotation; numbers of polygons as an array, which is a tenth of the memory."""
+    kept = {name: entry[name] for name in _KEPT if name in entry}
+    if isinstance(shape := entry.get("segmentation"), list):
+        with suppress(ValueError, TypeError):  # `_polygon_rings` says which one is wrong
+            kept["segmentation"] = [np.array(polygon, np.float64) for polygon in shape if polygon]
+    return kept
 
 
 def _image(entry: _Entry) -> CocoImage:
@@ -175,7 +188,7 @@ class _Reading:
     def add(self, entry: _Entry, image: CocoImage) -> None:
         self.count += 1
         class_name = self._class_name(entry)
-        shape = entry.get("segmentation") or entry.get("rle")
+        shape = entry.get("segmentation")
         is_crowd = bool(shape and entry.get("iscrowd") and self.are_objects)
         self.crowds += is_crowd
         self.boxes += not shape
@@ -205,7 +218,7 @@ class _Reading:
                 yield f"{count} {plural}: unlabelled there"
 
 
-def _polygon_rings(polygons: Sequence[Sequence[float]]) -> Iterator[Ring]:
+def _polygon_rings(polygons: Sequence[Sequence[float] | Ring]) -> Iterator[Ring]:
     """Yield the rings of polygons, each a list of x and y in turn."""
     for polygon in polygons:
         points = np.array(polygon, np.float64)
