@@ -170,10 +170,10 @@ def _describe_overlaps(filled: Filled, data: DataSettings) -> list[str]:
 def _check_inside(outlines: Sequence[Outline], shape: tuple[int, ...]) -> None:
     """Raise an `InputError` if most outlines lie outside the image: they are those of another one."""
     size = np.array(shape[-2:], np.float64)
-    points = [np.concatenate(one.rings) for one in outlines if sum(map(len, one.rings))]
-    outside = sum(bool((own.max(axis=0) <= 0).any() or (own.min(axis=0) >= size).any()) for own in points)
-    if outside > len(points) / 2:
-        cause = f"{outside} of {len(points)} outlines lie outside the image, which is {shape[-1]} x {shape[-2]} pixels"
+    drawn = [np.concatenate(one.rings) for one in outlines if sum(map(len, one.rings))]
+    outside = sum(bool((own.max(axis=0) <= 0).any() or (own.min(axis=0) >= size).any()) for own in drawn)
+    if outside > len(drawn) / 2:
+        cause = f"{outside} of {len(drawn)} outlines lie outside the image, which is {shape[-1]} x {shape[-2]} pixels"
         raise InputError(cause, hint="are they those of another image, or of one of another size?")
 
 

@@ -22,7 +22,7 @@ from biounet.files.retry import read_first_bytes
 OutlineFormat = Literal["ImageJ ROI", "GeoJSON", "COCO", "LabelMe"]
 
 _HEAD = 1 << 16  # bytes of a JSON file that show what it is
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)"(\s*:)?|[\[\]{}]')
+_TOKEN = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*:)?|[\[\]{}]')
 
 
 def outline_format(path: Path) -> OutlineFormat | None:
@@ -64,16 +64,23 @@ def _json_format(path: Path) -> OutlineFormat | None:
     names: dict[int, set[str]] = {1: set(), 3: set()}  # by how deep they stand: of the whole, and of items of its lists
     depth = 0
     for token in _TOKEN.finditer(text):
-        if token[2]:
-            names.setdefault(depth, set()).add(token[1])
-        elif token[1] is None:
+        if token[1] is None:
             depth += 1 if token[0] in "[{" else -1
-    if "features" in names[1] or {"type", "geometry"} <= names[1]:
+        elif token[2] and depth in names:
+            names[depth].add(token[1])
+            if found := _named_format(names[1], names[3]):
+                return found
+    return None
+
+
+def _named_format(whole: Collection[str], items: Collection[str]) -> OutlineFormat | None:
+    """Return the format of JSON with these names in the whole and in the items of its lists."""
+    if "features" in whole or {"type", "geometry"} <= {*whole}:
         return "GeoJSON"
-    if "shapes" in names[1] or {"imageData", "version"} <= names[1]:
+    if "shapes" in whole or {"imageData", "version"} <= {*whole}:
         return "LabelMe"
-    has_images = "images" in names[1] and "file_name" in names[3]
-    has_annotations = "annotations" in names[1] and "image_id" in names[3]
+    has_images = "images" in whole and "file_name" in items
+    has_annotations = "annotations" in whole and "image_id" in items
     return "COCO" if has_images or has_annotations else None
 
 
@@ -98,7 +105,7 @@ def annotated_keys(path: Path, relative: Path, patterns: Sequence[str], image_ke
 
 def coco_names(path: Path) -> tuple[PurePosixPath, ...]:
     """Return the names of the images in a COCO file, each once; empty of another file."""
-    return load_coco(path).names if may_be_outlines(path) and outline_format(path) == "COCO" else ()
+    return (*load_coco(path).planes,) if may_be_outlines(path) and outline_format(path) == "COCO" else ()
 
 
 def _keys_of_names(names: Iterable[PurePosixPath], folder: Path, image_keys: Collection[str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,33 +46,40 @@ class CocoFile:
     annotations: Mapping[int, Sequence[_Entry]]
     categories: Mapping[int, str]
 
-    @property
-    def names(self) -> tuple[PurePosixPath, ...]:
-        """Names of the images, each once."""
-        return tuple(dict.fromkeys(image.name for image in self.images))
+    @cached_property
+    def planes(self) -> Mapping[PurePosixPath, Sequence[CocoImage]]:
+        """The planes of each image by its name."""
+        planes = defaultdict(list)
+        for image in self.images:
+            planes[image.name].append(image)
+        return planes
 
-    def find(self, image: Path | None) -> tuple[CocoImage, ...]:
+    @cached_property
+    def _by_stem(self) -> Mapping[str, Sequence[PurePosixPath]]:
+        names = defaultdict(list)
+        for name in self.planes:
+            names[_folded(stem_of(Path(name.name)))].append(name)
+        return names
+
+    def find(self, image: Path | None) -> Sequence[CocoImage]:
         """Return the planes of an image, found by its name; of a file that holds one image, these."""
-        names = self.names
-        fitting = names if image is None else _fitting(names, image)
-        if len(names) == 1:
-            fitting = names
+        names = [*self.planes]
+        fitting = names if image is None or len(names) == 1 else self._fitting(image)
         if len(fitting) != 1:
             held = list_some([str(name) for name in fitting or names], _MAX_NAMES)
             cause = f"holds {len(names)} images, and {'none' if not fitting else 'several'} that could be"
             cause = f"{cause} {'this one' if image is None else image.name}: {held}"
             raise InputError(cause, path=self.path, hint="the file_name of an image in it decides")
-        return tuple(one for one in self.images if one.name == fitting[0])
+        return self.planes[fitting[0]]
 
-
-def _fitting(names: Sequence[PurePosixPath], image: Path) -> Sequence[PurePosixPath]:
-    """Return the names that an image may have: the whole of it before its stem, then as many folders as agree."""
-    wanted = {_folded(image.name), _folded(stem_of(image))}
-    fitting = [name for name in names if _folded(name.name) == _folded(image.name)]
-    fitting = fitting or [name for name in names if _folded(stem_of(Path(name.name))) in wanted]
-    folders = [_folded(part) for part in reversed(image.absolute().parent.parts)]
-    agreeing = [_count_same(folders, [_folded(part) for part in reversed(name.parent.parts)]) for name in fitting]
-    return [name for name, count in zip(fitting, agreeing, strict=True) if count == max(agreeing)]
+    def _fitting(self, image: Path) -> Sequence[PurePosixPath]:
+        """Return the names that an image may have: the whole of it before its stem, then as many folders as agree."""
+        stems = dict.fromkeys((_folded(stem_of(image)), _folded(image.name)))
+        names = [name for stem in stems for name in self._by_stem.get(stem, ())]
+        names = [name for name in names if _folded(name.name) == _folded(image.name)] or names
+        folders = [_folded(part) for part in reversed(image.absolute().parent.parts)]
+        agreeing = [_count_same(folders, [_folded(part) for part in reversed(name.parent.parts)]) for name in names]
+        return [name for name, count in zip(names, agreeing, strict=True) if count == max(agreeing)]
 
 
 def _folded(text: str) -> str:
