@@ -270,10 +270,12 @@ def test_names_planes_and_groups(tmp_path):
     square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]])
     stack = ImagejRoi.frompoints(square, name="Zelle ß", position=4)
     hyperstack = ImagejRoi.frompoints(square, name="b", c=1, z=2, t=0)
-    hyperstack.group = 3
-    first, second = read_imagej_roi(save(tmp_path / "x.zip", stack, hyperstack))
+    grouped = ImagejRoi.frompoints(square, name="0001-0012-0034-1")
+    grouped.group = hyperstack.group = 3
+    first, second, third = read_imagej_roi(save(tmp_path / "x.zip", stack, hyperstack, grouped))
     assert (first.name, first.plane, first.class_name, first.object_number) == ("Zelle ß", Plane(z=4), "", None)
-    assert (second.name, second.plane, second.class_name) == ("b", Plane(z=2, t=0, c=1), "group 3")
+    assert (second.name, second.plane, second.class_name) == ("b", Plane(z=2, t=0, c=1), "")
+    assert (third.plane, third.class_name) == (None, "group 3")  # where nobody gave it a name
 
 
 def test_points_and_lines_are_left_out_with_a_note(tmp_path):

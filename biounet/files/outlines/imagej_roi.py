@@ -31,8 +31,10 @@ MAX_SIZE = 65_535  # px: coordinates of boxes have 16 bits
 _LARGE = 60_000  # px: from here on, ImageJ stores fractions, since it takes larger integers for negative ones
 _MAX_BYTES = 1 << 26  # of one outline; the size that an archive states may be anything
 _MAX_POINTS = 65_535  # of a single ring
+_NO_CLASS = "object"  # of objects whose model does not say what they are
 _ELLIPSE_CORNERS = 72  # to ImageJ, an ellipse in any direction is such a polygon
 _LABEL = re.compile(r"^label: *([1-9]\d{0,8}) *$", re.MULTILINE | re.ASCII)  # lines of properties
+_AUTOMATIC = re.compile(r"\d{4,6}(-\d{4,6}){1,2}(-\d+)?", re.ASCII)  # slice, y and x
 _CLASS = re.compile(r"^class:(.*)$", re.MULTILINE)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same for all entries, so that the same results are the same bytes
 _MOVE, _LINE, _CLOSE = 0, 1, 4  # steps of a path; 2 and 3 are curves with one and two points more
@@ -44,7 +46,8 @@ def read_imagej_roi(path: str | Path) -> list[Outline]:
     """Read ``.roi``, or ``.zip`` of many.
 
     Points and lines, which are no areas, come back without rings. The class is the property ``class`` that biounet
-    writes, else the number of the group; a position without an axis is that of a slice.
+    writes; else the group, where ImageJ named the outline and not the user, whose names may say the class. A position
+    without an axis is that of a slice.
 
     Raises
     ------
@@ -91,11 +94,13 @@ def _decode(data: bytes, name: str) -> Outline:
     roi = ImagejRoi.frombytes(data)
     # Not all properties, of which there may be fifty: `ImagejRoi.properties` takes as long as everything else.
     label, class_name = _LABEL.search(roi.props), _CLASS.search(roi.props)
+    name = roi.name or name
+    group = f"group {roi.group}" if roi.group and _AUTOMATIC.fullmatch(name) else ""
     return Outline(
         rings=tuple(np.asarray(ring, np.float64) for ring in _rings(roi)),
-        class_name=class_name[1].strip() if class_name else f"group {roi.group}" if roi.group else "",
+        class_name=class_name[1].strip() if class_name else group,
         plane=_plane(roi),
-        name=roi.name or name,
+        name=name,
         object_number=int(label[1]) if label else None,
     )
 
@@ -259,7 +264,8 @@ def _name(image: LabelledImage, label: int, roi: ImagejRoi) -> str:
 def _properties(image: LabelledImage, label: int, keys: Mapping[str, str]) -> str:
     """Return the properties of an outline, a line each: label and class of its object, and its row of the table."""
     name = image.label_name(label) if image.kind == "classes" else image.class_name
-    cells = {"label": label, "class": name} | image.row(label)
+    known = {} if name == _NO_CLASS else {"class": name}
+    cells = {"label": label} | known | image.row(label)
     return "".join(f"{keys[name]}: {_cell(cell)}\n" for name, cell in cells.items())
 
 
