@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
+from skimage.measure import grid_points_in_poly
 
 from biounet.core import Grid, InputError
 from biounet.files import LabelledImage, export_formats, write_export
@@ -90,6 +91,18 @@ def test_roifile_opens_what_is_written(tmp_path):
     assert second.properties["class"] == "nucleus"
     assert second.properties["area_px"] == 16
     assert (first.position, first.c_position, first.z_position, first.t_position) == (0, 0, 0, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@example(RING)
+@example(NECK)
+@given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)))
+def test_others_fill_what_roifile_reads_to_the_same_pixels(tmp_path_factory, labels):
+    path, again = exported(bare(labels), tmp_path_factory.mktemp("out")), np.zeros_like(labels)
+    for roi in roifile.roiread(path):
+        rings = [grid_points_in_poly(labels.shape, ring[:, ::-1] - 0.5) for ring in roi.coordinates(multi=True)]
+        again[np.logical_xor.reduce(rings)] = roi.properties["label"]
+    np.testing.assert_array_equal(again, labels)
 
 
 def test_holes_and_pieces_are_rings_of_a_composite(tmp_path):

@@ -6,7 +6,7 @@ ring leaves along the pixel that it did not come from, and closes a hole there. 
 other at corners, which polygons of the Simple Features standard may, and never have a point twice.
 
 All is done on runs of pixels, which need no more memory than the outlines, and each side of a run is passed once:
-200 000 objects of 100 pixels take 0.6 s.
+200 000 objects of 100 pixels take .9 s.
 """
 # Compiled functions carry no annotations: numba infers its types from the arrays that `trace` passes.
 # mypy: disable-error-code="no-untyped-def"
