@@ -121,7 +121,6 @@ def test_outlines_of_other_programs():
     nan = Outline((np.full((4, 2), np.nan),), name="lost")
     line = Outline((np.array([[0.0, 0], [3, 3], [0, 0]]),), name="line")
     closed = Outline((np.array([[0.0, 0], [0, 2], [2, 2], [2, 0], [0, 0]]),))
-    crossing = Outline((np.array([[0.0, 0], [0, 4], [4, 4], [4, 0], [1, 3], [1, 1], [3, 3]]),), name="wild")
     filled = fill([nan, line, closed, square(-2, -1.5), square(3, 3, 9.0), square(1.1, 1.1, 0.2), square(4, 0)], (4, 4))
     assert filled.labels.tolist() == [[3, 3, 0, 0], [3, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 5]]
     assert filled.values.tolist() == [0, 0, 3, 0, 5, 0, 0]
@@ -132,14 +131,23 @@ def test_outlines_of_other_programs():
         "1 outline (number 6): no centre of a pixel within: left out",
         "1 outline (number 5): beyond the edge of the image: cut there",
     )
-    assert fill([crossing], (4, 4)).notes == ()
 
 
 def test_an_outline_around_pixels_twice_is_reported():
     twice = np.array([[0.0, 0], [0, 3], [3, 3], [3, 0], [0, 0], [0, 2], [2, 2], [2, 0]])
     filled = fill([Outline((twice,), name="spiral")], (3, 3))
     assert filled.labels.tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 1]]
-    assert filled.notes == ("1 outline (spiral): crosses itself: what lies within it twice is left out",)
+    assert filled.notes == ("1 outline (spiral): crosses itself: where it lies on itself is left out",)
+
+
+def test_an_outline_like_an_eight_is_reported_and_one_that_touches_itself_is_not():
+    eight = Outline((np.array([[0.0, 0], [4, 4], [0, 4], [4, 0]]),), name="eight")
+    filled = fill([eight], (4, 4))
+    assert filled.labels.tolist() == [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1], [1, 0, 0, 0]]
+    assert filled.notes == ("1 outline (eight): crosses itself: where it lies on itself is left out",)
+    touching = Outline((np.array([[0.0, 0], [0, 1], [1, 1], [1, 2], [2, 2], [2, 1], [1, 1], [1, 0]]),))
+    assert fill([touching], (2, 2)).labels.tolist() == [[1, 0], [0, 1]]
+    assert fill([touching], (2, 2)).notes == ()
 
 
 def test_outlines_of_another_image_are_refused():

@@ -153,7 +153,7 @@ class _Problems:
             (self.outside, "outside the image: left out"),
             (self.empty, "no centre of a pixel within: left out"),
             (self.cut, "beyond the edge of the image: cut there"),
-            (self.crossing, "crosses itself: what lies within it twice is left out"),
+            (self.crossing, "crosses itself: where it lies on itself is left out"),
         )
         for numbers, text in texts:
             if numbers:
@@ -272,11 +272,18 @@ def _divide_into_runs(
     runs = np.stack([outline[::2], flat[::2], flat[1::2]], axis=1)
     runs = runs[runs[:, 1] < runs[:, 2]]
     problems.empty += np.setdiff1d(rings.outline, runs[:, 0]).tolist()
+    is_wide = np.diff(x, append=-1) != 0
+    problems.crossing += _find_self_crossing(outline[is_wide], winding[is_wide], rings).tolist()
+    return runs
+
+
+def _find_self_crossing(outline: NDArray[np.int64], winding: NDArray[np.int64], rings: _Rings) -> NDArray[np.int64]:
+    """Return the outlines whose ring runs around pixels twice, or around some one way and around others the other."""
+    both_ways = np.intersect1d(outline[winding > 0], outline[winding < 0])
+    crossing = np.union1d(both_ways, outline[np.abs(winding) > 1])
     # The rings of an outline of several may lie in any direction.
     single, count = np.unique(rings.outline, return_counts=True)
-    is_twice = (np.abs(winding) > 1) & (np.diff(x, append=-1) != 0)
-    problems.crossing += np.intersect1d(outline[is_twice], single[count == 1]).tolist()
-    return runs
+    return np.intersect1d(crossing, single[count == 1])
 
 
 def _find_crossings(
