@@ -10,6 +10,7 @@ import tifffile
 import zarr
 from skimage.measure import regionprops_table
 
+from biounet.files import ReaderPool, ReadOptions, find_images, resolve_images
 from support.commands import read_rows
 from support.images import discs
 from support.microscopes import Picture, write_lif, write_nd2
@@ -86,6 +87,19 @@ def test_a_scene_that_is_not_there_fails_by_itself(biounet, plate, model, tmp_pa
     code, _, err = biounet("segment", "in", "-m", model, "-o", "out", "--scene", "0,1")
     assert code == 3
     assert "b.tif: no scene 1: it holds one image" in err
+
+
+def test_files_of_several_images_are_no_channels_of_one(plate):
+    """Whatever their names: these could be two conditions."""
+    for number in (1, 2):
+        write_nd2(plate / f"x_c{number}.nd2", Picture(np.stack([field(seed)[0] for seed in range(2)]), "PYX"))
+        tifffile.imwrite(plate / f"y_c{number}.tif", field(0)[0])
+    with ReaderPool() as readers:
+        found = resolve_images(find_images([plate]), ReadOptions(inputs=1, channel=0), readers)
+    names = {image.relative.name: len(image.others) for image in found}
+    assert names == {"y": 1, "b.tif": 0} | {f"x_c{n}_s{scene}": 0 for n in (1, 2) for scene in (0, 1)} | dict.fromkeys(
+        NAMES, 0
+    )
 
 
 def test_positions_are_counted_by_hand_on_pictures(biounet, plate, model, tmp_path):

@@ -83,7 +83,7 @@ def test_each_image_of_a_lif_is_one_whatever_its_folder(tmp_path):
     names = [scene.name for scene in list_scenes(path)]
     assert sorted(names) == sorted(pictures)
     for number, name in enumerate(names):
-        for wanted in (str(number), name):
+        for wanted in (str(number), name, name.rpartition("/")[2].lower()):
             raw = open_raw(path, scene=wanted)
             assert raw.axes == pictures[name].axes
             np.testing.assert_array_equal(raw.load(), pictures[name].array)
@@ -207,7 +207,7 @@ def test_a_file_that_is_cut_short_is_an_error(tmp_path, suffix):
     for length in [17, 100, *range(200, len(content), len(content) // 40), len(content) - 1]:
         cut.write_bytes(content[:length])
         text = failure(cut, scene="0", plane=0 if suffix == ".lif" else None)
-        assert "truncated" in text or "cannot be read" in text
+        assert "truncated" in text
 
 
 def test_planes_that_are_not_in_an_nd2_are_no_zeros(tmp_path):

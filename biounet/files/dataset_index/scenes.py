@@ -22,12 +22,12 @@ _LONGEST_NAME = 40  # characters of a scene in that of a result
 
 
 def resolve_images(images: Sequence[FoundImage], options: ReadOptions, readers: ReaderPool) -> list[FoundImage]:
-    """Return images as they are read: files that are one channel each joined, and each scene of a file by itself.
+    """Return images as they are read: each scene of a file by itself, and files that are one channel each joined.
 
     An image is called like its file, ``_s``, the number of its scene from 0, and its name if it has one:
     ``plate_s3_A1``. `options.scene` chooses scenes; a file that lacks one of them gets a problem.
     """
-    return list_images(join_channel_files(images, options, readers), readers, options.scene)
+    return join_channel_files(list_images(images, readers, options.scene), options, readers)
 
 
 def list_images(images: Sequence[FoundImage], readers: ReaderPool, wanted: str = "") -> list[FoundImage]:

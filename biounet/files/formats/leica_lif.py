@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from liffile.liffile import LifImageABC
 
 LIF_MAGIC = b"p\0\0\0"
+_HEAD = 13  # bytes, whose last 4 are the number of characters of the XML behind them
 _SHOWN = 8  # names in a message
 _DESCRIPTION = "./Data/Image/ImageDescription"
 _DIMENSIONS = {"1": "X", "2": "Y", "3": "Z", "4": "T"}  # of the attribute DimID
@@ -80,6 +81,11 @@ def _open(path: Path) -> Iterator[LifFile]:
     require_extra("vendor", "liffile", "LIF (Leica)", path)
     from liffile import LifFile
 
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    needed, size = _HEAD + 2 * int.from_bytes(head[-4:], "little"), path.stat().st_size
+    if needed > size:
+        raise InputError(f"truncated: the header needs {needed} bytes, the file has {size}", path=path)
     with LifFile(path) as lif:
         yield lif
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ND2_MAGIC = b"\xda\xce\xbe\x0a"
 EARLY_ND2_MAGIC = b"\0\0\0\x0cjP  "  # also that of any JPEG 2000
+_INDEX, _END = b"ND2 CHUNK MAP SIGNATURE 0000001!", 40  # mark of the index, and the bytes from there to the end
 _POSITION = "P"
 _KNOWN = set("TZCYXS") | {_POSITION}
 
@@ -100,9 +101,13 @@ def _open(path: Path) -> Iterator[ND2File]:
 
     with path.open("rb") as file:
         is_early = file.read(4) == EARLY_ND2_MAGIC[:4]
-    file_or_path: Any = path if is_early else _WholeReads(path)
-    with ND2File(file_or_path) as nd2:
-        yield nd2
+        file.seek(-min(_END, path.stat().st_size), os.SEEK_END)
+        if not is_early and not file.read().startswith(_INDEX):
+            cause = "truncated: the index of its contents, which ends each ND2, is not there"
+            raise InputError(cause, path=path, hint="copy it again from where it came from")
+    with ExitStack() as stack:
+        target: Any = path if is_early else stack.enter_context(closing(_WholeReads(path)))
+        yield stack.enter_context(ND2File(target))
 
 
 def _scenes(nd2: ND2File) -> tuple[Scene, ...]:

@@ -79,11 +79,18 @@ def choose_scene(scenes: Sequence[Found], wanted: str, path: Path) -> Found:
 
 
 def _matches(scenes: Sequence[Found], wanted: str) -> list[Found]:
-    """Return the scene of this key, or those of this name; capitals only matter where there is a choice."""
+    """Return the scene of this key, or those of this name, without folders if need be.
+
+    Capitals only matter where there is a choice.
+    """
+    names = {scene: (scene.name, scene.name.rpartition("/")[2]) for scene in scenes}
+    folded = {scene: tuple(map(str.casefold, both)) for scene, both in names.items()}
     for matches in (
         [scene for scene in scenes if scene.key == wanted],
         [scene for scene in scenes if scene.name == wanted],
-        [scene for scene in scenes if scene.name.casefold() == wanted.casefold()],
+        [scene for scene in scenes if folded[scene][0] == wanted.casefold()],
+        [scene for scene in scenes if names[scene][1] == wanted],
+        [scene for scene in scenes if folded[scene][1] == wanted.casefold()],
     ):
         if matches:
             return matches
