@@ -21,8 +21,8 @@ from biounet.files.outlines.imagej_roi import read_imagej_roi
 from biounet.files.outlines.labelme import read_labelme
 from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane
 
-_BACKGROUND = "background"
-_WINDOW = "looked at"  # as a class or name, also with - or _
+_WINDOWS = {"looked at", "background", "region*"}  # as a class or name, also with - or _; the last is QuPath's
+_UNKNOWN = {UNLABELLED_CLASS, "ignore*"}  # as a class; the last is QuPath's
 _NUMBER_AT_END = re.compile(r"[ _.#-]*\d+$")  # of a name such as "nucleus 12"
 _MAX_NAMES = 5  # that a message lists
 
@@ -49,10 +49,10 @@ class DrawnImage:
 def read_drawn_labels(path: Path, data: DataSettings, image: DrawnImage) -> DrawnLabels:
     """Fill the outlines of a file on the grid of their image.
 
-    Objects have the numbers 1, 2, … in the order of the file, or classes their values. Without any region of class
-    *background* or *looked at* the whole image was looked at, and what is not drawn is background; with one, or for
-    scribbles, it is background there and unlabelled elsewhere. Regions of class *unlabelled* are that, unless an object
-    lies there.
+    Objects have the numbers 1, 2, … in the order of the file, or classes their values. What is not drawn is background,
+    since the whole image was looked at. With regions of class ``looked at``, ``background`` or ``Region*`` it is so
+    within them only, and unlabelled elsewhere, as in scribbles. Regions of class ``unlabelled`` or ``Ignore*`` are that
+    where no object lies.
 
     Raises
     ------
@@ -124,9 +124,9 @@ def _sort(outlines: Sequence[Outline], path: Path) -> _Drawn:
     drawn = _Drawn([], [], [])
     for one in outlines:
         meanings = {re.sub(r"[ _-]+", " ", text).strip().casefold() for text in (one.class_name, one.name)}
-        if one.is_window or meanings & {_WINDOW, _BACKGROUND}:
+        if one.is_window or meanings & _WINDOWS:
             drawn.windows.append(replace(one, is_window=True))
-        elif one.class_name.casefold() == UNLABELLED_CLASS:
+        elif one.class_name.casefold() in _UNKNOWN:
             drawn.unlabelled.append(one)
         else:
             drawn.objects.append(one)
@@ -203,8 +203,6 @@ def _class_value(outline: Outline, known: dict[str, int]) -> int:
     """Return the value of a class by its name, or the name of the outline; 0 if it is unknown."""
     if not outline.class_name and len(known) == 1:
         return next(iter(known.values()))
-    if outline.class_name:
-        full = outline.class_name.casefold()
-        return known.get(full) or known.get(full.partition(":")[0], 0)  # QuPath's "Tumor: Positive"
-    name = outline.name.casefold()
-    return known.get(name) or known.get(_NUMBER_AT_END.sub("", name), 0)
+    full, name = outline.class_name.casefold(), outline.name.casefold()
+    of_class = known.get(full) or known.get(full.partition(":")[0])  # QuPath's "Tumor: Positive"
+    return of_class or known.get(name) or known.get(_NUMBER_AT_END.sub("", name), 0)

@@ -59,7 +59,7 @@ def test_objects_are_numbered_as_they_come_and_the_rest_is_background(tmp_path):
     assert (found.format, found.overlaps, found.notes) == ("COCO", 0, ())
 
 
-@pytest.mark.parametrize("name", ["looked at", "Looked-at", "background"])
+@pytest.mark.parametrize("name", ["looked at", "Looked-at", "background", "Region*"])
 def test_outside_a_window_all_that_is_not_drawn_is_unlabelled(tmp_path, name):
     path = coco(tmp_path / "x.json", (name, box(0, 0, 2, 4)), ("cell", box(1, 3, 2, 2)))
     assert read(path).labels.tolist() == [[0, 0, 0, 0, U, U], [0, 0, 0, 1, 1, U], [U, U, U, 1, 1, U], [U] * 6]
@@ -69,8 +69,9 @@ def test_a_window_without_objects_is_background(tmp_path):
     assert read(coco(tmp_path / "x.json", ("looked at", box(0, 0, 4, 1)))).labels.tolist() == [[0] + [U] * 5] * 4
 
 
-def test_regions_of_class_unlabelled_are_unlabelled_but_for_objects(tmp_path):
-    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 2)), ("Unlabelled", box(0, 0, 4, 4)))
+@pytest.mark.parametrize("name", ["Unlabelled", "Ignore*"])
+def test_regions_of_class_unlabelled_are_unlabelled_but_for_objects(tmp_path, name):
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 4, 2)), (name, box(0, 0, 4, 4)))
     assert read(path).labels.tolist() == [[1, 1, U, U, 0, 0]] * 4
 
 
