@@ -10,6 +10,7 @@ from biounet.core import InputError, ModelError, SettingsError
 from biounet.files import atomic_path
 from biounet.model_export.formats import MODEL_FORMATS, split_model_formats
 from biounet.model_export.onnx_file import write_onnx, write_onnx_int8
+from biounet.model_export.package import compare_package, write_package
 from biounet.model_export.parity import Parity, compare
 from biounet.network import Model
 
@@ -36,7 +37,15 @@ class _Writer:
 
 def check_float(model: Model, path: Path) -> Parity:
     """Compare a file in float32 with the network; `ModelError` if a probability differs noticeably."""
-    parity = compare(path, model)
+    return _check_exact(compare(path, model))
+
+
+def check_package(model: Model, path: Path) -> Parity:
+    """Compare a package with the network; `ModelError` as of a file in float32."""
+    return _check_exact(compare_package(path, model))
+
+
+def _check_exact(parity: Parity) -> Parity:
     if not parity.largest <= _MAX_DIFFERENCE:  # NaN is too far as well
         raise _too_far(parity, "try another version of onnxruntime, and report it")
     return parity
@@ -58,6 +67,7 @@ def _too_far(parity: Parity, hint: str) -> ModelError:
 _WRITERS: Mapping[str, _Writer] = {
     "onnx": _Writer(write_onnx, check_float),
     "onnx-int8": _Writer(write_onnx_int8, check_int8),
+    "bioimageio": _Writer(write_package, check_package),
 }
 
 

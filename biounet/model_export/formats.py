@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from biounet.core import SettingsError
 
-MODEL_FORMATS = {"onnx": ".onnx", "onnx-int8": "_int8.onnx"}
+MODEL_FORMATS = {"onnx": ".onnx", "onnx-int8": "_int8.onnx", "bioimageio": "_bioimageio.zip"}
 """Formats as users type them, and how the names of their files end after that of the model."""
 
 

@@ -40,13 +40,13 @@ def _save(proto: Any, path: Path) -> None:  # noqa: ANN401
     onnx.save_model(proto, str(path))
 
 
-def build_onnx(model: Model, *, int8: bool = False) -> Any:  # noqa: ANN401 - a ModelProto, and onnx has no types
+def build_onnx(model: Model, *, int8: bool = False, normalise: bool = True) -> Any:  # noqa: ANN401 - a ModelProto, and onnx has no types
     """Return a model as ONNX, in float32 or in 8-bit integers.
 
     The input ``image`` is float32 ``(n, channels, y, x)`` or ``(1, channels, z, y, x)`` of any size, with intensities
     as the file has them; each image is normalised on its own. Models of objects have the outputs ``foreground``,
     ``contour`` and ``distance``, each with one channel, and models of classes one, ``probabilities``, with a channel
-    for each of `Card.outputs`.
+    for each of `Card.outputs`. Unless `normalise`, the input has the scale of the training already.
     """
     card, network, graph = model.card, fold_batch_norms(model.network), Graph()
     planes = Planes(graph, network.dims)
@@ -54,7 +54,7 @@ def build_onnx(model: Model, *, int8: bool = False) -> Any:  # noqa: ANN401 - a 
     if int8:
         quantized = quantize_network(network, model.activation_ranges)
         parts = Int8Arithmetic(planes, quantized, network.shuffle_factors)
-    scaled = add_normalisation(graph, INPUT, card.recipe.normalise, network.dims)
+    scaled = add_normalisation(graph, INPUT, card.recipe.normalise, network.dims) if normalise else INPUT
     logits = add_network(parts, add_padding(graph, scaled, network.stride))
     return _assemble(model, graph, _add_outputs(planes, logits, model))
 
@@ -87,7 +87,7 @@ def _assemble(model: Model, graph: Graph, outputs: Sequence[tuple[str, int]]) ->
     from onnx import TensorProto, checker, helper, numpy_helper
 
     axes = [*"zyx"[3 - model.network.dims :]]
-
+    used = {value for node in graph.nodes for value in node.input}
     batch = "n" if model.network.dims == 2 else 1
 
     def describe(name: str, channels: int) -> Any:  # noqa: ANN401
@@ -99,7 +99,7 @@ def _assemble(model: Model, graph: Graph, outputs: Sequence[tuple[str, int]]) ->
             model.card.recipe.name,
             [describe(INPUT, len(model.card.inputs))],
             [describe(name, channels) for name, channels in outputs],
-            [numpy_helper.from_array(values, name) for name, values in graph.constants.items()],
+            [numpy_helper.from_array(values, name) for name, values in graph.constants.items() if name in used],
             doc_string=model.card.recipe.purpose,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,10 +49,16 @@ class Parity:
 
 def compare(path: Path, model: Model) -> Parity:
     """Run an ONNX file and the network that it was made from, in float32, on synthetic images."""
-    session, network = open_session(path), fold_batch_norms(model.network)
+    session = open_session(path)
+    return compare_with(lambda image: run_session(session, image), model)
+
+
+def compare_with(run: Callable[[NDArray[Any]], Maps], model: Model) -> Parity:
+    """Compare a function from images ``(c, [z,] y, x)`` to maps with the network of a model, on synthetic images."""
+    network = fold_batch_norms(model.network)
     differences, objects = [], []
     for image in test_images(model):
-        found = run_session(session, image)
+        found = run(image)
         scaled = pad_to_stride(scale_intensities(image, model.card.recipe.normalise).image, network.stride)
         with torch.inference_mode():
             logits = network(torch.from_numpy(scaled)[None])
@@ -98,15 +104,16 @@ def count_objects(maps: Maps, card: Card) -> int:
 
 def test_images(model: Model) -> Iterator[NDArray[Any]]:
     """Yield images ``(c, [z,] y, x)`` of the kind that a model is for."""
-    recipe = model.card.recipe
-    dims, channels = recipe.data.dims, len(model.card.inputs)
-    shape: Any = _SHAPE[dims]
     for seed in _SEEDS:
-        if dims == 2:
-            planes = [make_field(seed + n, draw_field_settings(seed, shape))[0] for n in range(channels)]
-        elif recipe.normalise.method == "zscore":
-            contrasts = [*make_head(seed, shape)[0].values()]
-            planes = [contrasts[n % len(contrasts)] for n in range(channels)]  # type: ignore[misc]
-        else:
-            planes = [make_stack(seed + n, draw_stack_settings(seed, shape))[0] for n in range(channels)]
-        yield np.stack(planes)
+        yield synthetic_image(model, seed, _SHAPE[model.network.dims])
+
+
+def synthetic_image(model: Model, seed: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an image ``(c, [z,] y, x)`` of the kind that a model is for."""
+    recipe, size, channels = model.card.recipe, cast(Any, shape), range(len(model.card.inputs))
+    if recipe.data.dims == 2:
+        return np.stack([make_field(seed + n, draw_field_settings(seed, size))[0] for n in channels])
+    if recipe.normalise.method == "zscore":
+        contrasts = [*make_head(seed, size)[0].values()]
+        return np.stack([contrasts[n % len(contrasts)] for n in channels])
+    return np.stack([make_stack(seed + n, draw_stack_settings(seed, size))[0] for n in channels])

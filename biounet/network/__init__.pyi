@@ -2,8 +2,7 @@ from .activation_ranges import ActivationRanges as ActivationRanges
 from .activation_ranges import calibrate_activations as calibrate_activations
 from .how_to_use import describe_use as describe_use
 from .how_to_use import licence_of as licence_of
-from .how_to_use import limits as limits
-from .how_to_use import scores as scores
+from .how_to_use import use_sections as use_sections
 from .model_file import Card as Card
 from .model_file import Model as Model
 from .model_file import build_network as build_network

@@ -44,17 +44,24 @@ def describe_use(card: Card, model: Path) -> str:
     All figures are those of the card.
     """
     name = next((name for name, path in builtin_models().items() if path == model), model.name)
-    sections = {
-        f"{name}: a model of biounet": [card.recipe.purpose] if card.recipe.purpose else [],
-        "How to use it": _commands(name, card),
-        "Images": [*_images(card)],
-        "Training": [*_training(card)],
-        "Scores": [*scores(card)],
-        "Limits": [*limits(card)],
-        "Licence": [licence_of(card, name) or _NO_LICENCE],
-    }
+    sections = {f"{name}: a model of biounet": [card.recipe.purpose or "What it is for is not stated."]}
+    sections |= {"How to use it": _commands(name, card), **use_sections(card, name)}
     parts = [f"{title}\n{'-' * len(title)}\n{_paragraphs(lines)}" for title, lines in sections.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def use_sections(card: Card, name: str) -> dict[str, list[str]]:
+    """Return lines on images, training, scores, limits and licence by their titles; figures are indented.
+
+    `name` is that of a built-in model, or how the file of another one is called.
+    """
+    return {
+        "Images": [*_images(card)],
+        "Training": [*_training(card)],
+        "Scores": [*_scores(card)],
+        "Limits": [*_limits(card)],
+        "Licence": [licence_of(card, name) or _NO_LICENCE],
+    }
 
 
 def licence_of(card: Card, name: str) -> str:
@@ -124,7 +131,7 @@ def _training(card: Card) -> Iterator[str]:
         yield f"SHA-256 over the training files: {card.fingerprint}."
 
 
-def scores(card: Card) -> Iterator[str]:
+def _scores(card: Card) -> Iterator[str]:
     """Yield the scores of the held-out images, and what they mean."""
     if not card.validation:
         yield "None: there were no held-out images. Measure it on annotated images of yours before you rely on it:"
@@ -138,7 +145,7 @@ def scores(card: Card) -> Iterator[str]:
         yield f"    {name:<14} {value:<8.4g} {meaning}".rstrip()
 
 
-def limits(card: Card) -> Iterator[str]:
+def _limits(card: Card) -> Iterator[str]:
     """Yield what a model is not for, as far as its card tells."""
     yield "Images unlike those of the training are flagged in counts.csv and report.html: look at these."
     yield "Scores are of the images named above. On other ones, check some results by eye or by 'biounet evaluate'."
