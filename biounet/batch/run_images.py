@@ -32,6 +32,12 @@ class RunImage:
         return path.with_name(stem_of(path)).as_posix()
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of labels 1, 2, …; empty for objects, and for results of earlier versions."""
+        recorded = self.record.row.details.get("classes")
+        return tuple(unescape(str(name)) for name in recorded) if isinstance(recorded, list) else ()
+
+    @property
     def label_path(self) -> Path:
         """The label image."""
         return self.out / next(filter(_is_label_image, self.record.outputs))

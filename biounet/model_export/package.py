@@ -153,9 +153,7 @@ def _validate(described: dict[str, Any], root: Path) -> None:
 
     context = ValidationContext(root=root, perform_io_checks=True, log_warnings=False, progressbar=False)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ResourceWarning
-        )  # it leaves files open until they are collected
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves files open until they are collected
         read = build_description(described, context=context)
         gc.collect()
     if isinstance(read, InvalidDescr):

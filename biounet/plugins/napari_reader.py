@@ -1,4 +1,4 @@
-"""The reader of napari: a folder of results or a label image as layers that lie on each other.
+"""The reader of napari: a folder of results, a label image or an OME-Zarr as layers that lie on each other.
 
 Layers are tuples of data, keyword arguments and type, so that nothing of napari is imported. Positions are those of the
 image: in the unit of its pixel size or, for NIfTI, the RAS coordinates in mm of its header.
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from biounet.batch import RunImage, find_run_image, is_run_folder, run_images
 from biounet.core import WORLD_AXES, Grid, InputError, Volume, canonical_grid, canonical_transform
 from biounet.files import natural_key, read_label_volume
-from biounet.measurement import columns_from_csv
+from biounet.measurement import Columns, columns_from_csv
+from biounet.plugins.ome_zarr_layers import LayerData, is_ome_zarr, ome_zarr_layers
 from biounet.reporting import LABEL_SUFFIXES
-
-LayerData = tuple[Any, dict[str, Any], Literal["image", "labels"]]
 
 _MOST_IMAGES = 20  # of a folder that are opened: each is two layers or more, and is read whole
 _MOST_PIXELS = 1_000_000  # that contrast limits are taken of
@@ -32,7 +31,7 @@ _UNITS = {"um": "um", "mm": "mm", None: "pixel"}
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Return what reads a path for napari; None where it is neither a folder of results nor a label image of biounet.
+    """Return what reads a path for napari; None where biounet did not write it.
 
     Parameters
     ----------
@@ -44,7 +43,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 
 
 def read_layers(path: str | Sequence[str]) -> list[LayerData]:
-    """Return the layers of folders of results and label images: the image, a layer for each channel, and its labels.
+    """Return the layers of folders of results, label images and OME-Zarr: each channel of an image, and its labels.
 
     Labels have the table of their objects as ``features``, whose column ``index`` is the label. Of a folder with many
     images the first 20 are opened, and one is shown; a warning says so, and where an image is no longer there.
@@ -56,6 +55,9 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """
     layers: list[LayerData] = []
     for one in _as_list(path):
+        if is_ome_zarr(one):
+            layers += ome_zarr_layers(one)
+            continue
         for image in _images_of(one):
             layers += _layers(image, visible=not layers)
     return layers
@@ -66,7 +68,7 @@ def _as_list(path: str | Sequence[str]) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name.endswith(LABEL_SUFFIXES) if path.is_file() else is_run_folder(path)
+    return path.name.endswith(LABEL_SUFFIXES) if path.is_file() else is_run_folder(path) or is_ome_zarr(path)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _layers(source: _Source, visible: bool) -> list[LayerData]:
     )
     layers = [] if image is None else list(_image_layers(image, source.name, shown))
     turned = canonical_transform(grid).apply(labels.array[0])
-    features = {"features": _features(source.label_path)}
+    features = {"features": _features(source.label_path, source.image.class_names if source.image else ())}
     return [*layers, (turned, {"name": f"{source.name} labels", **shown, **features}, "labels")]
 
 
@@ -171,14 +173,24 @@ def _contrast(array: NDArray[Any]) -> dict[str, Any]:
     return {"contrast_limits": (float(low), float(high))} if low < high else {}
 
 
-def _features(labels: Path) -> dict[str, NDArray[Any]]:
-    """Return the table beside a label image, the label as ``index``; of lesions the rows of whole classes."""
+def _features(labels: Path, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return the table beside a label image, with the label as ``index``: a row for each object or class.
+
+    Lesions, and regions of several classes, have no label of their own.
+    """
     name = labels.name.removesuffix(next(filter(labels.name.endswith, LABEL_SUFFIXES)))
     table = labels.with_name(f"{name}_objects.csv")
     if not table.is_file():
         return {}
     columns = columns_from_csv(table)
     if "lesion" in columns:
-        rows = columns["lesion"] == 0
-        columns = {name: column[rows] for name, column in columns.items() if name != "lesion"}
+        columns = _rows(columns, columns.pop("lesion") == 0)
+    if "label" not in columns:
+        numbers = {name: number for number, name in enumerate(class_names, 1)}
+        columns["label"] = np.array([numbers.get(name, 0) for name in columns.get("class", ())], np.int64)
+        columns = _rows(columns, columns["label"] > 0)
     return {"index": columns["label"], **{name: column for name, column in columns.items() if name != "label"}}
+
+
+def _rows(columns: Columns, chosen: NDArray[np.bool_]) -> Columns:
+    return {name: column[chosen] for name, column in columns.items()}

@@ -209,3 +209,61 @@ def test_volumes_and_their_classes_lie_on_each_other_in_napari(biounet, tmp_path
     image, labels = open_in_napari(tmp_path / "out" / "head_labels.nii.gz")
     assert image["extent"] == labels["extent"]
     assert image["units"] == labels["units"] == ["millimeter"] * 3
+
+
+@pytest.mark.parametrize(
+    ("table", "index", "volumes"),
+    [
+        ("label,area\n2,5.0\n1,6.0\n", [2, 1], [5, 6]),
+        ("class,label,area\ncore,1,5.0\nrim,2,6.0\n", [1, 2], [5, 6]),
+        ("class,lesion,area\nwhole,0,9.0\nwhole,1,9.0\nrim,0,6.0\nrim,1,6.0\n", [2], [6]),
+    ],
+    ids=["objects", "classes", "regions and lesions"],
+)
+def test_features_are_the_rows_that_have_a_label(tmp_path, table, index, volumes):
+    """`whole` is core and rim together, and lesions are parts of a class."""
+    (tmp_path / "x_objects.csv").write_text(table)
+    features = reader._features(tmp_path / "x_labels.nii.gz", ("core", "rim"))
+    assert (features["index"].tolist(), features["area"].tolist()) == (index, volumes)
+    assert not {"label", "lesion"} & features.keys()
+
+
+def test_labels_of_an_ome_zarr_are_in_place(biounet, tmp_path):
+    """Of an image so large that it has several levels, and two channels."""
+    dapi = np.tile(tifffile.imread(sample_folder() / NUCLEI), (5, 5))
+    metadata = {"axes": "CYX", "Labels": ["DAPI", "GFP"], "unit": "um"}
+    options = {"imagej": True, "resolution": (2.0, 2.0), "metadata": metadata}
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([dapi, dapi // 2]), **options)
+    arguments = ("--channel", "DAPI", "--measure", "all", "--export", "ome-zarr", "-o", "out", "--quiet")
+    assert biounet("segment", "two.tif", *arguments)[0] == 0
+    first, second, labels = open_in_napari(tmp_path / "out" / "two.ome.zarr")
+    assert [layer["name"] for layer in (first, second)] == ["two DAPI", "two GFP"]
+    assert [layer["kind"] for layer in (first, second, labels)] == ["Image", "Image", "Labels"]
+    assert first["extent"] == second["extent"] == labels["extent"] == [[0, 0], [639.5, 639.5]]
+    assert labels["units"] == first["units"] == ["micrometer"] * 2
+    assert first["levels"] == labels["levels"] > 1
+    data, options, _ = layers_of(tmp_path / "out" / "two.ome.zarr")[2]
+    np.testing.assert_array_equal(data[0].compute(), tifffile.imread(tmp_path / "out" / "two_labels.tif"))
+
+
+def test_labels_alone_and_their_columns_are_read_from_an_ome_zarr(biounet, tmp_path):
+    shutil.copy(sample_folder() / NUCLEI, tmp_path)
+    biounet("segment", "nuclei.tif", "-o", "out", "--quiet")
+    (tmp_path / "nuclei.tif").unlink()
+    assert biounet("export", "out", "--format", "ome-zarr", "--quiet")[0] == 0
+    ((data, options, kind),) = layers_of(tmp_path / "out" / "nuclei.ome.zarr")
+    table = read_rows(tmp_path / "out" / "nuclei_objects.csv")
+    assert kind == "labels"
+    assert options["features"]["index"] == [int(row["label"]) for row in table]
+    assert options["features"]["area_um2"] == [float(row["area_um2"]) for row in table]
+    np.testing.assert_array_equal(data.compute(), tifffile.imread(tmp_path / "out" / "nuclei_labels.tif"))
+
+
+def test_a_damaged_ome_zarr_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "x.ome.zarr").mkdir()
+    ome = {"attributes": {"ome": {"version": "0.5", "multiscales": []}}, "zarr_format": 3, "node_type": "group"}
+    (tmp_path / "x.ome.zarr" / "zarr.json").write_text(json.dumps(ome))
+    with pytest.raises(InputError, match=r"no OME-Zarr of version 0\.5 as biounet writes it"):
+        layers_of(tmp_path / "x.ome.zarr")
+    (tmp_path / "x.ome.zarr" / "zarr.json").write_text("{")
+    assert get_reader(str(tmp_path / "x.ome.zarr")) is None

@@ -29,17 +29,20 @@ def main(paths: list[str]) -> None:
 
 def describe(layer):
     """Return how a layer lies, and what it says of the label of most voxels."""
+    pixels = layer.data[0] if layer.multiscale else layer.data
     described = {
         "kind": type(layer).__name__,
         "name": layer.name,
-        "shape": layer.data.shape,
+        "shape": pixels.shape,
+        "levels": len(layer.data) if layer.multiscale else 1,
         "extent": layer.extent.world.tolist(),
         "units": [str(unit) for unit in layer.units],
         "visible": layer.visible,
     }
     if described["kind"] == "Labels":
-        label = np.bincount(layer.data[layer.data > 0]).argmax()
-        at = layer.data_to_world(np.argwhere(layer.data == label)[0])
+        pixels = np.asarray(pixels)
+        label = np.bincount(pixels[pixels > 0]).argmax()
+        at = layer.data_to_world(np.argwhere(pixels == label)[0])
         described |= {
             "features": list(layer.features),
             "label": int(label),
