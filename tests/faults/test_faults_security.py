@@ -48,6 +48,7 @@ ALLOWED = {
     ("files/dataset_index/outline_files.py", "zipfile"): "lists the names of entries; reads and extracts none",
     ("files/outlines/imagej_roi.py", "zipfile"): "reads and writes entries in memory, of limited size; extracts none",
     ("files/outlines/json_stream.py", "zipfile"): "reads its only entry piece by piece; extracts none",
+    ("model_export/package.py", "zipfile"): "writes packages, and reads an entry of one just written; extracts none",
     ("files/isolation/client.py", "subprocess"): "names its types and errors",
     ("files/isolation/process.py", "subprocess"): "programs that are constants; paths and requests go through a pipe",
     (
