@@ -10,6 +10,7 @@ import pytest
 
 from support.dicom_files import classic, enhanced, uid
 from support.nifti import nifti
+from support.volume_models import save_random_model
 
 RNG = np.random.default_rng(3)
 HEAD = (RNG.normal(600, 60, (12, 20, 16)) * (np.hypot(*np.mgrid[-10:10, -8:8]) < 9)).clip(0).astype(np.int16)
@@ -19,18 +20,10 @@ AFFINE[:3, 3] = 20, -30, 40
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model of random weights for tumours in one or two channels: its lesions are nonsense, and always the same."""
-    from biounet.core.recipe import parse_recipe
-    from biounet.network import Card, Model, build_network, initialise_weights, output_channels, save_model
-
+    """Folder of models for tumours in one or two channels."""
     folder = tmp_path_factory.mktemp("models")
     for channels in (("mri",), ("t1c", "flair")):
-        data = {"kind": "classes", "dims": 3, "classes": ["oedema", "necrosis"], "channels": list(channels)}
-        recipe = parse_recipe({"data": data, "network": {"widths": [4, 4]}, "train": {"patch": 16}})
-        network = build_network(recipe)
-        initialise_weights(network, 2)
-        card = Card(recipe=recipe, inputs=channels, outputs=output_channels(recipe))
-        save_model(Model(network.eval(), card), folder / f"{len(channels)}.safetensors")
+        save_random_model(folder / f"{len(channels)}.safetensors", channels)
     return folder
 
 

@@ -1,9 +1,20 @@
 """DICOM series are the volumes that the same voxels are in a NIfTI file: array, place in space, header."""
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pytest
-from pydicom.uid import ImplicitVRLittleEndian
+from imagecodecs import jpeg2k_encode
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 from scipy.spatial.transform import Rotation
 
 from biounet.core import InputError
@@ -120,3 +131,53 @@ def test_one_of_several_volumes_is_chosen(tmp_path):
     assert image.relative.name == "c_3_DWI-tra_b1000"
     read = read_volume(image.files(), image.read_options(VOLUME))
     np.testing.assert_array_equal(read.array[0], VOXELS + 1)
+
+
+def recompressed(syntax):
+    def compress(data, _):
+        if syntax != JPEG2000Lossless:
+            data.compress(syntax)
+            return
+        encoded = jpeg2k_encode(data.pixel_array, level=0, codecformat="j2k", reversible=True)
+        data.PixelData, data.file_meta.TransferSyntaxUID = encapsulate([encoded]), syntax
+        data["PixelData"].is_undefined_length = True
+
+    return compress
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_compressed_slices_are_decoded(tmp_path, syntax):
+    voxels = np.abs(VOXELS).astype(np.uint16)
+    classic(tmp_path / "c", voxels, placed(), each=recompressed(syntax), syntax=ExplicitVRLittleEndian)
+    np.testing.assert_array_equal(read_volume(tmp_path / "c", VOLUME).array[0], voxels)
+
+
+def test_deflated_files_are_read(tmp_path):
+    classic(tmp_path / "c", VOXELS, placed(), syntax=DeflatedExplicitVRLittleEndian)
+    np.testing.assert_array_equal(read_volume(tmp_path / "c", VOLUME).array[0], VOXELS)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_highdicom_reads_the_same_volume(tmp_path, order):
+    """An independent reader gives the same values in the same place."""
+    paths = classic(tmp_path / "c", VOXELS, PLACES["oblique"], order=ORDERS[order])
+    expected = hd.get_volume_from_series([dcmread(path) for path in paths])
+    own = read_volume(tmp_path / "c", VOLUME)
+    affine = np.vstack([np.array(own.grid.affine) * [[-1], [-1], [1]], (0, 0, 0, 1)])[:, [2, 1, 0, 3]]
+    frame = expected.frame_of_reference_uid
+    place = hd.VolumeGeometry(affine, VOXELS.shape, coordinate_system="PATIENT", frame_of_reference_uid=frame)
+    np.testing.assert_array_equal(expected.match_geometry(place, tol=1e-3).array, own.array[0])
+
+
+def test_a_picture_without_a_place_is_one_as_it_is_seen(tmp_path):
+    def flat(data, _):
+        for name in ("ImagePositionPatient", "ImageOrientationPatient"):
+            del data[name]
+
+    (path,) = classic(tmp_path, VOXELS[:1, ::-1], placed(), each=flat, PhotometricInterpretation="MONOCHROME1")
+    read = read_volume(path)
+    np.testing.assert_array_equal(read.array[0], VOXELS[0])
+    assert read.grid.spacing == pytest.approx((0.7, 0.5))
+    assert (read.grid.unit, read.grid.affine) == ("mm", None)
+    with pytest.raises(InputError, match="an image, not a volume"):
+        read_volume(path, VOLUME)

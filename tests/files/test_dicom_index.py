@@ -1,6 +1,7 @@
 """Series of DICOM files in folders: what they are called, the cases they make, and their annotations."""
 
 import json
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +13,7 @@ from biounet.evaluation import evaluate
 from biounet.files import find_images, find_pairs, hash_image, image_state, read_annotation, read_volume
 from biounet.files.dataset_index.channel_names import match_channels
 from biounet.training import check_data
-from support.dicom_files import classic, enhanced, uid
+from support.dicom_files import classic, enhanced, header, item, save, uid
 from support.nifti import VOLUME
 
 VOXELS = np.random.default_rng(1).integers(0, 900, (6, 8, 10)).astype(np.int16)
@@ -73,6 +74,20 @@ def test_files_that_a_shell_lists_are_the_slices_of_their_series(tmp_path):
     assert image.relative.name == "p_3_T1w-MPRAGE"
     assert relatives(find_images([str(tmp_path / "p" / "IM*")])) == ["p_3_T1w-MPRAGE"]
     assert relatives(find_images([str(tmp_path / "p" / "DICOMDIR")])) == ["p_3_T1w-MPRAGE"]
+
+
+def test_a_directory_file_is_not_followed(tmp_path):
+    classic(tmp_path / "p", VOXELS, AFFINE, name="IM{}")
+    classic(tmp_path / "secret", VOXELS, AFFINE, series="secret")
+    directory = header("1.2.840.10008.1.3.10", uid("d"), uid("d", 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom says that the name is none
+        directory.DirectoryRecordSequence = item(ReferencedFileID=["..", "SECRET", "IM0001"])
+        save(directory, tmp_path / "p" / "DICOMDIR")
+    for path in (tmp_path / "p", tmp_path / "p" / "DICOMDIR"):
+        (image,) = find_images([path])
+        assert image.path.name == "p"
+        assert read_volume(image.files(), image.read_options(VOLUME)).array.shape == (1, *VOXELS.shape)
 
 
 def test_state_and_hash_are_those_of_the_files_of_the_series(tmp_path):

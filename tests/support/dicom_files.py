@@ -1,5 +1,8 @@
 """DICOM files made from arrays: classic series, enhanced multi-frame files, and what scanners add to them."""
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -121,3 +124,20 @@ def enhanced(path, array, affine, *, series="1", order=None, each=None, rescale=
     data.PerFrameFunctionalGroupsSequence = Sequence(frames)
     add_pixels(data, pixels[order], frames=len(order))
     return save(data, path)
+
+
+def as_scanned(image):
+    """The voxels ``(z, y, x)`` of an image of nibabel in the order of dcm2niix for an axial series, with the affine."""
+    codes = nib.orientations.axcodes2ornt("LAS")
+    turned = image.as_reoriented(nib.orientations.ornt_transform(nib.orientations.io_orientation(image.affine), codes))
+    return np.asarray(turned.dataobj).T, turned.affine
+
+
+def export_cases(cases, folder):
+    """Write folders of cases with ``flair.nii.gz`` and ``t1c.nii.gz`` as a scanner exports them."""
+    for case in sorted(path for path in Path(cases).iterdir() if path.is_dir()):
+        for number, name, text in ((3, "flair", "FLAIR tra"), (5, "t1c", "T1 MPRAGE +C")):
+            voxels, affine = as_scanned(nib.load(case / f"{name}.nii.gz"))
+            fields = {"SeriesNumber": number, "SeriesDescription": text, "StudyInstanceUID": uid(case.name)}
+            series = Path(folder) / case.name / "DICOM" / f"SE{number}"
+            classic(series, voxels.astype(np.int16), affine, series=f"{case.name} {name}", **fields)

@@ -130,11 +130,11 @@ def _nothing_found(texts: Sequence[str], skipped: Iterable[SkippedFile]) -> Inpu
     """Return the error of inputs in which no image is; files of a format that is not read raise their own."""
     for text in texts:
         check_supported(Path(text))
-    cause, where = "no image found", list_some(list(texts), _SHOWN)
+    where = list_some(list(texts), _SHOWN)
     if dicom := [file for file in skipped if looks_like_dicom(file.path)]:
         hint = "choose series with --series, by patterns of their descriptions, numbers or UIDs"
         return InputError(f"no series to segment: {describe_skipped(dicom)}", path=where, hint=hint)
-    return InputError(cause, path=where, hint=_HINT)
+    return InputError("no image found", path=where, hint=_HINT)
 
 
 def _parse_files(case: Sequence[str], channels: Sequence[str]) -> FoundImage:
