@@ -190,6 +190,32 @@ def test_annotations_are_paired_with_scenes_by_their_names(biounet, tmp_path):
     assert report["images"][0]["objects"] == fields[1][1].max()
 
 
+def test_outlines_of_all_scenes_in_one_file_are_told_apart_by_their_names(biounet, tmp_path):
+    from biounet.files import LabelledImage, read_volume
+    from biounet.files.outlines.coco import write_coco
+
+    fields = [field(seed) for seed in range(2)]
+    (tmp_path / "img").mkdir()
+    write_nd2(tmp_path / "img/plate.nd2", Picture(np.stack([image for image, _ in fields]), "PYX", UM), ("A1", ""))
+    parts = []
+    for number, (name, (_, labels)) in enumerate(zip(["plate_s0_A1", "plate_s1"], fields, strict=True)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", labels.astype(np.int32))
+        grid = read_volume(tmp_path / f"{name}.tif").grid
+        columns = {"label": np.arange(1, labels.max() + 1)}
+        write_coco(LabelledImage(name, labels, grid, "objects", columns), tmp_path / f"{number}.json")
+        parts.append(json.loads((tmp_path / f"{number}.json").read_text()))
+    for number, part in enumerate(parts):
+        part["images"][0] |= {"id": number + 1, "file_name": ["plate_s0_A1.tif", "plate_s1.tif"][number]}
+        for annotation in part["annotations"]:
+            annotation |= {"id": annotation["id"] + 1000 * number, "image_id": number + 1}
+    whole = {name: parts[0][name] + parts[1][name] for name in ("images", "annotations")}
+    (tmp_path / "ann").mkdir()
+    (tmp_path / "ann/all.json").write_text(json.dumps(parts[0] | whole))
+    report = json.loads(biounet("check", "img", "ann", "--json")[1])
+    assert report["problems"] == []
+    assert [row["objects"] for row in report["images"]] == [int(labels.max()) for _, labels in fields]
+
+
 def test_no_scene_that_is_annotated_is_a_problem(biounet, tmp_path):
     for folder in ("img", "ann"):
         (tmp_path / folder).mkdir()

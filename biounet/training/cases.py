@@ -68,7 +68,7 @@ def load_cases(pairs: Sequence[Pair], recipe: Recipe, options: ReadOptions | Non
     for pair in pairs:
         read = replace(options, scene=pair.scene)
         volume = VolumeReader(read).load(pair.files())
-        annotation = read_annotation(pair.label, recipe.data, volume.grid, options, image=pair.image)
+        annotation = read_annotation(pair.label, recipe.data, volume.grid, options, image=pair.drawn_on)
         yield make_case(volume, annotation, recipe)
 
 

@@ -59,6 +59,7 @@ class ImageFiles:
     label: Path | None
     validation: bool  # whether thresholds are tuned on it and nothing is learned from it
     scene: str  # which of several images in a file, as in `ReadOptions`
+    drawn_on: Path  # what outlines of many images in one file call it
 
     @property
     def name(self) -> str:
@@ -147,12 +148,16 @@ class TrainingData:
     def _list_images(self) -> list[ImageFiles]:
         numbers = {(pair.files(), pair.scene): number for number, pair in enumerate(self._all_pairs)}
         images = [
-            ImageFiles(numbers[pair.files(), pair.scene], pair.files(), pair.label, validation, pair.scene)
+            ImageFiles(
+                numbers[pair.files(), pair.scene], pair.files(), pair.label, validation, pair.scene, pair.drawn_on
+            )
             for pairs, validation in ((self.training, False), (self.validation, True))
             for pair in pairs
         ]
         unannotated = enumerate(self._unannotated)
-        return images + [ImageFiles(number, image.files(), None, False, image.scene) for number, image in unannotated]
+        return images + [
+            ImageFiles(number, image.files(), None, False, image.scene, image.path) for number, image in unannotated
+        ]
 
     def _report(self, error: BiounetError) -> None:
         if self.strict:
@@ -209,8 +214,8 @@ class TrainingData:
             return None
         annotation = resampled = None
         if image.label is not None:
-            first = image.files[0]
-            annotation = self._attempt(read_annotation, image.label, self._data, volume.grid, self.options, None, first)
+            how = (self._data, volume.grid, self.options, None, image.drawn_on)
+            annotation = self._attempt(read_annotation, image.label, *how)
         if annotation is not None:
             resampled = self._attempt(resample_annotation, volume, annotation, self.recipe)
         same_as = self._same_as(volume, image)

@@ -57,6 +57,12 @@ class Pair:
     label: Path
     others: tuple[Path, ...] = ()
     scene: str = ""
+    name: str = ""  # of a scene: what its annotation is called like
+
+    @property
+    def drawn_on(self) -> Path:
+        """What outlines of many images in one file name this one: its file, or the name of a scene in its folder."""
+        return self.image.with_name(self.name) if self.name else self.image
 
     def files(self) -> tuple[Path, ...]:
         """Return one file for each channel, or the one file that holds all."""
@@ -255,7 +261,8 @@ def _pair(
             problems.append(_unannotated(image, annotations, longer_names.get(key), hint))
             hint = None if problems[-1].hint == hint else hint  # at the first of them only
         else:
-            pairs[key] = Pair(image.path, match, image.others, image.scene)
+            name = image.relative.name if image.scene else ""
+            pairs[key] = Pair(image.path, match, image.others, image.scene, name)
     used = {pair.label for pair in pairs.values()}
     surplus = [label for label in by_key.values() if label not in used]
     problems += [InputError(f"{label} has no image") for label in surplus if not is_body_mask(label)]
