@@ -61,9 +61,9 @@ def sparse_case(pair: Pair, recipe: Recipe, labels: np.ndarray) -> Case:
     return make_case(volume, Annotation(labels, "instances", volume.grid), recipe)
 
 
-def dense_labels(pair: Pair) -> np.ndarray:
-    """Read the truth of an image."""
-    return read_annotation(pair.label, DataSettings()).labels
+def dense_labels(pair: Pair, data: DataSettings | None = None) -> np.ndarray:
+    """Read the truth of an image; `data` of a model, without it of 2D images."""
+    return read_annotation(pair.label, data or DataSettings()).labels
 
 
 def cases_of(arm: str, recipe: Recipe) -> tuple[list[Case], list[Case]]:

@@ -48,8 +48,12 @@ class Planes:
         pads = graph.integers(reach, 0, 0, 0, reach, 0, 0, 0)  # onnxruntime moves those of some axes to wrong ones
         padded = graph.add("Pad", features, pads, fill, mode="constant")
         depth = graph.size(features, 0)
-        starts = [graph.integers(start) for start in range(2 * reach + 1)]
-        parts = [graph.add("Slice", padded, start, graph.add("Add", depth, start), axis) for start in starts]
+
+        def shift(start: int) -> str:
+            end = graph.add("Add", depth, graph.integers(start))
+            return graph.add("Slice", padded, graph.integers(start), end, axis)
+
+        parts = [features if start == reach else shift(start) for start in range(2 * reach + 1)]
         return graph.add("Concat", *parts, axis=1)
 
     def pool(self, features: str, factors: Sequence[int]) -> str:
