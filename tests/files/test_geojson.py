@@ -18,7 +18,7 @@ from biounet.files import LabelledImage
 from biounet.files.outlines import geojson, json_stream
 from biounet.files.outlines.fill import fill
 from biounet.files.outlines.geojson import read_geojson, write_geojson, write_geojson_points
-from biounet.files.outlines.outline import Plane
+from biounet.files.outlines.outline import UNLABELLED_CLASS, Plane
 from support.label_images import blobs, label_images, picture
 from support.qupath import features_for_qupath
 
@@ -249,8 +249,15 @@ def test_cells_have_two_outlines_to_choose_from(tmp_path):
 def test_regions_that_were_looked_at_are_windows(tmp_path, properties):
     window, cell = read(tmp_path / "a.geojson", [feature(polygon(), properties), feature(polygon())])
     assert (window.is_window, cell.is_window) == (True, False)
-    renamed = read(tmp_path / "a.geojson", [feature(polygon(), {"classification": "Region*"})], window_class="region*")
-    assert renamed[0].is_window
+    renamed = [feature(polygon(), {"classification": name}) for name in ("Region*", "Done", "cell")]
+    assert [one.is_window for one in read(tmp_path / "a.geojson", renamed, window_class="done")] == [True, True, False]
+
+
+def test_what_qupath_ignores_is_unlabelled(tmp_path):
+    [outline] = read(
+        tmp_path / "a.geojson", [feature(polygon(), {"classification": {"name": "Ignore*", "color": [1]}})]
+    )
+    assert (outline.class_name, outline.is_window) == (UNLABELLED_CLASS, False)
 
 
 def test_what_is_no_object_has_no_rings_and_is_named(tmp_path):

@@ -27,7 +27,7 @@ from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.formats.raw import translate_errors
 from biounet.files.mapped_labels import forget
 from biounet.files.outlines.json_stream import JsonList
-from biounet.files.outlines.outline import Outline, Plane, Ring
+from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane, Ring
 from biounet.files.outlines.trace import Polygon, trace
 
 _Feature = dict[str, Any]
@@ -43,6 +43,7 @@ WINDOW_CLASS = "looked at"
 CellPart = Literal["cell", "nucleus"]
 
 _GEOMETRIES = ("Polygon", "MultiPolygon", "Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection")
+_REGION, _IGNORED = "region*", "ignore*"  # classes that QuPath has for regions, and for what does not count
 _PARTS_OF_IMAGES = ("tile", "tmaCore")  # kinds of QuPath's objects that are none
 _FORMER_KINDS = {"PathRootObject": "root", "PathTileObject": "tile", "TMACoreObject": "tmaCore", "tma_core": "tmaCore"}
 
@@ -77,7 +78,9 @@ class _Reading:
         kind = _kind(feature, properties)
         rings = () if kind in _PARTS_OF_IMAGES else tuple(self._rings(geometry))
         name, class_name = str(properties.get("name") or ""), _class_name(properties.get("classification"))
-        is_window = bool(rings) and self.window_class.casefold() in (name.casefold(), class_name.casefold())
+        names = {name.casefold(), class_name.casefold()}
+        is_window = bool(rings and names & {self.window_class.casefold(), _REGION})
+        class_name = UNLABELLED_CLASS if class_name.casefold() == _IGNORED else class_name
         what = kind if kind in _PARTS_OF_IMAGES else geometry.get("type")
         return Outline(rings, class_name, _plane(geometry), name if rings else f"{what} {name}".strip(), is_window)
 
@@ -127,7 +130,8 @@ def read_geojson(path: str | Path, window_class: str = WINDOW_CLASS, part: CellP
     path
         May be compressed (``.geojson.gz``, or the zip of QuPath).
     window_class
-        Class or name of regions in which everything was looked at; upper and lower case are the same.
+        Class or name of regions in which everything was looked at, beside ``Region*``, which is QuPath's own; upper and
+        lower case are the same. ``Ignore*`` is `UNLABELLED_CLASS`.
     part
         Which outline of a cell is read that has two.
 
