@@ -50,6 +50,11 @@ class DataSettings(Settings):
     overlap
         Of outlines that other programs drew: where two objects overlap, the ``later`` one in the file is on top, or the
         pixels are ``unlabelled``.
+    window_class
+        Class or name of the regions, in files of outlines, in which everything was looked at: what is not outlined
+        there is background, and elsewhere unlabelled. Without any, the whole image was looked at.
+    cell_part
+        Which outline is taken of cells in files of QuPath that have two: that of the ``cell`` or of its ``nucleus``.
     regions
         For ``classes``: the values of nested regions, from the outermost to the innermost. The network predicts each
         region, and a voxel gets the label of its innermost region (`region_label`).
@@ -80,6 +85,8 @@ class DataSettings(Settings):
     unlabelled: int = Field(default=UNLABELLED, ge=-(2**31), lt=2**31)
     palette: dict[str, str] = Field(default_factory=dict)
     overlap: Literal["later", "unlabelled"] = "later"
+    window_class: str = Field(default="looked at", min_length=1, max_length=256)
+    cell_part: Literal["cell", "nucleus"] = "cell"
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     unknown: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     slices: Literal["z", "y", "x"] | None = None

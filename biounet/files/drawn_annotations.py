@@ -21,8 +21,9 @@ from biounet.files.outlines.imagej_roi import read_imagej_roi
 from biounet.files.outlines.labelme import read_labelme
 from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane
 
-_WINDOWS = {"looked at", "background", "region*"}  # as a class or name, also with - or _; the last is QuPath's
+_REGIONS = {"background", "region*"}  # as a class or name, beside that of the recipe; the last is QuPath's
 _UNKNOWN = {UNLABELLED_CLASS, "ignore*"}  # as a class; the last is QuPath's
+_SEPARATORS = re.compile(r"[ _-]+")  # of words, in names of classes
 _NUMBER_AT_END = re.compile(r"[ _.#-]*\d+$")  # of a name such as "nucleus 12"
 _MAX_NAMES = 5  # that a message lists
 
@@ -67,7 +68,7 @@ def read_drawn_labels(path: Path, data: DataSettings, image: DrawnImage) -> Draw
     name = outline_format(path) or ""
     try:
         outlines, notes = _read_outlines(path, name, data, image)
-        drawn = _sort(_of_plane(outlines, image), path)
+        drawn = _sort(_of_plane(outlines, image), data, path)
         labels, overlaps, remarks = _fill_all(drawn, data, image.shape)
     except InputError as error:
         raise error if error.path else InputError(error.cause, path=path, hint=error.hint) from None
@@ -80,9 +81,9 @@ def _read_outlines(
     if name == "COCO":
         return read_coco(path, image.shape, image.path, are_objects=data.kind == "instances")
     if name == "GeoJSON":
-        return read_geojson(path), ()
+        return read_geojson(path, data.window_class, data.cell_part), ()
     if name == "LabelMe":
-        return read_labelme(path, (image.shape[-2], image.shape[-1])), ()
+        return read_labelme(path, (image.shape[-2], image.shape[-1]), data.window_class), ()
     return read_imagej_roi(path), ()
 
 
@@ -120,20 +121,26 @@ class _Drawn:
     unlabelled: list[Outline]
 
 
-def _sort(outlines: Sequence[Outline], path: Path) -> _Drawn:
+def _sort(outlines: Sequence[Outline], data: DataSettings, path: Path) -> _Drawn:
     drawn = _Drawn([], [], [])
+    window = _words(data.window_class)
     for one in outlines:
-        meanings = {re.sub(r"[ _-]+", " ", text).strip().casefold() for text in (one.class_name, one.name)}
-        if one.is_window or meanings & _WINDOWS:
+        meanings = {_words(one.class_name), _words(one.name)}
+        if one.is_window or meanings & {window, *_REGIONS}:
             drawn.windows.append(replace(one, is_window=True))
         elif one.class_name.casefold() in _UNKNOWN:
             drawn.unlabelled.append(one)
         else:
             drawn.objects.append(one)
     if not drawn.objects and not drawn.windows:
-        hint = "outline some objects; if there are none, draw a region of class 'looked at'"
+        hint = f"outline some objects; if there are none, draw a region of class '{data.window_class}'"
         raise InputError("nothing is drawn on this image", path=path, hint=hint)
     return drawn
+
+
+def _words(name: str) -> str:
+    """Return a name by which it is compared: in lower case, with spaces between its words."""
+    return _SEPARATORS.sub(" ", name).strip().casefold()
 
 
 def _fill_all(drawn: _Drawn, data: DataSettings, shape: tuple[int, ...]) -> tuple[NDArray[np.int32], int, list[str]]:
@@ -191,7 +198,9 @@ def _class_values(outlines: Sequence[Outline], data: DataSettings) -> list[int]:
     """Return the value of the class of each outline; raise an `InputError` that lists classes the recipe lacks."""
     known = {name.casefold(): value for value, name in enumerate(data.foreground, 1)}
     values = [_class_value(one, known) for one in outlines]
-    unknown = Counter(one.class_name or one.name or "(none)" for one, v in zip(outlines, values, strict=True) if not v)
+    # Points and lines have no pixels, and need no class.
+    lacking = [one for one, value in zip(outlines, values, strict=True) if not value and one.rings]
+    unknown = Counter(one.class_name or one.name or "(none)" for one in lacking)
     if unknown:
         shown = list_some([f"{name} ({count})" for name, count in unknown.most_common()], _MAX_NAMES)
         hint = f"the classes are {', '.join(data.foreground)}; outlines may also be called background or unlabelled"

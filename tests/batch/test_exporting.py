@@ -9,11 +9,14 @@ import pytest
 import roifile
 import tifffile
 import zarr
+from shapely.geometry import shape
 
 import biounet as public
+from biounet.files import mapped_labels
 from biounet.network import save_model
 from support.commands import read_rows
 from support.images import discs
+from support.qupath import features_for_qupath
 
 
 @pytest.fixture
@@ -51,6 +54,22 @@ def test_outlines_for_imagej_are_those_of_the_objects(run, biounet):
         rois = roifile.roiread(run / f"{name}_rois.zip")
         assert len(rois) == len(rows) > 0
         assert [roi.properties["label"] for roi in rois] == [int(row["label"]) for row in rows]
+
+
+def test_objects_in_qupath_are_those_of_the_table_also_of_labels_on_the_disk(run, biounet, monkeypatch):
+    assert biounet("export", "out", "-f", "geojson,geojson-points")[1].startswith("4 files exported")
+    for name in ("a", "sub/b"):
+        text = (run / f"{name}_outlines.geojson").read_text()
+        rows = read_rows(run / f"{name}_objects.csv")
+        for row, feature in zip(rows, features_for_qupath(text), strict=True):
+            measured = feature["properties"]["measurements"]
+            assert measured == {column: float(value) for column, value in row.items() if value}
+            assert shape(feature["geometry"]).area == measured["area_px"]
+        assert len(features_for_qupath((run / f"{name}_points.geojson").read_text())) == len(rows)
+        (run / f"{name}_outlines.geojson").unlink()
+        monkeypatch.setattr(mapped_labels, "_LARGE", 0)
+        assert biounet("export", "out", "-f", "geojson")[0] == 0
+        assert (run / f"{name}_outlines.geojson").read_text() == text
 
 
 def test_what_is_there_is_not_written_again(run, biounet):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from shapely import contains_xy
 from shapely.geometry import shape
 
-from biounet.core import Grid, InputError
-from biounet.files import LabelledImage
+from biounet.core import UNLABELLED, DataSettings, Grid, InputError
+from biounet.files import LabelledImage, read_annotation
 from biounet.files.outlines import geojson, json_stream
 from biounet.files.outlines.fill import fill
 from biounet.files.outlines.geojson import read_geojson, write_geojson, write_geojson_points
@@ -371,3 +371,31 @@ def test_identifiers_differ_in_each_slice(tmp_path):
     image = labelled(np.stack([picture("1"), picture("1")]))
     first, second = (UUID(one["id"]) for one in written(image, tmp_path / "a.geojson"))
     assert first != second
+
+
+def annotation(path, features, **data):
+    path.write_text(json.dumps(collection(*features)))
+    return read_annotation(path, DataSettings(**data), Grid((8, 8)))
+
+
+def test_the_recipe_names_the_class_of_regions_and_the_part_of_cells(tmp_path):
+    nucleus = polygon([[[2, 3], [4, 3], [4, 5], [2, 5]]])
+    cell = feature(polygon(), {"objectType": "cell"}, nucleusGeometry=nucleus)
+    done = feature(polygon([[[0, 0], [8, 0], [8, 7], [0, 7]]]), {"classification": "Done_region"})
+    plain = annotation(tmp_path / "a.geojson", [cell], cell_part="nucleus")
+    assert ((plain.labels == 1).sum(), (plain.labels == 0).sum()) == (4, 60)
+    within = annotation(tmp_path / "a.geojson", [cell, done], window_class="done region")
+    counts = dict(zip(*map(np.ndarray.tolist, np.unique(within.labels, return_counts=True)), strict=True))
+    assert counts == {1: 16, 0: 40, UNLABELLED: 8}
+
+
+def test_points_need_no_class(tmp_path):
+    point = feature({"type": "Point", "coordinates": [1, 2]})
+    found = annotation(
+        tmp_path / "a.geojson",
+        [feature(polygon(), {"classification": "tumour"}), point],
+        kind="classes",
+        classes=("oedema", "tumour"),
+    )
+    assert (found.labels == 2).sum() == 16
+    assert "(Point)" in found.notes[0]
