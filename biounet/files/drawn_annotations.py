@@ -25,6 +25,7 @@ _REGIONS = {"background", "region*"}  # as a class or name, beside that of the r
 _UNKNOWN = {UNLABELLED_CLASS, "ignore*"}  # as a class; the last is QuPath's
 _SEPARATORS = re.compile(r"[ _-]+")  # of words, in names of classes
 _NUMBER_AT_END = re.compile(r"[ _.#-]*\d+$")  # of a name such as "nucleus 12"
+_MAX_LABEL = np.iinfo(np.int32).max
 _MAX_NAMES = 5  # that a message lists
 
 
@@ -147,6 +148,8 @@ def _fill_all(drawn: _Drawn, data: DataSettings, shape: tuple[int, ...]) -> tupl
     """Return labels, the number of pairs of objects that overlap, and notes."""
     _check_inside(drawn.objects, shape)
     values = number_objects(drawn.objects) if data.kind == "instances" else _class_values(drawn.objects, data)
+    if max(values, default=0) > _MAX_LABEL:
+        raise InputError(f"object number {max(values)} does not fit in 32 bits", hint="number objects from 1")
     if data.kind == "instances" and len(shape) == 3 and not data.slices:
         _check_slices_are_linked(drawn.objects)
     filled = fill(drawn.objects, shape, data.overlap, values)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_masks
@@ -71,6 +71,7 @@ def test_other_text_is_no_mask(text):
         decode_lengths(text)
 
 
+@settings(deadline=None)
 @given(PICTURES)
 def test_pycocotools_loads_the_labels(tmp_path_factory, labels):
     coco = exported(labelled(labels), tmp_path_factory.mktemp("coco"))

@@ -1,9 +1,12 @@
 """Outlines of other programs as annotations: the labels that were drawn, or one line that says what is wrong."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from roifile import ImagejRoi, roiwrite
 
 from biounet.core import UNLABELLED, DataSettings, Grid, InputError
@@ -262,3 +265,23 @@ def test_regions_that_nobody_drew_are_those_of_the_image_where_one_file_is_of_al
     data = DataSettings(kind="classes", classes=("a", "b"), unknown={"p1": ("b",)})
     assert undrawn_regions(tmp_path / "all.json", data, tmp_path / "p1.tif") == {"b"}
     assert undrawn_regions(tmp_path / "all.json", data, tmp_path / "p2.tif") == set()
+
+
+@pytest.mark.parametrize("name", ["roi", "geojson", "coco", "coco-polygons"])
+@settings(deadline=None)
+@given(st.data())
+def test_damaged_files_are_read_or_are_one_line(tmp_path_factory, name, data):
+    labels = np.kron(np.arange(1, 7).reshape(2, 3), np.ones((4, 4), np.int32)).astype(np.int32)
+    path = exported(labels, tmp_path_factory.mktemp("damaged"), name)
+    content = bytearray(path.read_bytes())
+    first = data.draw(st.integers(0, len(content) - 1))
+    content[first : data.draw(st.integers(first, len(content)))] = data.draw(st.binary(max_size=3))
+    path.write_bytes(content)
+    with suppress(InputError):
+        found = read(path, shape=labels.shape)
+        assert found.labels.shape == labels.shape
+
+
+def test_numbers_of_objects_fit_in_32_bits(tmp_path):
+    path = coco(tmp_path / "x.json", ("cell", {"segmentation": [box(0, 0, 2, 2)], "track_id": 2**40}), z=0)
+    assert f"object number {2**40} does not fit in 32 bits" in failure(path, DataSettings(dims=3), (1, *SHAPE))

@@ -44,7 +44,7 @@ def _zip_format(path: Path) -> OutlineFormat | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.lower() for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, zipfile.BadZipFile, NotImplementedError):  # the last of a version that is none
         names = []
     if len(names) == 1 and names[0].endswith(".geojson"):
         return "GeoJSON"
