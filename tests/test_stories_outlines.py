@@ -9,9 +9,11 @@ import tifffile
 from roifile import ImagejRoi, roiwrite
 from safetensors.numpy import load_file
 
-from biounet.core import DataSettings, Grid
+from biounet.core import DataSettings, Grid, InputError, read_recipe
+from biounet.evaluation import evaluate
 from biounet.files import LabelledImage, export_formats, find_pairs, read_annotation, write_export
 from biounet.files.outlines.trace import trace
+from biounet.training import check_data
 from support.images import discs
 
 TINY = """
@@ -146,3 +148,56 @@ def test_results_are_compared_with_outlines_as_with_label_images(tmp_path, field
         for row in one["cases"]:
             del row["case"]
     assert with_labels == with_outlines
+
+
+def square(y, x, side=9):
+    return {"type": "Polygon", "coordinates": [[[x, y], [x + side, y], [x + side, y + side], [x, y + side]]]}
+
+
+@pytest.mark.parametrize(
+    ("features", "text"),
+    [
+        ([], "nothing is drawn on this image"),
+        ([square(100, 100)], "1 of 1 outlines lie outside the image"),
+        ([{"type": "Polygon", "coordinates": [[[1, 1], ["a", 2]]]}], "feature 1"),
+        ([{"type": "Point", "coordinates": [3, 3]}], "outline"),
+    ],
+)
+def test_training_stops_at_the_line_that_check_shows(tmp_path, fields, biounet, features, text):
+    (tmp_path / "drawn").mkdir()
+    as_geojson(fields, tmp_path / "drawn")
+    content = {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": one} for one in features]}
+    (tmp_path / "drawn" / "f1_outlines.geojson").write_text(json.dumps(content))
+    code, out, err = biounet("check", "images", "drawn", "--recipe", "tiny.toml")
+    assert (code, out.splitlines()[-1]) == (2, "4 images read, 1 problem")
+    (line,) = err.splitlines()
+    assert text in line
+    assert "f1_outlines.geojson" in line
+    code, _, err = biounet("train", "tiny.toml", "--images", "images", "--labels", "drawn", "-o", "m.safetensors")
+    assert code == InputError.exit_code
+    assert err.splitlines()[-1] == line
+
+
+def test_a_table_names_outlines_too(tmp_path, fields):
+    (tmp_path / "drawn").mkdir()
+    as_coco(fields, tmp_path / "drawn")
+    rows = [f"images/{stem}.tif,drawn/instances.json" for stem in fields]
+    (tmp_path / "table.csv").write_text("\n".join(["image,label", *rows]))
+    rows = check_data(tmp_path / "table.csv", None, read_recipe(tmp_path / "tiny.toml")).rows
+    assert [row.objects for row in rows] == [int(labels.max()) for labels in fields.values()]
+    assert {(row.format, row.overlaps, row.labelled) for row in rows} == {("COCO", 0, 1.0)}
+
+
+@pytest.mark.parametrize("name", ["roi", "geojson", "coco"])
+def test_volumes_are_compared_with_outlines_of_their_slices(tmp_path, biounet, name):
+    labels = np.zeros((5, 30, 32), np.int32)
+    labels[1:4, 2:12, 3:12], labels[2:5, 15:28, 14:30] = 1, 2
+    for folder in ("labels", "drawn", "out"):
+        (tmp_path / folder).mkdir()
+    export(name, labels, tmp_path / "drawn", "v")
+    for path, one in (("labels/v.tif", labels), ("out/v_labels.tif", np.roll(labels, 1, axis=2))):
+        tifffile.imwrite(tmp_path / path, one.astype(np.uint16), imagej=True, metadata={"axes": "ZYX"})
+    recipe = DataSettings(dims=3)
+    figures = [evaluate(tmp_path / "out", tmp_path / folder, recipe) for folder in ("labels", "drawn")]
+    assert figures[0].truth_counts == figures[1].truth_counts == (2,)
+    assert figures[0].ap == figures[1].ap
