@@ -71,6 +71,8 @@ REMOVED = (ast.Expr, ast.AugAssign, ast.Continue, ast.Break)
 SKIPPED = (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)
 # Without xdist, whose workers would not see the mutant.
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
+# Plugins that napari brings along, as in pyproject.toml
+PYTEST += [f"-pno:{name}" for name in ("napari", "npe2", "napari-plugin-engine", "zarr", "anyio")]
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # no shrinking
 MEMORY = 8 * 2**30

@@ -118,7 +118,7 @@ def test_objects_with_a_side_in_common_share_no_pixel_and_leave_none_out(top, mi
 
 
 def test_outlines_of_other_programs():
-    nan = Outline((np.full((4, 2), np.nan),), name="lost")
+    nan = Outline((np.array([[0, 0], [0, 2], [2, 2], [2, np.nan]]),), name="lost")
     line = Outline((np.array([[0.0, 0], [3, 3], [0, 0]]),), name="line")
     closed = Outline((np.array([[0.0, 0], [0, 2], [2, 2], [2, 0], [0, 0]]),))
     filled = fill([nan, line, closed, square(-2, -1.5), square(3, 3, 9.0), square(1.1, 1.1, 0.2), square(4, 0)], (4, 4))
@@ -182,3 +182,6 @@ def test_objects_are_numbered_as_they_come_unless_all_have_numbers():
     assert numbers(None, None) == [1, 2]
     assert numbers(7, 5, 7) == [7, 5, 7]
     assert numbers(7, None, 7, None) == [1, 2, 1, 3]
+    others = [square(0, 0, is_window=True), Outline(())]  # a window and a point
+    assert number_objects([*others, square(0, 0), square(3, 3)]) == [0, 0, 1, 2]
+    assert number_objects([*others, square(0, 0, object_number=5)]) == [0, 0, 5]
