@@ -197,3 +197,16 @@ def test_damaged_archives_with_the_name_of_outlines_are_annotations_that_cannot_
     zipfile.ZipFile(tmp_path / "x.zip", "w").close()
     assert outline_format(tmp_path / "x_rois.zip") == outline_format(tmp_path / "RoiSet.zip") == "ImageJ ROI"
     assert outline_format(tmp_path / "x.zip") is None
+
+
+def test_a_case_has_outlines_or_a_label_image(tmp_path):
+    """A case of two channels: its outlines are found, and not beside a label image of it."""
+    for name in ("flair.tif", "t1.tif"):
+        image(tmp_path / "p1" / name)
+    drawn = write(tmp_path / "p1" / "RoiSet.zip")
+    (pair,) = find_pairs(tmp_path, channels=["flair", "t1"])
+    assert (pair.label, pair.image.name) == (drawn, "flair.tif")
+    label = image(tmp_path / "p1" / "p1_seg.tif")
+    with pytest.raises(InputError, match="are both annotations of one image") as caught:
+        find_pairs(tmp_path, channels=["flair", "t1"])
+    assert str(label) in str(caught.value)

@@ -29,6 +29,7 @@ from biounet.files.dataset_index.names import (
     is_cellpose_pickle,
     mask_ending,
     match_any_case,
+    may_be_outlines,
     select_annotations,
     stem_of,
     unique_values,
@@ -253,6 +254,8 @@ def _pair(
             problems.append(InputError(f"{image.path}: {image.problem}"))
         elif key in pairs:
             problems.append(InputError(f"{image.path} and {pairs[key].image} have one name"))
+        elif match is not None and annotations and may_be_outlines(match) and match.parent == image.path.parent:
+            problems.append(_several(match, annotations[0]))
         elif match is None and image.scene and image.path in annotated:
             continue  # nobody can keep the other scenes of a file in another folder
         elif match is None and (pickle := pickles.get(f"{image.stem}{PICKLE_ENDING}")) is not None:
@@ -341,6 +344,11 @@ def _unannotated(
     return InputError(cause, hint=f"if one of {names} is it, {setting}'{name}'")
 
 
+def _several(one: Path, other: Path) -> InputError:
+    hint = "keep one of them there, or say which with data.annotation"
+    return InputError(f"{one} and {other} are both annotations of one image", hint=hint)
+
+
 def _pickled(image: FoundImage, pickle: Path) -> InputError:
     """Return the error of an image that has only the file that Cellpose saves for itself."""
     cause = f"{image.path} has no annotation but {pickle.name}, a pickle, which may run any code and is not opened"
@@ -390,7 +398,6 @@ def _labels_by_key(
             continue
         for key in keys:
             if key in by_key:
-                cause = f"{label} and {by_key[key]} are both annotations of one image"
-                errors.append(InputError(cause, hint="keep one of them there, or say which with data.annotation"))
+                errors.append(_several(label, by_key[key]))
             by_key.setdefault(key, label)
     return by_key, errors
