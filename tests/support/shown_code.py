@@ -16,7 +16,7 @@ _BLOCK = re.compile(
     r"|(?:<!-- not run: (?P<reason>[^\n]+?) -->\s*)?^```(?P<language>bash|python)\n(?P<code>.*?)^```",
     re.DOTALL | re.MULTILINE,
 )
-_JOB = re.compile(r"^\| (?P<have>[^|]+) \| [^|]+ \| `(?P<command>biounet [^`]+)` \|$", re.MULTILINE)
+_JOB = re.compile(r"^\| [^|]+ \| [^|]+ \| `(?P<command>biounet [^`]+)` \|$", re.MULTILINE)
 _BUDGET = re.compile(r"(--minutes |\bminutes=)[\d.]+")
 
 
@@ -30,8 +30,8 @@ class Block:
 
 
 def jobs_of(text):
-    """Return the command of each row of a table of jobs, by what its reader has."""
-    return {row["have"]: _BUDGET.sub(r"\g<1>0.05", row["command"].replace(r"\|", "|")) for row in _JOB.finditer(text)}
+    """Return the command of each row of the tables of jobs, in their order."""
+    return [_BUDGET.sub(r"\g<1>0.05", row["command"].replace(r"\|", "|")) for row in _JOB.finditer(text)]
 
 
 def blocks_of(text):
