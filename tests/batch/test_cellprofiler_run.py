@@ -120,3 +120,11 @@ def test_a_run_of_which_nothing_is_exported_has_no_tables(run, biounet):
     assert code == 4
     assert err.count("BIDS segmentations are of NIfTI images, and this is none") == 3
     assert not (run / "bids").exists()
+
+
+def test_python_writes_the_same_tables(run):
+    folder = run.parent
+    public.segment_folder(
+        folder / "in", folder / "py", model=folder / "m.safetensors", columns="cellprofiler", group=GROUP[1], jobs=1
+    )
+    assert [(folder / "py" / name).read_bytes() for name in MERGED] == [(run / name).read_bytes() for name in MERGED]

@@ -166,3 +166,16 @@ def test_channels_of_one_name_are_all_there():
     image = replace(UM, image=Volume(pixels, UM.grid, channel_names=("DAPI", "DAPI", "", "GFP")))
     found = {name: int(channel[0, 0]) for name, channel in image.channels.items()}
     assert found == {"DAPI": 0, "DAPI_1": 1, "channel_2": 2, "GFP": 3}
+
+
+@pytest.mark.parametrize("name", sorted({*OTHERS} - {"cellprofiler", "geojson-points"}))  # which hold objects
+def test_a_volume_with_lesions_is_exported(tmp_path, name):
+    assert write_export(LESIONS, export_formats([name])[0], tmp_path).exists()
+
+
+def test_rows_of_lesions_are_about_no_label():
+    assert LESIONS.row_labels.tolist() == [1, 0, 0]
+    assert LESIONS.rows_by_label()[1]["volume_ml"] == 0.07
+    whole = replace(LESIONS, class_names={1: "rim"})
+    assert whole.row_labels.tolist() == [0, 0, 0]
+    assert CLASSES.row_labels.tolist() == [1, 2]

@@ -135,18 +135,21 @@ class LabelledImage:
         return {label: self.row(label) for label in self._rows}
 
     @cached_property
-    def _rows(self) -> dict[int, int]:
-        """The numbers of rows by the label that they are about."""
+    def row_labels(self) -> NDArray[np.int64]:
+        """The label that each row of the table is about; 0 of lesions and of regions of several classes."""
         columns = self.columns
         if "label" in columns:
-            labels = columns["label"].tolist()
-        elif "class" in columns:
-            labels_of, names = {name: label for label, name in self.class_names.items()}, columns["class"].tolist()
-            lesions = columns["lesion"].tolist() if "lesion" in columns else [0] * len(names)
-            labels = [0 if one else labels_of.get(name, 0) for name, one in zip(names, lesions, strict=True)]
+            labels = np.asarray(columns["label"], np.int64)
         else:
-            return {}
-        return {int(label): number for number, label in enumerate(labels) if label}
+            labels_of = {name: label for label, name in self.class_names.items()}
+            names = columns["class"].tolist() if "class" in columns else []
+            labels = np.array([labels_of.get(name, 0) for name in names], np.int64)
+        return labels * (columns["lesion"] == 0) if "lesion" in columns else labels
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """The numbers of rows by the label that they are about."""
+        return {label: number for number, label in enumerate(self.row_labels.tolist()) if label}
 
     def object_id(self, label: int) -> UUID:
         """Return the identifier of an object; exported again, the same object has the same one."""

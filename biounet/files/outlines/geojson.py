@@ -333,9 +333,8 @@ class _Features:
 
     def __init__(self, image: LabelledImage) -> None:
         self.image = image
-        columns, labels = image.columns, image.columns.get("label", np.zeros(0, np.int64))
-        is_whole = columns["lesion"] == 0 if "lesion" in columns else np.ones(len(labels), np.bool_)
-        rows = np.flatnonzero(is_whole)
+        columns, labels = image.columns, image.row_labels
+        rows = np.flatnonzero(labels)
         # In the order of labels, that of the features: rows are made numbers of Python many at a time, 5x faster.
         self._rows = rows[np.argsort(labels[rows], kind="stable")]
         self._places = {label: place for place, label in enumerate(labels[self._rows].tolist())}
