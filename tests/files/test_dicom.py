@@ -169,6 +169,14 @@ def test_highdicom_reads_the_same_volume(tmp_path, order):
     np.testing.assert_array_equal(expected.match_geometry(place, tol=1e-3).array, own.array[0])
 
 
+def test_a_file_that_begins_like_a_tiff_as_well_is_what_its_name_says(tmp_path):
+    for path in classic(tmp_path / "c", VOXELS, placed()):
+        path.write_bytes(b"II*\0" + path.read_bytes()[4:])
+    assert read_volume(tmp_path / "c", VOLUME).array.shape == (1, *VOXELS.shape)
+    one = (tmp_path / "c" / "IM0001").rename(tmp_path / "c" / "IM0001.dcm")
+    assert read_volume(one).array.shape == (1, 5, 4)
+
+
 def test_a_picture_without_a_place_is_one_as_it_is_seen(tmp_path):
     def flat(data, _):
         for name in ("ImagePositionPatient", "ImageOrientationPatient"):

@@ -79,7 +79,20 @@ def with_unknown_codec(folder):
     classic(folder, VOXELS, AFFINE, each=compress)
 
 
+def with_mosaic(folder):
+    classic(folder, VOXELS, AFFINE, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
+
+
+def with_palette(folder):
+    def colour(data, _):
+        data.PhotometricInterpretation = "PALETTE COLOR"
+
+    classic(folder, VOXELS, AFFINE, each=colour)
+
+
 ERRORS = {
+    with_mosaic: r"a mosaic of Siemens, .* \(hint: .*dcm2niix\)",
+    with_palette: r"colours of a palette are not supported",
     without_slice: r"1 slice is missing: 5 are there, 2 mm apart, with gaps between IM0003 and IM0004",
     with_copy: r"1 slices are there twice, such as IM0003 and X .*remove the copies",
     with_tilt: r"a tilted gantry: its slices are sheared by 11\.3 degrees .*resamples",
@@ -89,7 +102,7 @@ ERRORS = {
     with_echoes: r"2 volumes in one series: echo=4\.6, echo=9\.2 \(hint: .*--series 'T1w MPRAGE echo=4\.6'",
     with_times: r"7 volumes in one series: time=1, time=2, .* and 1 more",
     with_unplaced_slice: r"1 of 6 slices have no position",
-    with_truncated_file: r"IM0004: truncated: its pixels need 40 bytes|IM0004: cannot be read|IM0004: ",
+    with_truncated_file: r"IM0004: cannot be read: .*The number of bytes of pixel data is less than expected",
     with_unknown_codec: r"compressed as JPEG Lossless.*no package .*\(hint: pip install pylibjpeg pylibjpeg-libjpeg\)",
 }
 

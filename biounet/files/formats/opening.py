@@ -29,6 +29,7 @@ from biounet.files.formats.unsupported import check_supported
 from biounet.files.formats.zeiss_czi import CZI_MAGIC, list_czi, read_czi
 
 _HEAD = 16  # bytes that distinguish all of them
+_TIFF_SUFFIXES = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def _find_format(path: Path, scene: str = "") -> _Format:
     if path.name.lower().endswith(".mgz"):  # gzipped, but no NIfTI
         check_supported(path)
     found = next((one for one in _FORMATS if one.is_of(path, head)), None)
-    if found is None and looks_like_dicom(path):
+    # The free bytes that DICOM begins with may be those of a TIFF; a file that is both is what its name says.
+    may_be_both = found is not None and found.read is read_tiff and path.suffix.lower() not in _TIFF_SUFFIXES
+    if (found is None or may_be_both) and looks_like_dicom(path):
         return _DICOM
     if found is None:
         check_supported(path)

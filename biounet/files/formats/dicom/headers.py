@@ -79,7 +79,8 @@ class Frame:
 class DicomFile:
     """The header of a file; texts are empty where it does not say.
 
-    `refusal` says what it is that is no image to segment, empty if it is one; `problem`, what is wrong with an image.
+    `refusal` says what it is that is no image to segment, empty if it is one; `problem`, what is wrong with an image,
+    and what to do.
     """
 
     path: Path
@@ -101,7 +102,7 @@ class DicomFile:
     syntax: str  # UID of the transfer syntax
     frames: tuple[Frame, ...]
     refusal: str = ""
-    problem: str = ""
+    problem: tuple[str, str] | None = None
 
     @property
     def is_segmentation(self) -> bool:
@@ -195,7 +196,7 @@ def _parse(data: Dataset, path: Path, size: int) -> DicomFile:
         syntax=syntax,
         frames=frames,
         refusal=_refusal(data, sop_class, frames),
-        problem=_describe_cut(data, syntax, size, len(frames)),
+        problem=_problem(data, syntax, size, len(frames)),
     )
 
 
@@ -224,15 +225,20 @@ def _refusal(data: Dataset, sop_class: str, frames: Sequence[Frame]) -> str:
     return "pictures in colours" if is_colour and any(frame.position for frame in frames) else ""
 
 
-def _describe_cut(data: Dataset, syntax: str, size: int, frames: int) -> str:
-    """Return what is missing of a file without compression whose pixels need more bytes than it has."""
+def _problem(data: Dataset, syntax: str, size: int, frames: int) -> tuple[str, str] | None:
+    """Return why an image cannot be read, and what to do: pixels that are no grey slice, or more than its bytes."""
     from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+    if "MOSAIC" in map(str, _values(data.get("ImageType"))):
+        return "a mosaic of Siemens, whose slices are tiles of one picture", "convert it to .nii.gz with dcm2niix"
+    if data.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return "colours of a palette are not supported", "export it in grey"
     if not frames or (syntax and (UID(syntax).is_compressed or syntax == DeflatedExplicitVRLittleEndian)):
-        return ""
+        return None
     samples = 2 if data.get("PhotometricInterpretation") == "YBR_FULL_422" else int(data.get("SamplesPerPixel") or 1)
     needed = int(data.Rows) * int(data.Columns) * samples * frames * int(data.get("BitsAllocated") or 16) // 8
-    return f"truncated: its pixels need {needed} bytes, it has {size}" if size < needed else ""
+    cause = f"truncated: its pixels need {needed} bytes, it has {size}"
+    return (cause, "copy it again from where it came from") if size < needed else None
 
 
 def _frames(data: Dataset, path: Path) -> Iterator[Frame]:

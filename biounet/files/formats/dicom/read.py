@@ -73,8 +73,8 @@ def stack_of_series(path: Path, scene: str) -> tuple[list[DicomFile], Stack]:
 def _check_files(files: Sequence[DicomFile], path: Path, *, is_chosen: bool) -> None:
     for file in files:
         name = "" if file.path == path else f"{file.path.name}: "
-        if file.problem:
-            raise InputError(f"{name}{file.problem}", path=path, hint="copy it again from where it came from")
+        if file.problem is not None:
+            raise InputError(f"{name}{file.problem[0]}", path=path, hint=file.problem[1])
         if not file.frames or (file.is_segmentation and not is_chosen):
             raise InputError(f"{name}no image: {file.refusal}", path=path)
         check_codec(file, path)
