@@ -120,6 +120,21 @@ def test_a_series_in_python(export, model, tmp_path):
     np.testing.assert_array_equal(segmenter.segment(tmp_path / "e.dcm").labels, result.labels)
 
 
+def test_labels_are_measured_on_their_series(biounet, export, tmp_path):
+    labels = (HEAD > 0).astype(np.uint8)
+    (tmp_path / "drawn").mkdir()
+    for number in (3, 5):
+        nifti(tmp_path / "drawn" / f"SE{number}_labels.nii", labels, AFFINE)
+    code, _, err = biounet("measure", "drawn", "--image", export / "p1", "-o", "all", "--quiet")
+    assert code == 0, err
+    tables = [(tmp_path / "all" / f"SE{number}_objects.csv").read_text().splitlines() for number in (3, 5)]
+    (first,), (second,) = map(list, map(csv.DictReader, tables))
+    (column,) = (name for name in first if name.startswith("intensity_mean_"))
+    assert float(second[column]) - float(first[column]) == pytest.approx(40)
+    one = tmp_path / "drawn" / "SE3_labels.nii"
+    assert biounet("measure", one, "--image", export / "p1" / "SE3", "-o", "one", "--quiet")[0] == 0
+
+
 def test_a_run_of_nifti_files_has_no_dicom_seg(biounet, model, tmp_path):
     nifti(tmp_path / "a.nii.gz", HEAD, AFFINE)
     biounet("segment", tmp_path / "a.nii.gz", "-m", model / "1.safetensors", "-o", "out")

@@ -10,6 +10,7 @@ from .atomic import hash_tree as hash_tree
 from .atomic import temporary_prefix as temporary_prefix
 from .atomic import write_text as write_text
 from .axes import ReadOptions as ReadOptions
+from .axes import shorten_scene as shorten_scene
 from .axes import split_scenes as split_scenes
 from .channels import as_names as as_names
 from .dataset_index.alignment import check_alignment as check_alignment

@@ -18,6 +18,7 @@ from biounet.files.stacks import Projection, as_frames, check_projection, select
 
 Paths = str | Path | Sequence[str | Path]
 
+_UID = re.compile(r"[0-9.]{20,}")
 _SCENES = "|"  # between the scenes of files
 _LETTERS = "TZCYXS"
 _PLURALS = {"T": "times", "Z": "planes"}
@@ -120,6 +121,11 @@ def split_scenes(scene: str, count: int) -> list[str]:
     """Return the scene of each of the files of an image."""
     scenes = scene.split(_SCENES)
     return scenes if len(scenes) == count else [scene] * count
+
+
+def shorten_scene(scene: str) -> str:
+    """Return a scene for messages, of each UID its end."""
+    return _UID.sub(lambda match: f"…{match[0][-6:]}", scene.replace(_SCENES, ", "))
 
 
 def to_channel_first(

@@ -41,6 +41,7 @@ from biounet.files import (
     read_annotation,
     read_volume,
     resolve_images,
+    shorten_scene,
     split_scenes,
 )
 from biounet.training.planning import plan
@@ -64,7 +65,7 @@ class ImageFiles:
     @property
     def name(self) -> str:
         """The first file, and which of its images it is if there are several."""
-        return f"{self.files[0]}{f', scene {self.scene}' if self.scene else ''}"
+        return f"{self.files[0]}{', scene ' + shorten_scene(self.scene) if self.scene else ''}"
 
 
 @dataclass(frozen=True)

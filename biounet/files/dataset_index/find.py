@@ -29,7 +29,6 @@ from biounet.files.dataset_index.scan import (
     NameRules,
     ScannedFile,
     SkippedFile,
-    describe_skipped,
     list_skipped,
     scan,
 )
@@ -37,7 +36,7 @@ from biounet.files.formats.dicom.headers import DIRECTORY_NAME, looks_like_dicom
 from biounet.files.formats.unsupported import check_supported
 
 _HINT = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASK_ENDINGS, *OUTPUT_ENDINGS))}"
-_SHOWN = 3  # inputs in a message
+_SHOWN, _SHOWN_SERIES = 3, 8  # inputs and series in a message
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,8 @@ def _nothing_found(texts: Sequence[str], skipped: Iterable[SkippedFile]) -> Inpu
     where = list_some(list(texts), _SHOWN)
     if dicom := [file for file in skipped if looks_like_dicom(file.path)]:
         hint = "choose series with --series, by patterns of their descriptions, numbers or UIDs"
-        return InputError(f"no series to segment: {describe_skipped(dicom)}", path=where, hint=hint)
+        reasons = list_some([file.reason for file in dicom], _SHOWN_SERIES, "; ")
+        return InputError(f"no series to segment: {reasons}", path=where, hint=hint)
     return InputError("no image found", path=where, hint=_HINT)
 
 

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from biounet.core import InputError, as_path, list_some
+from biounet.files.axes import shorten_scene
 from biounet.files.dataset_index.cases import FoundImage, group_cases
 from biounet.files.dataset_index.csv_table import read_table
 from biounet.files.dataset_index.dicom_index import (
@@ -295,7 +296,7 @@ def _shown(image: FoundImage, *, name: bool = False) -> str:
     """Return the path or the name of an image for messages, of a scene with what its annotation is called like."""
     if not image.scene:
         return image.path.name if name else str(image.path)
-    return image.relative.name if name else f"{image.path}, scene {image.scene} ({image.relative.name})"
+    return image.relative.name if name else f"{image.path}, scene {shorten_scene(image.scene)} ({image.relative.name})"
 
 
 def _skipped_scenes(images: Iterable[FoundImage], pairs: Collection[str]) -> Iterator[SkippedFile]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from biounet.core import InputError
 from biounet.files.dataset_index.cases import FoundImage
+from biounet.files.dataset_index.dicom_index import dicom_files, find_dicom, folder_keys
 from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
@@ -81,7 +82,8 @@ def match_files(labels: Iterable[LabelFile], path: Path, *, are_labels: bool = F
     path
         A file, if there is one label image; or a folder, in which files belong to a label image if they have its name,
         with or without the endings of images and annotations, in the same folder or, where a name occurs once, in any.
-        Of a file that holds several images, each has a name of its own, such as ``plate_s3``.
+        Of a file that holds several images, each has a name of its own, such as ``plate_s3``; so has each series of
+        DICOM files, such as ``p1_3_T1w``, or that of its folder. A single series belongs to a single label image.
     are_labels
         Whether they are label images too, and not images.
 
@@ -103,13 +105,14 @@ def match_files(labels: Iterable[LabelFile], path: Path, *, are_labels: bool = F
     own = {label.path.resolve() for label in labels}
     files = _label_files(path) if are_labels else _image_files(path)
     files = [file for file in files if file.path.resolve() not in own]
-    if not files:
+    series = {} if are_labels else _series_by_key(path, labels)
+    if not files and not series:
         raise InputError("holds no files beside the label images", path=path, hint="name another folder")
     by_key = _by_key(files)
     by_name = unique_values((stem, file.path) for file in files for stem in _stems(file.path))
     names_are_unique = len({label.name.name for label in labels}) == len(labels)
     any_case = match_any_case(by_key, {_key(label) for label in labels})
-    images = {} if are_labels else _scenes_by_key([file.image for file in files])
+    images = {} if are_labels else _scenes_by_key([file.image for file in files]) | series
     scenes = {label.path: images[_key(label)] for label in labels if _key(label) in images}
     found = {label: image.path for label, image in scenes.items()}
     for label in labels:
@@ -133,6 +136,17 @@ def _scenes_by_key(images: Sequence[FoundImage]) -> dict[str, FoundImage]:
         scenes = [image for image in list_images(images, readers) if image.scene]
     by_number = {image_key(image.relative.parent, scene_stem(image)): image for image in scenes}
     return by_number | {image.key: image for image in scenes}
+
+
+def _series_by_key(folder: Path, labels: Sequence[LabelFile]) -> dict[str, FoundImage]:
+    """Return the series of DICOM files in a folder by the names that their label images may have."""
+    found = find_dicom(dicom_files(scan(folder, NameRules())), folder).images
+    images = [image for image in found if image.scene and not image.problem]
+    if len(images) == len(labels) == 1:
+        return {_key(labels[0]): images[0]}
+    by_name = {image.relative: image for image in images}
+    by_folder = {key: by_name[name] for name, keys in folder_keys(images).items() for key in keys}
+    return by_folder | {image.key: image for image in images}
 
 
 def _label_files(folder: Path) -> list[ScannedFile]:
