@@ -64,3 +64,10 @@ class Graph:
             return self.add("Reshape", value, self.integers(*(size for size in shape if isinstance(size, int))))
         parts = [self.integers(size) if isinstance(size, int) else size for size in shape]
         return self.add("Reshape", value, self.add("Concat", *parts, axis=0))
+
+
+def onnx_type(dtype: type[np.generic]) -> int:
+    """Return the number of a type, as attributes have it."""
+    from onnx import helper
+
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 import numpy as np
 
 from biounet.core import NormaliseSettings
-from biounet.model_export.graph import Graph
+from biounet.model_export.graph import Graph, onnx_type
+from biounet.model_export.hot_pixels import add_hot_pixel_removal
+from biounet.model_export.percentiles import add_percentile
 
 _NOISE = 1e-4  # as in `biounet.preprocessing.body_mask`: of the deviation, within which voxels have one value
 _MAJORITY, _MIN_SHARE = 0.5, 0.05  # of pairs along the edges, and of all voxels, that the background has
@@ -17,14 +18,15 @@ _MAJORITY, _MIN_SHARE = 0.5, 0.05  # of pairs along the edges, and of all voxels
 def add_normalisation(graph: Graph, image: str, settings: NormaliseSettings, dims: int) -> str:
     """Bring intensities ``(n, c, [z,] y, x)`` to the scale of the training, each image by its own statistics.
 
-    Not in the graph: hot pixels are not replaced, and areas that were never acquired are not left out.
+    Areas that were never acquired are not left out, as `biounet.preprocessing.scale_intensities` does it.
     """
     spatial = range(2, 2 + dims)
     per_group = [1, *spatial] if not settings.per_channel else [*spatial]
     if settings.method == "zscore":
         return _add_zscore(graph, image, per_group)
+    image = add_hot_pixel_removal(graph, image, dims, settings.per_channel)
     flat = graph.reshape(image, [0, 0, -1] if settings.per_channel else [0, 1, -1])
-    low, high = _add_percentile(graph, flat, settings.low), _add_percentile(graph, flat, settings.high)
+    low, high = add_percentile(graph, flat, settings.low), add_percentile(graph, flat, settings.high)
     # Where objects are too few to reach the percentiles, the whole range takes their place.
     reached, axis = graph.add("Greater", high, low), graph.integers(2)
     low = graph.add("Where", reached, low, graph.add("ReduceMin", flat, axis))
@@ -35,31 +37,9 @@ def add_normalisation(graph: Graph, image: str, settings: NormaliseSettings, dim
     return graph.add("Mul", graph.add("Sub", image, low), _add_inverse(graph, span))
 
 
-def _add_percentile(graph: Graph, flat: str, rank: float) -> str:
-    """Return a percentile of ``(n, c, values)``, linear between neighbours as in numpy, as ``(n, c, 1)``.
-
-    Only the values beyond it are sorted, 1 % of an image. Its position is computed in integers, since float32 cannot
-    number the pixels of a large image.
-    """
-    numerator, denominator = (Decimal(str(rank)) / 100).as_integer_ratio()
-    last = graph.add("Sub", graph.size(flat, 2), graph.integers(1))
-    product = graph.add("Mul", last, graph.integers(numerator))
-    position = graph.add("Div", product, graph.integers(denominator))
-    rest = graph.add("Cast", graph.add("Mod", product, graph.integers(denominator)), to=_onnx_type(np.float32))
-    share = graph.add("Div", rest, graph.constant(denominator))
-    following = graph.add("Min", graph.add("Add", position, graph.integers(1)), last)
-    from_top = rank > 50
-    if from_top:
-        position, following = (graph.add("Sub", last, at) for at in (position, following))
-    count = graph.add("Add", graph.add("Max", position, following), graph.integers(1))
-    sorted_values, _ = graph.add_many("TopK", (flat, count), ("", ""), axis=2, largest=int(from_top))
-    below, above = (graph.add("Gather", sorted_values, at, axis=2) for at in (position, following))
-    return graph.add("Add", below, graph.add("Mul", graph.add("Sub", above, below), share))
-
-
 def _add_zscore(graph: Graph, image: str, axes: Sequence[int]) -> str:
     """Return (v - mean) / deviation over the voxels of the body, and 0 around it."""
-    body = graph.add("Cast", _add_body_mask(graph, image, axes), to=_onnx_type(np.float32))
+    body = graph.add("Cast", _add_body_mask(graph, image, axes), to=onnx_type(np.float32))
     over = graph.integers(*axes)
     count = graph.add("Max", graph.add("ReduceSum", body, over), graph.constant(1))
     # Differences to a first estimate: sums of float32 lose the digits of large intensities.
@@ -95,12 +75,12 @@ def _add_body_mask(graph: Graph, image: str, axes: Sequence[int]) -> str:
         same, at, one = has_value(line), graph.integers(axis), graph.integers(1)
         following = graph.add("Slice", same, one, graph.integers(2**62), at)
         before = graph.add("Slice", same, graph.integers(0), graph.integers(-1), at)
-        both = graph.add("Cast", graph.add("And", before, following), to=_onnx_type(np.float32))
+        both = graph.add("Cast", graph.add("And", before, following), to=onnx_type(np.float32))
         pairs.append(graph.reshape(both, [0, groups, -1]))
     majority = graph.add("ReduceMean", graph.add("Concat", *pairs, axis=2), graph.integers(2))
     majority = graph.add("Unsqueeze", majority, graph.integers(*spatial[1:]))
     background = has_value(image)
-    share = graph.add("ReduceMean", graph.add("Cast", background, to=_onnx_type(np.float32)), over)
+    share = graph.add("ReduceMean", graph.add("Cast", background, to=onnx_type(np.float32)), over)
     is_removed = graph.add(
         "And",
         graph.add("Greater", majority, graph.constant(_MAJORITY)),
@@ -148,9 +128,3 @@ def add_cropping(graph: Graph, maps: str, image: str, dims: int, name: str) -> s
     axes = graph.integers(*range(2, 2 + dims))
     ends = graph.add("Shape", image, start=2)
     return graph.add("Slice", maps, graph.integers(*(0,) * dims), ends, axes, name=name)
-
-
-def _onnx_type(dtype: type[np.generic]) -> int:
-    from onnx import helper
-
-    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
