@@ -191,7 +191,7 @@ def write_imagej_roi(image: LabelledImage, path: Path) -> None:
     height, width = image.grid.shape[-2:]
     if max(height, width) > MAX_SIZE:
         cause = f"is {width} x {height} pixels, and outlines of ImageJ count to {MAX_SIZE}"
-        raise InputError(cause, hint="use --format geojson")
+        raise InputError(cause, hint="the format geojson takes any size")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for roi in _rois(image):
             entry = zipfile.ZipInfo(f"{roi.name}.roi", _DATE)
