@@ -34,12 +34,12 @@ def ome_zarr_layers(path: Path) -> list[LayerData]:
         If it is none that this version understands.
     """
     try:
-        ome = _read_ome(path)
+        ome, stem = _read_ome(path), path.name.removesuffix(".ome.zarr")
         if "image-label" in ome:
-            return [_label_layer(path, path.name.removesuffix(".ome.zarr"))]
+            return [_label_layer(path, f"{stem} labels")]
         labels = _read_ome(path / "labels").get("labels", [])
         layers = [*_image_layers(path, ome)]
-        return [*layers, *(_label_layer(path / "labels" / str(name), str(name)) for name in labels)]
+        return [*layers, *(_label_layer(path / "labels" / str(name), f"{stem} {name}") for name in labels)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         cause = f"no OME-Zarr of version 0.5 as biounet writes it: {type(error).__name__} {error}"
         raise InputError(cause, path=path) from error
