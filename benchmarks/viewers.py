@@ -30,6 +30,7 @@ from biounet.plugins import get_reader
 from biounet.preprocessing import scale_intensities
 from biounet.segmentation import pad_to_stride
 
+_SAME = 0.9  # IoU
 SETS = {"nuclei": "nuclei2d/val/images", "nuclei3d": "nuclei3d-embryo/val/images"}
 
 
@@ -70,22 +71,32 @@ def run_package(name, images, out):
         (out / WEIGHTS).write_bytes(package.read(WEIGHTS))
     run, decode = package_runner(model.card, out / WEIGHTS), LabelObjects(**decoder_settings(model.card))
     network, settings = fold_batch_norms(model.network), model.card.label
-    same = objects = differing = 0
-    for image in sorted(images.iterdir()):
+    paths, same, objects, differing, cleaned = sorted(images.iterdir()), 0, 0, 0, 0
+    for image in paths:
         volume = read_volume(image, ReadOptions(dims=model.network.dims, inputs=1))
         labels = decode(*run(volume.array)[:, None, None])[0, 0]
-        scaled = pad_to_stride(scale_intensities(volume.array, model.card.recipe.normalise).image, network.stride)
+        scaled = scale_intensities(volume.array, model.card.recipe.normalise)
+        padded = torch.from_numpy(pad_to_stride(scaled.image, network.stride))
         with torch.inference_mode():
-            maps = network(torch.from_numpy(scaled)[None])[0].sigmoid().numpy()
+            maps = network(padded[None])[0].sigmoid().numpy()
         maps = maps[(slice(None), *map(slice, volume.grid.shape))]
         own = label_objects(*np.rint(maps * PROBABILITY_MAX).astype(np.uint16), settings).labels
         same += np.array_equal(labels, own)
         objects += own.max()
-        pairs, counts = np.unique(np.stack([own.ravel(), labels.ravel()]), axis=1, return_counts=True)
-        equal = np.bincount(own.ravel())[pairs[0]] == counts
-        equal &= np.bincount(labels.ravel())[pairs[1]] == counts
-        differing += own.max() - int((equal & (pairs[0] > 0)).sum())
-    print(f"{name}: package: {same} label images identical, {differing} of {objects} objects differ in any pixel")
+        cleaned += bool(scaled.hot) or scaled.acquired is not None
+        differing += sum(iou < _SAME for iou in best_ious(own, labels))
+    print(f"{name}: package: {same} of {len(paths)} label images identical; {cleaned} have hot or unacquired pixels")
+    print(f"{name}: package: {differing} of {objects} objects have no partner of IoU {_SAME}")
+
+
+def best_ious(own, labels):
+    """Yield the IoU of each object with the one that overlaps it most."""
+    pairs, counts = np.unique(np.stack([own.ravel(), labels.ravel()]), axis=1, return_counts=True)
+    sizes = np.bincount(own.ravel()), np.bincount(labels.ravel())
+    for label in range(1, own.max() + 1):
+        chosen = (pairs[0] == label) & (pairs[1] > 0)
+        unions = sizes[0][label] + sizes[1][pairs[1][chosen]] - counts[chosen]
+        yield max(counts[chosen] / unions, default=0.0)
 
 
 if __name__ == "__main__":

@@ -218,7 +218,8 @@ def _workings(model: Model) -> Iterator[str]:
         yield (
             f"Pre-processing scales intensities by percentiles {normalise.low:g} and {normalise.high:g} of the whole "
             f"image. An image may be worked on in parts with a halo of {edges} pixels, at least two objects wide; "
-            "on whole images the maps are those of biounet in float32."
+            "on whole images the maps are those of biounet in float32. What biounet also does is left out: it replaces "
+            "hot pixels, and leaves areas that were never acquired out of the percentiles."
         )
     else:
         yield "The graph normalises intensities by the whole image: do not cut it into parts."
