@@ -157,6 +157,15 @@ def test_deflated_files_are_read(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path / "c", VOLUME).array[0], VOXELS)
 
 
+def test_a_deflated_file_that_could_take_all_memory_is_refused(tmp_path):
+    bomb = classic(tmp_path, np.zeros((1, 2000, 3000), np.int16), placed(), syntax=DeflatedExplicitVRLittleEndian)[0]
+    assert read_volume(bomb).array.shape == (1, 2000, 3000)
+    with bomb.open("ab") as file:
+        file.write(bytes(2**21))
+    with pytest.raises(InputError, match=r"a deflated file of 2\.1. MB, which could take all memory"):
+        read_volume(bomb)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_highdicom_reads_the_same_volume(tmp_path, order):
     """An independent reader gives the same values in the same place."""

@@ -76,6 +76,14 @@ def test_files_that_a_shell_lists_are_the_slices_of_their_series(tmp_path):
     assert relatives(find_images([str(tmp_path / "p" / "DICOMDIR")])) == ["p_3_T1w-MPRAGE"]
 
 
+def test_links_in_circles_end(tmp_path):
+    classic(tmp_path / "p" / "a", VOXELS, AFFINE)
+    (tmp_path / "p" / "a" / "up").symlink_to(tmp_path / "p")
+    (image,) = find_images([tmp_path])
+    assert read_volume(image.files(), image.read_options(VOLUME)).array.shape == (1, *VOXELS.shape)
+    assert read_volume(tmp_path / "p", VOLUME).array.shape == (1, *VOXELS.shape)
+
+
 def test_a_directory_file_is_not_followed(tmp_path):
     classic(tmp_path / "p", VOXELS, AFFINE, name="IM{}")
     classic(tmp_path / "secret", VOXELS, AFFINE, series="secret")

@@ -8,7 +8,16 @@ import pytest
 from pydicom import dcmread
 
 from biounet.core import DataSettings, Grid, InputError, Volume
-from biounet.files import LabelledImage, export_formats, find_pairs, read_annotation, read_volume, write_export
+from biounet.evaluation import evaluate
+from biounet.files import (
+    LabelledImage,
+    export_formats,
+    find_pairs,
+    read_annotation,
+    read_volume,
+    write_export,
+    write_labels,
+)
 from support.dicom_files import classic, enhanced, uid
 from support.nifti import VOLUME
 
@@ -107,6 +116,19 @@ def test_a_segmentation_is_an_annotation(tmp_path, form):
     moved = replace(volume.grid, affine=tuple(map(tuple, affine.tolist())))
     with pytest.raises(InputError, match="does not lie on the voxels of its image"):
         read_annotation(pair.label, DATA, moved)
+
+
+def test_results_are_compared_with_a_segmentation(tmp_path):
+    classic(tmp_path / "p1", VOXELS, AFFINE)
+    volume = read_volume(tmp_path / "p1", VOLUME)
+    for name in ("out", "truth"):
+        (tmp_path / name).mkdir()
+    write(volume, tmp_path / "truth", "dicom-seg").rename(tmp_path / "truth" / "p1.dcm")
+    half = np.where(np.arange(10) < 5, LABELS, 0)
+    write_labels(tmp_path / "out" / "p1_3_T1w-MPRAGE_labels.nii.gz", half, volume.grid, "classes")
+    scores = {row["class"]: row["dice"] for row in evaluate(tmp_path / "out", tmp_path / "truth", DATA).cases}
+    oedema = LABELS == 1
+    assert scores["oedema"] == pytest.approx(2 * (half == 1).sum() / (oedema.sum() + (half == 1).sum()))
 
 
 def test_objects_are_segments_of_their_own_and_too_many_are_refused(tmp_path):

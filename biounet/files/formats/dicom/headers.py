@@ -33,6 +33,7 @@ _BARE = tuple(bytes((group, 0, element, 0)) for group in (2, 8) for element in (
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and those below it
 _NO_VOLUME = {"1.2.840.10008.5.1.4.1.1.481.2": "a radiation dose", "1.2.840.10008.5.1.4.1.1.77.1.6": "a whole slide"}
 _CACHED = 2**16  # headers of about 2 kB
+_MOST_DEFLATED = 2**21  # bytes, of a file that is inflated whole to read its header, 1 000 times as large at most
 _TAGS: tuple[str | int, ...] = (
     *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "AcquisitionTime", "Modality"),
     *("SeriesDescription", "ProtocolName", "ContrastBolusAgent", "InversionTime", "EchoTime", "EchoNumbers"),
@@ -163,8 +164,20 @@ def _read_header(path: Path, size: int, _time: int) -> DicomFile:
     if size == 0:
         raise InputError("empty file", path=path)
     with quietly():
+        if size > _MOST_DEFLATED and _is_deflated(path):
+            cause = f"a deflated file of {size / 1e6:.3g} MB, which could take all memory"
+            raise InputError(cause, path=path, hint="convert it with gdcmconv or dcmconv")
         data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
         return _parse(data, path, size)
+
+
+def _is_deflated(path: Path) -> bool:
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    if _head(path)[_MAGIC_AT:] != _MAGIC:
+        return False
+    return bool(read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _parse(data: Dataset, path: Path, size: int) -> DicomFile:

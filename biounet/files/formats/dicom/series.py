@@ -179,8 +179,14 @@ def holds_dicom(folder: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield the visible files in a folder and below, in order of name."""
+    """Yield the visible files in a folder and below, in order of name, through links, each folder once."""
+    visited: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in visited:  # a link to a folder above would never end
+            folders.clear()
+            continue
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 
