@@ -167,6 +167,13 @@ def test_without_the_extra_the_others_are_done(biounet, plate, model, tmp_path, 
     assert "pip install 'biounet[vendor]'" in rows["plate.nd2"]["message"]
     assert "Python 3.12" in rows["x.czi"]["message"] or "biounet[vendor]" in rows["x.czi"]["message"]
     assert "no image found" not in err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = biounet("segment", "in", "-m", model, "-o", "out")  # when it is installed
+    assert (code, len(err.splitlines())) == (3, 1)
+    assert [row["image"] for row in read_rows(tmp_path / "out/counts.csv")] == ["b.tif", *NAMES, "x.czi"]
+    code, out, _ = biounet("verify", "out", "-m", model)
+    assert (code, sorted(out.splitlines())) == (0, sorted(f"{name}: same" for name in ("b.tif", "x.czi", *NAMES)))
 
 
 def test_annotations_are_paired_with_scenes_by_their_names(biounet, tmp_path):

@@ -57,6 +57,7 @@ class Manifest:
         self.output_hashes: dict[str, dict[str, str]] = {}  # the last SHA-256 in any record, by the output's path
         self.offsets: dict[str, int] = {}  # where the record begins in the file, in bytes
         self.end = 0  # size of the file when it was last read, in bytes
+        self._scene_files: set[str] = set()  # that were read as several images
         self._folder, self._root = folder, folder.resolve()
         self._reader = threading.Lock()
         self._line_count = 0
@@ -86,17 +87,21 @@ class Manifest:
             append_line(self._folder / MANIFEST_NAME, encode_record(record))
 
     def is_obsolete(self, record: Record) -> bool:
-        """Whether an image failed, its files are no longer there, and no results of it are left."""
+        """Whether an image failed and no results of it are left, and its files are not there or several images."""
         if record.row.status != "failed":
             return False
         files = [resolve_recorded_path(file.path, self._folder) for file in record.inputs]
         paths = self.output_hashes.get(record.row.image, ())
         outputs = (self._folder / path for path in paths if not is_view_file(path))
-        return (
-            not any(map(is_file, outputs))
-            and not any(map(os.path.exists, files))
-            and not any(map(os.path.islink, files))
-        )
+        if any(map(is_file, outputs)):
+            return False
+        is_there = any(map(os.path.exists, files)) or any(map(os.path.islink, files))
+        return not is_there or self.is_split(record)
+
+    def is_split(self, record: Record) -> bool:
+        """Whether it is about a file as one image that failed, and was several when these could be listed."""
+        is_whole = record.row.status == "failed" and not record.row.details.get("scene")
+        return is_whole and any(file.path in self._scene_files for file in record.inputs)
 
     def _add(self, line: str) -> None:
         record = decode_record(line)
@@ -106,6 +111,9 @@ class Manifest:
             self.new_names.add(name)
             self.output_hashes.setdefault(name, {}).update(record.outputs)
             self.offsets[name] = self.end
+            is_scene = str(record.row.details.get("scene", "")).isdecimal()  # and no series of a folder
+            if is_scene and record.row.status != "failed":
+                self._scene_files |= {file.path for file in record.inputs}
         elif line.endswith(_END) or not line.startswith(_BEGIN):
             path = self._folder / MANIFEST_NAME
             _log.warning("%s: line %d is no record of biounet and is ignored", path, self._line_count)

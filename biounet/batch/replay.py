@@ -168,7 +168,7 @@ def _replay_all(
     identity = (model.sha256, hash_settings(output_settings(model, options)))
     options = replace(options, overlay=False, single_file=False)
     predictor = model_predictor(model, options.device)
-    records = list(manifest.records.values())
+    records = [record for record in manifest.records.values() if not manifest.is_split(record)]
     data = model.card.recipe.data
     with ReaderPool() as readers:
         inputs = [_recorded_image(record, out) for record in records if record.inputs]
