@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, ResultKind, Volume
+from biounet.files.mapped_labels import forget
 
 _BAND = 1 << 22  # pixels that are looked at at a time
 _MEAN = "intensity_mean_"  # of a channel, in tables
@@ -88,6 +89,7 @@ class LabelledImage:
         is_there = np.zeros(int(flat.max(initial=0)) + 1, np.bool_)
         for first in range(0, flat.size, _BAND):  # as indices, they take more memory than the labels
             is_there[flat[first : first + _BAND]] = True
+            forget(flat)
         return np.flatnonzero(is_there[1:]) + 1
 
     @property

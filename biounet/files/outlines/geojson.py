@@ -325,6 +325,7 @@ def _centroids(image: LabelledImage) -> tuple[list[int], list[list[float]]]:
             counts += np.bincount(label, length, size)
             for axis, values in enumerate(position):
                 sums[axis] += np.bincount(label, length * values, size)
+            forget(plane)
     return image.values.tolist(), (sums[:, image.values] / counts[image.values]).T.tolist()
 
 
