@@ -115,6 +115,7 @@ def test_the_series_of_a_study_are_the_channels_of_a_case(tmp_path):
         study(tmp_path / name, name, extra=[(1, "t1 native"), (7, "DWI")])
     found = find_images([tmp_path], CASE)
     assert relatives(found) == ["p1", "p2"]
+    assert relatives(find_images([tmp_path / "p1"], CASE)) == ["p1"]  # and not DICOM, the folder in it
     volume = read_volume(found[0].files(), found[0].read_options(VOLUME))
     np.testing.assert_array_equal(volume.array, [VOXELS + 3, VOXELS + 5])
 

@@ -174,6 +174,8 @@ class _Names:
         relative = Path(folder.absolute().name) if folder == self.root else folder.relative_to(self.root)
         while len(relative.parts) > 1 and relative.name.casefold() in _GENERIC:
             relative = relative.parent
+        if relative.name.casefold() in _GENERIC:
+            relative = Path(self.root.absolute().name)
         return relative.with_name(relative.name.replace(".", "-"))
 
     def _of_file(self, path: Path) -> Path:
