@@ -120,6 +120,18 @@ def test_the_series_of_a_study_are_the_channels_of_a_case(tmp_path):
     np.testing.assert_array_equal(volume.array, [VOXELS + 3, VOXELS + 5])
 
 
+def test_channels_may_be_named_folder_by_folder(tmp_path):
+    study(tmp_path / "p1", "p1")
+    folder = tmp_path / "p1" / "DICOM"
+    (image,) = find_images([f"t1c={folder / 'SE5'}", f"flair={folder / 'SE3'}"], CASE)
+    volume = read_volume(image.files(), image.read_options(VOLUME))
+    np.testing.assert_array_equal(volume.array, [VOXELS + 5, VOXELS + 3])
+    for other, cause in ((folder, "2 series"), (tmp_path / "empty", "without DICOM files")):
+        other.mkdir(exist_ok=True)
+        with pytest.raises(InputError, match=cause):
+            find_images([f"t1c={folder / 'SE5'}", f"flair={other}"], CASE)
+
+
 def test_channels_that_do_not_fit_are_listed_and_can_be_chosen(tmp_path):
     study(tmp_path / "p1", "p1", extra=[(6, "FLAIR cor")])
     (image,) = find_images([tmp_path], CASE)

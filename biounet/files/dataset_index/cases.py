@@ -211,7 +211,7 @@ def parse_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
             raise InputError(f"no channel is called '{name}'", path=path, hint=hint)
         if channel in files:
             raise InputError(f"a second file for channel '{name}'", path=path, hint="one case at a time, or a folder")
-        if not Path(path).is_file():
+        if not (Path(path).is_file() or Path(path).is_dir()):
             raise InputError("no such file", path=path)
         files[channel] = Path(path)
     ordered = [files[channel] for channel in channels if channel in files]

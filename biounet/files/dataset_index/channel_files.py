@@ -106,7 +106,7 @@ def parse_channel_files(inputs: Sequence[str]) -> FoundImage:
         name, _, path = text.partition("=")
         if name.casefold() in map(str.casefold, files):
             raise InputError(f"a second file for channel '{name}'", path=path, hint="one image at a time, or a folder")
-        if not Path(path).is_file():
+        if not (Path(path).is_file() or Path(path).is_dir()):
             raise InputError("no such file", path=path)
         if twice := next((other for other, file in files.items() if file.absolute() == Path(path).absolute()), None):
             raise InputError(f"both '{twice}' and '{name}'", path=path, hint="name one file for each channel")

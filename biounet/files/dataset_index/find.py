@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from biounet.core import InputError, as_path, list_some
+from biounet.files.axes import join_scenes
 from biounet.files.dataset_index.cases import FoundImage, group_cases, parse_case
 from biounet.files.dataset_index.channel_files import parse_channel_files
 from biounet.files.dataset_index.dicom_index import dicom_files, find_dicom
@@ -33,6 +34,7 @@ from biounet.files.dataset_index.scan import (
     scan,
 )
 from biounet.files.formats.dicom.headers import DIRECTORY_NAME, looks_like_dicom
+from biounet.files.formats.dicom.series import only_scene
 from biounet.files.formats.unsupported import check_supported
 
 _HINT = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASK_ENDINGS, *OUTPUT_ENDINGS))}"
@@ -141,7 +143,9 @@ def _parse_files(case: Sequence[str], channels: Sequence[str]) -> FoundImage:
     """Return the image that ``<channel>=<file>`` name: the inputs of the model, or channels to choose from."""
     names = {text.partition("=")[0].casefold() for text in case}
     is_choice = len(channels) == 1 and names != {channels[0].casefold()}
-    return parse_channel_files(case) if is_choice else parse_case(case, channels)
+    image = parse_channel_files(case) if is_choice else parse_case(case, channels)
+    scenes = [only_scene(path) if path.is_dir() else "" for path in (image.path, *image.others)]
+    return replace(image, scene=join_scenes(scenes), is_folder=image.path.is_dir())
 
 
 def _skipped_of_case(image: FoundImage, annotation: Sequence[str]) -> Iterator[SkippedFile]:

@@ -173,6 +173,13 @@ def series_files(path: Path, scene: str) -> list[DicomFile]:
     return list(usable[0].files)
 
 
+def only_scene(folder: Path) -> str:
+    """Return the scene of the one series of images in a folder; raise `InputError` if it holds another number."""
+    if not holds_dicom(folder):
+        raise InputError("a folder without DICOM files", path=folder, hint="name the file of each channel")
+    return make_scene(series_files(folder, "")[0].series)
+
+
 def holds_dicom(folder: Path) -> bool:
     """Whether the first files in a folder or below are DICOM."""
     return any(map(looks_like_dicom, islice(walk(folder), _TRIED)))
