@@ -197,7 +197,8 @@ def test_every_choice_of_reading_and_segmenting_is_a_keyword():
     assert {*Keywords.__annotations__} == reading | segmenting
     assert {*ImageKeywords.__annotations__} == {*Keywords.__annotations__, "unit"}
     batch = {field.name for field in fields(BatchOptions)} - {"read", "segment", "readers", "skipped"}
-    assert {*BatchKeywords.__annotations__} == {*Keywords.__annotations__, "unit"} | batch
+    exports = {"export", "columns"}
+    assert {*BatchKeywords.__annotations__} == {*Keywords.__annotations__, "unit"} | batch | exports
 
 
 def test_keywords_are_the_options_of_the_command():
