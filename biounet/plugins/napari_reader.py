@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from biounet.batch import RunImage, find_run_image, is_run_folder, run_images
 from biounet.core import WORLD_AXES, Grid, InputError, Volume, canonical_grid, canonical_transform
 from biounet.files import natural_key, read_label_volume
-from biounet.measurement import Columns, columns_from_csv
+from biounet.plugins.features import table_features
 from biounet.plugins.ome_zarr_layers import LayerData, is_ome_zarr, ome_zarr_layers
 from biounet.reporting import LABEL_SUFFIXES
 
@@ -81,8 +81,12 @@ class _Source:
     @property
     def name(self) -> str:
         """What layers are called."""
-        name = self.label_path.name
-        return self.image.name if self.image else name.removesuffix(next(filter(name.endswith, LABEL_SUFFIXES)))
+        return self.image.name if self.image else _stem(self.label_path)
+
+
+def _stem(labels: Path) -> str:
+    """Return how the names of the files of an image begin."""
+    return labels.name.removesuffix(next(filter(labels.name.endswith, LABEL_SUFFIXES)))
 
 
 def _images_of(path: Path) -> list[_Source]:
@@ -116,7 +120,8 @@ def _layers(source: _Source, visible: bool) -> list[LayerData]:
     )
     layers = [] if image is None else list(_image_layers(image, source.name, shown))
     turned = canonical_transform(grid).apply(labels.array[0])
-    features = {"features": _features(source.label_path, source.image.class_names if source.image else ())}
+    table = source.label_path.with_name(f"{_stem(source.label_path)}_objects.csv")
+    features = {"features": table_features(table, source.image.class_names if source.image else ())}
     return [*layers, (turned, {"name": f"{source.name} labels", **shown, **features}, "labels")]
 
 
@@ -171,26 +176,3 @@ def _contrast(array: NDArray[Any]) -> dict[str, Any]:
     step = max(1, round((array.size / _MOST_PIXELS) ** (1 / array.ndim)))
     low, high = np.percentile(array[(slice(None, None, step),) * array.ndim], (_DARKEST, _BRIGHTEST))
     return {"contrast_limits": (float(low), float(high))} if low < high else {}
-
-
-def _features(labels: Path, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return the table beside a label image, with the label as ``index``: a row for each object or class.
-
-    Lesions, and regions of several classes, have no label of their own.
-    """
-    name = labels.name.removesuffix(next(filter(labels.name.endswith, LABEL_SUFFIXES)))
-    table = labels.with_name(f"{name}_objects.csv")
-    if not table.is_file():
-        return {}
-    columns = columns_from_csv(table)
-    if "lesion" in columns:
-        columns = _rows(columns, columns.pop("lesion") == 0)
-    if "label" not in columns:
-        numbers = {name: number for number, name in enumerate(class_names, 1)}
-        columns["label"] = np.array([numbers.get(name, 0) for name in columns.get("class", ())], np.int64)
-        columns = _rows(columns, columns["label"] > 0)
-    return {"index": columns["label"], **{name: column for name, column in columns.items() if name != "label"}}
-
-
-def _rows(columns: Columns, chosen: NDArray[np.bool_]) -> Columns:
-    return {name: column[chosen] for name, column in columns.items()}

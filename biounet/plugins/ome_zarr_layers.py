@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from biounet.core import InputError
+from biounet.plugins.features import table_features
 
 LayerData = tuple[Any, dict[str, Any], Literal["image", "labels"]]
 
@@ -26,7 +27,8 @@ def is_ome_zarr(path: Path) -> bool:
 def ome_zarr_layers(path: Path) -> list[LayerData]:
     """Return a layer for each channel of the image, and one for each of its labels.
 
-    Labels have what the file says of each as ``features``, whose column ``index`` is the label.
+    Labels have what the file says of each as ``features``, whose column ``index`` is the label, or else the table
+    beside the store.
 
     Raises
     ------
@@ -36,10 +38,10 @@ def ome_zarr_layers(path: Path) -> list[LayerData]:
     try:
         ome, stem = _read_ome(path), path.name.removesuffix(".ome.zarr")
         if "image-label" in ome:
-            return [_label_layer(path, f"{stem} labels")]
+            return [_label_layer(path, f"{stem} labels", path)]
         labels = _read_ome(path / "labels").get("labels", [])
         layers = [*_image_layers(path, ome)]
-        return [*layers, *(_label_layer(path / "labels" / str(name), f"{stem} {name}") for name in labels)]
+        return [*layers, *(_label_layer(path / "labels" / str(name), f"{stem} {name}", path) for name in labels)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         cause = f"no OME-Zarr of version 0.5 as biounet writes it: {type(error).__name__} {error}"
         raise InputError(cause, path=path) from error
@@ -73,13 +75,15 @@ def _colours(channel: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
     return options | ({"blending": "additive"} if several else {})
 
 
-def _label_layer(path: Path, name: str) -> LayerData:
+def _label_layer(path: Path, name: str, store: Path) -> LayerData:
     ome = _read_ome(path)
     levels, _, placement = _open(path, ome)
     rows = ome["image-label"].get("properties", [])
     names = list(dict.fromkeys(name for row in rows for name in row if name not in ("label", "label-value")))
-    features = {name: [row.get(name) for row in rows] for name in names}
-    features = {"index": [row["label-value"] for row in rows], **features} if rows else {}
+    features: Mapping[str, Any] = {name: [row.get(name) for row in rows] for name in names}
+    features = {"index": [row["label-value"] for row in rows], **features}
+    if not rows:  # of very many objects, the columns are in the table only
+        features = table_features(store.with_name(f"{store.name.removesuffix('.ome.zarr')}_objects.csv"))
     return _one_or_all(levels), {"name": name, "features": features, **placement}, "labels"
 
 

@@ -16,6 +16,7 @@ import tifffile
 from biounet.core import InputError, sample_folder
 from biounet.plugins import get_reader
 from biounet.plugins import napari_reader as reader
+from biounet.plugins.features import table_features
 from biounet.synthetic import FieldSettings, MovieSettings, make_movie
 from support import ROOT
 from support.commands import read_rows
@@ -223,7 +224,7 @@ def test_volumes_and_their_classes_lie_on_each_other_in_napari(biounet, tmp_path
 def test_features_are_the_rows_that_have_a_label(tmp_path, table, index, volumes):
     """`whole` is core and rim together, and lesions are parts of a class."""
     (tmp_path / "x_objects.csv").write_text(table)
-    features = reader._features(tmp_path / "x_labels.nii.gz", ("core", "rim"))
+    features = table_features(tmp_path / "x_objects.csv", ("core", "rim"))
     assert (features["index"].tolist(), features["area"].tolist()) == (index, volumes)
     assert not {"label", "lesion"} & features.keys()
 
@@ -257,6 +258,12 @@ def test_labels_alone_and_their_columns_are_read_from_an_ome_zarr(biounet, tmp_p
     assert options["features"]["index"] == [int(row["label"]) for row in table]
     assert options["features"]["area_um2"] == [float(row["area_um2"]) for row in table]
     np.testing.assert_array_equal(data.compute(), tifffile.imread(tmp_path / "out" / "nuclei_labels.tif"))
+    path = tmp_path / "out" / "nuclei.ome.zarr" / "zarr.json"
+    raw = json.loads(path.read_text())
+    del raw["attributes"]["ome"]["image-label"]["properties"]  # as of more than 1 000 objects
+    path.write_text(json.dumps(raw))
+    ((_, options, _),) = layers_of(tmp_path / "out" / "nuclei.ome.zarr")
+    assert options["features"]["area_um2"].tolist() == [float(row["area_um2"]) for row in table]
 
 
 def test_a_damaged_ome_zarr_is_an_error_of_one_line(tmp_path):
