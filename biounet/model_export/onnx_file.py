@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from biounet.core import ModelError, SettingsError, __version__
+from biounet.core import ModelError, SettingsError, __version__, builtin_models
 from biounet.model_export.float_graph import FloatArithmetic
 from biounet.model_export.graph import IR_VERSION, OPSET, Graph
 from biounet.model_export.int8_graph import Int8Arithmetic
 from biounet.model_export.intensities import add_cropping, add_normalisation, add_padding
 from biounet.model_export.network_graph import Arithmetic, add_network
 from biounet.model_export.planes import Planes
-from biounet.network import Card, Model, fold_batch_norms, quantize_network
+from biounet.network import Card, Model, fold_batch_norms, licence_of, quantize_network
 
 INPUT = "image"
 PROBABILITIES = "probabilities"  # the output of models of classes
@@ -115,6 +116,14 @@ def _assemble(model: Model, graph: Graph, outputs: Sequence[tuple[str, int]]) ->
     return proto
 
 
+def _builtin_name(model: Model) -> str:
+    """Return the name of a built-in model; empty of another one, whatever it is called."""
+    path = builtin_models().get(model.card.recipe.name)
+    if path is None or model.file_sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
+        return ""
+    return path.stem
+
+
 def describe_model(model: Model) -> dict[str, str]:
     """Return what is said about a model in its ONNX file: text, or JSON where it is more than a word or number."""
     card, network = model.card, model.network
@@ -124,6 +133,7 @@ def describe_model(model: Model) -> dict[str, str]:
         "model_name": recipe.name,
         "model_sha256": model.sha256,
         "purpose": recipe.purpose,
+        "licence": licence_of(card, _builtin_name(model)) or None,
         "channels": card.inputs,
         "outputs": card.outputs,
         "output_of_classes": "softmax" if data.exclusive else "sigmoid",

@@ -21,7 +21,7 @@ from biounet.model_export import export_model, parity
 from biounet.model_export.graph import Graph
 from biounet.model_export.hot_pixels import add_hot_pixel_removal
 from biounet.model_export.intensities import add_normalisation, add_padding
-from biounet.model_export.onnx_file import build_onnx
+from biounet.model_export.onnx_file import build_onnx, describe_model
 from biounet.network import (
     Card,
     Model,
@@ -157,6 +157,12 @@ def test_the_file_says_what_is_needed_to_use_it():
     assert json.loads(facts["channels"]) == ["a", "b"]
     assert json.loads(facts["label_settings"])["foreground"] == model.card.label.foreground
     assert json.loads(facts["stride"]) == list(model.network.stride)
+
+
+def test_the_licence_is_that_of_the_model_and_not_of_its_name():
+    built_in = load("nuclei").model
+    assert describe_model(built_in)["licence"].startswith("Apache-2.0")
+    assert "licence" not in describe_model(replace(built_in, file_sha256=""))
 
 
 def graph_function(build, channels=1, dims=2):
