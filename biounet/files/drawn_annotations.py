@@ -179,11 +179,16 @@ def _describe_overlaps(filled: Filled, data: DataSettings) -> list[str]:
 
 def _check_inside(outlines: Sequence[Outline], shape: tuple[int, ...]) -> None:
     """Raise an `InputError` if most outlines lie outside the image: they are those of another one."""
-    size = np.array(shape[-2:], np.float64)
-    drawn = [np.concatenate(one.rings) for one in outlines if sum(map(len, one.rings))]
-    outside = sum(bool((own.max(axis=0) <= 0).any() or (own.min(axis=0) >= size).any()) for own in drawn)
-    if outside > len(drawn) / 2:
-        cause = f"{outside} of {len(drawn)} outlines lie outside the image, which is {shape[-1]} x {shape[-2]} pixels"
+    rings = [ring for one in outlines for ring in one.rings]
+    counts = np.array([sum(map(len, one.rings)) for one in outlines], np.int64)
+    counts = counts[counts > 0]
+    if not counts.size:
+        return
+    points, first = np.concatenate(rings), np.cumsum(counts) - counts
+    low, high = np.minimum.reduceat(points, first), np.maximum.reduceat(points, first)
+    outside = int(np.count_nonzero(((high <= 0) | (low >= shape[-2:])).any(axis=1)))
+    if outside > len(counts) / 2:
+        cause = f"{outside} of {len(counts)} outlines lie outside the image, which is {shape[-1]} x {shape[-2]} pixels"
         raise InputError(cause, hint="are they those of another image, or of one of another size?")
 
 
