@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from roifile import ImagejRoi, roiwrite
 
 from biounet.core import UNLABELLED, DataSettings, Grid, InputError
 from biounet.files import LabelledImage, ReadOptions, export_formats, read_annotation, undrawn_regions, write_export
 from biounet.files.outlines.coco_reading import read_coco
+from biounet.files.outlines.fill import fill
 
 U = UNLABELLED
 CELLS = DataSettings()
@@ -191,6 +193,21 @@ def test_boxes_and_crowds_among_outlines_are_unlabelled(tmp_path):
     found = read(path)
     assert found.labels.tolist() == [[1, 1, U, 0, U, U]] * 4
     assert found.notes == ("1 box without an outline: unlabelled there", "1 crowd of objects: unlabelled there")
+
+
+@given(st.lists(arrays(np.bool_, SHAPE), min_size=1, max_size=5))
+@settings(deadline=None)
+def test_masks_lie_on_each_other_in_their_order(tmp_path_factory, masks):
+    expected = np.zeros(SHAPE, np.int32)
+    drawn = []
+    for mask in masks:
+        lengths = np.diff(np.flatnonzero(np.diff(mask.T.reshape(-1), prepend=False, append=False)), prepend=0)
+        drawn.append(("cell", {"segmentation": {"size": SHAPE, "counts": lengths.tolist()}}))
+    for number, mask in enumerate((mask for mask in masks if mask.any()), 1):
+        expected[mask] = number
+    path = coco(tmp_path_factory.mktemp("masks") / "x.json", *drawn)
+    outlines, _ = read_coco(path, SHAPE)
+    np.testing.assert_array_equal(fill(outlines, SHAPE).labels if expected.any() else expected, expected)
 
 
 def test_polygons_of_one_object_may_overlap(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -176,6 +176,7 @@ def read_coco(
             raise InputError(cause, path=path, hint="are they those of another image, or of one of another size?")
         for entry in coco.annotations.get(plane.number, ()):
             reading.add(entry, plane)
+        reading.trace_masks(plane)
     if not reading.count:
         raise InputError("no object is drawn in it", path=path, hint="leave out images that nobody annotated")
     if reading.boxes == reading.count:
@@ -191,6 +192,9 @@ class _Reading:
         self.coco, self.are_objects = coco, are_objects
         self.outlines: list[Outline] = []
         self.count = self.boxes = self.crowds = 0
+        self._masks: dict[
+            int, NDArray[np.int64]
+        ] = {}  # pixels of masks of the present plane by the place of the outline
 
     def add(self, entry: _Entry, image: CocoImage) -> None:
         self.count += 1
@@ -201,7 +205,8 @@ class _Reading:
         self.boxes += not shape
         try:
             if isinstance(shape, Mapping):
-                parts = [_mask_rings(shape, image)]
+                self._masks[len(self.outlines)] = _mask_pixels(shape, image)
+                parts: list[tuple[Ring, ...]] = [()]
             else:
                 parts = [(ring,) for ring in _polygon_rings(shape)] if shape else [(_box_ring(entry["bbox"]),)]
             number = self.count if len(parts) > 1 else None
@@ -213,6 +218,23 @@ class _Reading:
         class_name = class_name if shape and not is_crowd else UNLABELLED_CLASS
         name = str(entry.get("id", ""))
         self.outlines += [Outline(rings, class_name, image.plane, name, object_number=number) for rings in parts]
+
+    def trace_masks(self, image: CocoImage) -> None:
+        """Give the outlines of masks their rings: of masks that share no pixel, all at once."""
+        layer = np.zeros((image.height, image.width) if self._masks else (0, 0), np.int32)
+        places = [*self._masks]
+        for number, (place, pixels) in enumerate(self._masks.items(), 1):
+            if layer.reshape(-1)[pixels].any():
+                self._set_rings(place, _trace_pixels(pixels, image.width))
+            else:
+                layer.reshape(-1)[pixels] = number
+        for number, polygons in trace(layer) if places else ():
+            self._set_rings(places[number - 1], [ring for polygon in polygons for ring in polygon])
+        self._masks.clear()
+
+    def _set_rings(self, place: int, rings: Sequence[NDArray[Any]]) -> None:
+        drawn = tuple(np.asarray(ring, np.float64) for ring in rings)
+        self.outlines[place] = replace(self.outlines[place], rings=drawn)
 
     def _class_name(self, entry: _Entry) -> str:
         number = entry.get("category_id")
@@ -242,16 +264,16 @@ def _box_ring(box: Sequence[float]) -> Ring:
     return ring
 
 
-def _mask_rings(mask: _Entry, image: CocoImage) -> tuple[Ring, ...]:
-    """Return the outline of a mask along the corners of its pixels."""
+def _mask_pixels(mask: _Entry, image: CocoImage) -> NDArray[np.int64]:
+    """Return the flat indices of the pixels of a mask."""
     size, counts = (image.height, image.width), mask["counts"]
     if tuple(map(int, mask["size"])) != size:
         raise ValueError
-    pixels = masked_pixels(decode_lengths(counts) if isinstance(counts, str) else counts, size)
-    return _trace_pixels(pixels, image.width)
+    return masked_pixels(decode_lengths(counts) if isinstance(counts, str) else counts, size)
 
 
 def _trace_pixels(pixels: NDArray[np.int64], width: int) -> tuple[Ring, ...]:
+    """Return the outline of a mask along the corners of its pixels."""
     if not pixels.size:
         return ()
     y, x = np.divmod(pixels, width)
