@@ -17,9 +17,9 @@ from .records import batch_exit_code as batch_exit_code
 from .records import describe_uncalibrated as describe_uncalibrated
 from .replay import ReplayResult as ReplayResult
 from .replay import find_model as find_model
-from .replay import read_run as read_run
 from .replay import replay_exit_code as replay_exit_code
 from .replay import verify as verify
+from .run_file import read_run as read_run
 from .run_images import RunImage as RunImage
 from .run_images import find_run_image as find_run_image
 from .run_images import is_run_folder as is_run_folder

@@ -9,8 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from biounet.batch.names import image_name, is_in_shard, mark_collisions
-from biounet.batch.process_image import error_text
-from biounet.batch.records import BatchOptions
+from biounet.batch.records import BatchOptions, error_text
 from biounet.core import BiounetError, Unit
 from biounet.files import FoundImage, IsolatedReader, ReaderPool, label_suffix
 from biounet.measurement import Grouping

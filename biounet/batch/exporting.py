@@ -27,10 +27,9 @@ from biounet.batch.export_records import (
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import unescape
-from biounet.batch.process_image import error_text
 from biounet.batch.recorded_files import are_unchanged, has_hash, recorded_image, resolve_recorded_path
-from biounet.batch.records import Record, Row
-from biounet.batch.replay import RunFile, read_run
+from biounet.batch.records import Record, Row, error_text
+from biounet.batch.run_file import RunFile, read_run
 from biounet.core import Grid, InputError, MachineError, ResultKind, Volume, failure_exit_code, raise_if_stopped
 from biounet.files import (
     ExportedImage,

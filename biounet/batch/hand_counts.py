@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from biounet.batch.replay import RunFile, read_run
+from biounet.batch.run_file import RunFile, read_run
 from biounet.batch.sampling import RunGroups, drawing_order, groups_of_run
 from biounet.core import InputError, SettingsError, as_path, list_some
 from biounet.evaluation import CorrectedMean, calibrate_counts, corrected_mean

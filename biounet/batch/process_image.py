@@ -15,7 +15,7 @@ import torch
 
 from biounet.batch.names import escape, image_name
 from biounet.batch.recorded_files import record_channels, record_inputs
-from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
+from biounet.batch.records import BatchOptions, FrameRow, Record, Row, error_text, hash_settings, output_settings
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -24,7 +24,6 @@ from biounet.core import (
     Volume,
     WorkerDiedError,
     describe_flags,
-    describe_shortage,
     free_memory,
     is_out_of_memory,
     note_code,
@@ -190,13 +189,3 @@ def _hash_output(path: Path) -> str:
 def _is_about_name(error: MachineError) -> bool:
     """Whether the disk refused the name of this one file: too long, or with a ``:`` on some drives."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NAME_ERRORS
-
-
-def error_text(error: Exception) -> str:
-    """Return the cause and hint of an error, without the path, which stands in the row already."""
-    if isinstance(error, BiounetError):
-        return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
-    if is_out_of_memory(error):
-        return describe_shortage(error)
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line} (hint: a defect of biounet, please report it)"

@@ -9,7 +9,16 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from biounet.batch.recorded_files import InputFile
-from biounet.core import Figure, SettingsError, Status, __version__, failure_exit_code
+from biounet.core import (
+    BiounetError,
+    Figure,
+    SettingsError,
+    Status,
+    __version__,
+    describe_shortage,
+    failure_exit_code,
+    is_out_of_memory,
+)
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.measurement import Grouping
 from biounet.reporting import Sizes
@@ -181,3 +190,13 @@ def describe_uncalibrated(rows: Sequence[Row]) -> str:
 def batch_exit_code(rows: Sequence[Row]) -> int:
     """Return the exit code of a batch: 0 when no image failed, 3 when some did, 4 when all did."""
     return failure_exit_code(sum(row.status == "failed" for row in rows), len(rows))
+
+
+def error_text(error: Exception) -> str:
+    """Return the cause and hint of an error, without the path, which stands in the row already."""
+    if isinstance(error, BiounetError):
+        return f"{error.cause} (hint: {error.hint})" if error.hint else error.cause
+    if is_out_of_memory(error):
+        return describe_shortage(error)
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line} (hint: a defect of biounet, please report it)"

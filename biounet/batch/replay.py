@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Literal
 
 from biounet.batch.export_records import export_origin, is_intact, merged_origin, read_exports
 from biounet.batch.manifest import Manifest
@@ -20,15 +19,13 @@ from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, recorded_image, resolve_recorded_path
 from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
-from biounet.batch.run_images import decode_read_options
+from biounet.batch.run_file import RunFile, read_run
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
-from biounet.batch.summary import count_columns, group_rows, software
-from biounet.core import Figure, InputError, MachineError, ModelError, builtin_models, failure_exit_code, list_some
+from biounet.batch.summary import count_columns, group_rows
+from biounet.core import Figure, ModelError, builtin_models, failure_exit_code, list_some
 from biounet.files import FoundImage, ReaderPool, find_images, hash_file, resolve_images
-from biounet.measurement import decode_grouping
 from biounet.network import Model, model_predictor
 from biounet.reporting import format_table, is_picture
-from biounet.segmentation import SegmentOptions
 
 _MOST_THREADS = 1024
 _COMPARED = ("status", "count", "message", "frames", "figures")
@@ -42,73 +39,6 @@ class ReplayResult:
     image: str
     status: Literal["same", "differs", "missing"]
     message: str = ""
-
-
-@dataclass(frozen=True)
-class RunFile:
-    """The content of ``run.json``."""
-
-    model: str  # SHA-256
-    options: BatchOptions
-    software: dict[str, str]  # versions and the kind of machine
-    rows: tuple[Row, ...]  # without their seconds
-    outputs: dict[str, dict[str, str]]  # SHA-256 by the name of the image and the path
-    tables: dict[str, str]  # SHA-256 of the other files of the whole batch, by name
-    settings: str = ""  # SHA-256 of the settings that results depend on
-    model_name: str = ""
-
-    def differences(self) -> list[str]:
-        """Return which versions are different here, which can be why bits differ."""
-        here = software()
-        return [f"{name} {there}, here {here[name]}" for name, there in self.software.items() if there != here[name]]
-
-
-def read_run(out: Path) -> RunFile:
-    """Read ``run.json`` of a folder; raise `MachineError` if there is none, `InputError` if it is not biounet's."""
-    path = out / "run.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        images = raw["images"]
-        return RunFile(
-            model=str(raw["model"]["sha256"]),
-            options=_decode_options(raw["settings"]),
-            software={name: str(raw[name]) for name in software()},
-            rows=tuple(map(_decode_row, images)),
-            outputs={str(row["image"]): dict(row["outputs"]) for row in images},
-            tables=dict(raw.get("tables", {})),
-            settings=str(raw.get("settings_sha256", "")),
-            model_name=str(raw["model"].get("name", "")),
-        )
-    except OSError as error:
-        if not out.is_dir():
-            hint = "name the folder that 'biounet segment' wrote its results to"
-            raise MachineError("no such folder", path=out, hint=hint) from error
-        cause = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        hint = "name a folder of results; 'biounet segment' writes this file when it has come to its end"
-        raise MachineError(cause, path=path, hint=hint) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"not the record of a run: {type(error).__name__}", path=path) from error
-
-
-def _decode_row(raw: dict[str, Any]) -> Row:
-    figures, frames = dict(raw.get("figures", {})), tuple(FrameRow(**frame) for frame in raw.get("frames", ()))
-    texts = str(raw["image"]), str(raw["message"])
-    return Row(texts[0], raw["status"], raw["count"], 0.0, texts[1], figures=figures, frames=frames)
-
-
-def _decode_options(raw: dict[str, Any]) -> BatchOptions:
-    segment = SegmentOptions.from_dict(raw["segment"])
-    if segment.diameter is None:  # of versions that took all images as they were
-        segment = replace(segment, diameter="native")
-    switches, group = {name: raw[name] for name in ("overlay", "excel")}, decode_grouping(raw.get("group"))
-    return BatchOptions(
-        decode_read_options(raw["read"]),
-        segment,
-        str(raw["device"]),
-        **switches,
-        group=group,
-        single_file=bool(raw.get("single_file")),
-    )
 
 
 def find_model(run: RunFile) -> Path:

@@ -20,7 +20,7 @@ import numpy as np
 from biounet.batch.manifest import Manifest
 from biounet.batch.recorded_files import recorded_image, resolve_recorded_path
 from biounet.batch.records import Row
-from biounet.batch.replay import RunFile, read_run
+from biounet.batch.run_file import RunFile, read_run
 from biounet.core import InputError, MachineError, SettingsError, as_path
 from biounet.files import FoundImage, atomic_path, read_volume, stem_of, write_picture
 from biounet.measurement import Columns, Grouping, read_grouping

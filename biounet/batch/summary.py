@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -13,16 +12,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from biounet.batch.names import SHOWN_NAMES, escape
 from biounet.batch.recorded_files import recorded_path
 from biounet.batch.records import BatchOptions, Record, Row, describe_uncalibrated, hash_settings, output_settings
+from biounet.batch.run_file import software
 from biounet.core import __version__, home_folder, list_some
 from biounet.files import ReadOptions, atomic_group, hash_file, write_text
 from biounet.measurement import Columns, Grouping, GroupSummary, ImageCount, summarise_groups
-from biounet.network import Model, has_fast_bfloat16, has_fast_int8
+from biounet.network import Model
 from biounet.reporting import OVERLAY_SUFFIX, ReportOptions, ReportRow, count_table, write_report, write_table
 
 TABLE_NAMES = ("counts.csv", "groups.csv", "run.json", "report.html")
@@ -50,19 +49,6 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
         run = _run_record(records, model, out, options, start)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
         write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
-
-
-def software() -> dict[str, str]:
-    """Return the versions and the kind of machine, on which the bits of a result can depend."""
-    fast = {"integers": has_fast_int8(), "bfloat16": has_fast_bfloat16(torch.device("cpu"))}
-    kind = (platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability())
-    return {
-        "biounet": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": " ".join([*kind, *(name for name, there in fast.items() if there)]),
-    }
 
 
 def count_columns(rows: Sequence[Row]) -> Columns:

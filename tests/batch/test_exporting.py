@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -202,3 +204,15 @@ def test_the_image_is_exported_with_its_labels_and_labels_alone_once_it_is_gone(
     store = zarr.open_group(run / "a.ome.zarr", mode="r")
     np.testing.assert_array_equal(store["0"][:], tifffile.imread(run / "a_labels.tif"))
     assert "source" not in store.attrs["ome"]["image-label"]
+
+
+def test_results_are_exported_without_loading_torch(run):
+    program = "import sys, biounet.batch as b; b.export_run(__import__('pathlib').Path('out'), ['geojson', 'roi'])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; print('torch' in sys.modules)"],
+        cwd=run.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
