@@ -76,7 +76,20 @@ def is_integer(value: object) -> bool:
 
 
 def require_extra(extra: str, package: str, what: str, path: str | os.PathLike[str] | None = None) -> None:
-    """Raise `InputError` if a package of an extra of biounet is not installed; `what` needs it, such as ``"DICOM"``."""
-    if find_spec(package) is None:
-        cause = f"{what} is not read without {package}, which is not installed"
-        raise InputError(cause, path=path, hint=f"pip install 'biounet[{extra}]'")
+    """Raise if a package of an extra of biounet is not installed; `what` needs it, such as ``"DICOM"``.
+
+    The error is an `InputError` about the file at `path`, or a `SettingsError` without one.
+    """
+    if _is_installed(package):
+        return
+    cause, hint = f"{what} needs {package}, which is not installed", f"pip install 'biounet[{extra}]'"
+    if path is not None:
+        raise InputError(cause, path=path, hint=hint)
+    raise SettingsError(cause, hint=hint)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package that it is a part of
+        return False

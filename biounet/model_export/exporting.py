@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from biounet.core import InputError, ModelError, SettingsError
+from biounet.core import InputError, ModelError, require_extra
 from biounet.files import atomic_path
-from biounet.model_export.formats import MODEL_FORMATS, split_model_formats
+from biounet.model_export.formats import EXTRA, MODEL_FORMATS, split_model_formats
 from biounet.model_export.onnx_file import write_onnx, write_onnx_int8
 from biounet.model_export.package import compare_package, write_package
 from biounet.model_export.parity import Parity, compare
@@ -95,7 +95,8 @@ def export_model(model: Model, format: str, path: Path | None = None, *, overwri
         If the file cannot be written.
     """
     (name,) = split_model_formats(format)
-    _check_packages()
+    for package in ("onnx", "onnxruntime"):
+        require_extra(EXTRA, package, name)
     path = path or Path(f"{model.card.recipe.name}{MODEL_FORMATS[name]}")
     if path.exists() and not overwrite:
         raise InputError("is there already", path=path, hint="--overwrite replaces it, and --out names another file")
@@ -104,12 +105,3 @@ def export_model(model: Model, format: str, path: Path | None = None, *, overwri
         writer.write(model, temporary)
         parity = writer.check(model, temporary)
     return ExportedModel(path, name, parity)
-
-
-def _check_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        cause = f"models are exported with {error.name}, which is not installed"
-        raise SettingsError(cause, hint="pip install 'biounet[export]'") from error

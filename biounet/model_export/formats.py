@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from biounet.core import SettingsError
 
+EXTRA = "export"
+"""The extra of biounet that installs what models are exported with."""
+
 MODEL_FORMATS = {"onnx": ".onnx", "onnx-int8": "_int8.onnx", "bioimageio": "_bioimageio.zip"}
 """Formats as users type them, and how the names of their files end after that of the model."""
 

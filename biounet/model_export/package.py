@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import ModelError, NormaliseSettings, SettingsError, builtin_models
+from biounet.core import ModelError, NormaliseSettings, builtin_models, require_extra
 from biounet.files import hash_file
 from biounet.model_export.decoder import LabelObjects
+from biounet.model_export.formats import EXTRA
 from biounet.model_export.onnx_file import INPUT, build_onnx
 from biounet.model_export.package_description import (
     DECODER,
@@ -51,7 +52,7 @@ def write_package(model: Model, path: Path) -> None:
     ModelError
         If the package is not valid.
     """
-    _check_spec()
+    require_extra(EXTRA, "bioimageio.spec", "bioimageio")
     name = _builtin_name(model)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -133,14 +134,6 @@ def _pack(files: list[Path], path: Path) -> None:
             entry = zipfile.ZipInfo(file.name, _DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
             package.writestr(entry, file.read_bytes())
-
-
-def _check_spec() -> None:
-    try:
-        import bioimageio.spec  # noqa: F401
-    except ImportError as error:
-        cause = f"packages are described with {error.name}, which is not installed"
-        raise SettingsError(cause, hint="pip install 'biounet[export]'") from error
 
 
 def _save_description(described: dict[str, Any], path: Path) -> None:

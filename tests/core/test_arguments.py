@@ -10,7 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import biounet
-from biounet.core import BiounetError, DataSettings, Grid, InputError, Note, NoteCode, SettingsError, Volume
+from biounet.core import (
+    BiounetError,
+    DataSettings,
+    Grid,
+    InputError,
+    Note,
+    NoteCode,
+    SettingsError,
+    Volume,
+    require_extra,
+)
 from biounet.files import ReadOptions, read_volume
 from biounet.segmentation import SegmentOptions
 
@@ -165,3 +175,16 @@ def test_public_functions_raise_only_errors_of_biounet(saved, tmp_path_factory, 
     ]
     for call in calls:
         only_ours(call)
+
+
+@pytest.mark.parametrize("package", ["no_such_package", "no_such_package.part", "numpy.no_such_part"])
+def test_a_package_that_is_not_installed_is_named_with_its_extra(package):
+    text = rf"DICOM needs {package}, which is not installed \(hint: pip install 'biounet\[dicom\]'\)"
+    with pytest.raises(SettingsError, match=rf"^{text}$"):
+        require_extra("dicom", package, "DICOM")
+    with pytest.raises(InputError, match=rf"^x\.dcm: {text}$"):
+        require_extra("dicom", package, "DICOM", "x.dcm")
+
+
+def test_a_package_that_is_installed_is_no_error():
+    require_extra("dicom", "numpy.linalg", "DICOM")

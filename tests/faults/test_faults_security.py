@@ -55,10 +55,6 @@ ALLOWED = {
         "reporting/html_report.py",
         "importlib.resources.files",
     ): "reads template, style and script of the page",
-    (
-        "files/exports/formats.py",
-        "importlib.util.find_spec",
-    ): "tells whether a package is installed, without importing it",
     ("core/arguments.py", "importlib.util.find_spec"): "tells whether a package is installed, without importing it",
     ("reporting/case_report.py", "importlib.resources.files"): "reads template and style of the page",
     ("reporting/panels.py", "importlib.util.find_spec"): "finds the font that Matplotlib brings, without importing it",

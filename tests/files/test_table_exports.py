@@ -141,7 +141,9 @@ def test_equal_tables_have_equal_bytes(tmp_path, export):
 
 def test_a_format_without_its_package_is_an_error_before_the_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "anndata", None)
-    with pytest.raises(SettingsError, match=r"h5ad is written by anndata.*pip install 'biounet\[export\]'"):
+    with pytest.raises(
+        SettingsError, match=r"h5ad needs anndata, which is not installed.*pip install 'biounet\[export\]'"
+    ):
         export_formats(["h5ad"])
 
 

@@ -64,7 +64,7 @@ def find_dicom(paths: Sequence[Path], root: Path, channels: Sequence[str] = (), 
     if not paths:
         return DicomSearch([], [], [])
     try:
-        require_extra(EXTRA, "pydicom", "DICOM")
+        require_extra(EXTRA, "pydicom", "DICOM", root)
     except InputError as error:
         folders = dict.fromkeys(path.parent for path in paths)
         return DicomSearch([_problem_image(folder, root, error, is_folder=True) for folder in folders], [], [])

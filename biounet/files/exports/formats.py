@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from biounet.core import InputError, MachineError, SettingsError
+from biounet.core import InputError, MachineError, SettingsError, require_extra
 from biounet.files.atomic import atomic_group, atomic_path, temporary_prefix
 from biounet.files.exports.bids import (
     DATASET_DESCRIPTION,
@@ -143,9 +142,8 @@ def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:
             raise SettingsError(f"no export format is called '{name}'", hint=f"there are {', '.join(known)}")
     chosen = tuple(known[name] for name in dict.fromkeys(names))
     for one in chosen:
-        if one.package and find_spec(one.package) is None:
-            cause = f"{one.name} is written by {one.package}, which is not installed"
-            raise SettingsError(cause, hint=f"pip install 'biounet[{one.extra}]'")
+        if one.package:
+            require_extra(one.extra, one.package, one.name)
     return chosen
 
 
