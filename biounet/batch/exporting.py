@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -27,9 +27,10 @@ from biounet.batch.export_records import (
 from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import unescape
-from biounet.batch.recorded_files import are_unchanged, has_hash, recorded_image, resolve_recorded_path
-from biounet.batch.records import Record, Row, error_text
+from biounet.batch.recorded_files import has_hash, resolve_recorded_path
+from biounet.batch.records import Row, error_text
 from biounet.batch.run_file import RunFile, read_run
+from biounet.batch.run_images import RunImage
 from biounet.core import Grid, InputError, MachineError, ResultKind, Volume, failure_exit_code, raise_if_stopped
 from biounet.files import (
     ExportedImage,
@@ -45,9 +46,9 @@ from biounet.files import (
     write_export,
 )
 from biounet.measurement import Columns, columns_from_csv
-from biounet.reporting import LABEL_SUFFIXES, escape_formula, unescape_formulas
+from biounet.reporting import escape_formula, label_stem, unescape_formulas
 
-_Known = Mapping[str, ExportRecord]  # by the paths they are about
+_Known = dict[str, ExportRecord]  # by the paths they are about
 _log = logging.getLogger(__name__)
 
 
@@ -113,7 +114,7 @@ def export_run(
     with Locks(out, stop) as locks, locks.exclusive("exports"):
         known = read_exports(out)
         for record in records:
-            source = _Source(out, record, run)
+            source = _Source(RunImage(out, record, run.options.read), run)
             for export in chosen:
                 raise_if_stopped(stop)
                 rows.append(_export(source, export, known, overwrite))
@@ -141,21 +142,14 @@ def export_exit_code(rows: Sequence[ExportRow]) -> int:
 class _Source:
     """The files of one image of a run, which are read when the first format needs them."""
 
-    out: Path
-    record: Record
+    result: RunImage
     run: RunFile
     _image: LabelledImage | None = None
 
     @property
-    def label_path(self) -> Path:
-        """The label image."""
-        return self.out / next(path for path in self.record.outputs if path.endswith(LABEL_SUFFIXES))
-
-    @property
     def name(self) -> str:
         """How the names of its files begin."""
-        name = self.label_path.name
-        return name.removesuffix(next(suffix for suffix in LABEL_SUFFIXES if name.endswith(suffix)))
+        return label_stem(self.result.label_path)
 
     def image(self, needs_image: bool) -> LabelledImage:
         """Return labels, table and, where it is needed and still the same, the image."""
@@ -164,11 +158,11 @@ class _Source:
         return self._image
 
     def _read(self, needs_image: bool) -> LabelledImage:
-        record, run, path = self.record, self.run, self.label_path
+        out, record, run, path = self.result.out, self.result.record, self.run, self.result.label_path
         for output, sha256 in export_origin(record.outputs).items():
-            if not has_hash(self.out / output, sha256):
+            if not has_hash(out / output, sha256):
                 hint = "the same 'biounet segment' makes it again; for labels that you corrected use 'biounet measure'"
-                raise InputError("is no longer as biounet wrote it", path=self.out / output, hint=hint)
+                raise InputError("is no longer as biounet wrote it", path=out / output, hint=hint)
         frames = "all" if record.row.frames else None
         labels, grid, interval = _read_labels(path, ReadOptions(dims=run.options.read.dims, frames=frames))
         columns = columns_from_csv(path.with_name(f"{self.name}_objects.csv"))
@@ -181,7 +175,7 @@ class _Source:
             grid=grid if image is None else image.grid,
             kind=kind,
             columns=columns,
-            class_names=_class_names(record.row.details, columns) if kind == "classes" else {},
+            class_names=_class_names(self.result, columns) if kind == "classes" else {},
             times=tuple(frame.t for frame in record.row.frames),
             interval=interval,
             model=f"{run.model_name} ({run.model[:12]})",
@@ -195,12 +189,11 @@ class _Source:
 
     def _read_image(self) -> Volume | None:
         """Return the image as it was read for the result; None where it is no longer there, or not the same."""
-        recorded = self.record.inputs
-        paths = [resolve_recorded_path(file.path, self.out) for file in recorded]
-        image = recorded_image(self.record.row.image, paths, self.record.row.details)
-        if not all(map(os.path.lexists, paths)) or not are_unchanged(image, recorded):
+        try:
+            found = self.result.find_image()
+        except InputError:
             return None
-        return read_volume(image.files(), image.read_options(self.run.options.read))
+        return read_volume(found.files(), found.read_options(self.run.options.read))
 
 
 def _read_labels(path: Path, options: ReadOptions) -> tuple[NDArray[Any], Grid, float | None]:
@@ -212,10 +205,10 @@ def _read_labels(path: Path, options: ReadOptions) -> tuple[NDArray[Any], Grid, 
     return labels.array[0].astype(np.int32, copy=False), labels.grid, labels.interval
 
 
-def _class_names(details: Mapping[str, Any], columns: Columns) -> dict[int, str]:
+def _class_names(result: RunImage, columns: Columns) -> dict[int, str]:
     """Return the names of classes by their labels: as recorded or, in earlier runs, by a table that has both."""
-    if isinstance(recorded := details.get("classes"), list):
-        return {label: unescape(str(name)) for label, name in enumerate(recorded, 1)}
+    if result.class_names:
+        return dict(enumerate(result.class_names, 1))
     if not {"class", "label"} <= columns.keys():
         return {}
     return {int(value): str(name) for value, name in zip(columns["label"], columns["class"], strict=True) if value}
@@ -223,10 +216,10 @@ def _class_names(details: Mapping[str, Any], columns: Columns) -> dict[int, str]
 
 def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: bool) -> ExportRow:
     """Write the files of one image, unless they are there and up to date."""
-    out, name = source.out, source.record.row.image
-    folder = source.label_path.parent if export.locate is None else out
+    out, record = source.result.out, source.result.record
+    name, folder = record.row.image, source.result.label_path.parent if export.locate is None else out
     paths = [path.relative_to(out).as_posix() for path in export.paths(folder, source.name)]
-    origin = export_origin(source.record.outputs)
+    origin = export_origin(record.outputs)
     try:
         there = [path for path in paths if os.path.lexists(out / path)]
         own = {path: known[path] for path in there if path in known and is_intact(out, known[path])}
@@ -244,7 +237,8 @@ def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: boo
         _log.debug("%s", paths[0], exc_info=True)
         return ExportRow(name, export.name, "failed", paths[0], error_text(error))
     for path in paths:
-        record_export(out, ExportRecord(path, export.name, name, origin, hash_tree(out / path)))
+        known[path] = ExportRecord(path, export.name, name, origin, hash_tree(out / path))
+        record_export(out, known[path])
     return ExportRow(name, export.name, "written", paths[0])
 
 

@@ -13,7 +13,7 @@ from biounet.batch.names import unescape
 from biounet.batch.recorded_files import are_unchanged, recorded_image, resolve_recorded_path
 from biounet.batch.records import Record
 from biounet.core import InputError, MachineError, Volume
-from biounet.files import ReadOptions, read_volume, stem_of
+from biounet.files import FoundImage, ReadOptions, read_volume, stem_of
 from biounet.reporting import LABEL_SUFFIXES
 
 
@@ -42,6 +42,17 @@ class RunImage:
         """The label image."""
         return self.out / next(filter(_is_label_image, self.record.outputs))
 
+    def find_image(self) -> FoundImage:
+        """Return where the image is now; raise `InputError` if it is no longer there, or is another one."""
+        paths = [resolve_recorded_path(file.path, self.out) for file in self.record.inputs]
+        image = recorded_image(self.record.row.image, paths, self.record.row.details)
+        missing = [path for path in paths if not os.path.lexists(path)]
+        if missing:
+            raise InputError("the image is no longer there", path=missing[0])
+        if not are_unchanged(image, self.record.inputs):
+            raise InputError("the image is no longer the one that was segmented", path=paths[0])
+        return image
+
     def read_image(self) -> Volume:
         """Return the image as it was read for the result.
 
@@ -53,13 +64,7 @@ class RunImage:
         if self.read is None:
             cause = "has no run.json, which says how images were read"
             raise InputError(cause, path=self.out, hint="the same 'biounet segment' continues")
-        paths = [resolve_recorded_path(file.path, self.out) for file in self.record.inputs]
-        image = recorded_image(self.record.row.image, paths, self.record.row.details)
-        missing = [path for path in paths if not os.path.lexists(path)]
-        if missing:
-            raise InputError("the image is no longer there", path=missing[0])
-        if not are_unchanged(image, self.record.inputs):
-            raise InputError("the image is no longer the one that was segmented", path=paths[0])
+        image = self.find_image()
         return read_volume(image.files(), image.read_options(self.read))
 
 

@@ -45,6 +45,7 @@ from .exports.formats import split_formats as split_formats
 from .exports.formats import write_export as write_export
 from .exports.labelled_image import LabelledImage as LabelledImage
 from .exports.labelled_image import channel_types as channel_types
+from .exports.labelled_image import row_labels as row_labels
 from .isolation.client import FileState as FileState
 from .isolation.client import IsolatedReader as IsolatedReader
 from .isolation.client import ReaderPool as ReaderPool

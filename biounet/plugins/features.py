@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from biounet.measurement import Columns, columns_from_csv
+from biounet.files import row_labels
+from biounet.measurement import columns_from_csv
 
 
 def table_features(table: Path, class_names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
@@ -20,14 +20,6 @@ def table_features(table: Path, class_names: Sequence[str] = ()) -> dict[str, ND
     if not table.is_file():
         return {}
     columns = columns_from_csv(table)
-    if "lesion" in columns:
-        columns = _rows(columns, columns.pop("lesion") == 0)
-    if "label" not in columns:
-        numbers = {name: number for number, name in enumerate(class_names, 1)}
-        columns["label"] = np.array([numbers.get(name, 0) for name in columns.get("class", ())], np.int64)
-        columns = _rows(columns, columns["label"] > 0)
-    return {"index": columns["label"], **{name: column for name, column in columns.items() if name != "label"}}
-
-
-def _rows(columns: Columns, chosen: NDArray[np.bool_]) -> Columns:
-    return {name: column[chosen] for name, column in columns.items()}
+    labels = row_labels(columns, dict(enumerate(class_names, 1)))
+    features = {name: column for name, column in columns.items() if name not in ("label", "lesion")}
+    return {name: column[labels > 0] for name, column in {"index": labels, **features}.items()}

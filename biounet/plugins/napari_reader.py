@@ -20,7 +20,7 @@ from biounet.core import WORLD_AXES, Grid, InputError, Volume, canonical_grid, c
 from biounet.files import natural_key, read_label_volume
 from biounet.plugins.features import table_features
 from biounet.plugins.ome_zarr_layers import LayerData, is_ome_zarr, ome_zarr_layers
-from biounet.reporting import LABEL_SUFFIXES
+from biounet.reporting import LABEL_SUFFIXES, label_stem
 
 _MOST_IMAGES = 20  # of a folder that are opened: each is two layers or more, and is read whole
 _MOST_PIXELS = 1_000_000  # that contrast limits are taken of
@@ -81,12 +81,7 @@ class _Source:
     @property
     def name(self) -> str:
         """What layers are called."""
-        return self.image.name if self.image else _stem(self.label_path)
-
-
-def _stem(labels: Path) -> str:
-    """Return how the names of the files of an image begin."""
-    return labels.name.removesuffix(next(filter(labels.name.endswith, LABEL_SUFFIXES)))
+        return self.image.name if self.image else label_stem(self.label_path)
 
 
 def _images_of(path: Path) -> list[_Source]:
@@ -115,12 +110,11 @@ def _layers(source: _Source, visible: bool) -> list[LayerData]:
             _warn(f"{source.name}: labels without their image: {error}")
     labels = read_label_volume(source.label_path, None if image is None else image.grid.dims)
     grid = labels.grid if image is None else image.grid
-    shown = {"visible": visible, "metadata": {"labels": str(source.label_path), "affine": grid.affine}} | _placement(
-        grid, labels
-    )
+    metadata = {"labels": str(source.label_path), "affine": grid.affine}
+    shown = {"visible": visible, "metadata": metadata} | _placement(grid, labels)
     layers = [] if image is None else list(_image_layers(image, source.name, shown))
     turned = canonical_transform(grid).apply(labels.array[0])
-    table = source.label_path.with_name(f"{_stem(source.label_path)}_objects.csv")
+    table = source.label_path.with_name(f"{label_stem(source.label_path)}_objects.csv")
     features = {"features": table_features(table, source.image.class_names if source.image else ())}
     return [*layers, (turned, {"name": f"{source.name} labels", **shown, **features}, "labels")]
 

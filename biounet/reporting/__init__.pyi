@@ -17,6 +17,7 @@ from .outputs import escape_formula as escape_formula
 from .outputs import format_table as format_table
 from .outputs import is_picture as is_picture
 from .outputs import is_view_file as is_view_file
+from .outputs import label_stem as label_stem
 from .outputs import make_folder as make_folder
 from .outputs import output_names as output_names
 from .outputs import output_paths as output_paths

@@ -198,6 +198,11 @@ def _unescape_formula(value: Any) -> Any:  # noqa: ANN401
     return value[1:] if escaped else value
 
 
+def label_stem(labels: Path) -> str:
+    """Return how the names of all files of an image begin, by the path of its label image."""
+    return labels.name.removesuffix(next(filter(labels.name.endswith, LABEL_SUFFIXES)))
+
+
 def output_names(stem: str, labels_suffix: str, *, overlay: bool = True, has_case: bool = False) -> list[str]:
     """Return the names of the outputs of an image, in the order in which they are written.
 

@@ -66,3 +66,8 @@ def test_two_images_of_one_name_do_not_replace_each_other(run, biounet):
     code, _, err = segment(biounet, "--export", "bids")
     assert code == 3
     assert "sub-01_space-T1w_desc-biounet_dseg.nii.gz is the export of" in err
+    (run / "exports.jsonl").unlink()
+    for _ in range(2):  # without a record of earlier exports, the first of the two is one all the same
+        code, _, err = biounet("export", "out", "-f", "bids", "--overwrite")
+        assert code == 3
+        assert "sub-01_space-T1w_desc-biounet_dseg.nii.gz is the export of" in err

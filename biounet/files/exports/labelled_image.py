@@ -24,6 +24,20 @@ def channel_types(columns: Iterable[str], image: Volume) -> dict[str, str]:
     return {name: str(image.measured.get(name, image.array).dtype) for name in names}
 
 
+def row_labels(columns: Mapping[str, NDArray[Any]], class_names: Mapping[int, str]) -> NDArray[np.int64]:
+    """Return the label (n,) that each row of a table is about, which a column says, or the name of its class.
+
+    Lesions and regions of several classes have no label of their own, and 0 here.
+    """
+    if "label" in columns:
+        labels = np.asarray(columns["label"], np.int64)
+    else:
+        labels_of = {name: label for label, name in class_names.items()}
+        names = columns["class"].tolist() if "class" in columns else []
+        labels = np.array([labels_of.get(name, 0) for name in names], np.int64)
+    return labels * (columns["lesion"] == 0) if "lesion" in columns else labels
+
+
 @dataclass(frozen=True)
 class LabelledImage:
     """The labels of one image with all that other programs may want to know of them.
@@ -139,14 +153,7 @@ class LabelledImage:
     @cached_property
     def row_labels(self) -> NDArray[np.int64]:
         """The label that each row of the table is about; 0 of lesions and of regions of several classes."""
-        columns = self.columns
-        if "label" in columns:
-            labels = np.asarray(columns["label"], np.int64)
-        else:
-            labels_of = {name: label for label, name in self.class_names.items()}
-            names = columns["class"].tolist() if "class" in columns else []
-            labels = np.array([labels_of.get(name, 0) for name in names], np.int64)
-        return labels * (columns["lesion"] == 0) if "lesion" in columns else labels
+        return row_labels(self.columns, self.class_names)
 
     @cached_property
     def _rows(self) -> dict[int, int]:
