@@ -35,7 +35,6 @@ from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
 from .dataset_index.scenes import resolve_images as resolve_images
-from .exports.cellprofiler import ExportedImage as ExportedImage
 from .exports.cellprofiler import merge_cellprofiler as merge_cellprofiler
 from .exports.cellprofiler import merged_paths as merged_paths
 from .exports.formats import ExportFormat as ExportFormat
@@ -43,6 +42,7 @@ from .exports.formats import export_format_names as export_format_names
 from .exports.formats import export_formats as export_formats
 from .exports.formats import split_formats as split_formats
 from .exports.formats import write_export as write_export
+from .exports.labelled_image import ExportedImage as ExportedImage
 from .exports.labelled_image import LabelledImage as LabelledImage
 from .exports.labelled_image import channel_types as channel_types
 from .exports.labelled_image import row_labels as row_labels

@@ -19,10 +19,10 @@ from biounet.files.outlines.fill import Filled, fill, fill_windows, number_objec
 from biounet.files.outlines.geojson import read_geojson
 from biounet.files.outlines.imagej_roi import read_imagej_roi
 from biounet.files.outlines.labelme import read_labelme
-from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane
+from biounet.files.outlines.outline import QUPATH_UNLABELLED, QUPATH_WINDOW, UNLABELLED_CLASS, Outline, Plane
 
-_REGIONS = {"background", "region*"}  # as a class or name, beside that of the recipe; the last is QuPath's
-_UNKNOWN = {UNLABELLED_CLASS, "ignore*"}  # as a class; the last is QuPath's
+_WINDOWS = {"background", QUPATH_WINDOW}  # as a class or name, beside that of the recipe
+_UNKNOWN = {UNLABELLED_CLASS, QUPATH_UNLABELLED}  # as a class
 _SEPARATORS = re.compile(r"[ _-]+")  # of words, in names of classes
 _NUMBER_AT_END = re.compile(r"[ _.#-]*\d+$")  # of a name such as "nucleus 12"
 _MAX_LABEL = np.iinfo(np.int32).max
@@ -62,9 +62,7 @@ def read_drawn_labels(path: Path, data: DataSettings, image: DrawnImage) -> Draw
         If the file is damaged, nothing is drawn on this image, most of it lies outside, or a class is unknown.
     """
     if data.palette:
-        hint = (
-            "outlines say their class by its name: take the palette out of the recipe, or give them a recipe of theirs"
-        )
+        hint = "their classes are names: take the palette out of the recipe, or give outlines a recipe of their own"
         raise InputError("the recipe has a palette, but these are outlines", path=path, hint=hint)
     name = outline_format(path) or ""
     try:
@@ -127,7 +125,7 @@ def _sort(outlines: Sequence[Outline], data: DataSettings, path: Path) -> _Drawn
     window = _words(data.window_class)
     for one in outlines:
         meanings = {_words(one.class_name), _words(one.name)}
-        if one.is_window or meanings & {window, *_REGIONS}:
+        if one.is_window or meanings & {window, *_WINDOWS}:
             drawn.windows.append(replace(one, is_window=True))
         elif one.class_name.casefold() in _UNKNOWN:
             drawn.unlabelled.append(one)

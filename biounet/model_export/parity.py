@@ -57,7 +57,7 @@ def compare_with(run: Callable[[NDArray[Any]], Maps], model: Model) -> Parity:
     """Compare a function from images ``(c, [z,] y, x)`` to maps with the network of a model, on synthetic images."""
     network = fold_batch_norms(model.network)
     differences, objects = [], []
-    for image in test_images(model):
+    for image in synthetic_images(model):
         found = run(image)
         scaled = pad_to_stride(scale_intensities(image, model.card.recipe.normalise).image, network.stride)
         with torch.inference_mode():
@@ -102,7 +102,7 @@ def count_objects(maps: Maps, card: Card) -> int:
     return len(label_objects(foreground, contour, distance, settings).count)
 
 
-def test_images(model: Model) -> Iterator[NDArray[Any]]:
+def synthetic_images(model: Model) -> Iterator[NDArray[Any]]:
     """Yield images ``(c, [z,] y, x)`` of the kind that a model is for."""
     for seed in _SEEDS:
         yield synthetic_image(model, seed, _SHAPE[model.network.dims])

@@ -9,8 +9,8 @@ from skimage.draw import ellipse
 from skimage.measure import regionprops_table
 
 from biounet.core import Grid, InputError, Volume
-from biounet.files import LabelledImage, channel_types, export_formats, write_export
-from biounet.files.exports.cellprofiler import ExportedImage, cellprofiler_table, merge_cellprofiler
+from biounet.files import ExportedImage, LabelledImage, channel_types, export_formats, write_export
+from biounet.files.exports.cellprofiler import cellprofiler_table, merge_cellprofiler
 from biounet.measurement import measure_objects
 from biounet.measurement.labels import measure_labels
 from support.labelled_images import labelled_image, squares, time_series

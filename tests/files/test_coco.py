@@ -65,6 +65,12 @@ def test_masks_are_decoded_to_the_pixels_they_were_made_of(labels):
     assert (again.reshape(labels.shape) == labels).all()
 
 
+@pytest.mark.parametrize("lengths", [[0, 2**62, 2**62], [2**63 - 1, 1], [0, 13], [[0, 4]], [-1, 4]])
+def test_lengths_beyond_the_image_are_no_mask(lengths):
+    with pytest.raises(ValueError, match=r"^$"):
+        masked_pixels(lengths, (3, 4))
+
+
 @pytest.mark.parametrize("text", ["", "P", "é", "1 2", "o" * 20])
 def test_other_text_is_no_mask(text):
     with pytest.raises(ValueError):  # noqa: PT011 - its caller says what and where

@@ -7,6 +7,7 @@ from pydicom.uid import JPEGLosslessSV1
 
 from biounet.core import InputError
 from biounet.files import find_images, read_volume, search_images
+from biounet.files.formats.dicom.headers import read_header
 from support.dicom_files import classic, enhanced, header, item, save, uid
 from support.nifti import VOLUME
 
@@ -94,7 +95,7 @@ ERRORS = {
     with_mosaic: r"a mosaic of Siemens, .* \(hint: .*dcm2niix\)",
     with_palette: r"colours of a palette are not supported",
     without_slice: r"1 slice is missing: 5 are there, 2 mm apart, with gaps between IM0003 and IM0004",
-    with_copy: r"1 slices are there twice, such as IM0003 and X .*remove the copies",
+    with_copy: r"1 slice is there twice, such as IM0003 and X .*remove the copies",
     with_tilt: r"a tilted gantry: its slices are sheared by 11\.3 degrees .*resamples",
     with_uneven_slices: r"slices at uneven distances, 1\.8 to 2\.2 mm",
     with_two_directions: r"slices of 2 directions in one series: 6 axial, 6 coronal",
@@ -117,6 +118,12 @@ def test_a_series_that_is_no_volume_says_why(tmp_path, make):
     assert "\n" not in str(caught.value)
     assert caught.value.path == bad.path
     np.testing.assert_array_equal(read_volume(good.files(), good.read_options(VOLUME)).array[0], VOXELS)
+
+
+def test_more_frames_than_bytes_are_no_frames(tmp_path):
+    path = classic(tmp_path, VOXELS, AFFINE, NumberOfFrames=2**31 - 1)[0]
+    with pytest.raises(InputError, match=r"damaged: it declares 2147483647 frames in \d+ bytes"):
+        read_header(path)
 
 
 @pytest.mark.parametrize("trait", ["echo=9.2", "echo=9.20"])

@@ -144,7 +144,9 @@ def test_a_file_of_another_image_is_noticed(tmp_path):
         (document(drawn("mask", [[1, 2], [3, 4]])), "shape 1 is a mask without a PNG"),
         (document(drawn("mask", [[1, 2], [3, 4]], mask="?")), "shape 1 is a mask without a PNG"),
         (document(drawn("mask", [[1, 2], [3, 4]], mask=base64.b64encode(b"GIF89a").decode())), "mask without a PNG"),
-        (document(drawn("mask", [[1, 2], [3, 4]], mask=mask(np.ones((9, 9)))[:40])), "mask without a PNG"),
+        (document(drawn("mask", [[1, 2], [9, 10]], mask=mask(np.ones((9, 9)))[:40])), "mask without a PNG"),
+        (document(drawn("mask", [[1, 2], [3, 4]], mask="AAAA")), "mask without a PNG"),
+        (document(drawn("mask", [[1, 2], [3, 4]], mask=mask(np.zeros((300, 200))))), "mask of 200 x 300 pixels"),
     ],
 )
 def test_what_is_not_of_labelme_is_one_line(tmp_path, content, cause):

@@ -120,13 +120,16 @@ def test_objects_with_a_side_in_common_share_no_pixel_and_leave_none_out(top, mi
 def test_outlines_of_other_programs():
     nan = Outline((np.array([[0, 0], [0, 2], [2, 2], [2, np.nan]]),), name="lost")
     line = Outline((np.array([[0.0, 0], [3, 3], [0, 0]]),), name="line")
+    far = Outline((np.array([[-1e308, 0], [1e308, 2], [2, 1e308]]),), name="far")
     closed = Outline((np.array([[0.0, 0], [0, 2], [2, 2], [2, 0], [0, 0]]),))
-    filled = fill([nan, line, closed, square(-2, -1.5), square(3, 3, 9.0), square(1.1, 1.1, 0.2), square(4, 0)], (4, 4))
+    filled = fill(
+        [nan, line, closed, square(-2, -1.5), square(3, 3, 9.0), square(1.1, 1.1, 0.2), square(4, 0), far], (4, 4)
+    )
     assert filled.labels.tolist() == [[3, 3, 0, 0], [3, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 5]]
-    assert filled.values.tolist() == [0, 0, 3, 0, 5, 0, 0]
+    assert filled.values.tolist() == [0, 0, 3, 0, 5, 0, 0, 0]
     assert filled.notes == (
         "1 outline (line): fewer than 3 points: left out",
-        "1 outline (lost): coordinates that are no numbers: left out",
+        "2 outlines (lost, far): coordinates that are no numbers, or beyond any image: left out",
         "2 outlines (number 4, number 7): outside the image: left out",
         "1 outline (number 6): no centre of a pixel within: left out",
         "1 outline (number 5): beyond the edge of the image: cut there",

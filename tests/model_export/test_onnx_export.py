@@ -134,7 +134,7 @@ def test_the_graph_of_integers_computes_what_the_network_does(name):
 def test_the_integers_are_those_of_biounet(name):
     """What is left is the rounding of biases to integers, which moves some activations by 1."""
     model = load(name).model
-    image = next(parity.test_images(model))
+    image = next(parity.synthetic_images(model))
     own = predict_image(scale_intensities(image, model.card.recipe.normalise).image, model_predictor(model, "cpu"))
     found = np.concatenate(run(build_onnx(model, int8=True), image=image[None].astype(np.float32)), axis=1)[0]
     to_float = np.abs(found - own_maps(model, image)).mean()

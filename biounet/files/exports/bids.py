@@ -13,8 +13,7 @@ from pathlib import Path
 
 from biounet.core import InputError, __version__
 from biounet.files.atomic import atomic_path
-from biounet.files.exports.cellprofiler import ExportedImage
-from biounet.files.exports.labelled_image import LabelledImage
+from biounet.files.exports.labelled_image import ExportedImage, LabelledImage
 from biounet.files.formats.nifti import write_nifti
 
 DATASET_DESCRIPTION = "bids/dataset_description.json"

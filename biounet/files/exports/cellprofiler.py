@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from biounet.core import InputError, find_label_runs
 from biounet.files.atomic import atomic_path
-from biounet.files.exports.labelled_image import LabelledImage
+from biounet.files.exports.labelled_image import ExportedImage, LabelledImage
 
 CELLS, NUCLEI = "Cells", "Nuclei"
 """Names of objects: of those of a run, or of the larger ones, and of those that lie in larger ones."""
@@ -29,39 +29,6 @@ _SCALES = {"uint8": 255, "int8": 255, "uint16": 65535, "int16": 65535, "uint32":
 _INTENSITIES = {"mean": "MeanIntensity", "max": "MaxIntensity", "sum": "IntegratedIntensity", "sd": "StdIntensity"}
 _IMAGE, _OBJECT, _MEAN = "ImageNumber", "ObjectNumber", "_MeanIntensity_"
 Table = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class ExportedImage:
-    """An image of a run, for tables of the whole run.
-
-    Attributes
-    ----------
-    name
-        With its folders, as in ``counts.csv``.
-    tables
-        What `write_cellprofiler` wrote of it, by the name of the objects; empty where that failed.
-    counts
-        Number of its objects, or of those of each frame, by their name; None where they were not counted.
-    times
-        Numbers of its frames, from 0; empty for an image.
-    metadata
-        What is known of it by name, such as its ``well``.
-    source
-        Where the image was.
-    """
-
-    name: str
-    tables: Mapping[str, Path]
-    counts: Mapping[str, tuple[int | None, ...]]
-    times: tuple[int, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    source: Path | None = None
-
-    @property
-    def rows(self) -> int:
-        """Number of its rows in ``counts.csv``, of which each is an image for CellProfiler."""
-        return max(1, len(self.times))
 
 
 def write_cellprofiler(image: LabelledImage, path: Path) -> None:

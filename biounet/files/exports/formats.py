@@ -20,9 +20,9 @@ from biounet.files.exports.bids import (
     write_bids_sidecar,
     write_dataset_description,
 )
-from biounet.files.exports.cellprofiler import ExportedImage, merge_cellprofiler, merged_paths, write_cellprofiler
+from biounet.files.exports.cellprofiler import merge_cellprofiler, merged_paths, write_cellprofiler
 from biounet.files.exports.dicom_seg import write_dicom_labelmap, write_dicom_seg
-from biounet.files.exports.labelled_image import LabelledImage
+from biounet.files.exports.labelled_image import ExportedImage, LabelledImage
 from biounet.files.exports.lookup_tables import write_bids_table, write_fsleyes, write_itk_snap, write_slicer
 from biounet.files.exports.ome_tiff import write_ome_tiff
 from biounet.files.exports.ome_zarr import write_ome_zarr
@@ -117,7 +117,9 @@ FORMATS: tuple[ExportFormat, ...] = (
     ExportFormat("fsleyes", "_fsleyes.lut", write_fsleyes),
     ExportFormat("dicom-seg", "_seg.dcm", write_dicom_seg, needs_image=True, package="highdicom", extra="dicom"),
     ExportFormat(
-        *("dicom-seg-labelmap", "_labelmap_seg.dcm", write_dicom_labelmap),
+        "dicom-seg-labelmap",
+        "_labelmap_seg.dcm",
+        write_dicom_labelmap,
         needs_image=True,
         package="highdicom",
         extra="dicom",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -163,3 +164,36 @@ class LabelledImage:
     def object_id(self, label: int) -> UUID:
         """Return the identifier of an object; exported again, the same object has the same one."""
         return uuid5(NAMESPACE_OID, f"{self.identity}:{label}")
+
+
+@dataclass(frozen=True)
+class ExportedImage:
+    """An image of a run, for files about the whole run.
+
+    Attributes
+    ----------
+    name
+        With its folders, as in ``counts.csv``.
+    tables
+        The tables that were exported of it, by the name of the objects; empty where that failed.
+    counts
+        Number of its objects, or of those of each frame, by their name; None where they were not counted.
+    times
+        Numbers of its frames, from 0; empty for an image.
+    metadata
+        What is known of it by name, such as its ``well``.
+    source
+        Where the image was.
+    """
+
+    name: str
+    tables: Mapping[str, Path]
+    counts: Mapping[str, tuple[int | None, ...]]
+    times: tuple[int, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    source: Path | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of its rows in ``counts.csv``, of which each is an image for CellProfiler."""
+        return max(1, len(self.times))

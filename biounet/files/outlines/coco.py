@@ -16,8 +16,6 @@ from biounet.files.outlines.coco_masks import encode_masks
 from biounet.files.outlines.trace import trace
 
 _Entry = dict[str, Any]
-
-
 _Shapes = Callable[[NDArray[np.integer[Any]]], Iterator[Any]]
 
 
@@ -51,7 +49,7 @@ def _write(image: LabelledImage, path: Path, shapes: _Shapes | None) -> None:
         names = {value: f"class {value}" for value in image.values.tolist()} | {**image.class_names}
     categories = [{"id": value, "name": name} for value, name in sorted(names.items())]
     info = {"description": f"{image.name}, segmented by {image.model or 'biounet'}", "version": __version__}
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         head = json.dumps({"info": info, "images": images, "categories": categories})
         file.write(f'{head[:-1]}, "annotations": [')
         for number, entry in enumerate(_annotations(image, places, shapes), 1):

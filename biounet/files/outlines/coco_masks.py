@@ -103,8 +103,9 @@ def decode_lengths(text: str) -> Ints:
 
 def masked_pixels(lengths: Sequence[int] | Ints, shape: tuple[int, int]) -> NDArray[np.int64]:
     """Return the flat indices, in rows, of the pixels of a mask (y, x); raise `ValueError` if it does not fit."""
-    runs = np.asarray(lengths, np.int64)
-    if runs.ndim != 1 or runs.min(initial=0) < 0 or runs.sum() > shape[0] * shape[1]:
+    runs, size = np.asarray(lengths, np.int64), shape[0] * shape[1]
+    # Each by itself as well: the sum of numbers beyond all sense goes round to a small one.
+    if runs.ndim != 1 or runs.min(initial=0) < 0 or runs.max(initial=0) > size or runs.sum() > size:
         raise ValueError
     ends = np.cumsum(runs)[1::2]
     inside = runs[1::2]

@@ -192,9 +192,8 @@ class _Reading:
         self.coco, self.are_objects = coco, are_objects
         self.outlines: list[Outline] = []
         self.count = self.boxes = self.crowds = 0
-        self._masks: dict[
-            int, NDArray[np.int64]
-        ] = {}  # pixels of masks of the present plane by the place of the outline
+        # Pixels of the masks of the present plane, by the place of the outline
+        self._masks: dict[int, NDArray[np.int64]] = {}
 
     def add(self, entry: _Entry, image: CocoImage) -> None:
         self.count += 1

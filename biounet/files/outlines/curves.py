@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import acos, ceil, pi
+from math import asin, ceil, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ def ellipse(
     It has `count` corners, or without that number so many that it lies within a thousandth of a pixel of the ellipse.
     """
     longest = max(np.hypot(*first), np.hypot(*second), 1.0)
-    count = count or min(_MAX_POINTS, ceil(pi / acos(1 - _SAGITTA / longest)))
+    half_angle = 2 * asin(sqrt(_SAGITTA / longest / 2))  # acos(1 - sagitta / radius), which is 0 of large ones
+    count = count or ceil(pi / max(half_angle, pi / _MAX_POINTS))
     angles = np.linspace(0, 2 * pi, count, endpoint=False)
     return np.asarray(centre + np.outer(np.cos(angles), first) + np.outer(np.sin(angles), second))
 

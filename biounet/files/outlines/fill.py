@@ -26,6 +26,7 @@ OverlapRule = Literal["later", "unlabelled"]
 
 _MANY = 1 << 14  # outlines that are divided into runs at a time, which bounds the memory for it
 _ROUNDING = 1e-8  # of a position that is calculated from those of two corners, as in ImageJ
+_FARTHEST = 2.0**53  # of a coordinate: beyond, float64 does not tell pixels apart
 _MAX_NAMES = 3  # that a note lists
 
 
@@ -149,7 +150,7 @@ class _Problems:
         texts = (
             (self.lines, "points or lines, which are no areas: left out"),
             (self.short, "fewer than 3 points: left out"),
-            (self.endless, "coordinates that are no numbers: left out"),
+            (self.endless, "coordinates that are no numbers, or beyond any image: left out"),
             (self.outside, "outside the image: left out"),
             (self.empty, "no centre of a pixel within: left out"),
             (self.cut, "beyond the edge of the image: cut there"),
@@ -215,7 +216,7 @@ def _usable_rings(outlines: Sequence[Outline], part: range, shape: tuple[int, ..
     own = [(n, np.asarray(ring, np.float64).reshape(-1, 2)) for n in objects for ring in outlines[n].rings]
     points = np.concatenate([np.zeros((0, 2)), *(ring for _, ring in own)])
     rings = _Rings(points, np.array([len(ring) for _, ring in own], np.int64), np.array([n for n, _ in own], np.int64))
-    is_endless = ~np.isfinite(points).all(axis=1)
+    is_endless = ~(np.abs(points) < _FARTHEST).all(axis=1)  # so is what is no number
     endless = np.unique(np.repeat(rings.outline, rings.lengths)[is_endless])
     rings = _open(rings.without(endless))
     drawn, rings = np.unique(rings.outline), rings.select(rings.lengths >= 3)

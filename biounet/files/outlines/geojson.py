@@ -27,7 +27,15 @@ from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.formats.raw import translate_errors
 from biounet.files.mapped_labels import forget
 from biounet.files.outlines.json_stream import JsonList
-from biounet.files.outlines.outline import UNLABELLED_CLASS, Outline, Plane, Ring
+from biounet.files.outlines.outline import (
+    QUPATH_UNLABELLED,
+    QUPATH_WINDOW,
+    UNLABELLED_CLASS,
+    WINDOW_CLASS,
+    Outline,
+    Plane,
+    Ring,
+)
 from biounet.files.outlines.trace import Polygon, trace
 
 _Feature = dict[str, Any]
@@ -37,13 +45,9 @@ _BAND = 1 << 22  # pixels of which the runs are made at a time
 _STRIP = 1 << 22  # pixels whose objects are traced together
 _ROWS = 1 << 12  # of a table that are made numbers at a time
 
-WINDOW_CLASS = "looked at"
-"""Class or name of regions in which everything was looked at."""
-
 CellPart = Literal["cell", "nucleus"]
 
 _GEOMETRIES = ("Polygon", "MultiPolygon", "Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection")
-_REGION, _IGNORED = "region*", "ignore*"  # classes that QuPath has for regions, and for what does not count
 _PARTS_OF_IMAGES = ("tile", "tmaCore")  # kinds of QuPath's objects that are none
 _FORMER_KINDS = {"PathRootObject": "root", "PathTileObject": "tile", "TMACoreObject": "tmaCore", "tma_core": "tmaCore"}
 
@@ -79,8 +83,8 @@ class _Reading:
         rings = () if kind in _PARTS_OF_IMAGES else tuple(self._rings(geometry))
         name, class_name = str(properties.get("name") or ""), _class_name(properties.get("classification"))
         names = {name.casefold(), class_name.casefold()}
-        is_window = bool(rings and names & {self.window_class.casefold(), _REGION})
-        class_name = UNLABELLED_CLASS if class_name.casefold() == _IGNORED else class_name
+        is_window = bool(rings and names & {self.window_class.casefold(), QUPATH_WINDOW})
+        class_name = UNLABELLED_CLASS if class_name.casefold() == QUPATH_UNLABELLED else class_name
         what = kind if kind in _PARTS_OF_IMAGES else geometry.get("type")
         return Outline(rings, class_name, _plane(geometry), name if rings else f"{what} {name}".strip(), is_window)
 
@@ -210,9 +214,8 @@ def _plane(geometry: _Feature) -> Plane | None:
     return Plane(**{axis: n for axis, n in numbers.items() if isinstance(n, int) and n >= 0})
 
 
-_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":")
-)  # one for all objects: 3x faster
+# One for all objects: 3x faster
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def write_geojson(image: LabelledImage, path: Path) -> None:

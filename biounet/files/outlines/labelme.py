@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ import numpy as np
 
 from biounet.core import InputError
 from biounet.files.formats.raw import translate_errors
-from biounet.files.outlines.geojson import WINDOW_CLASS
+from biounet.files.outlines.curves import ellipse, rectangle
 from biounet.files.outlines.json_stream import JsonList
-from biounet.files.outlines.outline import Outline, Ring
+from biounet.files.outlines.outline import WINDOW_CLASS, Outline, Ring
 from biounet.files.outlines.trace import trace
 
 _POLYGONS = ("polygon", "oriented_rectangle")
 _NO_AREA = ("point", "points", "line", "linestrip")
-_CIRCLE_ERROR = 0.02  # pixels that the polygon of a circle may lie inside of it
-_MIN_CORNERS = 8  # of the polygon of a circle
+_PNG_SIZE = slice(16, 24)  # where a PNG says how wide and high it is
+_MARGIN = 2  # pixels, by which a mask may be larger than its box: corners that were moved are no whole numbers
 
 
 @dataclass
@@ -40,8 +40,12 @@ class _Reading:
             return ()
         if kind in _POLYGONS or (kind == "rectangle" and len(points) == 4):
             return (points,)
-        if kind in ("rectangle", "circle") and len(points) == 2:
-            return (_rectangle(*points) if kind == "rectangle" else _circle(*points),)
+        if kind == "rectangle" and len(points) == 2:
+            (top, left), (bottom, right) = points.tolist()
+            return (rectangle((top, left, bottom, right)),)
+        if kind == "circle" and len(points) == 2:
+            (y, x), radius = points[0].tolist(), float(np.hypot(*(points[1] - points[0])))
+            return (ellipse((y, x), (radius, 0.0), (0.0, radius)),)
         raise self.error(f"is a {kind} of {len(points)} points")
 
     def _points(self, shape: dict[str, Any]) -> Ring:
@@ -60,9 +64,15 @@ class _Reading:
         from imagecodecs import PngError, png_decode  # slow to import
 
         try:
-            mask = np.asarray(png_decode(base64.b64decode(shape["mask"], validate=True)))
-        except (KeyError, TypeError, ValueError, PngError) as error:
+            data = base64.b64decode(shape["mask"], validate=True)
+            width, height = struct.unpack(">2I", data[_PNG_SIZE])
+            # A small file may declare any size.
+            is_within = bool((np.ptp(points, axis=0) + 1 + _MARGIN >= (height, width)).all())
+            mask = np.asarray(png_decode(data)) if is_within else None
+        except (KeyError, TypeError, ValueError, struct.error, PngError) as error:
             raise self.error("is a mask without a PNG") from error
+        if mask is None:
+            raise self.error(f"is a mask of {width} x {height} pixels, which is larger than its box")
         mask = mask.reshape(*mask.shape[:2], -1)[..., 0] != 0
         traced = trace(mask.astype(np.uint8))
         return tuple(ring + np.rint(points[0]) for polygon in traced.polygons(1) for ring in polygon)
@@ -120,16 +130,3 @@ def _check_size(path: Path, members: dict[str, Any], shape: tuple[int, int] | No
     if shape is not None and None not in (height, width) and (height, width) != shape:
         cause = f"was drawn on an image of {width} x {height} pixels, and its image has {shape[1]} x {shape[0]}"
         raise InputError(cause, path=path, hint="does it belong to another image?")
-
-
-def _rectangle(one: Ring, other: Ring) -> Ring:
-    (top, left), (bottom, right) = one, other
-    return np.array([(top, left), (top, right), (bottom, right), (bottom, left)])
-
-
-def _circle(centre: Ring, edge: Ring) -> Ring:
-    """Return a polygon whose corners lie on a circle, by its centre and a point of it."""
-    radius = float(np.hypot(*(edge - centre)))
-    corners = max(_MIN_CORNERS, math.ceil(math.pi / math.acos(max(1 - _CIRCLE_ERROR / max(radius, 1e-9), -1))))
-    angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    return centre + radius * np.stack([np.sin(angles), np.cos(angles)], axis=1)

@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 Ring = NDArray[np.float64]
 """Corners (n, 2) of a closed line, ``(y, x)``; the first is not repeated at the end."""
 
-
 UNLABELLED_CLASS = "unlabelled"
 """Class of regions in which nobody said what is there."""
+
+WINDOW_CLASS = "looked at"
+"""Class or name of regions in which everything was looked at."""
+
+QUPATH_WINDOW, QUPATH_UNLABELLED = "region*", "ignore*"
+"""QuPath's own classes for these two, in lower case."""
 
 
 class Plane(NamedTuple):

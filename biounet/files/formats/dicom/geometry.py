@@ -141,7 +141,8 @@ def _check_distances(distances: NDArray[np.float64], frames: Sequence[Frame], pi
     steps = np.diff(distances)
     if twice := np.flatnonzero(steps <= _SAME_PLACE * pixel).tolist():
         one, other = frames[twice[0]], frames[twice[0] + 1]
-        cause = f"{len(twice)} slices are there twice, such as {_name(one, path)} and {_name(other, path)}"
+        what = f"{len(twice)} slice{'s are' if len(twice) > 1 else ' is'}"
+        cause = f"{what} there twice, such as {_name(one, path)} and {_name(other, path)}"
         raise InputError(cause, path=path, hint="remove the copies")
     usual = float(np.median(steps))
     if gaps := np.flatnonzero(steps > (1.5 * usual)).tolist():

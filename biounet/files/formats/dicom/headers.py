@@ -188,6 +188,8 @@ def _parse(data: Dataset, path: Path, size: int) -> DicomFile:
             raise InputError("encrypted DICOM", path=path, hint="export it without encryption")
         raise InputError("not a DICOM file, or encrypted", path=path, hint="export it again, without encryption")
     syntax = str(data.file_meta.get("TransferSyntaxUID") or "")
+    if (declared := int(data.get("NumberOfFrames") or 1)) > size:
+        raise InputError(f"damaged: it declares {declared} frames in {size} bytes", path=path)
     frames = tuple(_frames(data, path)) if rows and columns else ()
     return DicomFile(
         path=path,
