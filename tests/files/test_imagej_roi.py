@@ -3,6 +3,7 @@
 import struct
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,11 @@ def test_frames_of_a_time_series_have_their_place(tmp_path):
     frames = [[one for one in outlines if one.plane.t == t] for t in range(3)]
     np.testing.assert_array_equal([fill(frame, (20, 30)).labels for frame in frames], image.labels)
     assert roifile.roiread(tmp_path / "a_rois.zip")[-1].properties["t"] == 2
+
+
+def test_frames_are_numbered_as_in_the_image_of_which_some_were_read(tmp_path):
+    outlines = read_imagej_roi(exported(replace(time_series(), times=(5, 6, 7)), tmp_path))
+    assert {outline.plane for outline in outlines} == {Plane(t=5), Plane(t=6), Plane(t=7)}
 
 
 def test_classes_are_groups(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from biounet.core import InputError, require_extra
 from biounet.files.axes import join_scenes
 from biounet.files.dataset_index.cases import FoundImage, split_channel
 from biounet.files.dataset_index.channel_names import match_channels
-from biounet.files.dataset_index.names import image_key, unique_values
+from biounet.files.dataset_index.names import image_key, name_part, unique_values
 from biounet.files.dataset_index.scan import FileKind, ScannedFile, SkippedFile
 from biounet.files.formats.dicom.headers import DICOM_SUFFIXES, EXTRA, DicomFile, looks_like_dicom, read_header
 from biounet.files.formats.dicom.segmentation import is_segmentation
@@ -30,8 +29,6 @@ from biounet.files.formats.dicom.series import (
     parse_scene,
 )
 
-_UNSAFE = re.compile(r"[^\w+-]+")
-_LONGEST = 60  # characters of a description in a name
 _GENERIC = {"dicom", "dicoms", "dcm", "images"}  # names of folders that say nothing
 _HASH = 6  # digits that tell series of one name apart
 
@@ -160,8 +157,8 @@ class _Names:
     def name(self, folder: Path, first: DicomFile, traits: Iterable[tuple[str, str]] = ()) -> Path:
         """Return the path of a folder below the root, with number and description of a series appended."""
         number = [] if first.number is None else [str(first.number)]
-        description = _UNSAFE.sub("-", first.description).strip("-")[:_LONGEST].rstrip("-")
-        chosen = [_UNSAFE.sub("-", f"{trait}{value}") for trait, value in traits]
+        description = name_part(first.description)
+        chosen = [name_part(f"{trait}{value}") for trait, value in traits]
         relative = self.relative(folder)
         parts = [relative.name, *number, *filter(None, [description]), *chosen]
         return relative.with_name("_".join(parts if len(parts) > 1 else [*parts, "series"]))

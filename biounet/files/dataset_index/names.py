@@ -42,6 +42,8 @@ _ANNOTATION_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "label
 _IMAGE_FOLDERS = {"images", "image", "img", "imgs", "imagestr"}
 """Folders in small letters; the last ones are those of nnU-Net."""
 
+_NOT_IN_NAMES = re.compile(r"[^\w+-]+")
+_LONGEST_PART = 60  # characters of a text in a name
 SEPARATOR = re.compile("[_. -]")
 """What may stand before the ending of a name."""
 
@@ -160,6 +162,11 @@ def stem_of(path: Path) -> str:
     if path.suffix.lower() == ".gz" and stem.lower().endswith(".geojson"):
         return stem[: -len(".geojson")]
     return stem[: -len(".ome")] if stem.lower().endswith((".ome", ".nii")) else stem
+
+
+def name_part(text: str) -> str:
+    """Return a text, such as the name of a scene, as a part of the name of a file: letters, digits, ``_``, + and -."""
+    return _NOT_IN_NAMES.sub("-", text).strip("-_")[:_LONGEST_PART].rstrip("-_")
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,14 +10,12 @@ from biounet.core import InputError
 from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.cases import FoundImage
 from biounet.files.dataset_index.channel_files import join_channel_files
-from biounet.files.dataset_index.names import stem_of
+from biounet.files.dataset_index.names import name_part, stem_of
 from biounet.files.formats.scenes import Scene, choose_scenes
 from biounet.files.isolation.client import ReaderPool
 
 # Files of which each is asked for its images; others only if scenes are chosen: most hold one, and there may be many.
 _MAY_HOLD_SEVERAL = (".lif", ".nd2", ".czi", ".ome.tif", ".ome.tiff")
-_NOT_IN_NAMES = re.compile(r"[^\w-]+")
-_LONGEST_NAME = 40  # characters of a scene in that of a result
 
 
 def resolve_images(images: Sequence[FoundImage], options: ReadOptions, readers: ReaderPool) -> list[FoundImage]:
@@ -69,6 +66,5 @@ def scene_stem(image: FoundImage) -> str:
 
 def _as_image(image: FoundImage, scene: Scene) -> FoundImage:
     image = replace(image, scene=scene.key)
-    name = _NOT_IN_NAMES.sub("-", scene.name).strip("-_")[:_LONGEST_NAME].rstrip("-_")
-    stem = scene_stem(image)
+    name, stem = name_part(scene.name), scene_stem(image)
     return replace(image, relative=image.relative.with_name(f"{stem}_{name}" if name else stem))

@@ -136,7 +136,7 @@ def _describe_segments(image: LabelledImage) -> list[SegmentDescription]:
     described = []
     for label in range(1, last + 1):
         name = image.label_name(label)
-        category, kind = _codes(name if image.kind == "classes" else image.class_name)
+        category, kind = _codes(image.class_of(label))
         described.append(
             SegmentDescription(
                 segment_number=label,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -129,11 +129,24 @@ class LabelledImage:
             taken[name if name and name not in taken else f"{name or 'channel'}_{number}"] = pixels
         return taken | dict(self.image.measured)
 
+    def planes(self) -> Iterator[tuple[int | None, int | None, NDArray[Any]]]:
+        """Yield each plane: the numbers of its frame and slice from 0, None of an axis that is not there, and labels.
+
+        The frame is that of the image, of which the labels may have some only.
+        """
+        slices = range(self.grid.shape[0]) if self.grid.dims == 3 else (None,)
+        places = [(t, z) for t in self.times or (None,) for z in slices]
+        for (t, z), labels in zip(places, self.labels.reshape(-1, *self.grid.shape[-2:]), strict=True):
+            yield t, z, labels
+
+    def class_of(self, label: int) -> str:
+        """Return the name of the class of a label; of objects, all have the same."""
+        return self.class_names.get(label, f"class {label}") if self.kind == "classes" else self.class_name
+
     def label_name(self, label: int) -> str:
         """Return what a label is called: the name of its class, or that of objects and its number."""
-        if self.kind == "classes":
-            return self.class_names.get(label, f"class {label}")
-        return f"{self.class_name} {label}"
+        name = self.class_of(label)
+        return name if self.kind == "classes" else f"{name} {label}"
 
     def row(self, label: int) -> dict[str, Any]:
         """Return the row of the table about a label, without empty cells; without any if there is none.

@@ -41,41 +41,34 @@ def _polygons(plane: NDArray[np.integer[Any]]) -> Iterator[list[list[int]]]:
 
 def _write(image: LabelledImage, path: Path, shapes: _Shapes | None) -> None:
     height, width = image.grid.shape[-2:]
-    places = [*_places(image)]
+    places = [_place(t, z) for t, z, _ in image.planes()]
     size = {"width": width, "height": height, "file_name": image.file_name or image.name}
     images = [{"id": number, **size, **place} for number, place in enumerate(places, 1)]
-    names = {1: image.class_name}
-    if image.kind == "classes":
-        names = {value: f"class {value}" for value in image.values.tolist()} | {**image.class_names}
-    categories = [{"id": value, "name": name} for value, name in sorted(names.items())]
+    values = sorted({*image.values.tolist(), *image.class_names}) if image.kind == "classes" else [1]
+    categories = [{"id": value, "name": image.class_of(value)} for value in values]
     info = {"description": f"{image.name}, segmented by {image.model or 'biounet'}", "version": __version__}
     with path.open("w", encoding="utf-8", newline="\n") as file:
         head = json.dumps({"info": info, "images": images, "categories": categories})
         file.write(f'{head[:-1]}, "annotations": [')
-        for number, entry in enumerate(_annotations(image, places, shapes), 1):
+        for number, entry in enumerate(_annotations(image, shapes), 1):
             file.write(f"{',' * (number > 1)}\n{json.dumps({'id': number, **entry})}")
         file.write("\n]}\n")
 
 
-def _places(image: LabelledImage) -> Iterator[dict[str, int]]:
-    """Yield frame and slice of each plane, as far as there are several."""
-    for t in image.times or (None,):
-        for z in range(image.grid.shape[0]) if image.grid.dims == 3 else (None,):
-            yield {name: number for name, number in (("t", t), ("z", z)) if number is not None}
+def _place(t: int | None, z: int | None) -> dict[str, int]:
+    """Return frame and slice of a plane, as far as there are several."""
+    return {name: number for name, number in (("t", t), ("z", z)) if number is not None}
 
 
-def _annotations(image: LabelledImage, places: list[dict[str, int]], shapes: _Shapes | None) -> Iterator[_Entry]:
-    height, width = image.grid.shape[-2:]
-    scores = _scores(image)
-    for number, plane in enumerate(image.labels.reshape(-1, height, width)):
-        masks = encode_masks(plane)
-        size = [height, width]
+def _annotations(image: LabelledImage, shapes: _Shapes | None) -> Iterator[_Entry]:
+    size, scores = list(image.grid.shape[-2:]), _scores(image)
+    for number, (t, z, plane) in enumerate(image.planes(), 1):
+        masks, place = encode_masks(plane), _place(t, z)
         drawn = ({"size": size, "counts": text} for text in masks.texts) if shapes is None else shapes(plane)
         for label, area, box, shape in zip(*map(np.ndarray.tolist, masks[:3]), drawn, strict=True):
-            place = places[number]
-            score = scores.get((place.get("t", 0), label))
+            score = scores.get((t or 0, label))
             yield {
-                "image_id": number + 1,
+                "image_id": number,
                 "category_id": label if image.kind == "classes" else 1,
                 "iscrowd": 0,
                 "area": area,

@@ -13,7 +13,7 @@ of `Outline`, the other way round. What QuPath demands of a file is in its ``QuP
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -247,9 +247,8 @@ def _write(features: Iterator[_Feature], path: Path) -> None:
 
 
 def _outlines_of(image: LabelledImage) -> Iterator[_Feature]:
-    features, (height, width) = _Features(image), image.grid.shape[-2:]
-    places = [(t, z) for t in image.times or (None,) for z in _slices(image)]
-    for (t, z), labels in zip(places, image.labels.reshape(-1, height, width), strict=True):
+    features = _Features(image)
+    for t, z, labels in image.planes():
         plane = {"plane": {"c": -1, "z": z or 0, "t": t or 0}} if (t, z) != (None, None) else {}
         for label, polygons, top in _trace_strips(labels):
             coordinates = [[_closed(ring, top) for ring in polygon] for polygon in polygons]
@@ -296,10 +295,6 @@ def _rows_of_objects(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64
     return first, last
 
 
-def _slices(image: LabelledImage) -> Sequence[int | None]:
-    return range(image.grid.shape[0]) if image.grid.dims == 3 else (None,)
-
-
 def _closed(ring: NDArray[np.int32], top: int) -> list[list[int]]:
     points: list[list[int]] = (ring[:, ::-1] + (0, top)).tolist()
     return [*points, points[0]]
@@ -316,11 +311,11 @@ def _points_of(image: LabelledImage) -> Iterator[_Feature]:
 
 def _centroids(image: LabelledImage) -> tuple[list[int], list[list[float]]]:
     """Return the labels, and the mean (t, z, y, x) of the pixels of each."""
-    size, (height, width) = int(image.values.max(initial=0)) + 1, image.grid.shape[-2:]
+    size, width = int(image.values.max(initial=0)) + 1, image.grid.shape[-1]
     counts, sums = np.zeros(size), np.zeros((4, size))
-    depth, rows = len(_slices(image)), max(1, _BAND // width)
-    for number, plane in enumerate(image.labels.reshape(-1, height, width)):
-        for first in range(0, height, rows):
+    depth, rows = image.grid.shape[0] if image.grid.dims == 3 else 1, max(1, _BAND // width)
+    for number, (_, _, plane) in enumerate(image.planes()):
+        for first in range(0, len(plane), rows):
             begin, end, label = find_label_runs(plane[None, first : first + rows]).T
             length = end - begin
             y, x = np.divmod(begin, width)
@@ -348,7 +343,7 @@ class _Features:
     def feature(self, label: int, geometry: _Feature) -> _Feature:
         """Return the feature of an object or class."""
         is_object = self.image.kind == "objects"
-        class_name = self.image.class_name if is_object else self.image.class_names.get(label, f"class {label}")
+        class_name = self.image.class_of(label)
         properties: _Feature = {
             "objectType": "detection" if is_object else "annotation",
             "name": str(label) if is_object else class_name,

@@ -201,16 +201,12 @@ def write_imagej_roi(image: LabelledImage, path: Path) -> None:
 
 def _rois(image: LabelledImage) -> Iterator[ImagejRoi]:
     """Yield the outlines of all planes."""
-    height, width = image.grid.shape[-2:]
-    slices = image.grid.shape[0] if image.grid.dims == 3 else 0
     # Spaces and colons end a key.
     keys = {name: re.sub(r"[^\w.-]", "_", name) for name in ("label", "class", *image.columns)}
-    for number, labels in enumerate(image.labels.reshape(-1, height, width)):
-        frame, z = divmod(number, max(1, slices))
+    for t, z, labels in image.planes():
         for label, polygons in trace(labels):
             roi = _encode(polygons)
-            roi.z_position = z + 1 if slices else 0
-            roi.t_position = frame + 1 if image.times else 0
+            roi.z_position, roi.t_position = (0 if number is None else number + 1 for number in (z, t))
             roi.name = _name(image, label, roi)
             roi.props = _properties(image, label, keys)
             if image.kind == "classes":
@@ -263,7 +259,7 @@ def _name(image: LabelledImage, label: int, roi: ImagejRoi) -> str:
 
 def _properties(image: LabelledImage, label: int, keys: Mapping[str, str]) -> str:
     """Return the properties of an outline, a line each: label and class of its object, and its row of the table."""
-    name = image.label_name(label) if image.kind == "classes" else image.class_name
+    name = image.class_of(label)
     known = {} if name == _NO_CLASS else {"class": name}
     cells = {"label": label} | known | image.row(label)
     return "".join(f"{keys[name]}: {_cell(cell)}\n" for name, cell in cells.items())
