@@ -35,6 +35,10 @@ ModelFile = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="File of the exported model.", show_default="the name of the model"),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files of these names that biounet did not write, or somebody changed."),
+]
 
 
 def export(
@@ -42,7 +46,7 @@ def export(
     formats: Formats = None,
     out: ModelFile = None,
     columns: options.Columns = None,
-    overwrite: options.Overwrite = False,
+    overwrite: Overwrite = False,
     quiet: options.Quiet = False,
     json_lines: options.Json = False,
 ) -> None:

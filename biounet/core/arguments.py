@@ -82,7 +82,8 @@ def require_extra(extra: str, package: str, what: str, path: str | os.PathLike[s
     """
     if _is_installed(package):
         return
-    cause, hint = f"{what} needs {package}, which is not installed", f"pip install 'biounet[{extra}]'"
+    cause = f"{what} needs {package}, which is not installed"
+    hint = f"pip install 'biounet[{extra}]'"
     if path is not None:
         raise InputError(cause, path=path, hint=hint)
     raise SettingsError(cause, hint=hint)
