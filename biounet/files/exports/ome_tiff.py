@@ -7,7 +7,6 @@ and programs average in lower resolutions. Pixels are signed integers of 32 bits
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -16,7 +15,7 @@ import numpy as np
 import tifffile
 
 from biounet.files.exports.labelled_image import LabelledImage
-from biounet.files.exports.pyramid import halve_labels, pyramid_factors
+from biounet.files.exports.pyramid import halve_labels, pyramid, pyramid_factors
 
 _TILE = (512, 512)
 _TILED_FROM = 2048  # rows or columns, above which a viewer had better read a part
@@ -44,11 +43,9 @@ def write_ome_tiff(image: LabelledImage, path: Path) -> None:
     }
     with tifffile.TiffWriter(path, byteorder="<", bigtiff=labels.nbytes >= _MAX_CLASSIC) as tif:
         description = _describe(image).encode("ascii", "xmlcharrefreplace")
-        tif.write(labels, subifds=len(levels) - 1, description=description, **options)
-        for before, level in pairwise(levels):
-            factors = [now // then for then, now in zip(before, level, strict=True)]
-            labels = halve_labels(labels, [*(1 for _ in labels.shape[:-2]), *factors])
-            tif.write(labels, subfiletype=1, **options)
+        for number, level in enumerate(pyramid(labels, levels, halve_labels)):
+            place = {"subfiletype": 1} if number else {"subifds": len(levels) - 1, "description": description}
+            tif.write(level, **place, **options)
 
 
 def _describe(image: LabelledImage) -> str:

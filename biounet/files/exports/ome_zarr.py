@@ -5,8 +5,6 @@ The words are those of https://ngff.openmicroscopy.org/0.5, its files Zarr v3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from biounet.core import Grid
 from biounet.files.exports.colours import object_colours
 from biounet.files.exports.labelled_image import LabelledImage
-from biounet.files.exports.pyramid import halve_image, halve_labels, pyramid_factors
+from biounet.files.exports.pyramid import Halve, halve_image, halve_labels, pyramid, pyramid_factors
 
 if TYPE_CHECKING:
     import zarr
@@ -39,7 +37,6 @@ _DIRECTIONS = {
 }
 _FORWARD = {"R": 0, "A": 1, "S": 2}  # axes of the world in RAS
 _Level = tuple[int, ...]
-_Halve = Callable[[NDArray[Any], Sequence[int]], NDArray[Any]]
 
 
 def write_ome_zarr(image: LabelledImage, path: Path) -> None:
@@ -81,7 +78,7 @@ def _axes(image: LabelledImage, channel: list[str]) -> list[str]:
 
 
 def _write_levels(
-    group: zarr.Group, axes: list[str], levels: list[_Level], channels: list[NDArray[Any]], halve: _Halve
+    group: zarr.Group, axes: list[str], levels: list[_Level], channels: list[NDArray[Any]], halve: Halve
 ) -> None:
     """Write the arrays ``0``, ``1``, … of a pyramid from channels ``([t,] [z,] y, x)``, one frame after another."""
     from zarr.codecs import ZstdCodec
@@ -105,15 +102,8 @@ def _write_levels(
     for number, channel in enumerate(channels):
         for frame in np.ndindex(frames):
             place = (*frame, number) if "c" in axes else frame
-            for array, pixels in zip(arrays, _pyramid(channel[frame].astype(dtype), levels, halve), strict=True):
+            for array, pixels in zip(arrays, pyramid(channel[frame].astype(dtype), levels, halve), strict=True):
                 array[place] = pixels
-
-
-def _pyramid(pixels: NDArray[Any], levels: list[_Level], halve: _Halve) -> Iterator[NDArray[Any]]:
-    yield pixels
-    for before, level in pairwise(levels):
-        pixels = halve(pixels, [now // then for then, now in zip(before, level, strict=True)])
-        yield pixels
 
 
 def _multiscales(image: LabelledImage, axes: list[str], levels: list[_Level], method: str) -> list[dict[str, Any]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Halve = Callable[[NDArray[Any], Sequence[int]], NDArray[Any]]
+"""What makes an array smaller by a factor of 1 or 2 for each axis."""
 
 _SMALLEST = 256  # pixels of a side, up to which an image is shown as it is
 _EXACT = 2**24  # up to which float32 holds all integers
@@ -33,6 +36,18 @@ def pyramid_factors(shape: Sequence[int], steps: Sequence[float]) -> list[tuple[
         is_halved = [step < 2 * min(now) and -(-n // f) > 1 for step, n, f in zip(now, shape, last, strict=True)]
         factors.append(tuple(2 * f if halved else f for f, halved in zip(last, is_halved, strict=True)))
     return factors
+
+
+def pyramid(pixels: NDArray[Any], factors: Sequence[Sequence[int]], halve: Halve) -> Iterator[NDArray[Any]]:
+    """Yield an array ``(..., [z,] y, x)`` and its levels of lower resolution, each made of the one before.
+
+    `factors` are those of `pyramid_factors`; axes in front of them stay as they are.
+    """
+    yield pixels
+    for before, level in pairwise(factors):
+        steps = [now // then for then, now in zip(before, level, strict=True)]
+        pixels = halve(pixels, [*(1 for _ in pixels.shape[: -len(steps)]), *steps])
+        yield pixels
 
 
 def halve_image(array: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:

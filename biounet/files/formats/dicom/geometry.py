@@ -20,6 +20,9 @@ from biounet.files.formats.dicom.headers import DicomFile, Frame
 
 T = TypeVar("T")
 
+LPS_TO_RAS = np.array([[-1.0], [-1.0], [1.0]])
+"""Factors of the rows of an affine, by which LPS becomes RAS, and RAS becomes LPS."""
+
 _DIRECTION = 1e-3  # between components of directions that are the same, and of cosines of right angles
 _SAME_PLACE = 1e-2  # of a pixel, between slices at one place
 _EVEN = 0.01  # relative, between distances of slices: the rounding of positions, as highdicom allows

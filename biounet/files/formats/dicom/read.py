@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import InputError, Note, NoteCode, list_some
-from biounet.files.formats.dicom.geometry import Stack, check_directions, make_stack, split_by_traits
+from biounet.files.formats.dicom.geometry import LPS_TO_RAS, Stack, check_directions, make_stack, split_by_traits
 from biounet.files.formats.dicom.headers import DicomFile, Frame
 from biounet.files.formats.dicom.pixels import check_codec, load_frames, rescaled_type
 from biounet.files.formats.dicom.series import choose_parts, parse_scene, series_files
@@ -30,7 +30,6 @@ _WHITE_IS_ZERO = Note(
     "white is zero in this picture: what is bright in it looks dark in a viewer", NoteCode.WHITE_IS_ZERO
 )
 _NO_SIZE = Note("pixel size unknown: the header has none", NoteCode.VOXEL_SIZE_UNKNOWN)
-_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 def read_dicom(path: Path, scene: str = "") -> RawImage:
@@ -137,7 +136,7 @@ def _with_header(raw: RawImage, stack: Stack) -> RawImage:
 
     if max(raw.shape) > _MAX_SIDE:
         return raw
-    affine = np.vstack([stack.affine * _LPS_TO_RAS[:, None], (0, 0, 0, 1)])
+    affine = np.vstack([stack.affine * LPS_TO_RAS, (0, 0, 0, 1)])
     header = Nifti1Header(endianness="<")
     header.set_data_shape(raw.shape[::-1])
     header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))

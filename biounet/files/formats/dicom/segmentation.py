@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, require_extra
+from biounet.files.formats.dicom.geometry import LPS_TO_RAS
 from biounet.files.formats.dicom.headers import EXTRA, looks_like_dicom, quietly, read_header
 from biounet.files.formats.raw import translate_errors
 
@@ -48,7 +49,7 @@ def read_segmentation(path: Path, grid: Grid | None) -> tuple[NDArray[np.int32],
                 raise
             hint = "save each of the overlapping segments in a file of its own"
             raise InputError("its segments overlap", path=path, hint=hint) from None
-        affine = np.vstack([np.array(grid.affine) * [[-1.0], [-1.0], [1.0]], (0, 0, 0, 1)])[:, [2, 1, 0, 3]]
+        affine = np.vstack([np.array(grid.affine) * LPS_TO_RAS, (0, 0, 0, 1)])[:, [2, 1, 0, 3]]
         frame = volume.frame_of_reference_uid
         place = VolumeGeometry(affine, grid.shape, coordinate_system="PATIENT", frame_of_reference_uid=frame)
         try:
