@@ -1,11 +1,13 @@
 """Small files of the kinds that the README's table of jobs names, beside the samples."""
 
+import json
 import shutil
 
 import numpy as np
 import tifffile
 
 from biounet.files import LabelledImage, ReadOptions, export_formats, read_volume, write_export
+from biounet.files.outlines.trace import trace
 from support.dicom_files import classic
 from support.microscopes import Picture, write_nd2
 
@@ -33,13 +35,33 @@ def write_lab_files(folder):
 
 
 def _write_annotations(folder):
-    """Write the labels of the samples as outlines of other programs: ``rois/``, ``qupath/`` and ``annotated/``."""
+    """Write the labels of the samples as other programs do: ``rois/``, ``qupath/`` and ``annotated/``, of several."""
     for path in sorted((folder / "labels").glob("*.tif")):
         labels = read_volume(path)
         labelled = LabelledImage(path.stem, labels.array[0].astype(np.int32), labels.grid, "objects", {})
-        for program, name in (("rois", "roi"), ("qupath", "geojson"), ("annotated", "coco")):
-            (folder / program).mkdir(exist_ok=True)
-            write_export(labelled, *export_formats([name]), folder / program)
+        for program, name in (("rois", "roi"), ("qupath", "geojson")):
+            _export(labelled, name, folder / program)
+        if path.stem == "nuclei":
+            _write_labelme(folder / "annotated" / "nuclei.json", labelled.labels)
+        elif path.stem == "dim":
+            tifffile.imwrite(folder / "annotated" / "dim_cp_masks.tif", labelled.labels.astype(np.uint16))
+        else:
+            _export(labelled, "coco", folder / "annotated")
+
+
+def _export(labelled, name, folder):
+    folder.mkdir(exist_ok=True)
+    write_export(labelled, *export_formats([name]), folder)
+
+
+def _write_labelme(path, labels):
+    shapes = [
+        {"label": "nucleus", "shape_type": "polygon", "group_id": label, "points": exterior[:, ::-1].tolist()}
+        for label, polygons in trace(labels)
+        for exterior, *_ in polygons
+    ]
+    size = {"imageHeight": labels.shape[0], "imageWidth": labels.shape[1]}
+    path.write_text(json.dumps({"version": "5.5.0", "imagePath": f"{path.stem}.tif", "shapes": shapes, **size}))
 
 
 def _write_series(folder, case):
