@@ -28,7 +28,7 @@ from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import unescape
 from biounet.batch.recorded_files import has_hash, resolve_recorded_path
-from biounet.batch.records import Row, error_text
+from biounet.batch.records import Row, error_text, is_about_name
 from biounet.batch.run_file import RunFile, read_run
 from biounet.batch.run_images import RunImage
 from biounet.core import Grid, InputError, MachineError, ResultKind, Volume, failure_exit_code, raise_if_stopped
@@ -38,6 +38,7 @@ from biounet.files import (
     LabelledImage,
     ReadOptions,
     export_formats,
+    find_temporary_files,
     hash_tree,
     map_labels,
     read_label_grid,
@@ -46,7 +47,7 @@ from biounet.files import (
     write_export,
 )
 from biounet.measurement import Columns, columns_from_csv
-from biounet.reporting import escape_formula, label_stem, unescape_formulas
+from biounet.reporting import escape_formula, label_stem, remove_temporary_files, unescape_formulas
 
 _Known = dict[str, ExportRecord]  # by the paths they are about
 _log = logging.getLogger(__name__)
@@ -113,8 +114,9 @@ def export_run(
     records = [record for record in Manifest(out).records.values() if record.outputs and record.model == run.model]
     with Locks(out, stop) as locks, locks.exclusive("exports"):
         known = read_exports(out)
-        for record in records:
-            source = _Source(RunImage(out, record, run.options.read), run)
+        sources = [_Source(RunImage(out, record, run.options.read), run) for record in records]
+        _remove_leftovers(sources, chosen, out)
+        for source in sources:
             for export in chosen:
                 raise_if_stopped(stop)
                 rows.append(_export(source, export, known, overwrite))
@@ -151,6 +153,10 @@ class _Source:
         """How the names of its files begin."""
         return label_stem(self.result.label_path)
 
+    def folder(self, export: ExportFormat) -> Path:
+        """Where its files in a format go."""
+        return self.result.label_path.parent if export.locate is None else self.result.out
+
     def image(self, needs_image: bool) -> LabelledImage:
         """Return labels, table and, where it is needed and still the same, the image."""
         if self._image is None or (needs_image and self._image.image is None):
@@ -162,7 +168,8 @@ class _Source:
         for output, sha256 in export_origin(record.outputs).items():
             if not has_hash(out / output, sha256):
                 hint = "the same 'biounet segment' makes it again; for labels that you corrected use 'biounet measure'"
-                raise InputError("is no longer as biounet wrote it", path=out / output, hint=hint)
+                state = "no longer as biounet wrote it" if os.path.lexists(out / output) else "no longer there"
+                raise InputError(f"{Path(output).name} is {state}", path=out / output, hint=hint)
         frames = "all" if record.row.frames else None
         labels, grid, interval = _read_labels(path, ReadOptions(dims=run.options.read.dims, frames=frames))
         columns = columns_from_csv(path.with_name(f"{self.name}_objects.csv"))
@@ -214,10 +221,18 @@ def _class_names(result: RunImage, columns: Columns) -> dict[int, str]:
     return {int(value): str(name) for value, name in zip(columns["label"], columns["class"], strict=True) if value}
 
 
+def _remove_leftovers(sources: Sequence[_Source], formats: Sequence[ExportFormat], out: Path) -> None:
+    """Remove the temporary files that exports left that were killed; nobody else exports now."""
+    temporary = find_temporary_files(out)
+    for source in sources if temporary else ():
+        for export in formats:
+            remove_temporary_files(export.paths(source.folder(export), source.name), temporary)
+
+
 def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: bool) -> ExportRow:
     """Write the files of one image, unless they are there and up to date."""
     out, record = source.result.out, source.result.record
-    name, folder = record.row.image, source.result.label_path.parent if export.locate is None else out
+    name, folder = record.row.image, source.folder(export)
     paths = [path.relative_to(out).as_posix() for path in export.paths(folder, source.name)]
     origin = export_origin(record.outputs)
     try:
@@ -231,9 +246,9 @@ def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: boo
             cause = f"{foreign.name} is there and was not written by biounet, or changed since"
             raise InputError(cause, path=foreign, hint="move it elsewhere, or replace it with --overwrite")
         write_export(source.image(export.needs_image or export.wants_image), export, folder)
-    except MachineError:
-        raise
-    except Exception as error:  # noqa: BLE001 - so that one file fails and not the others
+    except Exception as error:
+        if isinstance(error, MachineError) and not is_about_name(error):
+            raise
         _log.debug("%s", paths[0], exc_info=True)
         return ExportRow(name, export.name, "failed", paths[0], error_text(error))
     for path in paths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,16 @@ import torch
 
 from biounet.batch.names import escape, image_name
 from biounet.batch.recorded_files import record_channels, record_inputs
-from biounet.batch.records import BatchOptions, FrameRow, Record, Row, error_text, hash_settings, output_settings
+from biounet.batch.records import (
+    BatchOptions,
+    FrameRow,
+    Record,
+    Row,
+    error_text,
+    hash_settings,
+    is_about_name,
+    output_settings,
+)
 from biounet.core import (
     BiounetError,
     MachineError,
@@ -43,7 +51,6 @@ from biounet.segmentation import (
     segment_within_memory,
 )
 
-_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +105,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             paths = write_outputs(result, out / parent, image.stem, written, protected=protected)
         outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
     except Exception as error:  # so that one image fails and not the batch
-        if isinstance(error, Stopped) or (isinstance(error, MachineError) and not _is_about_name(error)):
+        if isinstance(error, Stopped) or (isinstance(error, MachineError) and not is_about_name(error)):
             raise
         _log.debug("%s", image.path, exc_info=True)
         message = error_text(error)
@@ -184,8 +191,3 @@ def _hash_output(path: Path) -> str:
         return hash_file(path)
     except OSError as error:
         raise MachineError(f"cannot be read back: {error.strerror}", path=path) from error
-
-
-def _is_about_name(error: MachineError) -> bool:
-    """Whether the disk refused the name of this one file: too long, or with a ``:`` on some drives."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NAME_ERRORS

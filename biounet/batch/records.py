@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from biounet.batch.recorded_files import InputFile
 from biounet.core import (
     BiounetError,
     Figure,
+    MachineError,
     SettingsError,
     Status,
     __version__,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 # Not in the settings of earlier results, which stay valid where these are not used.
 _LATER_SETTINGS = {"channels", "measure", "project", "frames"}
+_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,11 @@ def describe_uncalibrated(rows: Sequence[Row]) -> str:
 def batch_exit_code(rows: Sequence[Row]) -> int:
     """Return the exit code of a batch: 0 when no image failed, 3 when some did, 4 when all did."""
     return failure_exit_code(sum(row.status == "failed" for row in rows), len(rows))
+
+
+def is_about_name(error: MachineError) -> bool:
+    """Whether the disk refused the name of this one file: too long, or with a ``:`` on some drives."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NAME_ERRORS
 
 
 def error_text(error: Exception) -> str:

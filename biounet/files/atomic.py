@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import threading
 import zlib
 from collections.abc import Iterator
@@ -27,18 +28,29 @@ _HINTS = {
 }
 _PREFIX_LENGTH = 50  # characters of the name that the temporary name repeats: of 4 bytes each, where 255 are allowed
 _SUFFIX = ".part"
+FORMER = ".old"
+"""In the temporary name of a folder that another one replaces."""
+
 _group = threading.local()  # `pending`: the temporary files of this thread's group, by their final paths
 
 
 @contextmanager
-def _translate_write_errors(path: Path) -> Iterator[None]:
+def translate_write_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `MachineError` of one line that says what to do."""
     try:
         yield
     except BiounetError:
         raise
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0)
-        raise MachineError(f"cannot write: {error.strerror or error}", path=path, hint=hint) from error
+        number = error.errno or _stated_number(error)
+        reason = error.strerror or (os.strerror(number) if number else " ".join(str(error).split()))
+        raise MachineError(f"cannot write: {reason}", path=path, hint=_HINTS.get(number)) from error
+
+
+def _stated_number(error: OSError) -> int:
+    """Return the number of an error of HDF5, which stands in its text; 0 if none does."""
+    found = re.search(r"errno = (\d+)", str(error))
+    return int(found[1]) if found else 0
 
 
 @contextmanager
@@ -53,7 +65,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     temporary = final.with_name(f"{temporary_prefix(final)}{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
     pending: dict[Path, Path] | None = getattr(_group, "pending", None)
     try:
-        with _translate_write_errors(final):
+        with translate_write_errors(final):
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -80,7 +92,7 @@ def atomic_group() -> Iterator[dict[Path, Path]]:
         yield pending
         for final, temporary in pending.items():
             is_new = not os.path.lexists(final)
-            with _translate_write_errors(final):
+            with translate_write_errors(final):
                 temporary.replace(final)
             created += [final] if is_new else []
     except BaseException:  # raised again, after Ctrl-C too: files of one group appear together
@@ -111,7 +123,7 @@ def append_line(path: str | Path, line: str) -> None:
     the file is cut back to its previous size; errors as of `atomic_path`.
     """
     path = Path(path)
-    with _translate_write_errors(path), path.open("ab+", buffering=0) as file:
+    with translate_write_errors(path), path.open("ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)
@@ -132,13 +144,17 @@ def temporary_prefix(final: Path) -> str:
 
 
 def find_temporary_files(folder: Path) -> dict[Path, list[Path]]:
-    """Return the temporary files in a folder and below, by their folder and prefix as of `temporary_prefix`."""
+    """Return the temporary files in a folder and below, by their folder and prefix as of `temporary_prefix`.
+
+    Folders that are written so are among them.
+    """
     found: dict[Path, list[Path]] = {}
-    for root, _, names in os.walk(folder):
-        for name in names:
+    for root, folders, names in os.walk(folder):
+        for name in (*names, *folders):
             if name.startswith(".") and name.endswith(_SUFFIX):
-                prefix = name.removesuffix(_SUFFIX).rpartition(".")[0]
+                prefix = name.removesuffix(_SUFFIX).removesuffix(FORMER).rpartition(".")[0]
                 found.setdefault(Path(root, f"{prefix}."), []).append(Path(root, name))
+        folders[:] = [name for name in folders if not name.endswith(_SUFFIX)]
     return found
 
 

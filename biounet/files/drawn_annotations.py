@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from biounet.core import UNLABELLED, DataSettings, InputError, list_some
 from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.outline_files import outline_format
+from biounet.files.formats.raw import translate_errors
 from biounet.files.outlines.coco_reading import read_coco
 from biounet.files.outlines.fill import Filled, fill, fill_windows, number_objects
 from biounet.files.outlines.geojson import read_geojson
@@ -48,6 +49,7 @@ class DrawnImage:
     path: Path | None = None
 
 
+@translate_errors
 def read_drawn_labels(path: Path, data: DataSettings, image: DrawnImage) -> DrawnLabels:
     """Fill the outlines of a file on the grid of their image.
 
@@ -83,6 +85,8 @@ def _read_outlines(
         return read_geojson(path, data.window_class, data.cell_part), ()
     if name == "LabelMe":
         return read_labelme(path, (image.shape[-2], image.shape[-1]), data.window_class), ()
+    if not name and path.name.lower().endswith(".json"):
+        raise InputError("is JSON, but none of GeoJSON, COCO or LabelMe, or damaged", path=path)
     return read_imagej_roi(path), ()
 
 

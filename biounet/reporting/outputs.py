@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -263,9 +264,12 @@ def remove_files(paths: Iterable[Path]) -> None:
 
 
 def remove_temporary_files(paths: Iterable[Path], temporary: dict[Path, list[Path]]) -> None:
-    """Remove what killed processes left of files, from `biounet.files.find_temporary_files`."""
+    """Remove what killed processes left of files and folders, from `biounet.files.find_temporary_files`."""
     for path in paths:
-        remove_files(temporary.get(path.with_name(temporary_prefix(path)), ()))
+        left = temporary.get(path.with_name(temporary_prefix(path)), ())
+        for folder in (one for one in left if one.is_dir() and not one.is_symlink()):
+            shutil.rmtree(folder, ignore_errors=True)
+        remove_files(one for one in left if os.path.lexists(one))
 
 
 def make_folder(folder: Path) -> None:

@@ -1,9 +1,11 @@
 """Results in the formats of other programs: written once, beside the labels, and never left of an earlier result."""
 
+import errno
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +16,9 @@ import zarr
 from shapely.geometry import shape
 
 import biounet as public
-from biounet.files import mapped_labels
+from biounet.batch import exporting
+from biounet.files import mapped_labels, temporary_prefix
+from biounet.files.exports.formats import FORMATS
 from biounet.network import save_model
 from support.commands import read_rows
 from support.images import discs
@@ -124,7 +128,46 @@ def test_labels_that_somebody_changed_are_not_passed_off_as_the_result(run, biou
     tifffile.imwrite(path, np.ones_like(tifffile.imread(path)))
     code, _, err = biounet("export", "out", "-f", "parquet")
     assert code == 3
-    assert "ERROR a.tif as parquet: is no longer as biounet wrote it" in err
+    assert "ERROR a.tif as parquet: a_labels.tif is no longer as biounet wrote it" in err
+    path.unlink()
+    assert "ERROR a.tif as parquet: a_labels.tif is no longer there" in biounet("export", "out", "-f", "parquet")[2]
+
+
+def test_a_name_that_is_too_long_for_one_export_fails_alone(tmp_path, run, biounet):
+    (tmp_path / "in" / "a.tif").rename(tmp_path / "in" / f"{'a' * 240}.tif")
+    assert segment(biounet)[0] == 0
+    code, _, err = biounet("export", "out", "-f", "parquet")
+    assert code == 3
+    assert err.endswith(" as parquet: cannot write: File name too long (hint: choose a shorter name)\n")
+    assert (run / "sub" / "b_objects.parquet").exists()
+
+
+def test_what_a_killed_export_left_goes_with_the_next_one(run, biounet):
+    left = [run / f"{temporary_prefix(run / name)}1-1.part" for name in ("a_objects.parquet", "a.ome.zarr")]
+    left.append(run / f"{temporary_prefix(run / 'a.ome.zarr')}1-1.old.part")
+    left[0].write_bytes(b"half")
+    for folder in left[1:]:
+        (folder / "labels").mkdir(parents=True)
+    other = run / ".notes.part"
+    other.write_text("mine")
+    assert biounet("export", "out", "-f", "parquet,ome-zarr")[0] == 0
+    assert not any(path.exists() for path in left)
+    assert other.exists()
+
+
+def test_a_full_disk_is_one_line_with_a_hint_whichever_library_writes(run, monkeypatch, biounet):
+    texts = {"h5ad": "Unable to create file (errno = 28, error\nmessage = 'no')", "ome-zarr": "", "roi": ""}
+
+    def fail(text):
+        raise OSError(text) if text else OSError(errno.ENOSPC, "No space left on device")
+
+    for name, text in texts.items():
+        full = [replace(one, write=lambda *_, text=text: fail(text)) for one in FORMATS if one.name == name]
+        monkeypatch.setattr(exporting, "export_formats", lambda _, full=full: full)
+        code, _, err = biounet("export", "out", "-f", name)
+        assert code == 5
+        assert err.endswith("cannot write: No space left on device (hint: free some space, or choose another folder)\n")
+        assert err.count("\n") == 1
 
 
 def test_verify_tells_of_exports_that_are_missing_or_changed(run, biounet):

@@ -11,7 +11,15 @@ from hypothesis.extra.numpy import arrays
 from roifile import ImagejRoi, roiwrite
 
 from biounet.core import UNLABELLED, DataSettings, Grid, InputError
-from biounet.files import LabelledImage, ReadOptions, export_formats, read_annotation, undrawn_regions, write_export
+from biounet.files import (
+    LabelledImage,
+    ReadOptions,
+    drawn_annotations,
+    export_formats,
+    read_annotation,
+    undrawn_regions,
+    write_export,
+)
 from biounet.files.outlines.coco_reading import read_coco
 from biounet.files.outlines.fill import fill
 
@@ -184,6 +192,39 @@ def test_of_several_images_the_name_decides(tmp_path):
         path, image=tmp_path / "z.tif"
     )
     assert "several that could be x.tif" in failure(path, image=tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize(("member", "what"), [("images", "images"), ("categories", "categories")])
+def test_two_of_one_id_are_not_guessed_at(tmp_path, member, what):
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 2, 2)), ("rim", box(2, 2, 2, 2)), images=("x.tif", "y.tif"))
+    content = json.loads(path.read_text())
+    content[member][1]["id"] = 1
+    path.write_text(json.dumps(content))
+    assert failure(path, image=tmp_path / "x.tif").startswith(f"holds 2 {what} with the id 1: ")
+
+
+@pytest.mark.parametrize("counts", [[0, 2.5, 21.5], [2**62, 2**62, 2**62, 2**62 + 4], [0, 2**70], ["0", "4"]])
+def test_runs_that_are_no_lengths_are_no_mask(tmp_path, counts):
+    path = coco(tmp_path / "x.json", ("cell", {"segmentation": {"size": SHAPE, "counts": counts}}))
+    assert "annotation 1 has no valid polygon or mask" in failure(path)
+
+
+def test_an_id_with_a_fraction_is_none(tmp_path):
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 2, 2)))
+    path.write_text(path.read_text().replace('"image_id": 1', '"image_id": 1.5'))
+    assert "is no COCO JSON" in failure(path)
+
+
+def test_json_of_no_known_kind_is_said_to_be_json(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"images": [')
+    assert failure(path).startswith("is JSON, but none of GeoJSON, COCO or LabelMe")
+
+
+def test_what_does_not_fit_in_memory_is_one_line(tmp_path, monkeypatch):
+    path = coco(tmp_path / "x.json", ("cell", box(0, 0, 2, 2)))
+    monkeypatch.setattr(drawn_annotations, "fill", lambda *_, **__: np.empty(2**55))
+    assert failure(path).startswith("does not fit in memory")
 
 
 def test_boxes_and_crowds_among_outlines_are_unlabelled(tmp_path):

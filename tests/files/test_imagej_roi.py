@@ -297,6 +297,16 @@ def test_names_planes_and_groups(tmp_path):
     assert (third.plane, third.class_name) == (None, "group 3")  # where nobody gave it a name
 
 
+def test_a_copied_outline_is_an_object_of_its_own(tmp_path):
+    one, copy, other = (
+        ImagejRoi(roitype=ROI_TYPE.RECT, name=name, left=x, right=x + 1, bottom=1, props=f"label: {label}\n")
+        for name, x, label in (("a", 0, 5), ("b", 1, 5), ("c", 2, 9))
+    )
+    filled = fill(read_imagej_roi(save(tmp_path / "x.zip", one, copy, other)), (1, 4))
+    assert np.unique(filled.labels).tolist() == [0, *sorted(filled.values.tolist())]
+    assert len(set(filled.values.tolist())) == 3
+
+
 def test_points_and_lines_are_left_out_with_a_note(tmp_path):
     point, line, text = (ImagejRoi.frompoints(np.array([[0, 0], [3, 3]]), name=name) for name in ("p", "l", "t"))
     point.roitype, line.roitype = ROI_TYPE.POINT, ROI_TYPE.POLYLINE

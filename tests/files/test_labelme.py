@@ -70,6 +70,11 @@ def test_a_circle_has_the_pixels_whose_centres_lie_in_it(tmp_path, radius):
     assert (labels[distance > radius] == 0).all()
 
 
+def test_the_circle_around_everything_has_a_polygon(tmp_path):
+    (outline,) = read(tmp_path, document(drawn("circle", [[0, 0], [1e300, 0]])))
+    assert len(outline.rings[0]) <= 20_000
+
+
 def test_a_mask_keeps_its_pixels(tmp_path):
     pixels = picture("111. 1.11 1111 ..1.")
     shape = drawn("mask", [[3, 2], [6, 5]], mask=mask(pixels * 255))
@@ -124,6 +129,7 @@ def test_a_file_of_another_image_is_noticed(tmp_path):
     assert len(read(tmp_path, cell, shape=(8, 9))) == 1
     with pytest.raises(InputError, match=r"drawn on an image of 9 x 8 pixels, and its image has 8 x 9 "):
         read(tmp_path, cell, shape=(9, 8))
+    assert len(read(tmp_path, cell | {"imageHeight": "8"}, shape=(8, 9))) == 1
     assert len(read(tmp_path, cell | {"imageHeight": None}, shape=(9, 8))) == 1  # earlier versions do not say
 
 

@@ -197,6 +197,11 @@ def test_damaged_archives_with_the_name_of_outlines_are_annotations_that_cannot_
     zipfile.ZipFile(tmp_path / "x.zip", "w").close()
     assert outline_format(tmp_path / "x_rois.zip") == outline_format(tmp_path / "RoiSet.zip") == "ImageJ ROI"
     assert outline_format(tmp_path / "x.zip") is None
+    with zipfile.ZipFile(tmp_path / "y_rois.zip", "w") as archive:
+        archive.writestr("\N{LATIN SMALL LETTER O WITH DIAERESIS}.roi", b"")
+    content = (tmp_path / "y_rois.zip").read_bytes()
+    (tmp_path / "y_rois.zip").write_bytes(content.replace("\N{LATIN SMALL LETTER O WITH DIAERESIS}".encode(), b"\xc3("))
+    assert outline_format(tmp_path / "y_rois.zip") == "ImageJ ROI"
 
 
 def test_a_case_has_outlines_or_a_label_image(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -44,7 +45,7 @@ def _zip_format(path: Path) -> OutlineFormat | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.lower() for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile, NotImplementedError):  # the last of a version that is none
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):  # as damaged ones raise
         names = []
     if len(names) == 1 and names[0].endswith(".geojson"):
         return "GeoJSON"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from biounet.core import InputError, MachineError, SettingsError, require_extra
-from biounet.files.atomic import atomic_group, atomic_path, temporary_prefix
+from biounet.core import InputError, SettingsError, require_extra
+from biounet.files.atomic import FORMER, atomic_group, atomic_path, temporary_prefix, translate_write_errors
 from biounet.files.exports.bids import (
     DATASET_DESCRIPTION,
     bids_path,
@@ -204,15 +204,15 @@ def _folders_of(path: Path, folder: Path) -> Iterator[None]:
 def _write_folder(image: LabelledImage, export: ExportFormat, path: Path) -> None:
     """Write a folder beside its final place, and move it there; an earlier one is removed."""
     prefix = f"{temporary_prefix(path)}{os.getpid()}-{threading.get_ident()}"
-    temporary, former = path.with_name(f"{prefix}.part"), path.with_name(f"{prefix}.old.part")
+    temporary, former = path.with_name(f"{prefix}.part"), path.with_name(f"{prefix}{FORMER}.part")
     try:
-        export.write(image, temporary)
-        if path.exists():
-            path.rename(former)
-        temporary.rename(path)
-    except OSError as error:
-        raise MachineError(f"cannot write: {error.strerror or error}", path=path) from error
+        with translate_write_errors(path):
+            export.write(image, temporary)
+            if os.path.lexists(path):
+                path.rename(former)
+            temporary.rename(path)
     finally:
         with suppress(OSError):
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(former, ignore_errors=True)
+            former.unlink(missing_ok=True)  # a file or link

@@ -103,7 +103,10 @@ def decode_lengths(text: str) -> Ints:
 
 def masked_pixels(lengths: Sequence[int] | Ints, shape: tuple[int, int]) -> NDArray[np.int64]:
     """Return the flat indices, in rows, of the pixels of a mask (y, x); raise `ValueError` if it does not fit."""
-    runs, size = np.asarray(lengths, np.int64), shape[0] * shape[1]
+    runs, size = np.asarray(lengths), shape[0] * shape[1]
+    if runs.size and runs.dtype.kind not in "iu":  # fractions, which would be cut, or larger than any picture
+        raise ValueError
+    runs = runs.astype(np.int64)
     # Each by itself as well: the sum of numbers beyond all sense goes round to a small one.
     if runs.ndim != 1 or runs.min(initial=0) < 0 or runs.max(initial=0) > size or runs.sum() > size:
         raise ValueError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -109,18 +109,37 @@ def _load(path: Path, _modified: int, _size: int) -> CocoFile:
     items = JsonList(path, "annotations")
     try:
         for one in items:
-            annotations[int(one["image_id"])].append(_compact(one))
+            annotations[_whole(one["image_id"])].append(_compact(one))
         if not items.has_list:
             raise KeyError("annotations")
-        categories = {int(one["id"]): str(one["name"]) for one in items.members.get("categories") or ()}
-        return CocoFile(path, tuple(map(_image, items.members["images"])), annotations, categories)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        named = [(_whole(one["id"]), str(one["name"])) for one in items.members.get("categories") or ()]
+        images = tuple(map(_image, items.members["images"]))
+        _check_unique(path, "images", [image.number for image in images])
+        _check_unique(path, "categories", [number for number, _ in dict.fromkeys(named)])
+        return CocoFile(path, images, annotations, dict(named))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         cause = f"is no COCO JSON: images and annotations need id, file_name, height, width and image_id ({error!r})"
         raise InputError(cause, path=path) from error
     except RecursionError as error:
         raise InputError("is no COCO JSON: nested too deeply", path=path) from error
+
+
+def _check_unique(path: Path, what: str, numbers: Sequence[int]) -> None:
+    """Raise `InputError` if two have one number, as in files that were joined: whose annotations are meant is open."""
+    number, count = next(iter(Counter(numbers).most_common(1)), (0, 0))
+    if count > 1:
+        cause = f"holds {count} {what} with the id {number}: of which one annotations are, it does not say"
+        raise InputError(cause, path=path, hint="give each an id of its own, as when files are merged")
+
+
+def _whole(value: Any) -> int:  # noqa: ANN401 - whatever stands in the file
+    """Return a whole number; raise `ValueError` if it is a fraction, which `int` would cut."""
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(value)
+    return number
 
 
 def _compact(entry: dict[str, Any]) -> _Entry:
@@ -133,10 +152,11 @@ def _compact(entry: dict[str, Any]) -> _Entry:
 
 
 def _image(entry: _Entry) -> CocoImage:
-    plane = Plane(*(None if entry.get(axis) is None else int(entry[axis]) for axis in "zt"))
+    plane = Plane(*(None if entry.get(axis) is None else _whole(entry[axis]) for axis in "zt"))
     name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
     has_plane = plane != Plane()
-    return CocoImage(int(entry["id"]), name, int(entry["height"]), int(entry["width"]), plane if has_plane else None)
+    number, height, width = (_whole(entry[key]) for key in ("id", "height", "width"))
+    return CocoImage(number, name, height, width, plane if has_plane else None)
 
 
 @translate_errors

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +70,13 @@ def read_imagej_roi(path: str | Path) -> list[Outline]:
     if not any(outline.rings for outline in outlines):
         cause = f"holds {len(outlines)} points or lines, and no area"
         raise InputError(cause, path=path, hint="points do not say which pixels are of an object: outline some objects")
-    return outlines
+    return _without_copied_numbers(outlines)
+
+
+def _without_copied_numbers(outlines: list[Outline]) -> list[Outline]:
+    """Return outlines without the numbers that several in one plane have: ImageJ copies an outline with them."""
+    taken = Counter((one.plane, one.object_number) for one in outlines)
+    return [one if taken[one.plane, one.object_number] == 1 else replace(one, object_number=None) for one in outlines]
 
 
 def _read_entries(path: Path) -> Iterator[tuple[str, bytes]]:

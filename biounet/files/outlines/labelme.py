@@ -127,6 +127,6 @@ def read_labelme(
 
 def _check_size(path: Path, members: dict[str, Any], shape: tuple[int, int] | None) -> None:
     height, width = members.get("imageHeight"), members.get("imageWidth")
-    if shape is not None and None not in (height, width) and (height, width) != shape:
+    if shape is not None and None not in (height, width) and (str(height), str(width)) != tuple(map(str, shape)):
         cause = f"was drawn on an image of {width} x {height} pixels, and its image has {shape[1]} x {shape[0]}"
         raise InputError(cause, path=path, hint="does it belong to another image?")
