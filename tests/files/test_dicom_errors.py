@@ -6,7 +6,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEGLosslessSV1
 
 from biounet.core import InputError
-from biounet.files import find_images, read_volume, search_images
+from biounet.files import ReadOptions, find_images, read_volume, search_images
 from biounet.files.formats.dicom.headers import read_header
 from support.dicom_files import classic, enhanced, header, item, save, uid
 from support.nifti import VOLUME
@@ -235,3 +235,26 @@ def test_encrypted_attributes_are_named(tmp_path):
     data.save_as(tmp_path / "p" / "IM0001", enforce_file_format=False)
     problems = [image.problem for image in find_images([tmp_path]) if image.problem]
     assert any("encrypted" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("left", [0, 150, 400, 900])
+@pytest.mark.parametrize("name", ["IM{:04d}", "IM{:04d}.dcm"])
+def test_a_damaged_last_slice_is_not_left_out_without_a_word(tmp_path, left, name):
+    *_, last = classic(tmp_path / "a", VOXELS, AFFINE, name=name)
+    last.write_bytes(last.read_bytes()[:left])
+    with pytest.raises(InputError, match=f"^{tmp_path / 'a'}: {last.name}, which may be a slice of the series: "):
+        read_volume(tmp_path / "a", ReadOptions(dims=3))
+
+
+@pytest.mark.parametrize(
+    ("element", "what"),
+    [("PatientID", "patients"), ("StudyInstanceUID", "studies"), ("FrameOfReferenceUID", "frames of reference")],
+)
+def test_slices_of_several_patients_are_no_volume(tmp_path, element, what):
+    def change(data, number):
+        if number > 2:
+            setattr(data, element, "1.2.3")
+
+    classic(tmp_path / "a", VOXELS, AFFINE, each=change)
+    with pytest.raises(InputError, match=f"slices of 2 {what}.* in one series"):
+        read_volume(tmp_path / "a", ReadOptions(dims=3))

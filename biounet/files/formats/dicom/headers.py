@@ -32,6 +32,7 @@ _MAGIC_AT, _MAGIC = 128, b"DICM"
 _BARE = tuple(bytes((group, 0, element, 0)) for group in (2, 8) for element in (0, 1, 5, 8, 0x10, 0x12, 0x16))
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and those below it
 _NO_VOLUME = {"1.2.840.10008.5.1.4.1.1.481.2": "a radiation dose", "1.2.840.10008.5.1.4.1.1.77.1.6": "a whole slide"}
+_IMAGE_NAME = "Image Storage"  # how the names of kinds of files end that have pixels
 _CACHED = 2**16  # headers of about 2 kB
 _MOST_DEFLATED = 2**21  # bytes, of a file that is inflated whole to read its header, 1 000 times as large at most
 _TAGS: tuple[str | int, ...] = (
@@ -43,6 +44,7 @@ _TAGS: tuple[str | int, ...] = (
     *("Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "PixelRepresentation", "RescaleIntercept"),
     *("RescaleSlope", "ModalityLUTSequence", "EncryptedAttributesSequence", "SharedFunctionalGroupsSequence"),
     *("PerFrameFunctionalGroupsSequence", "ReferencedSeriesSequence", "StudyInstanceUID"),
+    *("PatientID", "FrameOfReferenceUID"),
     *(0x0019100C, 0x00431039, 0x20011003),  # b-values of Siemens, GE and Philips
 )
 _B_VALUES = ("DiffusionBValue", 0x0019100C, 0x00431039, 0x20011003)
@@ -104,6 +106,8 @@ class DicomFile:
     frames: tuple[Frame, ...]
     refusal: str = ""
     problem: tuple[str, str] | None = None
+    patient: str = ""
+    reference: str = ""  # UID of the frame of reference, in which positions are
 
     @property
     def is_segmentation(self) -> bool:
@@ -181,6 +185,8 @@ def _is_deflated(path: Path) -> bool:
 
 
 def _parse(data: Dataset, path: Path, size: int) -> DicomFile:
+    from pydicom.uid import UID
+
     sop_class = str(data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID") or "")
     rows, columns = int(data.get("Rows") or 0), int(data.get("Columns") or 0)
     if not sop_class:
@@ -191,6 +197,10 @@ def _parse(data: Dataset, path: Path, size: int) -> DicomFile:
     if (declared := int(data.get("NumberOfFrames") or 1)) > size:
         raise InputError(f"damaged: it declares {declared} frames in {size} bytes", path=path)
     frames = tuple(_frames(data, path)) if rows and columns else ()
+    has_series = bool(data.get("SeriesInstanceUID")) or sop_class == DIRECTORY
+    if not frames and (not has_series or UID(sop_class).name.endswith(_IMAGE_NAME)):
+        cause = "cut short, before its pixels, or without Rows and Columns"
+        raise InputError(cause, path=path, hint="copy it again from where it came from")
     return DicomFile(
         path=path,
         size=size,
@@ -212,6 +222,8 @@ def _parse(data: Dataset, path: Path, size: int) -> DicomFile:
         frames=frames,
         refusal=_refusal(data, sop_class, frames),
         problem=_problem(data, syntax, size, len(frames)),
+        patient=str(data.get("PatientID") or ""),
+        reference=str(data.get("FrameOfReferenceUID") or ""),
     )
 
 

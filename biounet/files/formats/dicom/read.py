@@ -77,6 +77,14 @@ def _check_files(files: Sequence[DicomFile], path: Path, *, is_chosen: bool) -> 
         if not file.frames or (file.is_segmentation and not is_chosen):
             raise InputError(f"{name}no image: {file.refusal}", path=path)
         check_codec(file, path)
+    for what, values in (
+        ("patients", {file.patient for file in files}),
+        ("studies", {file.study for file in files}),
+        ("frames of reference, whose positions cannot be compared,", {file.reference for file in files}),
+    ):
+        if len(values) > 1:
+            cause = f"slices of {len(values)} {what} in one series"
+            raise InputError(cause, path=path, hint="keep the files of each in a folder of its own")
 
 
 def _placed_frames(files: Sequence[DicomFile], path: Path) -> list[Frame]:

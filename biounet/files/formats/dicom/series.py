@@ -170,7 +170,24 @@ def series_files(path: Path, scene: str) -> list[DicomFile]:
             raise errors[0]
         there = describe_refused(found) if found else "no DICOM file" if not uid else "the series is not there"
         raise InputError(f"no series of images: {there}", path=path)
+    _check_complete(usable[0], errors, path)
     return list(usable[0].files)
+
+
+def _check_complete(series: Series, errors: Sequence[InputError], path: Path) -> None:
+    """Raise `InputError` if a damaged or empty file lies among those of a series: it may be one of its slices."""
+    folders = {file.path.parent for file in series.files}
+    suffixes = {file.path.suffix.lower() for file in series.files}
+    causes = {error.path: error.cause for error in errors}
+    for file in walk(path) if len(series.files) > 1 else ():
+        if file.parent not in folders:
+            continue
+        cause = causes.get(file)
+        if cause is None and file.suffix.lower() in suffixes and not file.stat().st_size:
+            cause = "empty file"
+        if cause is not None:
+            hint = "copy it again from where it came from, or remove it if it is none"
+            raise InputError(f"{file.name}, which may be a slice of the series: {cause}", path=path, hint=hint)
 
 
 def only_scene(folder: Path) -> str:
