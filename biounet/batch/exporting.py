@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -28,7 +28,7 @@ from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import unescape
 from biounet.batch.recorded_files import has_hash, resolve_recorded_path
-from biounet.batch.records import Row, error_text, is_about_name
+from biounet.batch.records import Record, Row, error_text, is_about_name
 from biounet.batch.run_file import RunFile, read_run
 from biounet.batch.run_images import RunImage
 from biounet.core import Grid, InputError, MachineError, ResultKind, Volume, failure_exit_code, raise_if_stopped
@@ -49,7 +49,6 @@ from biounet.files import (
 from biounet.measurement import Columns, columns_from_csv
 from biounet.reporting import escape_formula, label_stem, remove_temporary_files, unescape_formulas
 
-_Known = dict[str, ExportRecord]  # by the paths they are about
 _log = logging.getLogger(__name__)
 
 
@@ -110,19 +109,21 @@ def export_run(
     Stopped
         If `stop` was set; the same call continues.
     """
-    chosen, run, rows = export_formats(formats), read_run(out), []
-    records = [record for record in Manifest(out).records.values() if record.outputs and record.model == run.model]
+    chosen, file, rows = export_formats(formats), read_run(out), []
+    records = Manifest(out).records
     with Locks(out, stop) as locks, locks.exclusive("exports"):
-        known = read_exports(out)
-        sources = [_Source(RunImage(out, record, run.options.read), run) for record in records]
-        _remove_leftovers(sources, chosen, out)
-        for source in sources:
+        run = _Run(out, file, records, read_exports(out), overwrite)
+        exported = [record for record in records.values() if record.outputs and record.model == file.model]
+        results = [RunImage(out, record, file.options.read) for record in exported]
+        _remove_leftovers([_Source(result, file) for result in results], chosen, out)
+        for result in results:
+            source = _Source(result, file)  # which holds the image, and so is made for each in turn
             for export in chosen:
                 raise_if_stopped(stop)
-                rows.append(_export(source, export, known, overwrite))
+                rows.append(_export(source, export, run))
                 report(rows[-1])
         for export in chosen:
-            for row in _merge(out, run, export, rows, overwrite):
+            for row in _merge(run, export, rows):
                 rows.append(row)
                 report(row)
     return rows
@@ -138,6 +139,36 @@ def describe_exports(rows: Sequence[ExportRow]) -> str:
 def export_exit_code(rows: Sequence[ExportRow]) -> int:
     """Return the exit code: 0 when all files are there, 3 when some are not, 4 when none is."""
     return failure_exit_code(sum(row.status == "failed" for row in rows), len(rows))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A folder of results while it is exported, and what is known of its exports, by their paths."""
+
+    out: Path
+    file: RunFile
+    records: Mapping[str, Record]
+    known: dict[str, ExportRecord]
+    overwrite: bool
+
+    def own(self, paths: Sequence[str]) -> dict[str, ExportRecord]:
+        """Return the records of those files that are there as biounet wrote them.
+
+        Raise `InputError` if another one is there, unless it may be replaced.
+        """
+        there = [path for path in paths if os.path.lexists(self.out / path)]
+        own = {path: self.known[path] for path in there if path in self.known and is_intact(self.out, self.known[path])}
+        if len(own) < len(there) and not self.overwrite:
+            foreign = self.out / next(path for path in there if path not in own)
+            cause = f"{foreign.name} is there and was not written by biounet, or changed since"
+            raise InputError(cause, path=foreign, hint="move it elsewhere, or replace it with --overwrite")
+        return own
+
+    def note(self, paths: Sequence[str], format: str, image: str, origin: dict[str, str]) -> None:
+        """Record files that were written."""
+        for path in paths:
+            self.known[path] = ExportRecord(path, format, image, origin, hash_tree(self.out / path))
+            record_export(self.out, self.known[path])
 
 
 @dataclass
@@ -229,64 +260,54 @@ def _remove_leftovers(sources: Sequence[_Source], formats: Sequence[ExportFormat
             remove_temporary_files(export.paths(source.folder(export), source.name), temporary)
 
 
-def _export(source: _Source, export: ExportFormat, known: _Known, overwrite: bool) -> ExportRow:
+def _export(source: _Source, export: ExportFormat, run: _Run) -> ExportRow:
     """Write the files of one image, unless they are there and up to date."""
-    out, record = source.result.out, source.result.record
+    out, record = run.out, source.result.record
     name, folder = record.row.image, source.folder(export)
     paths = [path.relative_to(out).as_posix() for path in export.paths(folder, source.name)]
     origin = export_origin(record.outputs)
     try:
-        there = [path for path in paths if os.path.lexists(out / path)]
-        own = {path: known[path] for path in there if path in known and is_intact(out, known[path])}
-        _check_owner(paths, own, name)
+        own = run.own(paths)
+        _check_owner(own, name)
         if len(own) == len(paths) and all(entry.origin == origin for entry in own.values()):
             return ExportRow(name, export.name, "current", paths[0])
-        if len(own) < len(there) and not overwrite:
-            foreign = out / next(path for path in there if path not in own)
-            cause = f"{foreign.name} is there and was not written by biounet, or changed since"
-            raise InputError(cause, path=foreign, hint="move it elsewhere, or replace it with --overwrite")
         write_export(source.image(export.needs_image or export.wants_image), export, folder)
     except Exception as error:
         if isinstance(error, MachineError) and not is_about_name(error):
             raise
         _log.debug("%s", paths[0], exc_info=True)
         return ExportRow(name, export.name, "failed", paths[0], error_text(error))
-    for path in paths:
-        known[path] = ExportRecord(path, export.name, name, origin, hash_tree(out / path))
-        record_export(out, known[path])
+    run.note(paths, export.name, name, origin)
     return ExportRow(name, export.name, "written", paths[0])
 
 
-def _check_owner(paths: Sequence[str], own: _Known, name: str) -> None:
+def _check_owner(own: Mapping[str, ExportRecord], name: str) -> None:
     """Raise `InputError` if a file is the export of another image, which this one would replace."""
-    for path in paths:
-        if path in own and own[path].image != name:
+    for path, record in own.items():
+        if record.image != name:
             hint = "give the images names that differ in more than their folder or kind"
-            raise InputError(f"{Path(path).name} is the export of {own[path].image}", hint=hint)
+            raise InputError(f"{Path(path).name} is the export of {record.image}", hint=hint)
 
 
-def _merge(
-    out: Path, run: RunFile, export: ExportFormat, rows: Sequence[ExportRow], overwrite: bool
-) -> list[ExportRow]:
+def _merge(run: _Run, export: ExportFormat, rows: Sequence[ExportRow]) -> list[ExportRow]:
     """Write the files of a format about all images of a run, unless they are there and up to date."""
     if export.merge is None:
         return []
-    known, origin = read_exports(out), merged_origin(Manifest(out).records.values(), run.rows, run.options.group)
+    out, file = run.out, run.file
     written = {row.image: out / row.path for row in rows if row.format == export.name and row.status != "failed"}
     if not written:
         return []
-    own = [name for name in export.merged if name in known and is_intact(out, known[name])]
-    if len(own) == len(export.merged) and all(known[name].origin == origin for name in own):
+    origin = merged_origin(run.records.values(), file.rows, file.options.group)
+    try:
+        own = run.own(export.merged)
+    except InputError as error:
+        return [ExportRow("", export.name, "failed", name, error_text(error)) for name in export.merged]
+    if len(own) == len(export.merged) and all(entry.origin == origin for entry in own.values()):
         return [ExportRow("", export.name, "current", name) for name in export.merged]
-    foreign = [name for name in export.merged if name not in own and os.path.lexists(out / name)]
-    if foreign and not overwrite:
-        message = f"{foreign[0]} is there and was not written by biounet, or changed since"
-        return [ExportRow("", export.name, "failed", name, message) for name in export.merged]
-    records = Manifest(out).records
-    sources = {name: resolve_recorded_path(one.inputs[0].path, out) for name, one in records.items() if one.inputs}
-    export.merge([_merged_image(row, run, written.get(row.image), sources.get(row.image)) for row in run.rows], out)
-    for name in export.merged:
-        record_export(out, ExportRecord(name, export.name, "", origin, hash_tree(out / name)))
+    inputs = {name: record.inputs for name, record in run.records.items() if record.inputs}
+    sources = {name: resolve_recorded_path(files[0].path, out) for name, files in inputs.items()}
+    export.merge([_merged_image(row, file, written.get(row.image), sources.get(row.image)) for row in file.rows], out)
+    run.note(export.merged, export.name, "", origin)
     return [ExportRow("", export.name, "written", name) for name in export.merged]
 
 

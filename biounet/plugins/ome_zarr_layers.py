@@ -39,9 +39,11 @@ def ome_zarr_layers(path: Path) -> list[LayerData]:
         ome, stem = _read_ome(path), path.name.removesuffix(".ome.zarr")
         if "image-label" in ome:
             return [_label_layer(path, f"{stem} labels", path)]
-        labels = _read_ome(path / "labels").get("labels", [])
+        labels = [str(name) for name in _read_ome(path / "labels").get("labels", [])]
+        if any(".." in Path(name).parts or Path(name).is_absolute() for name in labels):
+            raise ValueError("labels outside of it")
         layers = [*_image_layers(path, ome)]
-        return [*layers, *(_label_layer(path / "labels" / str(name), f"{stem} {name}", path) for name in labels)]
+        return [*layers, *(_label_layer(path / "labels" / name, f"{stem} {name}", path) for name in labels)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         cause = f"no OME-Zarr of version 0.5 as biounet writes it: {type(error).__name__} {error}"
         raise InputError(cause, path=path) from error

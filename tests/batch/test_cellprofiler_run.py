@@ -80,7 +80,7 @@ def test_tables_that_somebody_changed_are_kept(run, biounet):
     write_image(run.parent, "A1_s2.tif", 9, cells=2)
     code, _, err = segment(biounet, "--columns", "cellprofiler", *GROUP)
     assert code == 3
-    assert "ERROR cellprofiler/Cells.csv as cellprofiler: cellprofiler/Cells.csv is there and was not written" in err
+    assert "ERROR cellprofiler/Cells.csv as cellprofiler: Cells.csv is there and was not written" in err
     assert (run / MERGED[1]).read_text() == "mine"
 
 

@@ -272,5 +272,10 @@ def test_a_damaged_ome_zarr_is_an_error_of_one_line(tmp_path):
     (tmp_path / "x.ome.zarr" / "zarr.json").write_text(json.dumps(ome))
     with pytest.raises(InputError, match=r"no OME-Zarr of version 0\.5 as biounet writes it"):
         layers_of(tmp_path / "x.ome.zarr")
+    (tmp_path / "x.ome.zarr" / "labels").mkdir()
+    labels = {"attributes": {"ome": {"version": "0.5", "labels": ["../../elsewhere"]}}}
+    (tmp_path / "x.ome.zarr" / "labels" / "zarr.json").write_text(json.dumps(labels))
+    with pytest.raises(InputError, match="labels outside of it"):
+        layers_of(tmp_path / "x.ome.zarr")
     (tmp_path / "x.ome.zarr" / "zarr.json").write_text("{")
     assert get_reader(str(tmp_path / "x.ome.zarr")) is None
