@@ -188,6 +188,17 @@ class _Source:
         """Where its files in a format go."""
         return self.result.label_path.parent if export.locate is None else self.result.out
 
+    def check_unchanged(self, *, may_be_absent: bool = True) -> None:
+        """Raise `InputError` if somebody changed the label image or the table, of which exports are made."""
+        for output, sha256 in export_origin(self.result.record.outputs).items():
+            path = self.result.out / output
+            if may_be_absent and not os.path.lexists(path):
+                continue
+            if self._image is None and not has_hash(path, sha256):
+                hint = "the same 'biounet segment' makes it again; for labels that you corrected use 'biounet measure'"
+                state = "no longer as biounet wrote it" if os.path.lexists(path) else "no longer there"
+                raise InputError(f"{path.name} is {state}", path=path, hint=hint)
+
     def image(self, needs_image: bool) -> LabelledImage:
         """Return labels, table and, where it is needed and still the same, the image."""
         if self._image is None or (needs_image and self._image.image is None):
@@ -195,12 +206,8 @@ class _Source:
         return self._image
 
     def _read(self, needs_image: bool) -> LabelledImage:
-        out, record, run, path = self.result.out, self.result.record, self.run, self.result.label_path
-        for output, sha256 in export_origin(record.outputs).items():
-            if not has_hash(out / output, sha256):
-                hint = "the same 'biounet segment' makes it again; for labels that you corrected use 'biounet measure'"
-                state = "no longer as biounet wrote it" if os.path.lexists(out / output) else "no longer there"
-                raise InputError(f"{Path(output).name} is {state}", path=out / output, hint=hint)
+        record, run, path = self.result.record, self.run, self.result.label_path
+        self.check_unchanged(may_be_absent=False)
         frames = "all" if record.row.frames else None
         labels, grid, interval = _read_labels(path, ReadOptions(dims=run.options.read.dims, frames=frames))
         columns = columns_from_csv(path.with_name(f"{self.name}_objects.csv"))
@@ -270,6 +277,7 @@ def _export(source: _Source, export: ExportFormat, run: _Run) -> ExportRow:
         own = run.own(paths)
         _check_owner(own, name)
         if len(own) == len(paths) and all(entry.origin == origin for entry in own.values()):
+            source.check_unchanged()
             return ExportRow(name, export.name, "current", paths[0])
         write_export(source.image(export.needs_image or export.wants_image), export, folder)
     except Exception as error:

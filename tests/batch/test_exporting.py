@@ -125,12 +125,16 @@ def test_a_file_of_somebody_else_is_kept(run, biounet):
 
 def test_labels_that_somebody_changed_are_not_passed_off_as_the_result(run, biounet):
     path = run / "a_labels.tif"
+    biounet("export", "out", "-f", "geojson")
     tifffile.imwrite(path, np.ones_like(tifffile.imread(path)))
-    code, _, err = biounet("export", "out", "-f", "parquet")
-    assert code == 3
-    assert "ERROR a.tif as parquet: a_labels.tif is no longer as biounet wrote it" in err
+    for name in ("parquet", "geojson"):  # which is there, and no longer of these labels
+        code, _, err = biounet("export", "out", "-f", name)
+        assert code == 3
+        assert f"ERROR a.tif as {name}: a_labels.tif is no longer as biounet wrote it" in err
     path.unlink()
-    assert "ERROR a.tif as parquet: a_labels.tif is no longer there" in biounet("export", "out", "-f", "parquet")[2]
+    code, _, err = biounet("export", "out", "-f", "parquet")
+    assert "ERROR a.tif as parquet: a_labels.tif is no longer there" in err
+    assert biounet("export", "out", "-f", "geojson")[:2] == (0, "0 files exported, 2 already there; see out/\n")
 
 
 def test_a_name_that_is_too_long_for_one_export_fails_alone(tmp_path, run, biounet):

@@ -115,7 +115,8 @@ def test_the_series_of_a_study_are_the_channels_of_a_case(tmp_path):
         study(tmp_path / name, name, extra=[(1, "t1 native"), (7, "DWI")])
     found = find_images([tmp_path], CASE)
     assert relatives(found) == ["p1", "p2"]
-    assert relatives(find_images([tmp_path / "p1"], CASE)) == ["p1"]  # and not DICOM, the folder in it
+    for folder in (tmp_path / "p1", tmp_path / "p1" / "DICOM"):
+        assert relatives(find_images([folder], CASE)) == ["p1"]  # and not DICOM, the folder in it
     volume = read_volume(found[0].files(), found[0].read_options(VOLUME))
     np.testing.assert_array_equal(volume.array, [VOXELS + 3, VOXELS + 5])
 
@@ -124,6 +125,7 @@ def test_channels_may_be_named_folder_by_folder(tmp_path):
     study(tmp_path / "p1", "p1")
     folder = tmp_path / "p1" / "DICOM"
     (image,) = find_images([f"t1c={folder / 'SE5'}", f"flair={folder / 'SE3'}"], CASE)
+    assert image.relative.name == "p1"
     volume = read_volume(image.files(), image.read_options(VOLUME))
     np.testing.assert_array_equal(volume.array, [VOXELS + 5, VOXELS + 3])
     for other, cause in ((folder, "2 series"), (tmp_path / "empty", "without DICOM files")):

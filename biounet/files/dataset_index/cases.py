@@ -12,7 +12,14 @@ from pathlib import Path
 
 from biounet.core import InputError
 from biounet.files.axes import ReadOptions, split_scenes
-from biounet.files.dataset_index.names import ANNOTATION_NAMES, image_key, is_nifti, split_annotation, stem_of
+from biounet.files.dataset_index.names import (
+    ANNOTATION_NAMES,
+    image_key,
+    is_nifti,
+    split_annotation,
+    stem_of,
+    telling_folder,
+)
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # as nnU-Net names channels
 _DATASET = "dataset.json"
@@ -221,4 +228,6 @@ def parse_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
     splits = [split_channel(path, channels, {}) for path in ordered]
     names = {split[0] if split else "" for split in splits}
     name = names.pop() if len(names) == 1 else ""
-    return FoundImage(ordered[0], Path(name or ordered[0].absolute().parent.name), tuple(ordered[1:]))
+    folder = ordered[0].absolute().parent
+    folder = telling_folder(folder) if ordered[0].is_dir() else folder  # of a DICOM series
+    return FoundImage(ordered[0], Path(name or folder.name), tuple(ordered[1:]))

@@ -13,7 +13,7 @@ from biounet.core import InputError, require_extra
 from biounet.files.axes import join_scenes
 from biounet.files.dataset_index.cases import FoundImage, split_channel
 from biounet.files.dataset_index.channel_names import match_channels
-from biounet.files.dataset_index.names import image_key, name_part, unique_values
+from biounet.files.dataset_index.names import image_key, name_part, says_nothing, telling_folder, unique_values
 from biounet.files.dataset_index.scan import FileKind, ScannedFile, SkippedFile
 from biounet.files.formats.dicom.headers import DICOM_SUFFIXES, EXTRA, DicomFile, looks_like_dicom, read_header
 from biounet.files.formats.dicom.segmentation import is_segmentation
@@ -29,7 +29,6 @@ from biounet.files.formats.dicom.series import (
     parse_scene,
 )
 
-_GENERIC = {"dicom", "dicoms", "dcm", "images"}  # names of folders that say nothing
 _HASH = 6  # digits that tell series of one name apart
 
 
@@ -169,10 +168,10 @@ class _Names:
         A point in the name would begin a suffix.
         """
         relative = Path(folder.absolute().name) if folder == self.root else folder.relative_to(self.root)
-        while len(relative.parts) > 1 and relative.name.casefold() in _GENERIC:
+        while len(relative.parts) > 1 and says_nothing(relative):
             relative = relative.parent
-        if relative.name.casefold() in _GENERIC:
-            relative = Path(self.root.absolute().name)
+        if says_nothing(relative):
+            relative = Path(telling_folder(self.root).name)
         return relative.with_name(relative.name.replace(".", "-"))
 
     def _of_file(self, path: Path) -> Path:

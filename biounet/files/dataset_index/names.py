@@ -44,6 +44,7 @@ _IMAGE_FOLDERS = {"images", "image", "img", "imgs", "imagestr"}
 
 _NOT_IN_NAMES = re.compile(r"[^\w+-]+")
 _LONGEST_PART = 60  # characters of a text in a name
+_GENERIC_FOLDERS = {"dicom", "dicoms", "dcm", "images"}  # of DICOM files: names that do not say whose they are
 SEPARATOR = re.compile("[_. -]")
 """What may stand before the ending of a name."""
 
@@ -188,3 +189,14 @@ def match_any_case(files: Mapping[str, T], keys: Collection[str]) -> dict[str, T
     files = unique_values((key.casefold(), file) for key, file in files.items())
     unique_keys = unique_values((key.casefold(), key) for key in keys)
     return {key: files[folded] for folded, key in unique_keys.items() if folded in files}
+
+
+def says_nothing(folder: Path) -> bool:
+    """Whether a folder is called like what it holds, such as ``DICOM``, and not like whose it is."""
+    return folder.name.casefold() in _GENERIC_FOLDERS
+
+
+def telling_folder(folder: Path) -> Path:
+    """Return the absolute path of a folder, or of the nearest one above whose name says more than ``DICOM``."""
+    folder = folder.absolute()
+    return next((one for one in (folder, *folder.parents) if one.name and not says_nothing(one)), folder)
