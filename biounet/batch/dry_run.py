@@ -6,12 +6,13 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from biounet.batch.names import image_name, is_in_shard, mark_collisions
 from biounet.batch.records import BatchOptions, error_text
 from biounet.core import BiounetError, Unit
-from biounet.files import FoundImage, IsolatedReader, ReaderPool, label_suffix
+from biounet.files import ExportFormat, FoundImage, IsolatedReader, ReaderPool, export_formats, label_suffix
 from biounet.measurement import Grouping
 from biounet.network import Model
 from biounet.reporting import output_names
@@ -69,13 +70,29 @@ def preview_table(previews: Sequence[Preview]) -> list[tuple[str, ...]]:
     return rows if any(row[at] for row in rows[1:]) else [(*row[:at], *row[at + 1 :]) for row in rows]
 
 
-def preview(images: Sequence[FoundImage], model: Model, options: BatchOptions) -> list[Preview]:
-    """Describe what `biounet.batch.segment_batch` would do; no pixel is read and nothing is written."""
+def preview(
+    images: Sequence[FoundImage], model: Model, options: BatchOptions, formats: Sequence[str] = ()
+) -> list[Preview]:
+    """Describe what `biounet.batch.segment_batch`, and then `biounet.batch.export_run` with these formats, would do.
+
+    No pixel is read and nothing is written.
+    """
     if options.group is not None:
         options.group.check(map(image_name, images))
     chosen = [image for image in mark_collisions(images) if is_in_shard(image_name(image), options.shard)]
     with nullcontext(options.readers) if options.readers else ReaderPool() as readers, readers.borrow() as reader:
-        return [_preview_image(image, model, options, reader) for image in chosen]
+        previews = [_preview_image(image, model, options, reader) for image in chosen]
+    exports = export_formats(formats)
+    return [_with_exports(one, image, exports) for one, image in zip(previews, chosen, strict=True)]
+
+
+def _with_exports(preview: Preview, image: FoundImage, formats: Sequence[ExportFormat]) -> Preview:
+    """Add the exports of an image to what would be written."""
+    if preview.failed:
+        return preview
+    folders = (image.relative.parent if one.locate is None else Path() for one in formats)
+    paths = [path for one, folder in zip(formats, folders, strict=True) for path in one.paths(folder, image.stem)]
+    return replace(preview, outputs=(*preview.outputs, *(path.as_posix() for path in paths)))
 
 
 def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reader: IsolatedReader) -> Preview:

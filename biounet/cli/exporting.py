@@ -27,7 +27,9 @@ Formats = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="Formats, such as parquet; of models onnx, onnx-int8 or bioimageio; several with commas.",
+        help="Formats, several with commas. Outlines: roi, geojson, geojson-points, coco, coco-polygons. Labels:"
+        " ome-zarr, ome-tiff, bids, dicom-seg, dicom-seg-labelmap. Their names and colours: itk-snap, slicer, fsleyes."
+        " Tables: parquet, h5ad, cellprofiler. Models: onnx, onnx-int8, bioimageio.",
         show_default=False,
     ),
 ]
@@ -54,8 +56,8 @@ def export(
     from biounet.files import split_formats
     from biounet.model_export import MODEL_FORMATS
 
-    formats = _with_columns(formats, columns)
     is_model = _is_model(source)
+    formats = _with_columns(formats, columns, "onnx" if is_model else "roi,parquet")
     if not is_model and not Path(source).is_dir() and any(name in MODEL_FORMATS for name in formats.split(",")):
         raise MachineError("neither a folder of results nor a built-in model", path=source, hint="see 'biounet models'")
     _check_formats(source, formats, is_model)
@@ -63,20 +65,20 @@ def export(
         code = export_models(source, formats, out, overwrite=overwrite, quiet=quiet, json_lines=json_lines)
     elif out is not None:
         cause = f"{source} is a folder of results, whose exports are written into it"
-        raise SettingsError(cause, hint="leave --out out")
+        raise SettingsError(cause, hint="--out is for models only")
     else:
         names = split_formats(formats)
         code = export_results(Path(source), names, overwrite=overwrite, quiet=quiet, json_lines=json_lines)
     raise typer.Exit(code)
 
 
-def _with_columns(formats: str | None, columns: str | None) -> str:
+def _with_columns(formats: str | None, columns: str | None, example: str) -> str:
     """Return all that is to be exported; raise `SettingsError` if that is nothing."""
     from biounet.files import split_formats
 
     names = split_formats((), columns) if columns is not None else ()
     if not formats and not names:
-        raise SettingsError("nothing to export", hint="name formats with --format, such as parquet")
+        raise SettingsError("nothing to export", hint=f"name formats, such as --format {example}; --help lists them")
     return ",".join([*([formats] if formats else []), *names])
 
 
@@ -93,7 +95,7 @@ def _check_formats(source: str, formats: str, is_model: bool) -> None:
     from biounet.model_export import MODEL_FORMATS
 
     of_results, of_models = export_format_names(), tuple(MODEL_FORMATS)
-    names = [name.strip() for name in formats.split(",")]
+    names = [name.strip().lower() for name in formats.split(",")]
     wrong = next((name for name in names if name in (of_results if is_model else of_models)), None)
     if wrong:
         kinds = ("results", "models", "a model") if is_model else ("models", "results", "a folder of results")
@@ -135,7 +137,7 @@ def export_models(
 
     names = split_model_formats(formats)
     if out is not None and len(names) > 1:
-        raise SettingsError("--out names one file, and there are several formats", hint="leave --out out")
+        raise SettingsError("--out names one file, and there are several formats", hint="each has a name without it")
     say_loading(model, quiet or json_lines)
     from biounet.api import load
 

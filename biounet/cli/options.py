@@ -151,7 +151,10 @@ LabelledImages = Annotated[
 Inside = Annotated[Path | None, typer.Option(help="Labels of larger objects: an image, or folder.", show_default=False)]
 Export = Annotated[
     str | None,
-    typer.Option(help="Formats of other programs to write as well, such as geojson,roi.", show_default=False),
+    typer.Option(
+        help="Formats of other programs to write as well: geojson,roi, and what 'biounet export --help' lists.",
+        show_default=False,
+    ),
 ]
 Columns = Annotated[
     str | None,

@@ -125,7 +125,7 @@ def segment(
         )
         if dry_run:
             check_output_folder(found, out)
-            code = _preview(found, segmenter.model, batch, json_lines)
+            code = _preview(found, segmenter.model, batch, formats, json_lines)
             _show_left_out([], found, read)  # the table lists what is skipped
             raise typer.Exit(code)
         plan = plan_batch(found, segmenter.model, out, batch)
@@ -185,12 +185,14 @@ def _describe_size(path: Path) -> str:
     return f"{path} holds all pictures: {mega}{advice}"
 
 
-def _preview(images: Sequence[FoundImage], model: Model, batch: BatchOptions, json_lines: bool) -> int:
+def _preview(
+    images: Sequence[FoundImage], model: Model, batch: BatchOptions, formats: Sequence[str], json_lines: bool
+) -> int:
     """Show what a batch would do, and return the exit code."""
     from biounet.batch import preview, preview_table
     from biounet.core import failure_exit_code
 
-    rows = preview(images, model, batch)
+    rows = preview(images, model, batch, formats)
     if json_lines:
         left_out = [{"left_out": str(file.path), "reason": file.reason} for file in batch.skipped]
         echo_lines("\n".join(json.dumps(record) for record in (*map(vars, rows), *left_out)))

@@ -164,8 +164,8 @@ def check(
             echo(f"left out: {file.path} ({file.reason})")
         for problem in result.problems:
             echo_error(problem)
-        total = len(result.problems)
-        echo(f"{len(result.rows)} images read, {total} problem{'' if total == 1 else 's'}")
+        number, total = len(result.rows), len(result.problems)
+        echo(f"{number} image{'' if number == 1 else 's'} read, {total} problem{'' if total == 1 else 's'}")
     raise typer.Exit(SettingsError.exit_code if result.problems else 0)
 
 

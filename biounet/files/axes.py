@@ -146,6 +146,8 @@ def to_channel_first(
     array, axes = _select_plane(array, axes.replace("S", "C"), kept, raw, path, options)
     if options.dims == 3 and "Z" not in axes:
         hint = "take a model or a recipe for images, such as nuclei or nuclei_2d"
+        if raw.axes_source == "DICOM":
+            hint = "name the folder of its series instead of a slice"
         raise InputError(f"an image, not a volume ({_describe(raw)})", path=path, hint=hint)
     if "C" not in axes:
         array, axes = array[None], "C" + axes

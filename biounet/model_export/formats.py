@@ -13,7 +13,7 @@ MODEL_FORMATS = {"onnx": ".onnx", "onnx-int8": "_int8.onnx", "bioimageio": "_bio
 
 def split_model_formats(formats: str) -> tuple[str, ...]:
     """Return the names of formats in a text with commas; raise `SettingsError` for an unknown one."""
-    names = tuple(dict.fromkeys(name for name in (part.strip() for part in formats.split(",")) if name))
+    names = tuple(dict.fromkeys(name for name in (part.strip().lower() for part in formats.split(",")) if name))
     unknown = next((name for name in names if name not in MODEL_FORMATS), None)
     if unknown or not names:
         cause = f"models are not exported as '{unknown}'" if unknown else "no format is named"

@@ -95,14 +95,19 @@ def _images(card: Card) -> Iterator[str]:
     yield _voxel_size(card, data)
     if card.object_size_px is not None:
         sizes = card.training_ranges.get("diameter")
-        span = f", from {sizes[0]:.3g} to {sizes[1]:.3g} in the images of the training" if sizes else ""
-        yield f"Objects have a diameter of {card.object_size_px:.3g} pixels (median){span}."
+        span = f", from {_short(sizes[0])} to {_short(sizes[1])} in the images of the training" if sizes else ""
+        yield f"Objects have a diameter of {_short(card.object_size_px)} pixels (median){span}."
     if card.orientation == "RAS":
         yield "Volumes with an affine are turned to RAS for the network, and results are turned back."
     if card.surroundings_removed:
         yield "All images of the training were skull-stripped, or had their surroundings removed in another way."
     if data.kind == "classes":
         yield f"Classes: {', '.join(f'{value} {name}' for value, name in enumerate(data.foreground, 1))}."
+
+
+def _short(value: float) -> str:
+    """Return three digits of a number, and never an exponent, which few read."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _voxel_size(card: Card, data: DataSettings) -> str:

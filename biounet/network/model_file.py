@@ -26,6 +26,7 @@ _FORMAT = 1
 _KEY = "biounet"
 _DIGEST_PREFIX = '{"sha256":"'  # of the metadata: the digest comes first, then the card
 _RANGE_PREFIX = "range."  # of the names of activation ranges; all other tensors are weights
+_EXPORTED = (".onnx", ".zip")  # suffixes of what models are exported to
 _MAX_LISTED = 3  # names of weights in a message
 _DAMAGE = (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError)  # from reading any bytes
 
@@ -237,6 +238,8 @@ def _read_metadata(path: str | Path) -> tuple[str, str]:
     """Return the card's text, and the digest before it, which files of earlier versions do not have."""
     if not Path(path).is_file():
         raise MachineError("no such model file", path=path, hint="'biounet models' lists the built-in ones")
+    if Path(path).suffix.lower() in _EXPORTED:
+        raise ModelError("no model of biounet", path=path, hint="take the .safetensors file that it was exported from")
     with _model_errors("not a readable model file", path), safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(_KEY)
     if text is None:

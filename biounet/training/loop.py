@@ -175,7 +175,8 @@ def _time_warnings(state: TrainingState, training: _Training, start: Model | Non
     if used < validation:
         warnings.append(f"validated on {used} of {validation} held-out images: there was no time for more")
     if start is None and training.budget.is_timed and state.step < _FEW_STEPS:
-        warnings.append(f"only {state.step} steps in the time given: from random weights a model needs some hundred")
+        steps = f"{state.step} step{'' if state.step == 1 else 's'}"
+        warnings.append(f"only {steps} in the time given: from random weights a model needs some hundred")
     return warnings
 
 

@@ -103,7 +103,7 @@ def test_columns_of_another_program_are_an_error(biounet, command):
 def test_nothing_to_export_is_an_error(biounet):
     code, _, err = biounet("export", "out")
     assert code == 2
-    assert "ERROR nothing to export (hint: name formats with --format, such as parquet)" in err
+    assert "ERROR nothing to export (hint: name formats, such as --format roi,parquet; --help lists them)" in err
 
 
 def test_names_that_a_spreadsheet_would_run_are_made_harmless_where_tables_are(tmp_path, untrained, biounet):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from shapely.geometry import shape
 
 import biounet as public
 from biounet.batch import exporting
-from biounet.files import mapped_labels, temporary_prefix
+from biounet.files import export_format_names, mapped_labels, temporary_prefix
 from biounet.files.exports.formats import FORMATS
+from biounet.model_export import MODEL_FORMATS
 from biounet.network import save_model
 from support.commands import read_rows
 from support.images import discs
@@ -191,6 +193,16 @@ def test_an_unknown_format_is_an_error_before_the_work(tmp_path, biounet):
         code, out, err = biounet(*command)
         assert (code, out) == (2, "")
         assert err.splitlines()[-1].startswith("ERROR no export format is called 'shapefile' (hint: there are ")
+
+
+def test_names_of_formats_are_found_whatever_their_capitals_and_near_ones_are_named(run, biounet):
+    assert biounet("export", "out", "-f", "Parquet")[0] == 0
+    assert "(hint: did you mean 'geojson'?)" in biounet("export", "out", "-f", "geojsn")[2]
+
+
+def test_the_help_lists_all_formats(biounet):
+    words = set(re.findall(r"[a-z][a-z0-9-]+", re.sub(r"-\s+", "-", biounet("export", "--help")[1])))
+    assert {*export_format_names(), *MODEL_FORMATS} <= words
 
 
 def test_a_folder_without_results_is_an_error(tmp_path, biounet):

@@ -208,6 +208,8 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(few, untrained, biou
     assert [line.split()[0] for line in lines[1:]] == ["a.tif", "b.tif", "deep/c.tif"]
     assert "1 x 40 x 48  0.5 x 0.5 µm" in lines[1]
     assert "deep/c_objects.csv, deep/c_overlay.png, deep/c_labels.tif" in lines[3]
+    _, lines, _ = biounet("segment", "in", "-m", "m.safetensors", "--dry-run", "--export", "roi,geojson")
+    assert "deep/c_labels.tif, deep/c_rois.zip, deep/c_outlines.geojson" in lines[3]
     code, lines, _ = biounet("segment", "in", "-m", "m.safetensors", "--dry-run", "--json")
     assert [json.loads(line)["failed"] for line in lines] == [False, False, False, True]
     assert sorted(os.listdir(tmp_path)) == ["in", "m.safetensors"]  # noqa: PTH208

@@ -108,6 +108,14 @@ def test_labels_stored_as_jpeg_are_refused(biounet, tmp_path):
     assert err.startswith("ERROR a.jpg: a JPEG, which changes values along every edge: no label image")
 
 
+def test_a_folder_of_outlines_says_what_they_are_for(biounet, tmp_path):
+    (tmp_path / "rois").mkdir()
+    (tmp_path / "rois" / "a.roi").write_bytes(b"Iout")
+    code, _, err = biounet("measure", "rois", "-o", "out")
+    assert code == 4
+    assert err.startswith("ERROR rois: no label image found (hint: outlines are for 'biounet check', 'train' and")
+
+
 @pytest.mark.parametrize(
     ("labels", "image", "message"),
     [

@@ -196,5 +196,5 @@ def test_a_picture_without_a_place_is_one_as_it_is_seen(tmp_path):
     np.testing.assert_array_equal(read.array[0], VOXELS[0])
     assert read.grid.spacing == pytest.approx((0.7, 0.5))
     assert (read.grid.unit, read.grid.affine) == ("mm", None)
-    with pytest.raises(InputError, match="an image, not a volume"):
+    with pytest.raises(InputError, match=r"an image, not a volume .*\(hint: name the folder of its series"):
         read_volume(path, VOLUME)

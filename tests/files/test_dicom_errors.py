@@ -189,8 +189,11 @@ def test_a_folder_without_a_series_to_segment_says_what_is_there(tmp_path):
     with pytest.raises(InputError, match=r"no series to segment: .*a localiser 3 'T1w MPRAGE', 6 files"):
         find_images([tmp_path])
     classic(tmp_path / "q", VOXELS, AFFINE, series="q")
-    with pytest.raises(InputError, match=r"no series to segment: .*series 3 'T1w MPRAGE' was not chosen"):
-        find_images([tmp_path / "q"], series="T2*")
+    classic(tmp_path / "q" / "second", VOXELS, AFFINE, series="again")
+    with pytest.raises(InputError, match=r"no series to segment: .*series 3 'T1w MPRAGE' was not chosen") as caught:
+        find_images([tmp_path / "q"], series="MPRAGE")  # not the whole description
+    assert str(caught.value).count("was not chosen") == 1
+    assert "such as '*FLAIR*'" in caught.value.hint
 
 
 def test_several_series_in_a_folder_that_is_read_as_one_image_are_listed(tmp_path):

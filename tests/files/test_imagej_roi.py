@@ -307,6 +307,12 @@ def test_a_copied_outline_is_an_object_of_its_own(tmp_path):
     assert len(set(filled.values.tolist())) == 3
 
 
+def test_an_archive_that_is_called_like_a_single_outline_is_read(tmp_path):
+    square = ImagejRoi.frompoints([[2, 1], [6, 1], [6, 4], [2, 4]])
+    roifile.roiwrite(tmp_path / "a.roi", [square, square], name=["1", "2"])
+    assert len(read_imagej_roi(tmp_path / "a.roi")) == 2
+
+
 def test_points_and_lines_are_left_out_with_a_note(tmp_path):
     point, line, text = (ImagejRoi.frompoints(np.array([[0, 0], [3, 3]]), name=name) for name in ("p", "l", "t"))
     point.roitype, line.roitype = ROI_TYPE.POINT, ROI_TYPE.POLYLINE

@@ -85,6 +85,12 @@ def test_sizes_channels_and_notes_are_those_of_the_card(tmp_path):
     assert "one thing more" in section(text, "Limits")
 
 
+def test_sizes_have_no_exponent(tmp_path):
+    card = card_of({}, object_size_px=20.04, training_ranges={"diameter": (0.338, 1234.5)})
+    text = describe_use(card, tmp_path / "m.safetensors")
+    assert "diameter of 20 pixels (median), from 0.338 to 1234 in the images" in text
+
+
 def test_an_old_model_is_described_by_its_file(tmp_path, untrained):
     Segmenter(untrained).save(tmp_path / "old.safetensors")
     (tmp_path / "old_howto.txt").unlink()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from safetensors import safe_open
 
 import biounet
+from biounet.core import ModelError
 from biounet.network import Card, load_model, read_card, save_model
 
 CARD = json.loads((Path(__file__).parent / "card_0.1.0.json").read_text(encoding="utf-8"))
@@ -55,3 +56,10 @@ def test_built_in_models_are_read(path):
     card = read_card(path)
     assert load_model(path).card == card
     assert ("diameter" in card.training_ranges) == (path.stem == "nuclei")
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m_bioimageio.zip"])
+def test_a_model_for_other_programs_is_none_for_biounet(name, tmp_path):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ModelError, match=r"no model of biounet \(hint: take the \.safetensors file"):
+        load_model(tmp_path / name)

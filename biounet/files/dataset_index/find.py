@@ -133,8 +133,8 @@ def _nothing_found(texts: Sequence[str], skipped: Iterable[SkippedFile]) -> Inpu
         check_supported(Path(text))
     where = list_some(list(texts), _SHOWN)
     if dicom := [file for file in skipped if looks_like_dicom(file.path)]:
-        hint = "choose series with --series, by patterns of their descriptions, numbers or UIDs"
-        reasons = list_some([file.reason for file in dicom], _SHOWN_SERIES, "; ")
+        hint = "choose series with --series, by patterns of whole descriptions, such as '*FLAIR*', by numbers or UIDs"
+        reasons = list_some(list(dict.fromkeys(file.reason for file in dicom)), _SHOWN_SERIES, "; ")
         return InputError(f"no series to segment: {reasons}", path=where, hint=hint)
     return InputError("no image found", path=where, hint=_HINT)
 

@@ -20,6 +20,7 @@ from biounet.files.dataset_index.names import (
     unique_values,
     without_mask_ending,
 )
+from biounet.files.dataset_index.outline_files import outline_format
 from biounet.files.dataset_index.scan import NameRules, ScannedFile, scan
 from biounet.files.dataset_index.scenes import list_images, scene_stem
 from biounet.files.formats.unsupported import check_supported
@@ -70,7 +71,9 @@ def find_label_images(path: Path) -> list[LabelFile]:
     files = _label_files(path)
     if not files:
         check_supported(path)
-        raise InputError("no label image found", path=path)
+        drawn = any(one.is_file() and outline_format(one) for one in path.iterdir())
+        hint = "outlines are for 'biounet check', 'train' and 'evaluate'; save a label image" if drawn else None
+        raise InputError("no label image found", path=path, hint=hint)
     return [LabelFile(file.path, file.relative) for file in files]
 
 

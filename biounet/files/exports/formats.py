@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
@@ -141,7 +142,9 @@ def export_formats(names: Sequence[str]) -> tuple[ExportFormat, ...]:
     known = {one.name: one for one in FORMATS}
     for name in names:
         if name not in known:
-            raise SettingsError(f"no export format is called '{name}'", hint=f"there are {', '.join(known)}")
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            raise SettingsError(f"no export format is called '{name}'", hint=hint)
     chosen = tuple(known[name] for name in dict.fromkeys(names))
     for one in chosen:
         if one.package:
@@ -157,7 +160,7 @@ def split_formats(formats: str | Sequence[str], columns: str | None = None) -> t
     if columns not in (None, *COLUMNS):
         raise SettingsError(f"there are no columns '{columns}'", hint=f"there are those of {', '.join(COLUMNS)}")
     names = formats.split(",") if isinstance(formats, str) else formats
-    names = tuple(name for name in (str(name).strip() for name in names) if name)
+    names = tuple(name for name in (str(name).strip().lower() for name in names) if name)
     names += () if columns is None else (columns,)
     export_formats(names)
     return tuple(dict.fromkeys(names))

@@ -81,7 +81,8 @@ def _without_copied_numbers(outlines: list[Outline]) -> list[Outline]:
 
 def _read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the name of each outline and its bytes; other files in an archive are no outlines."""
-    if path.suffix.lower() != ".zip":
+    # roifile saves several outlines as an archive, whatever the name.
+    if path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
         yield path.stem, path.read_bytes()
         return
     with zipfile.ZipFile(path) as archive:
