@@ -178,7 +178,7 @@ def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Pa
     """
     path, *others = export.paths(folder, image.name)
     if export.needs_image and image.image is None:
-        raise InputError(f"{export.name} holds the image, which is no longer where it was", path=path)
+        raise InputError(f"{export.name} needs the image, which is no longer where it was, or changed", path=path)
     if export.is_folder:
         _write_folder(image, export, path)
         return path
