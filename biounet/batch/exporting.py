@@ -306,15 +306,19 @@ def _merge(run: _Run, export: ExportFormat, rows: Sequence[ExportRow]) -> list[E
     if not written:
         return []
     origin = merged_origin(run.records.values(), file.rows, file.options.group)
-    try:
-        own = run.own(export.merged)
-    except InputError as error:
-        return [ExportRow("", export.name, "failed", name, error_text(error)) for name in export.merged]
-    if len(own) == len(export.merged) and all(entry.origin == origin for entry in own.values()):
-        return [ExportRow("", export.name, "current", name) for name in export.merged]
     inputs = {name: record.inputs for name, record in run.records.items() if record.inputs}
     sources = {name: resolve_recorded_path(files[0].path, out) for name, files in inputs.items()}
-    export.merge([_merged_image(row, file, written.get(row.image), sources.get(row.image)) for row in file.rows], out)
+    images = [_merged_image(row, file, written.get(row.image), sources.get(row.image)) for row in file.rows]
+    try:
+        own = run.own(export.merged)
+        if len(own) == len(export.merged) and all(entry.origin == origin for entry in own.values()):
+            return [ExportRow("", export.name, "current", name) for name in export.merged]
+        export.merge(images, out)
+    except MachineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - so that other formats are exported
+        _log.debug("%s of all images", export.name, exc_info=True)
+        return [ExportRow("", export.name, "failed", name, error_text(error)) for name in export.merged]
     run.note(export.merged, export.name, "", origin)
     return [ExportRow("", export.name, "written", name) for name in export.merged]
 

@@ -19,6 +19,7 @@ from shapely.geometry import shape
 import biounet as public
 from biounet.batch import exporting
 from biounet.files import export_format_names, mapped_labels, temporary_prefix
+from biounet.files.exports import formats
 from biounet.files.exports.formats import FORMATS
 from biounet.model_export import MODEL_FORMATS
 from biounet.network import save_model
@@ -275,3 +276,20 @@ def test_results_are_exported_without_loading_torch(run):
         check=True,
     )
     assert done.stdout == "False\n"
+
+
+def test_a_failure_in_the_tables_of_all_images_leaves_the_other_formats(run, biounet, monkeypatch):
+    def fail(images, folder):
+        raise ValueError("no such cell")
+
+    broken = [replace(one, merge=fail) if one.merge else one for one in formats.FORMATS]
+    monkeypatch.setattr(formats, "FORMATS", tuple(broken))
+    rows = public_rows(biounet("export", "out", "-f", "cellprofiler,parquet", "--json"))
+    assert {row["status"] for row in rows if row["format"] == "parquet"} == {"written"}
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert failed
+    assert all(row["format"] == "cellprofiler" and "no such cell" in row["message"] for row in failed)
+
+
+def public_rows(done):
+    return [json.loads(line) for line in done[1].splitlines()]

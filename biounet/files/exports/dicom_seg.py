@@ -34,7 +34,7 @@ _TISSUE = ("85756007", "Tissue")
 _TYPES = (
     ("necro", _ABNORMAL, ("6574001", "Necrosis")),
     ("o?edema", _ABNORMAL, ("79654002", "Edema")),
-    ("tumou?r|enhancing|neoplasm|core|glioma|metastas", _ABNORMAL, ("108369006", "Neoplasm")),
+    ("tumou?r|enhancing|neoplasm|(?<![a-z])core|glioma|metastas", _ABNORMAL, ("108369006", "Neoplasm")),
     ("lesion", _ABNORMAL, ("52988006", "Lesion")),
     ("nucle", _STRUCTURE, ("84640000", "Nucleus")),
     ("cell", _STRUCTURE, ("4421005", "Cell")),
