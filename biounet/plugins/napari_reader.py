@@ -153,9 +153,9 @@ def _image_layers(image: Volume, name: str, shown: dict[str, Any]) -> Iterator[L
         yield np.moveaxis(turn.apply(image.array), 0, -1), {"name": name, "rgb": True, **shown}, "image"
         return
     names = image.channel_names or tuple(f"channel {number}" for number in range(image.channels))
-    channels = dict(zip(names, image.array, strict=True)) | dict(image.measured)
+    channels = [*zip(names, image.array, strict=True), *image.measured.items()]  # two may have one name
     is_stain = image.grid.unit != "mm"  # contrasts of a scanner are looked at one by one
-    for number, (channel, array) in enumerate(channels.items()):
+    for number, (channel, array) in enumerate(channels):
         options = dict(shown) | {"name": name if len(channels) == 1 else f"{name} {channel}"}
         options |= {"colormap": "gray"} | _contrast(array)
         if len(channels) > 1 and is_stain:

@@ -119,6 +119,12 @@ def test_several_channels_in_one_file_stay_one_file(make):
     assert pairs_of(find_pairs(root, None, rgb), root) == [("a.jpg", "a_mask.png"), ("b.tif", "b_mask.png")]
 
 
+def test_channels_with_names_of_bids_are_called_like_their_subject(make):
+    root = make("anat/sub-1_ses-2_ce-gd_T1w.nii", "anat/sub-1_ses-2_FLAIR.nii")
+    inputs = [f"t1c={root}/anat/sub-1_ses-2_ce-gd_T1w.nii", f"flair={root}/anat/sub-1_ses-2_FLAIR.nii"]
+    assert cases(find_images(inputs, MRI), root).keys() == {"sub-1_ses-2"}
+
+
 def test_channels_by_name(make):
     root = make("p/a_t1c.nii.gz", "q/a_flair.nii.gz", "q/t1c.nii", "q/flair.nii", "r/x.nii", "t1c=x.nii")
     inputs = [f"flair={root}/q/a_flair.nii.gz", f"T1c={root}/p/a_t1c.nii.gz"]

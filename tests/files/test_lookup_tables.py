@@ -146,6 +146,7 @@ def test_a_segmentation_lies_and_is_called_as_bids_has_it(tmp_path, volume):
         ),
         ("sub-a_ses-1_task-rest_bold", "sub-a/ses-1/func/sub-a_ses-1_task-rest_space-bold_desc-biounet"),
         ("sub-a_dwi", "sub-a/dwi/sub-a_space-dwi_desc-biounet"),
+        ("sub-01_ses-2", "sub-01/ses-2/anat/sub-01_ses-2_desc-biounet"),  # a case of several contrasts
         ("patient7", "patient7_desc-biounet"),
     ],
 )

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 
 from biounet.core import InputError
@@ -228,6 +229,15 @@ def parse_case(inputs: Sequence[str], channels: Sequence[str]) -> FoundImage:
     splits = [split_channel(path, channels, {}) for path in ordered]
     names = {split[0] if split else "" for split in splits}
     name = names.pop() if len(names) == 1 else ""
+    name = name or _shared_entities(ordered)
     folder = ordered[0].absolute().parent
     folder = telling_folder(folder) if ordered[0].is_dir() else folder  # of a DICOM series
     return FoundImage(ordered[0], Path(name or folder.name), tuple(ordered[1:]))
+
+
+def _shared_entities(files: Sequence[Path]) -> str:
+    """Return the entities that names of BIDS begin with alike: ``sub-1`` of ``sub-1_FLAIR`` and ``sub-1_ce-gd_T1w``."""
+    names = [stem_of(file).split("_") for file in files]
+    shared = takewhile(lambda parts: len({*parts}) == 1, zip(*names, strict=False))
+    entities = [parts[0] for parts in shared if "-" in parts[0]]
+    return "_".join(entities) if entities and entities[0].startswith("sub-") else ""

@@ -20,7 +20,8 @@ DATASET_DESCRIPTION = "bids/dataset_description.json"
 """The description of the dataset, below the folder of a run."""
 
 _BIDS_VERSION = "1.10.0"
-_NAME = re.compile(r"sub-[a-zA-Z0-9]+(_[a-zA-Z0-9]+-[a-zA-Z0-9+]+)*_[a-zA-Z0-9]+")
+# The suffix is missing in the name of a case of several contrasts.
+_NAME = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-zA-Z0-9]+-[a-zA-Z0-9+]+)*)(_(?P<suffix>[a-zA-Z0-9]+))?")
 # Entities that stand after `space`, in their order; all others stand before it.
 _LATE = ("space", "split", "recording", "chunk", "atlas", "seg", "scale", "res", "den", "label", "desc")
 _DATA_TYPES = {"bold": "func", "sbref": "func", "cbv": "func", "dwi": "dwi", "pet": "pet", "asl": "perf"}  # else anat
@@ -33,14 +34,21 @@ def bids_path(name: str) -> str:
     ``sub-01_ses-2_T1w`` gives ``bids/sub-01/ses-2/anat/sub-01_ses-2_space-T1w_desc-biounet``: the labels lie in the
     space of the image, by which those of two images of a subject differ. Other names are taken as they are.
     """
-    if not _NAME.fullmatch(name):
+    if (parsed := _parse(name)) is None:
         return f"bids/{name}_desc-biounet"
-    *parts, suffix = name.split("_")
-    entities = dict(part.split("-", 1) for part in parts) | {"desc": "biounet"}
-    entities.setdefault("space", suffix)
+    entities, suffix = parsed[0] | {"desc": "biounet"}, parsed[1]
+    if suffix:
+        entities.setdefault("space", suffix)
     order = sorted(entities, key=lambda entity: _LATE.index(entity) if entity in _LATE else -1)
     stem = "_".join(f"{entity}-{entities[entity]}" for entity in order)
     return f"bids/{_folder(entities, suffix)}/{stem}"
+
+
+def _parse(name: str) -> tuple[dict[str, str], str] | None:
+    """Return the entities and the suffix of a name; None if it is none of BIDS."""
+    if (match := _NAME.fullmatch(name)) is None:
+        return None
+    return dict(part.split("-", 1) for part in match["entities"].split("_")), match["suffix"] or ""
 
 
 def _folder(entities: dict[str, str], suffix: str) -> str:
@@ -55,7 +63,7 @@ def write_bids(image: LabelledImage, path: Path) -> None:
     """
     if image.grid.header is None:
         raise InputError("BIDS segmentations are of NIfTI images, and this is none", hint="export ome-zarr or ome-tiff")
-    if not _NAME.fullmatch(image.name):
+    if _parse(image.name) is None:
         raise InputError(f"'{image.name}' is no name of BIDS", hint="call images like sub-01_ses-1_T1w.nii.gz")
     frames = len(image.times)
     write_nifti(path, image.labels, image.grid.header, packed=True, values=image.kind, frames=frames)
@@ -63,8 +71,7 @@ def write_bids(image: LabelledImage, path: Path) -> None:
 
 def write_bids_sidecar(image: LabelledImage, path: Path) -> None:
     """Write what is to be known of a segmentation, as JSON."""
-    *parts, suffix = image.name.split("_")
-    folder = _folder(dict(part.split("-", 1) for part in parts), suffix)
+    folder = _folder(*(_parse(image.name) or ({}, "")))
     source = f"bids:{_SOURCE}:{folder}/{image.file_name or f'{image.name}.nii.gz'}"
     described = {
         "Description": f"{image.element.capitalize()} found by biounet with the model {image.model or 'unknown'}",

@@ -178,7 +178,8 @@ def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Pa
     """
     path, *others = export.paths(folder, image.name)
     if export.needs_image and image.image is None:
-        raise InputError(f"{export.name} needs the image, which is no longer where it was, or changed", path=path)
+        cause = f"{export.name} needs the image, which is no longer where it was, or changed"
+        raise InputError(cause, path=path, hint="put it back, or segment it again where it is now")
     if export.is_folder:
         _write_folder(image, export, path)
         return path
