@@ -271,7 +271,10 @@ def test_a_model_of_an_earlier_version_has_no_integers(biounet, tmp_path):
         (["nuclei", "-f", "onnyx"], "models are not exported as 'onnyx' (hint: of models there are onnx"),
         (["nuclei", "-f", ","], "no format is named (hint: of models there are onnx"),
         ([".", "-f", "onnx"], "'onnx' is a format of models, and . is a folder of results (hint: of results "),
-        ([".", "-f", "parquet", "-o", "x"], ". is a folder of results, whose exports are written into it (hint: --out is for models only"),
+        (
+            [".", "-f", "parquet", "-o", "x"],
+            ". is a folder of results, whose exports are written into it (hint: --out is for models only",
+        ),
         (["nowhere", "-f", "onnx"], "nowhere: neither a folder of results nor a built-in model (hint: see"),
     ],
 )
