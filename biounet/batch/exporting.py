@@ -280,7 +280,7 @@ def _export(source: _Source, export: ExportFormat, run: _Run) -> ExportRow:
             source.check_unchanged()
             return ExportRow(name, export.name, "current", paths[0])
         write_export(source.image(export.needs_image or export.wants_image), export, folder)
-    except Exception as error:
+    except Exception as error:  # so that one file fails and not the others
         if isinstance(error, MachineError) and not is_about_name(error):
             raise
         _log.debug("%s", paths[0], exc_info=True)

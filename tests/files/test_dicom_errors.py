@@ -261,3 +261,19 @@ def test_slices_of_several_patients_are_no_volume(tmp_path, element, what):
     classic(tmp_path / "a", VOXELS, AFFINE, each=change)
     with pytest.raises(InputError, match=f"slices of 2 {what}.* in one series"):
         read_volume(tmp_path / "a", ReadOptions(dims=3))
+
+
+@pytest.mark.parametrize("text", ["abc", "2,0000", "1\\2", "nan"])
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescaling_that_is_no_number_is_not_left_out_without_a_word(tmp_path, name, text):
+    """Pixels would be taken as they are stored, and so be wrong by a factor that nobody sees."""
+    other = ({"RescaleSlope", "RescaleIntercept"} - {name}).pop()
+    paths = classic(tmp_path / "a", VOXELS, AFFINE, each=lambda data, number: data.update({name: "77.777", other: "1"}))
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"77.777", text.encode().ljust(6)))
+    with pytest.raises(InputError, match=rf"its header states {name} .*, which is no number \(hint: "):
+        read_all(tmp_path)
+
+
+def read_all(folder):
+    return [read_volume(image.files(), image.read_options(ReadOptions(dims=3))) for image in find_images([str(folder)])]

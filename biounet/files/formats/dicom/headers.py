@@ -5,6 +5,7 @@ A frame is a slice of a multi-frame file, or the one of a classic file: what fol
 
 from __future__ import annotations
 
+import math
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,7 @@ _TAGS: tuple[str | int, ...] = (
     *(0x0019100C, 0x00431039, 0x20011003),  # b-values of Siemens, GE and Philips
 )
 _B_VALUES = ("DiffusionBValue", 0x0019100C, 0x00431039, 0x20011003)
+_RESCALING = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}  # and what they are where the header has none
 _GE_OFFSET = 1e9  # that GE adds to b-values
 
 Vector = tuple[float, ...]
@@ -285,8 +287,8 @@ def _classic_frame(data: Dataset, path: Path, number: int) -> Frame:
         position=_vector(data.get("ImagePositionPatient"), 3) if is_single else None,
         orientation=_vector(data.get("ImageOrientationPatient"), 6) if is_single else None,
         spacing=_vector(data.get("PixelSpacing"), 2),
-        slope=_number(data.get("RescaleSlope"), 1.0),
-        intercept=_number(data.get("RescaleIntercept"), 0.0),
+        slope=_rescaling("RescaleSlope", [data.get("RescaleSlope")], path),
+        intercept=_rescaling("RescaleIntercept", [data.get("RescaleIntercept")], path),
         traits=_traits(
             type="/".join(map(str, _values(data.get("ImageType"))[2:])),
             echo=data.get("EchoTime"),
@@ -315,6 +317,10 @@ class _Groups:
                     return value
         return None
 
+    def stated(self, sequence: str, name: str) -> list[Any]:
+        """Return what the frame, and then what the whole file says."""
+        return [self.get(sequence, name), self.data.get(name)]
+
     def nested(self, sequence: str, inner: str, name: str) -> Any:  # noqa: ANN401
         items = self.get(sequence, inner)
         return items[0].get(name) if items else None
@@ -328,8 +334,8 @@ def _functional_frame(groups: _Groups, path: Path, number: int) -> Frame:
         position=_vector(groups.get("PlanePositionSequence", "ImagePositionPatient"), 3),
         orientation=_vector(groups.get("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
         spacing=_vector(groups.get("PixelMeasuresSequence", "PixelSpacing"), 2),
-        slope=_number(groups.get(transform, "RescaleSlope"), _number(groups.data.get("RescaleSlope"), 1.0)),
-        intercept=_number(groups.get(transform, "RescaleIntercept"), _number(groups.data.get("RescaleIntercept"), 0.0)),
+        slope=_rescaling("RescaleSlope", groups.stated(transform, "RescaleSlope"), path),
+        intercept=_rescaling("RescaleIntercept", groups.stated(transform, "RescaleIntercept"), path),
         traits=_traits(
             type=groups.get("MRImageFrameTypeSequence", "ComplexImageComponent"),
             echo=groups.get("MREchoSequence", "EffectiveEchoTime"),
@@ -377,6 +383,19 @@ def _values(value: Any) -> list[Any]:  # noqa: ANN401
     if value is None:
         return []
     return [value] if isinstance(value, str | bytes) or not isinstance(value, Sequence) else [*value]
+
+
+def _rescaling(name: str, stated: Sequence[Any], path: Path) -> float:
+    """Return a number by which pixels are rescaled, the first that is stated.
+
+    Without one pixels are as they are stored, but with one that is not understood they would be wrong: `InputError`.
+    """
+    value = next((value for value in stated if _values(value) and value != ""), _RESCALING[name])
+    number = _number(value, float("nan"))
+    if not math.isfinite(number):
+        hint = "correct it, or export the series again from the scanner"
+        raise InputError(f"its header states {name} {value}, which is no number", path=path, hint=hint)
+    return number
 
 
 def _vector(value: Any, length: int) -> Vector | None:  # noqa: ANN401
