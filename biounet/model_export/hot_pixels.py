@@ -9,10 +9,8 @@ import numpy as np
 
 from biounet.model_export.graph import Graph
 from biounet.model_export.percentiles import add_percentile
+from biounet.preprocessing import CONTRAST_SAMPLE, HOT_PIXEL_SIGMAS, MAD_OF_NORMAL
 
-# As in `biounet.preprocessing.hot_pixels`.
-_SAMPLE = 2**15
-_MIN_SIGMAS, _MAD = 7.0, 0.6745
 _STEPS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 
 
@@ -53,7 +51,7 @@ def _add_contrast(graph: Graph, rows: str, height: str, width: str) -> tuple[str
     total, zero, one = graph.size(rows, 1), graph.constant(0, np.int64), graph.constant(1, np.int64)
     scalar_width, scalar_total = graph.add("Squeeze", width), graph.add("Squeeze", total)
     pixels = graph.add("Mul", scalar_total, scalar_width)
-    every = graph.add("Max", graph.add("Div", pixels, graph.constant(_SAMPLE, np.int64)), one)
+    every = graph.add("Max", graph.add("Div", pixels, graph.constant(CONTRAST_SAMPLE, np.int64)), one)
     chosen = graph.add("Range", zero, scalar_total, every)
     first, y = graph.add("Sub", chosen, graph.add("Mod", chosen, height)), graph.add("Mod", chosen, height)
     columns = graph.add("Range", graph.constant(-1, np.int64), graph.add("Add", scalar_width, one), one)
@@ -78,7 +76,9 @@ def _add_contrast(graph: Graph, rows: str, height: str, width: str) -> tuple[str
         graph.add("Slice", each, graph.integers(0), end, graph.integers(2)) for each in (middle, shift(bands[1], 2))
     ]
     differences = graph.reshape(graph.add("Abs", graph.add("Sub", *pairs)), [0, 1, -1])
-    noise = graph.add("Mul", add_percentile(graph, differences, 50), graph.constant(_MIN_SIGMAS / _MAD / math.sqrt(2)))
+    noise = graph.add(
+        "Mul", add_percentile(graph, differences, 50), graph.constant(HOT_PIXEL_SIGMAS / MAD_OF_NORMAL / math.sqrt(2))
+    )
     return low, graph.add("Max", graph.add("Sub", high, low), noise)
 
 

@@ -10,9 +10,7 @@ from biounet.core import NormaliseSettings
 from biounet.model_export.graph import Graph, onnx_type
 from biounet.model_export.hot_pixels import add_hot_pixel_removal
 from biounet.model_export.percentiles import add_percentile
-
-_NOISE = 1e-4  # as in `biounet.preprocessing.body_mask`: of the deviation, within which voxels have one value
-_MAJORITY, _MIN_SHARE = 0.5, 0.05  # of pairs along the edges, and of all voxels, that the background has
+from biounet.preprocessing import BACKGROUND_MAJORITY, BACKGROUND_NOISE, MIN_BACKGROUND_SHARE
 
 
 def add_normalisation(graph: Graph, image: str, settings: NormaliseSettings, dims: int) -> str:
@@ -59,7 +57,7 @@ def _add_body_mask(graph: Graph, image: str, axes: Sequence[int]) -> str:
     over, spatial = graph.integers(*axes), [axis for axis in axes if axis > 1]
     near = graph.add("Sub", image, graph.add("ReduceMean", image, over))
     deviation = graph.add("Sqrt", graph.add("ReduceMean", graph.add("Mul", near, near), over))
-    tolerance = graph.add("Mul", deviation, graph.constant(_NOISE))
+    tolerance = graph.add("Mul", deviation, graph.constant(BACKGROUND_NOISE))
     groups = 0 if 1 not in axes else 1
     lines = [_add_edges(graph, image, axis, spatial) for axis in spatial]
     flat = graph.add("Concat", *(graph.reshape(line, [0, groups, -1]) for line in lines), axis=2)
@@ -83,8 +81,8 @@ def _add_body_mask(graph: Graph, image: str, axes: Sequence[int]) -> str:
     share = graph.add("ReduceMean", graph.add("Cast", background, to=onnx_type(np.float32)), over)
     is_removed = graph.add(
         "And",
-        graph.add("Greater", majority, graph.constant(_MAJORITY)),
-        graph.add("Greater", share, graph.constant(_MIN_SHARE)),
+        graph.add("Greater", majority, graph.constant(BACKGROUND_MAJORITY)),
+        graph.add("Greater", share, graph.constant(MIN_BACKGROUND_SHARE)),
     )
     return graph.add("Not", graph.add("And", background, is_removed))
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from biounet.core import DataSettings, NormaliseSettings, bounding_box
 
-_MIN_SHARE = 0.05  # of the voxels, from which a single value along the edges of the volume is no coincidence
-_MAJORITY = 0.5  # share of the neighbours along these edges that have it
-_NOISE = 1e-4  # standard deviations of the image within which voxels have one value: 0 after interpolation
+MIN_BACKGROUND_SHARE = 0.05  # of the voxels, from which a single value along the edges of the volume is no coincidence
+BACKGROUND_MAJORITY = 0.5  # share of the neighbours along these edges that have it
+BACKGROUND_NOISE = 1e-4  # standard deviations of the image within which voxels have one value: 0 after interpolation
 _MAX_PADDINGS = 3  # borders around one another that each have a value of their own
 _SAMPLE = 2**20  # voxels from which the standard deviation is taken
 
@@ -29,7 +29,7 @@ def body_mask(image: NDArray[Any]) -> NDArray[np.bool_] | None:
             break
         within = (slice(None), *box)
         inner = _differs_from_edges(image[within])
-        if inner is None or not inner.any() or (body[within] & ~inner).mean() <= _MIN_SHARE:
+        if inner is None or not inner.any() or (body[within] & ~inner).mean() <= MIN_BACKGROUND_SHARE:
             break
         body[within] &= inner
     return body
@@ -63,13 +63,13 @@ def _differs_from_edges(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Return where the image does not have the value of its edges; None where these have no common value."""
     lines = [_edges_along(image, axis) for axis in range(1, image.ndim)]
     value = float(np.percentile(np.concatenate([line.ravel() for line in lines]), 50, method="lower"))
-    tolerance = _NOISE * float(image.ravel()[:: max(1, image.size // _SAMPLE)].std(dtype=np.float64))
+    tolerance = BACKGROUND_NOISE * float(image.ravel()[:: max(1, image.size // _SAMPLE)].std(dtype=np.float64))
     low, high = value - tolerance, value + tolerance
     pairs = [_is_between(line[:, 1:], low, high) & _is_between(line[:, :-1], low, high) for line in lines]
-    if not sum(pair.size for pair in pairs) or np.concatenate([p.ravel() for p in pairs]).mean() <= _MAJORITY:
+    if not sum(pair.size for pair in pairs) or np.concatenate([p.ravel() for p in pairs]).mean() <= BACKGROUND_MAJORITY:
         return None
     background = _is_between(image, low, high)
-    return ~background if background.mean() > _MIN_SHARE else None
+    return ~background if background.mean() > MIN_BACKGROUND_SHARE else None
 
 
 def _edges_along(image: NDArray[Any], axis: int) -> NDArray[Any]:

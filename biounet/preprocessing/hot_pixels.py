@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from biounet.preprocessing.order_statistics import percentiles
 
 _CHUNK = 2**18  # candidates per pass
-_SAMPLE = 2**15  # pixels from which the contrast is estimated
-_MIN_SIGMAS = 7.0  # standard deviations of the noise by which no pixel of a million exceeds its neighbours
-_MAD = 0.6745  # median of the absolute value of a standard normal variable
+CONTRAST_SAMPLE = 2**15  # pixels from which the contrast is estimated
+HOT_PIXEL_SIGMAS = 7.0  # standard deviations of the noise by which no pixel of a million exceeds its neighbours
+MAD_OF_NORMAL = 0.6745  # median of the absolute value of a standard normal variable
 _NEIGHBOURS = tuple((y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1))  # in a window of 3 x 3
 
 
@@ -50,7 +50,7 @@ def remove_hot_pixels(values: NDArray[Any], exclude: tuple[Any, ...] = ()) -> tu
 def _robust_contrast(planes: NDArray[Any], exclude: tuple[Any, ...]) -> tuple[float, float]:
     """Return the dark level, and the difference of the bright level to it, from some rows without their outliers."""
     height, width = planes.shape[1:]
-    chosen = np.arange(0, len(planes) * height, max(1, planes.size // _SAMPLE))
+    chosen = np.arange(0, len(planes) * height, max(1, planes.size // CONTRAST_SAMPLE))
     z, y = chosen // height, chosen % height
     padded = _reflect(np.arange(-1, width + 1), width)
     bands = [planes[z, _reflect(y + step, height)][:, padded] for step in (-1, 0, 1)]
@@ -62,8 +62,8 @@ def _robust_contrast(planes: NDArray[Any], exclude: tuple[Any, ...]) -> tuple[fl
         return float(planes.min()), 0.0
     low, high = percentiles(cleaned, (1, 99.8))
     differences = np.abs(np.diff(rows.astype(np.float32 if rows.dtype.itemsize < 3 else np.float64), axis=1))
-    noise = float(np.median(differences)) / _MAD / math.sqrt(2) if differences.size else 0.0
-    return low, max(high - low, _MIN_SIGMAS * noise)
+    noise = float(np.median(differences)) / MAD_OF_NORMAL / math.sqrt(2) if differences.size else 0.0
+    return low, max(high - low, HOT_PIXEL_SIGMAS * noise)
 
 
 def _third_highest(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
