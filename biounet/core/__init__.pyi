@@ -34,6 +34,12 @@ from .errors import list_some as list_some
 from .errors import printable as printable
 from .jit import compiled as compiled
 from .jit import inlined as inlined
+from .lazy_image import ArrayImage as ArrayImage
+from .lazy_image import CanonicalImage as CanonicalImage
+from .lazy_image import LazyImage as LazyImage
+from .lazy_image import Region as Region
+from .lazy_image import canonical_region as canonical_region
+from .lazy_image import stored_region as stored_region
 from .machine import available_cores as available_cores
 from .machine import check_address_space as check_address_space
 from .machine import check_working_folder as check_working_folder

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TypeVar
 
-from biounet.core import SettingsError, raise_if_stopped
+from biounet.core import Region, SettingsError, raise_if_stopped
 
-Region = tuple[slice, ...]
 Result = TypeVar("Result")
 
 MAX_PENDING = 16
