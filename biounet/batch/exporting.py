@@ -24,7 +24,6 @@ from biounet.batch.export_records import (
     read_exports,
     record_export,
 )
-from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import unescape
 from biounet.batch.recorded_files import has_hash, resolve_recorded_path
@@ -36,6 +35,7 @@ from biounet.files import (
     ExportedImage,
     ExportFormat,
     LabelledImage,
+    Locks,
     ReadOptions,
     export_formats,
     find_temporary_files,

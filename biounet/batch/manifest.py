@@ -16,12 +16,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from biounet.batch.locks import Locks
 from biounet.batch.names import unescape
 from biounet.batch.recorded_files import InputFile, has_hash, is_file, resolve_recorded_path
 from biounet.batch.records import FrameRow, Record, Row
 from biounet.core import Figure, MachineError, Status
-from biounet.files import append_line, stem_of
+from biounet.files import Locks, append_line, stem_of
 from biounet.measurement import SIZE_COLUMNS, table_kind
 from biounet.reporting import Sizes, is_view_file, possible_outputs
 

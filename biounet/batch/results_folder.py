@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from biounet.batch.export_records import ExportRecord
-from biounet.batch.locks import Locks
 from biounet.batch.manifest import MANIFEST_NAME, Manifest
 from biounet.batch.names import SHOWN_NAMES, image_name
 from biounet.batch.recorded_files import (
@@ -26,7 +25,7 @@ from biounet.batch.recorded_files import (
 )
 from biounet.batch.records import BatchOptions, hash_settings
 from biounet.core import SettingsError, list_some
-from biounet.files import FoundImage, hash_image
+from biounet.files import FoundImage, Locks, hash_image
 from biounet.network import Model
 from biounet.reporting import LABEL_SUFFIXES, output_paths
 

@@ -18,7 +18,6 @@ from threading import Event, Lock
 import torch
 
 from biounet.batch.export_records import read_exports, remove_outdated_exports
-from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
 from biounet.batch.own_process import segment_in_own_process
@@ -28,7 +27,7 @@ from biounet.batch.records import BatchOptions, Record, Row, output_settings
 from biounet.batch.results_folder import ResultsFolder, check_tables, is_own_table
 from biounet.batch.summary import TABLE_NAMES, write_summary
 from biounet.core import MachineError, Stopped, available_cores, list_some, raise_if_stopped
-from biounet.files import FoundImage, ReaderPool, find_temporary_files
+from biounet.files import FoundImage, Locks, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
 from biounet.segmentation import resolve_diameter

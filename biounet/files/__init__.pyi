@@ -57,6 +57,7 @@ from .label_images import check_shape as check_shape
 from .label_images import lay_on_grid as lay_on_grid
 from .label_images import read_label_volume as read_label_volume
 from .label_images import read_object_labels as read_object_labels
+from .locks import Locks as Locks
 from .mapped_labels import map_labels as map_labels
 from .read import inspect_volume as inspect_volume
 from .read import join_channels as join_channels

@@ -19,13 +19,12 @@ from hypothesis import strategies as st
 import biounet.batch.recorded_files
 import biounet.files.atomic
 from biounet.batch import batch_exit_code, segment_batch
-from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import escape, is_in_shard, unescape
 from biounet.batch.records import hash_settings, output_settings
 from biounet.batch.results_folder import ResultsFolder
 from biounet.core import MachineError, SettingsError
-from biounet.files import atomic_group, find_images
+from biounet.files import Locks, atomic_group, find_images
 from biounet.network import Model
 from biounet.segmentation import SegmentOptions
 from support.batches import ONE_JOB, OUR_OWN, all_files, count_rows, result_files, segment_folder
@@ -99,7 +98,7 @@ def test_a_folder_in_which_nothing_succeeded_is_free(few, untrained, other, tmp_
 def test_a_process_at_work_keeps_others_out_even_before_its_first_result(few, untrained, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    code = "import sys; from pathlib import Path; from biounet.batch.locks import Locks\n"
+    code = "import sys; from pathlib import Path; from biounet.files import Locks\n"
     code += f"locks = Locks(Path({str(out)!r}))\n"
     code += f"locks.append_note({json.dumps({'owner': {'model': 'x', 'settings': {}}})!r})\n"
     code += "locks.enter_folder(exclusive=False); print(1, flush=True); sys.stdin.read()"
@@ -340,8 +339,8 @@ def test_files_that_belong_together_appear_together(tmp_path):
 
 
 def test_what_is_waited_for_is_said(untrained, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("biounet.batch.locks._WARN_AFTER", 0.2)
-    code = "import sys; from pathlib import Path; from biounet.batch.locks import Locks\n"
+    monkeypatch.setattr("biounet.files.locks._WARN_AFTER", 0.2)
+    code = "import sys; from pathlib import Path; from biounet.files import Locks\n"
     code += f"locks = Locks(Path({str(tmp_path)!r})); locks.try_lock('x.tif'); locks.try_lock('\\0counts')\n"
     code += "print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biounet.batch import BatchOptions, Row, segment_batch
-from biounet.batch.locks import Locks
 from biounet.batch.manifest import Manifest, is_inside
 from biounet.batch.recorded_files import InputFile
 from biounet.batch.records import Record
 from biounet.core import Stopped
-from biounet.files import append_line, find_images
+from biounet.files import Locks, append_line, find_images
 from biounet.reporting import Sizes
 
 SIZES = Sizes("area_um2", np.array([0.1, 1e9, 3], np.float32))
@@ -144,7 +143,7 @@ def test_no_path_leads_out_of_the_folder(tmp_path_factory, parts):
 HOLDER = """
 import sys
 from pathlib import Path
-from biounet.batch.locks import Locks
+from biounet.files import Locks
 with Locks(Path(sys.argv[1])) as locks:
     print(locks.try_lock(sys.argv[2]), flush=True)
     sys.stdin.read()
