@@ -24,6 +24,7 @@ ROOMS = [
     "measurement",
     "evaluation",
     "segmentation",
+    "large_images",
     "model_export",
     "training",
     "reporting",
