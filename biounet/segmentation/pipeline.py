@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import (
-    PROBABILITY_MAX,
     DataSettings,
     Figure,
     Grid,
@@ -67,7 +66,14 @@ from biounet.segmentation.model_fit import (
     resolve_diameter,
 )
 from biounet.segmentation.options import SegmentOptions
-from biounet.segmentation.prediction import Maps, pad_to_stride, predict_block, predict_image, prediction_blocks
+from biounet.segmentation.prediction import (
+    Maps,
+    object_maps,
+    pad_to_stride,
+    predict_block,
+    predict_image,
+    prediction_blocks,
+)
 from biounet.segmentation.result import Segmentation
 from biounet.segmentation.scale_search import (
     Look,
@@ -98,6 +104,10 @@ class _Job:
     @property
     def data(self) -> DataSettings:
         return self.card.recipe.data
+
+    @property
+    def has_distance(self) -> bool:
+        return self.data.kind == "instances"
 
     @property
     def training(self) -> TrainingReference:
@@ -258,7 +268,9 @@ def _try_zooms(found: _Found, image: _Prepared, job: _Job) -> list[Look]:
         if acquired is not None:
             mask = resize_labels(acquired.astype(np.int32), maps.shape[1:]) > 0
         voxel_um = None if one_um is None else one_um / zoom**dims
-        objects = label_objects(*_label_inputs(maps, mask, job), job.card.label, voxel_um=voxel_um)
+        objects = label_objects(
+            *object_maps(maps, mask, has_distance=job.has_distance), job.card.label, voxel_um=voxel_um
+        )
         statistics = image_statistics(image.canonical, scaled)
         statistics |= label_statistics(objects.labels, objects.confidence, training.low_confidence)
         look = _look(zoom, statistics, objects.confidence, training)
@@ -323,14 +335,16 @@ def _segment_objects(scaled: ScaledImage, zoom: Zoom, grid: Grid, job: _Job) -> 
     if scaled.image.shape[1:] != grid.shape:
         planes = list(resample_planes(job.predict(scaled.image), grid.shape))
         maps = np.stack(planes, 1).reshape(-1, *grid.shape)
-        return label_objects(*_label_inputs(maps, scaled.acquired, job), settings, voxel_um=voxel_um)
-    margin = required_halo(has_distance=job.data.kind == "instances")
+        return label_objects(
+            *object_maps(maps, scaled.acquired, has_distance=job.has_distance), settings, voxel_um=voxel_um
+        )
+    margin = required_halo(has_distance=job.has_distance)
     padded = pad_to_stride(scaled.image, job.predictor.network.stride)
 
     def label(block: Block) -> BlockObjects:
         maps, region = predict_block(padded, job.predictor, block, margin), block.grown(margin)
         acquired = None if scaled.acquired is None else scaled.acquired[region]
-        return label_block(*_label_inputs(maps, acquired, job), settings, block=block)
+        return label_block(*object_maps(maps, acquired, has_distance=job.has_distance), settings, block=block)
 
     blocks = prediction_blocks(grid.shape, job.predictor, job.options.block, margin)
     return stitch(list(run_blocks(label, blocks, job.executor, job.stop)), grid.shape, settings, voxel_um=voxel_um)
@@ -346,15 +360,6 @@ def _select_objects(objects: Objects, grid: Grid, options: SegmentOptions) -> tu
     largest = None if options.largest is None else options.largest.as_largest(grid)
     kept, dropped = select_objects(objects, ObjectFilter(largest, options.min_confidence, options.exclude_border))
     return kept, dropped if options.smallest is None else {"min_size": objects.too_small, **dropped}
-
-
-def _label_inputs(maps: Maps, acquired: NDArray[np.bool_] | None, job: _Job) -> tuple[Maps, Maps | None, Maps | None]:
-    """Return foreground, contour and distance; a model of scribbles predicts only the background."""
-    has_distance = job.data.kind == "instances"
-    foreground = maps[0] if has_distance else PROBABILITY_MAX - maps[0]
-    if acquired is not None:
-        foreground = np.where(acquired, foreground, 0)
-    return (foreground, maps[1], maps[2]) if has_distance else (foreground, None, None)
 
 
 def label_regions(maps: Maps, shape: tuple[int, ...], data: DataSettings, settings: LabelSettings) -> NDArray[np.uint8]:

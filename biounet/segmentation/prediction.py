@@ -10,6 +10,7 @@ from threading import Event
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.core import PROBABILITY_MAX
 from biounet.network import Predictor
 from biounet.tiling import Block, block_lattice, relative_region, run_blocks
 
@@ -67,14 +68,45 @@ def predict_image(
     return maps
 
 
-def predict_block(padded: NDArray[np.float32], predictor: Predictor, block: Block, margin: int = 0) -> Maps:
-    """Predict the core of a block and `margin` voxels around it, of an image from `pad_to_stride`."""
+def predict_block(
+    padded: NDArray[np.float32],
+    predictor: Predictor,
+    block: Block,
+    margin: int = 0,
+    origin: tuple[int, ...] | None = None,
+) -> Maps:
+    """Predict the core of a block and `margin` voxels around it.
+
+    Parameters
+    ----------
+    padded
+        The image, from `pad_to_stride`, or a part of it that holds the outer region of the block.
+    origin
+        Where that part begins in the image, at multiples of the stride; None: it is the whole image.
+    """
+    begin = origin or (0,) * len(block.shape)
     outer = tuple(
-        slice(part.start, min(-(-part.stop // stride) * stride, size))
-        for part, size, stride in zip(block.outer, padded.shape[1:], predictor.network.stride, strict=True)
+        slice(part.start - first, min(-(-part.stop // stride) * stride - first, size))
+        for part, stride, size, first in zip(
+            block.outer, predictor.network.stride, padded.shape[1:], begin, strict=True
+        )
     )
     maps = predictor(padded[(slice(None), *outer)])
     return maps[(slice(None), *relative_region(block.grown(margin), block.outer))]
+
+
+def object_maps(
+    maps: Maps, acquired: NDArray[np.bool_] | None, *, has_distance: bool
+) -> tuple[Maps, Maps | None, Maps | None]:
+    """Return foreground, contour and distance of predicted maps, as objects are labelled from.
+
+    Without a distance, as of a model of scribbles, the first map is the background. Where `acquired` is False, nothing
+    is foreground.
+    """
+    foreground = maps[0] if has_distance else PROBABILITY_MAX - maps[0]
+    if acquired is not None:
+        foreground = np.where(acquired, foreground, 0)
+    return (foreground, maps[1], maps[2]) if has_distance else (foreground, None, None)
 
 
 def pad_to_stride(image: NDArray[np.float32], strides: tuple[int, ...]) -> NDArray[np.float32]:
