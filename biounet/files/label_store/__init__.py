@@ -1,0 +1,1 @@
+"""Labels of images larger than memory: a sharded OME-Zarr, and what is made of it."""
