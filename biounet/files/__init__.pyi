@@ -57,7 +57,6 @@ from .label_images import check_shape as check_shape
 from .label_images import lay_on_grid as lay_on_grid
 from .label_images import read_label_volume as read_label_volume
 from .label_images import read_object_labels as read_object_labels
-from .locks import Locks as Locks
 from .label_store.metadata import StoreOptions as StoreOptions
 from .label_store.store import STORE_SUFFIX as STORE_SUFFIX
 from .label_store.store import LabelStore as LabelStore
@@ -65,6 +64,7 @@ from .label_store.store import create_label_store as create_label_store
 from .label_store.store import open_label_store as open_label_store
 from .label_store.store import write_level as write_level
 from .label_store.store import write_shard as write_shard
+from .locks import Locks as Locks
 from .mapped_labels import map_labels as map_labels
 from .read import inspect_volume as inspect_volume
 from .read import join_channels as join_channels
