@@ -1,3 +1,4 @@
+from .borders import Boxes as Boxes
 from .borders import acquired_part as acquired_part
 from .borders import border_weights as border_weights
 from .borders import frame_figures as frame_figures
@@ -23,6 +24,9 @@ from .quality import label_statistics as label_statistics
 from .quality import looks_like_training as looks_like_training
 from .quality import quality_warnings as quality_warnings
 from .quality import table_statistics as table_statistics
+from .regions import MeasuredChannels as MeasuredChannels
+from .regions import OwnedObjects as OwnedObjects
+from .regions import measure_region as measure_region
 from .rings import Ring as Ring
 from .rings import as_ring as as_ring
 from .table import SIZE_COLUMNS as SIZE_COLUMNS

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +76,9 @@ def border_weights(boxes: Boxes, shape: Sequence[int]) -> NDArray[np.float64]:
     low, high, size = np.asarray(boxes.low), np.asarray(boxes.high), np.asarray(shape)
     places = size - 1 - (high - low + 1)
     touches = np.any((low <= 0) | (high >= size - 1), axis=1)
-    weights = np.prod(size / np.where(touches[:, None], 1, places), axis=1)
-    return np.where(touches, 0.0, weights)
+    ratios = size / np.where(touches[:, None], 1, places)
+    # Axis by axis, so that a row does not depend on how many there are.
+    return np.where(touches, 0.0, reduce(np.multiply, ratios.T))
 
 
 def acquired_part(boxes: Boxes, grid: Grid, acquired: NDArray[np.bool_] | None) -> tuple[Boxes, tuple[int, ...]] | None:

@@ -8,17 +8,17 @@ and ``background_<channel>``, the median of all voxels of the image that belong 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, find_label_runs
 from biounet.measurement import moments
-from biounet.measurement.rings import Ring, ring_labels
 from biounet.measurement.table import Columns
 from biounet.preprocessing import percentiles
+
+_LARGEST_SUM = 2**63
 
 
 class Regions(NamedTuple):
@@ -28,65 +28,94 @@ class Regions(NamedTuple):
     size: NDArray[np.int64]
 
 
-def intensity_columns(channels: Mapping[str, NDArray[Any]], objects: Regions) -> Columns:
-    """Return mean, maximum, sum and standard deviation of channels ``([z,] y, x)``, by their names, in each object."""
-    columns: Columns = {}
-    for name, channel in channels.items():
-        columns |= {f"intensity_{figure}_{name}": values for figure, values in _summarise(channel, objects).items()}
-    return columns
+@dataclass(frozen=True)
+class IntensitySums:
+    """Sums over the voxels of each of n objects, or of its ring, to which parts of an image are added in scan order.
+
+    Attributes
+    ----------
+    size
+        (n,) number of voxels.
+    total, peak
+        (n,) sum and maximum, of integers in 64 bits.
+    squares
+        (n,) of the differences from the mean.
+    """
+
+    size: NDArray[np.int64]
+    total: NDArray[Any]
+    peak: NDArray[Any]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, n: int, *, integers: bool) -> IntensitySums:
+        """Return sums over nothing, of integers or floats."""
+        kind = np.int64 if integers else np.float64
+        return cls(np.zeros(n, np.int64), np.zeros(n, kind), np.zeros(n, kind), np.zeros(n))
+
+    @classmethod
+    def of(cls, channel: NDArray[Any], runs: NDArray[np.int64], n: int) -> IntensitySums:
+        """Return the sums of a `summable` channel ``([z,] y, x)``, which has all voxels of the objects, over runs."""
+        sums = cls.empty(n, integers=channel.dtype.kind in "iu")
+        sums.add(channel, runs)
+        sums.add_squares(channel, runs)
+        return sums
+
+    def add(self, channel: NDArray[Any], runs: NDArray[np.int64]) -> None:
+        """Add the voxels of runs in a part of a `summable` channel."""
+        moments.sum_intensity(channel.reshape(-1), runs, self.size, self.total, self.peak)
+
+    def add_squares(self, channel: NDArray[Any], runs: NDArray[np.int64]) -> None:
+        """Add the squares, once all parts have been added, for each part again in the same order."""
+        moments.sum_squares(channel.reshape(-1), runs, self.mean, self.squares)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean (n,); 0 of no voxels."""
+        return np.asarray(self.total / np.maximum(self.size, 1))
+
+    def columns(self, names: str) -> Columns:
+        """Return mean, maximum, sum and standard deviation; `names` is the name of a column with ``{}`` for these."""
+        deviation = np.sqrt(self.squares / np.maximum(self.size, 1))
+        figures = {"mean": self.mean, "max": self.peak, "sum": self.total, "sd": deviation}
+        return {names.format(figure): values for figure, values in figures.items()}
+
+    def ring_columns(self, names: str) -> Columns:
+        """Return the same of rings: NaN of one without any voxel."""
+        return {name: np.where(self.size > 0, values, np.nan) for name, values in self.columns(names).items()}
 
 
 def mean_intensities(channel: NDArray[Any], regions: Regions) -> NDArray[Any]:
     """Return the mean of a channel ``([z,] y, x)`` in each region."""
-    return _summarise(channel, regions)["mean"]
+    values = summable(channel, is_wide=has_wide_sums(channel))
+    return IntensitySums.of(values, regions.runs, len(regions.size)).mean
 
 
-def surroundings_columns(
-    channels: Mapping[str, NDArray[Any]], volume: NDArray[np.int32], n: int, grid: Grid, ring: Ring
-) -> Columns:
-    """Return size and intensities of the ring around each of n objects, and the median of the voxels of no object.
-
-    What an object without a ring would have, and the background of an image without any, is NaN.
-
-    Parameters
-    ----------
-    volume
-        Labels ``(z, y, x)``: 0 is background, objects are 1..n.
-    """
-    rings = find_label_runs(ring_labels(volume.reshape(grid.shape), grid, ring).reshape(volume.shape))
-    size = np.bincount(rings[:, 2], rings[:, 1] - rings[:, 0], minlength=n + 1)[1:].astype(np.int64)
-    columns: Columns = {f"ring_{'area' if grid.dims == 2 else 'volume'}_px": size}
-    background = (volume == 0).reshape(-1)
-    for name, channel in channels.items():
-        figures = _summarise(channel, Regions(rings, size))
-        columns |= {f"ring_{key}_{name}": np.where(size > 0, values, np.nan) for key, values in figures.items()}
-        columns[f"background_{name}"] = np.full(n, _median(channel.reshape(-1)[background]))
-    return columns
-
-
-def _summarise(channel: NDArray[Any], regions: Regions) -> Columns:
-    values, size = _compiled_type(channel).reshape(-1), regions.size
-    kind = np.int64 if values.dtype.kind in "iu" else np.float64
-    total, peak, squares = np.zeros(len(size), kind), np.zeros(len(size), kind), np.zeros(len(size))
-    moments.sum_intensity(values, regions.runs, total, peak, squares)
-    some = np.maximum(size, 1)
-    return {"mean": total / some, "max": peak, "sum": total, "sd": np.sqrt(squares / some)}
-
-
-def _median(values: NDArray[Any]) -> float:
+def background_median(channel: NDArray[Any], is_object: NDArray[np.bool_]) -> float:
+    """Return the median of the voxels of a channel that belong to no object; NaN without any, or if one is NaN."""
+    values = channel.reshape(-1)[~is_object.reshape(-1)]
     if not values.size or (values.dtype.kind == "f" and np.isnan(values).any()):
         return np.nan
     return percentiles(values.view(np.uint8) if values.dtype == np.bool_ else values, (50.0,))[0]
 
 
-def _compiled_type(channel: NDArray[Any]) -> NDArray[Any]:
-    """Return a contiguous channel of a type that numba supports and whose sums fit into 64 bits."""
+def has_wide_sums(channel: NDArray[Any]) -> bool:
+    """Whether sums of the integers of a channel may not fit into 64 bits, and are therefore sums of floats."""
+    if channel.dtype.kind not in "iu" or channel.dtype.itemsize < np.dtype(np.int64).itemsize or not channel.size:
+        return False
+    return max(abs(int(channel.min())), abs(int(channel.max()))) * channel.size >= _LARGEST_SUM
+
+
+def summable(channel: NDArray[Any], *, is_wide: bool) -> NDArray[Any]:
+    """Return a contiguous channel of a type that numba supports and whose sums fit into 64 bits.
+
+    `is_wide`: whether the whole channel `has_wide_sums`.
+    """
     kind, width = channel.dtype.kind, channel.dtype.itemsize
     if kind == "b":
         return np.ascontiguousarray(channel).view(np.uint8)
-    if kind in "iu" and width == 8:
-        peak = max(abs(int(channel.min())), abs(int(channel.max())))
-        return np.ascontiguousarray(channel, np.int64 if peak * channel.size < 2**63 else np.float64)
+    if kind in "iu" and width == np.dtype(np.int64).itemsize:
+        return np.ascontiguousarray(channel, np.float64 if is_wide else np.int64)
     if kind == "f" and width not in (4, 8):
         return np.ascontiguousarray(channel, np.float32 if width == 2 else np.float64)
     return np.ascontiguousarray(channel, channel.dtype.newbyteorder("="))

@@ -19,6 +19,8 @@ from biounet.core import compiled, inlined
 
 Ints = NDArray[np.int64]
 
+_FAR = 2**31  # x beyond all images
+
 
 class CoordinateSums(NamedTuple):
     """Sums over the voxels of each object.
@@ -84,14 +86,29 @@ def covariances(size: NDArray[np.int64], first: NDArray[np.int64], second: NDArr
     return result
 
 
+def join_coordinates(one: CoordinateSums, other: CoordinateSums) -> CoordinateSums:
+    """Return the sums over two parts of the same objects, of which all have voxels in `one`, the earlier part."""
+    size = other.size[:, None]
+    shift = (other.origin - one.origin) * (size > 0)
+    i, j = np.triu_indices(3)
+    moved = other.second + shift[:, i] * other.first[:, j] + shift[:, j] * other.first[:, i]
+    return CoordinateSums(
+        one.size + other.size,
+        np.where(size > 0, np.minimum(one.low, other.low), one.low),
+        np.where(size > 0, np.maximum(one.high, other.high), one.high),
+        one.origin,
+        one.first + other.first + size * shift,
+        one.second + moved + size * shift[:, i] * shift[:, j],
+    )
+
+
 @compiled
-def sum_intensity(values, runs, total, peak, squares):
+def sum_intensity(values, runs, size, total, peak):
     """Sum the values (voxels,) of each object.
 
-    Adds to three arrays (n,) that are 0: the sum to `total`, the maximum to `peak`, and the squares of the differences
-    from the mean to `squares`. NaN gives NaN.
+    Adds to three arrays (n,) that are 0 before the first part of an image: the number of voxels to `size`, the sum to
+    `total`, the maximum to `peak`. NaN gives NaN.
     """
-    size = np.zeros(len(total), np.int64)
     for r in range(len(runs)):
         k = runs[r, 2] - 1
         highest, added = values[runs[r, 0]], total[k]
@@ -104,9 +121,14 @@ def sum_intensity(values, runs, total, peak, squares):
         if size[k] == 0 or highest > peak[k] or highest != highest:
             peak[k] = highest
         size[k] += runs[r, 1] - runs[r, 0]
+
+
+@compiled
+def sum_squares(values, runs, means, squares):
+    """Add the squares of the differences of the values (voxels,) of each object from its mean to `squares` (n,)."""
     for r in range(len(runs)):
         k = runs[r, 2] - 1
-        added, mean = 0.0, total[k] / size[k]
+        added, mean = 0.0, means[k]
         for voxel in range(runs[r, 0], runs[r, 1]):
             difference = values[voxel] - mean
             added += difference * difference
@@ -114,8 +136,11 @@ def sum_intensity(values, runs, total, peak, squares):
 
 
 @compiled
-def count_links(labels, n):
-    """Count the half links of the outline of each object in an image (y, x): along y, along x, and diagonal (n, 3).
+def count_links(labels, n, begin, end):
+    """Count the half links of the outline of the objects 1..n in an image (y, x): along y, along x, diagonal (n, 3).
+
+    Those of the rows from `begin` to `end` are counted. Where these are not the first and last ones of an object, two
+    more rows lie beyond them.
 
     The outline runs through the centres of the border pixels, those with a 4-neighbour outside the object. The number
     of border pixels among the 4-neighbours and among the diagonal neighbours of a border pixel decides which half links
@@ -123,15 +148,15 @@ def count_links(labels, n):
     implementation of a perimeter estimator"; the table of `skimage.measure.perimeter`). Of three straight neighbours,
     the two opposite ones are on the outline.
     """
-    height, width = labels.shape
+    width = labels.shape[1]
     links = np.zeros((n, 3), np.int64)
     border = np.zeros((3, width + 2), labels.dtype)  # of rows y - 1, y and y + 1
-    for y in range(-1, height):
+    for y in range(max(begin - 2, -1), end):
         above, here, below = border[(y - 1) % 3], border[y % 3], border[(y + 1) % 3]
         _mark_border(labels, y + 1, below)
-        for x in range(1, width + 1 if y >= 0 else 1):
+        for x in range(1, width + 1 if y >= begin else 1):
             label = here[x]
-            if label == 0:
+            if label == 0 or label > n:
                 continue
             along_y = int(above[x] == label) + int(below[x] == label)
             along_x = int(here[x - 1] == label) + int(here[x + 1] == label)
@@ -182,16 +207,39 @@ def convex_areas(runs: Ints, width: int, low: Ints, high: Ints) -> Ints:
     low, high
         (n,) lowest and highest y of each object.
     """
+    extents = row_extents(low, high)
+    extend_rows(extents, runs, width, low)
+    return hull_areas(extents)
+
+
+class RowExtents(NamedTuple):
+    """Lowest and highest x of each object in each of its rows; those of object ``k`` begin at ``offset[k]``."""
+
+    offset: Ints  # (n + 1,)
+    left: Ints  # (rows,)
+    right: Ints
+
+
+def row_extents(low: Ints, high: Ints) -> RowExtents:
+    """Return extents without any pixel, of objects from row `low` to row `high`."""
     offset = np.concatenate([[0], np.cumsum(high - low + 1)])
-    k = runs[:, 2] - 1
-    (y, x), length = np.divmod(runs[:, 0], width), runs[:, 1] - runs[:, 0]
-    row = offset[k] + y - low[k]
-    left, right = np.full(offset[-1], width, np.int64), np.full(offset[-1], -1, np.int64)
-    np.minimum.at(left, row, x)
-    np.maximum.at(right, row, x + length - 1)
+    return RowExtents(offset, np.full(offset[-1], _FAR), np.full(offset[-1], -1))
+
+
+def extend_rows(extents: RowExtents, runs: Ints, width: int, low: Ints) -> None:
+    """Add runs, and `low` in their rows, to extents, in place."""
+    (y, x), length, k = np.divmod(runs[:, 0], width), runs[:, 1] - runs[:, 0], runs[:, 2] - 1
+    row = extents.offset[k] + y - low[k]
+    np.minimum.at(extents.left, row, x)
+    np.maximum.at(extents.right, row, x + length - 1)
+
+
+def hull_areas(extents: RowExtents) -> Ints:
+    """Return the `convex_areas` of objects with these extents."""
+    offset, left, right = extents
     # The right side is the left side of the mirrored object.
     widths = 1 - _hull_starts(-right, offset) - _hull_starts(left, offset)
-    return np.add.reduceat(widths, offset[:-1]) if len(low) else np.zeros(0, np.int64)
+    return np.add.reduceat(widths, offset[:-1]) if len(offset) > 1 else np.zeros(0, np.int64)
 
 
 @compiled

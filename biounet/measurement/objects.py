@@ -6,7 +6,6 @@ of the grid (µm or mm), appear on calibrated grids only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, find_label_runs
-from biounet.measurement import moments, surface_area
 from biounet.measurement.borders import Boxes, border_weights
-from biounet.measurement.intensities import Regions, intensity_columns, surroundings_columns
-from biounet.measurement.moments import CoordinateSums
+from biounet.measurement.intensities import background_median, has_wide_sums, summable
+from biounet.measurement.object_sums import (
+    ObjectSums,
+    Part,
+    channel_columns,
+    shape_columns,
+    size_columns,
+    sum_part,
+)
 from biounet.measurement.rings import Ring
 from biounet.measurement.table import Columns, Table
 
@@ -67,21 +72,28 @@ def measure_objects(
         If the arrays differ in shape, or the labels are not 1..N without gaps.
     """
     _check_shapes(labels, intensities, grid, channel_names)
-    volume = np.ascontiguousarray(labels, np.int32).reshape((1, *grid.shape)[-3:])
-    runs = find_label_runs(volume)
-    sums = _sum_coordinates(runs, volume)
-    columns = {"label": np.arange(1, len(sums.size) + 1), **_centroids(sums, grid)}
-    shapes = _planar_shapes if grid.dims == 2 else _solid_shapes
-    columns |= shapes(volume, runs, sums, grid)
+    if confidence is not None and len(confidence) != labels.max():
+        raise InputError(f"{labels.max()} objects, but the confidence of {len(confidence)}")
+    shape = (1, *grid.shape)[-3:]
+    volume = np.ascontiguousarray(labels, np.int32).reshape(shape)
     channels = dict(zip(channel_names, intensities, strict=True))
-    columns |= intensity_columns(channels, Regions(runs, sums.size))
-    columns |= {} if ring is None else surroundings_columns(channels, volume, len(sums.size), grid, ring)
-    boxes = Boxes(sums.low[:, 3 - grid.dims :], sums.high[:, 3 - grid.dims :])
+    values = {name: summable(c, is_wide=has_wide_sums(c)).reshape(shape) for name, c in channels.items()}
+    sums = sum_part(Part(volume, find_label_runs(volume), int(volume.max()), values), grid, ring)
+    _check_no_gaps(sums)
+    background: dict[str, float] = {}
+    if ring is not None:
+        background = {name: background_median(channel, volume > 0) for name, channel in channels.items()}
+    table = object_table(sums, grid, np.arange(1, len(sums.coordinates.size) + 1), background)
+    return table if confidence is None else table.with_columns({"confidence": np.asarray(confidence)})
+
+
+def object_table(sums: ObjectSums, grid: Grid, labels: NDArray[np.int64], background: Mapping[str, float]) -> Table:
+    """Return the table of the objects with these sums and labels (n,), without their confidence."""
+    boxes = Boxes(sums.boxes.low[:, 3 - grid.dims :], sums.boxes.high[:, 3 - grid.dims :])
     at_border = (boxes.low == 0) | (boxes.high == np.array(grid.shape) - 1)
+    columns = {"label": labels, **shape_columns(sums, grid), **channel_columns(sums, grid, background)}
     columns |= {"touches_border": at_border.any(axis=1), "border_weight": border_weights(boxes, grid.shape)}
-    if confidence is not None and len(confidence) != len(sums.size):
-        raise InputError(f"{len(sums.size)} objects, but the confidence of {len(confidence)}")
-    return Table("objects", columns | ({} if confidence is None else {"confidence": np.asarray(confidence)}), boxes)
+    return Table("objects", columns, boxes)
 
 
 def measure_classes(
@@ -122,7 +134,7 @@ def measure_classes(
     # Plane by plane, since bincount makes a copy of 8 bytes per voxel.
     count = np.sum([np.bincount(plane.ravel(), minlength=n + 1) for plane in labels], axis=0)[1:]
     columns: Columns = {"class": np.array(class_names, object), "label": np.arange(1, n + 1)}
-    columns |= _sizes("area" if grid.dims == 2 else "volume", count, grid)
+    columns |= size_columns("area" if grid.dims == 2 else "volume", count, grid)
     columns["fraction"] = count / labels.size
     for name, channel in (channels or {}).items():
         planes = zip(labels, channel, strict=True)
@@ -145,70 +157,8 @@ def _check_shapes(
         raise InputError(f"labels must be 1..N without gaps, but they are {labels.min()}..{labels.max()}")
 
 
-def _sum_coordinates(runs: NDArray[np.int64], volume: NDArray[np.int32]) -> CoordinateSums:
-    sums = moments.sum_coordinates(runs, volume.shape, int(runs[:, 2].max(initial=0)))
-    if (sums.size == 0).any():
-        missing = int(np.argmin(sums.size)) + 1
-        raise InputError(f"labels must be 1..{len(sums.size)} without gaps, but {missing} is missing")
-    return sums
-
-
-def _scales(grid: Grid) -> list[tuple[str, NDArray[np.float64]]]:
-    """Return pixels and, on a calibrated grid, its unit: the name, and the size of a voxel along each axis."""
-    scales = [("px", np.ones(grid.dims))]
-    return scales if grid.unit is None else [*scales, (grid.unit, np.array(grid.steps))]
-
-
-def _centroids(sums: CoordinateSums, grid: Grid) -> Columns:
-    axes = "zyx"[3 - grid.dims :]
-    centroid = (sums.origin + sums.first / sums.size[:, None])[:, 3 - grid.dims :]
-    scales = _scales(grid)
-    return {f"centroid_{axis}_{unit}": centroid[:, i] * step[i] for unit, step in scales for i, axis in enumerate(axes)}
-
-
-def _sizes(name: str, size: NDArray[np.int64], grid: Grid) -> Columns:
-    physical = {f"{name}_{unit}{grid.dims}": size * math.prod(steps) for unit, steps in _scales(grid)[1:]}
-    return {f"{name}_px": size, **physical}
-
-
-def _planar_shapes(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: CoordinateSums, grid: Grid) -> Columns:
-    """Return areas, perimeters, ellipses and solidity."""
-    hulls = moments.convex_areas(runs, grid.shape[1], sums.low[:, 1], sums.high[:, 1])
-    links = moments.count_links(volume[0], len(sums.size))
-    columns = _sizes("area", sums.size, grid) | _perimeters(links, grid) | _ellipses(sums, grid)
-    return columns | {"solidity": sums.size / hulls}
-
-
-def _perimeters(links: NDArray[np.int64], grid: Grid) -> Columns:
-    """Return the length of outlines from the counts of `moments.count_links`."""
-    lengths = {unit: [step[0] / 2, step[1] / 2, math.hypot(*step) / 2] for unit, step in _scales(grid)}
-    return {f"perimeter_{unit}": links @ length for unit, length in lengths.items()}
-
-
-def _ellipses(sums: CoordinateSums, grid: Grid) -> Columns:
-    """Return axes and eccentricity of the ellipses with the second moments of the objects."""
-    covariances = moments.covariances(sums.size, sums.first, sums.second)[:, 1:, 1:]
-    columns: Columns = {}
-    for unit, steps in _scales(grid):
-        yy, yx, _, xx = (covariances * np.outer(steps, steps)).reshape(-1, 4).T
-        mean, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-        major, minor = 4 * np.sqrt(mean + half), 4 * np.sqrt(np.maximum(mean - half, 0))
-        columns |= {f"axis_major_length_{unit}": major, f"axis_minor_length_{unit}": minor}
-    longest = np.where(major > 0, major, 1)
-    columns["eccentricity"] = np.sqrt((longest - minor) * (longest + minor)) / longest * (major > 0)
-    return columns
-
-
-def _solid_shapes(volume: NDArray[np.int32], runs: NDArray[np.int64], sums: CoordinateSums, grid: Grid) -> Columns:
-    """Return volumes, surfaces, sphericity, axes and neighbours, lengths in the unit of the grid where it has one."""
-    unit, steps = _scales(grid)[-1]
-    covariances = moments.covariances(sums.size, sums.first, sums.second)
-    surface = surface_area.surface_areas(volume, runs, covariances, steps)
-    major, minor = surface_area.axis_lengths(covariances, steps)
-    return _sizes("volume", sums.size, grid) | {
-        f"surface_area_{unit if unit == 'px' else unit + '2'}": surface,
-        "sphericity": np.cbrt(36 * math.pi * (sums.size * math.prod(steps)) ** 2) / surface,
-        f"axis_major_length_{unit}": major,
-        f"axis_minor_length_{unit}": minor,
-        "neighbours": surface_area.count_neighbours(volume, runs, len(sums.size)),
-    }
+def _check_no_gaps(sums: ObjectSums) -> None:
+    size = sums.coordinates.size
+    if (size == 0).any():
+        missing = int(np.argmin(size)) + 1
+        raise InputError(f"labels must be 1..{len(size)} without gaps, but {missing} is missing")

@@ -79,13 +79,7 @@ def ring_labels(labels: NDArray[np.int32], grid: Grid, ring: Ring) -> NDArray[np
     InputError
         If the ring is in µm and the image is not calibrated.
     """
-    if ring.unit == "um" and grid.steps_um is None:
-        hint = "give the pixel size with --spacing, or the ring in px"
-        raise InputError("a ring in µm, but the pixel size is unknown", hint=hint)
-    finest = min(grid.steps)
-    steps = (1.0,) * (3 - grid.dims) + tuple(step / finest for step in grid.steps)
-    unit = 1.0 if ring.unit == "px" else min(grid.steps_um or ())
-    inner, outer = (length / unit * (1 + LENGTH_TOLERANCE) for length in (ring.gap, ring.gap + ring.width))
+    steps, inner, outer = _lengths(grid, ring)
     volume = labels.reshape((1, *labels.shape)[-3:])
     # Not beyond the image: a ring may be wider than that, and there are no pixels to pad it with.
     reach = tuple(int(min(outer / step, length - 1)) for step, length in zip(steps, volume.shape, strict=True))
@@ -100,6 +94,25 @@ def ring_labels(labels: NDArray[np.int32], grid: Grid, ring: Ring) -> NDArray[np
         part = slice(start - low, high - low)
         _along(result, axis, slice(start, high))[...] = _along(np.where(inside, nearest, 0), axis, part)
     return result.reshape(labels.shape)
+
+
+def ring_reach(grid: Grid, ring: Ring) -> tuple[int, ...]:
+    """Return how far a ring reaches from its object, in voxels along each axis of a grid; raises as `ring_labels`."""
+    steps, _, outer = _lengths(grid, ring)
+    pairs = zip(steps[3 - grid.dims :], grid.shape, strict=True)
+    return tuple(int(min(outer / step, length - 1)) for step, length in pairs)
+
+
+def _lengths(grid: Grid, ring: Ring) -> tuple[tuple[float, ...], float, float]:
+    """Return the steps along z, y and x and both radii of a ring, in the smallest pixel size of the image."""
+    if ring.unit == "um" and grid.steps_um is None:
+        hint = "give the pixel size with --spacing, or the ring in px"
+        raise InputError("a ring in µm, but the pixel size is unknown", hint=hint)
+    finest = min(grid.steps)
+    steps = (1.0,) * (3 - grid.dims) + tuple(step / finest for step in grid.steps)
+    unit = 1.0 if ring.unit == "px" else min(grid.steps_um or ())
+    inner, outer = (length / unit * (1 + LENGTH_TOLERANCE) for length in (ring.gap, ring.gap + ring.width))
+    return steps, inner, outer
 
 
 def _along(volume: NDArray[Any], axis: int, part: slice) -> NDArray[Any]:

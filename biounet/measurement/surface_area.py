@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 _DIRECTIONS = np.array([e for e in itertools.product((0, 1, -1), repeat=3) if e > (0, 0, 0)])
 
 
-def surface_areas(volume: NDArray[np.int32], runs: Ints, covariances: Floats, steps: Floats) -> Floats:
+def surface_areas(exits: Ints, covariances: Floats, steps: Floats) -> Floats:
     r"""Estimate the surface area (n,) of each object, in squares of the unit of `steps`.
 
     The cut surface of an object at the edge of the image is part of its surface.
@@ -42,24 +42,25 @@ def surface_areas(volume: NDArray[np.int32], runs: Ints, covariances: Floats, st
 
     Parameters
     ----------
-    volume
-        (z, y, x) labels 1..n, contiguous.
-    runs
-        (r, 3), from `biounet.core.find_label_runs`.
+    exits
+        (n, 13), from `count_exits`.
     covariances
         (n, 3, 3), from `moments.covariances`.
     steps
         Size of a voxel along z, y and x.
     """
     offsets, weights = _offsets(steps)
-    exits = _count_exits(volume, runs, offsets, len(covariances))
     # In a ball of diameter d, offsets of length t·d find the share 1 - t²/3 of the chords, and 2/(3t) where t > 1: this
     # follows from the set covariance 1 - 3t/2 + t³/2 of the ball. An affine map turns the ball into an ellipsoid.
-    ellipsoids = 20 * (covariances + np.eye(3) / 12)
-    t2 = np.einsum("ki,nij,kj->nk", offsets, np.linalg.inv(ellipsoids), offsets)
-    found = np.where(t2 < 1, 1 - t2 / 3, 2 / (3 * np.sqrt(np.maximum(t2, 1))))
-    lengths = np.linalg.norm(offsets * steps, axis=1)
-    return np.asarray(4 * math.prod(steps) * (exits / found) @ (weights / lengths))
+    inverse = np.linalg.inv(20 * (covariances + np.eye(3) / 12))
+    surface = np.zeros(len(covariances))
+    # One direction after the other: sums within a matrix product depend on which rows stand beside each other.
+    for count, (dz, dy, dx), weight in zip(exits.T, offsets.tolist(), weights.tolist(), strict=True):
+        (zz, zy, zx), (_, yy, yx), (_, _, xx) = inverse.transpose(1, 2, 0)
+        t2 = dz * dz * zz + dy * dy * yy + dx * dx * xx + 2 * (dz * dy * zy + dz * dx * zx + dy * dx * yx)
+        found = np.where(t2 < 1, 1 - t2 / 3, 2 / (3 * np.sqrt(np.maximum(t2, 1))))
+        surface += count / found * (weight / math.hypot(*(np.array([dz, dy, dx]) * steps)))
+    return np.asarray(4 * math.prod(steps) * surface)
 
 
 def axis_lengths(covariances: Floats, steps: Floats) -> tuple[Floats, Floats]:
@@ -68,10 +69,39 @@ def axis_lengths(covariances: Floats, steps: Floats) -> tuple[Floats, Floats]:
     return np.sqrt(20 * variances[:, 2]), np.sqrt(20 * variances[:, 0])
 
 
-def count_neighbours(volume: NDArray[np.int32], runs: Ints, n: int) -> Ints:
-    """Return the number (n,) of other objects that share a face, an edge or a corner with each object."""
-    pairs = np.unique(_touching_pairs(volume, runs, n))
-    return np.bincount(np.concatenate(np.divmod(pairs, n + 1)), minlength=n + 1)[1:]
+def count_exits(volume: NDArray[np.int32], runs: Ints, n: int, steps: Floats) -> Ints:
+    """Count the voxels (n, 13) of the objects 1..n from which each of 13 offsets leaves the object.
+
+    Parameters
+    ----------
+    volume
+        (z, y, x) labels, contiguous.
+    runs
+        (r, 3) of objects 1..n, from `biounet.core.find_label_runs`.
+    steps
+        Size of a voxel along z, y and x.
+    """
+    return np.asarray(_count_exits(volume, runs, _offsets(steps)[0], n))
+
+
+def exit_reach(steps: Floats) -> int:
+    """Return the number of voxels by which the offsets of `count_exits` reach along an axis."""
+    return int(np.abs(_offsets(steps)[0]).max())
+
+
+def touching_pairs(volume: NDArray[np.int32], runs: Ints, n: int) -> Ints:
+    """Return the pairs (p, 2) of labels that share a face, an edge or a corner, the lower one, one of 1..n, first.
+
+    `runs` are those of all labels of `volume`.
+    """
+    base = int(runs[:, 2].max(initial=0)) + 1
+    pairs = np.unique(_touching_pairs(volume, runs, base - 1))
+    return np.stack(np.divmod(pairs[pairs < (n + 1) * base], base), axis=1)
+
+
+def count_neighbours(pairs: Ints, n: int) -> Ints:
+    """Return the number (n,) of other objects that touch each of the objects 1..n, from `touching_pairs`."""
+    return np.bincount(pairs[pairs <= n], minlength=n + 1)[1:]
 
 
 def _offsets(steps: Floats) -> tuple[Ints, Floats]:
@@ -95,7 +125,6 @@ def _offsets(steps: Floats) -> tuple[Ints, Floats]:
 
 @compiled
 def _count_exits(volume, runs, offsets, n):
-    """Count the voxels (n, k) of each object from which each of the offsets (k, 3) leaves the object."""
     depth, height, width = volume.shape
     exits = np.zeros((n, len(offsets)), np.int64)
     for r in range(len(runs)):

@@ -3,7 +3,7 @@ r"""Tables of measurements, and the CSV files they are written to."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,10 @@ class Table:
     kind: TableKind
     columns: Columns
     boxes: Boxes | None = None
+
+    def with_columns(self, columns: Columns) -> Table:
+        """Return the table with further columns, and others in place of those of the same names."""
+        return replace(self, columns=self.columns | columns)
 
     @property
     def size_column(self) -> str:
