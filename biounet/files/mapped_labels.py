@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -26,18 +26,25 @@ def map_labels(path: Path) -> NDArray[Any] | None:
         return None
     with tifffile.TiffFile(path) as tif:
         page, dtype = tif.pages.first, tif.pages.first.dtype
-        is_plain = len(tif.pages) == 1 and page.ndim == 2 and not page.is_tiled
-        if page.nbytes < _LARGE or not is_plain or dtype is None:
+        if page.nbytes < _LARGE or len(tif.pages) != 1 or page.ndim != 2 or dtype is None:
             return None
-        row_bytes = page.nbytes // page.shape[0]
         with tempfile.TemporaryFile(dir=path.parent) as file:
-            for strip, (_, _, row, *_), _ in page.segments(maxworkers=1):
-                if strip is not None:  # else it is empty
-                    file.seek(row * row_bytes)
-                    file.write(np.ascontiguousarray(strip, dtype).tobytes())
+            for segment, (_, _, row, column, _), (_, height, width, _) in page.segments(maxworkers=1):
+                if segment is not None:  # else it is empty
+                    _write_rows(file, segment[0, :height, :width, 0].astype(dtype, copy=False), (row, column), page)
             file.truncate(page.nbytes)
             file.flush()
             return np.memmap(file, dtype, "r", shape=page.shape)
+
+
+def _write_rows(file: BinaryIO, segment: NDArray[Any], at: tuple[int, int], page: tifffile.TiffPage) -> None:
+    """Write a strip, or the rows of a tile, where they belong in an array in row order."""
+    row, column = at
+    width = page.shape[1]
+    rows = segment.reshape(1, -1) if segment.shape[1] == width else segment
+    for number, pixels in enumerate(rows):
+        file.seek(((row + number) * width + column) * segment.itemsize)
+        file.write(pixels.tobytes())
 
 
 def forget(labels: NDArray[Any]) -> None:

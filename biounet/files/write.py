@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -19,9 +21,12 @@ from biounet.files.formats.nifti import parse_header, write_nifti
 from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import translate_errors
 
-_DEFLATE_LEVEL = 1  # label images shrink 50 times at any level
+DEFLATE_LEVEL = 1  # label images shrink 50 times at any level
 _PNG_FILTER_SUB = 16  # with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
 _MAX_IMAGEJ = 2**31  # bytes
+_STRIP = 1 << 18  # bytes of pixels
+_TILE = (512, 512)
+_TILED_FROM = 2048  # rows or columns, above which a program had better read a part
 _MAX_UINT32 = 2**32 - 1  # of a label, and in a TIFF rational
 _COLOUR_COUNT = 256  # of a look-up table of ImageJ
 _COLOR_MAP, _SHORT = 320, 3  # number and type of a TIFF tag
@@ -60,8 +65,8 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
     shape = (*((frames,) if frames else ()), *grid.shape)
     if labels.shape != shape or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise InputError(f"not a label image on grid {shape}: {labels.dtype} of shape {labels.shape}", path=path)
-    if labels.max() > _MAX_UINT32:
-        raise InputError(f"label {labels.max()} does not fit in 32 bits", path=path)
+    largest = int(labels.max())
+    check_largest(path, largest)
     if path.name.lower().endswith(NIFTI):
         if grid.header is None:
             raise InputError("its image has no NIfTI header to write with", path=path, hint="name it .tif")
@@ -69,21 +74,65 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
             packed = path.suffix.lower() == ".gz"
             write_nifti(temporary, labels, grid.header, packed=packed, values=kind or "", frames=frames)
         return
-    is_wide = labels.max() > np.iinfo(np.uint16).max
-    stored = labels.astype(np.uint32 if is_wide else np.uint16)
-    is_ome = is_wide or stored.nbytes >= _MAX_IMAGEJ
-    axes = ("T" if frames else "") + "ZYX"[-grid.dims :]
+    layout = tiff_layout(shape, grid, largest, kind, interval)
+    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, **layout.file) as tif:
+        tif.write(labels.astype(layout.dtype), **layout.tags)
+
+
+def check_largest(path: Path, largest: int) -> None:
+    """Raise `InputError` for a label that no format can hold."""
+    if largest > _MAX_UINT32:
+        raise InputError(f"label {largest} does not fit in 32 bits", path=path)
+
+
+@dataclass(frozen=True)
+class TiffLayout:
+    """How labels are laid out in a TIFF; what `tifffile` is called with depends on it alone.
+
+    Attributes
+    ----------
+    dtype
+        Of the pixels.
+    piece
+        Rows and columns that are packed together: a tile, or a strip of whole rows.
+    is_tiled
+        Whether it is a tile.
+    file, tags
+        Arguments of `tifffile.TiffWriter` and of its `write`.
+    """
+
+    dtype: np.dtype[Any]
+    piece: tuple[int, int]
+    is_tiled: bool
+    file: dict[str, Any]
+    tags: dict[str, Any]
+
+
+def tiff_layout(
+    shape: tuple[int, ...], grid: Grid, largest: int, kind: ResultKind | None, interval: float | None = None
+) -> TiffLayout:
+    """Return how labels of shape ``([t,] [z,] y, x)`` up to `largest` are laid out in a TIFF.
+
+    ImageJ opens no tiles by itself: its format has strips.
+    """
+    is_wide = largest > np.iinfo(np.uint16).max
+    dtype = np.dtype(np.uint32 if is_wide else np.uint16)
+    size = math.prod(shape) * dtype.itemsize
+    is_ome = is_wide or size >= _MAX_IMAGEJ
+    is_tiled = is_ome and max(shape[-2:]) > _TILED_FROM
+    rows = max(1, min(_STRIP // (shape[-1] * dtype.itemsize), shape[-2]))
+    axes = ("T" if len(shape) > grid.dims else "") + "ZYX"[-grid.dims :]
     time = (axes, interval)
-    tags = _ome_tags(stored, grid, kind or "labels", time) if is_ome else _imagej_tags(stored, grid, kind, time)
-    with atomic_path(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            stored,
-            photometric="minisblack",
-            compression="zlib",
-            compressionargs={"level": _DEFLATE_LEVEL},
-            **tags,
-        )
+    tags = _ome_tags(shape, dtype, grid, kind or "labels", time) if is_ome else _imagej_tags(largest, grid, kind, time)
+    tags |= {
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "compressionargs": {"level": DEFLATE_LEVEL},
+        "tile": _TILE if is_tiled else None,
+        "rowsperstrip": None if is_tiled else rows,
+    }
+    file = {"imagej": not is_ome, "bigtiff": is_ome and size >= _MAX_IMAGEJ}
+    return TiffLayout(dtype, _TILE if is_tiled else (rows, shape[-1]), is_tiled, file, tags)
 
 
 @translate_errors
@@ -102,14 +151,12 @@ def read_label_kind(path: Path) -> ResultKind | None:
     return kind if kind in get_args(ResultKind) else None  # type: ignore[return-value]
 
 
-def _imagej_tags(
-    labels: NDArray[Any], grid: Grid, kind: ResultKind | None, time: tuple[str, float | None]
-) -> dict[str, Any]:
+def _imagej_tags(largest: int, grid: Grid, kind: ResultKind | None, time: tuple[str, float | None]) -> dict[str, Any]:
     """Return the tags by which Fiji shows labels in colours, and Bio-Formats knows their pixel size."""
     axes, interval = time
     metadata: dict[str, Any] = {"axes": axes} | ({} if kind is None else {_KIND_KEY: kind})
     # The range that is shown. Up to 255 objects each has its own colour.
-    metadata |= {"min": 0.0, "max": float(max(labels.max(), _COLOUR_COUNT - 1))}
+    metadata |= {"min": 0.0, "max": float(max(largest, _COLOUR_COUNT - 1))}
     if interval is not None:
         metadata |= {"finterval": interval, "tunit": "sec"}
     resolution = None
@@ -118,7 +165,7 @@ def _imagej_tags(
         resolution = (_pixels_per_unit(grid.spacing[-1]), _pixels_per_unit(grid.spacing[-2]))
         if grid.dims == 3:
             metadata["spacing"] = grid.spacing[0]
-    return {"imagej": True, "resolution": resolution, "metadata": metadata, "extratags": [_colour_map()]}
+    return {"resolution": resolution, "metadata": metadata, "extratags": [_colour_map()]}
 
 
 def _colour_map() -> tuple[int, int, int, tuple[int, ...], bool]:
@@ -139,10 +186,12 @@ def _pixels_per_unit(size: float) -> tuple[int, int]:
     return nearest.denominator, nearest.numerator
 
 
-def _ome_tags(labels: NDArray[Any], grid: Grid, name: str, time: tuple[str, float | None]) -> dict[str, Any]:
+def _ome_tags(
+    shape: tuple[int, ...], dtype: np.dtype[Any], grid: Grid, name: str, time: tuple[str, float | None]
+) -> dict[str, Any]:
     """Return the description as OME-XML: tifffile's has a random identifier, and no two files would be equal."""
     axes, interval = time
-    sizes = dict.fromkeys("XYZCT", 1) | dict(zip(axes, labels.shape, strict=True))
+    sizes = dict.fromkeys("XYZCT", 1) | dict(zip(axes, shape, strict=True))
     attributes = {f"Size{letter}": str(size) for letter, size in sizes.items()}
     if grid.spacing is not None:
         unit = "&#181;m" if grid.unit == "um" else "mm"  # a TIFF description is ASCII
@@ -154,10 +203,10 @@ def _ome_tags(labels: NDArray[Any], grid: Grid, name: str, time: tuple[str, floa
     description = (
         '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
         f'<Image ID="Image:0" Name="{name}">'
-        f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="{labels.dtype}" {text}>'
+        f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="{dtype}" {text}>'
         '<Channel ID="Channel:0:0" SamplesPerPixel="1"/><TiffData/></Pixels></Image></OME>'
     )
-    return {"bigtiff": labels.nbytes >= _MAX_IMAGEJ, "description": description, "metadata": None}
+    return {"description": description, "metadata": None}
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
@@ -165,4 +214,4 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
     from imagecodecs import png_encode
 
     with atomic_path(path) as temporary:
-        temporary.write_bytes(png_encode(np.ascontiguousarray(rgb), level=_DEFLATE_LEVEL, filter=_PNG_FILTER_SUB))
+        temporary.write_bytes(png_encode(np.ascontiguousarray(rgb), level=DEFLATE_LEVEL, filter=_PNG_FILTER_SUB))

@@ -61,22 +61,26 @@ def halve_image(array: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
 
 def halve_labels(labels: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
     """Return the most frequent label of each block of pixels, of several the first; never one that is not there."""
-    blocks = _blocks(labels, factors, labels.dtype)
-    chosen, most = blocks[0].copy(), np.zeros(blocks.shape[1:], np.int8)
-    votes = np.empty_like(most)
-    for one in blocks:  # twice as fast as the largest of all votes at once
-        votes[...] = 0
-        for other in blocks:
-            votes += one == other
-        np.copyto(chosen, one, where=votes > most)
-        np.maximum(most, votes, out=most)
+    first, *others = _corners(labels, factors)
+    chosen, is_mixed = first.copy(), np.zeros(first.shape, np.bool_)
+    for other in others:
+        is_mixed |= first != other
+    # A vote is held in mixed blocks only, which are few: three times as fast as in all
+    mixed = np.nonzero(is_mixed)
+    blocks = np.stack([corner[mixed] for corner in (first, *others)])
+    votes = np.stack([(blocks == one).sum(axis=0, dtype=np.int8) for one in blocks])
+    chosen[mixed] = np.take_along_axis(blocks, votes.argmax(axis=0)[None], axis=0)[0]
     return np.asarray(chosen)
 
 
 def _blocks(array: NDArray[Any], factors: Sequence[int], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - as of astype
-    """Return the pixels of all blocks, shape ``(pixels of a block, ...)``; of an odd length, the last is repeated."""
+    """Return the pixels of all blocks, shape ``(pixels of a block, ...)``."""
+    return np.stack([corner.astype(dtype, copy=False) for corner in _corners(array, factors)])
+
+
+def _corners(array: NDArray[Any], factors: Sequence[int]) -> list[NDArray[Any]]:
+    """Return the first pixel of all blocks, the second, and so on, as views; of an odd length, the last is repeated."""
     padding = [(0, -length % factor) for length, factor in zip(array.shape, factors, strict=True)]
     array = np.pad(array, padding, "edge") if any(after for _, after in padding) else array
     corners = product(*(range(factor) for factor in factors))
-    strides = [tuple(slice(start, None, f) for start, f in zip(corner, factors, strict=True)) for corner in corners]
-    return np.stack([array[stride].astype(dtype, copy=False) for stride in strides])
+    return [array[tuple(slice(start, None, f) for start, f in zip(one, factors, strict=True))] for one in corners]

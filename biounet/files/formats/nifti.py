@@ -31,6 +31,7 @@ _SINGLE_FILE = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # header si
 _MAX_HEADER = 540
 _READ_AHEAD = 2**17  # bytes of a gzip file that hold its own header and the beginning of the content
 _PADDING = 512  # bytes that programs may add behind the voxels
+PACKED_LEVEL = 6  # of gzip, as other programs write volumes
 _LABEL_INTENT = 1002
 
 
@@ -144,21 +145,31 @@ def write_nifti(
 
     `values` names the intent; `frames` is the length of axis t, 0 where there is none.
     """
+    start, dtype = label_header(source, labels.shape[frames > 0 :], int(labels.max()), values, frames)
+    content = start + labels.astype(dtype).tobytes()
+    path.write_bytes(imagecodecs.gzip_encode(content, level=PACKED_LEVEL) if packed else content)
+
+
+def label_header(
+    source: bytes, shape: tuple[int, ...], largest: int, values: str = "", frames: int = 0
+) -> tuple[bytes, np.dtype[Any]]:
+    """Return what precedes the voxels of labels ``([z,] y, x)`` in their file, and the type of these, as `write_nifti`.
+
+    `largest` is the largest label.
+    """
     header = parse_header(source)
     dim = header["dim"]
     sizes = [int(length) for length in dim[1 : min(int(dim[0]), 3) + 1]]
-    if [size for size in sizes[::-1] if size > 1] != [size for size in labels.shape[frames > 0 :] if size > 1]:
-        raise InputError(f"labels of shape {labels.shape} under the header of a volume {sizes[::-1]}")
+    if [size for size in sizes[::-1] if size > 1] != [size for size in shape if size > 1]:
+        raise InputError(f"labels of shape {shape} under the header of a volume {sizes[::-1]}")
     dim[0], dim[4:] = 4 if frames else len(sizes), 1
     if frames:
         dim[len(sizes) + 1 : 4], dim[4] = 1, frames
     # The smallest type that viewers open; signed at 32 bits, which more of them support
-    largest = int(labels.max())
     header.set_data_dtype(next(t for t in (np.uint8, np.uint16, np.int32, np.uint32) if largest <= np.iinfo(t).max))
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"] = header["cal_max"] = 0  # display range of the image
     header["intent_code"], header["intent_name"] = _LABEL_INTENT, values.encode()
     header["intent_p1"] = header["intent_p2"] = header["intent_p3"] = 0
-    content = header.binaryblock + bytes(4) + labels.astype(header.get_data_dtype()).tobytes()
-    path.write_bytes(imagecodecs.gzip_encode(content, level=6) if packed else content)
+    return header.binaryblock + bytes(4), header.get_data_dtype()

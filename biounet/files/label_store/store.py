@@ -48,6 +48,11 @@ class LabelStore(StoreContent):
     path: Path = field(kw_only=True)
     """Its folder."""
 
+    @property
+    def chunk(self) -> tuple[int, ...]:
+        """Voxels that are packed together along each axis."""
+        return self.levels[0].chunk
+
     def read(self, region: Region, level: int = 0) -> NDArray[Any]:
         """Return the labels of a region ``([z,] y, x)`` of a level; shards that are not there are background.
 
