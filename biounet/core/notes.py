@@ -30,6 +30,7 @@ class NoteCode(StrEnum):
     ORIENTATION_CONFLICT = "orientation_conflict"
     HEADER_DAMAGED = "header_damaged"
     TILES_ABSENT = "tiles_absent"
+    CHUNKS_ABSENT = "chunks_absent"
     ALPHA_LEFT_OUT = "alpha_left_out"
     PLANES_ARE_COLOURS = "planes_are_colours"
     WHITE_IS_ZERO = "white_is_zero"
@@ -68,6 +69,7 @@ _INFORMATION = {
     NoteCode.PLANES_ARE_COLOURS,
     NoteCode.READ_AS_GREY,
     NoteCode.WHITE_IS_ZERO,
+    NoteCode.CHUNKS_ABSENT,  # how sparse images are stored
     NoteCode.SMALLER_BLOCKS,
     NoteCode.COUNTING_FRAME,
     NoteCode.NOT_LINKED,

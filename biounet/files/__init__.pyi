@@ -65,6 +65,8 @@ from .label_store.store import open_label_store as open_label_store
 from .label_store.store import write_level as write_level
 from .label_store.store import write_shard as write_shard
 from .label_store.streaming import stream_labels as stream_labels
+from .lazy.opening import can_open_lazy as can_open_lazy
+from .lazy.opening import open_lazy as open_lazy
 from .locks import Locks as Locks
 from .mapped_labels import map_labels as map_labels
 from .read import inspect_volume as inspect_volume

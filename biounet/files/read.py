@@ -42,6 +42,7 @@ _FIRST_PIXELS = 4096  # which show of most images that they are not constant
 
 _Read = Callable[[Path, ReadOptions], Volume]
 _Join = Callable[[list[NDArray[Any]]], NDArray[Any]]
+FindGrey = Callable[[NDArray[Any]], tuple[NDArray[Any], str] | None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def read_volume(path: Paths, options: ReadOptions | None = None) -> Volume:
     """
     planes: list[NDArray[np.intp]] = []  # in focus in the first file, and taken of all
     read = partial(_read_file, planes=planes)
-    return _read_all(as_paths(path, "the image"), options or ReadOptions(), read, np.concatenate)
+    return read_files(as_paths(path, "the image"), options or ReadOptions(), read, np.concatenate)
 
 
 def read_header(path: Paths, options: ReadOptions | None = None) -> tuple[Volume, ImageInfo]:
@@ -95,12 +96,12 @@ def read_header(path: Paths, options: ReadOptions | None = None) -> tuple[Volume
         info = inspect_volume(file, options)
         infos.append(info)
         shape = (info.channels, *((len(info.times),) if info.times else ()), *info.grid.shape)
-        blank = _zeros(shape, _SUPPORTED_TYPES.get(info.dtype, info.dtype))
+        blank = _zeros(shape, supported_type(np.dtype(info.dtype)))
         measured = dict.fromkeys(info.measured, blank[0])
         names, times = info.channel_names, info.times
         return Volume(blank, info.grid, file, info.notes, names, measured, times, info.interval, options.scene)
 
-    return _read_all(as_paths(path, "the image"), options or ReadOptions(), read, _concatenate_zeros), infos[0]
+    return read_files(as_paths(path, "the image"), options or ReadOptions(), read, _concatenate_zeros), infos[0]
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - as of numpy.zeros
@@ -112,8 +113,11 @@ def _concatenate_zeros(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return _zeros((sum(map(len, arrays)), *arrays[0].shape[1:]), np.result_type(*arrays))
 
 
-def _read_all(files: list[Path], options: ReadOptions, read: _Read, join: _Join) -> Volume:
-    """Read one file with all channels, or several that are one channel each."""
+def read_files(files: list[Path], options: ReadOptions, read: _Read, join: _Join) -> Volume:
+    """Read one file with all channels, or several that are one channel each, by `read`; `join` is `numpy.concatenate`.
+
+    Their arrays may be views that are read later, of which nothing but the shape is asked here.
+    """
     if len(files) == 1:
         return read(files[0], options)
     scenes = split_scenes(options.scene, len(files))
@@ -141,14 +145,14 @@ def join_channels(volumes: Mapping[str, Volume], options: ReadOptions) -> Volume
 
 
 def _read_file(path: Path, options: ReadOptions, planes: list[NDArray[np.intp]]) -> Volume:
-    return _read_raw(_open_image(path, options), path, options, planes)
+    return _read_raw(open_image(path, options), path, options, planes)
 
 
 def _read_raw(raw: RawImage, path: Path, options: ReadOptions, planes: list[NDArray[np.intp]]) -> Volume:
-    array, choice, notes, times = _select(raw.load(), raw, path, options)
-    channels = _supported(_project(array[choice.as_index()], options, planes), path)
+    array, choice, notes, times = select_channels(raw.load(), raw, path, options)
+    channels = supported(_project(array[choice.as_index()], options, planes), path)
     measured = {
-        name: _supported(_project(array[number : number + 1], options, planes)[0], path, name)
+        name: supported(_project(array[number : number + 1], options, planes)[0], path, name)
         for name, number in choice.measured.items()
     }
     if options.project == "focus":
@@ -161,16 +165,26 @@ def _read_raw(raw: RawImage, path: Path, options: ReadOptions, planes: list[NDAr
     return Volume(channels, grid, path, (*grid_notes, *notes), choice.names, measured, times, interval, options.scene)
 
 
-def _select(
-    array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions
+def select_channels(
+    array: NDArray[Any], raw: RawImage, path: Path, options: ReadOptions, find_grey: FindGrey | None = None
 ) -> tuple[NDArray[Any], ChannelChoice, tuple[str, ...], tuple[int, ...]]:
-    """Return all channels as ``(c, [t,] [z,] y, x)``, which of them the options choose, notes, and frames."""
+    """Return all channels as ``(c, [t,] [z,] y, x)``, which of them the options choose, notes, and frames.
+
+    Of an array that is read region by region, `find_grey` returns the channel that holds all of a picture in colours,
+    ``(1, …)``, and what was found, as `_find_grey` does for arrays in memory.
+    """
     array, notes, times = to_channel_first(array, raw, path, options)
-    if _may_be_grey(raw, options) and len(array) == len(COLOURS) and (found := grey_of_colours(array)) is not None:
-        number, text = found
+    is_picture = _may_be_grey(raw, options) and len(array) == len(COLOURS)
+    if is_picture and (found := (find_grey or _find_grey)(array)) is not None:
+        grey, text = found
         choice, notes = choose_channels(1, (), path, options), (*notes, Note(text, NoteCode.READ_AS_GREY))
-        return array[number : number + 1], choice, notes, times
+        return grey, choice, notes, times
     return array, choose_channels(len(array), raw.channel_names, path, options), notes, times
+
+
+def _find_grey(colours: NDArray[Any]) -> tuple[NDArray[Any], str] | None:
+    found = grey_of_colours(colours)
+    return None if found is None else (colours[found[0] : found[0] + 1], found[1])
 
 
 def _may_be_grey(raw: RawImage, options: ReadOptions) -> bool:
@@ -179,9 +193,14 @@ def _may_be_grey(raw: RawImage, options: ReadOptions) -> bool:
     return options.inputs == 1 and raw.channel_names == COLOURS and "S" in raw.axes and is_one
 
 
-def _supported(array: NDArray[Any], path: Path, name: str = "") -> NDArray[Any]:
+def supported_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which later steps get pixels of a type."""
+    return np.dtype(_SUPPORTED_TYPES.get(str(dtype), dtype))
+
+
+def supported(array: NDArray[Any], path: Path, name: str = "") -> NDArray[Any]:
     """Return an array in a type that later steps support, all of it finite numbers; `name` is that of a channel."""
-    array = np.ascontiguousarray(array, _SUPPORTED_TYPES.get(str(array.dtype)))
+    array = np.ascontiguousarray(array, supported_type(array.dtype))
     if array.dtype.kind == "f" and (bad := array.size - int(np.count_nonzero(np.isfinite(array)))):
         of = f" of channel '{name}'" if name else ""
         hint = "replace them in the program that made the image"
@@ -280,9 +299,9 @@ def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Imag
     Of a picture in colours that a model of one channel is to read, the pixels are read, which may be grey.
     """
     path, options = as_path(path, "the image"), options or ReadOptions()
-    raw = _open_image(path, options)
+    raw = open_image(path, options)
     pixels = raw.load() if _may_be_grey(raw, options) else _zeros(raw.shape, raw.dtype)
-    array, choice, notes, times = _select(pixels, raw, path, options)
+    array, choice, notes, times = select_channels(pixels, raw, path, options)
     grid, grid_notes = resolve_grid(array.shape[-options.dims :], raw, path, options)
     axes, axes_source = (options.axes.upper(), "given") if options.axes else (raw.axes, raw.axes_source)
     return ImageInfo(
@@ -299,7 +318,8 @@ def inspect_volume(path: str | Path, options: ReadOptions | None = None) -> Imag
     )
 
 
-def _open_image(path: Path, options: ReadOptions) -> RawImage:
+def open_image(path: Path, options: ReadOptions) -> RawImage:
+    """Open a file of numbers by its header, with the colours of a palette instead of its indices."""
     raw = apply_palette(open_raw(path, options.limit, options.scene), path)
     if raw.dtype.kind not in "biuf":
         raise InputError(f"pixels of type {raw.dtype} are not supported", path=path)

@@ -197,7 +197,7 @@ def test_a_constant_image_is_noted(tmp_path):
 def test_files_that_are_not_images(tmp_path):
     for name, content, cause in [
         ("empty.tif", b"", "empty file"),
-        ("page.tif", b"<html><body>Not found</body></html>", "PNG, JPEG, ND2, LIF or CZI (begins with '<html>"),
+        ("page.tif", b"<html><body>Not found</body></html>", "LIF, CZI or .npy (begins with '<html>"),
         ("head.tif", b"II*\x00", "cannot be read"),
         ("lies.tif", b"II*\x00" + bytes(100), ""),
     ]:

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from biounet.core import InputError
 from biounet.files.formats.nifti_affines import add_geometry
 from biounet.files.formats.raw import RawImage
+from biounet.files.lazy.changed_arrays import ScaledArray, scale_values
+from biounet.files.lazy.flat_file import FlatFile
+from biounet.files.lazy.stored_array import StoredArray
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -56,12 +59,15 @@ def read_nifti(path: Path) -> RawImage:
         content = _unpack(path, size) if packed else np.fromfile(path, np.uint8, size)
         array = content[offset:].view(dtype).reshape(shape)
         if scaled:
-            with np.errstate(all="ignore"):  # infinite results are refused later, as all infinite pixels
-                array = np.multiply(array, slope, dtype=declared)
-                array += inter
+            array = scale_values(array, declared, slope, inter)
         return array.astype(declared, copy=False)
 
-    raw = RawImage("WVCTZYX"[-len(shape) :], shape, declared, load, "NIfTI", unit="mm", header=header.binaryblock)
+    stored: StoredArray | None = None if packed else FlatFile(path, offset, dtype, shape)
+    if stored is not None and scaled:
+        stored = ScaledArray(stored, declared, slope, inter)
+    raw = RawImage(
+        "WVCTZYX"[-len(shape) :], shape, declared, load, "NIfTI", unit="mm", header=header.binaryblock, regions=stored
+    )
     with np.errstate(all="ignore"):
         return add_geometry(raw, header)
 

@@ -13,6 +13,8 @@ from biounet.files.formats.dicom.series import holds_dicom, is_scene
 from biounet.files.formats.leica_lif import LIF_MAGIC, list_lif, read_lif
 from biounet.files.formats.nifti import GZIP_MAGIC, NIFTI_MAGIC, read_nifti
 from biounet.files.formats.nikon_nd2 import EARLY_ND2_MAGIC, ND2_MAGIC, list_nd2, read_nd2
+from biounet.files.formats.npy import NPY_MAGIC, read_npy
+from biounet.files.formats.ome_zarr import is_zarr, list_zarr, read_zarr
 from biounet.files.formats.png_jpeg import read_jpeg, read_png
 from biounet.files.formats.raw import (
     DEFAULT_LIMIT,
@@ -71,14 +73,18 @@ _FORMATS = (
     _Format((ND2_MAGIC,), read_nd2, list_nd2),
     _Format((EARLY_ND2_MAGIC,), read_nd2, list_nd2, ".nd2"),
     _Format((CZI_MAGIC,), read_czi, list_czi),
+    _Format((NPY_MAGIC,), _single(read_npy)),
 )
 
 _DICOM = _Format((), read_dicom)  # told by its mark at another place, or a folder
+_ZARR = _Format((), read_zarr, list_zarr)  # a folder
 
 
 @translate_errors
 def open_raw(path: Path, limit: int = DEFAULT_LIMIT, scene: str = "") -> RawImage:
-    """Open a file by its content; one that declares more than `limit` bytes of pixels is an error.
+    """Open a file, or a folder that is an image, by its content.
+
+    One that declares more than `limit` bytes of pixels is an error.
 
     `scene` says which of several images, as in `ReadOptions`.
     """
@@ -100,6 +106,8 @@ def list_scenes(path: Path) -> tuple[Scene, ...]:
 
 def _find_format(path: Path, scene: str = "") -> _Format:
     if path.is_dir():
+        if is_zarr(path):
+            return _ZARR
         if is_scene(scene) or holds_dicom(path):
             return _DICOM
         check_supported(path)
@@ -120,6 +128,6 @@ def _find_format(path: Path, scene: str = "") -> _Format:
     if found is None:
         check_supported(path)
         shown = head.decode("ascii", "replace").replace("\ufffd", "?")
-        cause = f"not a TIFF, NIfTI, DICOM, PNG, JPEG, ND2, LIF or CZI (begins with {shown!r})"
+        cause = f"not a TIFF, Zarr, NIfTI, DICOM, PNG, JPEG, ND2, LIF, CZI or .npy (begins with {shown!r})"
         raise InputError(cause, path=path)
     return found

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import BiounetError, InputError, Unit
+from biounet.files.lazy.changed_arrays import PaletteArray, TurnedArray, take_colours
+from biounet.files.lazy.stored_array import StoredArray
 from biounet.files.retry import retry_on_io_error
 
 DEFAULT_LIMIT = 16 * 2**30  # bytes that one image may take in memory: a damaged header can ask for any number
@@ -55,6 +57,8 @@ class RawImage:
         Whether the file holds other images as well.
     stored
         Bytes of its files, where these are several; None: those of its path.
+    regions
+        The same array as `load` gives, region by region; None where the file can only be read as a whole.
     """
 
     axes: str
@@ -76,6 +80,7 @@ class RawImage:
     interval: float | None = None
     shares_file: bool = False
     stored: int | None = None
+    regions: StoredArray | None = None
 
 
 def remove_alpha(array: NDArray[Any], raw: RawImage) -> NDArray[Any]:
@@ -90,14 +95,10 @@ def apply_palette(raw: RawImage, path: Path) -> RawImage:
         return raw
 
     def load() -> NDArray[Any]:
-        indices = raw.load()
-        if indices.max() >= len(palette):
-            raise InputError(f"damaged: value {indices.max()} in a palette of {len(palette)} colours", path=path)
-        colours = np.empty((*indices.shape, *palette.shape[1:]), palette.dtype)
-        for row, target in zip(indices, colours, strict=True):  # at once, the indices would take 8 bytes a pixel
-            np.take(palette, row.astype(np.intp), axis=0, out=target)  # those of 1 bit are bool, and would be a mask
-        return colours
+        return take_colours(raw.load(), palette, path)
 
+    regions = None if raw.regions is None else PaletteArray(raw.regions, palette, path)
+    raw = replace(raw, regions=regions)
     if palette.ndim == 1:
         return replace(raw, dtype=palette.dtype, load=load, palette=None)
     colours = {"axes": raw.axes + "S", "shape": (*raw.shape, 3), "channel_names": COLOURS}
@@ -117,6 +118,10 @@ def apply_orientation(raw: RawImage) -> RawImage:
         array = raw.load()
         return np.ascontiguousarray(np.flip(array.swapaxes(y, x) if transposed else array, flips))
 
+    order = [*range(len(raw.shape))]
+    if transposed:
+        order[y], order[x] = x, y
+    raw = replace(raw, regions=None if raw.regions is None else TurnedArray(raw.regions, tuple(order), flips))
     if not transposed:
         return replace(raw, load=load, orientation=1)
     shape = list(raw.shape)

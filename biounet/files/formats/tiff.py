@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,12 @@ from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage,
 
 from biounet.core import InputError, Note, NoteCode
 from biounet.files.formats.imagej import imagej_channel_names
-from biounet.files.formats.ome_xml import OmeMetadata, parse_ome
 from biounet.files.formats.pixel_size import read_calibration
-from biounet.files.formats.raw import COLOURS, RawImage, format_shape
+from biounet.files.formats.raw import COLOURS, RawImage
 from biounet.files.formats.scenes import Scene, choose_scene
-from biounet.files.formats.tiff_integrity import check_complete, count_pages, raise_logged_errors
+from biounet.files.formats.tiff_integrity import check_complete, count_pages
+from biounet.files.formats.tiff_series import list_series, open_series, open_tiff
+from biounet.files.lazy.tiff_pages import stored_pages
 
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE, PHOTOMETRIC.MASK)
 _COLOUR = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
@@ -29,25 +27,22 @@ _WHITE_IS_ZERO = Note("white is zero in this file: what is bright in it looks da
 _OME_DAMAGED = Note("OME-XML is damaged and ignored", NoteCode.HEADER_DAMAGED)
 _COLOURS = Note("planes stored one by one are read as red, green and blue", NoteCode.PLANES_ARE_COLOURS)
 _TABLE_BITS = 16
-_OVERVIEWS = {"label", "macro", "overview", "thumbnail", "barcode", "preview"}  # names by scanners
-_FILLERS = {"image", "images", "slide", "scan", "mask", "tif", "tiff", "ome"}  # words beside one of these
-_WORDS = re.compile(r"[^\W\d_]+")
 _SOURCES = {"ome": "OME-XML", "imagej": "ImageJ tags", "shaped": "description"}
 
 
 def list_tiff(path: Path) -> tuple[Scene, ...]:
     """Return the images in a TIFF, without overviews, with their names in OME-XML."""
-    with _open_tiff(path) as (tif, ome):
-        return tuple(_list_series(tif, ome, path))
+    with open_tiff(path) as (tif, ome):
+        return tuple(list_series(tif, ome, path))
 
 
 def read_tiff(path: Path, scene: str = "") -> RawImage:
     """Read the metadata of a TIFF; which of several images that is about, `scene` says."""
-    with _open_tiff(path) as (tif, ome):
+    with open_tiff(path) as (tif, ome):
         pages = count_pages(tif, path)
         if ome is not None:
             ome.check_complete(tif, pages, path)
-        every = _list_series(tif, ome, path)
+        every = list_series(tif, ome, path)
         series = every[choose_scene([*every], scene, path)]
         page = series.keyframe
         calibration = read_calibration(tif, page) if ome is None else ome.calibration_of(series)
@@ -73,49 +68,15 @@ def read_tiff(path: Path, scene: str = "") -> RawImage:
             notes=(*calibration.notes, *filter(None, (damaged, incomplete, separate, inverted))),
             interval=calibration.interval,
             shares_file=len(every) > 1,
+            regions=stored_pages(path, scene, series),
         )
 
 
 def _load(path: Path, scene: str) -> NDArray[Any]:
-    with _open_tiff(path) as (tif, ome):
-        every = _list_series(tif, ome, path)
-        series = every[choose_scene([*every], scene, path)]
+    with open_series(path, scene) as series:
         # One thread: files are read in parallel already, and `raise_logged_errors` is about the thread that reads.
         array = np.asarray(series.asarray(maxworkers=1))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-@contextmanager
-def _open_tiff(path: Path) -> Iterator[tuple[TiffFile, OmeMetadata | None]]:
-    """Open a TIFF, without the other files of a set, with its OME-XML, which tifffile then follows."""
-    with raise_logged_errors(path), ExitStack() as stack:
-        tif = stack.enter_context(TiffFile(path, _multifile=False))
-        ome = None
-        if tif.is_ome and (xml := tif.ome_metadata):
-            with suppress(ValueError):  # sizes that are no numbers; malformed XML may be an attack, and is an error
-                ome = parse_ome(xml, path.name)
-            matches = ome is not None and ome.matches(tif.pages.first)
-            options = {"omexml": ome.xml} if ome is not None and matches else {"is_ome": False}
-            tif = stack.enter_context(TiffFile(path, _multifile=False, **options))
-        yield tif, ome
-
-
-def _list_series(tif: TiffFile, ome: OmeMetadata | None, path: Path) -> dict[Scene, TiffPageSeries]:
-    """Return the images that are no overviews or smaller copies of others, by their numbers and names."""
-    every = [s for s in tif.series if s.kind != "thumbnail"]
-    if not every:
-        raise InputError("a TIFF without an image", path=path)
-    series = [s for s in every if not _is_overview(s.name if ome is None else ome.name_of(s))] or every
-    # A smaller copy of the image in front of or behind it, as some microscopes add
-    full = [s for s in series if not s.keyframe.is_reduced] or series
-    names = ["" if ome is None else ome.name_of(s) for s in full]
-    return {Scene(str(n), name, format_shape(s.shape)): s for n, (s, name) in enumerate(zip(full, names, strict=True))}
-
-
-def _is_overview(name: str) -> bool:
-    """Whether the name of an image is that of a picture of the whole slide or its label."""
-    words = {*_WORDS.findall(name.casefold())} - _FILLERS
-    return bool(words) and words <= _OVERVIEWS
 
 
 def _samples(series: TiffPageSeries, path: Path) -> tuple[str, tuple[int, ...], str]:

@@ -1,0 +1,174 @@
+"""Regions of a Zarr array on disk, of version 2 or 3, and which of its chunks are absent."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import InputError
+from biounet.files.lazy.stored_array import Index, StoredArray, chunks_of, grid_shape
+
+if TYPE_CHECKING:
+    import zarr
+
+_EMPTY = 2**64 - 1  # in the index of a shard, instead of the offset of a chunk
+_CHECKSUM = 4  # bytes behind the index of a shard
+_SHOWN = 3  # absent chunks that a message names
+
+
+@dataclass(frozen=True)
+class AbsentChunks:
+    """How many chunks of an array are not stored, of how many, and the places of the first ones in their grid."""
+
+    count: int
+    total: int
+    first: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ZarrChunks(StoredArray):
+    """A Zarr array in a folder; chunks that are absent have its fill value."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> ZarrChunks:
+        """Open an array by its metadata."""
+        array = open_array(path)
+        return cls(path, array.shape, np.dtype(array.dtype).newbyteorder("="), array.chunks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_array"}
+
+    @cached_property
+    def _array(self) -> zarr.Array[Any]:
+        return open_array(self.path)
+
+    def read(self, index: Index) -> NDArray[Any]:  # noqa: D102 - inherited
+        try:
+            return np.asarray(self._array[index], self.dtype)
+        except OSError:  # which may pass; it names the file
+            raise
+        except Exception:  # codecs raise more than ten kinds, and name no chunk
+            for place in chunks_of(index, self.chunks):
+                self._check_chunk(place)
+            raise
+
+    def _check_chunk(self, place: tuple[int, ...]) -> None:
+        """Raise an `InputError` that names a chunk if it cannot be decoded."""
+        spans = zip(place, self.chunks, self.shape, strict=True)
+        one = tuple(slice(at * size, min((at + 1) * size, length)) for at, size, length in spans)
+        try:
+            self._array[one]
+        except Exception as error:  # as above
+            text = str(error).strip().partition("\n")[0] or type(error).__name__
+            file = self._file_of_shard(self._shard_of(place))
+            cause = f"damaged: chunk {'/'.join(map(str, place))} cannot be decoded ({text})"
+            hint = f"copy this file again from where it came from; without it, its pixels are {self.fill}"
+            raise InputError(cause, path=file, hint=hint) from error
+
+    @property
+    def fill(self) -> Any:  # noqa: ANN401 - a number of any type
+        """The value of absent chunks."""
+        return self.dtype.type(self._array.fill_value or 0)
+
+    @property
+    def _shards(self) -> tuple[int, ...]:
+        """The shape of what one file holds."""
+        return self._array.shards or self.chunks
+
+    def _shard_of(self, place: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = zip(place, self.chunks, self._shards, strict=True)
+        return tuple(at * chunk // shard for at, chunk, shard in sizes)
+
+    def _file_of_shard(self, place: tuple[int, ...]) -> Path:
+        return self.path / self._array.metadata.encode_chunk_key(place)
+
+    def constant_value(self, index: Index) -> Any | None:  # noqa: ANN401, D102 - inherited
+        for shard in chunks_of(index, self._shards):
+            if not (file := self._file_of_shard(shard)).exists():
+                continue
+            stored = self._chunks_in_shard(file)
+            if stored is None or stored[self._chunks_of_part(index, shard)].any():
+                return None
+        return self.fill
+
+    def _chunks_of_part(self, index: Index, shard: tuple[int, ...]) -> Index:
+        """Return which chunks of a shard a part of the array reaches into."""
+        parts = []
+        for part, place, size, chunk in zip(index, shard, self._shards, self.chunks, strict=True):
+            begin, end = max(part.start - place * size, 0), min(part.stop - place * size, size)
+            parts.append(slice(begin // chunk, -(-end // chunk)))
+        return tuple(parts)
+
+    def _chunks_in_shard(self, file: Path) -> NDArray[np.bool_] | None:
+        """Return which chunks a shard holds; None for a file that is one chunk, or an index of an unknown form."""
+        if self._array.shards is None or not self._has_plain_index:
+            return None
+        grid = grid_shape(self._shards, self.chunks)
+        size = 16 * math.prod(grid) + _CHECKSUM
+        with file.open("rb") as opened:
+            if self._codec["index_location"] == "end":
+                opened.seek(max(0, os.fstat(opened.fileno()).st_size - size))
+            data = opened.read(size)
+        if len(data) < size:
+            raise InputError("truncated: its index is not there", path=file, hint="copy it again")
+        return np.asarray(np.frombuffer(data, "<u8", 2 * math.prod(grid)).reshape(*grid, 2)[..., 0] != _EMPTY)
+
+    @cached_property
+    def _codec(self) -> dict[str, Any]:
+        """The configuration of the codec of shards."""
+        first: Any = self._array.metadata.to_dict()["codecs"]
+        return dict(first[0]["configuration"])
+
+    @property
+    def _has_plain_index(self) -> bool:
+        names = [codec["name"] for codec in self._codec["index_codecs"]]
+        return names == ["bytes", "crc32c"]
+
+    def find_absent(self) -> AbsentChunks:
+        """Count the chunks that are not stored, by a list of the files and the indices of shards."""
+        files = {path.relative_to(self.path).as_posix() for path in _files(self.path)}
+        absent = self._absent(files)
+        first = tuple(islice(absent, _SHOWN))
+        return AbsentChunks(len(first) + sum(1 for _ in absent), math.prod(grid_shape(self.shape, self.chunks)), first)
+
+    def _absent(self, files: set[str]) -> Iterator[tuple[int, ...]]:
+        """Yield the places of chunks that are not stored, one shard after another."""
+        whole = tuple(slice(0, length) for length in self.shape)
+        for shard in chunks_of(whole, self._shards):
+            key = self._array.metadata.encode_chunk_key(shard)
+            parts = self._chunks_of_part(whole, shard)
+            grid = np.zeros([part.stop for part in parts], bool)
+            if key in files:
+                stored = self._chunks_in_shard(self.path / key)
+                grid[...] = True if stored is None else stored[parts]
+            first = [at * count for at, count in zip(shard, grid_shape(self._shards, self.chunks), strict=True)]
+            for inside in np.argwhere(~grid):
+                yield tuple(int(a + b) for a, b in zip(first, inside, strict=True))
+
+
+def open_array(path: Path) -> zarr.Array[Any]:
+    """Open a Zarr array for reading."""
+    import zarr  # slow to import
+    from zarr.storage import LocalStore
+
+    return zarr.open_array(LocalStore(path, read_only=True), mode="r")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and below: a list of them takes less time than to ask for each."""
+    for root, _, names in os.walk(folder):
+        yield from (Path(root, name) for name in names)
