@@ -18,8 +18,7 @@ from biounet.batch import read_run
 from biounet.core import Grid
 from biounet.evaluation import calibrate_counts, corrected_mean, count_statistics
 from biounet.files import read_labels
-from biounet.measurement import border_weights, frame_figures
-from biounet.measurement.borders import Boxes
+from biounet.measurement import Boxes, FrameCounts, acquired_part, border_weights, frame_figures
 
 CROPS = 4000
 DRAWS = 4000
@@ -48,7 +47,7 @@ def estimates(crop: np.ndarray) -> tuple[dict[str, float], float, float]:
     ends = np.array([[(part.start, part.stop - 1) for part in box] for box in found]).reshape(-1, crop.ndim, 2)
     boxes, sizes = Boxes(ends[..., 0], ends[..., 1]), np.bincount(crop.ravel())[1:]
     grid = Grid(crop.shape, (1000.0,) * crop.ndim, "um")  # pixels of 1 mm
-    figures = frame_figures(boxes, grid)
+    figures = frame_figures(FrameCounts.of(boxes, grid, acquired_part(grid, None)), grid)
     size, density = ("area_mm2", "density_per_mm2") if crop.ndim == 2 else ("volume_mm3", "density_per_mm3")
     touching = ((boxes.low == 0) | (boxes.high == np.array(crop.shape) - 1)).any(axis=1)
     weights = border_weights(boxes, crop.shape)

@@ -1,8 +1,12 @@
+from .borders import AcquiredExtent as AcquiredExtent
+from .borders import AcquiredPart as AcquiredPart
 from .borders import Boxes as Boxes
+from .borders import FrameCounts as FrameCounts
 from .borders import acquired_part as acquired_part
 from .borders import border_weights as border_weights
 from .borders import frame_figures as frame_figures
 from .borders import frame_notes as frame_notes
+from .borders import weights_in_part as weights_in_part
 from .grouping import Grouping as Grouping
 from .grouping import decode_grouping as decode_grouping
 from .grouping import read_grouping as read_grouping
@@ -35,6 +39,9 @@ from .table import Table as Table
 from .table import columns_from_csv as columns_from_csv
 from .table import columns_to_csv as columns_to_csv
 from .table import table_kind as table_kind
+from .table_summary import SizeCounts as SizeCounts
+from .table_summary import TableSummary as TableSummary
+from .table_summary import join_summaries as join_summaries
 from .tracks import Links as Links
 from .tracks import are_dense as are_dense
 from .tracks import join_tables as join_tables

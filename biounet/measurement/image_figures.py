@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from biounet.core import Figure
 from biounet.measurement.table import Table
+from biounet.measurement.table_summary import TableSummary
 
 _DIGITS = 6  # significant ones: more say nothing about a median of sizes
 
 
-def image_figures(table: Table) -> dict[str, Figure]:
+def image_figures(table: Table | TableSummary) -> dict[str, Figure]:
     """Return the median size, mean confidence and mean intensities of the counted objects of an image.
 
     Returns
@@ -22,20 +21,19 @@ def image_figures(table: Table) -> dict[str, Figure]:
     ``mean_intensity_<channel>``, the mean over the objects of their mean intensity, and ``background_<channel>``. None
     where there is no object, and nothing for classes of an image.
     """
-    if table.kind == "classes":
+    summary = TableSummary.of(table) if isinstance(table, Table) else table
+    if summary.sizes is None:
         return {}
-    counted, columns = table.counted, table.columns
-    figures = {f"median_{table.size_column}": _round(np.median, columns[table.size_column][counted])}
-    if "confidence" in columns:
-        figures["mean_confidence"] = _round(np.mean, columns["confidence"][counted].astype(np.float64))
-    for column in columns:
+    figures = {f"median_{summary.sizes.column}": _round(summary.sizes.median())}
+    if "confidence" in summary.sums:
+        figures["mean_confidence"] = _round(summary.sums["confidence"].mean)
+    for column in summary.sums:
         if column.startswith("background_"):
             channel = column.removeprefix("background_")
-            figures[f"mean_intensity_{channel}"] = _round(np.mean, columns[f"intensity_mean_{channel}"][counted])
-            figures[column] = _round(np.mean, columns[column][counted])
+            figures[f"mean_intensity_{channel}"] = _round(summary.sums[f"intensity_mean_{channel}"].mean)
+            figures[column] = _round(summary.sums[column].mean)
     return figures
 
 
-def _round(statistic, values) -> Figure:  # type: ignore[no-untyped-def]  # noqa: ANN001 - a function of NumPy
-    value = float(statistic(values)) if len(values) else math.nan
+def _round(value: float) -> Figure:
     return None if math.isnan(value) else float(f"{value:.{_DIGITS}g}")

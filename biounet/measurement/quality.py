@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from biounet.core import Note, NoteCode
 from biounet.measurement.table import Table
+from biounet.measurement.table_summary import TableSummary
 from biounet.preprocessing import ImageStatistics, Texture, TrainingRanges, texture_features
 
 _DIRECTIONS = {"x": "from left to right", "y": "from back to front", "z": "from foot to head"}
@@ -43,6 +44,7 @@ _CONTRAST_WORDS = {"core": "the middle is brighter by", "skew": "skewness"}  # s
 _PURE_NOISE = 7.0  # distance of the percentiles 1 and 99.8 of Gaussian noise in its deviations, 5.2, and a margin
 _HOT, _SATURATED = 1e-4, 0.01  # shares of the pixels that raise a warning
 _AT_BORDER, _UNSURE = 0.5, 0.3  # shares of the objects that raise a warning
+_VOLUME = 3  # dimensions
 _MIN_OBJECTS = 5  # for a share or a median
 _SMALLEST = 10.0  # pixels: of smaller nuclei a third is missed (benchmarks/RESULTS.md), of larger ones one in twenty
 _OF_MAGNIFICATION = {
@@ -73,7 +75,7 @@ class TrainingReference(NamedTuple):
 
 
 def quality_warnings(
-    statistics: ImageStatistics, table: Table, training: TrainingReference, zoom: float = 1.0
+    statistics: ImageStatistics, table: Table | TableSummary, training: TrainingReference, zoom: float = 1.0
 ) -> list[Note]:
     """Return warnings about an image and its objects.
 
@@ -82,7 +84,7 @@ def quality_warnings(
     statistics
         From `biounet.preprocessing.image_statistics`.
     table
-        The measurements of the image.
+        The measurements of the image, or their summary.
     training
         From the card.
     zoom
@@ -97,33 +99,30 @@ def quality_warnings(
     ]
 
 
-def table_statistics(table: Table, training: TrainingReference, zoom: float = 1.0) -> ImageStatistics:
-    """Return the `object_statistics` of a table; `zoom` as in `quality_warnings`."""
-    if table.kind != "objects":
+def table_statistics(table: Table | TableSummary, training: TrainingReference, zoom: float = 1.0) -> ImageStatistics:
+    """Return the `object_statistics` of a table or of its summary; `zoom` as in `quality_warnings`."""
+    summary = TableSummary.of(table, training.low_confidence) if isinstance(table, Table) else table
+    if summary.kind != "objects" or summary.sizes is None:
         return {}
-    columns = table.columns
-    diameters = _diameters(table) * zoom
-    found = object_statistics(diameters, columns["touches_border"], columns["confidence"], training.low_confidence)
-    if "volume_px" in columns and "at_border" not in training.ranges:
+    dims = 3 if summary.sizes.column.startswith("volume") else 2
+    found = object_statistics(summary, dims, zoom)
+    if dims == _VOLUME and "at_border" not in training.ranges:
         found.pop("at_border", None)  # in a stack of few planes most objects touch the first or the last one
     return found
 
 
-def object_statistics(
-    diameters: NDArray[Any],
-    touches_border: NDArray[np.bool_],
-    confidence: NDArray[Any],
-    low_confidence: float | None,
-) -> ImageStatistics:
+def object_statistics(summary: TableSummary, dims: int, zoom: float = 1.0) -> ImageStatistics:
     """Return statistics of the objects found in an image; none of a few objects, which say nothing about others.
 
     ``diameter``, the median in pixels of the working grid; ``at_border`` and ``unsure``, the shares of objects that
-    touch the border of the image and that have a confidence below `low_confidence`.
+    touch the border of the image and that have a low confidence.
     """
-    if len(diameters) < _MIN_OBJECTS:
+    sizes, n = summary.sizes, summary.rows
+    if n < _MIN_OBJECTS or sizes is None:
         return {}
-    statistics = {"diameter": float(np.median(diameters)), "at_border": float(np.mean(touches_border))}
-    return statistics | ({} if low_confidence is None else {"unsure": float(np.mean(confidence < low_confidence))})
+    diameters = ball_diameters(sizes.voxels[sizes.middle()], dims) * zoom
+    statistics = {"diameter": float(np.mean(diameters)), "at_border": summary.at_border / n}
+    return statistics | ({} if summary.low_confidence is None else {"unsure": summary.unsure / n})
 
 
 def label_statistics(
@@ -135,7 +134,9 @@ def label_statistics(
     for axis in range(labels.ndim):
         for end in (0, -1):
             at_border[labels.take(end, axis)] = True
-    return object_statistics(ball_diameters(sizes, labels.ndim), at_border[1:], confidence, low_confidence)
+    columns = {"label": np.arange(1, len(sizes) + 1), "area_px": sizes}
+    columns |= {"touches_border": at_border[1:], "confidence": confidence}
+    return object_statistics(TableSummary.of(Table("objects", columns), low_confidence), labels.ndim)
 
 
 def ball_diameters(sizes: NDArray[Any], dims: int) -> NDArray[np.float64]:
@@ -229,10 +230,3 @@ def _object_warnings(statistics: ImageStatistics, training: TrainingReference) -
     if share > max(_UNSURE, _above(training.ranges, "unsure")):
         text = f"{share:.0%} of the objects have a confidence below {low:.2f}, as wrong ones have"
         yield Note(text, NoteCode.LOW_CONFIDENCE, figure=share)
-
-
-def _diameters(table: Table) -> NDArray[np.float64]:
-    """Return diameters of circles or balls of the size of each object, in pixels of the image."""
-    if "area_px" in table.columns:
-        return ball_diameters(table.columns["area_px"], 2)
-    return ball_diameters(table.columns["volume_px"], 3)

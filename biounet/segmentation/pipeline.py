@@ -38,8 +38,10 @@ from biounet.labelling import (
     stitch,
 )
 from biounet.measurement import (
+    FrameCounts,
+    TableSummary,
     TrainingReference,
-    image_figures,
+    frame_notes,
     label_statistics,
     looks_like_training,
     quality_warnings,
@@ -83,7 +85,7 @@ from biounet.segmentation.scale_search import (
     is_closer,
     zooms_to_try,
 )
-from biounet.segmentation.tables import measure_borders, measure_image_objects, measure_regions
+from biounet.segmentation.tables import measure_borders, measure_image_objects, measure_regions, table_figures
 from biounet.tiling import Block, run_blocks
 
 _ALIKE = 2.0  # factor between diameters that look alike to a model whose card has no range
@@ -223,7 +225,7 @@ def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
     clock.lap("normalise")
     labels: NDArray[Any]
     figures: dict[str, Figure] = {}
-    frame: list[Note] = []
+    counts: FrameCounts | None = None
     if job.data.kind == "classes":
         labels, confidence = _segment_classes(scaled, image.body, grid, job), None
     else:
@@ -236,17 +238,17 @@ def _segment_at(image: _Prepared, job: _Job, clock: _Stopwatch) -> _Found:
         table, count = measure_regions(labels, job.data, volume, card)
     else:
         table, count = measure_image_objects(labels, confidence, volume, card, job.options.ring), len(confidence)
-        table, in_frame, frame = measure_borders(table, scaled.acquired, volume.grid, job.options)
-        figures |= in_frame
+        table, counts = measure_borders(table, scaled.acquired, volume.grid)
+    summary = TableSummary.of(table, job.training.low_confidence, counts)
     clock.lap("measure")
     statistics, mean_zoom = image_statistics(image.canonical, scaled), math.prod(zoom) ** (1 / len(zoom))
-    warnings = quality_warnings(statistics, table, job.training, mean_zoom)
+    warnings = quality_warnings(statistics, summary, job.training, mean_zoom)
     clock.lap("quality")
     known = (*orientation_notes(volume.grid, card), *background_notes(image.canonical, card))
-    notes = (*volume.remarks, *warnings, *frame, *known)
-    figures |= image_figures(table)
+    notes = (*volume.remarks, *warnings, *(frame_notes(counts) if counts else ()), *known)
+    figures |= table_figures(summary, volume.grid, job.options)
     result = Segmentation(labels, count, table, volume, notes, clock.laps, figures, _class_names(job.data))
-    return _Found(result, statistics | table_statistics(table, job.training, mean_zoom))
+    return _Found(result, statistics | table_statistics(summary, job.training, mean_zoom))
 
 
 def _try_zooms(found: _Found, image: _Prepared, job: _Job) -> list[Look]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import DataSettings, Figure, Grid, Note, Volume, canonical_transform
+from biounet.core import DataSettings, Figure, Grid, Volume, canonical_transform
 from biounet.measurement import (
+    AcquiredPart,
+    Boxes,
+    FrameCounts,
     Table,
+    TableSummary,
     acquired_part,
     as_ring,
-    border_weights,
     frame_figures,
-    frame_notes,
+    image_figures,
     measure_classes,
     measure_lesions,
     measure_objects,
     min_lesion_voxels,
+    weights_in_part,
 )
 from biounet.network import Card
 from biounet.segmentation.options import SegmentOptions
@@ -35,20 +38,27 @@ def measure_image_objects(
     return measure_objects(labels, [*channels.values()], volume.grid, confidence, [*channels], as_ring(ring))
 
 
-def measure_borders(
-    table: Table, acquired: NDArray[np.bool_] | None, grid: Grid, options: SegmentOptions
-) -> tuple[Table, dict[str, Figure], list[Note]]:
-    """Return the table with border weights in the part that was acquired, figures of the counting frame, and notes."""
-    boxes = table.boxes
-    if boxes is None:
-        return table, {}, []
-    if acquired is not None:
-        acquired = canonical_transform(grid).undo(acquired)
-        part = acquired_part(boxes, grid, acquired)
-        weights = np.full(len(boxes.low), np.nan) if part is None else border_weights(*part)
-        table = replace(table, columns=table.columns | {"border_weight": weights})
-    figures = frame_figures(boxes, grid, acquired, complete=not options.exclude_border)
-    return table, figures, frame_notes(boxes, grid, acquired)
+def measure_borders(table: Table, acquired: NDArray[np.bool_] | None, grid: Grid) -> tuple[Table, FrameCounts]:
+    """Return the table of objects with border weights in the part that was acquired, and what the frame of it counts.
+
+    `acquired` is on the canonical grid.
+    """
+    part = acquired_part(grid, None if acquired is None else canonical_transform(grid).undo(acquired))
+    return weigh_borders(table, grid, part)
+
+
+def weigh_borders(table: Table, grid: Grid, part: AcquiredPart | None) -> tuple[Table, FrameCounts]:
+    """Do the same for all objects of an image or some of them, once its acquired part is known."""
+    boxes = table.boxes or Boxes(np.empty((0, grid.dims), np.int64), np.empty((0, grid.dims), np.int64))
+    table = table.with_columns({"border_weight": weights_in_part(boxes, part)})
+    return table, FrameCounts.of(boxes, grid, part)
+
+
+def table_figures(summary: TableSummary, grid: Grid, options: SegmentOptions) -> dict[str, Figure]:
+    """Return the figures of an image that follow from its table: those of the counting frame, medians and means."""
+    frame = summary.frame
+    in_frame = {} if frame is None else frame_figures(frame, grid, complete=not options.exclude_border)
+    return in_frame | image_figures(summary)
 
 
 def _channels_to_measure(volume: Volume, card: Card) -> dict[str, NDArray[Any]]:

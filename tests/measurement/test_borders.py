@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 
 from biounet.core import Grid
-from biounet.measurement import border_weights, frame_figures, frame_notes
-from biounet.measurement.borders import Boxes, frame_size, in_counting_frame
+from biounet.measurement import Boxes, FrameCounts, acquired_part, border_weights, frame_figures, frame_notes
+from biounet.measurement.borders import frame_size, in_counting_frame
 
 
 def boxes(labels):
@@ -44,13 +44,17 @@ PICTURE = np.array(
 )
 
 
-def figures(labels, spacing=None, **options):
+def counts(labels, grid, acquired=None):
+    return FrameCounts.of(Boxes(*boxes(labels)), grid, acquired_part(grid, acquired))
+
+
+def figures(labels, spacing=None, acquired=None, **options):
     grid = Grid(labels.shape, spacing, None if spacing is None else "um")
-    return frame_figures(Boxes(*boxes(labels)), grid, **options)
+    return frame_figures(counts(labels, grid, acquired), grid, **options)
 
 
 def notes(labels, acquired=None):
-    return [str(note) for note in frame_notes(Boxes(*boxes(labels)), Grid(labels.shape), acquired)]
+    return [str(note) for note in frame_notes(counts(labels, Grid(labels.shape), acquired))]
 
 
 def test_density_is_objects_in_the_frame_per_area_of_the_frame():
