@@ -39,7 +39,6 @@ from .table import Table as Table
 from .table import columns_from_csv as columns_from_csv
 from .table import columns_to_csv as columns_to_csv
 from .table import table_kind as table_kind
-from .table_summary import SizeCounts as SizeCounts
 from .table_summary import TableSummary as TableSummary
 from .table_summary import join_summaries as join_summaries
 from .tracks import Links as Links
