@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.labelling.label import Ints
 from biounet.labelling.stitching import Objects
 
 
@@ -37,23 +38,35 @@ def select_objects(objects: Objects, keep: ObjectFilter) -> tuple[Objects, dict[
     The objects that are kept, and how many were dropped by ``max_size``, ``min_confidence`` and ``exclude_border``, for
     each of them that `keep` limits. An object counts for the first of these that drops it.
     """
-    reasons: dict[str, NDArray[np.bool_]] = {}
-    if keep.max_voxels is not None:
-        reasons["max_size"] = objects.count > keep.max_voxels
-    if keep.min_confidence is not None:
-        reasons["min_confidence"] = objects.confidence < keep.min_confidence
-    if keep.exclude_border:
-        reasons["exclude_border"] = touches_border(objects.labels, len(objects.count))
-    kept = np.ones(len(objects.count), np.bool_)
-    dropped = {}
-    for name, drops in reasons.items():
-        dropped[name] = int((kept & drops).sum())
-        kept &= ~drops
+    border = touches_border(objects.labels, len(objects.count)) if keep.exclude_border else None
+    kept, dropped = choose_objects(objects.count, objects.confidence, border, keep)
     if kept.all():
         return objects, dropped
     new_label = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
     labels = new_label[objects.labels]
     return Objects(labels, objects.count[kept], objects.confidence[kept], objects.too_small), dropped
+
+
+def choose_objects(
+    count: Ints, confidence: NDArray[np.float64], at_border: NDArray[np.bool_] | None, keep: ObjectFilter
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Return which objects are kept, of their voxels, confidence, and whether they have a voxel at the edge.
+
+    The other value is as `select_objects` returns it. `at_border` is needed only if `keep` excludes such objects.
+    """
+    reasons: dict[str, NDArray[np.bool_]] = {}
+    if keep.max_voxels is not None:
+        reasons["max_size"] = count > keep.max_voxels
+    if keep.min_confidence is not None:
+        reasons["min_confidence"] = confidence < keep.min_confidence
+    if keep.exclude_border and at_border is not None:
+        reasons["exclude_border"] = at_border
+    kept = np.ones(len(count), np.bool_)
+    dropped = {}
+    for name, drops in reasons.items():
+        dropped[name] = int((kept & drops).sum())
+        kept &= ~drops
+    return kept, dropped
 
 
 def touches_border(labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:

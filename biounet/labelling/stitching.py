@@ -92,20 +92,20 @@ def stitch(
     ValueError
         If the maps of two blocks differ where they overlap.
     """
-    min_voxels = _min_voxels(settings, voxel_um)
+    min_voxels = smallest_object(settings, voxel_um)
     min_peak = math.ceil(settings.min_peak * PROBABILITY_MAX)
     if not blocks:
         return Objects(np.zeros(shape, np.int32), np.zeros(0, np.int64), np.zeros(0))
     table, edges, saddle, basins_of_blocks = _build_graph(blocks)
     part = merge_basins(table[0], edges, saddle, settings.join, min_peak)
-    parts = _sum_groups(part, table, part.size)
+    parts = sum_groups(part, table, part.size)
     label, table = _select_objects(parts, min_peak, min_voxels)
     too_small = int(((parts[1] > 0) & (parts[1] < min_voxels) & (parts[0] >= min_peak)).sum())
     _, foreground, certainty, _ = table
     labels = np.zeros(shape, np.int32)
     for block, basins in zip(blocks, basins_of_blocks, strict=True):
         core = labels[block.block.core]
-        _write_labels(core[None] if core.ndim == 2 else core, block.runs, block.basins, label[part[basins]])
+        write_labels(core[None] if core.ndim == 2 else core, block.runs, block.basins, label[part[basins]])
     count = foreground.copy()
     if settings.fill_holes:
         objects, filled = fill_holes(labels)
@@ -113,8 +113,14 @@ def stitch(
     return Objects(labels, count, certainty / (PROBABILITY_MAX * foreground), too_small)
 
 
-def _min_voxels(settings: LabelSettings, voxel_um: float | None) -> int:
-    """Return the number of voxels of the smallest object."""
+def smallest_object(settings: LabelSettings, voxel_um: float | None) -> int:
+    """Return the number of voxels of the smallest object.
+
+    Raises
+    ------
+    SettingsError
+        If ``settings.min_size`` is in µm and the image is not calibrated.
+    """
     if settings.min_size_unit == "px":
         return math.ceil(settings.min_size)
     if voxel_um is None:
@@ -136,7 +142,7 @@ def _build_graph(blocks: Sequence[BlockObjects]) -> tuple[Ints, Ints, Ints, list
     basin[with_peak] = np.arange(with_peak.size)
     basin = basin[peak]
     rows = np.concatenate([(block.height, block.count, block.certainty, block.first) for block in blocks], axis=1)
-    table = _sum_groups(basin, rows, with_peak.size)
+    table = sum_groups(basin, rows, with_peak.size)
     return table, *_merge_edges(blocks, offsets, basin), np.split(basin, offsets[1:-1])
 
 
@@ -189,7 +195,7 @@ def _merge_edges(blocks: Sequence[BlockObjects], offsets: Ints, basin: Ints) -> 
     return pairs[first][order], saddle[order]
 
 
-def _sum_groups(group: Ints, rows: Ints, groups: int) -> Ints:
+def sum_groups(group: Ints, rows: Ints, groups: int) -> Ints:
     """Combine the columns of `rows`, (4, n): highest height, sum of count and of certainty, first voxel of a group."""
     has_voxels = rows[1] > 0  # not in basins of the ring, whose first voxel is undefined
     group, (height, count, certainty, first) = group[has_voxels], rows[:, has_voxels]
@@ -229,7 +235,7 @@ def merge_basins(height, edges, saddle, share, min_peak):  # type: ignore[no-unt
 
 
 @compiled
-def _write_labels(core, runs, basins, label):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def write_labels(core, runs, basins, label):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write ``label[basin]`` for each voxel of `runs` into `core` (z, y, x)."""
     _, height, width = core.shape
     n = 0
