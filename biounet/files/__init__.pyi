@@ -2,6 +2,7 @@ from .annotations import read_annotation as read_annotation
 from .annotations import read_labels as read_labels
 from .annotations import undrawn_regions as undrawn_regions
 from .atomic import append_line as append_line
+from .atomic import atomic_folder as atomic_folder
 from .atomic import atomic_group as atomic_group
 from .atomic import atomic_path as atomic_path
 from .atomic import find_temporary_files as find_temporary_files
@@ -46,6 +47,7 @@ from .exports.labelled_image import ExportedImage as ExportedImage
 from .exports.labelled_image import LabelledImage as LabelledImage
 from .exports.labelled_image import channel_types as channel_types
 from .exports.labelled_image import row_labels as row_labels
+from .exports.tables import write_parquet_columns as write_parquet_columns
 from .isolation.client import FileState as FileState
 from .isolation.client import IsolatedReader as IsolatedReader
 from .isolation.client import ReaderPool as ReaderPool

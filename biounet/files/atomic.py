@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import threading
 import zlib
 from collections.abc import Iterator
@@ -76,6 +77,28 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     finally:
         if pending is None or final not in pending:
             _remove(temporary)
+
+
+@contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Give the path of a folder that is not there, beside `final`, which becomes it when the block ends without error.
+
+    What is at `final` before is removed then. Files in the folder are not flushed to the disk one by one. Errors as of
+    `atomic_path`.
+    """
+    prefix = f"{temporary_prefix(final)}{os.getpid()}-{threading.get_ident()}"
+    temporary, former = final.with_name(f"{prefix}{_SUFFIX}"), final.with_name(f"{prefix}{FORMER}{_SUFFIX}")
+    try:
+        with translate_write_errors(final):
+            yield temporary
+            if os.path.lexists(final):
+                final.rename(former)
+            temporary.rename(final)
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(former, ignore_errors=True)
+            former.unlink(missing_ok=True)  # a file or link
 
 
 @contextmanager

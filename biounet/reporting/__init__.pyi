@@ -29,3 +29,9 @@ from .outputs import view_folder as view_folder
 from .outputs import write_outputs as write_outputs
 from .outputs import write_table as write_table
 from .overlays import draw_overlay as draw_overlay
+from .table_parts import excel_remark as excel_remark
+from .table_parts import join_table_parts as join_table_parts
+from .table_parts import part_path as part_path
+from .table_parts import write_joined_table as write_joined_table
+from .table_parts import write_partitioned_table as write_partitioned_table
+from .table_parts import write_table_part as write_table_part

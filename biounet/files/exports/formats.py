@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from biounet.core import InputError, SettingsError, require_extra
-from biounet.files.atomic import FORMER, atomic_group, atomic_path, temporary_prefix, translate_write_errors
+from biounet.files.atomic import atomic_folder, atomic_group, atomic_path
 from biounet.files.exports.bids import (
     DATASET_DESCRIPTION,
     bids_path,
@@ -181,7 +178,8 @@ def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Pa
         cause = f"{export.name} needs the image, which is no longer where it was, or changed"
         raise InputError(cause, path=path, hint="put it back, or segment it again where it is now")
     if export.is_folder:
-        _write_folder(image, export, path)
+        with atomic_folder(path) as temporary:
+            export.write(image, temporary)
         return path
     with _folders_of(path, folder), atomic_group() if others else nullcontext():
         for one, write in zip((path, *others), (export.write, *(write for _, write in export.also)), strict=True):
@@ -203,20 +201,3 @@ def _folders_of(path: Path, folder: Path) -> Iterator[None]:
             with suppress(OSError):  # it holds something else
                 parent.rmdir()
         raise
-
-
-def _write_folder(image: LabelledImage, export: ExportFormat, path: Path) -> None:
-    """Write a folder beside its final place, and move it there; an earlier one is removed."""
-    prefix = f"{temporary_prefix(path)}{os.getpid()}-{threading.get_ident()}"
-    temporary, former = path.with_name(f"{prefix}.part"), path.with_name(f"{prefix}{FORMER}.part")
-    try:
-        with translate_write_errors(path):
-            export.write(image, temporary)
-            if os.path.lexists(path):
-                path.rename(former)
-            temporary.rename(path)
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(former, ignore_errors=True)
-            former.unlink(missing_ok=True)  # a file or link

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,23 @@ def column_unit(name: str) -> str:
 
 def write_parquet(image: LabelledImage, path: Path) -> None:
     """Write the table as Parquet, with the names and types of its columns, and the unit in the metadata of each."""
+    write_parquet_columns(image.columns, path, {"image": image.title, "model": image.model})
+
+
+def write_parquet_columns(columns: Mapping[str, NDArray[Any]], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write columns as Parquet, with their names and types, and the unit in the metadata of each.
+
+    `metadata` is that of the whole table. NaN and None are null.
+    """
     import pyarrow as pa  # slow to import
     import pyarrow.parquet as pq
 
-    arrays = {name: pa.array(column, from_pandas=True) for name, column in image.columns.items()}
+    arrays = {name: pa.array(column, from_pandas=True) for name, column in columns.items()}
     fields = [
         pa.field(name, array.type, metadata={"unit": unit} if (unit := column_unit(name)) else None)
         for name, array in arrays.items()
     ]
-    schema = pa.schema(fields, metadata={"image": image.title, "model": image.model})
+    schema = pa.schema(fields, metadata=dict(metadata))
     with path.open("wb") as file:  # by its name, pyarrow opens no path that is no text
         pq.write_table(pa.table(list(arrays.values()), schema=schema), file)
 
