@@ -69,6 +69,7 @@ from .orientation import stated_orientation as stated_orientation
 from .probability import PROBABILITY_MAX as PROBABILITY_MAX
 from .recipe import Recipe as Recipe
 from .recipe import read_recipe as read_recipe
+from .recipe import settings_error as settings_error
 from .resources import builtin_models as builtin_models
 from .resources import find_recipe as find_recipe
 from .resources import sample_folder as sample_folder

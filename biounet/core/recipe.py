@@ -88,17 +88,18 @@ def parse_recipe(data: Mapping[str, Any], path: str | Path | None = None) -> Rec
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise _as_settings_error(error, path) from None
+        raise settings_error(error, Recipe, path) from None
 
 
-def _as_settings_error(error: ValidationError, path: str | Path | None) -> SettingsError:
+def settings_error(error: ValidationError, kind: type[Settings], path: str | Path | None) -> SettingsError:
+    """Return the first error of a file of settings in one line, for an unknown key with the nearest known one."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         cause = first["msg"].removeprefix("Value error, ")
         value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
         return SettingsError(f"{name}{value}: {cause}" if name else cause, path=path)
-    section: Any = Recipe
+    section: Any = kind
     for part in first["loc"][:-1]:
         section = section.model_fields[str(part)].annotation
     names = list(section.model_fields)

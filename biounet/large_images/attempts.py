@@ -59,6 +59,10 @@ class RunLimits:
     clock: Callable[[], float] = time.monotonic
 
 
+class ClusterError(MachineError):
+    """The workers of a cluster cannot be had or used; the same command continues when they can."""
+
+
 class Crew(Protocol):
     """The workers of a runner."""
 
@@ -147,8 +151,8 @@ class _Run(Generic[Task, Answer]):
         if self._alone_since is None:
             self._alone_since = now
         if now - self._alone_since > self._limits.no_worker:
-            cause = f"no worker came within {self._limits.no_worker:.0f} s"
-            raise MachineError(cause, hint="start the same command again when there is one: what is done stays")
+            cause = f"no worker came within {self._limits.no_worker:.3g} s"
+            raise ClusterError(cause, hint="start the same command again when there is one: what is done stays")
         for attempt in self._running.values():
             attempt.began = now
         return 0
@@ -252,7 +256,7 @@ class _Run(Generic[Task, Answer]):
 
 def _is_of_the_machine(error: BaseException) -> bool:
     """Whether the same call may succeed later or elsewhere."""
-    return isinstance(error, OSError) or is_out_of_memory(error)
+    return (isinstance(error, OSError) and not isinstance(error, ClusterError)) or is_out_of_memory(error)
 
 
 def _death(attempt: _Attempt[Any]) -> BiounetError:
