@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,10 +61,10 @@ def check_this_worker(needs: WorkerNeeds) -> None:
     here = _versions()
     for name, version in needs.versions:
         if here[name] != version:
-            cause = f"the worker on {socket.gethostname()} has {name} {here[name]}, and this process {version}"
+            cause = f"the worker on {platform.node()} has {name} {here[name]}, and this process {version}"
             raise ClusterError(cause, hint="start workers in the same environment as this command")
     if needs.file is not None and not _is_seen(needs.file):
-        cause = f"the worker on {socket.gethostname()} does not see this folder"
+        cause = f"the worker on {platform.node()} does not see this folder"
         hint = "results, model and images of a cluster are on a disk that all its machines see"
         raise ClusterError(cause, path=needs.file.parent, hint=hint)
 
