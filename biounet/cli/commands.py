@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs: importing torch takes seconds, 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from typing import Annotated
 
@@ -22,8 +23,11 @@ from biounet.core import (
     describe_shortage,
     exit_on_signals,
     interrupt_on_signals,
+    is_follower,
     is_out_of_memory,
 )
+
+_FIRST_PROCESS = 10.0  # seconds, in which the first process of a launch has shown an error of the command line
 
 app = typer.Typer(
     name="biounet",
@@ -84,6 +88,9 @@ def _report(error: Exception) -> int:
         text, code = str(error), error.exit_code
     elif isinstance(error, TyperException):
         text, code = error.format_message().replace(": Value error, ", ": "), SettingsError.exit_code
+        if is_follower():  # the same in the first process, which shows it, and whose end lets the launcher end this one
+            time.sleep(_FIRST_PROCESS)
+            return code
     elif is_out_of_memory(error):
         text, code = describe_shortage(error), MachineError.exit_code
     elif isinstance(error, OSError):

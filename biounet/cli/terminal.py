@@ -130,11 +130,12 @@ def escape_invalid() -> None:
 
 
 @contextmanager
-def stoppable(how: str) -> Iterator[Stop]:
+def stoppable(how: str, silent: bool = False) -> Iterator[Stop]:
     """Provide an event that signals set; exit when work has stopped, and say how the same command continues."""
     with stop_on_signals() as stop:
         try:
             yield stop
         except Stopped as error:
-            echo(f"stopped: {error}; the same command {how}", sys.stderr)
+            if not silent:
+                echo(f"stopped: {error}; the same command {how}", sys.stderr)
             raise typer.Exit(signal_exit_code(stop.number)) from None

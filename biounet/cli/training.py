@@ -22,7 +22,7 @@ from biounet.cli.terminal import (
     stoppable,
     table,
 )
-from biounet.core import SettingsError, check_address_space
+from biounet.core import SettingsError, check_address_space, is_follower
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,14 +54,12 @@ def train(
     """Train a model on annotated images."""
     started = time.perf_counter()  # torch and MONAI take seconds of the budget to import
     check_address_space()
+    quiet = quiet or is_follower()  # of several processes the first one shows
     if not quiet:
         echo_note("reading the images")
     from biounet.api import train as learn
-    from biounet.training import TrainCallbacks, TrainOptions, write_history
+    from biounet.training import TrainCallbacks, TrainOptions, join_processes, write_history
 
-    job = options.load_recipe(recipe)
-    read = options.read_options(axes, spacing, channel, plane, job.data.dims, series)
-    validation = options.validation_paths(val_images, val_labels)
     checkpoint = out.with_name(f"{out.stem}.checkpoint.pt")
     warnings: list[str] = []
 
@@ -69,7 +67,13 @@ def train(
         warnings.append(warning)
         echo(f"WARNING {warning}", sys.stderr)
 
-    with show_training(quiet or json_lines) as report, stoppable("with --resume continues") as stop:
+    silent = quiet or json_lines
+    with (
+        show_training(silent) as report,
+        stoppable("with --resume continues", is_follower()) as stop,
+        join_processes(device) as processes,
+    ):
+        job = options.load_recipe(recipe)
         segmenter = learn(
             job,
             images,
@@ -77,11 +81,13 @@ def train(
             minutes=minutes,
             epochs=epochs,
             start=start,
-            validation=validation,
-            options=read,
-            run=TrainOptions(device, workers, checkpoint, resume, started),
+            validation=options.validation_paths(val_images, val_labels),
+            options=options.read_options(axes, spacing, channel, plane, job.data.dims, series),
+            run=TrainOptions(processes.device or device, workers, checkpoint, resume, started, processes),
             callbacks=TrainCallbacks(report, warn, stop),
         )
+    if not processes.is_first:
+        return
     segmenter.save(out)
     write_history(segmenter.card, out)
     checkpoint.unlink(missing_ok=True)

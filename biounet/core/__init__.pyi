@@ -34,6 +34,9 @@ from .errors import list_some as list_some
 from .errors import printable as printable
 from .jit import compiled as compiled
 from .jit import inlined as inlined
+from .launch import Launch as Launch
+from .launch import is_follower as is_follower
+from .launch import read_launch as read_launch
 from .lazy_image import ArrayImage as ArrayImage
 from .lazy_image import CanonicalImage as CanonicalImage
 from .lazy_image import LazyImage as LazyImage

@@ -9,6 +9,7 @@ from .loop import TrainCallbacks as TrainCallbacks
 from .loop import TrainOptions as TrainOptions
 from .loop import train as train
 from .model_card import training_statistics as training_statistics
+from .processes import join_processes as join_processes
 from .training_data import TrainingData as TrainingData
 from .training_data import hash_training_files as hash_training_files
 from .training_data import hold_out as hold_out

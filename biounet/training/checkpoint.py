@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,10 +64,14 @@ def save_checkpoint(state: TrainingState, path: Path, recipe: Recipe) -> None:
         torch.save(checkpoint, temporary)
 
 
-def load_checkpoint(state: TrainingState, path: Path, recipe: Recipe) -> None:
-    """Set a state to that of a checkpoint, which this version has to have written with the same recipe."""
+def load_checkpoint(state: TrainingState, path: Path, recipe: Recipe, content: bytes | None = None) -> None:
+    """Set a state to that of a checkpoint, which this version has to have written with the same recipe.
+
+    `content` is that of the file, where another process has read it.
+    """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        source = path if content is None else io.BytesIO(content)
+        checkpoint = torch.load(source, map_location="cpu", weights_only=True)
         made_with, version = checkpoint["recipe"], checkpoint.get("format")
         progress = {name: checkpoint["progress"][name] for name in _PROGRESS} if version == _FORMAT else {}
     # What is no checkpoint raises whatever its bytes are taken for: UnpicklingError, KeyError, RuntimeError, …

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from biounet.core import InputError, Recipe, Stopped, TrainingError, available_cores
-from biounet.network import Model, build_network, has_fast_bfloat16, inherit_settings, pick_device
+from biounet.network import (
+    Model,
+    build_network,
+    has_fast_bfloat16,
+    inherit_settings,
+    load_model,
+    pick_device,
+    save_model,
+)
 from biounet.training.budget import (
     CALIBRATING,
     FINDING,
@@ -35,6 +44,7 @@ from biounet.training.losses import recipe_loss
 from biounet.training.model_card import make_card, median_diameter, training_statistics
 from biounet.training.patches import Patches, fit_patch, step_batches
 from biounet.training.pretrained import Baseline, describe_differences, score_baseline
+from biounet.training.processes import Processes
 from biounet.training.tuning import tune
 from biounet.training.validation import Metrics, validate
 
@@ -66,6 +76,7 @@ class TrainOptions:
     checkpoint: Path | None = None  # file that the state is saved to after each epoch
     resume: bool = False  # continue from the checkpoint if it exists
     started: float | None = None  # when the budget in minutes began, by `time.perf_counter`; None: with the call
+    processes: Processes = field(default_factory=Processes)  # those that train together, of `join_processes`
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,10 @@ class _Training:
     options: TrainOptions
     callbacks: TrainCallbacks
     budget: Budget
+
+    @property
+    def processes(self) -> Processes:
+        return self.options.processes
 
 
 def train(
@@ -116,7 +131,8 @@ def train(
 
     Returns
     -------
-    The model with the moving average of the weights, tuned thresholds, and a card that says what it was made of.
+    The model with the moving average of the weights, tuned thresholds, and a card that says what it was made of; the
+    same in all processes that train together.
 
     Raises
     ------
@@ -127,29 +143,70 @@ def train(
     Stopped
         If `callbacks.stop` was set; the same call with `options.resume` continues from the checkpoint.
     """
-    options, callbacks, warnings = options or TrainOptions(), callbacks or TrainCallbacks(), []
+    options, callbacks = options or TrainOptions(), callbacks or TrainCallbacks()
     began = options.started or time.perf_counter()
     if not cases:
         raise InputError("no annotated image to train on")
-    if start is not None:
-        warnings = describe_differences(start, recipe, cases, median_diameter(cases, recipe))
-        recipe = inherit_settings(recipe, start)
-        recipe = recipe.replace("train", learning_rate=recipe.train.learning_rate * _FINE_TUNING)
-    recipe = fit_patch(recipe, cases, build_network(recipe).stride)
+    warnings = describe_differences(start, recipe, cases, median_diameter(cases, recipe)) if start else []
+    recipe = _fit_recipe(recipe, cases, start)
+    options = replace(options, device=options.processes.device or options.device)
+    options.processes.part_of([0] * recipe.train.batch)  # says at once that there are too many processes
     state = initial_state(recipe, start, pick_device(options.device))
-    if options.resume and options.checkpoint is not None and options.checkpoint.exists():
-        load_checkpoint(state, options.checkpoint, recipe)
+    _resume(state, options, recipe)
     began -= state.seconds  # of the runs that were interrupted
     budget = Budget(recipe.train, lambda: time.perf_counter() - began)
-    training = _limit_validation(state, _Training(cases, validation, recipe, options, callbacks, budget))
+    training = _Training(cases, validation, recipe, options, callbacks, budget)
+    if options.processes.is_first:
+        return _share_model(_make_model(state, training, start, warnings), options.processes)
+    _run_steps(state, training)
+    return _share_model(None, options.processes)
+
+
+def _make_model(state: TrainingState, training: _Training, start: Model | None, warnings: list[str]) -> Model:
+    """Take the steps that are left, and return the model that comes of them, or the one to start from if it is better.
+
+    This is what the first process does; the others only take the steps.
+    """
+    cases, validation, budget = training.cases, training.validation, training.budget
+    training = _limit_validation(state, training)
     baseline = _score_start(start, training) if start is not None else None
     _run_steps(state, training)
     model = _finish(state, training)
     # Statistics are those of all images, including those that there was no time to validate on.
     every = [*cases, *validation]
-    found = found_statistics(model, every, options.device, budget.deadline(FINDING))
+    found = found_statistics(model, every, training.options.device, budget.deadline(FINDING))
     model = _with_card(model, training_statistics(every, found))
-    return _better(model, baseline, warnings + _time_warnings(state, training, start, len(validation)), callbacks)
+    warnings = warnings + _time_warnings(state, training, start, len(validation))
+    return _better(model, baseline, warnings, training.callbacks)
+
+
+def _fit_recipe(recipe: Recipe, cases: Sequence[Case], start: Model | None) -> Recipe:
+    """Return the recipe with the settings of the model to start from, and a patch that fits the cases."""
+    if start is not None:
+        recipe = inherit_settings(recipe, start)
+        recipe = recipe.replace("train", learning_rate=recipe.train.learning_rate * _FINE_TUNING)
+    return fit_patch(recipe, cases, build_network(recipe).stride)
+
+
+def _resume(state: TrainingState, options: TrainOptions, recipe: Recipe) -> None:
+    """Continue from the checkpoint, if there is one and that was asked for; the first process alone has to reach it."""
+    path, processes = options.checkpoint, options.processes
+    if options.resume and path is not None and processes.decide(processes.is_first and path.exists())[0]:
+        load_checkpoint(state, path, recipe, processes.from_first(path.read_bytes) if processes.size > 1 else None)
+
+
+def _share_model(model: Model | None, processes: Processes) -> Model:
+    """Return the model of the first process, in all processes."""
+    if model is not None and processes.size == 1:
+        return model
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        if model is not None:
+            save_model(model, path)
+        content = processes.from_first(path.read_bytes)
+        if model is None:
+            path.write_bytes(content)
+        return model or load_model(path)
 
 
 def _with_card(model: Model, changes: dict[str, Any]) -> Model:
@@ -209,35 +266,56 @@ def _limit_validation(state: TrainingState, training: _Training) -> _Training:
 
 def _run_steps(state: TrainingState, training: _Training) -> None:
     """Take all steps that are left; none if a training was interrupted after its last one."""
-    recipe, callbacks, budget = training.recipe, training.callbacks, training.budget
+    budget, processes = training.budget, training.processes
     budget.start()
-    if budget.is_finished(state):
-        if state.share < 1:  # reading again took the time that was left
+    if processes.decide(budget.is_finished(state))[0]:
+        if state.share < 1 and processes.is_first:  # reading again took the time that was left
             budget.record_finish(state)
             _end_epoch(state, training, last=True)
         return
-    for image, target, numbers in _batches(state, training):
+    forward = processes.distribute(state.network)
+    for image, target, _ in _batches(state, training):
         for group in state.optimizer.param_groups:
-            group["lr"] = recipe.train.learning_rate * learning_rate_factor(state, budget)
-        loss = _take_step(state, image, target, recipe)
+            group["lr"] = training.recipe.train.learning_rate * learning_rate_factor(state, budget)
+        loss = _take_step(state, forward, image, target, training)
         if not math.isfinite(loss):
-            names = ", ".join(sorted({Path(training.cases[int(n)].name).name for n in numbers}))
+            names = ", ".join(_names_in_batch(state, training))
             cause = f"the loss is {loss} at step {state.step}, in a batch of {names}"
             raise TrainingError(cause, hint="lower train.learning_rate")
-        budget.record_step(state)
-        since_epoch = state.step - (int(state.history[-1]["step"]) if state.history else 0)
-        state.loss += (loss - state.loss) / since_epoch
-        mean, last = state.loss, budget.is_finished(state)
-        if last:
-            budget.record_finish(state)
-        if last or since_epoch == recipe.train.steps_per_epoch or _needs_first_validation(state, budget):
-            _end_epoch(state, training, last)
-        metrics = state.history[-1] if state.history else {}
-        callbacks.on_step(Progress(state.step, state.steps, state.seconds, budget.seconds_left(state), mean, metrics))
+        if processes.is_first:
+            last, stopped = _end_step(state, training, loss)
+        else:
+            last, stopped = False, False
+            state.step += 1
+        decided = processes.decide(last, stopped, state.share, state.steps)
+        last, stopped, state.share, state.steps = bool(decided[0]), bool(decided[1]), decided[2], int(decided[3])
         if last:
             return
-        if callbacks.stop is not None and callbacks.stop.is_set():
+        if stopped:
             _stop(state, training)
+
+
+def _end_step(state: TrainingState, training: _Training, loss: float) -> tuple[bool, bool]:
+    """Record a step and what is due after it; return whether it was the last one, and whether work should stop."""
+    recipe, callbacks, budget = training.recipe, training.callbacks, training.budget
+    budget.record_step(state)
+    since_epoch = state.step - (int(state.history[-1]["step"]) if state.history else 0)
+    state.loss += (loss - state.loss) / since_epoch
+    mean, last = state.loss, budget.is_finished(state)
+    if last:
+        budget.record_finish(state)
+    if last or since_epoch == recipe.train.steps_per_epoch or _needs_first_validation(state, budget):
+        _end_epoch(state, training, last)
+    metrics = state.history[-1] if state.history else {}
+    callbacks.on_step(Progress(state.step, state.steps, state.seconds, budget.seconds_left(state), mean, metrics))
+    return last, callbacks.stop is not None and callbacks.stop.is_set()
+
+
+def _names_in_batch(state: TrainingState, training: _Training) -> list[str]:
+    """Return the names of the images that the patches of the present step are drawn from, in all processes."""
+    patches = Patches(training.cases, training.recipe)
+    batch = next(iter(step_batches(state.step, training.recipe.train.batch)))
+    return sorted({Path(patches.case_of(number).name).name for number in batch})
 
 
 def _needs_first_validation(state: TrainingState, budget: Budget) -> bool:
@@ -245,17 +323,18 @@ def _needs_first_validation(state: TrainingState, budget: Budget) -> bool:
     return budget.is_timed and not state.history and state.share >= 0.5
 
 
-def _take_step(state: TrainingState, image: Tensor, target: Tensor, recipe: Recipe) -> float:
-    device = next(state.network.parameters()).device
+def _take_step(state: TrainingState, forward: nn.Module, image: Tensor, target: Tensor, training: _Training) -> float:
+    recipe, device = training.recipe, next(state.network.parameters()).device
     image, target = image.to(device), target.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
-        logits = state.network(image.to(memory_format=memory_layout(recipe)))
-    loss = recipe_loss(logits, target, recipe)
+        logits = forward(image.to(memory_format=memory_layout(recipe)))
+    loss = recipe_loss(logits, target, recipe, training.processes.total)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), _MAX_GRADIENT_NORM)
     state.optimizer.step()
-    _update_average(state.average, state.network, min(recipe.train.ema_decay, (1 + state.step) / (10 + state.step)))
+    if training.processes.is_first:
+        _update_average(state.average, state.network, min(recipe.train.ema_decay, (1 + state.step) / (10 + state.step)))
     return loss.item()
 
 
@@ -309,7 +388,7 @@ def _finish(state: TrainingState, training: _Training) -> Model:
 
 
 def _stop(state: TrainingState, training: _Training) -> NoReturn:
-    if training.options.checkpoint is not None:
+    if training.options.checkpoint is not None and training.processes.is_first:
         save_checkpoint(state, training.options.checkpoint, training.recipe)
     if training.budget.is_timed:
         raise Stopped(f"{state.step} steps in {state.share:.0%} of the time done")
@@ -320,10 +399,12 @@ def _batches(state: TrainingState, training: _Training) -> Iterable[tuple[Tensor
     device = next(state.network.parameters()).device
     workers = training.options.workers
     if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, available_cores())
+        cores = available_cores() // training.processes.launch.local_size
+        workers = 0 if device.type == "cpu" else max(1, min(8, cores))
+    batches = step_batches(state.step, training.recipe.train.batch)
     return DataLoader(
         Patches(training.cases, training.recipe),
-        batch_sampler=step_batches(state.step, training.recipe.train.batch),
+        batch_sampler=map(training.processes.part_of, batches),
         num_workers=workers,
         pin_memory=device.type == "cuda",
     )

@@ -16,6 +16,8 @@ from biounet.training.augmentation import CENTRE, IMAGE, TARGET, augmentation, s
 from biounet.training.cases import Case
 from biounet.training.targets.layout import TargetLayout
 
+_SMALLEST = 16  # edge of a patch that a recipe may have
+
 
 @contextmanager
 def _plain_tensors() -> Iterator[None]:
@@ -54,8 +56,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         """Return image ``(c, …)``, target ``(k, …)`` and the number of the case."""
-        rng = np.random.default_rng([self.recipe.train.seed, index])
-        number = int(rng.choice(len(self.cases), p=self.shares))
+        number, rng = self._draw_case(index)
         case = self.cases[number]
         centre = self._draw_centre(case, rng)
         augment = self.augment[case.spacing]
@@ -63,6 +64,14 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         with _plain_tensors():
             patch = augment({IMAGE: case.image, TARGET: case.target, CENTRE: centre})
         return patch[IMAGE], patch[TARGET], number
+
+    def case_of(self, index: int) -> Case:
+        """Return the case that a patch is drawn from."""
+        return self.cases[self._draw_case(index)[0]]
+
+    def _draw_case(self, index: int) -> tuple[int, np.random.Generator]:
+        rng = np.random.default_rng([self.recipe.train.seed, index])
+        return int(rng.choice(len(self.cases), p=self.shares)), rng
 
     def _draw_centre(self, case: Case, rng: np.random.Generator) -> tuple[float, ...]:
         """Draw the centre of a patch that lies inside the image, or of one around it where the image is smaller."""
@@ -98,7 +107,7 @@ def fit_patch(recipe: Recipe, cases: Sequence[Case], strides: tuple[int, ...]) -
 
     Little work is then spent on unlabelled pixels. An edge becomes the smallest multiple of the stride that holds the
     median extent of the labelled pixels and half as much again; never more than the recipe says, never less than 2
-    strides. Volumes are labelled in planes, and the patch has to reach beyond them.
+    strides and 16 pixels. Volumes are labelled in planes, and the patch has to reach beyond them.
     """
     requested = patch_shape(recipe)
     edges = tuple(max(edge // stride, 1) * stride for edge, stride in zip(requested, strides, strict=True))
@@ -106,7 +115,7 @@ def fit_patch(recipe: Recipe, cases: Sequence[Case], strides: tuple[int, ...]) -
         return recipe.replace("train", patch=edges)
     stride = max(strides)
     extent = float(np.median([max(_labelled_extent(case)) for case in cases]))
-    longest = max(int(np.ceil(1.5 * extent / stride)) * stride, 2 * stride)
+    longest = max(int(np.ceil(1.5 * extent / stride)) * stride, 2 * stride, -(-_SMALLEST // stride) * stride)
     edges = tuple(min(edge, longest) for edge in edges)
     ratio = np.prod(requested) / np.prod(edges)
     patch = edges if isinstance(recipe.train.patch, tuple) else edges[0]

@@ -26,20 +26,21 @@ def _batch(seed: int, channels: int = 6, shape: tuple[int, ...] = (2, 7, 9)) -> 
     return logits, target
 
 
-def _instance(logits: Tensor, target: Tensor) -> Tensor:
-    return losses.instance_loss(logits, target[:, :3], target[:, 3:], INSTANCES)
+def _instance(logits: Tensor, target: Tensor, total: losses.Total = losses.this_process_only) -> Tensor:
+    return losses.instance_loss(logits, target[:, :3], target[:, 3:], INSTANCES, total)
 
 
-def _classes(logits: Tensor, target: Tensor) -> Tensor:
-    return losses.class_loss(logits, target[:, 0].mul(3).long(), target[:, 3], INSTANCES)
+def _classes(logits: Tensor, target: Tensor, total: losses.Total = losses.this_process_only) -> Tensor:
+    return losses.class_loss(logits, target[:, 0].mul(3).long(), target[:, 3], INSTANCES, total)
 
 
 WITH_BOUNDARY = parse_recipe({"loss": {"boundary": 0.5}})
 
 
-def _boundary(logits: Tensor, target: Tensor) -> Tensor:
+def _boundary(logits: Tensor, target: Tensor, total: losses.Total = losses.this_process_only) -> Tensor:
     away = target[:, :1] - 0.5, target[:, 3:4]
-    return losses.recipe_loss(logits, torch.cat([target[:, :3], away[0], target[:, 3:], away[1]], 1), WITH_BOUNDARY)
+    target = torch.cat([target[:, :3], away[0], target[:, 3:], away[1]], 1)
+    return losses.recipe_loss(logits, target, WITH_BOUNDARY, total)
 
 
 LOSSES = {"instances": _instance, "classes": _classes, "boundary": _boundary}
@@ -237,3 +238,25 @@ def test_classes_without_foreground_have_no_overlap_to_learn():
     logits = torch.randn(1, 1, 4, 4, requires_grad=True)
     loss = losses.class_loss(logits, torch.zeros(1, 4, 4).long(), torch.ones(1, 4, 4), only(cross_entropy=1, dice=1))
     assert loss.item() == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("labelled", [(True, True), (True, False), (False, True), (False, False)])
+def test_the_loss_over_parts_of_a_batch_is_the_loss_over_the_batch(name, labelled):
+    """With sums over all parts each part gives the loss of all, and the gradient at its own voxels."""
+    logits, target = _batch(9)
+    for part, is_labelled in enumerate(labelled):
+        target[part, 3:] *= is_labelled
+    logits.requires_grad_()
+    whole = LOSSES[name](logits, target)
+    whole.backward()
+    sums: list[list[Tensor]] = [[], []]
+    for part in range(2):
+        LOSSES[name](logits[part : part + 1], target[part : part + 1], lambda s, to=sums[part]: to.append(s) or s)
+    for part in range(2):
+        own = logits[part : part + 1].detach().requires_grad_()
+        others = iter(sums[1 - part])
+        loss = LOSSES[name](own, target[part : part + 1], lambda s, others=others: s + next(others).detach())
+        loss.backward()
+        torch.testing.assert_close(loss, whole)
+        torch.testing.assert_close(own.grad, logits.grad[part : part + 1])

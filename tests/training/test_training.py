@@ -245,6 +245,13 @@ def test_small_labelled_windows_get_small_patches_and_more_of_them():
     assert fitted.batch == 7
 
 
+def test_the_smallest_labelled_window_gets_a_patch_that_a_recipe_may_have():
+    image, labels = discs((96, 96), 12, 0)
+    kept = np.full_like(labels, UNLABELLED)
+    kept[40:43, 40:43] = labels[40:43, 40:43]
+    assert fit_patch(tiny_recipe(train={"patch": 64}), [_case_of(image, kept)], (4, 4)).train.patch == 16
+
+
 def test_a_patch_of_an_image_may_have_two_edges(cases):
     recipe = tiny_recipe(train={"patch": (32, 64), "batch": 2})
     assert fit_patch(recipe, cases, (8, 8)).train.patch == (32, 64)
