@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -135,7 +136,7 @@ def connected(cluster: Cluster, folder: Path | None, memory: int | None) -> Iter
         if cluster.address:
             _check_versions(client, cluster.address)
         if cluster.local:
-            yield Connection(client, lambda: _revive(started), cluster.local)
+            yield Connection(client, _Reviver(started), cluster.local)
         else:
             yield Connection(client)
 
@@ -161,12 +162,13 @@ def _check_versions(client: Client, address: str) -> None:
     """Raise if the scheduler or a worker cannot understand this process."""
     versions: Any = client.get_versions()
     mine = _relevant(versions["client"])
-    for where, there in {f"the scheduler at {address}": versions["scheduler"], **versions["workers"]}.items():
+    others = {f"the scheduler at {address}": versions["scheduler"]}
+    others |= {f"the worker at {worker}": there for worker, there in versions["workers"].items()}
+    for where, there in others.items():
         for name, version in _relevant(there).items():
             if version != mine[name]:
-                cause = f"{where.replace('tcp://', 'the worker at tcp://') if where in versions['workers'] else where}"
                 hint = "start both in the same environment"
-                raise ClusterError(f"{cause} has {name} {version}, and this process {mine[name]}", hint=hint)
+                raise ClusterError(f"{where} has {name} {version}, and this process {mine[name]}", hint=hint)
 
 
 def _relevant(versions: dict[str, Any]) -> dict[str, str]:
@@ -208,17 +210,25 @@ def _local_cluster(workers: int, memory: int | None) -> Iterator[Any]:
                 cluster.close(timeout=_CLOSE)
 
 
-def _revive(cluster: Any) -> None:  # noqa: ANN401 - a `SpecCluster`
-    """Start workers whose nannies have ended, as they do when a worker dies just after its start."""
-    from distributed.core import Status
+class _Reviver:
+    """Starts workers again whose nannies do not, as when a worker dies just after its start."""
 
-    def drop_ended() -> None:
-        for name, nanny in [*cluster.workers.items()]:
-            if nanny.status in (Status.closed, Status.failed):
-                del cluster.workers[name]
-        cluster.scale(len(cluster.worker_spec))
+    def __init__(self, cluster: Any) -> None:  # noqa: ANN401 - a `SpecCluster`
+        self._cluster = cluster
+        self._dead: set[object] = set()
+        self._closing: set[asyncio.Future[Any]] = set()
 
-    cluster.loop.add_callback(drop_ended)
+    def __call__(self) -> None:
+        self._cluster.loop.add_callback(self._look)
+
+    def _look(self) -> None:
+        """Replace workers that are dead as they were at the last look; nannies start others within moments."""
+        workers = self._cluster.workers
+        dead = {name for name, nanny in workers.items() if not nanny.is_alive()}
+        for name in dead & self._dead:
+            self._closing.add(asyncio.ensure_future(workers.pop(name).close()))
+        self._dead = dead
+        self._cluster.scale(len(self._cluster.worker_spec))
 
 
 def _environments(workers: int) -> list[dict[str, str]]:

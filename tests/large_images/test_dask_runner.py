@@ -1,6 +1,5 @@
 """Tasks on workers of Dask: of this machine, of a scheduler that runs, of jobs that SLURM would start."""
 
-import itertools
 import os
 import re
 import signal
@@ -76,12 +75,11 @@ def test_a_hanging_worker_is_left_and_starts_again(local, tmp_path):
     assert run(local, parts(tmp_path, 4)) == {0: 0, 1: 2, 2: 4, 3: 6}
 
 
-def test_a_folder_that_workers_do_not_see_is_named(local, tmp_path, monkeypatch):
-    monkeypatch.setattr("biounet.large_images.dask_runner.uuid.uuid4", lambda: next(names))
-    names = itertools.cycle([type("Name", (), {"hex": "1"})(), *(type("N", (), {"hex": str(n)})() for n in range(99))])
-    runner = DaskRunner(local._connection, RunLimits(), tmp_path)
-    assert run(runner, parts(tmp_path, 1)) == {0: 0}
-    assert not list(tmp_path.glob(".seen*"))
+def test_workers_see_the_folder_and_nothing_is_left_in_it(local, tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    assert run(DaskRunner(local._connection, RunLimits(), folder), parts(tmp_path, 2)) == {0: 0, 1: 2}
+    assert list(folder.iterdir()) == []
 
 
 def test_nothing_of_a_cluster_remains(tmp_path):
@@ -168,3 +166,10 @@ def test_a_scheduler_that_runs_already_is_used_until_it_ends(scheduler, tmp_path
         with pytest.raises(ClusterError, match=r"^the scheduler of Dask has ended .*the same command again"):
             list(answers)
         assert time.monotonic() - start < 30
+
+
+def test_a_scheduler_that_nobody_started_is_one_line(monkeypatch):
+    monkeypatch.setattr("biounet.large_images.dask_cluster._CONNECT", 1)
+    line = r"^no scheduler of Dask answers at tcp://127.0.0.1:9 \(hint: [^\n]+\)$"
+    with pytest.raises(ClusterError, match=line), connect("tcp://127.0.0.1:9"):  # the port of "discard"
+        pass
