@@ -6,6 +6,7 @@ What is there and up to date, by ``exports.jsonl``, is left as it is.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from biounet.files import (
     find_temporary_files,
     hash_tree,
     map_labels,
+    open_label_store,
     read_label_grid,
     read_label_kind,
     read_volume,
@@ -50,6 +52,7 @@ from biounet.measurement import Columns, columns_from_csv
 from biounet.reporting import escape_formula, label_stem, remove_temporary_files, unescape_formulas
 
 _log = logging.getLogger(__name__)
+_MOST_HELD = 1 << 33  # bytes of labels that an export takes into memory
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,14 @@ class _Source:
 
 def _read_labels(path: Path, options: ReadOptions) -> tuple[NDArray[Any], Grid, float | None]:
     """Return a label image, its grid and its interval between frames; a large one is not taken into memory."""
+    if path.is_dir():
+        shape = open_label_store(path).grid.shape
+        size = math.prod(shape) * np.dtype(np.int32).itemsize
+        if size > _MOST_HELD:
+            text = (
+                f"labels of {' x '.join(map(str, shape))} take {size / 2**30:.0f} GiB, and exports hold them in memory"
+            )
+            raise InputError(text, path=path, hint="other programs open this OME-Zarr as it is")
     mapped = map_labels(path)
     if mapped is not None:
         return mapped, read_label_grid(path, mapped.shape), None

@@ -17,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from biounet.batch.names import unescape
-from biounet.batch.recorded_files import InputFile, has_hash, is_file, resolve_recorded_path
+from biounet.batch.recorded_files import InputFile, has_hash, is_there, resolve_recorded_path
 from biounet.batch.records import FrameRow, Record, Row
 from biounet.core import Figure, MachineError, Status
 from biounet.files import Locks, append_line, stem_of
@@ -92,10 +92,10 @@ class Manifest:
         files = [resolve_recorded_path(file.path, self._folder) for file in record.inputs]
         paths = self.output_hashes.get(record.row.image, ())
         outputs = (self._folder / path for path in paths if not is_view_file(path))
-        if any(map(is_file, outputs)):
+        if any(map(is_there, outputs)):
             return False
-        is_there = any(map(os.path.exists, files)) or any(map(os.path.islink, files))
-        return not is_there or self.is_split(record)
+        found = any(map(os.path.exists, files)) or any(map(os.path.islink, files))
+        return not found or self.is_split(record)
 
     def is_split(self, record: Record) -> bool:
         """Whether it is about a file as one image that failed, and was several when these could be listed."""
@@ -138,7 +138,7 @@ def is_inside(folder: Path, path: str) -> bool:
 
 def outputs_exist(record: Record, folder: Path) -> bool:
     """Whether every output of a record is in a folder, whatever its content."""
-    return all(is_file(folder / path) for path in record.outputs)
+    return all(is_there(folder / path) for path in record.outputs)
 
 
 def outputs_intact(record: Record, folder: Path) -> bool:

@@ -39,7 +39,7 @@ from biounet.core import (
     result_status,
     working_time,
 )
-from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_file
+from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree
 from biounet.network import Model, Predictor
 from biounet.reporting import OutputOptions, object_sizes, view_folder, write_outputs
 from biounet.segmentation import (
@@ -188,6 +188,6 @@ def _frame_rows(result: Segmentation) -> tuple[FrameRow, ...]:
 
 def _hash_output(path: Path) -> str:
     try:
-        return hash_file(path)
+        return hash_tree(path)
     except OSError as error:
         raise MachineError(f"cannot be read back: {error.strerror}", path=path) from error

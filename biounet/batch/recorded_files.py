@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from biounet.batch.names import escape, unescape
-from biounet.core import InputError, home_folder
-from biounet.files import FileState, FoundImage, hash_file, hash_image, image_state
+from biounet.core import InputError, home_folder, list_some
+from biounet.files import FileState, FoundImage, hash_image, hash_tree, image_state
+
+_SHOWN_FILES = 5  # of a folder, in a message
 
 HashOf = Callable[[Path, str], str]
 """What returns the SHA-256 of an image by its path and scene."""
@@ -98,9 +100,9 @@ def are_unchanged(image: FoundImage, recorded: Sequence[InputFile], hash_of: Has
 
 
 def has_hash(path: Path, sha256: str) -> bool:
-    """Whether a file is there, can be read and has this SHA-256."""
+    """Whether a file or folder is there, can be read and has this SHA-256, as `biounet.files.hash_tree` gives it."""
     try:
-        return hash_file(path) == sha256
+        return os.path.exists(path) and hash_tree(path) == sha256  # noqa: PTH110 - as in `is_there`
     except OSError:
         return False
 
@@ -108,3 +110,22 @@ def has_hash(path: Path, sha256: str) -> bool:
 def is_file(path: Path) -> bool:
     """Whether there is a file; False also where the name is too long or the folder cannot be searched."""
     return os.path.isfile(path)  # noqa: PTH113 - that of Path raises there
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or a folder; False also where the name is too long or the folder cannot be searched."""
+    return os.path.exists(path)  # noqa: PTH110 - that of Path raises there
+
+
+def tree_difference(path: Path, expected: Path) -> str:
+    """Return in what a folder differs from another one, naming some of its files; empty if it does not."""
+    found, wanted = _files_of(path), _files_of(expected)
+    changed = [f"{name} changed" for name in wanted if name in found and found[name] != wanted[name]]
+    missing = [f"{name} missing" for name in wanted if name not in found]
+    extra = [f"{name} extra" for name in found if name not in wanted]
+    return list_some([*missing, *changed, *extra], _SHOWN_FILES)
+
+
+def _files_of(folder: Path) -> dict[str, str]:
+    files = sorted((file.relative_to(folder).as_posix(), file) for file in folder.rglob("*") if file.is_file())
+    return {name: hash_tree(file) for name, file in files}

@@ -17,7 +17,15 @@ from biounet.batch.export_records import export_origin, is_intact, merged_origin
 from biounet.batch.manifest import Manifest
 from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
-from biounet.batch.recorded_files import are_unchanged, has_hash, is_file, recorded_image, resolve_recorded_path
+from biounet.batch.recorded_files import (
+    are_unchanged,
+    has_hash,
+    is_file,
+    is_there,
+    recorded_image,
+    resolve_recorded_path,
+    tree_difference,
+)
 from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
 from biounet.batch.run_file import RunFile, read_run
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
@@ -139,17 +147,19 @@ def _replay(record: Record, out: Path, context: BatchContext, image: FoundImage 
         if again.row.status == record.row.status and (again.row.message == message or not was_read):
             return ReplayResult(name, "same")
         return _differs(record, f"now {again.row.status} {again.row.message}".strip())
-    missing = [path for path in record.outputs if not is_file(out / path)]
+    missing = [path for path in record.outputs if not is_there(out / path)]
     if missing:
         return ReplayResult(name, "missing", ", ".join(missing))
-    differences = list(_output_differences(record, again, out))
+    differences = list(_output_differences(record, again, out, context.out))
     return _differs(record, ", ".join(differences)) if differences else ReplayResult(name, "same")
 
 
-def _output_differences(record: Record, again: Record, out: Path) -> Iterator[str]:
+def _output_differences(record: Record, again: Record, out: Path, now: Path) -> Iterator[str]:
     for path, sha256 in record.outputs.items():
         if not has_hash(out / path, sha256):
-            yield f"{path} was changed"
+            is_known = (out / path).is_dir() and again.outputs.get(path) == sha256
+            files = tree_difference(out / path, now / path) if is_known else ""
+            yield f"{path} was changed" + (f": {files}" if files else "")
         elif not is_picture(path) and again.outputs.get(path) != sha256:
             yield path
     if (again.row.status, again.row.count) != (record.row.status, record.row.count):

@@ -70,7 +70,7 @@ class RunImage:
 
 def run_images(out: Path) -> list[RunImage]:
     """Return the images of a folder of results whose label images are there, in the order of their results."""
-    return [image for image in _recorded_images(out) if image.label_path.is_file()]
+    return [image for image in _recorded_images(out) if image.label_path.exists()]
 
 
 def find_run_image(labels: Path) -> RunImage | None:

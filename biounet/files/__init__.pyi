@@ -22,6 +22,7 @@ from .dataset_index.csv_table import read_columns as read_columns
 from .dataset_index.find import find_images as find_images
 from .dataset_index.find import search_images as search_images
 from .dataset_index.names import REPORT_FOLDER as REPORT_FOLDER
+from .dataset_index.names import STORE_SUFFIX as STORE_SUFFIX
 from .dataset_index.names import natural_key as natural_key
 from .dataset_index.names import stem_of as stem_of
 from .dataset_index.pairs import Pair as Pair
@@ -60,7 +61,6 @@ from .label_images import lay_on_grid as lay_on_grid
 from .label_images import read_label_volume as read_label_volume
 from .label_images import read_object_labels as read_object_labels
 from .label_store.metadata import StoreOptions as StoreOptions
-from .label_store.store import STORE_SUFFIX as STORE_SUFFIX
 from .label_store.store import LabelStore as LabelStore
 from .label_store.store import create_label_store as create_label_store
 from .label_store.store import open_label_store as open_label_store

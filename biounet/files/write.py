@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, ResultKind, Volume
 from biounet.files.atomic import atomic_path
-from biounet.files.dataset_index.names import NIFTI
+from biounet.files.dataset_index.names import NIFTI, is_label_store
 from biounet.files.exports.colours import object_colours
 from biounet.files.formats.nifti import parse_header, write_nifti
 from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import translate_errors
+from biounet.files.label_store.metadata import stored_kind
 
 DEFLATE_LEVEL = 1  # label images shrink 50 times at any level
 _PNG_FILTER_SUB = 16  # with one fixed filter a picture takes 10 ms where libpng's choice takes 16, at the same size
@@ -138,7 +139,12 @@ def tiff_layout(
 @translate_errors
 def read_label_kind(path: Path) -> ResultKind | None:
     """Return what the values of a label image are, as `write_labels` stored it; None where it did not."""
+    if is_label_store(path):
+        kind = stored_kind(path)
+        return kind if kind in get_args(ResultKind) else None  # type: ignore[return-value]
     raw = open_raw(path)
+    if path.is_dir():
+        return None
     with path.open("rb") as file:
         magic = file.read(2)
     kind = ""

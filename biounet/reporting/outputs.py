@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from biounet.core import InputError, MachineError, SettingsError
 from biounet.files import (
     REPORT_FOLDER,
+    STORE_SUFFIX,
     FoundImage,
     atomic_group,
     hash_file,
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from biounet.segmentation import Segmentation
 
 OVERLAY_SUFFIX = "_overlay.png"
-LABEL_SUFFIXES = ("_labels.tif", "_labels.nii.gz")
+LABEL_SUFFIXES = ("_labels.tif", "_labels.nii.gz", STORE_SUFFIX)
 CASE_SUFFIX = "_report.html"
-OUTPUT_SUFFIXES = ("_objects.csv", OVERLAY_SUFFIX, CASE_SUFFIX, *LABEL_SUFFIXES)
+OUTPUT_SUFFIXES = ("_objects.csv", "_objects.parquet", OVERLAY_SUFFIX, CASE_SUFFIX, *LABEL_SUFFIXES)
 _CLASS_FILL = 0.35  # opacity of classes in overlays
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of texts that a spreadsheet would evaluate
 
@@ -253,10 +254,13 @@ def check_output_folder(images: Iterable[FoundImage], out: Path) -> None:
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files where they exist; raise `MachineError` if one cannot be removed."""
+    """Remove files and folders where they exist; raise `MachineError` if one cannot be removed."""
     for path in paths:
         try:
-            path.unlink()
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

@@ -20,6 +20,9 @@ REPORT_FOLDER = "report_files"
 OUTLINE_SUFFIXES = (".roi", ".zip", ".geojson", ".geojson.gz", ".json")
 """Suffixes of outlines that other programs draw; of a zip or JSON file, the content decides."""
 
+STORE_SUFFIX = "_labels.ome.zarr"
+"""Of the names of label stores, which are folders, after the name of their image."""
+
 PICKLE_ENDING = "_seg"
 """Of the stem of the file that Cellpose saves for itself."""
 
@@ -65,6 +68,11 @@ def may_be_outlines(path: Path) -> bool:
 def is_cellpose_pickle(path: Path) -> bool:
     """Whether it is what Cellpose saves for itself: a pickle, which may run any code and is never opened."""
     return path.name.endswith(f"{PICKLE_ENDING}.npy")
+
+
+def is_label_store(path: Path) -> bool:
+    """Whether the name is that of a label store of biounet, and it is there."""
+    return path.name.endswith(STORE_SUFFIX) and (path / "zarr.json").is_file()
 
 
 def is_nifti(path: Path) -> bool:

@@ -13,6 +13,7 @@ from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     image_key,
+    is_label_store,
     mask_ending,
     match_any_case,
     normalise_unicode,
@@ -66,7 +67,7 @@ def find_label_images(path: Path) -> list[LabelFile]:
     """
     if not exists(path):
         raise InputError("no such file or folder", path=path)
-    if not path.is_dir():
+    if not path.is_dir() or is_label_store(path):
         return [LabelFile(path, Path(path.name))]
     files = _label_files(path)
     if not files:
@@ -153,7 +154,11 @@ def _series_by_key(folder: Path, labels: Sequence[LabelFile]) -> dict[str, Found
 
 
 def _label_files(folder: Path) -> list[ScannedFile]:
-    files = [file for file in scan(folder, NameRules()) if file.may_be_annotation and file.path.is_file()]
+    files = [
+        file
+        for file in scan(folder, NameRules())
+        if file.may_be_annotation and (file.path.is_file() or is_label_store(file.path))
+    ]
     return [file for file in files if mask_ending(file.path)] or files
 
 

@@ -14,6 +14,7 @@ from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     annotated_stems,
     is_body_mask,
+    is_label_store,
     is_nifti,
     mask_ending,
     match_any_case,
@@ -93,7 +94,11 @@ def pair_results(
 
 
 def _find_results(folder: Path) -> dict[str, Path]:
-    files = [file for file in scan(folder, NameRules()) if file.may_be_annotation and file.path.is_file()]
+    files = [
+        file
+        for file in scan(folder, NameRules())
+        if file.may_be_annotation and (file.path.is_file() or is_label_store(file.path))
+    ]
     results = (file for file in files if stem_of(file.path).endswith(_RESULT))
     return _by_key("a result", ((_key(file.relative), file.path) for file in results))
 

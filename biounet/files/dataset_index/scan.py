@@ -17,6 +17,7 @@ from biounet.files.dataset_index.names import (
     is_annotation,
     is_cellpose_pickle,
     is_image,
+    is_label_store,
     may_be_outlines,
     natural_key,
     split_annotation,
@@ -130,6 +131,8 @@ class NameRules:
         hidden = path.name.startswith(".")
         if REPORT_FOLDER in relative.parts[:-1] and path.name.endswith(".webp"):
             return FileKind.OUTPUT
+        if not hidden and is_label_store(path):
+            return FileKind.ANNOTATION
         if not is_image(path):
             if not hidden and may_be_outlines(path):
                 return FileKind.OUTLINES

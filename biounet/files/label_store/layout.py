@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+import numpy as np
+
 from biounet.core import Grid, Region
 from biounet.files.exports.ome_metadata import CHUNKS
 from biounet.files.exports.pyramid import pyramid_factors
@@ -47,6 +49,14 @@ class StoreLevel:
     def regions(self) -> Iterator[Region]:
         """Yield the region of each shard, in row order."""
         return self.regions_in(tuple(slice(0, length) for length in self.shape))
+
+    def region(self, index: int) -> Region:
+        """Return the region of the shard with this number in row order."""
+        counts = [-(-length // size) for length, size in zip(self.shape, self.shard, strict=True)]
+        return tuple(
+            slice(int(at) * size, min((int(at) + 1) * size, length))
+            for at, size, length in zip(np.unravel_index(index, counts), self.shard, self.shape, strict=True)
+        )
 
     def regions_in(self, region: Region) -> Iterator[Region]:
         """Yield the regions of the shards that a region touches, in row order."""

@@ -213,6 +213,11 @@ def read_content(path: Path) -> StoreContent:
     )
 
 
+def stored_kind(path: Path) -> str:
+    """Return what the values of a store are, as it was made; empty where it does not say."""
+    return str(_read_json(path / "zarr.json").get("attributes", {}).get(_OWN, {}).get("values", ""))
+
+
 def _open_array(path: Path, name: str) -> zarr.Array[Any]:
     import zarr  # slow to import
     from zarr.storage import LocalStore

@@ -37,9 +37,6 @@ from biounet.files.label_store.metadata import (
 if TYPE_CHECKING:
     import zarr
 
-STORE_SUFFIX = "_labels.ome.zarr"
-"""Of the names of label stores, after the name of their image."""
-
 
 @dataclass(frozen=True)
 class LabelStore(StoreContent):
