@@ -6,7 +6,7 @@ from .body_mask import body_masks as body_masks
 from .hot_pixels import CONTRAST_SAMPLE as CONTRAST_SAMPLE
 from .hot_pixels import HOT_PIXEL_SIGMAS as HOT_PIXEL_SIGMAS
 from .hot_pixels import MAD_OF_NORMAL as MAD_OF_NORMAL
-from .normalisation import ScaledImage as ScaledImage
+from .intensity_scale import IntensityScale as IntensityScale
 from .normalisation import offset_from_minimum as offset_from_minimum
 from .normalisation import scale_intensities as scale_intensities
 from .order_statistics import percentiles as percentiles
@@ -16,6 +16,9 @@ from .resampling import rescale as rescale
 from .resampling import rescaled_shape as rescaled_shape
 from .resampling import resize_labels as resize_labels
 from .resampling import working_zoom as working_zoom
+from .scale_finding import find_scale as find_scale
+from .scaled_regions import ScaledImage as ScaledImage
+from .scaled_regions import scale_region as scale_region
 from .statistics import ImageStatistics as ImageStatistics
 from .statistics import Texture as Texture
 from .statistics import TrainingRanges as TrainingRanges

@@ -2,18 +2,171 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import DataSettings, NormaliseSettings, bounding_box
+from biounet.core import DataSettings, LazyImage, NormaliseSettings, Region
+from biounet.preprocessing.channel_groups import ChannelGroup
+from biounet.preprocessing.exact_moments import Moments
+from biounet.preprocessing.image_parts import Part, PartReader, Search, array_image, read_stack, stack_shape
+from biounet.tiling import relative_region
 
 MIN_BACKGROUND_SHARE = 0.05  # of the voxels, from which a single value along the edges of the volume is no coincidence
 BACKGROUND_MAJORITY = 0.5  # share of the neighbours along these edges that have it
 BACKGROUND_NOISE = 1e-4  # standard deviations of the image within which voxels have one value: 0 after interpolation
 _MAX_PADDINGS = 3  # borders around one another that each have a value of their own
-_SAMPLE = 2**20  # voxels from which the standard deviation is taken
+
+
+@dataclass(frozen=True)
+class Background:
+    """Values from `low` to `high` within a box ``(z, y, x)``, around which there is another background or nothing."""
+
+    box: Region
+    low: float
+    high: float
+
+    def covers(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which voxels of the box are background."""
+        return np.asarray((values >= self.low) & (values <= self.high))
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is left of an image when its backgrounds are removed, each within the one before.
+
+    Attributes
+    ----------
+    backgrounds
+        None of them where the image still has its background.
+    box
+        Bounding box ``(z, y, x)`` of what is left; None where nothing is.
+    """
+
+    backgrounds: tuple[Background, ...] = ()
+    box: Region | None = None
+
+    def mask(self, values: NDArray[Any], region: Region) -> NDArray[np.bool_]:
+        """Return which voxels of a region, ``(c, z, y, x)``, belong to the body."""
+        body = np.full(values.shape, not self.backgrounds)
+        if self.backgrounds and self.box is not None:
+            within = (slice(None), *relative_region(common_region(region, self.box), region))
+            body[within] = self.within(values[within])
+        return body
+
+    def within(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which voxels inside of all boxes belong to the body."""
+        body = np.ones(values.shape, bool)
+        for background in self.backgrounds:
+            body &= ~background.covers(values)
+        return body
+
+
+def common_region(one: Region, other: Region) -> Region:
+    """Return the part of a region that lies in another; empty where none does."""
+    starts = [max(a.start, b.start) for a, b in zip(one, other, strict=True)]
+    return tuple(slice(start, max(start, min(a.stop, b.stop))) for start, a, b in zip(starts, one, other, strict=True))
+
+
+def search_body(image: LazyImage, group: ChannelGroup) -> Search[Body]:
+    """Find what is left of some channels when their background is removed; see `body_mask`."""
+    body, box = Body(), tuple(slice(0, size) for size in group.shape)
+    for _ in range(1 + _MAX_PADDINGS):
+        background = yield from _search_background(image, group, box)
+        if background is None:
+            break
+        look = _BodyLook(group, body, background)
+        yield look.add
+        if look.background / look.voxels <= MIN_BACKGROUND_SHARE:
+            break
+        is_inner = bool(body.backgrounds)
+        if is_inner and (look.background == look.voxels or look.lost / look.voxels <= MIN_BACKGROUND_SHARE):
+            break
+        body = Body((*body.backgrounds, background), look.bounding_box)
+        if body.box is None:
+            break
+        box = body.box
+    return body
+
+
+def _search_background(image: LazyImage, group: ChannelGroup, box: Region) -> Search[Background | None]:
+    """Find the common value of the edges of a box; None where they have none."""
+    lines = _edges(image, group, box)
+    value = float(np.percentile(np.concatenate([line.ravel() for line in lines]), 50, method="lower"))
+    moments = Moments(value)
+
+    def look(part: Part, tile: NDArray[Any]) -> None:
+        common = Part(common_region(part.region, box), part.constant)
+        if common.voxels:
+            within = relative_region(common.region, part.region)
+            moments.add(*common.distinct(group.of(part, tile)[(slice(None), *within)]))
+
+    yield look
+    tolerance = BACKGROUND_NOISE * moments.deviation
+    background = Background(box, value - tolerance, value + tolerance)
+    pairs = [background.covers(line[:, 1:]) & background.covers(line[:, :-1]) for line in lines]
+    if not sum(pair.size for pair in pairs):
+        return None
+    alike = np.concatenate([pair.ravel() for pair in pairs]).mean()
+    return background if alike > BACKGROUND_MAJORITY else None
+
+
+def _edges(image: LazyImage, group: ChannelGroup, box: Region) -> list[NDArray[Any]]:
+    """Return the edges of a box where its faces meet, along each axis, as ``(edges, voxels)``."""
+    lines = []
+    for axis in range(3 - image.grid.dims, 3):
+        ends = [(part.start, part.stop - 1) if image.grid.dims == 3 or n else (0,) for n, part in enumerate(box)]
+        ends[axis] = (0,)
+        regions = [
+            tuple(box[n] if n == axis else slice(at, at + 1) for n, at in enumerate(corner))
+            for corner in product(*ends)
+        ]
+        edges = [group.of(Part(region), read_stack(image, region)).reshape(group.number, -1) for region in regions]
+        lines.append(np.concatenate(edges))
+    return lines
+
+
+@dataclass
+class _BodyLook:
+    """Counts the background in a box, and where the body is without it."""
+
+    group: ChannelGroup
+    body: Body
+    removed: Background
+    background: int = 0  # voxels, of all channels
+    lost: int = 0  # of the body so far
+    _left: list[NDArray[np.bool_]] = field(init=False)  # in which planes, rows and columns something is left
+
+    def __post_init__(self) -> None:
+        self._left = [np.zeros(size, bool) for size in self.group.shape]
+
+    @property
+    def voxels(self) -> int:
+        return self.group.number * Part(self.removed.box).voxels
+
+    def add(self, part: Part, tile: NDArray[Any]) -> None:
+        common = Part(common_region(part.region, self.removed.box), part.constant)
+        if not common.voxels:
+            return
+        values = self.group.of(part, tile)[(slice(None), *relative_region(common.region, part.region))]
+        values, times = common.distinct(values)
+        covered, body = self.removed.covers(values), self.body.within(values)
+        self.background += times * int(np.count_nonzero(covered))
+        self.lost += times * int(np.count_nonzero(body & covered))
+        left = np.logical_or.reduce(body & ~covered)
+        for axis, (planes, span) in enumerate(zip(self._left, common.region, strict=True)):
+            planes[span] |= np.logical_or.reduce(left, axis=tuple(other for other in range(3) if other != axis))
+
+    @property
+    def bounding_box(self) -> Region | None:
+        ends = [np.flatnonzero(planes) for planes in self._left]
+        if not ends[0].size:
+            return None
+        return tuple(slice(int(each[0]), int(each[-1]) + 1) for each in ends)
 
 
 def body_mask(image: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -23,16 +176,13 @@ def body_mask(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     reaches them, and the noise of a scanner's background varies. No single voxel decides: not a mark in a corner, nor a
     slice that was filled. Where the image was padded with another value, the background lies within the padding.
     """
-    body = _differs_from_edges(image)
-    for _ in range(_MAX_PADDINGS):
-        if body is None or (box := bounding_box(np.logical_or.reduce(body))) is None:
-            break
-        within = (slice(None), *box)
-        inner = _differs_from_edges(image[within])
-        if inner is None or not inner.any() or (body[within] & ~inner).mean() <= MIN_BACKGROUND_SHARE:
-            break
-        body[within] &= inner
-    return body
+    lazy = array_image(image)
+    shape = stack_shape(lazy)
+    (body,) = PartReader(lazy).run([search_body(lazy, ChannelGroup(slice(0, len(image)), shape, image.dtype))])
+    if not body.backgrounds:
+        return None
+    whole = tuple(slice(0, size) for size in shape)
+    return body.mask(image.reshape(-1, *shape), whole).reshape(image.shape)
 
 
 def body_masks(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
@@ -46,38 +196,33 @@ def body_masks(image: NDArray[Any]) -> list[NDArray[np.bool_]] | None:
     return masks
 
 
+def box_of_bodies(bodies: Sequence[Body], shape: tuple[int, ...]) -> Region:
+    """Return the bounding box of the bodies of all channels of an image ``([z,] y, x)``.
+
+    All of the image where a channel has its background, or nothing is left.
+    """
+    boxes = [body.box[-len(shape) :] for body in bodies if body.box is not None]
+    if not boxes or not all(body.backgrounds for body in bodies):
+        return tuple(slice(0, size) for size in shape)
+    return tuple(
+        slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*boxes, strict=True)
+    )
+
+
 def body_box(image: NDArray[Any], settings: NormaliseSettings, data: DataSettings) -> tuple[slice, ...]:
     """Return the bounding box of the body in ``(c, z, y, x)`` whose background was removed; else all of it.
 
     Classes and regions are predicted within the box only, in training and in prediction: a third of a brain's volume
     (as nnU-Net does, Isensee et al. 2021).
     """
-    whole = tuple(slice(0, size) for size in image.shape[1:])
-    if settings.method != "zscore" or data.kind != "classes":
-        return whole
-    masks = body_masks(image)
-    return whole if masks is None else bounding_box(np.logical_or.reduce(masks)) or whole
+    if not has_body_box(settings, data):
+        return tuple(slice(0, size) for size in image.shape[1:])
+    lazy = array_image(image)
+    shape = stack_shape(lazy)
+    groups = [ChannelGroup(slice(n, n + 1), shape, image.dtype) for n in range(len(image))]
+    return box_of_bodies(PartReader(lazy).run([search_body(lazy, group) for group in groups]), image.shape[1:])
 
 
-def _differs_from_edges(image: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Return where the image does not have the value of its edges; None where these have no common value."""
-    lines = [_edges_along(image, axis) for axis in range(1, image.ndim)]
-    value = float(np.percentile(np.concatenate([line.ravel() for line in lines]), 50, method="lower"))
-    tolerance = BACKGROUND_NOISE * float(image.ravel()[:: max(1, image.size // _SAMPLE)].std(dtype=np.float64))
-    low, high = value - tolerance, value + tolerance
-    pairs = [_is_between(line[:, 1:], low, high) & _is_between(line[:, :-1], low, high) for line in lines]
-    if not sum(pair.size for pair in pairs) or np.concatenate([p.ravel() for p in pairs]).mean() <= BACKGROUND_MAJORITY:
-        return None
-    background = _is_between(image, low, high)
-    return ~background if background.mean() > MIN_BACKGROUND_SHARE else None
-
-
-def _edges_along(image: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Return the edges of the volume along an axis, shape ``(edges, voxels)``."""
-    ends = [range(image.shape[0]), *([0, size - 1] for size in image.shape[1:])]
-    ends[axis] = range(image.shape[axis])
-    return np.moveaxis(image[np.ix_(*ends)], axis, -1).reshape(-1, image.shape[axis])
-
-
-def _is_between(values: NDArray[Any], low: float, high: float) -> NDArray[np.bool_]:
-    return np.asarray((values >= low) & (values <= high))
+def has_body_box(settings: NormaliseSettings, data: DataSettings) -> bool:
+    """Whether only the box of the body is predicted."""
+    return settings.method == "zscore" and data.kind == "classes"

@@ -4,18 +4,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.core import Region
 from biounet.preprocessing.order_statistics import percentiles
 
 _CHUNK = 2**18  # candidates per pass
 CONTRAST_SAMPLE = 2**15  # pixels from which the contrast is estimated
+_MIN_ROWS = 16  # of these pixels, in images whose rows are long
 HOT_PIXEL_SIGMAS = 7.0  # standard deviations of the noise by which no pixel of a million exceeds its neighbours
 MAD_OF_NORMAL = 0.6745  # median of the absolute value of a standard normal variable
 _NEIGHBOURS = tuple((y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1))  # in a window of 3 x 3
+
+
+@dataclass(frozen=True)
+class HotPixelRule:
+    """Which pixels of an image are hot: those that exceed their neighbours by more than its contrast.
+
+    Attributes
+    ----------
+    low, contrast
+        Dark level of the image, and the difference of its bright level to it.
+    exclude
+        Value of areas that were never acquired, in a tuple of one; empty without.
+    """
+
+    low: float
+    contrast: float
+    exclude: tuple[Any, ...] = ()
+
+    def is_needed(self, highest: float) -> bool:
+        """Whether an image whose highest value is `highest` may have hot pixels."""
+        return bool(highest > self.low + self.contrast)
+
+    def find(self, padded: NDArray[Any]) -> tuple[tuple[NDArray[np.intp], ...], NDArray[Any]]:
+        """Return where hot pixels are in planes ``(n, y + 2, x + 2)`` with their neighbours, and what replaces them.
+
+        Positions are those in `padded`, whose border is only looked at.
+        """
+        bright = self.low + self.contrast
+        limit = math.floor(bright) if padded.dtype.kind in "iu" else bright
+        inner = padded[:, 1:-1, 1:-1]
+        candidates = np.flatnonzero(inner > limit)
+        positions, values = [], []
+        for start in range(0, len(candidates), _CHUNK):
+            z, y, x = np.unravel_index(candidates[start : start + _CHUNK], inner.shape)
+            third = _third_highest(padded[z, y + row, x + column] for row, column in _NEIGHBOURS)
+            value = padded[z, y + 1, x + 1]
+            excess = value.astype(np.float64) - third
+            hot = (excess > self.contrast) & (excess > third.astype(np.float64) - self.low)
+            if self.exclude:
+                hot &= value != self.exclude[0]
+            if hot.any():
+                positions.append(np.stack([z[hot], y[hot] + 1, x[hot] + 1]))
+                values.append(third[hot])
+        if not positions:
+            return (np.empty(0, np.intp),) * 3, np.empty(0, padded.dtype)
+        return tuple(np.concatenate(positions, 1)), np.concatenate(values)
 
 
 def remove_hot_pixels(values: NDArray[Any], exclude: tuple[Any, ...] = ()) -> tuple[NDArray[Any], int]:
@@ -26,44 +75,128 @@ def remove_hot_pixels(values: NDArray[Any], exclude: tuple[Any, ...] = ()) -> tu
     pixels. `exclude` has the value of areas that were never acquired.
     """
     planes = values.reshape(-1, *values.shape[-2:])
-    low, contrast = _robust_contrast(planes, exclude)
-    bright = low + contrast
-    candidates = np.flatnonzero(planes > (math.floor(bright) if planes.dtype.kind in "iu" else bright))
-    cleaned, count = planes, 0
-    for start in range(0, len(candidates), _CHUNK):
-        chunk = candidates[start : start + _CHUNK]
-        z, y, x = np.unravel_index(chunk, planes.shape)
-        rows = [_reflect(y + step, planes.shape[1]) for step in (-1, 0, 1)]
-        columns = [_reflect(x + step, planes.shape[2]) for step in (-1, 0, 1)]
-        third = _third_highest(planes[z, rows[row], columns[column]] for row, column in _NEIGHBOURS)
-        excess = planes[z, y, x].astype(np.float64) - third
-        hot = (excess > contrast) & (excess > third.astype(np.float64) - low)
-        if exclude:
-            hot &= planes[z, y, x] != exclude[0]
-        if hot.any():
-            cleaned = cleaned if count else planes.copy()
-            cleaned.reshape(-1)[chunk[hot]] = third[hot]
-            count += int(np.count_nonzero(hot))
-    return (cleaned.reshape(values.shape) if count else values), count
+    rows = contrast_rows(*planes.shape)
+    bands = [planes[rows // planes.shape[1], near] for near in neighbour_rows(rows, planes.shape[1])]
+    rule = hot_pixel_rule(bands, planes.min(), exclude)
+    if not rule.is_needed(planes.max()):
+        return values, 0
+    (z, y, x), third = rule.find(pad_at_borders(planes, (True,) * 4))
+    if not len(third):
+        return values, 0
+    cleaned = planes.copy()
+    cleaned[z, y - 1, x - 1] = third
+    return cleaned.reshape(values.shape), len(third)
 
 
-def _robust_contrast(planes: NDArray[Any], exclude: tuple[Any, ...]) -> tuple[float, float]:
-    """Return the dark level, and the difference of the bright level to it, from some rows without their outliers."""
-    height, width = planes.shape[1:]
-    chosen = np.arange(0, len(planes) * height, max(1, planes.size // CONTRAST_SAMPLE))
-    z, y = chosen // height, chosen % height
-    padded = _reflect(np.arange(-1, width + 1), width)
-    bands = [planes[z, _reflect(y + step, height)][:, padded] for step in (-1, 0, 1)]
-    third = _third_highest(bands[row][:, column : width + column] for row, column in _NEIGHBOURS)
-    rows = bands[1][:, 1 : width + 1]
+def contrast_rows(planes: int, height: int, width: int) -> NDArray[np.intp]:
+    """Return which rows, counted over all planes, the contrast of an image is estimated from."""
+    rows = planes * height
+    step = max(1, min(rows * width // CONTRAST_SAMPLE, rows // _MIN_ROWS))
+    return np.arange(0, rows, step)
+
+
+def neighbour_rows(rows: NDArray[np.intp], height: int) -> list[NDArray[np.intp]]:
+    """Return the rows of their planes above, at and below some rows that are counted over all planes."""
+    return [_reflect(rows % height + step, height) for step in (-1, 0, 1)]
+
+
+def hot_pixel_rule(bands: list[NDArray[Any]], minimum: Any, exclude: tuple[Any, ...] = ()) -> HotPixelRule:  # noqa: ANN401
+    """Estimate the contrast of an image from some of its rows, without their outliers.
+
+    Parameters
+    ----------
+    bands
+        The rows above, at and below `contrast_rows`, ``(n, x)`` each.
+    minimum
+        Lowest value of the image.
+    """
+    width = bands[0].shape[1]
+    padded = [band[:, _reflect(np.arange(-1, width + 1), width)] for band in bands]
+    third = _third_highest(padded[row][:, column : width + column] for row, column in _NEIGHBOURS)
+    rows = bands[1]
     cleaned = np.minimum(rows, third)
     cleaned = cleaned[rows != exclude[0]] if exclude else cleaned.ravel()
     if not cleaned.size:
-        return float(planes.min()), 0.0
+        return HotPixelRule(float(minimum), 0.0, exclude)
     low, high = percentiles(cleaned, (1, 99.8))
     differences = np.abs(np.diff(rows.astype(np.float32 if rows.dtype.itemsize < 3 else np.float64), axis=1))
     noise = float(np.median(differences)) / MAD_OF_NORMAL / math.sqrt(2) if differences.size else 0.0
-    return low, max(high - low, HOT_PIXEL_SIGMAS * noise)
+    return HotPixelRule(low, max(high - low, HOT_PIXEL_SIGMAS * noise), exclude)
+
+
+class HotPixelSearch:
+    """Finds the hot pixels of planes whose parts come in scan order, over the borders of these.
+
+    A pixel is looked at once those below and to the right of it are there: two rows of the planes and two columns of a
+    part are kept.
+    """
+
+    def __init__(self, rule: HotPixelRule, shape: tuple[int, ...]) -> None:
+        self._rule = rule
+        self._height, self._width = shape[-2:]
+        self._above = np.empty(0)  # (n, 2, x): the last two rows of the band before
+        self._left = np.empty(0)  # (n, rows, 2): the last two columns of the part before, with the rows above
+
+    def add(self, tile: NDArray[Any], region: Region, constant: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Take planes ``(n, y, x)`` of a part, and return hot pixels that were found, and what replaces them."""
+        _, rows, columns = region
+        if rows.start == columns.start == 0:
+            self._above = np.empty((len(tile), 2, self._width), tile.dtype)
+        pieces = self._strips(tile, rows, columns) if constant else [self._extended(tile, rows, columns)]
+        found = []
+        for piece in pieces:
+            positions, third = self._rule.find(piece)
+            found.append((piece[positions], third))
+        self._above[:, :, columns] = tile[:, -2:]
+        if not found:
+            return np.empty(0, tile.dtype), np.empty(0, tile.dtype)
+        return np.concatenate([values for values, _ in found]), np.concatenate([thirds for _, thirds in found])
+
+    def _extended(self, tile: NDArray[Any], rows: slice, columns: slice) -> NDArray[Any]:
+        """Return a part with the rows and columns before it, and with reflected ones at the borders of the image."""
+        ends = rows.stop == self._height, columns.stop == self._width
+        before = 2 if rows.start else 1, 2 if columns.start else 1
+        count, height, width = tile.shape
+        out = np.empty((count, before[0] + height + ends[0], before[1] + width + ends[1]), tile.dtype)
+        body = out[:, :, before[1] : before[1] + width]
+        body[:, before[0] : before[0] + height] = tile
+        body[:, : before[0]] = self._above[:, :, columns] if rows.start else tile[:, [min(1, height - 1)]]
+        if ends[0]:
+            body[:, -1] = tile[:, max(height - 2, 0)]
+        out[:, :, : before[1]] = self._left if columns.start else body[:, :, [min(1, width - 1)]]
+        if ends[1]:
+            out[:, :, -1] = body[:, :, max(width - 2, 0)]
+        self._left = body[:, :, -2:].copy()
+        return out
+
+    def _strips(self, tile: NDArray[Any], rows: slice, columns: slice) -> list[NDArray[Any]]:
+        """Return the column and the row before a part of one value, with their neighbours; in it nothing is hot."""
+        above, narrow = self._above[:, :, columns], tile[:, :, :2]
+        before = above[:, :, -2:] if rows.start else narrow[:, :1]
+        after = narrow[:, : rows.stop == self._height]
+        strips = []
+        if columns.start:
+            first = above[:, :, :1] if rows.start else narrow[:, :1, :1]
+            column = np.concatenate([first, narrow[:, :, :1], after[:, :, :1]], 1)
+            strips.append(np.concatenate([self._left, column], 2))
+        if rows.start:
+            row = np.concatenate([above, tile[:, :1]], 1)
+            left = self._left[:, :3, 1:] if columns.start else row[:, :, 1:2]
+            right = row[:, :, -2:-1] if columns.stop == self._width else row[:, :, :0]
+            strips.append(np.concatenate([left, row, right], 2))
+        self._left = np.concatenate([before, narrow, after], 1)
+        return strips
+
+
+def pad_at_borders(planes: NDArray[Any], sides: tuple[bool, ...]) -> NDArray[Any]:
+    """Reflect planes ``(n, y, x)`` by a pixel at some of their sides: top, bottom, left and right."""
+    if not any(sides):
+        return planes
+    top, bottom, left, right = sides
+    height, width = planes.shape[1:]
+    rows = _reflect(np.arange(-top, height + bottom), height)
+    columns = _reflect(np.arange(-left, width + right), width)
+    return planes[:, rows[:, None], columns]
 
 
 def _third_highest(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, Volume
-from biounet.preprocessing.normalisation import ScaledImage
 from biounet.preprocessing.resampling import resize_labels
+from biounet.preprocessing.scaled_regions import ScaledImage
 
 ImageStatistics = dict[str, float]
 TrainingRanges = Mapping[str, tuple[float, float]]

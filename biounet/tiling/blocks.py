@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from biounet.core import Region, SettingsError, raise_if_stopped
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_PENDING = 16
@@ -82,8 +83,8 @@ def block_lattice(
 
 
 def run_blocks(
-    function: Callable[[Block], Result],
-    blocks: Iterable[Block],
+    function: Callable[[Item], Result],
+    blocks: Iterable[Item],
     executor: Executor | None = None,
     stop: Event | None = None,
 ) -> Iterator[Result]:

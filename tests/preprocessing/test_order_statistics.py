@@ -13,7 +13,7 @@ TYPES = ["u1", "i1", "u2", "i2", ">u2", "u4", "i4", "u8", "i8", "f2", "f4", ">f4
 RANKS = (0, 1, 50, 99.8, 100)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     kind=st.sampled_from(TYPES),
     size=st.integers(1, 400),

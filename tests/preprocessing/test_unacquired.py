@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from biounet.core import NormaliseSettings
 from biounet.preprocessing import scale_intensities
-from biounet.preprocessing.unacquired import fill_with_mirror_image, find_unacquired
+from biounet.preprocessing.percentile_search import find_unacquired
+from biounet.preprocessing.unacquired import fill_with_mirror_image
 from support.images import discs
 
 SETTINGS = NormaliseSettings()
