@@ -133,7 +133,7 @@ def main() -> None:
             "left over": len(found.keys() - whole.keys()),
             "different": sum(found.get(name, data) != data for name, data in whole.items()),
             "duplicated": sum(times > 1 for times in done.values()),
-            "not on record": options.images - len(Manifest(folder / "out").records),
+            "not on record": options.images - len(Manifest(folder / "out").names()),
             "rows that differ": len(set(counts(folder / "whole")) ^ set(counts(folder / "out"))),
         }
     print(f"{options.images} files, {programs} kills of the program, {workers} of its children, {starts} starts")

@@ -102,8 +102,8 @@ def test_the_series_of_a_study_are_one_case(biounet, export, model, tmp_path):
     assert code == 0
     assert {*rows(tmp_path / "out" / "counts.csv")} == {"p1"}
     referenced = hd.seg.segread(tmp_path / "out" / "p1_seg.dcm").ReferencedSeriesSequence[0]
-    record = json.loads((tmp_path / "out" / "run.json").read_text())["images"][0]
-    assert referenced.SeriesInstanceUID == record["scene"].split("|")[0]
+    record = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
+    assert referenced.SeriesInstanceUID == record["details"]["scene"].split("|")[0]
 
 
 def test_a_series_in_python(export, model, tmp_path):

@@ -113,7 +113,7 @@ def export_run(
         If `stop` was set; the same call continues.
     """
     chosen, file, rows = export_formats(formats), read_run(out), []
-    records = Manifest(out).records
+    records = {record.row.image: record for record in Manifest(out).records()}
     with Locks(out, stop) as locks, locks.exclusive("exports"):
         run = _Run(out, file, records, read_exports(out), overwrite)
         exported = [record for record in records.values() if record.outputs and record.model == file.model]

@@ -1,4 +1,6 @@
-"""``manifest.jsonl``: one line per finished image, appended after all its outputs are on the disk.
+"""``manifest.jsonl``: the record of each finished image, appended after all its outputs are on the disk.
+
+In memory is only where the records of an image begin: a record is decoded when it is asked for, and not kept.
 
 Anybody can write such a file: what is of another form, or names outputs that the image cannot have, is ignored.
 """
@@ -6,91 +8,145 @@ Anybody can write such a file: what is of another form, or names outputs that th
 from __future__ import annotations
 
 import csv
-import json
+import hashlib
+import io
 import logging
 import os
 import threading
-from dataclasses import asdict
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any, get_args
-
-import numpy as np
+from typing import BinaryIO, overload
 
 from biounet.batch.names import unescape
-from biounet.batch.recorded_files import InputFile, has_hash, is_there, resolve_recorded_path
-from biounet.batch.records import FrameRow, Record, Row
-from biounet.core import Figure, MachineError, Status
+from biounet.batch.record_lines import BEGIN, END, decode_lines, decode_record, read_head, record_lines
+from biounet.batch.recorded_files import has_hash, is_there, resolve_recorded_path
+from biounet.batch.records import Record, Row
+from biounet.core import MachineError
 from biounet.files import Locks, append_line, stem_of
-from biounet.measurement import SIZE_COLUMNS, table_kind
-from biounet.reporting import Sizes, is_view_file, possible_outputs
+from biounet.measurement import table_kind
+from biounet.reporting import is_view_file, possible_outputs
 
 MANIFEST_NAME = "manifest.jsonl"
-_BEGIN, _END = '{"biounet": 1, ', "}"  # a line with this begin but not this end was cut short by a kill
-_FIELD_TYPES: dict[str, tuple[type, ...]] = {
-    "biounet": (int,),
-    "image": (str,),
-    "status": (str,),
-    "count": (int, type(None)),
-    "seconds": (float, int),
-    "message": (str,),
-    "details": (dict,),
-    "figures": (dict,),
-    "frames": (list,),
-    "sizes": (list, type(None)),
-    "inputs": (list,),
-    "model": (str,),
-    "settings": (str,),
-    "outputs": (dict,),
-}
-_ROW_FIELDS = ("image", "status", "count", "seconds", "message", "details", "figures")
+_CHUNK = 2**20  # bytes
 _log = logging.getLogger(__name__)
 
 
 class Manifest:
-    """The last record of each image in an output folder, including those of other processes."""
+    """The last record of each image in an output folder, including those of other processes.
 
-    def __init__(self, folder: Path) -> None:
-        # All by the name of the image
-        self.records: dict[str, Record] = {}
-        self.new_names: set[str] = set()  # recorded since this object was made
-        self.output_hashes: dict[str, dict[str, str]] = {}  # the last SHA-256 in any record, by the output's path
-        self.offsets: dict[str, int] = {}  # where the record begins in the file, in bytes
+    Parameters
+    ----------
+    folder
+        Of the results.
+    size
+        Bytes of the file that are read: the records that there were when it was so long. None: all that come.
+    """
+
+    def __init__(self, folder: Path, size: int | None = None) -> None:
         self.end = 0  # size of the file when it was last read, in bytes
+        self._size = size
+        # By the name of the image: where its record begins in the file, in bytes; of several, where each does.
+        self._places: dict[str, int | tuple[int, ...]] = {}
         self._scene_files: set[str] = set()  # that were read as several images
-        self._folder, self._root = folder, folder.resolve()
-        self._reader = threading.Lock()
-        self._line_count = 0
+        self._folder, self._root, self._path = folder, folder.resolve(), folder / MANIFEST_NAME
+        self._reader, self._parts = threading.Lock(), ("", 0, 0, 0)
         self.refresh()
-        self.new_names.clear()
+        self._begin = self.end  # of what is recorded since this object was made
 
     def refresh(self) -> None:
         """Read the lines appended since the last call; an unfinished line is left for the next."""
-        path = self._folder / MANIFEST_NAME
         with self._reader:
             try:
-                with path.open("rb") as file:
+                with self._path.open("rb") as file:
                     file.seek(self.end)
-                    text, end, _ = file.read().rpartition(b"\n")
+                    for line in file:
+                        at, self.end = self.end, self.end + len(line)
+                        if not line.endswith(b"\n") or (self._size is not None and self.end > self._size):
+                            self.end = at
+                            break
+                        self._index(line[:-1].decode("utf-8", "replace"), at)
             except FileNotFoundError:
                 return
             except OSError as error:
-                raise MachineError(f"cannot be read: {error.strerror}", path=path) from error
-            for line in text.split(b"\n") if end else ():
-                self._line_count += 1
-                self._add(line.decode("utf-8", "replace"))
-                self.end += len(line) + 1
+                raise self._unreadable(error) from error
 
     def append(self, record: Record, locks: Locks) -> None:
         """Append a record; it is on the disk afterwards."""
         with locks.exclusive(MANIFEST_NAME):
-            append_line(self._folder / MANIFEST_NAME, encode_record(record))
+            append_line(self._path, "\n".join(record_lines(record)))
+
+    def hash(self, size: int) -> str:
+        """Return the SHA-256 of the first bytes of the file."""
+        digest = hashlib.sha256()
+        with self._open() if size else io.BytesIO() as file:
+            while size > 0 and (data := file.read(min(size, _CHUNK))):
+                digest.update(data)
+                size -= len(data)
+        return digest.hexdigest()
+
+    def names(self) -> list[str]:
+        """Return the names of the images that there are records of."""
+        return list(self._places)
+
+    def get(self, name: str) -> Record | None:
+        """Return the last record of an image; None if there is none."""
+        places = self._places_of(name)
+        if not places:
+            return None
+        with self._open() as file:
+            return next((record for at in reversed(places) if (record := self._read(file, at))), None)
+
+    def records(self, names: Iterable[str] | None = None) -> Iterator[Record]:
+        """Yield the last records of images, in the order given; by default of all, in the order of their first ones."""
+        names = self.names() if names is None else names
+        if not self._places:
+            return
+        with self._open() as file:
+            for name in names:
+                for at in reversed(self._places_of(name)):
+                    if (record := self._read(file, at)) is not None:
+                        yield record
+                        break
+
+    def rows(self, names: Iterable[str]) -> RecordedRows:
+        """Return the rows of images as a sequence that reads each when it is asked for."""
+        places = array("q", (self._places_of(name)[-1] for name in names))
+        return RecordedRows(self, places)
+
+    def rows_at(self, places: Sequence[int]) -> Iterator[Row]:
+        """Yield the rows of the records that begin at these places."""
+        with self._open() if places else io.BytesIO() as file:
+            for at in places:
+                record = self._read(file, at)
+                if record is None:
+                    raise MachineError("was changed while it was read", path=self._path)
+                yield record.row
+
+    def is_new(self, name: str) -> bool:
+        """Whether an image was recorded since this object was made."""
+        return self.begins_at(name) >= self._begin
+
+    def begins_at(self, name: str) -> int:
+        """Return where the last record of an image begins in the file, in bytes; -1 if there is none."""
+        places = self._places_of(name)
+        return places[-1] if places else -1
+
+    def output_hashes(self, name: str) -> dict[str, str]:
+        """Return the last SHA-256 in any record of an image, by the output's path."""
+        hashes: dict[str, str] = {}
+        if places := self._places_of(name):
+            with self._open() as file:
+                for record in (self._read(file, at) for at in places):
+                    hashes |= record.outputs if record is not None else {}
+        return hashes
 
     def is_obsolete(self, record: Record) -> bool:
         """Whether an image failed and no results of it are left, and its files are not there or several images."""
         if record.row.status != "failed":
             return False
         files = [resolve_recorded_path(file.path, self._folder) for file in record.inputs]
-        paths = self.output_hashes.get(record.row.image, ())
+        paths = self.output_hashes(record.row.image)
         outputs = (self._folder / path for path in paths if not is_view_file(path))
         if any(map(is_there, outputs)):
             return False
@@ -102,20 +158,79 @@ class Manifest:
         is_whole = record.row.status == "failed" and not record.row.details.get("scene")
         return is_whole and any(file.path in self._scene_files for file in record.inputs)
 
-    def _add(self, line: str) -> None:
-        record = decode_record(line)
+    def _places_of(self, name: str) -> tuple[int, ...]:
+        places = self._places.get(name, ())
+        return (places,) if isinstance(places, int) else places
+
+    def _index(self, line: str, at: int) -> None:
+        """Note where a record is; whether it is one is seen when it is decoded."""
+        head = read_head(line)
+        if head is None:
+            record = decode_record(line)
+            if record is None:
+                if line.endswith(END) or not line.startswith(BEGIN):
+                    self._remark(at)
+                return
+            head = record.row.image, 0, 1
+        name, part, count = head
+        if part == 0:
+            self._parts = name, 0, count, at
+        elif self._parts[:3] != (name, part - 1, count):  # a kill came between
+            return
+        else:
+            self._parts = name, part, count, self._parts[3]
+        if part < count - 1:
+            return
+        first = self._parts[3]
+        places = self._places_of(name)
+        self._places[name] = (*places, first) if places else first
+        if '"scene": "' in line or count > 1:
+            self._note_scene(name)
+
+    def _note_scene(self, name: str) -> None:
+        record = self.get(name)
+        if record is None or record.row.status == "failed":
+            return
+        if str(record.row.details.get("scene", "")).isdecimal():  # and no series of a folder
+            self._scene_files |= {file.path for file in record.inputs}
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> MachineError:
+        return MachineError(f"cannot be read: {error.strerror}", path=self._path)
+
+    def _read(self, file: BinaryIO, at: int) -> Record | None:
+        """Return the record that begins at a place; None, and a remark the first time, where it is none."""
+        try:
+            file.seek(at)
+            lines = [_read_line(file)]
+            _, _, count = read_head(lines[0]) or ("", 0, 1)
+            lines += [_read_line(file) for _ in range(count - 1)]
+        except OSError as error:
+            raise self._unreadable(error) from error
+        record = decode_lines(lines)
         if record is not None and self._names_only_own_outputs(record):
-            name = record.row.image
-            self.records[name] = record
-            self.new_names.add(name)
-            self.output_hashes.setdefault(name, {}).update(record.outputs)
-            self.offsets[name] = self.end
-            is_scene = str(record.row.details.get("scene", "")).isdecimal()  # and no series of a folder
-            if is_scene and record.row.status != "failed":
-                self._scene_files |= {file.path for file in record.inputs}
-        elif line.endswith(_END) or not line.startswith(_BEGIN):
-            path = self._folder / MANIFEST_NAME
-            _log.warning("%s: line %d is no record of biounet and is ignored", path, self._line_count)
+            return record
+        self._forget(lines[0], at)
+        return None
+
+    def _forget(self, line: str, at: int) -> None:
+        name = (read_head(line) or ("", 0, 0))[0]
+        left = tuple(place for place in self._places_of(name) if place != at)
+        if left != self._places_of(name):
+            self._remark(at)
+            self._places[name] = left
+        if not left:
+            self._places.pop(name, None)
+
+    def _remark(self, at: int) -> None:
+        with self._path.open("rb") as file:
+            number = 1 + file.read(at).count(b"\n")
+        _log.warning("%s: line %d is no record of biounet and is ignored", self._path, number)
 
     def _names_only_own_outputs(self, record: Record) -> bool:
         name = PurePath(unescape(record.row.image))
@@ -123,6 +238,38 @@ class Manifest:
         own = {path.as_posix() for stem in stems for path in possible_outputs(name.parent, stem)}
         paths = (record.row.image, *record.outputs)
         return record.outputs.keys() <= own and all(is_inside(self._root, path) for path in paths)
+
+
+class RecordedRows(Sequence[Row]):
+    """Rows that stand in a manifest; each is read when it is asked for."""
+
+    def __init__(self, manifest: Manifest, places: array[int]) -> None:
+        self._manifest, self._places = manifest, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, which: int) -> Row: ...
+    @overload
+    def __getitem__(self, which: slice) -> RecordedRows: ...
+    def __getitem__(self, which: int | slice) -> Row | RecordedRows:
+        """Return a row by its number, or several by a slice."""
+        if isinstance(which, slice):
+            return RecordedRows(self._manifest, self._places[which])
+        return next(self._manifest.rows_at([self._places[which]]))
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._manifest.rows_at(self._places)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the rows are the same as those of another sequence."""
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(one == another for one, another in zip(self, other, strict=True))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} rows of {self._manifest}>"
 
 
 def is_inside(folder: Path, path: str) -> bool:
@@ -150,6 +297,10 @@ def outputs_intact(record: Record, folder: Path) -> bool:
         return False
 
 
+def _read_line(file: BinaryIO) -> str:
+    return file.readline().removesuffix(b"\n").decode("utf-8", "replace")
+
+
 def _count_matches_table(record: Record, folder: Path) -> bool:
     """Whether the count is the number of objects, or of lesions of the first class, in the table."""
     table = next((folder / path for path in record.outputs if path.endswith("_objects.csv")), None)
@@ -162,68 +313,3 @@ def _count_matches_table(record: Record, folder: Path) -> bool:
         rows = list(csv.DictReader(file, header))
     lesions = (int(row["lesion"]) for row in rows if row["class"] == rows[0]["class"])
     return sum(number > 0 for number in lesions) == record.row.count
-
-
-def encode_record(record: Record) -> str:
-    """Return the line of a record."""
-    row = record.row
-    # The shortest digits that give the same float32 again
-    sizes = row.sizes and [row.sizes.column, [float(str(value)) for value in row.sizes.values]]
-    line = {
-        "biounet": 1,
-        **{name: getattr(row, name) for name in _ROW_FIELDS},
-        "frames": [asdict(frame) for frame in row.frames],
-        "sizes": sizes,
-        "inputs": [asdict(file) for file in record.inputs],
-        **{name: getattr(record, name) for name in ("model", "settings", "outputs")},
-    }
-    return json.dumps(line)
-
-
-def decode_record(line: str) -> Record | None:
-    """Return the record of a line; None where it is none."""
-    try:
-        raw = json.loads(line)
-        if isinstance(raw, dict):
-            raw = {"figures": {}, "frames": []} | raw  # which earlier versions do not have
-        if not isinstance(raw, dict) or raw.keys() != _FIELD_TYPES.keys() or raw["biounet"] != 1:
-            return None
-        if not all(type(raw[name]) in types for name, types in _FIELD_TYPES.items()):
-            return None
-        raw["seconds"], sizes = float(raw["seconds"]), _decode_sizes(raw["sizes"])
-        inputs = tuple(InputFile(**file) for file in raw["inputs"])
-        frames = tuple(FrameRow(**frame) for frame in raw["frames"])
-        fields = {name: raw[name] for name in _ROW_FIELDS}
-        row = Row(**fields, outputs=tuple(raw["outputs"]), sizes=sizes, frames=frames)
-        record = Record(row, inputs, raw["model"], raw["settings"], raw["outputs"])
-    except (ValueError, TypeError, OverflowError, RecursionError):  # JSON, but no record
-        return None
-    return record if _is_consistent(record) else None
-
-
-def _is_consistent(record: Record) -> bool:
-    row = record.row
-    good = all(type(text) is str for output in record.outputs.items() for text in output)
-    good &= all(type(file.path) is type(file.sha256) is str and "\0" not in file.path for file in record.inputs)
-    good &= all(type(file.size) is type(file.mtime_ns) is int for file in record.inputs)
-    good &= all(isinstance(value, Figure) for value in row.figures.values())
-    good &= row.count is None or 0 <= row.count < 2**63
-    good &= all(map(_is_frame, row.frames))
-    good &= row.sizes is None or row.count == len(row.sizes.values)
-    return good and row.status in get_args(Status) and (row.status == "failed" or bool(record.inputs and row.outputs))
-
-
-def _is_frame(frame: FrameRow) -> bool:
-    good = type(frame.t) is int and isinstance(frame.seconds, float | int) and isinstance(frame.message, str)
-    good &= frame.status in get_args(Status) and (frame.count is None or type(frame.count) is int)
-    return good and type(frame.figures) is dict and all(isinstance(value, Figure) for value in frame.figures.values())
-
-
-def _decode_sizes(raw: list[Any] | None) -> Sizes | None:
-    if raw is None:
-        return None
-    column, values = raw
-    sizes = np.array(values, np.float32).reshape(len(values))
-    if column not in SIZE_COLUMNS or not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise ValueError("no sizes")
-    return Sizes(column, sizes)

@@ -19,8 +19,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from biounet.batch.manifest import decode_record, encode_record
 from biounet.batch.process_image import BatchContext, segment_file
+from biounet.batch.record_lines import decode_record, encode_record
 from biounet.batch.records import BatchOptions, Record
 from biounet.core import BiounetError, MachineError, Stopped, WorkerDiedError, stop_on_signals
 from biounet.files import FoundImage, ReaderPool, ReadOptions, main_program, path_from_hex, path_to_hex, start_process

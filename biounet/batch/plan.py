@@ -34,7 +34,7 @@ def plan_batch(images: Sequence[FoundImage], model: Model, out: Path, options: B
     chosen = [image for image in mark_collisions(images) if is_in_shard(image_name(image), options.shard)]
     if not (out / MANIFEST_NAME).is_file():
         return Plan(len(chosen), frozenset())
-    records, settings = Manifest(out).records, hash_settings(output_settings(model, options))
+    manifest, settings = Manifest(out), hash_settings(output_settings(model, options))
 
     def is_done(image: FoundImage, record: Record | None) -> bool:
         if record is None or record.row.status == "failed":
@@ -44,7 +44,7 @@ def plan_batch(images: Sequence[FoundImage], model: Model, out: Path, options: B
         return outputs_exist(record, out) and [file.size for file in record.inputs] == [_size(*p) for p in image.parts]
 
     names = {image_name(image): image for image in chosen}
-    return Plan(len(chosen), frozenset(name for name, image in names.items() if is_done(image, records.get(name))))
+    return Plan(len(chosen), frozenset(name for name, image in names.items() if is_done(image, manifest.get(name))))
 
 
 def _size(path: Path, scene: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from biounet.core import (
 )
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.measurement import Grouping
-from biounet.reporting import Sizes
+from biounet.reporting import SizeHistogram
 from biounet.segmentation import SegmentOptions
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Row:
     message: str
     details: dict[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
-    sizes: Sizes | None = field(default=None, repr=False, compare=False)
+    sizes: SizeHistogram | None = field(default=None, repr=False, compare=False)
     figures: dict[str, Figure] = field(default_factory=dict)
     frames: tuple[FrameRow, ...] = ()
 
@@ -147,7 +148,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Record:
-    """A row and everything that it depends on; a line of ``manifest.jsonl``."""
+    """A row and everything that it depends on, as it stands in ``manifest.jsonl``."""
 
     row: Row
     inputs: tuple[InputFile, ...]
@@ -183,11 +184,10 @@ def hash_settings(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def describe_uncalibrated(rows: Sequence[Row]) -> str:
+def describe_uncalibrated(rows: Iterable[Row]) -> str:
     """Return in how many images the pixel size is unknown, as text; empty where it is known in all."""
-    done = [row for row in rows if row.status != "failed"]
-    unknown = sum(row.details.get("spacing") is None for row in done)
-    return f"unknown in {unknown} of {len(done)} images" if unknown else ""
+    known = Counter(row.details.get("spacing") is not None for row in rows if row.status != "failed")
+    return f"unknown in {known[False]} of {known.total()} images" if known[False] else ""
 
 
 def batch_exit_code(rows: Sequence[Row]) -> int:

@@ -14,7 +14,7 @@ from threading import Event
 from typing import Literal
 
 from biounet.batch.export_records import export_origin, is_intact, merged_origin, read_exports
-from biounet.batch.manifest import Manifest
+from biounet.batch.manifest import MANIFEST_NAME, Manifest
 from biounet.batch.names import image_name, mark_collisions
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import (
@@ -29,11 +29,11 @@ from biounet.batch.recorded_files import (
 from biounet.batch.records import BatchOptions, FrameRow, Record, Row, hash_settings, output_settings
 from biounet.batch.run_file import RunFile, read_run
 from biounet.batch.runner import EARLIER_RESULT_REMAINS
-from biounet.batch.summary import count_columns, group_rows
+from biounet.batch.summary import count_columns, group_rows, table_rows
 from biounet.core import Figure, ModelError, builtin_models, failure_exit_code, list_some
 from biounet.files import FoundImage, ReaderPool, find_images, hash_file, resolve_images
 from biounet.network import Model, model_predictor
-from biounet.reporting import format_table, is_picture
+from biounet.reporting import figure_names, format_table, is_picture
 
 _MOST_THREADS = 1024
 _COMPARED = ("status", "count", "message", "frames", "figures")
@@ -106,7 +106,7 @@ def _replay_all(
     identity = (model.sha256, hash_settings(output_settings(model, options)))
     options = replace(options, overlay=False, single_file=False)
     predictor = model_predictor(model, options.device)
-    records = [record for record in manifest.records.values() if not manifest.is_split(record)]
+    records = [record for record in manifest.records() if not manifest.is_split(record)]
     data = model.card.recipe.data
     with ReaderPool() as readers:
         inputs = [_recorded_image(record, out) for record in records if record.inputs]
@@ -178,11 +178,27 @@ def _differs(record: Record, message: str) -> ReplayResult:
 
 
 def _compare_records(run: RunFile, manifest: Manifest) -> Iterator[ReplayResult]:
-    """Yield the images whose records in the manifest and in ``run.json`` differ."""
-    rows = {row.image: row for row in run.rows}
-    missing = (name for name in rows if name not in manifest.records)
+    """Yield what of the manifest is not as it was when the tables were written."""
+    if run.manifest is None:
+        yield from _compare_listed(run, manifest)
+        return
+    size = run.manifest.size
+    if manifest.end < size:
+        yield ReplayResult(MANIFEST_NAME, "missing", f"{size - manifest.end} of {size} bytes")
+    elif manifest.hash(size) != run.manifest.sha256:
+        yield ReplayResult(MANIFEST_NAME, "differs", "it was changed")
+    for record in manifest.records(name for name in manifest.names() if manifest.begins_at(name) >= size):
+        if not manifest.is_obsolete(record) and record.model == run.model:
+            yield ReplayResult("run.json", "differs", f"nothing about {record.row.image}")
+
+
+def _compare_listed(run: RunFile, manifest: Manifest) -> Iterator[ReplayResult]:
+    """Yield the images whose records in the manifest and in the ``run.json`` of an earlier version differ."""
+    rows = {row.image: row for row in run.listed}
+    missing = (name for name in rows if manifest.get(name) is None)
     yield from (ReplayResult(name, "missing", "its line in manifest.jsonl") for name in missing)
-    for name, record in manifest.records.items():
+    for record in manifest.records():
+        name = record.row.image
         if name not in rows:
             if not manifest.is_obsolete(record) and record.model == run.model:
                 yield ReplayResult("run.json", "differs", f"nothing about {name}")
@@ -196,7 +212,8 @@ def _compare_records(run: RunFile, manifest: Manifest) -> Iterator[ReplayResult]
 def _compare_tables(out: Path, run: RunFile) -> Iterator[ReplayResult]:
     """Yield the files of the whole batch that are not as ``run.json`` says."""
     groups = ("groups.csv",) if run.options.group is not None else ()
-    for name in ("counts.csv", *groups, *(("report.html",) if run.options.overlay else ())):
+    pages = sorted({"report.html", *(name for name in run.tables if name.startswith("report_"))})
+    for name in ("counts.csv", *groups, *(pages if run.options.overlay else ())):
         path = out / name
         differences = _row_differences(path, run) if name == "counts.csv" and is_file(path) else []
         if not is_file(path):
@@ -212,8 +229,8 @@ def _compare_tables(out: Path, run: RunFile) -> Iterator[ReplayResult]:
 def _compare_exports(out: Path, manifest: Manifest, run: RunFile) -> Iterator[ReplayResult]:
     """Yield the exports that are not as they were written, or were made from an earlier result of their image."""
     for path, export in read_exports(out).items():
-        record = manifest.records.get(export.image)
-        origin = merged_origin(manifest.records.values(), run.rows, run.options.group) if not export.image else None
+        record = manifest.get(export.image)
+        origin = merged_origin(manifest.records(), run.rows, run.options.group) if not export.image else None
         if record is not None:
             origin = export_origin(record.outputs)
         if not os.path.lexists(out / path):
@@ -228,7 +245,8 @@ def _is_of_rows(path: Path, run: RunFile) -> bool:
     """Whether ``groups.csv`` is what the rows of ``run.json`` give."""
     if run.options.group is None:
         return False
-    table = format_table(group_rows(run.options.group, run.rows).columns(), excel=run.options.excel)
+    figures = figure_names(table_rows(run.rows))
+    table = format_table(group_rows(run.options.group, run.rows, figures).columns(), excel=run.options.excel)
     return path.read_bytes() == table.encode()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,17 +28,18 @@ from biounet.batch.records import BatchOptions, hash_settings
 from biounet.core import SettingsError, list_some
 from biounet.files import FoundImage, Locks, hash_image
 from biounet.network import Model
-from biounet.reporting import LABEL_SUFFIXES, output_paths
+from biounet.reporting import LABEL_SUFFIXES, output_paths, page_count, page_path
 
 _OTHER_FOLDER = "choose another folder for the results"
 _OVERWRITE = f"{_OTHER_FOLDER}, or replace them with --overwrite"
+_REPORT, _PAGE = "report.html", re.compile(r"report_\d+\.html")
 _HEAD = 4096  # bytes in which the marks of a table are looked for
 # How files of a whole batch begin, or what stands near their begin.
 _MARKS: dict[str, tuple[bytes, ...]] = {
     "counts.csv": (b"image,status,count,", b",seconds,message\n"),
     "groups.csv": (b"unit,units,images,failed,count,mean,sd,sem",),
     "run.json": (b'"biounet":', b'"torch":'),
-    "report.html": (b"Content-Security-Policy", b"form-action", b'<meta name="color-scheme" content="light dark">'),
+    _REPORT: (b"Content-Security-Policy", b"form-action", b'<meta name="color-scheme" content="light dark">'),
     MANIFEST_NAME: (b'{"biounet": 1, ',),
 }
 
@@ -108,17 +110,17 @@ class ResultsFolder:
         if self.notes.owner:
             return self.notes.owner != owner
         identity = (owner["model"], hash_settings(owner["settings"]))
-        records = self.manifest.records.values()
+        records = self.manifest.records()
         return any(record.outputs and (record.model, record.settings) != identity for record in records)
 
     def _has_results(self) -> bool:
-        paths = (path for record in self.manifest.records.values() for path in record.outputs)
+        paths = (path for record in self.manifest.records() for path in record.outputs)
         return any(os.path.lexists(self.out / path) for path in paths)
 
     def _difference(self, owner: Mapping[str, Any]) -> str:
         """Describe how the model and settings that the folder belongs to differ from a new owner's."""
         former = self.notes.owner or {"model": "", "settings": None}
-        models = {record.model for record in self.manifest.records.values()} | {former["model"]}
+        models = {record.model for record in self.manifest.records()} | {former["model"]}
         models -= {"", owner["model"]}
         if models:
             return f"another model ({', '.join(sorted(str(model)[:12] for model in models))})"
@@ -138,7 +140,7 @@ class ResultsFolder:
 
     def _other_input(self, image: FoundImage) -> Path | None:
         """Return the path of another image, which is still there, whose results here have the name of this one's."""
-        record = self.manifest.records.get(image_name(image))
+        record = self.manifest.get(image_name(image))
         if record is None or not record.outputs or image.problem:
             return None
         recorded = record.inputs[0]
@@ -166,9 +168,9 @@ class ResultsFolder:
         if not os.path.lexists(path):  # False also for a name that is too long
             return False
         relative, start = path.relative_to(self.out).as_posix(), self.notes.starts.get(name)
-        if start is not None and start.manifest_end > self.manifest.offsets.get(name, -1):  # then it was killed
+        if start is not None and start.manifest_end > self.manifest.begins_at(name):  # then it was killed
             return relative in start.protected
-        sha256 = self.manifest.output_hashes.get(name, {}).get(relative)
+        sha256 = self.manifest.output_hashes(name).get(relative)
         if sha256 is None:
             return True
         return path.name.endswith(LABEL_SUFFIXES) and not self.overwrite and not has_hash(path, sha256)
@@ -191,14 +193,31 @@ class ResultsFolder:
         return all(self.notes.shards.get((number + 1, shard[1])) for number in range(shard[1]))
 
 
-def check_tables(out: Path, options: BatchOptions) -> None:
-    """Check that no file of a folder has the name of a table that would be written and is not biounet's."""
-    for name in _MARKS:
+def check_tables(out: Path, options: BatchOptions, images: int) -> None:
+    """Check that no file of a folder has the name of a table on so many images, and is not biounet's."""
+    for name in (*_MARKS, *page_names(images)):
         path = out / name
-        wanted = {"report.html": options.overlay, "groups.csv": options.group is not None}.get(name, True)
+        wanted = {"groups.csv": options.group is not None}.get(name, options.overlay or not _is_report(name))
         if wanted and os.path.lexists(path) and not is_own_table(path):
             cause = f"{name} is there and was not written by biounet"
             raise SettingsError(cause, path=out, hint=f"move it elsewhere, or {_OTHER_FOLDER}")
+
+
+def page_names(images: int) -> list[str]:
+    """Return the names of the further pages of a report on so many images."""
+    return [page_path(Path(_REPORT), number).name for number in range(1, page_count(images))]
+
+
+def unwanted_tables(out: Path, options: BatchOptions, images: int) -> list[Path]:
+    """Return the files that an earlier run wrote about the whole batch, and this one, on so many images, does not."""
+    wanted = {_REPORT, *page_names(images)} if options.overlay else set()
+    wanted |= {"groups.csv"} if options.group is not None else set()
+    written = [path for path in out.iterdir() if path.name == "groups.csv" or _is_report(path.name)]
+    return [path for path in written if path.name not in wanted and is_own_table(path)]
+
+
+def _is_report(name: str) -> bool:
+    return name == _REPORT or _PAGE.fullmatch(name) is not None
 
 
 def is_own_table(path: Path) -> bool:
@@ -208,7 +227,8 @@ def is_own_table(path: Path) -> bool:
             head = file.read(_HEAD)
     except OSError:  # not there, a folder, no permission
         return False
-    return not head or all(mark in head or mark.startswith(head) for mark in _MARKS[path.name])
+    marks = _MARKS[_REPORT if _is_report(path.name) else path.name]
+    return not head or all(mark in head or mark.startswith(head) for mark in marks)
 
 
 def _flatten(settings: Any, name: str = "") -> dict[str, Any]:  # noqa: ANN401 - JSON

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from biounet.batch.manifest import Manifest
+from biounet.batch.names import natural_name_key
 from biounet.batch.records import BatchOptions, FrameRow, Row
 from biounet.batch.run_images import decode_read_options
 from biounet.core import InputError, MachineError, __version__
@@ -20,17 +24,51 @@ _SOFTWARE = ("biounet", "torch", "numpy", "python", "machine")
 
 
 @dataclass(frozen=True)
+class ManifestState:
+    """The manifest when the tables of a run were written.
+
+    Attributes
+    ----------
+    size
+        Bytes.
+    sha256
+        Of these.
+    not_in_tables
+        Images of this model and these settings that the tables are not about, since files of theirs were not there.
+    """
+
+    size: int
+    sha256: str
+    not_in_tables: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class RunFile:
     """The content of ``run.json``."""
 
     model: str  # SHA-256
     options: BatchOptions
     software: dict[str, str]  # versions and the kind of machine
-    rows: tuple[Row, ...]  # without their seconds
-    outputs: dict[str, dict[str, str]]  # SHA-256 by the name of the image and the path
     tables: dict[str, str]  # SHA-256 of the other files of the whole batch, by name
     settings: str = ""  # SHA-256 of the settings that results depend on
     model_name: str = ""
+    out: Path = Path()  # the folder that it is of
+    manifest: ManifestState | None = None  # None: of earlier versions, which list the images
+    listed: tuple[Row, ...] = ()  # by earlier versions; without their seconds
+    outputs: dict[str, dict[str, str]] = field(default_factory=dict)  # the same of SHA-256, by the image and the path
+
+    @cached_property
+    def rows(self) -> Sequence[Row]:
+        """The rows of ``counts.csv``, one for each image; they are read from the manifest when they are asked for."""
+        if self.manifest is None:
+            return self.listed
+        manifest, identity = Manifest(self.out, self.manifest.size), (self.model, self.settings)
+        names = [
+            record.row.image
+            for record in manifest.records()
+            if (record.model, record.settings) == identity and record.row.image not in self.manifest.not_in_tables
+        ]
+        return manifest.rows(sorted(names, key=natural_name_key))
 
     def differences(self) -> list[str]:
         """Return which versions are different here, which can be why bits differ."""
@@ -43,12 +81,14 @@ def read_run(out: Path) -> RunFile:
     path = out / "run.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        images = raw["images"]
+        images = raw["images"] if "manifest" not in raw else []
         return RunFile(
             model=str(raw["model"]["sha256"]),
             options=_decode_options(raw["settings"]),
             software={name: str(raw[name]) for name in _SOFTWARE},
-            rows=tuple(map(_decode_row, images)),
+            out=out,
+            manifest=_decode_state(raw.get("manifest")),
+            listed=tuple(map(_decode_row, images)),
             outputs={str(row["image"]): dict(row["outputs"]) for row in images},
             tables=dict(raw.get("tables", {})),
             settings=str(raw.get("settings_sha256", "")),
@@ -63,6 +103,12 @@ def read_run(out: Path) -> RunFile:
         raise MachineError(cause, path=path, hint=hint) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"not the record of a run: {type(error).__name__}", path=path) from error
+
+
+def _decode_state(raw: dict[str, Any] | None) -> ManifestState | None:
+    if raw is None:
+        return None
+    return ManifestState(int(raw["bytes"]), str(raw["sha256"]), frozenset(map(str, raw["not_in_tables"])))
 
 
 def _decode_row(raw: dict[str, Any]) -> Row:

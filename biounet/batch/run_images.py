@@ -88,7 +88,7 @@ def is_run_folder(path: Path) -> bool:
 
 
 def _recorded_images(out: Path) -> list[RunImage]:
-    read, records = _read_options(out), Manifest(out).records.values()
+    read, records = _read_options(out), Manifest(out).records()
     return [RunImage(out, record, read) for record in records if any(map(_is_label_image, record.outputs))]
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,8 +24,8 @@ from biounet.batch.own_process import segment_in_own_process
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import is_file, is_unchanged, record_channels
 from biounet.batch.records import BatchOptions, Record, Row, output_settings
-from biounet.batch.results_folder import ResultsFolder, check_tables, is_own_table
-from biounet.batch.summary import TABLE_NAMES, write_summary
+from biounet.batch.results_folder import ResultsFolder, check_tables, page_names, unwanted_tables
+from biounet.batch.summary import TABLE_NAMES, Summary, write_summary
 from biounet.core import MachineError, Stopped, available_cores, list_some, raise_if_stopped
 from biounet.files import FoundImage, Locks, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
@@ -33,6 +33,7 @@ from biounet.reporting import check_output_folder, make_folder, output_paths, re
 from biounet.segmentation import resolve_diameter
 
 _MOST_JOBS = 32
+_AHEAD = 2  # tasks for each thread that are made before they can begin
 _log = logging.getLogger(__name__)
 EARLIER_RESULT_REMAINS = "; what an earlier run gave is still there"
 
@@ -44,7 +45,7 @@ def segment_batch(
     options: BatchOptions | None = None,
     report: Callable[[Row], None] = lambda row: None,
     stop: Event | None = None,
-) -> list[Row]:
+) -> Sequence[Row]:
     """Segment images into a folder, except those that an earlier run or another process has done.
 
     Parameters
@@ -61,7 +62,7 @@ def segment_batch(
     Returns
     -------
     One row per image of the shard, in the order of `images`; after `fail_fast` only those that were done. The last
-    shard to end also does what is left of the others.
+    shard to end also does what is left of the others. Rows are read from the folder when they are asked for.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def segment_batch(
     _check_before_writing(images, out, options)
     diameter = resolve_diameter(options.segment.diameter, model.card)
     make_folder(out)
-    check_tables(out, options)
+    check_tables(out, options, len(images))
     predictor = model_predictor(model, options.device)
     chosen = [image for image in images if is_in_shard(image_name(image), options.shard)]
     jobs, threads, start = _job_count(options.jobs, len(chosen), predictor), torch.get_num_threads(), time.time()
@@ -95,7 +96,7 @@ def segment_batch(
         finally:
             torch.set_num_threads(threads)
         _write_summary(done, context, folder, start)
-    return [done[name].row for name in map(image_name, images) if name in done]
+    return folder.manifest.rows(name for name in map(image_name, images) if name in done)
 
 
 def _check_before_writing(images: Sequence[FoundImage], out: Path, options: BatchOptions) -> None:
@@ -115,7 +116,7 @@ def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImag
 
 
 def _left_by_other_shards(
-    images: Sequence[FoundImage], done: Mapping[str, Record], context: BatchContext, folder: ResultsFolder
+    images: Sequence[FoundImage], done: Collection[str], context: BatchContext, folder: ResultsFolder
 ) -> list[FoundImage]:
     """Return the images that have no result when this is the last shard to end, such as some that came in later."""
     shard = context.options.shard
@@ -132,9 +133,9 @@ def _left_by_other_shards(
 
 def _process_all(
     images: Sequence[FoundImage], context: BatchContext, folder: ResultsFolder, report: Callable[[Row], None]
-) -> dict[str, Record]:
-    """Return the records of all images, or up to the first failure; those that other processes do come last."""
-    done: dict[str, Record] = {}
+) -> set[str]:
+    """Return the names of all images, or of those up to the first failure; what other processes do comes last."""
+    done: set[str] = set()
     errors: list[BaseException] = []
     reporting = Lock()
 
@@ -144,7 +145,7 @@ def _process_all(
             record = _process(image, context, folder, wait)
             if record is not None:
                 with reporting:
-                    done[record.row.image] = record
+                    done.add(record.row.image)
                     report(record.row)
                 if context.options.fail_fast and record.row.status == "failed":
                     raise _FirstFailure("the first image that failed is the last")
@@ -156,7 +157,7 @@ def _process_all(
     try:
         for wait in (False, True):
             left = [image for image in images if image_name(image) not in done]
-            _run_all([partial(work, image, wait) for image in left], context)
+            _run_all((partial(work, image, wait) for image in left), context)
     except Stopped:
         if not isinstance(errors[0], Stopped):
             raise errors[0] from None
@@ -165,11 +166,19 @@ def _process_all(
     return done
 
 
-def _run_all(tasks: Sequence[Callable[[], None]], context: BatchContext) -> None:
-    """Run tasks in parallel; after the first error no further one starts."""
-    with ThreadPoolExecutor(context.options.jobs) as pool:
+def _run_all(tasks: Iterable[Callable[[], None]], context: BatchContext) -> None:
+    """Run tasks in parallel, of which few are made ahead; after the first error no further one starts."""
+    running: set[Future[None]] = set()
+    jobs = context.options.jobs or 1
+    with ThreadPoolExecutor(jobs) as pool:
         try:
-            for future in as_completed([pool.submit(task) for task in tasks]):
+            for task in tasks:
+                running.add(pool.submit(task))
+                if len(running) >= _AHEAD * jobs:
+                    ended, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
+            for future in as_completed(running):
                 future.result()
         except BaseException:  # such as Ctrl-C in a program that passes no stop event
             context.stop.set()
@@ -202,7 +211,7 @@ def _segment_and_record(image: FoundImage, context: BatchContext, folder: Result
     name, out = image_name(image), context.out
     if not folder.locks.folder_exists():
         raise _removed(out)
-    before = dict(folder.manifest.output_hashes.get(name, {}))
+    before = folder.manifest.output_hashes(name)
     record = segment_file(image, context, folder.note_start(image))
     failed = record.row.status == "failed"
     if failed and any(is_file(out / path) for path in before):
@@ -221,7 +230,7 @@ def _removed(out: Path) -> MachineError:
 def _valid_record(image: FoundImage, context: BatchContext, folder: ResultsFolder) -> Record | None:
     """Return the record of an image if segmenting it now would give the same."""
     name = image_name(image)
-    record, is_new = _current_record(name, context, folder), name in folder.manifest.new_names
+    record, is_new = _current_record(name, context, folder), folder.manifest.is_new(name)
     if record is None:
         return None
     if record.row.status == "failed":  # tried again, unless it failed in another process a moment ago
@@ -235,10 +244,13 @@ def _valid_record(image: FoundImage, context: BatchContext, folder: ResultsFolde
 
 def _current_record(name: str, context: BatchContext, folder: ResultsFolder) -> Record | None:
     """Return the record of an image with this model and these settings, if its outputs exist; they are not read."""
-    record = folder.manifest.records.get(name)
-    if record is None or (record.model, record.settings) != (context.model.sha256, context.settings):
-        return None
-    return record if outputs_exist(record, context.out) else None
+    record = folder.manifest.get(name)
+    return record if record is not None and _is_current(record, context) else None
+
+
+def _is_current(record: Record, context: BatchContext) -> bool:
+    identity = (context.model.sha256, context.settings)
+    return (record.model, record.settings) == identity and outputs_exist(record, context.out)
 
 
 def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -> bool:
@@ -255,24 +267,40 @@ def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -
     )
 
 
-def _write_summary(done: Mapping[str, Record], context: BatchContext, folder: ResultsFolder, start: float) -> None:
+def _write_summary(done: Collection[str], context: BatchContext, folder: ResultsFolder, start: float) -> None:
     """Write the tables of all images that have a record, including those of other shards and earlier runs."""
     out, options, manifest = context.out, context.options, folder.manifest
-    if not folder.locks.folder_exists() or not all(outputs_exist(record, out) for record in done.values()):
+    if not folder.locks.folder_exists():
         raise _removed(out)
     with folder.locks.exclusive("summary"):
         manifest.refresh()
-        names = [name for name, record in manifest.records.items() if not manifest.is_obsolete(record)]
-        records = {name: record for name in names if (record := _current_record(name, context, folder))} | dict(done)
-        if missing := [name for name in names if name not in records]:
-            reason = "since their results are of other settings or not all there"
-            _log.warning("not in the tables, %s: %s", reason, list_some(missing, SHOWN_NAMES))
-        check_tables(out, options)
-        remove_temporary_files([out / name for name in TABLE_NAMES], folder.temporary_files)
-        in_order = [records[name] for name in sorted(records, key=natural_name_key)]
-        write_summary(in_order, context.model, out, options, start)
-        unwanted = {"report.html": not options.overlay, "groups.csv": options.group is None}  # of an earlier run
-        remove_files(out / name for name in unwanted if unwanted[name] and is_own_table(out / name))
+        names, left_out = _names_in_tables(done, context, manifest)
+        check_tables(out, options, len(names))
+        tables = [out / name for name in (*TABLE_NAMES, *page_names(len(names)))]
+        remove_temporary_files(tables, folder.temporary_files)
+        rows = manifest.rows(sorted(names, key=natural_name_key))
+        state = {"bytes": manifest.end, "sha256": manifest.hash(manifest.end), "not_in_tables": left_out}
+        write_summary(Summary(rows, state, start), context.model, out, options)
+        remove_files(unwanted_tables(out, options, len(names)))
+
+
+def _names_in_tables(done: Collection[str], context: BatchContext, manifest: Manifest) -> tuple[list[str], list[str]]:
+    """Return the images that tables are about, and those of this model and settings that they are not about."""
+    identity = (context.model.sha256, context.settings)
+    names, missing, left_out = [], [], []
+    for record in manifest.records():
+        name = record.row.image
+        if _is_current(record, context) and (name in done or not manifest.is_obsolete(record)):
+            names.append(name)
+            continue
+        if name in done:
+            raise _removed(context.out)
+        missing += [] if manifest.is_obsolete(record) else [name]
+        left_out += [name] if (record.model, record.settings) == identity else []
+    if missing:
+        reason = "since their results are of other settings or not all there"
+        _log.warning("not in the tables, %s: %s", reason, list_some(missing, SHOWN_NAMES))
+    return names, left_out
 
 
 def _job_count(jobs: int | None, images: int, predictor: Predictor) -> int:

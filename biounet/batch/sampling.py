@@ -205,7 +205,7 @@ def _with_copies(drawn: Sample, run: Path, folder: Path, pictures: bool) -> Samp
 
 def _input_image(name: str, manifest: Manifest, run: Path, *, alone: bool) -> FoundImage:
     """Return an image of a run, which must be there; `alone`, in files that hold no others."""
-    record = manifest.records.get(name)
+    record = manifest.get(name)
     paths = [resolve_recorded_path(file.path, run) for file in record.inputs] if record is not None else []
     if not paths or not all(map(os.path.isfile, paths)):
         where = paths[0] if paths else run

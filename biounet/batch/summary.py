@@ -7,37 +7,63 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
 from biounet.batch.names import SHOWN_NAMES, escape
 from biounet.batch.recorded_files import recorded_path
-from biounet.batch.records import BatchOptions, Record, Row, describe_uncalibrated, hash_settings, output_settings
+from biounet.batch.records import BatchOptions, Row, describe_uncalibrated, hash_settings, output_settings
 from biounet.batch.run_file import software
 from biounet.core import __version__, home_folder, list_some
 from biounet.files import ReadOptions, atomic_group, hash_file, write_text
 from biounet.measurement import Columns, Grouping, GroupSummary, ImageCount, summarise_groups
 from biounet.network import Model
-from biounet.reporting import OVERLAY_SUFFIX, ReportOptions, ReportRow, count_table, write_report, write_table
+from biounet.reporting import (
+    OVERLAY_SUFFIX,
+    ReportOptions,
+    ReportRow,
+    count_table,
+    figure_names,
+    write_count_table,
+    write_report,
+    write_table,
+)
 
 TABLE_NAMES = ("counts.csv", "groups.csv", "run.json", "report.html")
 _SIZES = {2: "area", 3: "volume"}
 _log = logging.getLogger(__name__)
 
 
-def write_summary(records: Sequence[Record], model: Model, out: Path, options: BatchOptions, start: float) -> None:
-    """Write ``counts.csv``, ``groups.csv`` of groups, ``run.json`` and, with overlays, ``report.html``.
+@dataclass(frozen=True)
+class Summary:
+    """What the tables of a batch are about.
 
-    `start` is a `time.time`.
+    Attributes
+    ----------
+    rows
+        Of the images, in their order.
+    manifest
+        Size and SHA-256 of the manifest that they are from, and what of it is not in the tables, for ``run.json``.
+    start
+        When the batch began, as `time.time`.
     """
-    rows = [record.row for record in records]
-    groups = None if options.group is None else group_rows(options.group, rows)
+
+    rows: Sequence[Row]
+    manifest: Mapping[str, Any]
+    start: float
+
+
+def write_summary(summary: Summary, model: Model, out: Path, options: BatchOptions) -> None:
+    """Write ``counts.csv``, ``groups.csv`` of groups, ``run.json`` and, with overlays, ``report.html``."""
+    rows = summary.rows
+    figures = figure_names(table_rows(rows))
+    groups = None if options.group is None else group_rows(options.group, rows, figures)
     with atomic_group() as parts:
-        write_table(out / "counts.csv", count_columns(rows), excel=options.excel)
+        write_count_table(out / "counts.csv", table_rows(rows), figures, excel=options.excel)
         if groups is not None:
             write_table(out / "groups.csv", groups.columns(), excel=options.excel)
         if options.overlay:
@@ -45,30 +71,35 @@ def write_summary(records: Sequence[Record], model: Model, out: Path, options: B
             title, settings = f"{model.card.recipe.name}: {images}", _report_settings(model, options, rows)
             others = ("counts.csv", *(("groups.csv",) if groups is not None else ()), "run.json")
             report = ReportOptions(settings, others, groups, options.single_file)
-            write_report(out / "report.html", list(map(_report_row, rows)), title=title, options=report)
-        run = _run_record(records, model, out, options, start)
+            write_report(out / "report.html", _ReportRows(rows), title=title, options=report)
+        run = _run_record(summary, model, out, options)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
         write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
 
 
 def count_columns(rows: Sequence[Row]) -> Columns:
     """Return the columns of ``counts.csv``, with a row for each frame of a time series."""
-    return count_table(_table_rows(rows))
+    return count_table(list(table_rows(rows)))
 
 
-def _table_rows(rows: Sequence[Row]) -> list[Row]:
-    return [row for image in rows for row in image.table_rows()]
+def table_rows(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows of ``counts.csv``: of time series, one for each frame."""
+    return (row for image in rows for row in image.table_rows())
 
 
-def group_rows(grouping: Grouping, rows: Sequence[Row]) -> GroupSummary:
-    """Return the figures of the groups of images; those that no group is known of are left out, with a warning."""
-    unknown = [row.image for row in rows if grouping.values(row.image) is None]
+def group_rows(grouping: Grouping, rows: Iterable[Row], figures: Collection[str]) -> GroupSummary:
+    """Return the figures of the groups of images; those that no group is known of are left out, with a warning.
+
+    `figures` are the names of the further figures of all rows.
+    """
+    dims, unknown, counts = 3 if "volume_mm3" in figures else 2, [], []
+    for image in rows:
+        if grouping.values(image.image) is None:
+            unknown.append(image.image)
+        counts += [_image_count(row, dims) for row in image.table_rows()]
     if unknown:
         _log.warning("not in groups.csv, since --group says nothing of them: %s", list_some(unknown, SHOWN_NAMES))
-    rows = _table_rows(rows)
-    figures = [row.figures for row in rows]
-    dims = 3 if any("volume_mm3" in names for names in figures) else 2
-    return summarise_groups(grouping, [_image_count(row, dims) for row in rows], dims)
+    return summarise_groups(grouping, counts, dims)
 
 
 def _image_count(row: Row, dims: int) -> ImageCount:
@@ -83,9 +114,7 @@ def _image_count(row: Row, dims: int) -> ImageCount:
     )
 
 
-def _run_record(
-    records: Sequence[Record], model: Model, out: Path, options: BatchOptions, start: float
-) -> dict[str, Any]:
+def _run_record(summary: Summary, model: Model, out: Path, options: BatchOptions) -> dict[str, Any]:
     settings = asdict(replace(options, readers=None, skipped=()))
     del settings["readers"], settings["skipped"]
     label = options.segment.label_settings(model.card.label).model_dump(mode="json", by_alias=True)
@@ -94,26 +123,20 @@ def _run_record(
     return {
         **software(),
         "command": [argument.replace(str(user), "~") if user else argument for argument in sys.argv[1:]],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
-        "seconds": round(time.time() - start, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(summary.start)),
+        "seconds": round(time.time() - summary.start, 3),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "model": {"name": model.card.recipe.name, "sha256": model.sha256},
         "settings": settings,
         "settings_sha256": hash_settings(output_settings(model, options)),
-        "images": [_image_record(record) for record in records],
+        "images": len(summary.rows),
+        "manifest": dict(summary.manifest),
         "left_out": [{"path": escape(recorded_path(file.path, out)), "reason": file.reason} for file in skipped],
     }
 
 
-def _image_record(record: Record) -> dict[str, Any]:
-    row: dict[str, Any] = asdict(replace(record.row, sizes=None))
-    details: dict[str, Any] = row.pop("details")
-    del row["sizes"]
-    return row | details | {"inputs": [asdict(file) for file in record.inputs], "outputs": record.outputs}
-
-
-def _report_settings(model: Model, options: BatchOptions, rows: Sequence[Row]) -> dict[str, str]:
+def _report_settings(model: Model, options: BatchOptions, rows: Iterable[Row]) -> dict[str, str]:
     """Return the settings that the report shows: those that the result depends on, device and version."""
     data, label = model.card.recipe.data, options.segment.label_settings(model.card.label)
     shown = {"model": f"{model.card.recipe.name} ({model.sha256[:12]})", **_report_reading(model, options.read)}
@@ -163,6 +186,26 @@ def _describe_frames(row: Row) -> str:
     followed = "" if tracks is None else f", followed as {tracks} tracks"
     each = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
     return f"objects of {len(row.frames)} frames together, {each} in each{followed}"
+
+
+class _ReportRows(Sequence[ReportRow]):
+    """The rows of the report, each made when it is asked for."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, which: int) -> ReportRow: ...
+    @overload
+    def __getitem__(self, which: slice) -> _ReportRows: ...
+    def __getitem__(self, which: int | slice) -> ReportRow | _ReportRows:
+        return _ReportRows(self._rows[which]) if isinstance(which, slice) else _report_row(self._rows[which])
+
+    def __iter__(self) -> Iterator[ReportRow]:
+        return map(_report_row, self._rows)
 
 
 def _report_row(row: Row) -> ReportRow:

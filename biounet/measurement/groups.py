@@ -25,7 +25,7 @@ _EACH_IMAGE = "image"
 _DIGITS = 6  # significant ones in tables
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageCount:
     """What of an image goes into the figures of its group.
 

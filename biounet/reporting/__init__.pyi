@@ -1,9 +1,10 @@
 from .count_table import count_table as count_table
+from .count_table import figure_names as figure_names
+from .count_table import write_count_table as write_count_table
 from .exports import export_segmentation as export_segmentation
 from .html_report import ReportOptions as ReportOptions
-from .html_report import ReportRow as ReportRow
-from .html_report import Sizes as Sizes
-from .html_report import object_sizes as object_sizes
+from .html_report import page_count as page_count
+from .html_report import page_path as page_path
 from .html_report import write_report as write_report
 from .measured_files import LabelInputs as LabelInputs
 from .measured_files import MeasuredFile as MeasuredFile
@@ -29,6 +30,9 @@ from .outputs import view_folder as view_folder
 from .outputs import write_outputs as write_outputs
 from .outputs import write_table as write_table
 from .overlays import draw_overlay as draw_overlay
+from .report_rows import ReportRow as ReportRow
+from .size_histogram import SizeHistogram as SizeHistogram
+from .size_histogram import object_sizes as object_sizes
 from .table_parts import excel_remark as excel_remark
 from .table_parts import join_table_parts as join_table_parts
 from .table_parts import part_path as part_path

@@ -5,10 +5,9 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from biounet.reporting.size_histogram import SizeHistogram
 
 WIDTH, HEIGHT = 560, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 32, 52
@@ -151,26 +150,26 @@ def size_unit(column: str) -> tuple[str, str]:
     return "Area" if quantity in ("area", "pixels") else "Volume", _UNITS.get(unit, unit or "pixels")
 
 
-def size_histogram(column: str, sizes: NDArray[Any]) -> str:
+def size_histogram(sizes: SizeHistogram) -> str:
     """Return a histogram with logarithmic bins, since cells grow by dividing."""
-    name, unit = size_unit(column)
-    low, high = float(sizes.min()), float(sizes.max())
-    bins = min(_MAX_BINS, int(np.sqrt(sizes.size)) + 1) if high > low else 1
-    edges = np.geomspace(low, high, bins + 1) if high > low else np.array([low / 1.1, low * 1.1])
-    if high > low:
-        edges[[0, -1]] = low, high  # exactly, so that no size falls outside
-    heights = np.histogram(sizes, edges)[0]
-    spans = list(zip(edges, edges[1:], heights, strict=False))
-    items = [Bar(a, b, int(n), f"{number(a)} to {number(b)} {unit}: {plural(int(n), 'object')}") for a, b, n in spans]
-    x = Axis(float(edges[0]), float(edges[-1]), f"{name} of an object ({unit}), logarithmic", logarithmic=True)
-    median = float(np.median(sizes))
+    name, unit = size_unit(sizes.column)
+    spans = sizes.grouped(min(_MAX_BINS, math.isqrt(sizes.total) + 1))
+    if sizes.low == sizes.high:
+        spans = [(sizes.low / 1.1, sizes.high * 1.1, sizes.total)]
+    items = [Bar(a, b, n, f"{number(a)} to {number(b)} {unit}: {plural(n, 'object')}") for a, b, n in spans]
+    x = Axis(spans[0][0], spans[-1][1], f"{name} of an object ({unit}), logarithmic", logarithmic=True)
+    median = sizes.median()
     at = x_place(x, median)
     mark = f'<path class="mark" d="M{at:.1f} {_TOP - 6}V{_FLOOR}"/>'
-    return bars(f"{name}s of objects", items, x, "objects", note=f"median {number(median)} {unit}", mark=mark)
+    shown = number(median) if sizes.low == sizes.high else f"about {number(float(f'{median:.2g}'))}"
+    return bars(f"{name}s of objects", items, x, "objects", note=f"median {shown} {unit}", mark=mark)
 
 
-def time_chart(series: Mapping[str, Sequence[tuple[int, int | None]]]) -> str:
-    """Return a line for each time series: the number of objects in its frames; a gap where nothing was counted."""
+def time_chart(series: Mapping[str, Sequence[tuple[int, int | None]]], total: int) -> str:
+    """Return a line for each time series: the number of objects in its frames; a gap where nothing was counted.
+
+    `total` is the number of all series, of which those shown may be the first.
+    """
     times = [t for frames in series.values() for t, _ in frames]
     counts = [count for frames in series.values() for _, count in frames if count is not None]
     x = Axis(min(times), max(times), "frame")
@@ -189,8 +188,8 @@ def time_chart(series: Mapping[str, Sequence[tuple[int, int | None]]]) -> str:
             if count is not None
         )
         parts.append(f'<g><path class="curve" d="{path}"/>{dots}</g>')
-    title = "Objects over time"
-    return figure(title, svg(title, frame(x, y) + "".join(parts)), f"{len(series)} series" if len(series) > 1 else "")
+    title, shown = "Objects over time", f"the first {len(series)} of " if total > len(series) else ""
+    return figure(title, svg(title, frame(x, y) + "".join(parts)), f"{shown}{total} series" if total > 1 else "")
 
 
 def plural(count: int, noun: str) -> str:

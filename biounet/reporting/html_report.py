@@ -1,27 +1,24 @@
-"""The HTML report of a batch: one page that needs no network, and loads nothing but the pictures beside it."""
+"""The HTML report of a batch: pages that need no network, and load nothing but the pictures beside them."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
-from biounet.core import Figure, Status
+from biounet.core import Figure
 from biounet.files import write_text
-from biounet.measurement import GroupSummary, Table
+from biounet.measurement import GroupSummary
 from biounet.reporting.charts import (
     Axis,
     Bar,
@@ -37,84 +34,21 @@ from biounet.reporting.charts import (
 from biounet.reporting.group_charts import group_charts
 from biounet.reporting.overlays import palette
 from biounet.reporting.page import digest
+from biounet.reporting.report_rows import FIRST, MAX_BARS, ReportRow, Survey, survey
 from biounet.reporting.view_files import DATA_SUFFIX, PICTURE_SUFFIX, THUMBNAIL_SUFFIX
 
 _BADGES = {"ok": "✓ ok", "empty": "○ empty", "flagged": "! flagged", "failed": "✕ failed"}
-_FIRST = ("failed", "flagged")  # in this order; the other images follow as they come
-_MAX_IMAGE_BARS = 80  # images with a bar each; more are a histogram
 _MAX_BINS = 40
-_MAX_REASONS = 12  # that are listed
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?%?")
+_MAX_REASONS = 12  # that are listed, and pages for each
+_NEIGHBOURS = 3  # pages before and after the one shown that there are links to
+PAGE_ROWS = 2000
+"""Images on each page."""
 _NAMES = {"_labels": "labels", "_objects": "objects", "_overlay": "outlines", "_report": "case report"}
 _HEADINGS = {
     "density_per_mm2": "Objects per mm²",
     "density_per_mm3": "Objects per mm³",
     "mean_confidence": "Mean confidence",
 }
-
-
-class Sizes(NamedTuple):
-    """Positive sizes (n,) of the objects of an image, and the column of its table that they are from."""
-
-    column: str
-    values: NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class ReportRow:
-    """One image in the report.
-
-    Attributes
-    ----------
-    status
-        ``ok``, ``empty`` (no objects), ``flagged`` (with warnings) or ``failed``.
-    count
-        Number of objects; None where nothing was counted.
-    message
-        Error or notes.
-    overlay
-        Path of the overlay relative to the page, with ``/``.
-    sizes
-        Of the objects; None where they were not measured.
-    files
-        Paths of all its files relative to the page; those of the viewer are among them.
-    figures
-        Further figures by their names, as in ``counts.csv``.
-    warnings
-        Why it is flagged; else, all of `message`.
-    times
-        Number and count of each frame of a time series.
-    """
-
-    image: str
-    status: Status
-    count: int | None
-    seconds: float
-    message: str = ""
-    overlay: str | None = None
-    sizes: Sizes | None = None
-    files: Sequence[str] = ()
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-    times: Sequence[tuple[int, int | None]] = ()
-
-    @property
-    def view(self) -> str | None:
-        """What the names of its files for the viewer begin with; None where they are not there."""
-        return next((path.removesuffix(DATA_SUFFIX) for path in self.files if path.endswith(DATA_SUFFIX)), None)
-
-    @property
-    def reasons(self) -> dict[str, str]:
-        """Why it failed or is flagged: texts, by the same without their figures, for counting equal ones."""
-        cause = self.message.partition(" (hint: ")[0]
-        parts = [cause] if self.status == "failed" else self.warnings or self.message.split("; ")
-        return {_NUMBER.sub("…", part): part for part in parts if part}
-
-
-def object_sizes(table: Table) -> Sizes:
-    """Return the areas or volumes of the counted objects or lesions of a table, in a unit of length if it has one."""
-    name = table.size_column
-    return Sizes(name, table.columns[name][table.counted].astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -142,42 +76,100 @@ class ReportOptions:
 def write_report(path: Path, rows: Sequence[ReportRow], *, title: str, options: ReportOptions | None = None) -> None:
     """Write the report of a batch, atomically; equal rows give equal bytes.
 
+    More than 2000 images are on several pages, ``report.html``, ``report_2.html`` and so on.
+
     Parameters
     ----------
     path
         The HTML file; all files of `rows` are relative to its folder.
     rows
-        One per image. Those that failed come first, then those that are flagged, else in the order given.
+        One per image; a sequence may make them when they are asked for, and those of one page are held in memory. Those
+        that failed come first, then those that are flagged, else in the order given.
     title
         Heading of the page.
     """
     options = options or ReportOptions()
-    write_text(path, render_report(rows, title, options, _Files(path.parent if options.single_file else None)))
+    files = _Files(path.parent if options.single_file else None)
+    report = _Report(rows, survey(rows), title, options, files)
+    for page in reversed(range(report.pages)):  # the first says what is on the others
+        write_text(page_path(path, page), report.render(page, path.name))
+
+
+def page_path(path: Path, number: int) -> Path:
+    """Return the path of a page of a report, counted from 0."""
+    return path if number == 0 else path.with_name(f"{path.stem}_{number + 1}{path.suffix}")
+
+
+def page_count(images: int) -> int:
+    """Return the number of pages of a report on so many images."""
+    return max(1, -(-images // PAGE_ROWS))
 
 
 def render_report(
     rows: Sequence[ReportRow], title: str, options: ReportOptions | None = None, files: _Files | None = None
 ) -> str:
-    """Return the page: summary, what to look at first, charts, and a table of images to sort and filter."""
-    options, files = options or ReportOptions(), files or _Files(None)
-    columns = _figure_columns(rows)
-    style = _resource("report.css") + f"#images {{ --figures: {1 + len(columns)}; }}\n"
-    script = _resource("report.js") + _resource("viewer.js")
-    ordered = sorted(rows, key=lambda row: _FIRST.index(row.status) if row.status in _FIRST else len(_FIRST))
-    places = {id(row): place for place, row in enumerate(rows)}
-    return Template(_resource("report.html")).substitute(
-        policy=escape(_policy(style, script)),
-        title=escape(title),
-        style=style,
-        settings=_settings(options.settings),
-        summary=_summary(rows),
-        attention=_attention(rows),
-        charts=_charts(rows, options.groups),
-        heads=_heads(columns),
-        rows="\n".join(_table_row(places[id(row)], row, columns, files) for row in ordered),
-        files="" if options.single_file else _links(options.files, Path),
-        data=_data(rows, files),
-        script=script,
+    """Return the first page: summary, what to look at first, charts, and a table of images to sort and filter."""
+    report = _Report(rows, survey(rows), title, options or ReportOptions(), files or _Files(None))
+    pages = [report.render(number, "report.html") for number in reversed(range(report.pages))]
+    return pages[-1]
+
+
+class _Report:
+    """The pages of a report, of which the first is rendered last: it says on which page images of a reason are."""
+
+    def __init__(
+        self, rows: Sequence[ReportRow], found: Survey, title: str, options: ReportOptions, files: _Files
+    ) -> None:
+        self._rows, self._found, self._title, self._options, self._files = rows, found, title, options, files
+        self._columns = _figure_columns(found.figures)
+        self._pages_of: dict[tuple[str, str], list[int]] = {}  # by status and reason, the last page first
+        self.pages = page_count(len(rows))
+
+    def render(self, number: int, name: str) -> str:
+        """Return a page, counted from 0; `name` is that of the first one."""
+        places = self._found.order[number * PAGE_ROWS : (number + 1) * PAGE_ROWS]
+        shown = [(place, self._rows[place]) for place in places]
+        self._note_reasons(number, [row for _, row in shown])
+        style = _resource("report.css") + f"#images {{ --figures: {1 + len(self._columns)}; }}\n"
+        script = _resource("report.js") + _resource("viewer.js")
+        first, options, files = number == 0, self._options, self._files
+        return Template(_resource("report.html")).substitute(
+            policy=escape(_policy(style, script)),
+            title=escape(self._title if first else f"{self._title}, page {number + 1} of {self.pages}"),
+            style=style,
+            settings=_settings(options.settings) if first else "",
+            summary=_summary(self._found) if first else "",
+            attention=_attention(self._found, self._pages_of, Path(name)) if first else "",
+            charts=_charts(self._found, options.groups) if first else "",
+            pages=_page_links(number, self.pages, Path(name)),
+            heads=_heads(self._columns),
+            rows="\n".join(_table_row(place, row, self._columns, files) for place, row in shown),
+            files="" if options.single_file else _links(options.files, Path),
+            data=_data(shown, files),
+            script=script,
+        )
+
+    def _note_reasons(self, number: int, rows: Sequence[ReportRow]) -> None:
+        found = {(row.status, reason): None for row in rows if row.status in FIRST for reason in row.reasons}
+        for key in found:
+            self._pages_of.setdefault(key, []).append(number)
+
+
+def _page_links(number: int, count: int, path: Path) -> str:
+    """Return links to the first, the last and the neighbouring pages; nothing if there is one page only."""
+    if count == 1:
+        return ""
+    shown = sorted({0, count - 1, *range(max(0, number - _NEIGHBOURS), min(count, number + _NEIGHBOURS + 1))})
+    parts, before = [], -1
+    for page in shown:
+        parts += ["<span>…</span>"] if page > before + 1 else []
+        address = escape(link(page_path(path, page).name))
+        text = str(page + 1)
+        parts.append(f'<b aria-current="page">{text}</b>' if page == number else f'<a href="{address}">{text}</a>')
+        before = page
+    return (
+        f'<nav class="pages" aria-label="Pages"><span>Page</span>{"".join(parts)}'
+        f"<small>{_grouped(PAGE_ROWS)} images on each; filters and sorting are about one page</small></nav>"
     )
 
 
@@ -230,11 +222,11 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _data(rows: Sequence[ReportRow], files: _Files) -> str:
+def _data(rows: Sequence[tuple[int, ReportRow]], files: _Files) -> str:
     """Return what the script reads: the colours of objects and, in a single file, the data of all images."""
     colours = [[bytes(colour).hex() for colour in palette(bright=bright)] for bright in (False, True)]
     parts = [f'<script type="application/json" id="palettes">{_json(colours)}</script>']
-    for place, row in enumerate(rows):
+    for place, row in rows:
         view = None if row.view is None else files.view(row.view)
         if view is not None:
             parts.append(f'<script type="application/json" id="view-{place}">{view}</script>')
@@ -246,17 +238,16 @@ def _settings(settings: Mapping[str, str]) -> str:
     return f'<p class="settings">{parts}</p>' if parts else ""
 
 
-def _summary(rows: Sequence[ReportRow]) -> str:
-    total = Counter(row.status for row in rows)
-    counts = [row.count for row in rows if row.count is not None]
+def _summary(found: Survey) -> str:
+    total = found.statuses
     figures = [
-        ("images", _grouped(len(rows)), ""),
-        ("objects", _grouped(sum(counts)) if counts else "–", ""),
+        ("images", _grouped(total.total()), ""),
+        ("objects", _grouped(sum(found.counts)) if found.counts else "–", ""),
         *(
             (status, _grouped(total[status]), status if total[status] else "")
             for status in ("failed", "flagged", "empty")
         ),
-        ("time", _duration(sum(row.seconds for row in rows)), ""),
+        ("time", _duration(found.seconds), ""),
     ]
     tiles = "".join(f'<div class="{mark}"><dt>{name}</dt><dd>{value}</dd></div>' for name, value, mark in figures)
     return f'<dl class="summary">{tiles}</dl>'
@@ -272,34 +263,42 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _attention(rows: Sequence[ReportRow]) -> str:
+def _attention(found: Survey, pages_of: Mapping[tuple[str, str], Sequence[int]], path: Path) -> str:
     """Return the reasons for which images failed or are flagged, the most frequent first, as buttons that show them."""
     items = []
-    for status in _FIRST:
-        found = [row for row in rows if row.status == status]
-        texts = {reason: text for row in found for reason, text in row.reasons.items()}
-        counts = Counter(reason for row in found for reason in row.reasons)
+    for status in FIRST:
+        counts, texts = found.reasons[status], found.reason_texts
         for reason, count in counts.most_common(_MAX_REASONS):
-            items.append(_reason(status, reason, count, texts[reason] if count == 1 else reason))
+            pages = [page for page in reversed(pages_of.get((status, reason), ())) if page]
+            links = _links_to_reason(status, reason, pages[:_MAX_REASONS], path)
+            items.append(_reason(status, reason, count, (texts[reason] if count == 1 else reason, links)))
         if len(counts) > _MAX_REASONS:
             more = plural(len(counts) - _MAX_REASONS, "more reason")
-            items.append(_reason(status, "", len(found), f"{more}: show all that are {status}"))
+            items.append(_reason(status, "", found.statuses[status], (f"{more}: show all that are {status}", "")))
     if not items:
         return ""
     return f'<section class="attention"><h2>Look at these first</h2><ul>{"".join(items)}</ul></section>'
 
 
-def _reason(status: str, reason: str, count: int, text: str) -> str:
+def _links_to_reason(status: str, reason: str, pages: Sequence[int], path: Path) -> str:
+    """Return links to the other pages that have images of a reason."""
+    target = quote(f"{status}:{reason}")
+    links = [f'<a href="{escape(link(page_path(path, page).name))}#{target}">{page + 1}</a>' for page in pages]
+    return f'<small class="pages">also on page {" ".join(links)}</small>' if links else ""
+
+
+def _reason(status: str, reason: str, count: int, content: tuple[str, str]) -> str:
+    text, links = content
     return (
         f'<li><button type="button" data-status="{status}" data-reason="{escape(reason)}">'
         f'<span><span class="badge {status}">{_BADGES[status]}</span></span><b>{_grouped(count)}</b>'
-        f"<span>{escape(text)}</span></button></li>"
+        f"<span>{escape(text)}</span></button>{links}</li>"
     )
 
 
-def _figure_columns(rows: Sequence[ReportRow]) -> dict[str, str]:
+def _figure_columns(names: Iterable[str]) -> dict[str, str]:
     """Return the figures that have a column, and its heading."""
-    names = dict.fromkeys(name for row in rows for name, value in row.figures.items() if value is not None)
+    names = list(names)
     medians = {name: _median_heading(name) for name in names if name.startswith(("median_area", "median_volume"))}
     return {name: heading for name, heading in (medians | _HEADINGS).items() if name in names}
 
@@ -330,7 +329,7 @@ def _table_row(place: int, row: ReportRow, columns: Mapping[str, str], files: _F
     if not files.embedded and (links := _links(row.files, _short_name)):
         name += f'<span class="files">{links}</span>'
     view = "" if row.view is None else f' data-view="{escape(link(row.view))}"'
-    reasons = f' data-reasons="{escape(chr(10).join(row.reasons))}"' if row.status in _FIRST else ""
+    reasons = f' data-reasons="{escape(chr(10).join(row.reasons))}"' if row.status in FIRST else ""
     figures = [("Objects", row.count), *((heading, row.figures.get(key)) for key, heading in columns.items())]
     return (
         f'<tr data-number="{place}" data-status="{row.status}" data-name="{escape(row.image)}"'
@@ -365,49 +364,34 @@ def _short_name(path: str) -> str:
     return next((name for ending, name in _NAMES.items() if ending in path.rpartition("/")[2]), "")
 
 
-def _charts(rows: Sequence[ReportRow], groups: GroupSummary | None) -> str:
-    series = {row.image: row.times for row in rows if len(row.times) > 1}
-    charts = [_count_chart(rows), *_size_charts(rows), *([] if groups is None else group_charts(groups))]
-    charts += [time_chart(series)] if series else []
+def _charts(found: Survey, groups: GroupSummary | None) -> str:
+    charts = [_count_chart(found), *map(size_histogram, found.sizes), *([] if groups is None else group_charts(groups))]
+    charts += [time_chart(found.series, found.series_count)] if found.series else []
     shown = "\n".join(chart for chart in charts if chart)
     return f'<section class="charts" aria-label="Charts">{shown}</section>' if shown else ""
 
 
-def _count_chart(rows: Sequence[ReportRow]) -> str:
+def _count_chart(found: Survey) -> str:
     """Return a bar for each image or, for many images, a histogram of their counts."""
-    counts = np.array([row.count for row in rows if row.count is not None], dtype=np.int64)
-    if not counts.size:
+    images = found.statuses.total()
+    if not found.counts:
         return ""
-    if len(rows) <= _MAX_IMAGE_BARS:
-        items = [
-            Bar(n, n + 1, row.count or 0, f"{row.image}: {_outcome(row)}", row.status) for n, row in enumerate(rows)
-        ]
-        x = Axis(0, max(len(rows), 4), "images, in the order of their names", ticked=False)
+    if images <= MAX_BARS:
+        items = [Bar(n, n + 1, one.objects, one.text, one.status) for n, one in enumerate(found.first)]
+        x = Axis(0, max(images, 4), "images, in the order of their names", ticked=False)
         return bars("Objects in each image", items, x, "objects")
+    counts = np.array(found.counts, dtype=np.int64)
     top = int(counts.max()) + 1
     steps = nice_ticks(0, top, _MAX_BINS)
     width = max(1, round(steps[1] - steps[0]))
-    images = np.bincount(counts // width)
+    bins = np.bincount(counts // width)
     items = [
         Bar(n * width, (n + 1) * width, int(count), f"{_span(n, width)} objects: {plural(int(count), 'image')}")
-        for n, count in enumerate(images)
+        for n, count in enumerate(bins)
     ]
-    x = Axis(0, len(images) * width, "objects in an image")
+    x = Axis(0, len(bins) * width, "objects in an image")
     return bars("Images by number of objects", items, x, "images", note=f"median {number(float(np.median(counts)))}")
 
 
 def _span(place: int, width: int) -> str:
     return str(place) if width == 1 else f"{place * width} to {(place + 1) * width - 1}"
-
-
-def _size_charts(rows: Sequence[ReportRow]) -> list[str]:
-    """Return a histogram of the sizes of all objects for each unit of the images."""
-    columns: dict[str, list[NDArray[Any]]] = {}
-    for row in rows:
-        if row.sizes is not None and len(row.sizes.values):
-            columns.setdefault(row.sizes.column, []).append(row.sizes.values)
-    return [size_histogram(column, np.concatenate(values)) for column, values in columns.items()]
-
-
-def _outcome(row: ReportRow) -> str:
-    return row.status if row.count is None else f"{row.status}, {row.count}"

@@ -6,6 +6,7 @@
   const words = byId("words"), status = byId("status"), order = byId("order"), clear = byId("clear");
   const text = new Map(rows.map((row) => [row, (row.dataset.name + " " + row.dataset.message).toLowerCase()]));
   const collator = new Intl.Collator(undefined, { numeric: true });
+  const paged = document.querySelector("nav.pages") !== null;
   let reason = "";
 
   function filter() {
@@ -18,7 +19,7 @@
       row.hidden = !kept;
       shown += kept ? 1 : 0;
     }
-    byId("shown").textContent = shown === rows.length ? "" : shown + " of " + rows.length;
+    byId("shown").textContent = shown === rows.length ? "" : shown + " of " + rows.length + (paged ? " on this page" : "");
     byId("none").hidden = shown > 0;
     clear.hidden = shown === rows.length;
   }
@@ -57,5 +58,7 @@
     byId("images-heading").scrollIntoView();
   }));
   byId("filters").hidden = false;
+  const asked = decodeURIComponent(location.hash.slice(1)), colon = asked.indexOf(":");
+  if (colon > 0) { status.value = asked.slice(0, colon); reason = asked.slice(colon + 1); }
   filter();
 })();

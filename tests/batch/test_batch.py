@@ -84,7 +84,8 @@ def test_the_run_is_recorded(segmenter, mixed, tmp_path):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["model"]["sha256"] == segmenter.model.sha256
     assert record["settings"]["segment"]["label"] == segmenter.card.label.model_dump(by_alias=True)
-    first = record["images"][0]
+    assert record["images"] == 5
+    first = json.loads((tmp_path / "manifest.jsonl").read_text().splitlines()[0])["details"]
     assert first["shape"] == [1, 96, 96]
     assert first["spacing"] == [0.5, 0.5]
     assert set(first["seconds"]) == {"normalise", "predict_and_label", "search", "measure", "quality"}
@@ -125,8 +126,8 @@ def test_an_image_is_flagged_for_warnings_and_not_for_information(segmenter, tmp
     )
     assert "alpha" in row.message
     assert row.status == ("flagged" if odd else "empty")
-    run = json.loads((tmp_path / "out" / "run.json").read_text())
-    severities = {note["code"]: note["severity"] for note in run["images"][0]["notes"]}
+    record = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
+    severities = {note["code"]: note["severity"] for note in record["details"]["notes"]}
     assert {code for code, severity in severities.items() if severity == "warning"} == ({"constant"} if odd else set())
     assert severities["voxel_size_unknown"] == severities["alpha_left_out"] == "information"
     with (tmp_path / "out" / "counts.csv").open(newline="") as file:

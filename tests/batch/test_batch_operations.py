@@ -211,6 +211,25 @@ def test_verify_sees_a_report_about_which_nothing_is_on_record(untrained, out):
     assert other == {"counts.csv", "report.html"}
 
 
+def test_pages_of_a_report_are_files_of_the_run(few, untrained, out, monkeypatch):
+    monkeypatch.setattr("biounet.reporting.html_report.PAGE_ROWS", 1)
+    (out / "report_3.html").write_text("mine")
+    with pytest.raises(SettingsError, match=r"report_3\.html is there and was not written by biounet"):
+        segment_folder(few, untrained, out)
+    (out / "report_3.html").unlink()
+    (out / "report_7.html").write_text("mine")
+    segment_folder(few, untrained, out)
+    pages = {path.name for path in out.glob("report*.html")}
+    assert pages == {"report.html", "report_2.html", "report_3.html", "report_7.html"}
+    assert {checked.status for checked in verify(out, untrained)} == {"same"}
+    (out / "report_2.html").write_text("x")
+    assert {checked.image for checked in verify(out, untrained) if checked.status != "same"} == {"report_2.html"}
+    segment_folder(few, untrained, out, replace(ONE_JOB, overlay=False, overwrite=True))
+    assert {path.name: path.read_text() for path in out.glob("report_*.html")} == {
+        "report_2.html": "x", "report_7.html": "mine",
+    }  # fmt: skip
+
+
 def test_what_an_overwriting_subset_leaves_behind_is_said(few, untrained, out, caplog):
     options = replace(ONE_JOB, overlay=False, overwrite=True)
     with caplog.at_level(logging.WARNING):

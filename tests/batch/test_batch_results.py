@@ -355,5 +355,5 @@ def test_what_is_waited_for_is_said(untrained, tmp_path, monkeypatch, caplog):
 
 def test_the_settings_of_a_folder_are_those_of_its_records(untrained, out):
     settings = hash_settings(output_settings(untrained, ONE_JOB))
-    assert {record.settings for record in Manifest(out).records.values()} == {settings}
+    assert {record.settings for record in Manifest(out).records()} == {settings}
     assert {path.name for path in out.iterdir() if path.is_file()} >= OUR_OWN

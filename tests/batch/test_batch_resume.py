@@ -215,4 +215,4 @@ def test_a_kill_at_any_write_leaves_no_half_file_and_the_same_call_completes(few
         segment_folder(few, untrained, out)
         assert result_files(out) == whole
         assert count_rows(out) == count_rows(tmp_path / "whole")
-        assert len(Manifest(out).records) == 3
+        assert len(Manifest(out).names()) == 3

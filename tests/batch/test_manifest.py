@@ -1,8 +1,11 @@
 """The manifest: what was written comes back, and nothing else is believed; locks end with their holder."""
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -11,15 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import biounet.batch.record_lines
 from biounet.batch import BatchOptions, Row, segment_batch
 from biounet.batch.manifest import Manifest, is_inside
+from biounet.batch.record_lines import LONGEST_LINE, record_lines
 from biounet.batch.recorded_files import InputFile
-from biounet.batch.records import Record
+from biounet.batch.records import FrameRow, Record
 from biounet.core import Stopped
 from biounet.files import Locks, append_line, find_images
-from biounet.reporting import Sizes
+from biounet.reporting import SizeHistogram
 
-SIZES = Sizes("area_um2", np.array([0.1, 1e9, 3], np.float32))
+SIZES = SizeHistogram.of("area_um2", np.array([0.1, 1e9, 3], np.float32))
 ROW = Row("é\udcff/a.tif", "ok", 3, 0.1, "", {"shape": [1, 4, 4]}, ("é\udcff/a_labels.tif",), SIZES)
 RECORD = Record(ROW, (InputFile("in/a.tif", 5, 7, "ab"),), "m", "s", {"é\udcff/a_labels.tif": "cd"})
 
@@ -31,20 +36,84 @@ def write(folder: Path, record: Record = RECORD) -> None:
 
 def test_a_record_comes_back_as_it_was(tmp_path):
     write(tmp_path)
-    (found,) = Manifest(tmp_path).records.values()
+    (found,) = Manifest(tmp_path).records()
     assert found == RECORD
-    assert np.array_equal(found.row.sizes.values, SIZES.values)
-    assert found.row.sizes.values.dtype == np.float32
+    assert found.row.sizes == SIZES
+
+
+def test_sizes_as_earlier_versions_wrote_them_are_counted_the_same(tmp_path):
+    append_line(tmp_path / "manifest.jsonl", line_with(sizes=["area_px", [1, 2.5, 300]]))
+    (found,) = Manifest(tmp_path).records()
+    assert found.row.sizes == SizeHistogram.of("area_px", [1, 2.5, 300])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 400), st.text(max_size=300), st.integers(0, 3))
+def test_no_line_is_longer_than_4_kb_and_the_record_comes_back(tmp_path_factory, frames, text, others):
+    """Whatever the image, as a series of many frames with notes of each; and records of other images lie beside it."""
+    folder = tmp_path_factory.mktemp("out")
+    row = replace(ROW, frames=tuple(FrameRow(t, "ok", 1, 0.5, text, {"flags": text}) for t in range(frames)))
+    for number in range(others):
+        write(folder, replace(RECORD, row=replace(ROW, image=f"é\udcff/{number}.tif"), outputs={}, inputs=()))
+    write(folder, replace(RECORD, row=row))
+    write(folder, replace(RECORD, row=replace(ROW, image="last.tif", status="failed"), outputs={}))
+    assert max(map(len, (folder / "manifest.jsonl").read_bytes().splitlines())) <= LONGEST_LINE
+    assert Manifest(folder).get(ROW.image).row == row
+    assert Manifest(folder).get("last.tif").row.status == "failed"
+
+
+@pytest.mark.parametrize("kept", range(4))
+def test_a_record_in_parts_that_a_kill_cut_short_is_none_and_costs_no_other(kept, tmp_path, caplog):
+    write(tmp_path)
+    row = replace(ROW, image="long.tif", status="failed", message="x" * 9000, outputs=())
+    lines = record_lines(replace(RECORD, row=row, outputs={}))
+    assert len(lines) == 6
+    for line in [*lines[:kept], lines[kept][:-100]]:
+        append_line(tmp_path / "manifest.jsonl", line)
+    assert Manifest(tmp_path).names() == [ROW.image]
+    write(tmp_path, replace(RECORD, row=row, outputs={}))
+    manifest = Manifest(tmp_path)
+    assert [record.row for record in manifest.records()] == [ROW, row]
+    assert not caplog.messages
+
+
+def test_records_are_decoded_when_they_are_asked_for_and_not_kept(tmp_path, monkeypatch):
+    """Law: what a manifest of any length holds in memory is where its records begin."""
+    for number in range(30):
+        write(tmp_path, replace(RECORD, row=replace(ROW, image=f"{number}.tif", status="failed"), outputs={}))
+    live, made = [], []
+    really = biounet.batch.record_lines.decode_record
+
+    def watched(line):
+        record = really(line)
+        live.append(weakref.ref(record))
+        made.append(record.row.image)
+        return record
+
+    monkeypatch.setattr(biounet.batch.record_lines, "decode_record", watched)
+    manifest = Manifest(tmp_path)
+    assert made == []
+    rows, most = manifest.rows(manifest.names()), 0
+    for _ in rows:
+        gc.collect()
+        most = max(most, sum(one() is not None for one in live))
+    assert (len(rows), len(made), most) == (30, 30, 1)
+    assert rows[-1].image == "29.tif"
+    assert [row.image for row in rows[3:5]] == ["3.tif", "4.tif"]
+    assert rows == manifest.rows(manifest.names()) != rows[1:]
+    with pytest.raises(IndexError):
+        rows[30]
 
 
 def test_the_last_record_of_an_image_holds_and_only_new_ones_are_fresh(tmp_path):
     write(tmp_path)
     manifest = Manifest(tmp_path)
-    assert not manifest.new_names
+    assert not manifest.is_new(ROW.image)
     write(tmp_path, Record(Row("é\udcff/a.tif", "failed", None, 0.1, "gone"), (), "m", "s"))
     manifest.refresh()
-    assert manifest.new_names == {"é\udcff/a.tif"}
-    assert manifest.records["é\udcff/a.tif"].row.message == "gone"
+    assert manifest.is_new(ROW.image)
+    assert manifest.get(ROW.image).row.message == "gone"
+    assert manifest.output_hashes(ROW.image) == RECORD.outputs
 
 
 def test_a_torn_line_costs_itself_only(tmp_path, caplog):
@@ -52,7 +121,7 @@ def test_a_torn_line_costs_itself_only(tmp_path, caplog):
     line = (tmp_path / "manifest.jsonl").read_text()
     (tmp_path / "manifest.jsonl").write_text(line.replace("a.tif", "b.tif")[: len(line) // 2])
     write(tmp_path)
-    assert list(Manifest(tmp_path).records) == [ROW.image]
+    assert Manifest(tmp_path).names() == [ROW.image]
     assert not caplog.messages
 
 
@@ -96,6 +165,10 @@ STRANGE = {
     "sizes of a strange column": line_with(sizes=["__class__", [1]]),
     "sizes that are none": line_with(sizes=["area_px", [-1]]),
     "sizes of text": line_with(sizes=["area_px", ["x"]]),
+    "sizes of other bins": line_with(sizes=["area_px", 3, 0, [1, 2], 1, 2]),
+    "sizes below none": line_with(sizes=["area_px", 16, 0, [4, -1], 1, 2]),
+    "sizes upside down": line_with(sizes=["area_px", 16, 0, [3], 2, 1]),
+    "a part of nothing": json.dumps({"biounet": 1, "image": "a.tif", "part": [0, 1], "text": "{}"}),
 }
 
 
@@ -105,7 +178,7 @@ def test_what_biounet_does_not_write_is_ignored_with_a_remark(name, tmp_path, ca
     (tmp_path / "out" / "link").symlink_to(tmp_path)
     append_line(tmp_path / "out" / "manifest.jsonl", STRANGE[name])
     append_line(tmp_path / "out" / "manifest.jsonl", line_with(image="good.tif", outputs={"good_labels.tif": "y"}))
-    assert list(Manifest(tmp_path / "out").records) == ["good.tif"]
+    assert [record.row.image for record in Manifest(tmp_path / "out").records()] == ["good.tif"]
     (remark,) = caplog.messages
     assert "line 1 is no record" in remark
 
@@ -122,7 +195,7 @@ JSON = st.recursive(
 def test_any_value_anywhere_is_a_record_or_none(tmp_path_factory, key, value):
     folder = tmp_path_factory.mktemp("out")
     append_line(folder / "manifest.jsonl", line_with(**{key: value}))
-    for record in Manifest(folder).records.values():
+    for record in Manifest(folder).records():
         assert isinstance(record.row.seconds, float)
         assert all(is_inside(folder, path) for path in record.outputs)
 
@@ -181,7 +254,7 @@ def test_what_another_process_works_on_is_waited_for(finished, holder, few, untr
     """Its record is taken over, or, when it died without one, the image is done here."""
     out, seen = tmp_path / "out", []
     segment_batch(find_images([few]), untrained, tmp_path / "other", BatchOptions(jobs=1))
-    record = Manifest(tmp_path / "other").records["a.tif"]
+    record = Manifest(tmp_path / "other").get("a.tif")
 
     def report(row):
         seen.append(row.image)

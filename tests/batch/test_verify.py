@@ -126,8 +126,15 @@ def edit_line(out):
 
 def edit_run(out):
     raw = json.loads((out / "run.json").read_text())
-    raw["images"][0]["count"] = 7
+    raw["manifest"]["not_in_tables"] = ["b.tif"]
     (out / "run.json").write_text(json.dumps(raw))
+
+
+def add_line(out):
+    line = json.loads((out / "manifest.jsonl").read_text().splitlines()[0])
+    line |= {"image": "new.tif", "outputs": {"new_labels.tif": "0"}}
+    with (out / "manifest.jsonl").open("a") as file:
+        file.write(f"{json.dumps(line)}\n")
 
 
 NOT_AS_IT_WAS = {
@@ -138,10 +145,17 @@ NOT_AS_IT_WAS = {
     "the table is none": (lambda out: (out / "counts.csv").write_bytes(b"\xff\0"), ["counts.csv: differs: it is no"]),
     "the report is gone": (lambda out: (out / "report.html").unlink(), ["report.html: missing"]),
     "the report was edited": (lambda out: (out / "report.html").write_text("x"), ["report.html: differs"]),
-    "a line is gone": (drop_line, ["b.tif: missing: its line in manifest.jsonl"]),
-    "the manifest is gone": (lambda out: (out / "manifest.jsonl").unlink(), ["a.tif: missing: its line", "b.tif", "z"]),
-    "a line was edited": (edit_line, ["a.tif: differs: status and count", "run.json: differs: a.tif: count"]),
-    "the run was edited": (edit_run, ["run.json: differs: a.tif: count not as", "counts.csv: differs: a.tif: count"]),
+    "a line is gone": (drop_line, ["manifest.jsonl: missing", "counts.csv: differs: b.tif is not on record"]),
+    "the manifest is gone": (
+        lambda out: (out / "manifest.jsonl").unlink(),
+        ["manifest.jsonl: missing: ", "counts.csv: differs: "],
+    ),
+    "a line was edited": (
+        edit_line,
+        ["a.tif: differs: status and count", "manifest.jsonl: ", "counts.csv: differs: a.tif: count 1, recorded 7"],
+    ),
+    "a line was added": (add_line, ["run.json: differs: nothing about new.tif"]),
+    "the run was edited": (edit_run, ["counts.csv: differs: b.tif is not on record"]),
 }
 
 

@@ -97,4 +97,4 @@ def test_unknown_pixel_sizes_are_reported_once_and_flag_no_image(segmenter, tmp_
     rows = segment_batch(find_images([tmp_path]), segmenter.model, tmp_path / "out")
     assert not any("pixel size" in row.message for row in rows)
     assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").count("unknown in 2 of 3 images") == 1
-    assert "pixel size unknown" in (tmp_path / "out" / "run.json").read_text(encoding="utf-8")
+    assert "pixel size unknown" in (tmp_path / "out" / "manifest.jsonl").read_text(encoding="utf-8")

@@ -1,8 +1,11 @@
 """The HTML report: its contents, that names cannot inject markup, and that it needs no network."""
 
 import base64
+import gc
 import hashlib
 import re
+import weakref
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 
 from biounet.measurement import GroupFigures, GroupSummary, Table
-from biounet.reporting import ReportOptions, ReportRow, Sizes, object_sizes, write_report
+from biounet.reporting import ReportOptions, ReportRow, SizeHistogram, object_sizes, write_report
 from biounet.reporting.charts import log_ticks, nice_ticks
 from biounet.reporting.html_report import render_report
 
@@ -190,14 +193,14 @@ class TestChart:
 
 class TestSizes:
     def page(self, *sizes):
-        rows = [ReportRow("a", "ok", None, 0.1, sizes=Sizes(name, np.array(values, float))) for name, values in sizes]
+        rows = [ReportRow("a", "ok", None, 0.1, sizes=SizeHistogram.of(*one)) for one in sizes]
         return Page(render_report(rows, "t"))
 
     def test_one_histogram_of_the_objects_of_all_images(self):
         page = self.page(("area_um2", [1, 100, 100]), ("area_um2", [10_000]))
-        assert page.all("figcaption")[0]["text"] == "Areas of objects median 100 µm²"
+        assert page.all("figcaption")[0]["text"] == "Areas of objects median about 100 µm²"
         assert tips(page) == [
-            "1 to 21.54 µm²: 1 object", "21.54 to 464.2 µm²: 2 objects", "464.2 to 10\u202f000 µm²: 1 object",
+            "1 to 22.63 µm²: 1 object", "22.63 to 512 µm²: 2 objects", "512 to 10\u202f000 µm²: 1 object",
         ]  # fmt: skip
         assert "Area of an object (µm²), logarithmic" in [text["text"] for text in page.all("text")]
 
@@ -216,12 +219,12 @@ class TestSizes:
         assert object_sizes(Table("objects", columns)).column == "area_um2"
         del columns["area_um2"]
         sizes = object_sizes(Table("objects", columns))
-        assert (sizes.column, sizes.values.tolist()) == ("area_px", [3, 4])
+        assert (sizes.column, sizes.total, sizes.low, sizes.high) == ("area_px", 2, 3, 4)
 
     def test_object_sizes_of_lesions(self):
         names = np.array(["whole", "whole", "whole", "core", "core"], object)
         columns = {"class": names, "lesion": np.array([0, 1, 2, 0, 1]), "voxels": np.array([9, 6, 3, 2, 2])}
-        assert object_sizes(Table("lesions", columns)).values.tolist() == [6, 3]
+        assert object_sizes(Table("lesions", columns)) == SizeHistogram.of("voxels", [6, 3])
 
     def test_no_histogram_without_objects(self):
         assert not self.page(("area_px", [])).all("svg")
@@ -229,6 +232,67 @@ class TestSizes:
 
 def unit(values, mean, units=1):
     return GroupFigures(values, units, 2, 0, 9, mean, np.nan, np.nan, np.nan, np.nan, np.nan)
+
+
+class TestPages:
+    """Many images are on several pages, each of them once; the first page says where those of a reason are."""
+
+    ROWS = tuple(
+        ReportRow(f"{n}.tif", "failed" if n % 3 == 0 else "flagged" if n % 3 == 1 else "ok", n, 0.1, f"why {n % 2}")
+        for n in range(10)
+    )
+
+    @pytest.fixture
+    def pages(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("biounet.reporting.html_report.PAGE_ROWS", 3)
+        write_report(tmp_path / "report.html", self.ROWS, title="t")
+        names = ["report.html", "report_2.html", "report_3.html", "report_4.html"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        return [Page((tmp_path / name).read_text("utf-8")) for name in names]
+
+    def test_every_image_is_on_one_page_and_those_to_look_at_come_first(self, pages):
+        shown = [[row["data-name"] for row in page.all("tr") if "data-name" in row] for page in pages]
+        assert shown == [
+            ["0.tif", "3.tif", "6.tif"], ["9.tif", "1.tif", "4.tif"], ["7.tif", "2.tif", "5.tif"], ["8.tif"],
+        ]  # fmt: skip
+
+    def test_every_page_leads_to_its_neighbours_and_to_the_ends(self, pages):
+        links = [{one["href"] for one in page.all("a") if one.get("href", "").startswith("report")} for page in pages]
+        assert all({"report.html", "report_4.html"} & found for found in links)
+        assert {"report.html", "report_3.html"} <= links[1]
+        assert [one["text"] for one in pages[2].all("b") if one.get("aria-current")] == ["3", "3"]
+
+    def test_the_first_page_is_about_all_images_and_says_where_others_of_a_reason_are(self, pages):
+        assert summary(pages[0])["images"] == "10"
+        assert [summary(page) for page in pages[1:]] == [{}, {}, {}]
+        links = [one["href"] for one in pages[0].all("a") if "#" in one.get("href", "")]
+        assert links == [
+            "report_2.html#failed%3Awhy%20%E2%80%A6",
+            "report_2.html#flagged%3Awhy%20%E2%80%A6",
+            "report_3.html#flagged%3Awhy%20%E2%80%A6",
+        ]
+
+    def test_few_rows_are_in_memory_at_a_time(self, tmp_path, monkeypatch):
+        """Law: a report on any number of images takes the memory of one page."""
+        monkeypatch.setattr("biounet.reporting.html_report.PAGE_ROWS", 5)
+        live = []
+
+        class Rows(Sequence):
+            def __len__(self):
+                return 40
+
+            def __getitem__(self, which):
+                if which >= 40:
+                    raise IndexError
+                row = ReportRow(f"{which}.tif", "ok", which, 0.1, sizes=SizeHistogram.of("area_px", [which + 1]))
+                live.append(weakref.ref(row))
+                gc.collect()
+                assert sum(one() is not None for one in live) <= 6
+                return row
+
+        write_report(tmp_path / "report.html", Rows(), title="t")
+        assert len(live) == 80
+        assert len(list(tmp_path.iterdir())) == 8
 
 
 class TestGroups:
