@@ -226,12 +226,15 @@ def row_extents(low: Ints, high: Ints) -> RowExtents:
     return RowExtents(offset, np.full(offset[-1], _FAR), np.full(offset[-1], -1))
 
 
-def extend_rows(extents: RowExtents, runs: Ints, width: int, low: Ints) -> None:
-    """Add runs, and `low` in their rows, to extents, in place."""
+def extend_rows(extents: RowExtents, runs: Ints, width: int, low: Ints, start: int = 0) -> None:
+    """Add runs in an image of this width to extents, in place.
+
+    `low` (n,) is the row in it where an object begins, and `start` the x of its first column.
+    """
     (y, x), length, k = np.divmod(runs[:, 0], width), runs[:, 1] - runs[:, 0], runs[:, 2] - 1
     row = extents.offset[k] + y - low[k]
-    np.minimum.at(extents.left, row, x)
-    np.maximum.at(extents.right, row, x + length - 1)
+    np.minimum.at(extents.left, row, start + x)
+    np.maximum.at(extents.right, row, start + x + length - 1)
 
 
 def hull_areas(extents: RowExtents) -> Ints:

@@ -7,15 +7,15 @@ columns are computed from them row by row. So an object has the same row, to the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, find_label_runs
+from biounet.core import Grid, InputError, find_label_runs
 from biounet.measurement import moments, surface_area
 from biounet.measurement.borders import Boxes
 from biounet.measurement.intensities import IntensitySums
@@ -24,6 +24,9 @@ from biounet.measurement.rings import Ring, ring_labels
 from biounet.measurement.table import Columns
 
 Ints = NDArray[np.int64]
+
+_VOLUME = 3  # dimensions
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Part:
         Channels to measure by their names, `summable` and of the shape of `labels`.
     start
         Index in the image ``(z, y, x)`` of the first voxel.
+    core
+        Planes and rows of `labels` that are summed, where others around them only show what is near; empty: all.
+    ids
+        (m,) labels in the image of 1..m, where parts of one object are compared.
     """
 
     labels: NDArray[np.int32]
@@ -49,22 +56,27 @@ class Part:
     objects: int
     channels: Mapping[str, NDArray[Any]]
     start: tuple[int, ...] = (0, 0, 0)
+    core: tuple[slice, ...] = ()
+    ids: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @cached_property
     def runs(self) -> Ints:
-        """Runs of the objects to measure."""
-        return _runs_of(self.all_runs, self.objects)
+        """Runs of the objects to measure in the core."""
+        return self._own(self.all_runs)
 
     def ring_runs(self, grid: Grid, ring: Ring) -> Ints:
-        """Return the runs of the rings of the objects to measure."""
+        """Return the runs of the rings of the objects to measure in the core."""
         shape = self.labels.shape[3 - grid.dims :]
         rings = ring_labels(self.labels.reshape(shape), grid, ring).reshape(self.labels.shape)
-        return _runs_of(find_label_runs(rings), self.objects)
+        return self._own(find_label_runs(rings))
 
-
-def _runs_of(runs: Ints, n: int) -> Ints:
-    own = runs[:, 2] <= n
-    return runs if own.all() else runs[own]
+    def _own(self, runs: Ints) -> Ints:
+        own = runs[:, 2] <= self.objects
+        if self.core:
+            z, y = np.divmod(runs[:, 0] // self.labels.shape[2], self.labels.shape[1])
+            for place, part in zip((z, y), self.core, strict=True):
+                own &= (place >= part.start) & (place < part.stop)
+        return runs if own.all() else runs[own]
 
 
 @dataclass(frozen=True)
@@ -101,24 +113,103 @@ class ObjectSums:
 
 def sum_part(part: Part, grid: Grid, ring: Ring | None) -> ObjectSums:
     """Sum up the objects of a part that holds all their voxels and, in a volume or with a ring, what is near them."""
-    n, runs, labels = part.objects, part.runs, part.labels
-    sums = moments.sum_coordinates(runs, labels.shape, n)
-    coordinates = sums._replace(low=sums.low + part.start, high=sums.high + part.start, origin=sums.origin + part.start)
-    channels = {name: IntensitySums.of(values, runs, n) for name, values in part.channels.items()}
+    n, coordinates = part.objects, _coordinates(part)
+    found = ObjectSums(
+        coordinates,
+        _outline(part, grid),
+        intensities={name: IntensitySums.of(values, part.runs, n) for name, values in part.channels.items()},
+    )
     if grid.dims == 2:
-        hulls = moments.convex_areas(runs, labels.shape[2], sums.low[:, 1], sums.high[:, 1])
-        links = moments.count_links(labels[0], n, 0, labels.shape[1])
-        found = ObjectSums(coordinates, links, hulls=hulls, intensities=channels)
+        low, high = coordinates.low[:, 1] - part.start[1], coordinates.high[:, 1] - part.start[1]
+        found = replace(found, hulls=moments.convex_areas(part.runs, part.labels.shape[2], low, high))
     else:
-        exits = surface_area.count_exits(labels, runs, n, np.array(grid.steps))
-        neighbours = surface_area.count_neighbours(surface_area.touching_pairs(labels, part.all_runs, n), n)
-        found = ObjectSums(coordinates, exits, neighbours=neighbours, intensities=channels)
+        pairs = surface_area.touching_pairs(part.labels, part.all_runs, n)
+        found = replace(found, neighbours=surface_area.count_neighbours(pairs, n))
     if ring is None:
         return found
     around = part.ring_runs(grid, ring)
-    size = np.bincount(around[:, 2], around[:, 1] - around[:, 0], minlength=n + 1)[1:].astype(np.int64)
     rings = {name: IntensitySums.of(values, around, n) for name, values in part.channels.items()}
-    return ObjectSums(coordinates, found.outline, found.hulls, found.neighbours, channels, rings, size)
+    return replace(found, rings=rings, ring_size=_count_voxels(around, n))
+
+
+def sum_strips(
+    strips: Callable[[], Iterator[Part]], rows: tuple[int, int], grid: Grid, ring: Ring | None
+) -> ObjectSums:
+    """Sum up one object from strips of its box, which follow each other in scan order and are never all in memory.
+
+    Parameters
+    ----------
+    strips
+        Called twice where there are channels, since deviations follow the mean.
+    rows
+        Lowest and highest y of the object in the image.
+    """
+    coordinates: CoordinateSums | None = None
+    outline, size, touching = np.zeros((1, 3 if grid.dims == 2 else 13), np.int64), np.zeros(1, np.int64), [_NONE]
+    extents = moments.row_extents(*(np.array([row]) for row in rows))
+    inside: dict[str, IntensitySums] = {}
+    around: dict[str, IntensitySums] = {}
+    for part in strips():
+        rings = part.ring_runs(grid, ring) if ring is not None else part.runs[:0]
+        size += _count_voxels(rings, 1)
+        for name, values in part.channels.items():
+            is_integer = values.dtype.kind in "iu"
+            inside.setdefault(name, IntensitySums.empty(1, integers=is_integer)).add(values, part.runs)
+            around.setdefault(name, IntensitySums.empty(1, integers=is_integer)).add(values, rings)
+        if not len(part.runs):
+            continue
+        found = _coordinates(part)
+        coordinates = found if coordinates is None else moments.join_coordinates(coordinates, found)
+        outline += _outline(part, grid)
+        if grid.dims == _VOLUME:
+            touching.append(_touching(part))
+        else:
+            _extend_rows(extents, part, rows[0])
+    if coordinates is None:
+        raise InputError("an object without any voxel")
+    for part in strips() if inside else ():
+        for name, values in part.channels.items():
+            inside[name].add_squares(values, part.runs)
+            if ring is not None:
+                around[name].add_squares(values, part.ring_runs(grid, ring))
+    hulls = moments.hull_areas(extents) if grid.dims == 2 else None
+    neighbours = np.array([len(np.unique(np.concatenate(touching)))])
+    return ObjectSums(
+        coordinates,
+        outline,
+        hulls,
+        neighbours,
+        inside,
+        None if ring is None else around,
+        None if ring is None else size,
+    )
+
+
+def _coordinates(part: Part) -> CoordinateSums:
+    sums = moments.sum_coordinates(part.runs, part.labels.shape, part.objects)
+    return sums._replace(low=sums.low + part.start, high=sums.high + part.start, origin=sums.origin + part.start)
+
+
+def _outline(part: Part, grid: Grid) -> Ints:
+    if grid.dims == _VOLUME:
+        return surface_area.count_exits(part.labels, part.runs, part.objects, np.array(grid.steps))
+    rows = part.core[1] if part.core else slice(0, part.labels.shape[1])
+    return np.asarray(moments.count_links(part.labels[0], part.objects, rows.start, rows.stop))
+
+
+def _extend_rows(extents: moments.RowExtents, part: Part, low: int) -> None:
+    _, y, x = part.start
+    moments.extend_rows(extents, part.runs, part.labels.shape[2], np.array([low - y]), x)
+
+
+def _touching(part: Part) -> Ints:
+    """Return the labels in the image of what touches the only object of a part."""
+    pairs = surface_area.touching_pairs(part.labels, part.all_runs, 1)
+    return part.ids[pairs[:, 1] - 1]
+
+
+def _count_voxels(runs: Ints, n: int) -> Ints:
+    return np.bincount(runs[:, 2], runs[:, 1] - runs[:, 0], minlength=n + 1)[1:].astype(np.int64)
 
 
 def shape_columns(sums: ObjectSums, grid: Grid) -> Columns:

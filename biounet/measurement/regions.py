@@ -6,17 +6,21 @@ into, so that each object has one row. The rows are those of `measure_objects` o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, LazyImage, Region, find_label_runs
+from biounet.measurement import surface_area
 from biounet.measurement.borders import Boxes
 from biounet.measurement.intensities import summable
-from biounet.measurement.object_sums import Part, sum_part
+from biounet.measurement.object_sums import Part, sum_part, sum_strips
 from biounet.measurement.objects import object_table
 from biounet.measurement.rings import Ring, ring_reach
 from biounet.measurement.table import Table
@@ -25,6 +29,8 @@ Ints = NDArray[np.int64]
 LabelReader = Callable[[Region], NDArray[np.int32]]
 """Returns the final labels ``([z,] y, x)`` of a region of an image."""
 
+_VOLUME = 3  # dimensions
+_MOST = 2  # times the voxels of a super-block: one object in a larger box is measured strip by strip
 _ROOM = 8  # objects may reach beyond their super-block by this fraction of it, and are measured together
 
 
@@ -107,7 +113,8 @@ def measure_region(
     """Return the rows of the objects that begin in a super-block, as `measure_objects` of the whole image has them.
 
     Objects that reach little beyond the super-block are measured together, in a region that is hardly larger than it;
-    each of the others in its own bounding box. With a ring, regions grow by twice its reach.
+    each of the others in its own bounding box, strip by strip if that is much larger than the super-block. With a ring,
+    regions grow by twice its reach.
 
     Parameters
     ----------
@@ -127,65 +134,115 @@ def measure_region(
     InputError
         If an object has another number of voxels than `objects` says.
     """
-    near = _reach(image.grid, channels.ring)
-    parts = [
-        _measure_in(part, region, read_labels, image, channels)
-        for part, region in _groups(objects, core, image.grid, near)
-    ]
+    job = _RegionJob(read_labels, image, channels, math.prod(part.stop - part.start for part in core))
+    parts = [job.measure(part, region) for part, region in _groups(objects, core, job)]
     return parts[0] if len(parts) == 1 else _join_rows(parts)
 
 
-def _reach(grid: Grid, ring: Ring | None) -> tuple[int, ...]:
-    """Return how far around an object labels decide on its row, in voxels along each axis of the grid."""
-    touching = 1 if grid.dims == 3 else 0
-    return tuple(max(touching, 2 * reach) for reach in (ring_reach(grid, ring) if ring else (0,) * grid.dims))
+@dataclass(frozen=True)
+class _RegionJob:
+    """What is read, and the voxels of a super-block, of which a few are held in memory at most."""
+
+    read_labels: LabelReader
+    image: LazyImage
+    channels: MeasuredChannels
+    voxels: int
+
+    @property
+    def grid(self) -> Grid:
+        return self.image.grid
+
+    @property
+    def ring_reach(self) -> tuple[int, ...]:
+        ring = self.channels.ring
+        return (0,) * self.grid.dims if ring is None else ring_reach(self.grid, ring)
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """How far around an object labels decide on its row, in voxels along each axis of the grid."""
+        return tuple(max(1 if self.grid.dims == _VOLUME else 0, 2 * reach) for reach in self.ring_reach)
+
+    def measure(self, objects: OwnedObjects, region: Region) -> Table:
+        """Measure objects in a region that holds all of them and what is near them."""
+        grid, ring = self.grid, self.channels.ring
+        if math.prod(part.stop - part.start for part in region) <= _MOST * self.voxels or len(objects.labels) != 1:
+            sums = sum_part(self.part(objects, region), grid, ring)
+        else:
+            low, high = objects.boxes.low[0], objects.boxes.high[0]
+            rows = (int(low[-2]), int(high[-2]))
+            sums = sum_strips(partial(self.strips, objects, region), rows, grid, ring)
+        if not np.array_equal(sums.coordinates.size, objects.size):
+            wrong = int(np.flatnonzero(sums.coordinates.size != objects.size)[0])
+            label, found = int(objects.labels[wrong]), int(sums.coordinates.size[wrong])
+            cause = f"object {label} has {found} voxels, not {int(objects.size[wrong])}"
+            raise InputError(cause, path=self.image.source)
+        table = object_table(sums, grid, objects.labels.astype(np.int64), self.channels.background)
+        return table if objects.confidence is None else table.with_columns({"confidence": objects.confidence})
+
+    def part(self, objects: OwnedObjects, region: Region, core: tuple[slice, ...] = ()) -> Part:
+        """Read a region, of which the planes and rows `core` are summed."""
+        shape = (1, *(part.stop - part.start for part in region))[-3:]
+        start = (0, *(part.start for part in region))[-3:]
+        labels, runs, ids = number_anew(self.read_labels(region).reshape(shape), objects.labels)
+        wide = self.channels.wide
+        channels = {
+            name: summable(channel, is_wide=name in wide).reshape(shape)
+            for name, channel in self.channels.read(self.image, region).items()
+        }
+        return Part(labels, runs, len(objects.labels), channels, start, core, ids)
+
+    def strips(self, objects: OwnedObjects, region: Region) -> Iterator[Part]:
+        """Yield a region in strips of rows, or of planes where these are small, in scan order."""
+        shape = (1, *self.grid.shape)[-3:]
+        outline = surface_area.exit_reach(np.array(self.grid.steps))[:2] if self.grid.dims == _VOLUME else (0, 2)
+        margin = [max(pair) for pair in zip(outline, (0, *self.ring_reach)[-3:-1], strict=True)]
+        planes, rows, columns = (slice(0, 1), *region)[-3:]
+        width = columns.stop - columns.start
+        height = rows.stop - rows.start
+        depth = max(1, self.voxels // (width * height))
+        length = height if depth > 1 else max(1, self.voxels // width)
+        for z, y in product(_cut(planes, depth), _cut(rows, length)):
+            grown = [
+                slice(max(part.start - far, 0), min(part.stop + far, end))
+                for part, far, end in zip((z, y), margin, shape, strict=False)
+            ]
+            core = tuple(
+                slice(part.start - whole.start, part.stop - whole.start)
+                for part, whole in zip((z, y), grown, strict=True)
+            )
+            yield self.part(objects, (*grown, columns)[-self.grid.dims :], core)
 
 
-def _groups(
-    objects: OwnedObjects, core: Region, grid: Grid, near: tuple[int, ...]
-) -> Iterator[tuple[OwnedObjects, Region]]:
+def _cut(part: slice, length: int) -> list[slice]:
+    return [slice(i, min(i + length, part.stop)) for i in range(part.start, part.stop, length)]
+
+
+def _groups(objects: OwnedObjects, core: Region, job: _RegionJob) -> Iterator[tuple[OwnedObjects, Region]]:
     """Yield objects that are measured together, and their region; at least one group, even if it is empty."""
     low, high = objects.boxes.low, objects.boxes.high + 1
     start, stop = np.array([[part.start, part.stop] for part in core]).T
     room = (stop - start) // _ROOM
     is_near = ((low >= start - room) & (high <= stop + room)).all(axis=1)
     if is_near.any() or not len(is_near):
-        yield objects.select(is_near), _around(low[is_near], high[is_near], grid, near)
+        yield objects.select(is_near), _around(low[is_near], high[is_near], job)
     for k in np.flatnonzero(~is_near):
-        yield objects.select(np.array([k])), _around(low[[k]], high[[k]], grid, near)
+        yield objects.select(np.array([k])), _around(low[[k]], high[[k]], job)
 
 
-def _around(low: NDArray[np.integer], high: NDArray[np.integer], grid: Grid, near: tuple[int, ...]) -> Region:
-    """Return the region of boxes and `near` voxels on all sides; one voxel where there is no box."""
+def _around(low: NDArray[np.integer], high: NDArray[np.integer], job: _RegionJob) -> Region:
+    """Return the region of boxes and what is near on all sides; one voxel where there is no box."""
+    grid = job.grid
     if not len(low):
         return (slice(0, 1),) * grid.dims
-    start, stop = np.maximum(low.min(axis=0) - near, 0), np.minimum(high.max(axis=0) + near, grid.shape)
+    start = np.maximum(low.min(axis=0) - job.reach, 0)
+    stop = np.minimum(high.max(axis=0) + job.reach, grid.shape)
     return tuple(slice(int(one), int(end)) for one, end in zip(start, stop, strict=True))
 
 
-def _measure_in(
-    objects: OwnedObjects, region: Region, read_labels: LabelReader, image: LazyImage, channels: MeasuredChannels
-) -> Table:
-    """Measure objects in a region that holds all of them and what is near them."""
-    grid = image.grid
-    shape = (1, *(part.stop - part.start for part in region))[-3:]
-    start = (0, *(part.start for part in region))[-3:]
-    labels, runs = number_anew(read_labels(region).reshape(shape), objects.labels)
-    values = {
-        name: summable(channel, is_wide=name in channels.wide).reshape(shape)
-        for name, channel in channels.read(image, region).items()
-    }
-    sums = sum_part(Part(labels, runs, len(objects.labels), values, start), grid, channels.ring)
-    if not np.array_equal(sums.coordinates.size, objects.size):
-        wrong = int(np.flatnonzero(sums.coordinates.size != objects.size)[0])
-        label, found = int(objects.labels[wrong]), int(sums.coordinates.size[wrong])
-        raise InputError(f"object {label} has {found} voxels, not {int(objects.size[wrong])}", path=image.source)
-    table = object_table(sums, grid, objects.labels.astype(np.int64), channels.background)
-    return table if objects.confidence is None else table.with_columns({"confidence": objects.confidence})
-
-
-def number_anew(labels: NDArray[np.integer[Any]], first: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], Ints]:
-    """Return labels ``(z, y, x)``, and their runs, in which `first` (n,) are 1..n and the others higher numbers.
+def number_anew(
+    labels: NDArray[np.integer[Any]], first: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int32], Ints, Ints]:
+    """Return labels ``(z, y, x)`` in which `first` (n,) are 1..n and the others follow, their runs, and what they were.
 
     `first` ascend.
     """
@@ -196,7 +253,7 @@ def number_anew(labels: NDArray[np.integer[Any]], first: NDArray[np.integer[Any]
     runs[:, 2] = order[np.searchsorted(numbers, runs[:, 2], sorter=order)] + 1
     result = np.zeros(labels.shape, np.int32)
     result[labels != 0] = np.repeat(runs[:, 2].astype(np.int32), runs[:, 1] - runs[:, 0])
-    return result, runs
+    return result, runs, numbers.astype(np.int64)
 
 
 def _join_rows(tables: Sequence[Table]) -> Table:

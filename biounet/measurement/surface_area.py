@@ -84,9 +84,9 @@ def count_exits(volume: NDArray[np.int32], runs: Ints, n: int, steps: Floats) ->
     return np.asarray(_count_exits(volume, runs, _offsets(steps)[0], n))
 
 
-def exit_reach(steps: Floats) -> int:
-    """Return the number of voxels by which the offsets of `count_exits` reach along an axis."""
-    return int(np.abs(_offsets(steps)[0]).max())
+def exit_reach(steps: Floats) -> tuple[int, ...]:
+    """Return the number of voxels by which the offsets of `count_exits` reach along z, y and x: 1 or more."""
+    return tuple(np.abs(_offsets(steps)[0]).max(axis=0).tolist())
 
 
 def touching_pairs(volume: NDArray[np.int32], runs: Ints, n: int) -> Ints:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from biounet.core import Grid, InputError
 from biounet.measurement import MeasuredChannels, Ring, measure_objects, measure_region
-from support.label_images import blobs, label_images, picture, pixels
+from support.label_images import blobs, label_images, picture, pixels, without_gaps
 from support.super_blocks import CountedLabels, lattice, lazy, objects_of, owned
 
 RINGS = [None, Ring(), Ring(0, 2), Ring(0.5, 30)]
@@ -97,3 +97,18 @@ def test_further_channels_are_measured_with_rings_and_those_of_the_model_keep_th
     assert np.isnan(columns["background_GFP"]).all(), "not known yet"
     alone = MeasuredChannels.of(lazy(labels, grid, pixels(labels.shape, 1)), ("DNA",), Ring(0, 1))
     assert (alone.names, alone.further, alone.ring) == (("DNA",), False, None)
+
+
+@pytest.mark.parametrize("ring", [None, Ring(0.5, 3)])
+@pytest.mark.parametrize("shape", [(60, 50), (14, 12, 16)])
+def test_an_object_as_large_as_the_image_is_measured_strip_by_strip(shape, ring):
+    rng = np.random.default_rng(len(shape))
+    labels = without_gaps(np.where(rng.random(shape) < 0.6, 1, rng.integers(0, 9, shape)))
+    grid = Grid(shape, (2.0, 0.5, 0.7)[: len(shape)], "um")
+    channels = rng.normal(size=(1, *shape)).astype(np.float32)
+    confidence = np.linspace(0, 1, labels.max())
+    whole = measure_objects(labels, channels, grid, confidence, ["a"], ring).columns
+    background = {} if ring is None else {"a": whole["background_a"][0]}
+    tables, reader = measure_in_parts(labels, grid, channels, (8,) * len(shape), ring, background)
+    assert_same_columns(rows_by_label(tables), whole)
+    assert reader.largest < labels.size
