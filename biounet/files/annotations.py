@@ -18,12 +18,14 @@ from biounet.core import (
     SettingsError,
     inspect_annotation,
     keep_slices,
+    list_some,
 )
 from biounet.files.axes import ReadOptions, resolve_axes, squeeze
 from biounet.files.dataset_index.alignment import compare_alignment, reorder_labels, stored_shape
 from biounet.files.dataset_index.names import may_be_outlines, stem_of
 from biounet.files.drawn_annotations import DrawnImage, read_drawn_labels
 from biounet.files.formats.dicom.segmentation import is_segmentation, read_segmentation
+from biounet.files.formats.ome_zarr import is_label_image, label_groups
 from biounet.files.formats.opening import open_raw
 from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha, translate_errors
 from biounet.files.read import resolve_grid
@@ -246,7 +248,7 @@ def _colour_codes(raw: RawImage, path: Path) -> NDArray[np.int32]:
 
 def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
     """Return the values of a label image, shape ``([z,] y, x)``; palettes are display, but for those of masks."""
-    raw = open_raw(path)
+    raw = open_raw(_label_image(path))
     raw = apply_palette(raw, path) if raw.dtype == np.bool_ else raw  # white may be stored as 0
     if raw.dtype.kind not in "biuf":
         raise InputError(f"labels of type {raw.dtype} are not supported", path=path)
@@ -273,6 +275,15 @@ def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
             raise InputError(cause, path=path, hint="save the labels as 32-bit integers")
         values = values.astype(np.int64)
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
+
+
+def _label_image(path: Path) -> Path:
+    """Return the label image in an OME-Zarr that is an image with one; other paths are label images themselves."""
+    names = () if is_label_image(path) else label_groups(path)
+    if len(names) > 1:
+        hint = f"name one, such as {path.name}/labels/{names[0]}"
+        raise InputError(f"holds {len(names)} label images: {list_some(names, _MAX_SHOWN)}", path=path, hint=hint)
+    return path / "labels" / names[0] if names else path
 
 
 def _select_image(values: NDArray[Any], axes: str, options: ReadOptions, path: Path) -> tuple[NDArray[Any], str]:

@@ -1,8 +1,9 @@
-"""Size, time and hash of an image on disk: a file, or those files of a folder that are one series."""
+"""Size, time and hash of an image on disk: a file, a folder, or those files of a folder that are one series."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from biounet.files.atomic import hash_file, hash_tree
@@ -21,7 +22,10 @@ def image_paths(path: Path, scene: str) -> list[Path]:
 
 def image_state(path: Path, scene: str = "") -> tuple[int, int]:
     """Return the size of an image in bytes, and the time of its last change in ns; raise `OSError` or `InputError`."""
-    states = [file.stat() for file in image_paths(path, scene)]
+    paths = image_paths(path, scene)
+    if paths == [path] and path.is_dir():
+        paths = [path, *(Path(root, name) for root, _, names in os.walk(path) for name in names)]
+    states = [file.stat() for file in paths]
     return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
 
 

@@ -18,8 +18,8 @@ from biounet.training import check_data
 
 GREY = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40)
 FOREIGN = {"f.oir": b"OLYMPUSRAWFORMAT" + bytes(1000)}
-FOREIGN |= {"a.oif": b"[x]", "b.npy": b"\x93NUMPY", "c.avi": b"RIFF", "d.spe": bytes(99), "e.jxl": bytes(99)}
-TIFF_INSIDE = ("c.lsm", "d.stk", "e.svs", "no_ending")
+FOREIGN |= {"a.oif": b"[x]", "b.npz": b"PK", "c.avi": b"RIFF", "d.spe": bytes(99), "e.jxl": bytes(99)}
+TIFF_INSIDE = ("c.lsm", "d.stk", "e.scn", "no_ending")
 NAMED = ("siRNA_GFP_label.tif", "face_mask.tif", "seg.tif", "a_overlay.png", ".hidden.tif")
 NO_IMAGE = ("notes.txt", "t.csv", "dwi.bval", ".DS_Store", "run.json")
 
@@ -28,9 +28,9 @@ NO_IMAGE = ("notes.txt", "t.csv", "dwi.bval", ".DS_Store", "run.json")
 def folder(tmp_path):
     """Two images, and what microscopes and people leave among them."""
     root = tmp_path / "in"
-    (root / "store.zarr").mkdir(parents=True)
-    (root / "store.zarr" / "zarr.json").write_text("{}")
-    (root / "store.zarr" / "0").write_bytes(bytes(9))
+    (root / "store.n5").mkdir(parents=True)
+    (root / "store.n5" / "attributes.json").write_text("{}")
+    (root / "store.n5" / "0").write_bytes(bytes(9))
     for name in ("a.tif", "B.TIF", *TIFF_INSIDE):
         tifffile.imwrite(root / name, GREY)
     for name in NAMED:
@@ -47,13 +47,13 @@ def test_skipped_files_are_listed_with_the_reason(folder):
     found = search_images([folder])
     assert [image.path.name for image in found.images] == ["a.tif", "B.TIF"]
     reasons = {file.path.name: file.reason for file in found.skipped}
-    assert reasons.keys() == {*NAMED, *FOREIGN, *TIFF_INSIDE, "store.zarr"}
+    assert reasons.keys() == {*NAMED, *FOREIGN, *TIFF_INSIDE, "store.n5"}
     assert "OIR" in reasons["f.oir"]
-    assert "Zarr" in reasons["store.zarr"]
+    assert "N5" in reasons["store.n5"]
     assert all("name the file" in reasons[name] for name in (*TIFF_INSIDE, "face_mask.tif"))
     assert reasons[".hidden.tif"] == "hidden"
     by_pattern = search_images([f"{folder}/*"])
-    assert {file.path.name for file in by_pattern.skipped} == reasons.keys() - {".hidden.tif"} - {"store.zarr"}
+    assert {file.path.name for file in by_pattern.skipped} == reasons.keys() - {".hidden.tif"} - {"store.n5"}
     assert search_images([folder, folder / "face_mask.tif"]).skipped == [
         file for file in found.skipped if file.path.name != "face_mask.tif"
     ]

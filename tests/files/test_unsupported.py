@@ -59,12 +59,12 @@ def test_unsupported_annotations_are_named(tmp_path):
         evaluate(tmp_path / "out", tmp_path / "truth", DataSettings())
 
 
-def test_a_zarr_folder_is_recognised(tmp_path):
-    store = tmp_path / "in" / "a.ome.zarr"
+def test_a_folder_of_n5_is_recognised(tmp_path):
+    store = tmp_path / "in" / "a.n5"
     store.mkdir(parents=True)
-    (store / "zarr.json").write_text("{}")
+    (store / "attributes.json").write_text("{}")
     for path in (store, store.parent):
-        with pytest.raises(InputError, match="Zarr"):
+        with pytest.raises(InputError, match="N5"):
             find_images([path])
 
 

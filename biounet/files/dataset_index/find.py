@@ -19,8 +19,10 @@ from biounet.files.dataset_index.names import (
     ANNOTATION_NAMES,
     MASK_ENDINGS,
     OUTPUT_ENDINGS,
+    STORES,
     SUFFIXES,
     is_image,
+    is_whole,
     natural_key,
     split_annotation,
     stem_of,
@@ -35,6 +37,7 @@ from biounet.files.dataset_index.scan import (
 )
 from biounet.files.formats.dicom.headers import DIRECTORY_NAME, looks_like_dicom
 from biounet.files.formats.dicom.series import only_scene
+from biounet.files.formats.ome_zarr import is_zarr
 from biounet.files.formats.unsupported import check_supported
 
 _HINT = f"looked for {', '.join(SUFFIXES)}, without names that end in {', '.join((*MASK_ENDINGS, *OUTPUT_ENDINGS))}"
@@ -144,8 +147,12 @@ def _parse_files(case: Sequence[str], channels: Sequence[str]) -> FoundImage:
     names = {text.partition("=")[0].casefold() for text in case}
     is_choice = len(channels) == 1 and names != {channels[0].casefold()}
     image = parse_channel_files(case) if is_choice else parse_case(case, channels)
-    scenes = [only_scene(path) if path.is_dir() else "" for path in (image.path, *image.others)]
-    return replace(image, scene=join_scenes(scenes), is_folder=image.path.is_dir())
+    is_folder = [path.is_dir() and not is_zarr(path) for path in (image.path, *image.others)]
+    scenes = [
+        only_scene(path) if of_files else ""
+        for path, of_files in zip((image.path, *image.others), is_folder, strict=True)
+    ]
+    return replace(image, scene=join_scenes(scenes), is_folder=is_folder[0])
 
 
 def _skipped_of_case(image: FoundImage, annotation: Sequence[str]) -> Iterator[SkippedFile]:
@@ -171,6 +178,7 @@ def _folder_prefixes(texts: Sequence[str]) -> dict[str, Path]:
     """Return the path that precedes the names of images below each of several folders; empty for one folder."""
     # Those of `os` follow no links, and take names that no file can have.
     folders = {text: Path(os.path.abspath(text)) for text in texts if os.path.isdir(text)}  # noqa: PTH100, PTH112
+    folders = {text: folder for text, folder in folders.items() if not is_zarr(folder)}
     unique = set(folders.values())
     tails = _distinct_tails(unique) if len(unique) > 1 else {}
     return {text: tails[folder] for text, folder in folders.items() if folder in tails}
@@ -204,7 +212,8 @@ def _distinct_tails(folders: Collection[Path]) -> dict[Path, Path]:
 def _search_input(text: str, rules: NameRules) -> Search:
     path = as_path(text, "an image, folder or pattern")
     if exists(path) or path.is_symlink():
-        return _search_folder(path, rules) if path.is_dir() else Search([FoundImage(path, Path(path.name))], [])
+        is_folder = path.is_dir() and not is_zarr(path)
+        return _search_folder(path, rules) if is_folder else Search([FoundImage(path, Path(path.name))], [])
     if not glob.has_magic(text):
         raise InputError("no such file, folder or pattern", path=text)
     root = path
@@ -212,7 +221,9 @@ def _search_input(text: str, rules: NameRules) -> Search:
         root = root.parent
     # Path.glob takes no absolute pattern, and people type them.
     matches = sorted((Path(match) for match in glob.glob(text, recursive=True)), key=natural_key)  # noqa: PTH207
-    search = _split(rules.classify((match for match in matches if not match.is_dir()), root), root, rules)
+    files = (match for match in matches if is_whole(match) or not match.is_dir())
+    files = (match for match in files if not any(parent.suffix.lower() in STORES for parent in match.parents))
+    search = _split(rules.classify(files, root), root, rules)
     if not search.images:
         for match in matches:
             check_supported(match)

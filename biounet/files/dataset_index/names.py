@@ -12,7 +12,13 @@ from typing import TypeVar
 
 NIFTI = (".nii", ".nii.gz")
 MICROSCOPES = (".nd2", ".lif", ".lof", ".czi")
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", *NIFTI, ".png", ".jpg", ".jpeg", *MICROSCOPES)
+STORES = (".zarr",)
+"""Of folders that are images."""
+
+SUFFIXES = (
+    *(".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", *STORES, *NIFTI, ".png", ".jpg", ".jpeg", ".npy"),
+    *MICROSCOPES,
+)
 OUTPUT_ENDINGS = ("_overlay", ".curve")
 REPORT_FOLDER = "report_files"
 """Folder of the pictures of a report, among its results."""
@@ -57,7 +63,12 @@ T = TypeVar("T")
 
 def is_image(path: Path) -> bool:
     """Whether the suffix is that of an image."""
-    return path.name.lower().endswith(SUFFIXES)
+    return path.name.lower().endswith(SUFFIXES) and not is_cellpose_pickle(path)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a path is a file, or a folder that stands for one as it is an image."""
+    return path.is_file() or (path.name.lower().endswith(STORES) and path.is_dir())
 
 
 def may_be_outlines(path: Path) -> bool:

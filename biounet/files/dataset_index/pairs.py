@@ -28,6 +28,7 @@ from biounet.files.dataset_index.names import (
     is_annotation,
     is_body_mask,
     is_cellpose_pickle,
+    is_whole,
     mask_ending,
     match_any_case,
     may_be_outlines,
@@ -140,8 +141,8 @@ def pair_files(
     for folder in (images, as_path(labels, "the folder of annotations") if labels is not None else images):
         if not exists(folder):
             raise InputError("no such folder", path=folder)
-    if images.is_file():
-        if labels is not None and Path(labels).is_file():
+    if is_whole(images):
+        if labels is not None and is_whole(Path(labels)):
             return [Pair(images, Path(labels))], Unpaired(())
         rows, missing = read_table(images, channels)
         pairs = [Pair(row.files[0], row.files[-1], row.files[1:-1], row.scene) for row in rows]
@@ -159,12 +160,12 @@ def pair_files(
 def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     """Pair the images of one folder with the annotations of another, which may be below it, such as ``img/masks``."""
     image_files, label_files = scan(images, rules), scan(labels, rules)
-    usable = (file for file in label_files if file.holds_outlines or (file.may_be_annotation and file.path.is_file()))
+    usable = (file for file in label_files if file.holds_outlines or (file.may_be_annotation and is_whole(file.path)))
     drawn = [file.path for file in usable]
     chosen = select_annotations(drawn, rules.annotation)
     nested = labels.resolve().is_relative_to(images.resolve())
     excluded = {path.resolve() for path in drawn} if nested else set()
-    found = [file for file in image_files if file.kind is FileKind.IMAGE and file.path.is_file()]
+    found = [file for file in image_files if file.kind is FileKind.IMAGE and is_whole(file.path)]
     found = [file for file in found if not nested or file.path.resolve() not in excluded]
     if not nested:
         found += _images_named_like_annotations(image_files, found, chosen, labels)
@@ -175,7 +176,7 @@ def _pair_folders(images: Path, labels: Path, rules: NameRules) -> tuple[list[Pa
     rest = [file for file in image_files if file.path not in used]
     skipped = list(list_skipped(rest))
     skipped += [
-        SkippedFile(file.path, "not a file") for file in rest if file.kind is FileKind.IMAGE and not file.path.is_file()
+        SkippedFile(file.path, "not a file") for file in rest if file.kind is FileKind.IMAGE and not is_whole(file.path)
     ]
     skipped += list_skipped(file for file in label_files if not file.may_be_annotation)
     skipped += [*_not_files(label_files), *dicom.skipped]
@@ -203,7 +204,7 @@ def _images_named_like_annotations(
 def _pair_inside(folder: Path, rules: NameRules) -> tuple[list[Pair], Unpaired]:
     """Pair images with annotations in the same folder or in one of the folders below."""
     files = scan(folder, rules)
-    usable = [file for file in files if file.may_be_annotation and file.path.is_file()]
+    usable = [file for file in files if file.may_be_annotation and is_whole(file.path)]
     found = group_cases([file.image for file in usable], rules.channels)
     single = [image for image in found if not image.is_case]
     named = (one for one in single if is_annotation(one.path, rules.annotation) or in_annotation_folder(one.relative))
@@ -280,7 +281,7 @@ def _pair(
 def _not_files(files: Iterable[ScannedFile]) -> Iterator[SkippedFile]:
     """Yield links to nowhere, pipes and the like that have the name of an annotation."""
     for file in files:
-        if file.may_be_annotation and not file.path.is_file():
+        if file.may_be_annotation and not is_whole(file.path):
             yield SkippedFile(file.path, "not a file")
 
 

@@ -13,7 +13,7 @@ from biounet.files.dataset_index.find import exists
 from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     image_key,
-    is_label_store,
+    is_whole,
     mask_ending,
     match_any_case,
     normalise_unicode,
@@ -67,7 +67,7 @@ def find_label_images(path: Path) -> list[LabelFile]:
     """
     if not exists(path):
         raise InputError("no such file or folder", path=path)
-    if not path.is_dir() or is_label_store(path):
+    if is_whole(path) or not path.is_dir():
         return [LabelFile(path, Path(path.name))]
     files = _label_files(path)
     if not files:
@@ -99,7 +99,7 @@ def match_files(labels: Iterable[LabelFile], path: Path, *, are_labels: bool = F
     labels = list(labels)
     if not exists(path):
         raise InputError("no such file or folder", path=path)
-    if not path.is_dir():
+    if is_whole(path) or not path.is_dir():
         images = {} if are_labels else _scenes_by_key([FoundImage(path, Path(path.name))])
         scenes = {label.path: images[_key(label)] for label in labels if _key(label) in images}
         if len(labels) > 1 and not scenes:
@@ -154,16 +154,12 @@ def _series_by_key(folder: Path, labels: Sequence[LabelFile]) -> dict[str, Found
 
 
 def _label_files(folder: Path) -> list[ScannedFile]:
-    files = [
-        file
-        for file in scan(folder, NameRules())
-        if file.may_be_annotation and (file.path.is_file() or is_label_store(file.path))
-    ]
+    files = [file for file in scan(folder, NameRules()) if file.may_be_annotation and is_whole(file.path)]
     return [file for file in files if mask_ending(file.path)] or files
 
 
 def _image_files(folder: Path) -> list[ScannedFile]:
-    return [file for file in scan(folder, NameRules()) if file.may_be_annotation and file.path.is_file()]
+    return [file for file in scan(folder, NameRules()) if file.may_be_annotation and is_whole(file.path)]
 
 
 def _key(label: LabelFile) -> str:

@@ -14,8 +14,8 @@ from biounet.files.dataset_index.names import (
     IMAGE_ENDINGS,
     annotated_stems,
     is_body_mask,
-    is_label_store,
     is_nifti,
+    is_whole,
     mask_ending,
     match_any_case,
     normalise_unicode,
@@ -94,11 +94,7 @@ def pair_results(
 
 
 def _find_results(folder: Path) -> dict[str, Path]:
-    files = [
-        file
-        for file in scan(folder, NameRules())
-        if file.may_be_annotation and (file.path.is_file() or is_label_store(file.path))
-    ]
+    files = [file for file in scan(folder, NameRules()) if file.may_be_annotation and is_whole(file.path)]
     results = (file for file in files if stem_of(file.path).endswith(_RESULT))
     return _by_key("a result", ((_key(file.relative), file.path) for file in results))
 
@@ -107,7 +103,7 @@ def _find_annotations(truth: Path, predicted: Path, rules: NameRules) -> dict[st
     """Return the annotations of a folder and below by key, those of cases by the name of the case."""
     nested = predicted != truth and predicted.resolve().is_relative_to(truth.resolve())
     files = [file for file in scan(truth, rules) if not (nested and file.path.is_relative_to(predicted))]
-    images = [file.image for file in files if file.kind not in _NO_LABELS and file.path.is_file()]
+    images = [file.image for file in files if file.kind not in _NO_LABELS and is_whole(file.path)]
     single: dict[Path, Path] = {}
     cases: list[tuple[str, Path]] = []
     for image in group_cases(images, rules.channels):

@@ -13,6 +13,7 @@ from biounet.files.dataset_index.cases import FoundImage
 from biounet.files.dataset_index.names import (
     OUTPUT_ENDINGS,
     REPORT_FOLDER,
+    STORES,
     in_annotation_folder,
     is_annotation,
     is_cellpose_pickle,
@@ -27,18 +28,19 @@ from biounet.files.dataset_index.outline_files import is_outline_file
 from biounet.files.formats.leica_lif import LIF_MAGIC
 from biounet.files.formats.nifti import NIFTI_MAGIC
 from biounet.files.formats.nikon_nd2 import ND2_MAGIC
+from biounet.files.formats.ome_zarr import is_zarr, is_zarr_by
 from biounet.files.formats.unsupported import find_unsupported
 from biounet.files.formats.zeiss_czi import CZI_MAGIC
 from biounet.files.retry import read_first_bytes
 
-_STORES = (".zarr", ".n5")
+_STORES = (*STORES, ".n5")
 _OTHER_SUFFIX = "its ending is not one that is looked for: name the file to try it"
-_TIFF_SUFFIXES = (".lsm", ".stk", ".svs", ".ndpi", ".scn", ".qptiff", ".dng", ".flex", ".nef", ".cr2", ".jpe", ".jfif")
+_TIFF_SUFFIXES = (".lsm", ".stk", ".scn", ".qptiff", ".dng", ".flex", ".nef", ".cr2", ".jpe", ".jfif")
 _UNREAD_SUFFIXES = (
     *(".webp", ".heic", ".heif", ".avif", ".psd", ".ppm", ".pgm", ".fits", ".img", ".hdr", ".mrc", ".dv", ".r3d"),
     *(".mrxs", ".ims", ".ics", ".ids", ".mnc", ".jp2", ".j2k", ".jxl", ".exr", ".tga", ".pbm", ".pnm", ".eps"),
     *(".oif", ".oib", ".zvi", ".sld", ".sldy", ".spe", ".sif", ".pic", ".cxd", ".c01", ".xdce", ".dib", ".lim", ".kfb"),
-    *(".avi", ".mov", ".mp4", ".npy", ".npz", ".tif.gz", ".tiff.gz"),
+    *(".avi", ".mov", ".mp4", ".npz", ".tif.gz", ".tiff.gz"),
 )
 # Never an image whatever they hold, so that a folder of many tables is not opened file by file.
 _NO_IMAGE = {
@@ -133,7 +135,7 @@ class NameRules:
             return FileKind.OUTPUT
         if not hidden and is_label_store(path):
             return FileKind.ANNOTATION
-        if not is_image(path):
+        if not is_image(path) and not (path.is_dir() and is_zarr(path)):
             if not hidden and may_be_outlines(path):
                 return FileKind.OUTLINES
             return None if hidden or path.suffix.lower() in _NO_IMAGE else FileKind.OTHER
@@ -173,6 +175,10 @@ def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
             folders.clear()
             continue
         visited.add(real)
+        if root != str(folder) and is_zarr_by(names):  # a store with another name
+            folders.clear()
+            yield Path(root)
+            continue
         stores = [name for name in folders if name.lower().endswith(_STORES)]
         folders[:] = [name for name in folders if not name.startswith(".") and name not in stores]
         yield from (Path(root, name) for name in (*names, *stores))

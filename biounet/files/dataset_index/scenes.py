@@ -10,12 +10,12 @@ from biounet.core import InputError
 from biounet.files.axes import ReadOptions
 from biounet.files.dataset_index.cases import FoundImage
 from biounet.files.dataset_index.channel_files import join_channel_files
-from biounet.files.dataset_index.names import name_part, stem_of
+from biounet.files.dataset_index.names import STORES, name_part, stem_of
 from biounet.files.formats.scenes import Scene, choose_scenes
 from biounet.files.isolation.client import ReaderPool
 
 # Files of which each is asked for its images; others only if scenes are chosen: most hold one, and there may be many.
-_MAY_HOLD_SEVERAL = (".lif", ".nd2", ".czi", ".ome.tif", ".ome.tiff")
+_MAY_HOLD_SEVERAL = (".lif", ".nd2", ".czi", ".ome.tif", ".ome.tiff", *STORES)
 
 
 def resolve_images(images: Sequence[FoundImage], options: ReadOptions, readers: ReaderPool) -> list[FoundImage]:

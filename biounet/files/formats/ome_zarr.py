@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ _LETTERS = "tczyx"
 def is_zarr(path: Path) -> bool:
     """Whether a path is a folder that is a Zarr group or array."""
     return any((path / name).is_file() for name in _METADATA)
+
+
+def is_zarr_by(names: Collection[str]) -> bool:
+    """Whether a folder that holds files of these names is a Zarr group or array."""
+    return not {*_METADATA}.isdisjoint(names)
 
 
 def list_zarr(path: Path) -> tuple[Scene, ...]:
@@ -59,7 +64,7 @@ def label_groups(path: Path) -> tuple[str, ...]:
     if not path.is_dir() or not is_zarr(path) or not is_zarr(path / "labels"):
         return ()
     names = _read_ome(path / "labels").get("labels")
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+    return tuple(_inside(str(name), path) for name in names) if isinstance(names, list) else ()
 
 
 def is_label_image(path: Path) -> bool:

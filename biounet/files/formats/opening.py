@@ -31,6 +31,7 @@ from biounet.files.formats.unsupported import check_supported
 from biounet.files.formats.zeiss_czi import CZI_MAGIC, list_czi, read_czi
 
 _HEAD = 16  # bytes that distinguish all of them
+_ZARR_SUFFIX = ".zarr"
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
@@ -111,6 +112,9 @@ def _find_format(path: Path, scene: str = "") -> _Format:
         if is_scene(scene) or holds_dicom(path):
             return _DICOM
         check_supported(path)
+        if path.suffix.lower() == _ZARR_SUFFIX:
+            cause = "a folder without metadata of Zarr: zarr.json, .zgroup or .zarray"
+            raise InputError(cause, path=path, hint="copy the whole folder again from where it came from")
         raise InputError("a folder, not an image", path=path)
     if path.exists() and not path.is_file():
         raise InputError("not a file", path=path)  # to read from a pipe could wait for ever

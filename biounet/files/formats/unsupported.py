@@ -25,7 +25,7 @@ class Unsupported(NamedTuple):
 _BIOFORMATS = "save each image as OME-TIFF, in Fiji with Bio-Formats"
 _SLICER = "save it as .nii.gz, in 3D Slicer for example"
 _TIFF = "save it as TIFF or PNG"
-_ZARR = Unsupported("Zarr", "save it as OME-TIFF or .nii.gz", suffixes=(".zarr",))
+_N5 = Unsupported("N5", "save it as OME-Zarr", suffixes=(".n5",))
 _FORMATS = (
     Unsupported(
         "a list of files (Leica)",
@@ -47,7 +47,7 @@ _FORMATS = (
     Unsupported(
         "an image in two files (.hdr and .img)", "convert it to .nii.gz, which is one file", suffixes=(".hdr", ".img")
     ),
-    _ZARR,
+    _N5,
 )
 _HEAD = 132  # bytes that distinguish all of them
 _MAX_FILES = 200  # of a folder that are opened
@@ -56,8 +56,7 @@ _MAX_FILES = 200  # of a folder that are opened
 def find_unsupported(path: Path) -> Unsupported | None:
     """Return which unsupported format a file or folder has, by its content or else its name; None if it has none."""
     if path.is_dir():
-        is_zarr = any((path / name).is_file() for name in (".zattrs", ".zgroup", ".zarray", "zarr.json"))
-        return _ZARR if is_zarr else None
+        return _N5 if path.name.lower().endswith(_N5.suffixes) else None
     try:
         head = read_first_bytes(path, _HEAD)
     except (OSError, ValueError):  # no permission, or a name that no file can have
