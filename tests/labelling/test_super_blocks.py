@@ -33,6 +33,7 @@ from biounet.labelling.label import label_surface
 from biounet.tiling import Block, block_lattice
 
 KEEP_ALL = ObjectFilter()
+RULE = LabelSettings(min_size=0)
 
 
 @dataclass(frozen=True)
@@ -189,3 +190,93 @@ def test_what_passes_leave_in_files_is_enough_for_the_next(shape, fill, tmp_path
     layout = Layout((5, 6, 7)[: len(shape)], (4, 3, 5)[: len(shape)], slack=10)
     found = by_super_blocks(foreground, surface, rule, layout, threshold=2, folder=tmp_path)
     assert_same(found, *whole(foreground, surface, rule, threshold=2))
+
+
+RING = """
+. . . . . . . . .
+. 9 9 9 9 9 9 9 .
+. 9 . . . . . 9 .
+. 9 . . 5 . . 9 .
+. 9 . . . . . 9 .
+. 9 9 9 9 9 9 9 .
+. . . . . . . . .
+. 9 9 9 9 . 7 7 7
+. 9 . . 9 . 7 . 7
+. 9 9 9 9 . 7 . 7
+"""
+
+
+def picture(text):
+    rows = text.replace(".", "0").strip().splitlines()
+    return np.array([row.split() for row in rows], np.uint16)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 2), (4, 4), (20, 20)])
+@pytest.mark.parametrize(("smallest", "filled"), [(2, 1), (0, 0)])
+def test_a_hole_over_many_seams_is_filled_and_an_open_one_is_not(size, smallest, filled):
+    """The object in the hole, of one voxel, is background where objects have two or more."""
+    surface = picture(RING) * np.uint16(5000)
+    rule = LabelSettings(min_size=smallest, min_peak=0)
+    found = by_super_blocks(surface, surface, rule, Layout(size, (2, 2)))
+    expected = np.array(picture(RING) // 9, np.int32)
+    expected[2:5, 2:7] = filled
+    expected[3, 4] = 1 if filled else 2
+    second = 2 if filled else 3
+    expected[7:10, 1:5] = np.where(expected[7:10, 1:5], second, 0)
+    expected[8, 2:4] = second
+    expected[7:, 6:] = np.where(picture(RING)[7:, 6:], second + 1, 0)
+    assert found.labels.tolist() == expected.tolist()
+    assert found.count.tolist() == ([35, 12, 7] if filled else [20, 1, 12, 7])
+
+
+def test_an_empty_super_block_stores_no_array():
+    empty = np.zeros((12, 12), np.uint16)
+    super_block = SuperBlockLattice(empty.shape, (4, 4)).block(4)
+    labels, parts = find_parts(blocks_of(empty, empty, 1, super_block, Layout((4, 4), (2, 2))), super_block, RULE, 0)
+    assert labels is None
+    assert (len(parts.settled), len(parts.front.root), len(parts.seams)) == (0, 0, 0)
+    gaps = find_gaps(None, np.zeros(0, np.int64), super_block)
+    assert (gaps.voxels.tolist(), {face.size for face in gaps.faces.values()}) == ([16], {1})
+    assert not paint(None, (4, 4), np.zeros(0)).any()
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.5])
+def test_the_front_of_a_field_that_cells_fill_does_not_grow_with_it(mean):
+    """With many cells, and with one object that spans the field."""
+    largest = []
+    for rows in (12, 36):
+        random = np.random.default_rng(rows)
+        smooth = ndimage.gaussian_filter(random.standard_normal((16 * rows, 96)), 1.5)
+        surface = (np.clip(mean + 0.3 * smooth / smooth.std(), 0, 1) * PROBABILITY_MAX).astype(np.uint16)
+        full = np.full(surface.shape, PROBABILITY_MAX, np.uint16)
+        found = by_super_blocks(full, surface, RULE, Layout((16, 16), (16, 16)))
+        assert_same(found, *whole(full, surface, RULE))
+        largest.append(found.joined.largest_front)
+    assert largest[1] < 1.4 * largest[0]
+
+
+def test_maps_that_differ_between_super_blocks_are_an_error(tmp_path):
+    left, right = (SuperBlockLattice((1, 4), (1, 2)).block(i) for i in range(2))
+    full, rising = np.full((1, 3), PROBABILITY_MAX, np.uint16), np.array([[1, 2, 3]], np.uint16)
+    lacking = np.array([[PROBABILITY_MAX, 0, 0]], np.uint16)
+    for foreground, message in ((full, "closed"), (lacking, "lacks a foreground voxel")):
+        parts = [
+            find_parts([label_surface(full, rising, PROBABILITY_MAX, block=left)], left, RULE, 0)[1],
+            find_parts([label_surface(foreground, rising[:, ::-1], PROBABILITY_MAX, block=right)], right, RULE, 0)[1],
+        ]
+        with pytest.raises(ValueError, match=message):
+            join_fronts(SuperBlockLattice((1, 4), (1, 2)), parts.__getitem__, tmp_path, RULE, 0)
+
+
+def test_a_join_that_was_cut_short_is_not_taken_for_whole(tmp_path):
+    lattice = SuperBlockLattice((4, 4), (2, 2))
+
+    def get_parts(index):
+        if index == 3:
+            raise KeyboardInterrupt
+        return find_parts([], lattice.block(index), RULE, 0)[1]
+
+    with pytest.raises(KeyboardInterrupt):
+        join_fronts(lattice, get_parts, tmp_path / "joined", RULE, 0)
+    with pytest.raises(FileNotFoundError):
+        JoinedParts.open(tmp_path / "joined")

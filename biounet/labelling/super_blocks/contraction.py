@@ -52,7 +52,11 @@ def contract(height, ends, saddle, unknown, share, min_peak):
 
 def sum_pairs(pairs: Ints, minima: Ints) -> tuple[Ints, Ints, Ints]:
     """Combine the borders of equal pairs, (e, 2) and (e, 3): return the pairs in order, minima, and one row of each."""
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    if pairs.size and pairs.min() >= 0 and pairs.max() < 1 << 31:
+        # One number for each pair sorts faster. Places in an image may be larger.
+        order = np.argsort(pairs[:, 0] << 32 | pairs[:, 1])
+    else:
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     pairs, minima = pairs[order], minima[order]
     first = np.flatnonzero(np.diff(pairs, axis=0, prepend=pairs[:1] - 1).any(axis=1))
     if not first.size:

