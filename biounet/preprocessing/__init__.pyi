@@ -24,5 +24,6 @@ from .statistics import Texture as Texture
 from .statistics import TrainingRanges as TrainingRanges
 from .statistics import distinct_textures as distinct_textures
 from .statistics import image_statistics as image_statistics
+from .statistics import sampled_statistics as sampled_statistics
 from .statistics import texture_features as texture_features
 from .statistics import training_ranges as training_ranges

@@ -28,7 +28,7 @@ class ScaledImage:
     top: int | None = None  # that value
 
 
-def scale_region(image: LazyImage, scale: IntensityScale, region: Region) -> ScaledImage:
+def scale_region(image: LazyImage, scale: IntensityScale, region: Region, *, fill: bool = True) -> ScaledImage:
     """Return a region of an image on the scale of the whole image.
 
     Parameters
@@ -37,6 +37,9 @@ def scale_region(image: LazyImage, scale: IntensityScale, region: Region) -> Sca
         In the canonical orientation.
     region
         ``([z,] y, x)``, in voxels from the start of `IntensityScale.body_box`.
+    fill
+        Whether areas that were not acquired are filled, for which their surroundings are read; else their values mean
+        nothing.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def scale_region(image: LazyImage, scale: IntensityScale, region: Region) -> Sca
     source = tuple(slice(r.start + o.start, r.stop + o.start) for r, o in zip(region, origin, strict=True))
     stack = (slice(0, 1), *source)[-3:]
     out = np.empty((image.channels, *(part.stop - part.start for part in stack)), np.float32)
-    acquired = write_scaled(image, scale, stack, out)
+    acquired = write_scaled(image, scale, stack, out, fill=fill)
     shape = out.shape[-len(region) :]
     return ScaledImage(
         out.reshape(-1, *shape),
@@ -58,7 +61,7 @@ def scale_region(image: LazyImage, scale: IntensityScale, region: Region) -> Sca
 
 
 def write_scaled(
-    image: LazyImage, scale: IntensityScale, region: Region, out: NDArray[np.float32]
+    image: LazyImage, scale: IntensityScale, region: Region, out: NDArray[np.float32], *, fill: bool = True
 ) -> NDArray[np.bool_] | None:
     """Write a region ``(z, y, x)`` to `out`, ``(c, z, y, x)``, and return where it was acquired; None: everywhere."""
     missing = []
@@ -70,7 +73,7 @@ def write_scaled(
         if channels.unacquired:
             area = values == channels.unacquired[0]
             missing.extend(area)
-            if area.any():
+            if fill and area.any():
                 _fill(image, scale, region, channels, target)
     return np.asarray(~np.logical_and.reduce(missing)) if scale.has_unacquired else None
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, Volume
+from biounet.core import Grid, LazyImage, Volume
+from biounet.preprocessing.intensity_scale import IntensityScale
 from biounet.preprocessing.resampling import resize_labels
-from biounet.preprocessing.scaled_regions import ScaledImage
+from biounet.preprocessing.scaled_regions import ScaledImage, scale_region
 
 ImageStatistics = dict[str, float]
 TrainingRanges = Mapping[str, tuple[float, float]]
 Texture = tuple[float, float, float]
 
 _SAMPLE = 2**14  # voxels that are used: more would not change the statistics
+_LARGE = 2**24  # voxels of a channel beyond which so many are few rows, all of which may miss the objects
+_MIN_ROWS = 16  # of such an image
+_LARGE_SCAN = 2**28  # voxels of a scan in mm beyond which only some along each axis are used
 _LAGS = (1, 2, 4, 8, 16, 32, 64)  # voxels over which intensities are compared
 _MIN_WIDTH = 16  # voxels that an image must exceed to have a texture
 _EDGE_PERCENTILE = 99.5  # of differences between neighbours, which only edges reach
@@ -37,7 +40,6 @@ _QUANTILE = 0.975  # at either end of other statistics of images of one kind
 _MIN_DEVIATION = {"unlikeness": 0.5, "at_border": 0.1, "unsure": 0.1}
 _DEFAULT_MIN_DEVIATION = 0.3
 _SHARES = ("at_border", "unsure")  # of objects
-_FULL_SCALES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # highest values of cameras and scanners
 
 
 def image_statistics(volume: Volume, scaled: ScaledImage) -> ImageStatistics:
@@ -53,19 +55,94 @@ def image_statistics(volume: Volume, scaled: ScaledImage) -> ImageStatistics:
     standard deviations of the noise; ``hot`` and ``saturated``, shares of the pixels, the latter of those at the value
     ``top``.
     """
-    if volume.grid.dims == 3 and volume.grid.unit == "mm":
-        return _scan_statistics(volume.grid, scaled.image)
     image, acquired = scaled.image, scaled.acquired
-    statistics = {"hot": scaled.hot, **_saturation(volume.array if acquired is None else volume.array[:, acquired])}
+    if _is_scan(volume.grid):
+        step = _scan_step(image.shape[1:])
+        return _scan_statistics(volume.grid, image[:, ::step, ::step, ::step])
     width = image.shape[-1]
-    if width <= _MIN_WIDTH:
-        return statistics
-    step = max(1, image.size // _SAMPLE)
-    rows = image.reshape(-1, width)[::step].astype(np.float32)
+    at = _sampled_rows(image.shape)
+    rows = image.reshape(-1, width)[at].astype(np.float32)
     if acquired is not None:
         shown = resize_labels(acquired.astype(np.int32), image.shape[1:]) > 0
-        rows[~np.broadcast_to(shown, image.shape).reshape(-1, width)[::step]] = np.nan
-    return statistics | _levels(rows) | _texture(rows)
+        rows[~np.broadcast_to(shown, image.shape).reshape(-1, width)[at]] = np.nan
+    return _pixel_statistics(scaled) | _row_statistics(rows)
+
+
+def sampled_statistics(image: LazyImage, scale: IntensityScale) -> ImageStatistics:
+    """Return the `image_statistics` of an image that is not in memory, to the last bit.
+
+    Only the rows from which they are taken are read: of an image of more than 2^24 voxels, 16 or some more. A scan in
+    mm is held in memory; of one of more than 2^28 voxels, those that are used of it.
+
+    Parameters
+    ----------
+    image
+        In the canonical orientation.
+    scale
+        From `find_scale`.
+
+    Raises
+    ------
+    InputError
+        If a part of the image is damaged.
+    """
+    shape = tuple(part.stop - part.start for part in scale.body_box)
+    if _is_scan(image.grid):
+        step = _scan_step(shape)
+        planes = [_read_plane(image, scale, z)[:, :, ::step, ::step] for z in range(0, shape[0], step)]
+        return _scan_statistics(image.grid, np.concatenate(planes, 1))
+    at = _sampled_rows((image.channels, *shape))
+    rows = np.empty((len(at), shape[-1]), np.float32)
+    channels, *axes = np.unravel_index(at, (image.channels, *shape[:-1]))
+    places = np.stack(axes, 1)
+    for place in np.unique(places, axis=0):
+        region = *(slice(int(start), int(start) + 1) for start in place), slice(0, shape[-1])
+        part = scale_region(image, scale, region, fill=False)
+        here = np.flatnonzero((places == place).all(1))
+        rows[here] = part.image.reshape(-1, shape[-1])[channels[here]]
+        if part.acquired is not None:
+            rows[here] = np.where(part.acquired.reshape(-1), rows[here], np.nan)
+    pixels = ScaledImage(rows, None, scale.hot, scale.saturated, scale.top)
+    return _pixel_statistics(pixels) | _row_statistics(rows)
+
+
+def _is_scan(grid: Grid) -> bool:
+    """Whether an image is a scan of a body, which has statistics of its own."""
+    return grid.dims == 3 and grid.unit == "mm"
+
+
+def _scan_step(shape: tuple[int, ...]) -> int:
+    """Return of how many voxels along each axis of a scan one is used."""
+    step = 1
+    while math.prod(-(-size // step) for size in shape) > _LARGE_SCAN:
+        step += 1
+    return step
+
+
+def _read_plane(image: LazyImage, scale: IntensityScale, z: int) -> NDArray[np.float32]:
+    """Return a plane of the body ``(c, 1, y, x)``."""
+    _, *box = scale.body_box
+    region = slice(z, z + 1), *(slice(0, part.stop - part.start) for part in box)
+    return scale_region(image, scale, region).image
+
+
+def _sampled_rows(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return which rows of an image ``(c, [z,] y, x)``, counted over all channels and planes, are used; maybe none."""
+    rows, step = math.prod(shape[:-1]), max(1, math.prod(shape) // _SAMPLE)
+    if math.prod(shape[1:]) > _LARGE:
+        step = max(1, min(step, rows // _MIN_ROWS))
+    return np.arange(0, rows if shape[-1] > _MIN_WIDTH else 0, step)
+
+
+def _pixel_statistics(scaled: ScaledImage) -> ImageStatistics:
+    statistics = {"hot": scaled.hot}
+    if scaled.saturated is not None and scaled.top is not None:
+        statistics |= {"saturated": scaled.saturated, "top": float(scaled.top)}
+    return statistics
+
+
+def _row_statistics(rows: NDArray[np.float32]) -> ImageStatistics:
+    return _levels(rows) | _texture(rows) if len(rows) else {}
 
 
 def _levels(rows: NDArray[np.float32]) -> ImageStatistics:
@@ -120,13 +197,6 @@ def _lag_at(variances: dict[int, float], level: float) -> float:
 def _acquired(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return values that depend only on pixels that were acquired; all others are NaN."""
     return values[~np.isnan(values)]
-
-
-def _saturation(raw: NDArray[Any]) -> ImageStatistics:
-    """Return the share of pixels at the full scale of a camera, and that value as ``top``."""
-    if raw.dtype.kind in "iu" and raw.size and (top := raw.max()) in _FULL_SCALES and raw.min() < top:
-        return {"saturated": float(np.count_nonzero(raw == top)) / raw.size, "top": float(top)}
-    return {}
 
 
 def _scan_statistics(grid: Grid, image: NDArray[np.float32]) -> ImageStatistics:
