@@ -12,7 +12,7 @@ from biounet.api.keywords import BatchKeywords, check_names, parse_keywords, spe
 from biounet.api.progress import show_batch
 from biounet.api.segmenter import Segmenter, load
 from biounet.batch import BatchOptions, Row, count_columns, export_run, plan_batch, segment_batch
-from biounet.core import DataSettings, Recipe, SettingsError, as_path, find_recipe, list_some, read_recipe
+from biounet.core import DataSettings, Recipe, SettingsError, as_bytes, as_path, find_recipe, list_some, read_recipe
 from biounet.evaluation import ClassEvaluation, Evaluation
 from biounet.evaluation import evaluate as compare
 from biounet.files import (
@@ -137,6 +137,7 @@ def _batch_options(keywords: Mapping[str, Any], segmenter: Segmenter, options: S
     given = {name: value for name, value in keywords.items() if value is not None}
     names = {field.name for field in fields(BatchOptions)}
     own = {"device": segmenter.device} | {name: value for name, value in given.items() if name in names}
+    own |= {"ram": as_bytes(own["ram"])} if "ram" in own else {}
     group, unit = own.pop("group", None), given.pop("unit", None)
     if group is None and unit is not None:
         raise SettingsError("unit without group", hint="say with group how images are grouped")

@@ -92,6 +92,12 @@ class BatchKeywords(Keywords, total=False):
     """A further table with names and units of another program: ``"cellprofiler"``."""
     excel: bool | None
     """Whether texts in tables that a spreadsheet would run as a formula are made harmless."""
+    ram: int | str | None
+    """Memory that the call may take, such as ``"8G"``; what does not fit is worked through in parts."""
+    label_format: Literal["auto", "tif", "zarr"] | None
+    """Label images as TIFF (NIfTI of NIfTI) or OME-Zarr; ``"auto"``: OME-Zarr of large ones."""
+    cluster: str | None
+    """Who works on large images: ``"local:4"``, the address of a Dask scheduler, or the path of a ``slurm.toml``."""
     shard: tuple[int, int] | None
     """``(i, n)``: work on the i-th of n parts of the images."""
     fail_fast: bool | None

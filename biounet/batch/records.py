@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from biounet.batch.recorded_files import InputFile
 from biounet.core import (
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Not in the settings of earlier results, which stay valid where these are not used.
 _LATER_SETTINGS = {"channels", "measure", "project", "frames"}
+_LEAST_RAM = 2**30  # bytes: the libraries alone take almost half of it
+LabelFormat = Literal["auto", "tif", "zarr"]
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
 
@@ -62,6 +64,14 @@ class BatchOptions:
         Whether the report holds all pictures itself, so that it can be sent by e-mail.
     group
         Groups of the images, for ``groups.csv``; from `biounet.measurement.read_grouping`.
+    ram
+        Bytes of memory that the batch may take, with all its processes on this machine; None: most of what is free. An
+        image that does not fit is worked through in super-blocks.
+    label_format
+        ``tif``: TIFF, or NIfTI for NIfTI; ``zarr``: OME-Zarr; ``auto``: OME-Zarr of images of more than
+        `LARGEST_TIFF` voxels.
+    cluster
+        Who works on the super-blocks of large images, as ``--cluster``; None: this process.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -77,10 +87,17 @@ class BatchOptions:
     overwrite: bool = False
     group: Grouping | None = None
     single_file: bool = False
+    ram: int | None = None
+    label_format: LabelFormat = "auto"
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         if self.single_file and not self.overlay:
             raise SettingsError("a single file of the report, and no report", hint="leave out --no-overlay")
+        if self.label_format not in get_args(LabelFormat):
+            raise SettingsError(f"format {self.label_format!r}: {', '.join(get_args(LabelFormat))}")
+        if self.ram is not None and self.ram < _LEAST_RAM:
+            raise SettingsError(f"ram of {self.ram / 2**20:.0f} MiB: too little for any image", hint="2G or more")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise SettingsError(f"shard {self.shard[0]} of {self.shard[1]}: counted from 1")
 
@@ -174,6 +191,7 @@ def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
         "label": label.model_dump(mode="json", by_alias=True),
         "overlay": options.overlay,
         "excel": options.excel,
+        **({"format": options.label_format} if options.label_format != "auto" else {}),
         **({"filters": filters} if filters else {}),
         **({"ring": options.segment.ring} if options.segment.ring else {}),
     }

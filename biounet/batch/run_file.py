@@ -129,6 +129,7 @@ def _decode_options(raw: dict[str, Any]) -> BatchOptions:
         **switches,
         group=group,
         single_file=bool(raw.get("single_file")),
+        label_format=raw.get("label_format", "auto"),
     )
 
 

@@ -73,7 +73,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; write nothing.")]
 Shard = Annotated[
-    str | None, typer.Option(help="Work on part I of N only; names decide the part.", metavar="I/N", show_default=False)
+    str | None,
+    typer.Option(
+        help="Work on part I of N only, of the images or of one large image.", metavar="I/N", show_default=False
+    ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
 Overwrite = Annotated[
@@ -123,6 +126,24 @@ FillHoles = Annotated[
     typer.Option("--fill-holes/--no-fill-holes", help="Fill holes in objects.", show_default="as the model does"),
 ]
 Block = Annotated[int | None, typer.Option(help="Edge of a block; smaller needs less memory.", min=64)]
+Ram = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory that the command may take, such as 8G; what does not fit is worked through in parts.",
+        show_default="most of what is free",
+    ),
+]
+LabelFormat = Annotated[
+    Literal["auto", "tif", "zarr"],
+    typer.Option("--format", help="Label images as TIFF (NIfTI of NIfTI) or OME-Zarr; auto: OME-Zarr of large ones."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Who works on large images: local:4 (processes), tcp://HOST:8786 (Dask) or slurm.toml.",
+        show_default="this process",
+    ),
+]
 Group = Annotated[
     str | None,
     typer.Option(

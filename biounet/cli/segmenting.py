@@ -29,7 +29,7 @@ from biounet.cli.terminal import (
     stoppable,
     table,
 )
-from biounet.core import check_address_space
+from biounet.core import as_bytes, check_address_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +73,9 @@ def segment(
     export: options.Export = None,
     columns: options.Columns = None,
     excel: options.Excel = False,
+    ram: options.Ram = None,
+    label_format: options.LabelFormat = "auto",
+    cluster: options.Cluster = None,
     shard: options.Shard = None,
     fail_fast: options.FailFast = False,
     overwrite: options.Overwrite = False,
@@ -122,6 +125,9 @@ def segment(
             *(read, chain, device, jobs, overlay, excel, part, fail_fast, readers, skipped, overwrite),
             group=groups,
             single_file=single_file,
+            ram=None if ram is None else as_bytes(ram, "--ram"),
+            label_format=label_format,
+            cluster=cluster,
         )
         if dry_run:
             check_output_folder(found, out)

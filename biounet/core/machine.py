@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from biounet.core.errors import MachineError
+from biounet.core.errors import MachineError, SettingsError
 
 _PROGRAM = 800 * 2**20  # bytes of address space of torch and the other libraries
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _NO_THREAD = "can't start new thread"
 _OUT_OF_MEMORY = (  # messages of libraries that raise no exception class of their own
     "DefaultCPUAllocator:",  # torch
@@ -76,6 +77,17 @@ def free_address_space() -> int | None:
             used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
             return max(0, limit - used * os.sysconf("SC_PAGE_SIZE"))
     return None
+
+
+def as_bytes(value: int | str, name: str = "ram") -> int:
+    """Return ``8G``, ``8 GiB``, ``500M`` or a number of bytes as one; K, M, G and T are powers of 1024.
+
+    `name` is for the message of the `SettingsError`, which is raised for anything else.
+    """
+    match = _BYTES.fullmatch(str(value).strip())
+    if match is None or not float(match[1]):
+        raise SettingsError(f"{name} {value!r} is not an amount of memory", hint="such as 8G or 500M")
+    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 
 def check_address_space() -> None:
