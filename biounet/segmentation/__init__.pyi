@@ -3,11 +3,16 @@ from .memory import MemoryNeed as MemoryNeed
 from .memory import expected_bytes as expected_bytes
 from .memory import memory_needs as memory_needs
 from .memory import segment_within_memory as segment_within_memory
+from .model_fit import check_model_fits as check_model_fits
+from .model_fit import model_zoom as model_zoom
 from .model_fit import resolve_diameter as resolve_diameter
 from .options import SegmentOptions as SegmentOptions
 from .pipeline import label_regions as label_regions
 from .pipeline import segment as segment
+from .prediction import block_edge as block_edge
+from .prediction import object_maps as object_maps
 from .prediction import pad_to_stride as pad_to_stride
+from .prediction import predict_block as predict_block
 from .prediction import predict_image as predict_image
 from .result import Frame as Frame
 from .result import Segmentation as Segmentation

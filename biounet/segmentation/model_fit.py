@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from biounet.core import AS_STORED, CANONICAL, Grid, InputError, ModelError, Note, NoteCode, SettingsError, Volume
+from biounet.core import (
+    AS_STORED,
+    CANONICAL,
+    Grid,
+    InputError,
+    LazyImage,
+    ModelError,
+    Note,
+    NoteCode,
+    SettingsError,
+    Volume,
+)
 from biounet.network import Card
 from biounet.preprocessing import Zoom, body_masks, working_zoom
 from biounet.segmentation.options import Diameter
@@ -10,7 +21,7 @@ from biounet.segmentation.options import Diameter
 _LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
 
 
-def check_model_fits(volume: Volume, card: Card) -> None:
+def check_model_fits(volume: Volume | LazyImage, card: Card) -> None:
     """Raise `InputError` if an image has other dimensions or channels than the model."""
     if volume.grid.dims != card.recipe.data.dims:
         cause = f"a {volume.grid.dims}D image, but the model '{card.recipe.name}' is for {card.recipe.data.dims}D"
@@ -41,7 +52,7 @@ def resolve_diameter(diameter: Diameter | None, card: Card) -> Diameter:
     return "auto" if searched and not decided else "native"
 
 
-def model_zoom(volume: Volume, card: Card, diameter: Diameter | None) -> Zoom:
+def model_zoom(volume: Volume | LazyImage, card: Card, diameter: Diameter | None) -> Zoom:
     """Return the factor along each axis from the grid of an image in the canonical order to that of the model.
 
     With ``"auto"`` it is that of the first attempt, 1.

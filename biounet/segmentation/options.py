@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from biounet.core import (
@@ -18,6 +18,7 @@ from biounet.core import (
     is_number,
 )
 from biounet.measurement import as_ring
+from biounet.preprocessing import Zoom
 
 Diameter = float | Literal["auto", "native"]
 FILTERS = ("min_size", "max_size", "min_confidence", "exclude_border")
@@ -116,6 +117,16 @@ class SegmentOptions:
         if self.smallest is not None and grid is not None:
             chosen |= {"min_size": float(self.smallest.as_smallest(grid)), "min_size_unit": "px"}
         return settings.model_copy(update=chosen)
+
+    def on_grid(self, of_model: LabelSettings, grid: Grid, zoom: Zoom | None = None) -> LabelSettings:
+        """Return the settings of `label_settings` on a grid, which `zoom` leads from to the working grid.
+
+        The smallest object of the model is one on the working grid, that of the user one on `grid`.
+        """
+        label = self.label or of_model
+        if zoom is not None and label.min_size_unit == "px":
+            label = label.model_copy(update={"min_size": label.min_size / math.prod(zoom)})
+        return replace(self, label=None).label_settings(label, grid)
 
     def check_model(self, data: DataSettings) -> None:
         """Raise `SettingsError` for an option about objects if a model has none."""

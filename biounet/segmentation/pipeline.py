@@ -130,11 +130,8 @@ class _Job:
         return training._replace(ranges={**training.ranges, "diameter": (size / _ALIKE, size * _ALIKE)})
 
     def label(self, grid: Grid, zoom: Zoom | None = None) -> LabelSettings:
-        """Return the settings on a grid; the smallest object of those of the model is one on the working grid."""
-        label = self.options.label or self.card.label
-        if zoom is not None and label.min_size_unit == "px":
-            label = label.model_copy(update={"min_size": label.min_size / math.prod(zoom)})
-        return replace(self.options, label=None).label_settings(label, grid)
+        """Return the settings on a grid."""
+        return self.options.on_grid(self.card.label, grid, zoom)
 
     def predict(self, image: NDArray[np.float32]) -> Maps:
         return predict_image(image, self.predictor, self.options.block, executor=self.executor, stop=self.stop)

@@ -1,0 +1,64 @@
+"""What is done to all super-blocks together, by one process whose memory is what lies between done and coming ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event
+from typing import TypeVar
+
+from biounet.core import raise_if_stopped
+from biounet.labelling import (
+    JoinedGaps,
+    JoinedParts,
+    NumberedObjects,
+    join_fronts,
+    join_gaps,
+    load_gaps,
+    load_parts,
+    number_objects,
+)
+from biounet.large_images.work import FIND, GAPS, Work
+
+Found = TypeVar("Found")
+
+
+def join_parts(work: Work, stop: Event) -> JoinedParts:
+    """Join the parts of all super-blocks into objects, unless that is done."""
+    folder = work.folder.joined("parts")
+    try:
+        return JoinedParts.open(folder)
+    except FileNotFoundError:
+        load = _loader(lambda index: load_parts(work.folder.file(FIND, index)), stop)
+        return join_fronts(work.lattice, load, folder, work.settings, work.smallest)
+
+
+def join_holes(work: Work, stop: Event) -> JoinedGaps | None:
+    """Join the gaps of all super-blocks, unless that is done; None if holes are not filled."""
+    if not work.settings.fill_holes:
+        return None
+    folder = work.folder.joined("gaps")
+    try:
+        return JoinedGaps.open(folder)
+    except FileNotFoundError:
+        load = _loader(lambda index: load_gaps(work.folder.file(GAPS, index)), stop)
+        return join_gaps(work.lattice, load, folder)
+
+
+def number(work: Work, joined: JoinedParts, gaps: JoinedGaps | None, stop: Event) -> NumberedObjects:
+    """Number the objects of the image, unless that is done."""
+    folder = work.folder.joined("objects")
+    try:
+        return NumberedObjects.open(folder)
+    except FileNotFoundError:
+        load = _loader(lambda index: load_parts(work.folder.file(FIND, index)), stop)
+        return number_objects(work.lattice, load, joined, gaps, folder, work.keep)
+
+
+def _loader(load: Callable[[int], Found], stop: Event) -> Callable[[int], Found]:
+    """Return a function that loads what a super-block left, unless the work is to stop."""
+
+    def load_unless_stopped(index: int) -> Found:
+        raise_if_stopped(stop)
+        return load(index)
+
+    return load_unless_stopped

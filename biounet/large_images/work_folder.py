@@ -1,0 +1,67 @@
+"""Where the state of one large image lies: files that appear whole, one for each super-block and stage.
+
+Whoever comes later, on whatever machine, continues from what is there. A super-block is done in a stage when its file
+is there: it is renamed into place after everything else that the stage writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from biounet.files import translate_write_errors
+
+_PER_FOLDER = 1000  # files: more in one folder are slow on the file systems of clusters
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The files of one large image in a folder beside its results."""
+
+    path: Path
+
+    @property
+    def scale(self) -> Path:
+        """What `find_scale` found."""
+        return self.path / "scale.json"
+
+    @property
+    def model(self) -> Path:
+        """A copy of the model: every worker sees this folder, and not where the model came from."""
+        return self.path / "model.safetensors"
+
+    def joined(self, what: str) -> Path:
+        """Return the folder of what joining the super-blocks gave."""
+        return self.path / "joined" / what
+
+    @property
+    def tables(self) -> Path:
+        """Parts of the table."""
+        return self.path / "tables"
+
+    def file(self, stage: str, index: int, suffix: str = ".npz") -> Path:
+        """Return the file of a super-block, or of a shard of a level, in a stage."""
+        return self.path / stage / f"{index // _PER_FOLDER:04d}" / f"{index:07d}{suffix}"
+
+    def is_done(self, stage: str, index: int) -> bool:
+        """Whether a stage of a super-block is done."""
+        return self.file(stage, index).is_file()
+
+    def make(self, stage: str, index: int) -> Path:
+        """Return the file of a super-block in a stage, in a folder that is there."""
+        path = self.file(stage, index)
+        with translate_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def left(self, stage: str, indices: range) -> Iterator[int]:
+        """Yield those of some super-blocks that are not done in a stage."""
+        return (index for index in indices if not self.is_done(stage, index))
+
+    def remove(self) -> None:
+        """Remove everything."""
+        with translate_write_errors(self.path):
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
