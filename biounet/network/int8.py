@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biounet.core import compiled
+from biounet.core import Region, compiled
 from biounet.network.activation_ranges import ActivationRanges
 from biounet.network.onednn import Int8Convolution, conv_relu
 from biounet.network.quantization import UINT8_MAX, FloatConvolution, quantize_network
-from biounet.network.unet import Axes, UNet, pixel_unshuffle
+from biounet.network.unet import Axes, UNet, crop_features, decoder_crops, pixel_unshuffle
 
 
 class Int8UNet:
@@ -28,6 +28,7 @@ class Int8UNet:
     def __init__(self, network: UNet, ranges: ActivationRanges, dtype: torch.dtype) -> None:
         self.stride, self.receptive_radius = network.stride, network.receptive_radius
         self.shuffle_factors = network.shuffle_factors
+        self.pool_factors, self.decoder_reach = network.pool_factors, network.decoder_reach
         quantized = quantize_network(network, ranges)
         self.pools, self.zero_points = quantized.pools, quantized.zero_points
         self.first = _FirstConvolution(quantized.first, dtype)
@@ -36,9 +37,11 @@ class Int8UNet:
         self.projects = [Int8Convolution(each) for each in quantized.projects]
         self.head = Int8Convolution(quantized.head)
 
-    def shuffled_logits(self, image: Tensor) -> Tensor:
+    def shuffled_logits(self, image: Tensor, keep: Region | None = None) -> Tensor:
         """Map a float image ``(1, inputs, [z,] y, x)`` to logits, float32, as `UNet.shuffled_logits` does."""
-        x = self.first(pixel_unshuffle(image, self.shuffle_factors))
+        x = pixel_unshuffle(image, self.shuffle_factors)
+        crops = decoder_crops(x.shape[2:], keep, self.pool_factors, self.decoder_reach)
+        x = self.first(x)
         skips: list[Tensor] = []
         for block, pool in zip(self.encoder, [*self.pools, None], strict=True):
             for convolution in block:
@@ -46,11 +49,13 @@ class Int8UNet:
             if pool is not None:
                 skips.append(x)
                 x = _max_pool(x, pool)
-        levels = list(zip(self.decoder, self.projects, self.pools, self.zero_points, skips, strict=True))
-        for block, project, pool, zero_point, skip in reversed(levels):
-            x = _add_upsampled(project(x), skip, pool, zero_point)
+        x = crop_features(x, crops.coarsest)
+        levels = zip(self.decoder, self.projects, self.pools, self.zero_points, skips, crops.levels, strict=True)
+        for block, project, pool, zero_point, skip, (inputs, outputs) in reversed([*levels]):
+            x = _add_upsampled(project(x), crop_features(skip, inputs), pool, zero_point)
             for convolution in block:
                 x = convolution(x)
+            x = crop_features(x, outputs)
         return self.head(x)
 
 

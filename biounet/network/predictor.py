@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from biounet.core import PROBABILITY_MAX, MachineError, ModelError
+from biounet.core import PROBABILITY_MAX, MachineError, ModelError, Region
 from biounet.network.activation_ranges import ActivationRanges
 from biounet.network.int8 import Int8UNet
 from biounet.network.model_file import Model
 from biounet.network.onednn import conv_relu, cpu_supports, has_fast_int8, has_fused_relu
 from biounet.network.quantization import Convolution, conv_geometry
-from biounet.network.unet import UNet, fold_batch_norms, pixel_shuffle, replace_blocks
+from biounet.network.unet import Axes, UNet, fold_batch_norms, pixel_shuffle, replace_blocks
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class Predictor:
     dtype: torch.dtype
     softmax: bool  # whether the output channels exclude each other
 
-    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.uint16]:
+    def __call__(self, image: NDArray[np.float32], keep: Region | None = None) -> NDArray[np.uint16]:
         """Map a normalised ``(c, [z,] y, x)``, each axis a multiple of the stride, to probabilities ``0 … 65535``.
+
+        With `keep`, only those of a region of the image.
 
         These are integers, so that everything computed from them is exact in whatever order blocks arrive. An output of
         the network that is not finite raises `ModelError`.
@@ -39,8 +41,21 @@ class Predictor:
         tensor = tensor.to(device=self.device, dtype=self.dtype).to(memory_format=layout)
         factors = self.network.shuffle_factors
         with torch.inference_mode():
-            maps = _to_uint16(self.network.shuffled_logits(tensor), math.prod(factors), self.softmax)
-            return pixel_shuffle(maps, factors)[0].numpy()
+            blocks = None if keep is None else _shuffled_region(keep, factors)
+            logits = self.network.shuffled_logits(tensor, blocks)
+            maps = pixel_shuffle(_to_uint16(logits, math.prod(factors), self.softmax), factors)[0].numpy()
+        if keep is None or blocks is None:
+            return maps
+        starts = (block.start * factor for block, factor in zip(blocks, factors, strict=True))
+        inside = (slice(part.start - at, part.stop - at) for part, at in zip(keep, starts, strict=True))
+        return maps[(slice(None), *inside)]
+
+
+def _shuffled_region(region: Region, factors: Axes) -> Region:
+    """Return the shuffled blocks that hold a region."""
+    return tuple(
+        slice(part.start // factor, -(-part.stop // factor)) for part, factor in zip(region, factors, strict=True)
+    )
 
 
 def model_predictor(model: Model, device: str = "auto") -> Predictor:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from biounet.core import NetworkSettings
+from biounet.core import NetworkSettings, Region
 
 Axes = tuple[int, ...]  # a number for each spatial axis, ([z,] y, x)
 
@@ -69,6 +69,10 @@ class UNet(nn.Module):
         self.widths = widths = settings.widths
         self.dims = dims
         self.shuffle_factors, pools, kernels = _level_geometry(settings, dims)
+        self.pool_factors = pools
+        self.decoder_reach = tuple(
+            tuple(settings.convolutions * (size // 2) for size in kernel) for kernel in kernels[: len(pools)]
+        )
         shuffled = math.prod(self.shuffle_factors)
         self.encoder = nn.ModuleList(
             ConvBlock(kernel, before, width, settings.convolutions)
@@ -90,17 +94,19 @@ class UNet(nn.Module):
         """Map ``(b, inputs, [z,] y, x)`` to logits ``(b, outputs, [z,] y, x)``."""
         return pixel_shuffle(self.shuffled_logits(image), self.shuffle_factors)
 
-    def shuffled_logits(self, image: Tensor) -> Tensor:
-        """Return the logits of `forward` as they are before `pixel_shuffle`."""
+    def shuffled_logits(self, image: Tensor, keep: Region | None = None) -> Tensor:
+        """Return the logits of `forward` as they are before `pixel_shuffle`, of all voxels or of a region of these."""
         x = pixel_unshuffle(image, self.shuffle_factors)
+        crops = decoder_crops(x.shape[2:], keep, self.pool_factors, self.decoder_reach)
         skips: list[Tensor] = []
         for block, pool in zip(self.encoder, self.pools, strict=False):
             x = block(x)
             skips.append(x)
             x = pool(x)
-        x = self.encoder[-1](x)
-        for block, up, skip in zip(reversed(self.decoder), reversed(self.up_blocks), reversed(skips), strict=True):
-            x = block(up(x, skip))
+        x = crop_features(self.encoder[-1](x), crops.coarsest)
+        levels = zip(self.decoder, self.up_blocks, skips, crops.levels, strict=True)
+        for block, up, skip, (inputs, outputs) in reversed([*levels]):
+            x = crop_features(block(up(x, crop_features(skip, inputs))), outputs)
         logits: Tensor = self.head(x)
         return logits
 
@@ -133,6 +139,61 @@ def _receptive_radius(factors: Axes, pools: tuple[Axes, ...], kernels: tuple[Axe
             step *= pool[axis]
         radii.append(radius + convolutions * (kernels[-1][axis] // 2) * step)
     return tuple(radii)
+
+
+class DecoderCrops(NamedTuple):
+    """What of the features of each level is needed; None: all.
+
+    Attributes
+    ----------
+    levels
+        Of each level, the finest first: the input of its block, and what to keep of its output, as a region of that.
+    coarsest
+        Of the features of the coarsest level.
+    """
+
+    levels: tuple[tuple[Region | None, Region | None], ...]
+    coarsest: Region | None = None
+
+
+def decoder_crops(
+    shape: Sequence[int], keep: Region | None, pools: Sequence[Axes], reach: Sequence[Axes]
+) -> DecoderCrops:
+    """Return what the decoder needs to compute a region of the finest features, which have a shape ``([z,] y, x)``.
+
+    Around a block, the network needs a halo for its coarse features; the decoder, which is half of the work, needs only
+    a few voxels of it.
+
+    Parameters
+    ----------
+    pools, reach
+        Factors between levels, and voxels that the block of each level sees around a voxel; the finest level first.
+    """
+    if keep is None:
+        return DecoderCrops(((None, None),) * len(pools))
+    levels, sizes = [], tuple(shape)
+    for pool, margin in zip(pools, reach, strict=True):
+        inputs = tuple(
+            slice(max(part.start - m, 0) // p * p, -(-min(part.stop + m, size) // p) * p)
+            for part, m, p, size in zip(keep, margin, pool, sizes, strict=True)
+        )
+        outputs = tuple(
+            slice(part.start - outer.start, part.stop - outer.start) for part, outer in zip(keep, inputs, strict=True)
+        )
+        levels.append((inputs, outputs))
+        keep = tuple(slice(part.start // p, part.stop // p) for part, p in zip(inputs, pool, strict=True))
+        sizes = tuple(size // p for size, p in zip(sizes, pool, strict=True))
+    return DecoderCrops(tuple(levels), keep)
+
+
+def crop_features(features: Tensor, region: Region | None) -> Tensor:
+    """Return a region of features ``(b, c, [z,] y, x)``, with the channels last in memory."""
+    if region is None or all(
+        part.start == 0 and part.stop == size for part, size in zip(region, features.shape[2:], strict=True)
+    ):
+        return features
+    layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
+    return features[(slice(None), slice(None), *region)].contiguous(memory_format=layout)
 
 
 def pixel_unshuffle(image: Tensor, factors: Axes) -> Tensor:

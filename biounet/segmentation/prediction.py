@@ -91,8 +91,8 @@ def predict_block(
             block.outer, predictor.network.stride, padded.shape[1:], begin, strict=True
         )
     )
-    maps = predictor(padded[(slice(None), *outer)])
-    return maps[(slice(None), *relative_region(block.grown(margin), block.outer))]
+    keep = relative_region(block.grown(margin), block.outer)
+    return predictor(padded[(slice(None), *outer)], keep)
 
 
 def object_maps(

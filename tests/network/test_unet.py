@@ -134,3 +134,16 @@ def test_a_trained_network_can_be_exported():
     )
     wider = torch.randn(1, 1, 64, 64)
     torch.testing.assert_close(program.module()(wider), network(wider))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_region_alone_has_the_logits_that_it_has_in_the_whole(dims):
+    network = UNet(dims, 1, 2, NetworkSettings(widths=(4, 6, 8), half_resolution=dims == 2)).eval()
+    initialise_weights(network, 0)
+    image = torch.rand(1, 1, *(48,) * dims, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = network.shuffled_logits(image)
+        for start, stop in ((0, 24), (5, 14), (23, 24), (0, 1), (10, 24)):
+            keep = (slice(start, stop),) * dims
+            part = network.shuffled_logits(image, keep)
+            assert torch.allclose(part, whole[(slice(None), slice(None), *keep)], atol=1e-5)

@@ -1,0 +1,122 @@
+"""The order of work on one large image: a stage after the other, each by whoever carries calls, from what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from biounet.core import InputError, raise_if_stopped
+from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, make_folder, write_text
+from biounet.labelling import NumberedObjects
+from biounet.large_images.joining import join_holes, join_parts, number
+from biounet.large_images.plan import LargePlan, load_plan
+from biounet.large_images.stages import Task, level_stage, work_on
+from biounet.large_images.task_runner import TaskRunner
+from biounet.large_images.work import FIND, GAPS, PAINT, Work, WorkerSettings
+from biounet.large_images.work_folder import WorkFolder
+from biounet.network import Model, save_model
+from biounet.preprocessing import find_scale
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, and how many of its parts are done, of how many."""
+
+
+@dataclass(frozen=True)
+class LargeRun:
+    """How one large image is worked on: nothing of it changes the result.
+
+    Attributes
+    ----------
+    folder
+        The work folder.
+    store
+        Where the label store is made.
+    workers
+        How each worker works.
+    stop
+        When it is set, the work ends after the parts that have begun.
+    """
+
+    folder: Path
+    store: Path
+    runner: TaskRunner
+    workers: WorkerSettings
+    stop: Event
+    progress: Progress = lambda stage, done, total: None
+
+
+def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = False) -> LargePlan:
+    """Make the work folder of an image, or continue in one; return the plan that holds.
+
+    That of the folder is the one by which it was begun: super-blocks stay as they are, whatever memory there is now.
+
+    Raises
+    ------
+    InputError
+        If it was begun of another image, or with another model or settings.
+    """
+    work, earlier = WorkFolder(folder), load_plan(folder) if not overwrite else None
+    difference = "" if earlier is None else plan.difference(earlier)
+    if difference:
+        hint = "--overwrite begins anew, or write into another folder"
+        raise InputError(f"begun {difference}", path=folder, hint=hint)
+    if earlier is not None:
+        return earlier
+    if overwrite:
+        work.remove()
+    make_folder(folder)
+    save_model(model, work.model)
+    plan.save(folder)  # last: it says that the folder can be worked in
+    return plan
+
+
+def find_scale_of_image(work: Work, locks: Locks, stop: Event) -> None:
+    """Find what scales the intensities of the image, unless that is done; another process may do it meanwhile."""
+    with locks.exclusive("scale"):
+        if not work.folder.scale.is_file():
+            recipe = work.model.card.recipe
+            scale = find_scale(work.image, recipe.normalise, recipe.data, stop)
+            write_text(work.folder.scale, json.dumps(scale.as_dict()) + "\n")
+
+
+def find_objects(work: Work, run: LargeRun, shard: tuple[int, int] | None = None) -> int:
+    """Predict all super-blocks, or those of the i-th of n shards; return how many others have no result yet."""
+    indices = range(len(work.lattice))
+    own = indices if shard is None else indices[shard[0] - 1 :: shard[1]]
+    _run_stage(work, run, FIND, own)
+    return 0 if shard is None else sum(1 for _ in work.folder.left(FIND, indices))
+
+
+def write_labels(work: Work, run: LargeRun) -> NumberedObjects:
+    """Join what was found, and write the label store; all super-blocks have been predicted."""
+    indices = range(len(work.lattice))
+    joined = join_parts(work, run.stop)
+    if work.settings.fill_holes:
+        _run_stage(work, run, GAPS, indices)
+    numbered = number(work, joined, join_holes(work, run.stop), run.stop)
+    store = _make_store(work, run)
+    _run_stage(work, run, PAINT, indices)
+    for level in range(1, len(store.levels)):
+        _run_stage(work, run, level_stage(level), range(store.levels[level].shards))
+    return numbered
+
+
+def _make_store(work: Work, run: LargeRun) -> LabelStore:
+    title = run.store.name.removesuffix(".ome.zarr")
+    options = StoreOptions(work.plan.edges, title=title, pinned={"model": work.plan.model})
+    return create_label_store(run.store, work.stored.grid, options)
+
+
+def _run_stage(work: Work, run: LargeRun, stage: str, indices: range) -> None:
+    """Carry out a stage of some parts of the image, those that are not done."""
+    left = list(work.folder.left(stage, indices))
+    done = len(indices) - len(left)
+    run.progress(stage, done, len(indices))
+    tasks = (Task(run.folder, run.store, stage, index, run.workers) for index in left)
+    answers = run.runner.run(work_on, tasks, run.stop, lambda task: work.folder.is_done(stage, task.index))
+    for number_done, _ in enumerate(answers, start=done + 1):
+        run.progress(stage, number_done, len(indices))
+    raise_if_stopped(run.stop)
