@@ -9,6 +9,7 @@ from .atomic import find_temporary_files as find_temporary_files
 from .atomic import hash_file as hash_file
 from .atomic import hash_tree as hash_tree
 from .atomic import temporary_prefix as temporary_prefix
+from .atomic import translate_write_errors as translate_write_errors
 from .atomic import write_text as write_text
 from .axes import ReadOptions as ReadOptions
 from .axes import shorten_scene as shorten_scene

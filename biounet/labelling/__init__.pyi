@@ -1,4 +1,5 @@
 from .label import BlockObjects as BlockObjects
+from .label import foreground_threshold as foreground_threshold
 from .label import label_block as label_block
 from .label import label_classes as label_classes
 from .label import required_halo as required_halo

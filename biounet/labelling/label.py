@@ -105,7 +105,7 @@ def label_block(
     for values in (foreground, contour, distance):
         if values is not None and values.shape != expected:
             raise ValueError(f"a map of {values.shape} voxels, but the block and its ring have {expected}")
-    threshold = _threshold(settings.foreground)
+    threshold = foreground_threshold(settings.foreground)
     if distance is None:
         distance = _shape_distance(foreground >= threshold)
     volume = (1, *distance.shape) if distance.ndim == 2 else distance.shape
@@ -149,11 +149,11 @@ def label_classes(probabilities: Map, thresholds: tuple[float, ...] | None = Non
         return np.asarray(np.argmax(probabilities, axis=0), np.uint8)
     classes = np.zeros(probabilities.shape[1:], np.uint8)
     for number, (region, threshold) in enumerate(zip(probabilities, thresholds, strict=True), start=1):
-        classes[region >= _threshold(threshold)] = number
+        classes[region >= foreground_threshold(threshold)] = number
     return classes
 
 
-def _threshold(probability: float) -> int:
+def foreground_threshold(probability: float) -> int:
     """Return the lowest value of a map that is at least a probability, and above 0."""
     return max(math.ceil(probability * PROBABILITY_MAX), 1)
 

@@ -44,8 +44,8 @@ def join_holes(work: Work, stop: Event) -> JoinedGaps | None:
         return join_gaps(work.lattice, load, folder)
 
 
-def number(work: Work, joined: JoinedParts, gaps: JoinedGaps | None, stop: Event) -> NumberedObjects:
-    """Number the objects of the image, unless that is done."""
+def number_found(work: Work, joined: JoinedParts, gaps: JoinedGaps | None, stop: Event) -> NumberedObjects:
+    """Give the objects of the image their numbers, unless that is done."""
     folder = work.folder.joined("objects")
     try:
         return NumberedObjects.open(folder)

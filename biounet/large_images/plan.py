@@ -97,5 +97,7 @@ def load_plan(folder: Path) -> LargePlan | None:
 
 def _read_options(raw: Mapping[str, Any]) -> ReadOptions:
     names = {field.name for field in fields(ReadOptions)}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items() if name in names}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in raw.items() if name in names
+    }
     return ReadOptions(**given)

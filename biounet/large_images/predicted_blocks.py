@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from biounet.core import ArrayImage, Grid, LabelSettings, LazyImage, Region, Volume
-from biounet.labelling import BlockObjects, empty_block, foreground_threshold, label_block, required_halo
+from biounet.labelling import BlockObjects, foreground_threshold, label_block, required_halo
 from biounet.network import Predictor
 from biounet.preprocessing import IntensityScale, ScaledImage, scale_region
 from biounet.segmentation import block_edge, object_maps, pad_to_stride, predict_block
@@ -71,8 +70,8 @@ class BlockLabeller:
             self._backgrounds[values] = self._has_no_foreground(values)
         return self._backgrounds[values]
 
-    def label(self, core: Region, executor: Executor | None, stop: Event | None) -> Iterator[BlockObjects]:
-        """Yield the basins of each block of a region."""
+    def label(self, core: Region, stop: Event | None = None) -> Iterator[BlockObjects]:
+        """Yield the basins of each block of a region that may have any."""
         blocks, strides = self.blocks(core), self.predictor.network.stride
         ends = (max(block.outer[axis].stop for block in blocks) for axis in range(len(core)))
         region = tuple(
@@ -81,11 +80,10 @@ class BlockLabeller:
         )
         scaled = scale_region(self.image, self.scale, region)
         scaled = replace(scaled, image=pad_to_stride(scaled.image, strides))
-        yield from run_blocks(partial(self._label_block, scaled, region), blocks, executor, stop)
+        left = [block for block in blocks if not self.is_background(block.core)]
+        yield from run_blocks(partial(self._label_block, scaled, region), left, stop=stop)
 
     def _label_block(self, scaled: ScaledImage, region: Region, block: Block) -> BlockObjects:
-        if self.is_background(block.core):
-            return empty_block(block)
         origin = tuple(part.start for part in region)
         maps = predict_block(scaled.image, self.predictor, block, self.margin, origin)
         acquired = None
@@ -114,7 +112,7 @@ class BlockLabeller:
         maps = self.predictor(pad_to_stride(scaled.image, network.stride))
         maps = maps[(slice(None), *(slice(0, n) for n in shape))]
         foreground, *_ = object_maps(maps, scaled.acquired, has_distance=self.has_distance)
-        return bool((foreground < foreground_threshold(self.settings)).all())
+        return bool((foreground < foreground_threshold(self.settings.foreground)).all())
 
 
 def _outer(core: Region, halo: tuple[int, ...], strides: tuple[int, ...], shape: tuple[int, ...]) -> Region:

@@ -9,16 +9,18 @@ from pathlib import Path
 from threading import Event
 
 from biounet.core import InputError, raise_if_stopped
-from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, make_folder, write_text
+from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, write_text
 from biounet.labelling import NumberedObjects
-from biounet.large_images.joining import join_holes, join_parts, number
+from biounet.large_images.joining import join_holes, join_parts, number_found
 from biounet.large_images.plan import LargePlan, load_plan
 from biounet.large_images.stages import Task, level_stage, work_on
 from biounet.large_images.task_runner import TaskRunner
-from biounet.large_images.work import FIND, GAPS, PAINT, Work, WorkerSettings
+from biounet.large_images.work import FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings
 from biounet.large_images.work_folder import WorkFolder
+from biounet.measurement import TableSummary, join_summaries
 from biounet.network import Model, save_model
 from biounet.preprocessing import find_scale
+from biounet.reporting import make_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, and how many of its parts are done, of how many."""
@@ -96,12 +98,19 @@ def write_labels(work: Work, run: LargeRun) -> NumberedObjects:
     joined = join_parts(work, run.stop)
     if work.settings.fill_holes:
         _run_stage(work, run, GAPS, indices)
-    numbered = number(work, joined, join_holes(work, run.stop), run.stop)
+    numbered = number_found(work, joined, join_holes(work, run.stop), run.stop)
     store = _make_store(work, run)
     _run_stage(work, run, PAINT, indices)
+    _run_stage(work, run, MEASURE, indices)
     for level in range(1, len(store.levels)):
         _run_stage(work, run, level_stage(level), range(store.levels[level].shards))
     return numbered
+
+
+def summarise(work: Work) -> TableSummary:
+    """Return what figures and notes need of the table; all super-blocks have been measured."""
+    files = (work.folder.file(MEASURE, index) for index in range(len(work.lattice)))
+    return join_summaries(TableSummary.decode(json.loads(file.read_text(encoding="utf-8"))) for file in files)
 
 
 def _make_store(work: Work, run: LargeRun) -> LabelStore:

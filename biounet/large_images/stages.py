@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from biounet.core import canonical_transform, stored_region
-from biounet.files import atomic_path, open_label_store, write_level, write_shard
+from biounet.core import Grid, Region, canonical_transform, stored_region
+from biounet.files import atomic_path, open_label_store, write_level, write_shard, write_text
 from biounet.labelling import (
-    Gaps,
     JoinedParts,
     NumberedObjects,
     find_gaps,
@@ -23,7 +23,19 @@ from biounet.labelling import (
     paint,
 )
 from biounet.large_images.array_files import load_arrays, save_arrays
-from biounet.large_images.work import FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings, open_work
+from biounet.large_images.work import EXTENT, FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings, open_work
+from biounet.measurement import (
+    AcquiredExtent,
+    Boxes,
+    MeasuredChannels,
+    OwnedObjects,
+    TableSummary,
+    as_ring,
+    measure_region,
+)
+from biounet.preprocessing import scale_region
+from biounet.reporting import make_folder, write_table_part
+from biounet.segmentation import weigh_borders
 
 _LEVEL = "level"
 _LABELS = ".labels"  # suffix of the file of the parts of a super-block, which is not there without any
@@ -90,10 +102,23 @@ def _find(work: Work, task: Task) -> None:
     block, path = work.lattice.block(task.index), work.folder.make(FIND, task.index)
     basins = () if work.labeller.is_background(block.core) else work.labeller.label(block.core)
     labels, parts = find_parts(basins, block, work.settings, work.smallest)
+    if work.scale.has_unacquired:
+        extent = json.dumps(asdict(_acquired_extent(work, block.core)))
+        write_text(path.with_suffix(EXTENT), extent)
     if labels is not None:
         save_arrays(path.with_suffix(_LABELS), {"labels": labels})
     with atomic_path(path) as temporary:  # last: it says that the super-block is done
         parts.save(temporary)
+
+
+def _acquired_extent(work: Work, core: Region) -> AcquiredExtent:
+    """Return where the voxels of a super-block lie that were acquired, on the grid of the image."""
+    acquired = scale_region(work.image, work.scale, core).acquired
+    if acquired is None:
+        return AcquiredExtent()
+    stored = stored_region(core, work.stored.grid)
+    array = canonical_transform(work.stored.grid).undo(acquired)
+    return AcquiredExtent.of(array, [part.start for part in stored])
 
 
 def _find_gaps(work: Work, task: Task) -> None:
@@ -120,15 +145,41 @@ def _paint(work: Work, task: Task) -> None:
 
 def _paint_labels(work: Work, numbered: NumberedObjects, index: int) -> NDArray[np.int32] | None:
     """Return the final labels of the core of a super-block; None without any."""
-    gaps: Gaps | None = None
-    labels_of_gaps = np.zeros(0, np.int32)
-    if work.settings.fill_holes:
-        gaps, labels_of_gaps = load_gaps(work.folder.file(GAPS, index)), numbered.labels_of_gaps.load(index)
+    shape = tuple(part.stop - part.start for part in work.lattice.block(index).core)
     parts, labels_of_parts = _labels(work, index), numbered.labels_of_parts.load(index)
+    if not work.settings.fill_holes:
+        return None if parts is None else paint(parts, shape, labels_of_parts)
+    gaps, labels_of_gaps = load_gaps(work.folder.file(GAPS, index)), numbered.labels_of_gaps.load(index)
     if parts is None and not labels_of_gaps.any():
         return None
-    shape = tuple(part.stop - part.start for part in work.lattice.block(index).core)
-    return paint(parts, labels_of_parts, gaps, labels_of_gaps, shape)
+    return paint(parts, shape, labels_of_parts, gaps, labels_of_gaps)
+
+
+def _measure(work: Work, task: Task) -> None:
+    """Measure the objects that begin in a super-block."""
+    path, core = work.folder.make(MEASURE, task.index), work.lattice.block(task.index).core
+    rows = NumberedObjects.open(work.folder.joined("objects")).objects(task.index)
+    store, grid = open_label_store(task.store), work.stored.grid
+    owned = OwnedObjects(rows.label, rows.count, stored_boxes(rows.low, rows.high, grid), rows.confidence)
+    ring = as_ring(work.plan.segment.ring)
+    channels = MeasuredChannels.of(work.stored, work.model.card.inputs, ring)
+    table = measure_region(owned, stored_region(core, grid), store.read, work.stored, channels)
+    table, counts = weigh_borders(table, grid, work.acquired_part)
+    make_folder(work.folder.tables)
+    write_table_part(work.folder.tables, task.index, table.columns)
+    summary = TableSummary.of(table, work.training.low_confidence, counts)
+    write_text(path, json.dumps(summary.encode()) + "\n")
+
+
+def stored_boxes(low: NDArray[np.int64], high: NDArray[np.int64], grid: Grid) -> Boxes:
+    """Return boxes, whose lowest voxels and ends are in the canonical orientation, on the grid of the image."""
+    transform = canonical_transform(grid)
+    first, last = np.empty_like(low), np.empty_like(high)
+    for number, (axis, flipped) in enumerate(zip(transform.axes, transform.flipped, strict=True)):
+        length = grid.shape[axis]
+        first[:, axis] = length - high[:, number] if flipped else low[:, number]
+        last[:, axis] = (length - low[:, number] if flipped else high[:, number]) - 1
+    return Boxes(first, last)
 
 
 def _labels(work: Work, index: int) -> NDArray[Any] | None:

@@ -15,12 +15,16 @@ from biounet.labelling import ObjectFilter, SuperBlockLattice, smallest_object
 from biounet.large_images.plan import LargePlan, load_plan
 from biounet.large_images.predicted_blocks import BlockLabeller
 from biounet.large_images.work_folder import WorkFolder
+from biounet.measurement import AcquiredExtent, AcquiredPart, TrainingReference
 from biounet.network import Model, Predictor, load_model, model_predictor
 from biounet.preprocessing import IntensityScale, Zoom
 from biounet.segmentation import model_zoom
 
 FIND, GAPS, PAINT, MEASURE = "find", "gaps", "paint", "measure"
 """Stages of a super-block."""
+
+EXTENT = ".extent"
+"""Suffix of the file of what was acquired in a super-block, of images with areas that were not."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,23 @@ class Work:
         segment = self.plan.segment
         largest = None if segment.largest is None else segment.largest.as_largest(self.image.grid)
         return ObjectFilter(largest, segment.min_confidence, segment.exclude_border)
+
+    @property
+    def training(self) -> TrainingReference:
+        """What the model was trained on."""
+        card = self.model.card
+        return TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
+
+    @cached_property
+    def acquired_part(self) -> AcquiredPart | None:
+        """The part of the image that was acquired; None if it is no rectangle. All super-blocks have been predicted."""
+        if not self.scale.has_unacquired:
+            return AcquiredPart.whole(self.stored.grid)
+        extent = AcquiredExtent()
+        for index in range(len(self.lattice)):
+            raw = json.loads(self.folder.file(FIND, index, EXTENT).read_text(encoding="utf-8"))
+            extent += AcquiredExtent(tuple(raw["low"]), tuple(raw["high"]), raw["voxels"])
+        return extent.part
 
     @cached_property
     def labeller(self) -> BlockLabeller:

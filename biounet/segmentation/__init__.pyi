@@ -16,3 +16,5 @@ from .prediction import predict_block as predict_block
 from .prediction import predict_image as predict_image
 from .result import Frame as Frame
 from .result import Segmentation as Segmentation
+from .tables import table_figures as table_figures
+from .tables import weigh_borders as weigh_borders
