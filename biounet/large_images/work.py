@@ -17,8 +17,8 @@ from biounet.large_images.predicted_blocks import BlockLabeller
 from biounet.large_images.work_folder import WorkFolder
 from biounet.measurement import AcquiredExtent, AcquiredPart, TrainingReference
 from biounet.network import Model, Predictor, load_model, model_predictor
-from biounet.preprocessing import IntensityScale, Zoom
-from biounet.segmentation import model_zoom
+from biounet.preprocessing import ImageStatistics, IntensityScale, Zoom, sampled_statistics
+from biounet.segmentation import model_zoom, training_reference
 
 FIND, GAPS, PAINT, MEASURE = "find", "gaps", "paint", "measure"
 """Stages of a super-block."""
@@ -93,8 +93,12 @@ class Work:
     @property
     def training(self) -> TrainingReference:
         """What the model was trained on."""
-        card = self.model.card
-        return TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
+        return training_reference(self.model.card)
+
+    @cached_property
+    def statistics(self) -> ImageStatistics:
+        """What the image looks like in figures."""
+        return sampled_statistics(self.image, self.scale)
 
     @cached_property
     def acquired_part(self) -> AcquiredPart | None:

@@ -5,8 +5,13 @@ from .memory import memory_needs as memory_needs
 from .memory import segment_within_memory as segment_within_memory
 from .model_fit import check_model_fits as check_model_fits
 from .model_fit import model_zoom as model_zoom
+from .model_fit import note_on_unsought_diameter as note_on_unsought_diameter
+from .model_fit import orientation_notes as orientation_notes
 from .model_fit import resolve_diameter as resolve_diameter
+from .model_fit import sized_reference as sized_reference
+from .model_fit import training_reference as training_reference
 from .options import SegmentOptions as SegmentOptions
+from .pipeline import LARGEST_SEARCHED as LARGEST_SEARCHED
 from .pipeline import label_regions as label_regions
 from .pipeline import segment as segment
 from .prediction import block_edge as block_edge

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from biounet.core import (
     AS_STORED,
     CANONICAL,
@@ -14,10 +16,12 @@ from biounet.core import (
     SettingsError,
     Volume,
 )
+from biounet.measurement import TrainingReference
 from biounet.network import Card
 from biounet.preprocessing import Zoom, body_masks, working_zoom
 from biounet.segmentation.options import Diameter
 
+_ALIKE = 2.0  # factor between diameters that look alike to a model whose card has no range
 _LARGEST_ZOOM = 50.0  # factor beyond which a diameter is a mistake
 
 
@@ -97,3 +101,22 @@ def background_notes(volume: Volume, card: Card) -> list[Note]:
         return []
     note = "the background is not constant: the model learned from images whose surroundings were removed"
     return [Note(note, NoteCode.SURROUNDINGS)]
+
+
+def training_reference(card: Card) -> TrainingReference:
+    """Return what the card of a model says about its training images."""
+    return TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
+
+
+def sized_reference(card: Card) -> TrainingReference:
+    """Return `training_reference` with a range of diameters, by the typical one where the card has none."""
+    training, size = training_reference(card), math.nan if card.object_size_px is None else card.object_size_px
+    if "diameter" in training.ranges:
+        return training
+    return training._replace(ranges={**training.ranges, "diameter": (size / _ALIKE, size * _ALIKE)})
+
+
+def note_on_unsought_diameter() -> Note:
+    """Return what to say of an image that looks unlike the training and is too large to be tried at other sizes."""
+    text = "it looks unlike the training, and is too large to be tried at other sizes: give one with --diameter"
+    return Note(text, NoteCode.DIAMETER_NOT_SOUGHT)

@@ -64,8 +64,11 @@ from biounet.segmentation.model_fit import (
     background_notes,
     check_model_fits,
     model_zoom,
+    note_on_unsought_diameter,
     orientation_notes,
     resolve_diameter,
+    sized_reference,
+    training_reference,
 )
 from biounet.segmentation.options import SegmentOptions
 from biounet.segmentation.prediction import (
@@ -88,7 +91,6 @@ from biounet.segmentation.scale_search import (
 from biounet.segmentation.tables import measure_borders, measure_image_objects, measure_regions, table_figures
 from biounet.tiling import Block, run_blocks
 
-_ALIKE = 2.0  # factor between diameters that look alike to a model whose card has no range
 _MAX_INSTABILITY = 0.1  # of a count between sizes
 LARGEST_SEARCHED = 2**26  # voxels: of larger images the maps would not fit in memory at any other size
 
@@ -113,8 +115,7 @@ class _Job:
 
     @property
     def training(self) -> TrainingReference:
-        card = self.card
-        return TrainingReference(card.training_ranges, card.textures, card.validation.get("doubtful_below"))
+        return training_reference(self.card)
 
     @property
     def object_size(self) -> float:
@@ -123,11 +124,7 @@ class _Job:
 
     @property
     def sized_training(self) -> TrainingReference:
-        """The training with a range of diameters, by the typical one where the card has none."""
-        training, size = self.training, self.object_size
-        if "diameter" in training.ranges:
-            return training
-        return training._replace(ranges={**training.ranges, "diameter": (size / _ALIKE, size * _ALIKE)})
+        return sized_reference(self.card)
 
     def label(self, grid: Grid, zoom: Zoom | None = None) -> LabelSettings:
         """Return the settings on a grid."""
@@ -288,11 +285,9 @@ def _look(
 
 def _describe_large(found: _Found, job: _Job) -> Segmentation:
     """Say that other sizes were not tried, of an image that looks unlike the training and is too large for that."""
-    result = found.result
-    if _look(1.0, found.statistics, result.columns["confidence"], job.sized_training).is_familiar:
-        return result
-    text = "it looks unlike the training, and is too large to be tried at other sizes: give one with --diameter"
-    return replace(result, notes=(*result.notes, Note(text, NoteCode.DIAMETER_NOT_SOUGHT)))
+    if looks_like_training(found.statistics, job.sized_training):
+        return found.result
+    return replace(found.result, notes=(*found.result.notes, note_on_unsought_diameter()))
 
 
 def _describe_zoom(
