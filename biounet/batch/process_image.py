@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from biounet.batch.large_image import LargeImage, find_large, write_large
 from biounet.batch.names import escape, image_name
 from biounet.batch.recorded_files import record_channels, record_inputs
 from biounet.batch.records import (
@@ -39,9 +41,9 @@ from biounet.core import (
     result_status,
     working_time,
 )
-from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree
+from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state
 from biounet.network import Model, Predictor
-from biounet.reporting import OutputOptions, object_sizes, view_folder, write_outputs
+from biounet.reporting import OutputOptions, SizeHistogram, object_sizes, view_folder, write_outputs
 from biounet.segmentation import (
     MemoryBudget,
     MemoryNeed,
@@ -91,6 +93,8 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     try:
         files, options = image.files(), context.options
         read = image.read_options(options.read)
+        if (large := find_large(image, context.model, options)) is not None:
+            return _segment_large(large, context, protected, start)
         with context.readers.borrow() as reader:
             header, _ = reader.read_header(files, read, context.stop)
         needs = memory_needs(header, context.model.card, context.model.network, options.segment, options.device)
@@ -119,6 +123,43 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     inputs = record_inputs(image, states, out)
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
     row = replace(row, details=row.details | _record_classes(context.model) | record_channels(image))
+    return Record(row, inputs, context.model.sha256, context.settings, outputs)
+
+
+def _segment_large(large: LargeImage, context: BatchContext, protected: Collection[Path], start: float) -> Record:
+    """Segment an image in super-blocks, while its files are hashed."""
+    found, out = large.found, context.out
+    with ThreadPoolExecutor(1) as pool:
+        hashes = [pool.submit(context.hash_input, *part) for part in found.parts]
+        states = [image_state(*part) for part in found.parts]
+        result, paths = write_large(large, context.model, out, context.options, context.stop, protected)
+        sha256 = [each.result() for each in hashes]
+    outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
+    inputs = record_inputs(found, [FileState(*state, each) for state, each in zip(states, sha256, strict=True)], out)
+    grid, seconds = large.image.grid, working_time() - start
+    details = {
+        "shape": [large.image.channels, *grid.shape],
+        "spacing": None if grid.spacing is None else list(grid.spacing),
+        "unit": grid.unit,
+        "notes": [note_record(note) | {"text": escape(note)} for note in dict.fromkeys(result.notes)],
+        "seconds": {"predict_and_label": seconds},
+        "device": str(context.predictor.device),
+        "threads": context.threads,
+        "super_blocks": large.size.edge,
+    }
+    details |= _record_classes(context.model) | record_channels(found)
+    sizes = result.summary.sizes
+    row = Row(
+        image_name(found),
+        result_status(result.notes, result.count),
+        result.count,
+        seconds,
+        escape("; ".join(result.notes)),
+        details,
+        tuple(outputs),
+        None if sizes is None else SizeHistogram.of(sizes.column, sizes.values, sizes.counts),
+        {"flags": describe_flags(result.notes), **result.figures},
+    )
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
 
 

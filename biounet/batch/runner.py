@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,16 @@ from threading import Event, Lock
 import torch
 
 from biounet.batch.export_records import read_exports, remove_outdated_exports
+from biounet.batch.large_image import LargeImage, find_large, remove_work, segment_share
 from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
 from biounet.batch.own_process import segment_in_own_process
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import is_file, is_unchanged, record_channels
-from biounet.batch.records import BatchOptions, Record, Row, output_settings
+from biounet.batch.records import BatchOptions, Record, Row, error_text, output_settings
 from biounet.batch.results_folder import ResultsFolder, check_tables, page_names, unwanted_tables
 from biounet.batch.summary import TABLE_NAMES, Summary, write_summary
-from biounet.core import MachineError, Stopped, available_cores, list_some, raise_if_stopped
+from biounet.core import BiounetError, InputError, MachineError, Stopped, available_cores, list_some, raise_if_stopped
 from biounet.files import FoundImage, Locks, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
@@ -82,7 +83,8 @@ def segment_batch(
     make_folder(out)
     check_tables(out, options, len(images))
     predictor = model_predictor(model, options.device)
-    chosen = [image for image in images if is_in_shard(image_name(image), options.shard)]
+    large = _find_large_of_shards(images, model, options)
+    chosen = [image for image in images if is_in_shard(image_name(image), options.shard) and image not in large]
     jobs, threads, start = _job_count(options.jobs, len(chosen), predictor), torch.get_num_threads(), time.time()
     segment = replace(options.segment, diameter=diameter)
     options = replace(options, device=str(predictor.device), jobs=jobs, segment=segment)
@@ -92,7 +94,10 @@ def segment_batch(
         folder = _open_folder(context, locks, chosen)
         try:
             done = _process_all(chosen, context, folder, report)
-            done |= _process_all(_left_by_other_shards(images, done, context, folder), context, folder, report)
+            for image in large:
+                _segment_share(image, large[image], context, folder)
+            left = _left_by_other_shards(images, large, done, context, folder)
+            done |= _process_all(left, context, folder, report)
         finally:
             torch.set_num_threads(threads)
         _write_summary(done, context, folder, start)
@@ -115,13 +120,45 @@ def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImag
     return replace(folder, temporary_files=find_temporary_files(out), exports=read_exports(out))
 
 
+def _find_large_of_shards(
+    images: Sequence[FoundImage], model: Model, options: BatchOptions
+) -> dict[FoundImage, LargeImage]:
+    """Return the images of which each shard does a part: those that are worked on in super-blocks."""
+    large = {}
+    for image in images if options.shard is not None else ():
+        with suppress(BiounetError):  # which is told when the image is processed
+            if (found := find_large(image, model, options)) is not None:
+                large[image] = found
+    return large
+
+
+def _segment_share(image: FoundImage, large: LargeImage, context: BatchContext, folder: ResultsFolder) -> None:
+    """Predict this shard's part of a large image that has no result, beside the processes of other shards."""
+    name = image_name(image)
+    folder.manifest.refresh()
+    if _current_record(name, context, folder) is not None or not folder.locks.try_lock(name, shared=True):
+        return
+    try:
+        left = segment_share(large, context.model, context.out, context.options, context.stop)
+        if left:
+            _log.warning("%s: %d parts are left to other shards", name, left)
+    except InputError as error:  # the run that finishes says it in the row of the image
+        _log.warning("%s: %s", name, error_text(error))
+    finally:
+        folder.locks.unlock(name)
+
+
 def _left_by_other_shards(
-    images: Sequence[FoundImage], done: Collection[str], context: BatchContext, folder: ResultsFolder
+    images: Sequence[FoundImage],
+    large: Collection[FoundImage],
+    done: Collection[str],
+    context: BatchContext,
+    folder: ResultsFolder,
 ) -> list[FoundImage]:
     """Return the images that have no result when this is the last shard to end, such as some that came in later."""
     shard = context.options.shard
     others = [image for image in images if image_name(image) not in done]
-    if shard is None or any(is_in_shard(image_name(image), shard) for image in others):
+    if shard is None or any(is_in_shard(image_name(image), shard) for image in others if image not in large):
         return []
     is_last = folder.note_shard_end(shard)
     folder.manifest.refresh()
@@ -220,6 +257,7 @@ def _segment_and_record(image: FoundImage, context: BatchContext, folder: Result
     if not failed:
         remove_files(folder.outdated_outputs(record.outputs, before))
         remove_outdated_exports(out, record, folder.exports)
+        remove_work(image, out)
     return record
 
 

@@ -1,0 +1,17 @@
+from .budget import WorkSize as WorkSize
+from .budget import choose_size as choose_size
+from .budget import usable_memory as usable_memory
+from .dask_runner import connect as connect
+from .plan import LargePlan as LargePlan
+from .result import LargeResult as LargeResult
+from .run import LargeRun as LargeRun
+from .run import begin as begin
+from .run import find_objects as find_objects
+from .run import find_scale_of_image as find_scale_of_image
+from .run import segment_large as segment_large
+from .task_runner import InThisProcess as InThisProcess
+from .task_runner import TaskRunner as TaskRunner
+from .work import Work as Work
+from .work import WorkerSettings as WorkerSettings
+from .work import open_work as open_work
+from .work_folder import WorkFolder as WorkFolder

@@ -13,6 +13,7 @@ from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, w
 from biounet.labelling import NumberedObjects
 from biounet.large_images.joining import join_holes, join_parts, number_found
 from biounet.large_images.plan import LargePlan, load_plan
+from biounet.large_images.result import LargeResult, describe_result
 from biounet.large_images.stages import Task, level_stage, work_on
 from biounet.large_images.task_runner import TaskRunner
 from biounet.large_images.work import FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings
@@ -95,6 +96,8 @@ def find_objects(work: Work, run: LargeRun, shard: tuple[int, int] | None = None
 def write_labels(work: Work, run: LargeRun) -> NumberedObjects:
     """Join what was found, and write the label store; all super-blocks have been predicted."""
     indices = range(len(work.lattice))
+    if work.folder.complete.is_file():  # the label store may have been moved to the results since
+        return NumberedObjects.open(work.folder.joined("objects"))
     joined = join_parts(work, run.stop)
     if work.settings.fill_holes:
         _run_stage(work, run, GAPS, indices)
@@ -104,6 +107,7 @@ def write_labels(work: Work, run: LargeRun) -> NumberedObjects:
     _run_stage(work, run, MEASURE, indices)
     for level in range(1, len(store.levels)):
         _run_stage(work, run, level_stage(level), range(store.levels[level].shards))
+    write_text(work.folder.complete, "")
     return numbered
 
 
@@ -129,3 +133,21 @@ def _run_stage(work: Work, run: LargeRun, stage: str, indices: range) -> None:
     for number_done, _ in enumerate(answers, start=done + 1):
         run.progress(stage, number_done, len(indices))
     raise_if_stopped(run.stop)
+
+
+def segment_large(work: Work, run: LargeRun, locks: Locks) -> LargeResult:
+    """Do what is left of an image; its labels are then in the label store, and its table in parts.
+
+    Raises
+    ------
+    InputError
+        If a part of the image is damaged, which is named; the others are done.
+    MachineError
+        If the disk is full; the same call continues.
+    Stopped
+        If `run.stop` was set; the same call continues.
+    """
+    find_scale_of_image(work, locks, run.stop)
+    find_objects(work, run)
+    numbered = write_labels(work, run)
+    return describe_result(work, numbered, summarise(work))

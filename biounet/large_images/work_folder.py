@@ -37,6 +37,11 @@ class WorkFolder:
         return self.path / "joined" / what
 
     @property
+    def complete(self) -> Path:
+        """An empty file that is there when the label store and the parts of the table are complete."""
+        return self.path / "complete"
+
+    @property
     def tables(self) -> Path:
         """Parts of the table."""
         return self.path / "tables"

@@ -33,6 +33,7 @@ from .overlays import draw_overlay as draw_overlay
 from .report_rows import ReportRow as ReportRow
 from .size_histogram import SizeHistogram as SizeHistogram
 from .size_histogram import object_sizes as object_sizes
+from .table_parts import MOST_CSV_ROWS as MOST_CSV_ROWS
 from .table_parts import excel_remark as excel_remark
 from .table_parts import join_table_parts as join_table_parts
 from .table_parts import part_path as part_path

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from biounet.measurement import SIZE_COLUMNS, Table
 
@@ -54,8 +54,11 @@ class SizeHistogram:
         return sum(self.counts)
 
     @classmethod
-    def of(cls, column: str, sizes: ArrayLike) -> SizeHistogram:
-        """Return the histogram of positive sizes (n,), in as fine bins as fit into a record."""
+    def of(cls, column: str, sizes: ArrayLike, counts: NDArray[np.int64] | None = None) -> SizeHistogram:
+        """Return the histogram of positive sizes (n,), in as fine bins as fit into a record.
+
+        `counts` says how many objects have each size; None: one.
+        """
         values = np.asarray(sizes, np.float64)
         if not values.size:
             return cls(column)
@@ -64,7 +67,7 @@ class SizeHistogram:
         while bins.max() - bins.min() >= _MOST_BINS:
             bins, steps = bins // 2, steps // 2
         first = int(bins.min())
-        return cls(column, steps, first, tuple(np.bincount(bins - first).tolist()), low, high)
+        return cls(column, steps, first, tuple(np.bincount(bins - first, counts).astype(np.int64).tolist()), low, high)
 
     def bins(self, steps: int) -> Counter[int]:
         """Return the counts by the number of the bin, for as many bins for each doubling or fewer."""

@@ -1,0 +1,230 @@
+"""One image of a batch that does not fit into memory: segmented in super-blocks, by whoever carries calls."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+
+from biounet.batch.names import image_name
+from biounet.batch.records import BatchOptions
+from biounet.core import InputError, LazyImage, MachineError, Volume, available_cores
+from biounet.files import (
+    STORE_SUFFIX,
+    FoundImage,
+    Locks,
+    atomic_folder,
+    can_open_lazy,
+    image_state,
+    label_suffix,
+    open_label_store,
+    open_lazy,
+    stream_labels,
+)
+from biounet.large_images import (
+    InThisProcess,
+    LargePlan,
+    LargeResult,
+    LargeRun,
+    TaskRunner,
+    Work,
+    WorkerSettings,
+    WorkSize,
+    begin,
+    choose_size,
+    connect,
+    find_objects,
+    find_scale_of_image,
+    open_work,
+    segment_large,
+    usable_memory,
+)
+from biounet.network import Model
+from biounet.reporting import (
+    MOST_CSV_ROWS,
+    make_folder,
+    part_path,
+    write_joined_table,
+    write_partitioned_table,
+)
+from biounet.segmentation import LARGEST_SEARCHED, memory_needs, resolve_diameter
+
+LARGEST_TIFF = 2**30
+"""Voxels up to which label images are TIFF: above, one takes 4 GB uncompressed, which few programs open."""
+
+WORK_FOLDER = ".large"
+"""Folder below that of the results in which large images are worked on."""
+
+_SMALL_FILE = 2**24  # bytes of a file whose image fits into memory
+_LOG_EVERY = 30.0  # seconds
+_STAGES = {"find": "predicting", "gaps": "filling holes", "paint": "writing labels", "measure": "measuring"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LargeImage:
+    """An image of a batch that is worked on in super-blocks, and how large these are."""
+
+    found: FoundImage
+    image: LazyImage
+    size: WorkSize
+    as_zarr: bool  # whether its labels stay a label store
+
+
+def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeImage | None:
+    """Return an image that has to be worked on in super-blocks, or whose labels are to be OME-Zarr; None for others.
+
+    Images of which other diameters have to be tried are worked on in memory: they are not large.
+
+    Raises
+    ------
+    InputError, SettingsError
+        If the image does not fit the model; if memory is too little for the smallest super-blocks.
+    """
+    if found.problem or model.card.recipe.data.kind == "classes" or options.read.frames is not None:
+        return None
+    if not all(_may_be_large(path, scene) for path, scene in found.parts):
+        return None
+    image = open_lazy(found.files(), found.read_options(options.read))
+    voxels, segment = math.prod(image.grid.shape), options.segment
+    as_zarr = options.label_format == "zarr" or (options.label_format == "auto" and voxels > LARGEST_TIFF)
+    needs = memory_needs(_blank(image), model.card, model.network, segment, options.device)
+    limit = usable_memory() if options.ram is None else options.ram
+    is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED
+    if is_sought or (not as_zarr and (limit is None or needs[-1][1].total <= limit)):
+        return None
+    size = choose_size(image, model.network, options.jobs or available_cores(), options.ram)
+    return LargeImage(found, image, size, as_zarr)
+
+
+def _may_be_large(path: Path, scene: str) -> bool:
+    """Whether an image is read region by region, and its file is not so small that it fits into memory."""
+    try:
+        return can_open_lazy(path, scene) and (path.is_dir() or path.stat().st_size > _SMALL_FILE)
+    except OSError:
+        return False
+
+
+def _blank(image: LazyImage) -> Volume:
+    """Return an image of zeros that takes no memory."""
+    zeros = np.broadcast_to(np.zeros((), image.dtype), (image.channels, *image.grid.shape))
+    measured = {name: np.broadcast_to(np.zeros((), dtype), image.grid.shape) for name, dtype in image.measured.items()}
+    return Volume(zeros, image.grid, image.source, measured=measured)
+
+
+def work_folder(found: FoundImage, out: Path) -> Path:
+    """Return the folder in which a large image is worked on."""
+    return out / WORK_FOLDER / found.relative.parent / found.stem
+
+
+@contextmanager
+def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, stop: Event) -> Iterator[_Opened]:
+    """Begin, or continue, the work on an image."""
+    folder = work_folder(large.found, out)
+    states = tuple(image_state(path, scene) for path, scene in large.found.parts)
+    read = large.found.read_options(options.read)
+    edges = (large.size.edge,) * large.image.grid.dims
+    plan = LargePlan(large.found.files(), states, read, model.sha256, options.segment, edges)
+    plan = begin(folder, plan, model, overwrite=options.overwrite)
+    _check_disk(out, large.size.disk)
+    with _runner(large, folder, options) as runner:
+        device = "auto" if options.cluster else options.device
+        workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
+        run = LargeRun(folder, folder / "labels.ome.zarr", runner, workers, stop, _log_progress(large.found))
+        with Locks(folder, stop) as locks:
+            yield _Opened(open_work(folder, replace(workers, device=options.device)), run, locks)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    work: Work
+    run: LargeRun
+    locks: Locks
+
+
+@contextmanager
+def _runner(large: LargeImage, folder: Path, options: BatchOptions) -> Iterator[TaskRunner]:
+    if options.cluster is None:
+        yield InThisProcess(large.size.workers)
+        return
+    with connect(options.cluster, folder, options.ram) as runner:
+        yield runner
+
+
+def _check_disk(out: Path, needed: int) -> None:
+    """Raise `MachineError` if the disk has not the room that an image is estimated to take."""
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        cause = f"about {needed / 2**30:.2g} GiB are needed, and {free / 2**30:.2g} GiB are free on this disk"
+        raise MachineError(cause, path=out, hint="free some space, or choose another folder with -o")
+
+
+def _log_progress(found: FoundImage) -> Callable[[str, int, int], None]:
+    """Return a function that logs how far the work on an image is, at most every few seconds."""
+    last = [time.monotonic()]
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if time.monotonic() - last[0] > _LOG_EVERY:
+            last[0] = time.monotonic()
+            _log.warning("%s: %d of %d parts (%s)", image_name(found), done, total, _STAGES.get(stage, "levels"))
+
+    return progress
+
+
+def segment_share(large: LargeImage, model: Model, out: Path, options: BatchOptions, stop: Event) -> int:
+    """Predict the super-blocks of the shard of `options`; return how many of the image are left to others."""
+    with _opened(large, model, out, options, stop) as opened:
+        find_scale_of_image(opened.work, opened.locks, stop)
+        return find_objects(opened.work, opened.run, options.shard)
+
+
+def write_large(
+    large: LargeImage, model: Model, out: Path, options: BatchOptions, stop: Event, protected: Collection[Path]
+) -> tuple[LargeResult, list[Path]]:
+    """Segment an image and write its outputs, each of them whole; return what was found, and their paths.
+
+    The work folder stays, until `remove_work`.
+    """
+    parent = out / large.found.relative.parent
+    make_folder(parent)
+    with _opened(large, model, out, options, stop) as opened:
+        result = segment_large(opened.work, opened.run, opened.locks)
+        work, store = opened.work, opened.run.store
+    parts = [part_path(work.folder.tables, index) for index in range(len(work.lattice))]
+    is_csv = result.count <= MOST_CSV_ROWS
+    table = parent / f"{large.found.stem}{'_objects.csv' if is_csv else '_objects.parquet'}"
+    labels = parent / f"{large.found.stem}{STORE_SUFFIX if large.as_zarr else label_suffix(large.image.grid)}"
+    for path in (table, labels):
+        if path in protected:
+            cause = f"{path.name} is among the results and was not written by biounet, or changed since"
+            raise InputError(cause, path=path, hint="move it elsewhere, or choose another folder for the results")
+    if is_csv:
+        write_joined_table(table, parts, result.count, excel=options.excel)
+    else:
+        write_partitioned_table(table, parts, result.count, {})
+    if not large.as_zarr:
+        stream_labels(labels, open_label_store(store), large.image.grid, result.count, "objects")
+    elif store.is_dir():  # else an earlier run was ended after this step
+        with atomic_folder(labels) as temporary:
+            store.rename(temporary)
+    return result, [table, labels]
+
+
+def remove_work(found: FoundImage, out: Path) -> None:
+    """Remove the work folder of an image that is done, and those above it that are empty then."""
+    folder = work_folder(found, out)
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in folder.parents:
+            if parent == out:
+                return
+            with suppress(OSError):
+                parent.rmdir()
