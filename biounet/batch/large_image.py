@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from biounet.files import (
     STORE_SUFFIX,
     FoundImage,
     Locks,
+    StoreOptions,
     atomic_folder,
     can_open_lazy,
     image_state,
@@ -28,6 +29,7 @@ from biounet.files import (
     open_label_store,
     open_lazy,
     stream_labels,
+    write_label_store,
 )
 from biounet.large_images import (
     InThisProcess,
@@ -55,7 +57,7 @@ from biounet.reporting import (
     write_joined_table,
     write_partitioned_table,
 )
-from biounet.segmentation import LARGEST_SEARCHED, memory_needs, resolve_diameter
+from biounet.segmentation import LARGEST_SEARCHED, Segmentation, memory_needs, resolve_diameter
 
 LARGEST_TIFF = 2**30
 """Voxels up to which label images are TIFF: above, one takes 4 GB uncompressed, which few programs open."""
@@ -138,7 +140,7 @@ def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, s
     with _runner(large, folder, options) as runner:
         device = "auto" if options.cluster else options.device
         workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
-        run = LargeRun(folder, folder / "labels.ome.zarr", runner, workers, stop, _log_progress(large.found))
+        run = LargeRun(folder, folder / f"{large.found.stem}{STORE_SUFFIX}", runner, workers, stop, _log_progress(large.found))
         with Locks(folder, stop) as locks:
             yield _Opened(open_work(folder, replace(workers, device=options.device)), run, locks)
 
@@ -216,6 +218,18 @@ def write_large(
         with atomic_folder(labels) as temporary:
             store.rename(temporary)
     return result, [table, labels]
+
+
+def write_as_zarr(found: FoundImage, result: Segmentation, model: Model, paths: Sequence[Path]) -> list[Path]:
+    """Replace the label image among the outputs of an image by a label store; return the outputs."""
+    grid = result.volume.grid
+    old = next(path for path in paths if path.name.endswith(label_suffix(grid)))
+    store = old.with_name(f"{found.stem}{STORE_SUFFIX}")
+    edges = ({2: 4096, 3: 256}[grid.dims],) * grid.dims
+    title = store.name.removesuffix(".ome.zarr")
+    write_label_store(store, result.labels, grid, StoreOptions(edges, title=title, pinned={"model": model.sha256}))
+    old.unlink()
+    return [store if path == old else path for path in paths]
 
 
 def remove_work(found: FoundImage, out: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from biounet.batch.large_image import LargeImage, find_large, write_large
+from biounet.batch.large_image import LargeImage, find_large, write_as_zarr, write_large
 from biounet.batch.names import escape, image_name
 from biounet.batch.recorded_files import record_channels, record_inputs
 from biounet.batch.records import (
@@ -107,6 +107,8 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             parent = image.relative.parent
             written = _output_options(context, parent)
             paths = write_outputs(result, out / parent, image.stem, written, protected=protected)
+            if options.label_format == "zarr" and result.kind == "objects" and not result.frames:
+                paths = write_as_zarr(image, result, context.model, paths)
         outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
     except Exception as error:  # so that one image fails and not the batch
         if isinstance(error, Stopped) or (isinstance(error, MachineError) and not is_about_name(error)):

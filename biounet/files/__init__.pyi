@@ -65,6 +65,7 @@ from .label_store.metadata import StoreOptions as StoreOptions
 from .label_store.store import LabelStore as LabelStore
 from .label_store.store import create_label_store as create_label_store
 from .label_store.store import open_label_store as open_label_store
+from .label_store.store import write_label_store as write_label_store
 from .label_store.store import write_level as write_level
 from .label_store.store import write_shard as write_shard
 from .label_store.streaming import stream_labels as stream_labels

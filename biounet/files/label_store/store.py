@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, Region
-from biounet.files.atomic import atomic_path, temporary_prefix, translate_write_errors
+from biounet.files.atomic import atomic_folder, atomic_path, temporary_prefix, translate_write_errors
 from biounet.files.exports.pyramid import halve_labels
 from biounet.files.formats.raw import translate_errors
 from biounet.files.label_store.layout import StoreLevel, store_levels
@@ -225,3 +225,15 @@ def _pack_shard(level: StoreLevel, labels: NDArray[Any], dtype: np.dtype[Any]) -
     array = create_array(MemoryStore(packed), level, dtype, level.shard)
     array[tuple(slice(0, length) for length in labels.shape)] = labels
     return packed["/".join(["c", *("0" for _ in level.shard)])].to_bytes()
+
+
+def write_label_store(path: Path, labels: NDArray[Any], grid: Grid, options: StoreOptions) -> None:
+    """Write a label image that is in memory as a store, which appears whole or not at all."""
+    with atomic_folder(path) as temporary:
+        store = create_label_store(temporary, grid, options)
+        for number, level in enumerate(store.levels):
+            for region in level.regions():
+                if number:
+                    write_level(store, number, region)
+                else:
+                    write_shard(store, region, np.ascontiguousarray(labels[region], store.dtype))
