@@ -16,7 +16,7 @@ import numpy as np
 
 from biounet.batch.names import image_name
 from biounet.batch.records import BatchOptions
-from biounet.core import InputError, LazyImage, MachineError, Volume, available_cores
+from biounet.core import CanonicalImage, InputError, LazyImage, MachineError, Volume, available_cores
 from biounet.files import (
     STORE_SUFFIX,
     FoundImage,
@@ -57,7 +57,7 @@ from biounet.reporting import (
     write_joined_table,
     write_partitioned_table,
 )
-from biounet.segmentation import LARGEST_SEARCHED, Segmentation, memory_needs, resolve_diameter
+from biounet.segmentation import LARGEST_SEARCHED, Segmentation, memory_needs, model_zoom, resolve_diameter
 
 LARGEST_TIFF = 2**30
 """Voxels up to which label images are TIFF: above, one takes 4 GB uncompressed, which few programs open."""
@@ -66,6 +66,7 @@ WORK_FOLDER = ".large"
 """Folder below that of the results in which large images are worked on."""
 
 _SMALL_FILE = 2**24  # bytes of a file whose image fits into memory
+_CLUSTER_WORKER = 2**32  # bytes that a worker on another machine has, unless --ram says it
 _LOG_EVERY = 30.0  # seconds
 _STAGES = {"find": "predicting", "gaps": "filling holes", "paint": "writing labels", "measure": "measuring"}
 _log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class LargeImage:
 def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeImage | None:
     """Return an image that has to be worked on in super-blocks, or whose labels are to be OME-Zarr; None for others.
 
-    Images of which other diameters have to be tried are worked on in memory: they are not large.
+    Images of which other diameters have to be tried, or that have to be resampled, are worked on in memory.
 
     Raises
     ------
@@ -98,13 +99,26 @@ def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeI
     image = open_lazy(found.files(), found.read_options(options.read))
     voxels, segment = math.prod(image.grid.shape), options.segment
     as_zarr = options.label_format == "zarr" or (options.label_format == "auto" and voxels > LARGEST_TIFF)
+    if any(zoom != 1 for zoom in model_zoom(CanonicalImage.of(image), model.card, segment.diameter)):
+        return None  # resampled in memory
     needs = memory_needs(_blank(image), model.card, model.network, segment, options.device)
     limit = usable_memory() if options.ram is None else options.ram
     is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED
     if is_sought or (not as_zarr and (limit is None or needs[-1][1].total <= limit)):
         return None
-    size = choose_size(image, model.network, options.jobs or available_cores(), options.ram)
-    return LargeImage(found, image, size, as_zarr)
+    return LargeImage(found, image, _choose_size(image, model, options), as_zarr)
+
+
+def _choose_size(image: LazyImage, model: Model, options: BatchOptions) -> WorkSize:
+    """Return the size of super-blocks: processes of a cluster have the libraries and a super-block each."""
+    if options.cluster is None:
+        return choose_size(image, model.network, available_cores(), options.ram)
+    kind, _, number = options.cluster.partition(":")
+    if kind != "local":
+        return choose_size(image, model.network, 1, options.ram or _CLUSTER_WORKER)
+    processes = int(number) if number.isdecimal() and int(number) else available_cores()
+    memory = usable_memory() if options.ram is None else options.ram
+    return choose_size(image, model.network, 1, None if memory is None else memory // processes)
 
 
 def _may_be_large(path: Path, scene: str) -> bool:
@@ -140,7 +154,9 @@ def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, s
     with _runner(large, folder, options) as runner:
         device = "auto" if options.cluster else options.device
         workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
-        run = LargeRun(folder, folder / f"{large.found.stem}{STORE_SUFFIX}", runner, workers, stop, _log_progress(large.found))
+        run = LargeRun(
+            folder, folder / f"{large.found.stem}{STORE_SUFFIX}", runner, workers, stop, _log_progress(large.found)
+        )
         with Locks(folder, stop) as locks:
             yield _Opened(open_work(folder, replace(workers, device=options.device)), run, locks)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -94,10 +94,7 @@ def segment_batch(
         folder = _open_folder(context, locks, chosen)
         try:
             done = _process_all(chosen, context, folder, report)
-            for image in large:
-                _segment_share(image, large[image], context, folder)
-            left = _left_by_other_shards(images, large, done, context, folder)
-            done |= _process_all(left, context, folder, report)
+            done |= _process_all(_after_own_shard(images, large, done, context, folder), context, folder, report)
         finally:
             torch.set_num_threads(threads)
         _write_summary(done, context, folder, start)
@@ -130,6 +127,19 @@ def _find_large_of_shards(
             if (found := find_large(image, model, options)) is not None:
                 large[image] = found
     return large
+
+
+def _after_own_shard(
+    images: Sequence[FoundImage],
+    large: Mapping[FoundImage, LargeImage],
+    done: Collection[str],
+    context: BatchContext,
+    folder: ResultsFolder,
+) -> list[FoundImage]:
+    """Do this shard's part of large images, and return what the last shard to end has to do."""
+    for image in large:
+        _segment_share(image, large[image], context, folder)
+    return _left_by_other_shards(images, large, done, context, folder)
 
 
 def _segment_share(image: FoundImage, large: LargeImage, context: BatchContext, folder: ResultsFolder) -> None:

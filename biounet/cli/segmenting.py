@@ -12,7 +12,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -107,17 +107,10 @@ def segment(
         read = options.with_channels(read, channels, measure, len(segmenter.card.inputs))
         read = options.with_stacks(read, project, frames, scene)
         found = resolve_images(search.images, read, readers)
+        kept: dict[str, Any] = {"min_size": min_size, "max_size": max_size, "min_confidence": min_confidence}
+        found_by: dict[str, Any] = {"foreground": foreground, "join": join, "fill_holes": fill_holes, "ring": ring}
         chain = SegmentOptions(
-            block=block,
-            diameter=options.parse_diameter(diameter),
-            min_size=min_size,
-            max_size=max_size,
-            foreground=foreground,
-            join=join,
-            min_confidence=min_confidence,
-            exclude_border=exclude_border,
-            fill_holes=fill_holes,
-            ring=ring,
+            block, options.parse_diameter(diameter), exclude_border=exclude_border, **kept, **found_by
         )
         chain.check_model(data)
         skipped = tuple(search.skipped)

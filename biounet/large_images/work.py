@@ -18,7 +18,7 @@ from biounet.large_images.work_folder import WorkFolder
 from biounet.measurement import AcquiredExtent, AcquiredPart, TrainingReference
 from biounet.network import Model, Predictor, load_model, model_predictor
 from biounet.preprocessing import ImageStatistics, IntensityScale, Zoom, sampled_statistics
-from biounet.segmentation import model_zoom, training_reference
+from biounet.segmentation import check_model_fits, model_zoom, training_reference
 
 FIND, GAPS, PAINT, MEASURE = "find", "gaps", "paint", "measure"
 """Stages of a super-block."""
@@ -170,7 +170,9 @@ def _open(folder: WorkFolder, settings: WorkerSettings) -> Work:
     check_unchanged(plan)
     model = load_model(folder.model)
     predictor = model_predictor(model, settings.device)
-    return Work(folder, plan, open_lazy(plan.files, plan.read), model, predictor, settings.block)
+    image = open_lazy(plan.files, plan.read)
+    check_model_fits(image, model.card)
+    return Work(folder, plan, image, model, predictor, settings.block)
 
 
 def check_unchanged(plan: LargePlan) -> None:

@@ -1,0 +1,103 @@
+"""An image in super-blocks has the labels and the table that it has in memory, whoever works on it."""
+
+import shutil
+from threading import Event
+
+import numpy as np
+import pytest
+
+from biounet.batch import BatchOptions, segment_batch
+from biounet.core import Stopped, builtin_models, sample_folder
+from biounet.files import find_images, open_label_store
+from biounet.large_images import budget, run
+from biounet.network import load_model
+from biounet.segmentation import SegmentOptions
+
+NATIVE = SegmentOptions(diameter="native")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(builtin_models()["nuclei"])
+
+
+@pytest.fixture
+def images(monkeypatch):
+    monkeypatch.setattr(budget, "_EDGES", {2: ((96, 64),), 3: ((48, 32),)})
+    return find_images([str(sample_folder() / "images" / "nuclei.tif")])
+
+
+@pytest.fixture(autouse=True)
+def small_files_may_be_large(monkeypatch):
+    monkeypatch.setattr("biounet.batch.large_image._SMALL_FILE", 0)
+
+
+def segment(images, model, out, **options):
+    return list(segment_batch(images, model, out, BatchOptions(segment=NATIVE, overlay=False, **options)))
+
+
+def labels(out):
+    store = open_label_store(out / "nuclei_labels.ome.zarr")
+    return store.read(tuple(slice(0, n) for n in store.grid.shape))
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_super_blocks_give_what_memory_gives(images, model, tmp_path, monkeypatch):
+    [row] = segment(images, model, tmp_path / "large", label_format="zarr")
+    [other] = segment(images, model, tmp_path / "memory")
+    assert (row.count, row.message, row.figures) == (other.count, other.message, other.figures)
+    assert row.sizes == other.sizes
+    name = "nuclei_objects.csv"
+    assert (tmp_path / "large" / name).read_bytes() == (tmp_path / "memory" / name).read_bytes()
+    monkeypatch.setattr("biounet.batch.large_image.LARGEST_TIFF", 0)
+    monkeypatch.setattr("biounet.batch.large_image.usable_memory", lambda: 2**34)
+    again = segment(images, model, tmp_path / "auto")
+    assert again[0].count == row.count
+    assert np.array_equal(labels(tmp_path / "auto"), labels(tmp_path / "large"))
+    assert not (tmp_path / "large" / ".large").exists()
+
+
+def test_shards_of_one_image_give_the_bytes_of_one_run(images, model, tmp_path):
+    segment(images, model, tmp_path / "one", label_format="zarr")
+    for number in (1, 2, 3):
+        segment(images, model, tmp_path / "shards", label_format="zarr", shard=(number, 3))
+    stores = [tree(tmp_path / name / "nuclei_labels.ome.zarr") for name in ("one", "shards")]
+    assert stores[0] == stores[1]
+    assert segment(images, model, tmp_path / "shards", label_format="zarr")[0].status != "failed"
+
+
+def test_a_run_that_was_stopped_continues(images, model, tmp_path, monkeypatch):
+    stop, done = Event(), []
+    work_on = run.work_on
+
+    def stop_after_some(task):
+        done.append((task.stage, task.index))
+        if len(done) == 7:
+            stop.set()
+        return work_on(task)
+
+    monkeypatch.setattr(run, "work_on", stop_after_some)
+    options = BatchOptions(segment=NATIVE, overlay=False, label_format="zarr")
+    with pytest.raises(Stopped):
+        segment_batch(images, model, tmp_path / "stopped", options, stop=stop)
+    stop.clear()
+    segment_batch(images, model, tmp_path / "stopped", options, stop=stop)
+    segment(images, model, tmp_path / "whole", label_format="zarr")
+    assert tree(tmp_path / "stopped" / "nuclei_labels.ome.zarr") == tree(tmp_path / "whole" / "nuclei_labels.ome.zarr")
+    found = [task for task in done if task[0] == "find"]
+    assert len(found) <= 2 * len({*found})
+
+
+def test_other_settings_are_refused_until_they_may_overwrite(images, model, tmp_path):
+    segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
+    shutil.rmtree(tmp_path / "manifest.jsonl", ignore_errors=True)
+    work = tmp_path / ".large" / "nuclei"
+    text = (work / "plan.json").read_text(encoding="utf-8")
+    (work / "plan.json").write_text(text.replace('"native"', "12.0"), encoding="utf-8")
+    [row] = segment(images, model, tmp_path, label_format="zarr")
+    assert row.status == "failed"
+    assert "begun with other settings" in row.message
+    assert segment(images, model, tmp_path, label_format="zarr", overwrite=True)[0].status != "failed"
