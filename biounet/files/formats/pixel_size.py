@@ -1,4 +1,4 @@
-"""Pixel sizes in the ImageJ description and the resolution tags of a TIFF, and which of them are credible."""
+"""Pixel sizes in the descriptions of ImageJ and of slides, and in tags of a TIFF, and which of them are credible."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ _SECONDS: dict[str, float] = {
 }
 _MIN_PLURAL = 5  # letters of a word that may be a plural: "ms" is not metres
 _CASE_SENSITIVE = {"Mm", "Pm"}  # mega- and petametres, not milli- and picometres
+_APERIO = "Aperio "  # that descriptions of SVS begin with, also of those that other programs write
 _PIXEL_UNITS = ("", "pixel", "pixels")
 _PRINT_UNITS = {"inch", "in", "inches", "cm", "centimeter", "centimetre"}  # of printers and screens
 _DPI = {72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 220, 240, 300, 360, 400, 600, 720, 1200, 2400}
@@ -80,7 +81,17 @@ def read_calibration(tif: TiffFile, page: TiffPage) -> Calibration:
         metadata = tif.imagej_metadata or {}
         found = _from_imagej(metadata, page) or _from_tags(page)
         return replace(found, interval=seconds(metadata.get("finterval"), metadata.get("tunit")))
-    return _from_tags(page)
+    return _from_slide(page) or _from_tags(page)
+
+
+def _from_slide(page: TiffPage) -> Calibration | None:
+    """Read the description that Aperio writes, ``…|AppMag = 40|MPP = 0.2520|…``: micrometres per pixel."""
+    if not page.description.startswith(_APERIO):
+        return None
+    entries = (entry.partition("=") for entry in page.description.split("|"))
+    stated = {key.strip(): value.strip() for key, _, value in entries}
+    size = length_um(stated.get("MPP"), unit_in_um("um"))
+    return None if size is None else make_calibration({"X": size, "Y": size})
 
 
 def _from_tags(page: TiffPage) -> Calibration:
