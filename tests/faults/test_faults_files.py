@@ -157,7 +157,7 @@ def test_objects_of_python_are_no_image_F081(tmp_path, monkeypatch, read, name):
     save = np.savez if name.endswith("z") else np.save
     with (tmp_path / name).open("wb") as file:
         save(file, np.array([Bomb()], object), allow_pickle=True)
-    with pytest.raises(InputError, match="not a TIFF"):
+    with pytest.raises(InputError, match="not a TIFF" if name.endswith("z") else "Python objects, not an image"):
         read(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 

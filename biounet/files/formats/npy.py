@@ -18,7 +18,12 @@ NPY_MAGIC = b"\x93NUMPY"
 
 def read_npy(path: Path) -> RawImage:
     """Read the header of an array; the axes in front of y and x are for the user to name."""
-    mapped = np.lib.format.open_memmap(path, mode="r")  # it refuses objects, which may be any code
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        if "Python objects" in str(error):  # they may be any code, and NumPy reads none of it
+            raise InputError("an array of Python objects, not an image", path=path) from None
+        raise
     shape, dtype, offset = mapped.shape, mapped.dtype, int(mapped.offset)
     is_reversed = mapped.flags.f_contiguous and not mapped.flags.c_contiguous
     del mapped
