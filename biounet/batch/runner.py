@@ -23,7 +23,7 @@ from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
 from biounet.batch.own_process import segment_in_own_process
 from biounet.batch.process_image import BatchContext, segment_file
-from biounet.batch.recorded_files import is_file, is_unchanged, record_channels
+from biounet.batch.recorded_files import is_there, is_unchanged, record_channels
 from biounet.batch.records import BatchOptions, Record, Row, error_text, output_settings
 from biounet.batch.results_folder import ResultsFolder, check_tables, page_names, unwanted_tables
 from biounet.batch.summary import TABLE_NAMES, Summary, write_summary
@@ -261,7 +261,7 @@ def _segment_and_record(image: FoundImage, context: BatchContext, folder: Result
     before = folder.manifest.output_hashes(name)
     record = segment_file(image, context, folder.note_start(image))
     failed = record.row.status == "failed"
-    if failed and any(is_file(out / path) for path in before):
+    if failed and any(is_there(out / path) for path in before):
         record = replace(record, row=replace(record.row, message=f"{record.row.message}{EARLIER_RESULT_REMAINS}"))
     folder.manifest.append(record, folder.locks)
     if not failed:

@@ -98,7 +98,7 @@ def test_a_rerun_is_not_held_up_by_an_image_whose_disk_hangs_meanwhile(few, untr
         assert not path.is_relative_to(few), "an image is read in this process"
         return hash_file(path)
 
-    monkeypatch.setattr("biounet.batch.recorded_files.hash_file", hash_output)
+    monkeypatch.setattr("biounet.batch.recorded_files.hash_tree", hash_output)
     os.utime(few / "later.tif", ns=(1, 1))
     with ReaderPool() as readers:
         monkeypatch.setattr(

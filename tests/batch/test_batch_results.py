@@ -263,8 +263,8 @@ def test_every_image_belongs_to_one_shard_whatever_else_there_is(names, count):
 
 def test_a_shard_reads_no_output_of_others(few, untrained, out, monkeypatch):
     seen = []
-    really = biounet.batch.recorded_files.hash_file
-    monkeypatch.setattr(biounet.batch.recorded_files, "hash_file", lambda path: seen.append(path) or really(path))
+    really = biounet.batch.recorded_files.hash_tree
+    monkeypatch.setattr(biounet.batch.recorded_files, "hash_tree", lambda path: seen.append(path) or really(path))
     segment_folder(few, untrained, out, replace(ONE_JOB, shard=(1, 3)))
     assert seen == []
     segment_folder(few, untrained, out, replace(ONE_JOB, shard=(2, 3)))

@@ -182,6 +182,22 @@ def test_names_that_are_no_text_collisions_and_links_are_as_they_were(few, untra
         assert (code, {line.split(": ")[1] for line in lines}, len(lines)) == (0, {"same"}, 5)
 
 
+def test_a_run_of_an_earlier_version_that_lists_its_images_is_read(done, biounet):
+    lines = map(json.loads, (done / "manifest.jsonl").read_text().splitlines())
+    names = ("image", "status", "count", "message", "figures", "frames", "outputs")
+    raw = json.loads((done / "run.json").read_text())
+    del raw["manifest"]
+    raw["images"] = [{name: line[name] for name in names} for line in lines]
+    (done / "run.json").write_text(json.dumps(raw))
+    assert [row.image for row in read_run(done).rows] == ["a.tif", "b.tif", "deep/c.tif", "z.tif"]
+    assert biounet("verify", "out", "-m", "m.safetensors")[0] == 0
+    raw["images"][0]["count"] = 99
+    (done / "run.json").write_text(json.dumps(raw))
+    assert (
+        "run.json: differs: a.tif: count not as in manifest.jsonl" in biounet("verify", "out", "-m", "m.safetensors")[1]
+    )
+
+
 def test_verify_needs_the_same_model_and_the_record_of_a_run(done, biounet):
     assert "is not built in" in biounet("verify", "out")[2]
     code, _, err = biounet("verify", "out", "-m", "nuclei")
