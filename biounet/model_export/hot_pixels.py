@@ -9,7 +9,7 @@ import numpy as np
 
 from biounet.model_export.graph import Graph
 from biounet.model_export.percentiles import add_percentile
-from biounet.preprocessing import CONTRAST_SAMPLE, HOT_PIXEL_SIGMAS, MAD_OF_NORMAL
+from biounet.preprocessing import CONTRAST_ROWS, CONTRAST_SAMPLE, HOT_PIXEL_SIGMAS, MAD_OF_NORMAL
 
 _STEPS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 
@@ -51,7 +51,11 @@ def _add_contrast(graph: Graph, rows: str, height: str, width: str) -> tuple[str
     total, zero, one = graph.size(rows, 1), graph.constant(0, np.int64), graph.constant(1, np.int64)
     scalar_width, scalar_total = graph.add("Squeeze", width), graph.add("Squeeze", total)
     pixels = graph.add("Mul", scalar_total, scalar_width)
-    every = graph.add("Max", graph.add("Div", pixels, graph.constant(CONTRAST_SAMPLE, np.int64)), one)
+    steps = [
+        graph.add("Div", size, graph.constant(least, np.int64))
+        for size, least in ((pixels, CONTRAST_SAMPLE), (scalar_total, CONTRAST_ROWS))
+    ]
+    every = graph.add("Max", graph.add("Min", *steps), one)
     chosen = graph.add("Range", zero, scalar_total, every)
     first, y = graph.add("Sub", chosen, graph.add("Mod", chosen, height)), graph.add("Mod", chosen, height)
     columns = graph.add("Range", graph.constant(-1, np.int64), graph.add("Add", scalar_width, one), one)

@@ -3,6 +3,7 @@ from .body_mask import BACKGROUND_NOISE as BACKGROUND_NOISE
 from .body_mask import MIN_BACKGROUND_SHARE as MIN_BACKGROUND_SHARE
 from .body_mask import body_box as body_box
 from .body_mask import body_masks as body_masks
+from .hot_pixels import CONTRAST_ROWS as CONTRAST_ROWS
 from .hot_pixels import CONTRAST_SAMPLE as CONTRAST_SAMPLE
 from .hot_pixels import HOT_PIXEL_SIGMAS as HOT_PIXEL_SIGMAS
 from .hot_pixels import MAD_OF_NORMAL as MAD_OF_NORMAL

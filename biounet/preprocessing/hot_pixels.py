@@ -15,7 +15,7 @@ from biounet.preprocessing.order_statistics import percentiles
 
 _CHUNK = 2**18  # candidates per pass
 CONTRAST_SAMPLE = 2**15  # pixels from which the contrast is estimated
-_MIN_ROWS = 16  # of these pixels, in images whose rows are long
+CONTRAST_ROWS = 16  # of these pixels, in images whose rows are long
 HOT_PIXEL_SIGMAS = 7.0  # standard deviations of the noise by which no pixel of a million exceeds its neighbours
 MAD_OF_NORMAL = 0.6745  # median of the absolute value of a standard normal variable
 _NEIGHBOURS = tuple((y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1))  # in a window of 3 x 3
@@ -91,7 +91,7 @@ def remove_hot_pixels(values: NDArray[Any], exclude: tuple[Any, ...] = ()) -> tu
 def contrast_rows(planes: int, height: int, width: int) -> NDArray[np.intp]:
     """Return which rows, counted over all planes, the contrast of an image is estimated from."""
     rows = planes * height
-    step = max(1, min(rows * width // CONTRAST_SAMPLE, rows // _MIN_ROWS))
+    step = max(1, min(rows * width // CONTRAST_SAMPLE, rows // CONTRAST_ROWS))
     return np.arange(0, rows, step)
 
 

@@ -17,7 +17,8 @@ _RUN = 64  # pixels over which the border of a tile is straight, or a quarter of
 _MAX_SIDES = 8  # of a rotated rectangle that is cropped by the borders of the image
 _TOLERANCE = 1.5  # pixels by which a side may deviate from a straight line; a disc of radius 20 then needs 9 sides
 MIRROR_REACH = 256
-"""Pixels from the nearest acquired one up to which an area is filled: more than the reach of a network."""
+"""Pixels from the nearest acquired one up to which an area is filled: more than a network with a `receptive_radius` of
+less than 256 sees."""
 _OUTSIDE, _LARGE = 0.75, 0.25  # share of the area that lies outside of the polygon, and of the image that is inside
 
 

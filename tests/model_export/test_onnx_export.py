@@ -203,7 +203,7 @@ def test_normalisation_is_the_one_of_training_for_noise_of_any_size():
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("shape", [(33, 150), (7, 1), (1, 9), (2, 2), (5, 40, 33)])
+@pytest.mark.parametrize("shape", [(33, 150), (7, 1), (1, 9), (2, 2), (5, 40, 33), (1, 20, 8000)])
 def test_hot_pixels_are_replaced_as_in_biounet(shape, per_channel):
     rng = np.random.default_rng(len(shape))
     images = rng.gamma(2, 30, (2, 2, *shape)).round().astype(np.float32)
