@@ -109,8 +109,8 @@ def create_array(
 ) -> zarr.Array[Any]:
     """Return a new array with the shards of a level.
 
-    They are packed by zstd without a shuffle of bytes, which takes twice the time and space for labels (see
-    ``benchmarks/label_store.py``); its checksum shows a damaged chunk.
+    They are packed by zstd without a shuffle of bytes, which takes twice the time and space for labels of nuclei;
+    its checksum shows a damaged chunk.
     """
     import zarr  # slow to import
     from zarr.codecs import ZstdCodec
