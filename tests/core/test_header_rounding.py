@@ -13,7 +13,7 @@ from biounet.core import UNLABELLED, DataSettings, Grid, LabelSettings
 from biounet.core.recipe import parse_recipe
 from biounet.evaluation import evaluate, score_classes
 from biounet.files import ReadOptions, read_volume
-from biounet.labelling.stitching import _min_voxels
+from biounet.labelling import smallest_object
 from biounet.measurement import measure_lesions, min_lesion_voxels
 from biounet.training.planning import plan
 from biounet.training.targets.boundary_weight import border_weight
@@ -91,7 +91,7 @@ def test_minimum_sizes_do_not_depend_on_rounding(spacing, noise, voxels):
     size = voxels * math.prod(spacing)
     for steps in (spacing, shaken(spacing, noise)):
         assert min_lesion_voxels(size, Grid((9, 9, 9), steps, "mm")) == voxels
-        assert _min_voxels(LabelSettings(min_size=size, min_size_unit="um"), math.prod(steps)) == voxels
+        assert smallest_object(LabelSettings(min_size=size, min_size_unit="um"), math.prod(steps)) == voxels
 
 
 @settings(deadline=None)

@@ -45,6 +45,7 @@ FORBIDDEN = {"shell": "True", "allow_pickle": "True", "trust_remote_code": "True
 ALLOWED = {
     ("measurement/grouping.py", "subprocess"): "tries a pattern for a limited time; the program is a constant",
     ("batch/own_process.py", "subprocess"): "names its types and errors; processes start in files/isolation",
+    ("large_images/array_files.py", "zipfile"): "writes and reads arrays of numbers; extracts no file",
     ("files/dataset_index/outline_files.py", "zipfile"): "lists the names of entries; reads and extracts none",
     ("files/outlines/imagej_roi.py", "zipfile"): "reads and writes entries in memory, of limited size; extracts none",
     ("files/outlines/json_stream.py", "zipfile"): "reads its only entry piece by piece; extracts none",

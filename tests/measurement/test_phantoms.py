@@ -24,8 +24,8 @@ class Bright(torch.nn.Module):
 
     stride, receptive_radius, shuffle_factors, dims = (4, 8, 8), (5, 11, 11), (1, 1, 1), 3
 
-    def shuffled_logits(self, image):
-        return 40 * (image - 0.5)
+    def shuffled_logits(self, image, keep=None):
+        return 40 * (image[(..., *(keep or ()))] - 0.5)
 
 
 def scan(spacing, angles, flips):

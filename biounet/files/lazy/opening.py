@@ -115,7 +115,7 @@ def _open_file(path: Path, options: ReadOptions) -> Volume:
     array, choice, notes, times = select_channels(view, raw, path, options, find_grey)
     if len(times) > 1:
         cause = f"{len(times)} frames of an image that is read region by region"
-        raise InputError(cause, path=path, hint="choose one, as with --frames 0")
+        raise InputError(cause, path=path, hint="choose one of them by its number")
     array = array[:, 0] if times else array
     if options.project:
         array = cast("NDArray[Any]", ProjectedArray.view(cast(ArrayView, array), options.project, path))
