@@ -16,7 +16,15 @@ import numpy as np
 
 from biounet.batch.names import image_name
 from biounet.batch.records import BatchOptions
-from biounet.core import CanonicalImage, InputError, LazyImage, MachineError, Volume, available_cores
+from biounet.core import (
+    CanonicalImage,
+    InputError,
+    LazyImage,
+    MachineError,
+    Volume,
+    available_cores,
+    canonical_transform,
+)
 from biounet.files import (
     STORE_SUFFIX,
     FoundImage,
@@ -109,7 +117,11 @@ def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeI
     is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED
     if is_sought or (not as_zarr and (limit is None or needs[-1][1].total <= limit)):
         return None
-    return LargeImage(found, image, _choose_size(image, model, options), as_zarr)
+    size, transform = _choose_size(image, model, options), canonical_transform(image.grid)
+    turned = (axis for axis, flipped in zip(transform.axes, transform.flipped, strict=True) if flipped)
+    if any(image.grid.shape[axis] % size.edge for axis in turned):
+        return None  # its super-blocks would not be the shards of its labels
+    return LargeImage(found, image, size, as_zarr)
 
 
 def _choose_size(image: LazyImage, model: Model, options: BatchOptions) -> WorkSize:
