@@ -23,7 +23,6 @@ from biounet.core import (
     MachineError,
     Volume,
     available_cores,
-    canonical_transform,
 )
 from biounet.files import (
     STORE_SUFFIX,
@@ -93,8 +92,7 @@ class LargeImage:
 def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeImage | None:
     """Return an image that has to be worked on in super-blocks, or whose labels are to be OME-Zarr; None for others.
 
-    Images of which other diameters have to be tried, that have to be resampled, or that have further
-    channels to measure, are worked on in memory.
+    Images of which other diameters have to be tried, or that have further channels to measure, are worked on in memory.
 
     Raises
     ------
@@ -110,30 +108,26 @@ def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeI
     as_zarr = options.label_format == "zarr" or (options.label_format == "auto" and voxels > LARGEST_TIFF)
     if image.measured:
         return None  # the background of its channels is a median of the whole image
-    if any(zoom != 1 for zoom in model_zoom(CanonicalImage.of(image), model.card, segment.diameter)):
-        return None  # resampled in memory
     needs = memory_needs(_blank(image), model.card, model.network, segment, options.device)
     limit = usable_memory() if options.ram is None else options.ram
     is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED
     if is_sought or (not as_zarr and (limit is None or needs[-1][1].total <= limit)):
         return None
-    size, transform = _choose_size(image, model, options), canonical_transform(image.grid)
-    turned = (axis for axis, flipped in zip(transform.axes, transform.flipped, strict=True) if flipped)
-    if any(image.grid.shape[axis] % size.edge for axis in turned):
-        return None  # its super-blocks would not be the shards of its labels
-    return LargeImage(found, image, size, as_zarr)
+    return LargeImage(found, image, _choose_size(image, model, options), as_zarr)
 
 
 def _choose_size(image: LazyImage, model: Model, options: BatchOptions) -> WorkSize:
     """Return the size of super-blocks: processes of a cluster have the libraries and a super-block each."""
+    image, network = CanonicalImage.of(image), model.network
+    zoom = model_zoom(image, model.card, options.segment.diameter)
     if options.cluster is None:
-        return choose_size(image, model.network, available_cores(), options.ram)
+        return choose_size(image, network, available_cores(), options.ram, zoom)
     kind, _, number = options.cluster.partition(":")
     if kind != "local":
-        return choose_size(image, model.network, 1, options.ram or _CLUSTER_WORKER)
+        return choose_size(image, network, 1, options.ram or _CLUSTER_WORKER, zoom)
     processes = int(number) if number.isdecimal() and int(number) else available_cores()
     memory = usable_memory() if options.ram is None else options.ram
-    return choose_size(image, model.network, 1, None if memory is None else memory // processes)
+    return choose_size(image, network, 1, None if memory is None else memory // processes, zoom)
 
 
 def _may_be_large(path: Path, scene: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from biounet.core import LazyImage, SettingsError, free_memory
 from biounet.network import UNet
+from biounet.preprocessing import Zoom, rescaled_shape
 from biounet.tiling import block_lattice
 
 _PROGRAM = 450 * 2**20  # bytes of the libraries
@@ -19,6 +20,9 @@ _EDGES = {
 }
 _BYTES_PER_VOXEL = 8  # of a super-block: its parts twice
 _BYTES_PER_BLOCK_VOXEL = 30  # of a block: its maps, and labelling
+_BYTES_PER_RESAMPLED_VOXEL = 40  # of a block besides, where its maps come from another grid
+_RESAMPLED_BAND = 2**24  # values of the image that are resampled at a time, and the bytes of each
+_BYTES_PER_BAND_VALUE = 16
 _BYTES_PER_FEATURE = 5  # of the finest level: the first in bfloat16, and three in 8 bits
 _DISK_PER_VOXEL = {2: 1.0, 3: 2.0}  # bytes of labels, levels, parts and tables; in confluent tissue
 
@@ -46,7 +50,9 @@ class WorkSize:
     disk: int = 0
 
 
-def choose_size(image: LazyImage, network: UNet, workers: int, ram: int | None = None) -> WorkSize:
+def choose_size(
+    image: LazyImage, network: UNet, workers: int, ram: int | None = None, zoom: Zoom | None = None
+) -> WorkSize:
     """Return how to work on an image within `ram` bytes, with up to so many workers.
 
     All workers are used with smaller super-blocks before fewer are used with larger ones.
@@ -55,6 +61,8 @@ def choose_size(image: LazyImage, network: UNet, workers: int, ram: int | None =
     ----------
     ram
         None: most of what is free.
+    zoom
+        From the grid of the image to the working grid, with the axes of `image`; None: it is the same.
 
     Raises
     ------
@@ -62,7 +70,9 @@ def choose_size(image: LazyImage, network: UNet, workers: int, ram: int | None =
         If the memory is not enough for the smallest super-blocks.
     """
     limit = ram if ram is not None else usable_memory()
-    sizes = [_size(image, network, *choice) for choice in _choices(image.grid.dims, workers)]
+    seen = _Seen(image, network, zoom or (1.0,) * image.grid.dims)
+    choices = _choices(image.grid.dims, workers)
+    sizes = [WorkSize(edge, block, n, _PROGRAM + n * seen.bytes_of_worker(edge, block)) for edge, block, n in choices]
     fitting = next((size for size in sizes if limit is None or size.memory <= limit), None)
     if fitting is None:
         cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {sizes[-1].memory / 2**30:.2g} GiB"
@@ -80,10 +90,6 @@ def _choices(dims: int, workers: int) -> Iterator[tuple[int, int, int]]:
     return ((edge, block, number) for number in range(workers, 0, -1) for edge, block in _EDGES[dims])
 
 
-def _size(image: LazyImage, network: UNet, edge: int, block: int, workers: int) -> WorkSize:
-    return WorkSize(edge, block, workers, _PROGRAM + workers * _bytes_of_worker(image, network, edge, block))
-
-
 def _estimate_disk(image: LazyImage, edge: int) -> int:
     """Return the bytes of results and of the work folder; nothing is written where the image stores nothing."""
     blocks = block_lattice(image.grid.shape, edge)
@@ -92,12 +98,31 @@ def _estimate_disk(image: LazyImage, edge: int) -> int:
     return int(_DISK_PER_VOXEL[image.grid.dims] * voxels) + 2**20
 
 
-def _bytes_of_worker(image: LazyImage, network: UNet, edge: int, block: int) -> int:
-    shape, reach = image.grid.shape, network.receptive_radius
-    core = math.prod(min(edge, size) for size in shape)
-    outer = math.prod(min(edge + 2 * far, size) for far, size in zip(reach, shape, strict=True))
-    seen = math.prod(min(block + 2 * far, size) for far, size in zip(reach, shape, strict=True))
-    inner = math.prod(min(block, size) for size in shape)
-    features = _BYTES_PER_FEATURE * network.head.in_channels * seen // math.prod(network.shuffle_factors)
-    pixels = (4 + image.dtype.itemsize) * image.channels * outer
-    return int(pixels + _BYTES_PER_VOXEL * core + features + _BYTES_PER_BLOCK_VOXEL * inner)
+@dataclass(frozen=True)
+class _Seen:
+    """What a worker sees of an image at a time."""
+
+    image: LazyImage
+    network: UNet
+    zoom: Zoom
+
+    def bytes_of_worker(self, edge: int, block: int) -> int:
+        """Estimate what one super-block takes."""
+        image, network = self.image, self.network
+        pixels = 4 * image.channels * self._predicted(edge)
+        if rescaled_shape(image.grid.shape, self.zoom) == image.grid.shape:
+            pixels += image.dtype.itemsize * image.channels * self._predicted(edge)
+            per_voxel = _BYTES_PER_BLOCK_VOXEL
+        else:
+            reach = (far / factor for far, factor in zip(network.receptive_radius, self.zoom, strict=True))
+            read = math.prod(min(edge + 2 * far, size) for far, size in zip(reach, image.grid.shape, strict=True))
+            pixels += _BYTES_PER_BAND_VALUE * min(image.channels * int(read), _RESAMPLED_BAND)
+            per_voxel = _BYTES_PER_BLOCK_VOXEL + _BYTES_PER_RESAMPLED_VOXEL
+        features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
+        core, inner = (math.prod(min(length, size) for size in image.grid.shape) for length in (edge, block))
+        return int(pixels + _BYTES_PER_VOXEL * core + _BYTES_PER_FEATURE * features + per_voxel * inner)
+
+    def _predicted(self, edge: int) -> int:
+        """Return the voxels of the working grid from which a cube of the image is predicted."""
+        axes = zip(self.image.grid.shape, self.zoom, self.network.receptive_radius, strict=True)
+        return math.prod(math.ceil(min(edge * factor + 2 * far, size * factor)) for size, factor, far in axes)

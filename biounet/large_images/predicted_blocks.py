@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biounet.core import ArrayImage, Grid, LabelSettings, LazyImage, Region, Volume
 from biounet.labelling import BlockObjects, foreground_threshold, label_block, required_halo
 from biounet.network import Predictor
-from biounet.preprocessing import IntensityScale, ScaledImage, scale_region
+from biounet.preprocessing import IntensityScale, Resampling, resample_part, rescale_region, scale_region
 from biounet.segmentation import block_edge, object_maps, pad_to_stride, predict_block
 from biounet.tiling import Block, block_lattice, relative_region, run_blocks
 
 _Values = tuple[Any, ...]  # one for each channel
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is read of the image for some blocks.
+
+    Attributes
+    ----------
+    image
+        On the working grid, `region` of it, whose end is padded as the network needs it.
+    acquired
+        Which voxels were acquired of the part `labelled` of the image; None: all.
+    """
+
+    image: NDArray[np.float32]
+    region: Region
+    acquired: NDArray[np.bool_] | None = None
+    labelled: Region = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,8 @@ class BlockLabeller:
         On the grid of the image.
     has_distance
         Whether the model predicts contour and distance.
+    way
+        From the grid of the image to the working grid, on which it is predicted.
     edge
         Of a block; None: the default.
     """
@@ -42,6 +63,7 @@ class BlockLabeller:
     predictor: Predictor
     settings: LabelSettings
     has_distance: bool
+    way: Resampling
     edge: int | None = None
     _backgrounds: dict[_Values, bool] = field(default_factory=dict, compare=False, repr=False)
 
@@ -51,19 +73,16 @@ class BlockLabeller:
         return required_halo(has_distance=self.has_distance)
 
     def blocks(self, core: Region) -> list[Block]:
-        """Cut a region of the image into blocks, each with a halo of what the network sees."""
-        network, shape = self.predictor.network, self.image.grid.shape
-        halo = tuple(reach + self.margin for reach in network.receptive_radius)
+        """Cut a region of the image into blocks without a halo."""
         sizes = tuple(part.stop - part.start for part in core)
-        parts = (part.core for part in block_lattice(sizes, block_edge(self.edge, len(shape))))
+        parts = (part.core for part in block_lattice(sizes, block_edge(self.edge, len(sizes))))
         cores = (tuple(_shift(part, at.start) for part, at in zip(one, core, strict=True)) for one in parts)
-        return [Block(one, _outer(one, halo, network.stride, shape), shape) for one in cores]
+        return [Block(one, one, self.image.grid.shape) for one in cores]
 
     def is_background(self, core: Region) -> bool:
         """Whether the image stores nothing that could change the labels of a region, and there are no objects in it."""
-        halo = tuple(reach + self.margin for reach in self.predictor.network.receptive_radius)
-        outer = _outer(core, halo, self.predictor.network.stride, self.image.grid.shape)
-        values = self.image.constant_value(outer)
+        seen = self._predicted(Block(core, core, self.image.grid.shape)).outer
+        values = self.image.constant_value(self.way.needed(seen, filtered=True) if self.way.changes else seen)
         if values is None:
             return False
         if values not in self._backgrounds:
@@ -72,23 +91,41 @@ class BlockLabeller:
 
     def label(self, core: Region, stop: Event | None = None) -> Iterator[BlockObjects]:
         """Yield the basins of each block of a region that may have any."""
-        blocks, strides = self.blocks(core), self.predictor.network.stride
-        ends = (max(block.outer[axis].stop for block in blocks) for axis in range(len(core)))
-        region = tuple(
-            slice(first.start, min(-(-end // stride) * stride, length))
-            for first, end, stride, length in zip(blocks[0].outer, ends, strides, self.image.grid.shape, strict=True)
-        )
-        scaled = scale_region(self.image, self.scale, region)
-        scaled = replace(scaled, image=pad_to_stride(scaled.image, strides))
-        left = [block for block in blocks if not self.is_background(block.core)]
-        yield from run_blocks(partial(self._label_block, scaled, region), left, stop=stop)
+        left = [block for block in self.blocks(core) if not self.is_background(block.core)]
+        if left:
+            yield from run_blocks(partial(self._label_block, self._read(left)), left, stop=stop)
 
-    def _label_block(self, scaled: ScaledImage, region: Region, block: Block) -> BlockObjects:
-        origin = tuple(part.start for part in region)
-        maps = predict_block(scaled.image, self.predictor, block, self.margin, origin)
-        acquired = None
-        if scaled.acquired is not None:
-            acquired = scaled.acquired[relative_region(block.grown(self.margin), region)]
+    def _predicted(self, block: Block) -> Block:
+        """Return the part of the working grid from which the maps of a block and its margin are taken, and its halo."""
+        network = self.predictor.network
+        core = self.way.back().needed(block.grown(self.margin))
+        return Block(core, _outer(core, network.receptive_radius, network.stride, self.way.new), self.way.new)
+
+    def _read(self, blocks: list[Block]) -> _Seen:
+        """Read and scale what is seen of some blocks."""
+        strides = self.predictor.network.stride
+        region = tuple(
+            slice(part.start, min(-(-part.stop // stride) * stride, size))
+            for part, stride, size in zip(
+                _around([self._predicted(block).outer for block in blocks]), strides, self.way.new, strict=True
+            )
+        )
+        if not self.way.changes:
+            scaled = scale_region(self.image, self.scale, region)
+            return _Seen(pad_to_stride(scaled.image, strides), region, scaled.acquired, region)
+        image = pad_to_stride(rescale_region(self.image, self.scale, self.way, region), strides)
+        if not self.scale.has_unacquired:
+            return _Seen(image, region)
+        labelled = _around([block.grown(self.margin) for block in blocks])
+        return _Seen(image, region, scale_region(self.image, self.scale, labelled, fill=False).acquired, labelled)
+
+    def _label_block(self, seen: _Seen, block: Block) -> BlockObjects:
+        grown, origin = block.grown(self.margin), tuple(part.start for part in seen.region)
+        maps = predict_block(seen.image, self.predictor, self._predicted(block), origin=origin)
+        if self.way.changes:
+            planes = [*resample_part(maps, self.way.back(), grown)]
+            maps = np.stack(planes, 1).reshape(-1, *(part.stop - part.start for part in grown))
+        acquired = None if seen.acquired is None else seen.acquired[relative_region(grown, seen.labelled)]
         parts = object_maps(maps, acquired, has_distance=self.has_distance)
         return label_block(*parts, self.settings, block=block)
 
@@ -96,17 +133,15 @@ class BlockLabeller:
         """Whether there is no foreground anywhere in an image of constant values.
 
         An image of any size is the same around each voxel, as far as the network sees, as one of this size: its end has
-        the same phase in the network's pooling.
+        the same phase in the network's pooling. Resampling leaves a constant image as it is, and its maps do not
+        exceed their extremes by it.
         """
         network = self.predictor.network
         shape = tuple(
             min(length, (2 * math.ceil(reach / stride) + 2) * stride + length % stride)
-            for length, reach, stride in zip(
-                self.image.grid.shape, network.receptive_radius, network.stride, strict=True
-            )
+            for length, reach, stride in zip(self.way.new, network.receptive_radius, network.stride, strict=True)
         )
-        dtype = self.image.dtype
-        array = np.stack([np.full(shape, value, dtype) for value in values])
+        array = np.stack([np.full(shape, value, self.image.dtype) for value in values])
         blank = ArrayImage.of(Volume(array, Grid(shape)))
         scaled = scale_region(blank, self.scale, tuple(slice(0, n) for n in shape))
         maps = self.predictor(pad_to_stride(scaled.image, network.stride))
@@ -121,6 +156,12 @@ def _outer(core: Region, halo: tuple[int, ...], strides: tuple[int, ...], shape:
         slice(max(part.start - margin, 0) // stride * stride, min(part.stop + margin, length))
         for part, margin, stride, length in zip(core, halo, strides, shape, strict=True)
     )
+
+
+def _around(regions: list[Region]) -> Region:
+    """Return the smallest region that holds others."""
+    axes = zip(*regions, strict=True)
+    return tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in axes)
 
 
 def _shift(part: slice, by: int) -> slice:

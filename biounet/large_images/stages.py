@@ -113,7 +113,7 @@ def _find(work: Work, task: Task) -> None:
 
 def _acquired_extent(work: Work, core: Region) -> AcquiredExtent:
     """Return where the voxels of a super-block lie that were acquired, on the grid of the image."""
-    acquired = scale_region(work.image, work.scale, core).acquired
+    acquired = scale_region(work.image, work.scale, core, fill=False).acquired
     if acquired is None:
         return AcquiredExtent()
     stored = stored_region(core, work.stored.grid)

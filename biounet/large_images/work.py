@@ -17,7 +17,7 @@ from biounet.large_images.predicted_blocks import BlockLabeller
 from biounet.large_images.work_folder import WorkFolder
 from biounet.measurement import AcquiredExtent, AcquiredPart, TrainingReference
 from biounet.network import Model, Predictor, load_model, model_predictor
-from biounet.preprocessing import ImageStatistics, IntensityScale, Zoom, sampled_statistics
+from biounet.preprocessing import ImageStatistics, IntensityScale, Resampling, Zoom, sampled_statistics
 from biounet.segmentation import check_model_fits, model_zoom, training_reference
 
 FIND, GAPS, PAINT, MEASURE = "find", "gaps", "paint", "measure"
@@ -58,9 +58,10 @@ class Work:
 
     @cached_property
     def lattice(self) -> SuperBlockLattice:
-        """The super-blocks, in the orientation that the model works on."""
+        """The super-blocks, in the orientation that the model works on; each is a shard of the stored labels."""
         transform = canonical_transform(self.stored.grid)
-        return SuperBlockLattice(self.image.grid.shape, tuple(self.plan.edges[axis] for axis in transform.axes))
+        edges = tuple(self.plan.edges[axis] for axis in transform.axes)
+        return SuperBlockLattice(self.image.grid.shape, edges, tuple(transform.flipped))
 
     @cached_property
     def scale(self) -> IntensityScale:
@@ -98,7 +99,7 @@ class Work:
     @cached_property
     def statistics(self) -> ImageStatistics:
         """What the image looks like in figures."""
-        return sampled_statistics(self.image, self.scale)
+        return sampled_statistics(self.image, self.scale, self.zoom)
 
     @cached_property
     def acquired_part(self) -> AcquiredPart | None:
@@ -115,7 +116,8 @@ class Work:
     def labeller(self) -> BlockLabeller:
         """What labels a part of the image."""
         has_distance = self.model.card.recipe.data.kind == "instances"
-        return BlockLabeller(self.image, self.scale, self.predictor, self.settings, has_distance, self.block)
+        way = Resampling.zoomed(self.image.grid.shape, self.zoom)
+        return BlockLabeller(self.image, self.scale, self.predictor, self.settings, has_distance, way, self.block)
 
 
 @dataclass(frozen=True)

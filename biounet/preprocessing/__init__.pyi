@@ -11,7 +11,9 @@ from .intensity_scale import IntensityScale as IntensityScale
 from .normalisation import offset_from_minimum as offset_from_minimum
 from .normalisation import scale_intensities as scale_intensities
 from .order_statistics import percentiles as percentiles
+from .resampling import Resampling as Resampling
 from .resampling import Zoom as Zoom
+from .resampling import resample_part as resample_part
 from .resampling import resample_planes as resample_planes
 from .resampling import rescale as rescale
 from .resampling import rescaled_shape as rescaled_shape
@@ -19,6 +21,7 @@ from .resampling import resize_labels as resize_labels
 from .resampling import working_zoom as working_zoom
 from .scale_finding import find_scale as find_scale
 from .scaled_regions import ScaledImage as ScaledImage
+from .scaled_regions import rescale_region as rescale_region
 from .scaled_regions import scale_region as scale_region
 from .statistics import ImageStatistics as ImageStatistics
 from .statistics import Texture as Texture

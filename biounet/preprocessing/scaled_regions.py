@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,11 @@ from biounet.core import LazyImage, Region
 from biounet.preprocessing.hot_pixels import pad_at_borders
 from biounet.preprocessing.image_parts import read_stack, stack_shape
 from biounet.preprocessing.intensity_scale import ChannelScale, IntensityScale
+from biounet.preprocessing.resampling import Resampling, rescale_part
 from biounet.preprocessing.unacquired import MIRROR_REACH, fill_with_mirror_image
 from biounet.tiling import relative_region
+
+_BAND = 2**24  # values of an image that are scaled at a time before they are resampled
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,34 @@ def scale_region(image: LazyImage, scale: IntensityScale, region: Region, *, fil
         scale.saturated,
         scale.top,
     )
+
+
+def rescale_region(image: LazyImage, scale: IntensityScale, way: Resampling, region: Region) -> NDArray[np.float32]:
+    """Return a region of an image on the scale of the whole image, on the working grid.
+
+    Parameters
+    ----------
+    way
+        From the grid of `IntensityScale.body_box` to the working grid.
+    region
+        ``([z,] y, x)`` of the working grid.
+
+    Returns
+    -------
+    The voxels ``(c, [z,] y, x)``, to the last bit, that `rescale` gives there of the whole image.
+    """
+    if not way.changes:
+        return scale_region(image, scale, region).image
+    out = np.empty((image.channels, *(part.stop - part.start for part in region)), np.float32)
+    needed = way.needed(region, filtered=True)
+    voxels = image.channels * math.prod(part.stop - part.start for part in needed)
+    planes = max(1, out.shape[1] * _BAND // voxels)
+    first = region[0]
+    for start in range(first.start, first.stop, planes):
+        band = (slice(start, min(start + planes, first.stop)), *region[1:])
+        scaled = scale_region(image, scale, way.needed(band, filtered=True)).image
+        out[:, band[0].start - first.start : band[0].stop - first.start] = rescale_part(scaled, way, band)
+    return out
 
 
 def write_scaled(

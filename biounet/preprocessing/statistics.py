@@ -13,10 +13,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, LazyImage, Volume
+from biounet.core import Grid, LazyImage, Region, Volume
 from biounet.preprocessing.intensity_scale import IntensityScale
-from biounet.preprocessing.resampling import resize_labels
-from biounet.preprocessing.scaled_regions import ScaledImage, scale_region
+from biounet.preprocessing.resampling import Resampling, Zoom, nearest_voxels, resize_labels
+from biounet.preprocessing.scaled_regions import ScaledImage, rescale_region, scale_region
 
 ImageStatistics = dict[str, float]
 TrainingRanges = Mapping[str, tuple[float, float]]
@@ -26,6 +26,7 @@ _SAMPLE = 2**14  # voxels that are used: more would not change the statistics
 _LARGE = 2**24  # voxels of a channel beyond which so many are few rows, all of which may miss the objects
 _MIN_ROWS = 16  # of such an image
 _LARGE_SCAN = 2**28  # voxels of a scan in mm beyond which only some along each axis are used
+_PIECE = 2**14  # voxels of a row that are resampled at a time
 _LAGS = (1, 2, 4, 8, 16, 32, 64)  # voxels over which intensities are compared
 _MIN_WIDTH = 16  # voxels that an image must exceed to have a texture
 _EDGE_PERCENTILE = 99.5  # of differences between neighbours, which only edges reach
@@ -68,7 +69,7 @@ def image_statistics(volume: Volume, scaled: ScaledImage) -> ImageStatistics:
     return _pixel_statistics(scaled) | _row_statistics(rows)
 
 
-def sampled_statistics(image: LazyImage, scale: IntensityScale) -> ImageStatistics:
+def sampled_statistics(image: LazyImage, scale: IntensityScale, zoom: Zoom | None = None) -> ImageStatistics:
     """Return the `image_statistics` of an image that is not in memory, to the last bit.
 
     Only the rows from which they are taken are read: of an image of more than 2^24 voxels, 16 or some more. A scan in
@@ -80,6 +81,8 @@ def sampled_statistics(image: LazyImage, scale: IntensityScale) -> ImageStatisti
         In the canonical orientation.
     scale
         From `find_scale`.
+    zoom
+        To the working grid; None: the image is on it.
 
     Raises
     ------
@@ -87,9 +90,11 @@ def sampled_statistics(image: LazyImage, scale: IntensityScale) -> ImageStatisti
         If a part of the image is damaged.
     """
     shape = tuple(part.stop - part.start for part in scale.body_box)
+    way = Resampling.zoomed(shape, zoom or (1.0,) * len(shape))
+    shape = way.new
     if _is_scan(image.grid):
         step = _scan_step(shape)
-        planes = [_read_plane(image, scale, z)[:, :, ::step, ::step] for z in range(0, shape[0], step)]
+        planes = [_read_plane(image, scale, way, z)[:, :, ::step, ::step] for z in range(0, shape[0], step)]
         return _scan_statistics(image.grid, np.concatenate(planes, 1))
     at = _sampled_rows((image.channels, *shape))
     rows = np.empty((len(at), shape[-1]), np.float32)
@@ -97,11 +102,11 @@ def sampled_statistics(image: LazyImage, scale: IntensityScale) -> ImageStatisti
     places = np.stack(axes, 1)
     for place in np.unique(places, axis=0):
         region = *(slice(int(start), int(start) + 1) for start in place), slice(0, shape[-1])
-        part = scale_region(image, scale, region, fill=False)
+        values, acquired = _read_row(image, scale, way, region)
         here = np.flatnonzero((places == place).all(1))
-        rows[here] = part.image.reshape(-1, shape[-1])[channels[here]]
-        if part.acquired is not None:
-            rows[here] = np.where(part.acquired.reshape(-1), rows[here], np.nan)
+        rows[here] = values.reshape(-1, shape[-1])[channels[here]]
+        if acquired is not None:
+            rows[here] = np.where(acquired, rows[here], np.nan)
     pixels = ScaledImage(rows, None, scale.hot, scale.saturated, scale.top)
     return _pixel_statistics(pixels) | _row_statistics(rows)
 
@@ -119,11 +124,28 @@ def _scan_step(shape: tuple[int, ...]) -> int:
     return step
 
 
-def _read_plane(image: LazyImage, scale: IntensityScale, z: int) -> NDArray[np.float32]:
-    """Return a plane of the body ``(c, 1, y, x)``."""
-    _, *box = scale.body_box
-    region = slice(z, z + 1), *(slice(0, part.stop - part.start) for part in box)
-    return scale_region(image, scale, region).image
+def _read_plane(image: LazyImage, scale: IntensityScale, way: Resampling, z: int) -> NDArray[np.float32]:
+    """Return a plane of the body ``(c, 1, y, x)`` on the working grid."""
+    return rescale_region(image, scale, way, (slice(z, z + 1), *(slice(0, size) for size in way.new[1:])))
+
+
+def _read_row(
+    image: LazyImage, scale: IntensityScale, way: Resampling, region: Region
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Return a row of all channels on the working grid, and which of its voxels were acquired; None: all."""
+    if not way.changes:
+        part = scale_region(image, scale, region, fill=False)
+        return part.image, None if part.acquired is None else part.acquired.reshape(-1)
+    *others, row = region
+    pieces = (slice(start, min(start + _PIECE, row.stop)) for start in range(0, row.stop, _PIECE))
+    values = np.concatenate([rescale_region(image, scale, way, (*others, piece)) for piece in pieces], -1)
+    if not scale.has_unacquired:
+        return values, None
+    pairs = zip(way.old, way.new, region, strict=True)
+    nearest = [nearest_voxels(old, new)[part] for old, new, part in pairs]
+    around = tuple(slice(int(at[0]), int(at[-1]) + 1) for at in nearest)
+    acquired = scale_region(image, scale, around, fill=False).acquired
+    return values, None if acquired is None else acquired.reshape(-1)[nearest[-1] - nearest[-1][0]]
 
 
 def _sampled_rows(shape: tuple[int, ...]) -> NDArray[np.intp]:

@@ -5,6 +5,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+import tifffile
 
 from biounet.batch import BatchOptions, segment_batch
 from biounet.core import Stopped, builtin_models, sample_folder
@@ -32,8 +33,8 @@ def small_files_may_be_large(monkeypatch):
     monkeypatch.setattr("biounet.batch.large_image._SMALL_FILE", 0)
 
 
-def segment(images, model, out, **options):
-    return list(segment_batch(images, model, out, BatchOptions(segment=NATIVE, overlay=False, **options)))
+def segment(images, model, out, chosen=NATIVE, **options):
+    return list(segment_batch(images, model, out, BatchOptions(segment=chosen, overlay=False, **options)))
 
 
 def labels(out):
@@ -58,6 +59,18 @@ def test_super_blocks_give_what_memory_gives(images, model, tmp_path, monkeypatc
     assert again[0].count == row.count
     assert np.array_equal(labels(tmp_path / "auto"), labels(tmp_path / "large"))
     assert not (tmp_path / "large" / ".large").exists()
+
+
+@pytest.mark.parametrize("diameter", [13.0, 40.0])
+def test_an_image_of_another_magnification_is_resampled_in_super_blocks(diameter, images, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("biounet.batch.process_image.write_as_zarr", None)  # of images in memory
+    chosen = SegmentOptions(diameter=diameter)
+    [row] = segment(images, model, tmp_path / "large", chosen, label_format="zarr")
+    [other] = segment(images, model, tmp_path / "memory", chosen)
+    assert (row.count, row.message, row.figures) == (other.count, other.message, other.figures)
+    name = "nuclei_objects.csv"
+    assert (tmp_path / "large" / name).read_bytes() == (tmp_path / "memory" / name).read_bytes()
+    assert np.array_equal(labels(tmp_path / "large"), tifffile.imread(tmp_path / "memory" / "nuclei_labels.tif"))
 
 
 def test_shards_of_one_image_give_the_bytes_of_one_run(images, model, tmp_path):

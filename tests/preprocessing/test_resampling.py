@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 
 from biounet.core import DataSettings, Grid, InputError
-from biounet.preprocessing import resample_planes, resize_labels, working_zoom
+from biounet.preprocessing import (
+    Resampling,
+    resample_part,
+    resample_planes,
+    resampling,
+    rescale,
+    resize_labels,
+    working_zoom,
+)
+from biounet.preprocessing.resampling import rescale_part
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 12), st.integers(1, 12))
 
@@ -71,3 +80,44 @@ def test_labelled_voxels_stay_labelled_on_any_grid(old, new, seed, share):
         touches = (cells[axis] == np.arange(n)[:, None]) | ((np.arange(n) + 0.5)[:, None] * b // n == np.arange(b))
         near = np.moveaxis(np.tensordot(touches, near, (1, axis)), 0, axis)
     assert not (found >= 0)[~near].any()
+
+
+def part_of(shape, seed):
+    draw = np.random.default_rng(seed)
+    starts = [int(draw.integers(0, size)) for size in shape]
+    return tuple(slice(at, int(draw.integers(at, size)) + 1) for at, size in zip(starts, shape, strict=True))
+
+
+zooms = st.tuples(*[st.floats(0.1, 4)] * 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, zooms, st.integers(0, 2**32), st.sampled_from([2, 3]))
+def test_a_region_is_rescaled_as_the_whole_image(shape, zoom, seed, axes):
+    shape, zoom = tuple(3 * size for size in shape[-axes:]), zoom[-axes:]
+    image = np.random.default_rng(seed).normal(size=(2, *shape)).astype(np.float32)
+    whole, way = rescale(image, zoom), Resampling.zoomed(shape, zoom)
+    linear = np.stack([resize(channel, way.new, order=1, mode="edge") for channel in image])
+    np.testing.assert_allclose(whole, linear, atol=1e-6)
+    region = part_of(way.new, seed)
+    needed = way.needed(region, filtered=True)
+    part = rescale_part(image[(slice(None), *needed)], way, region)
+    assert np.array_equal(part, whole[(slice(None), *region)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, shapes, st.integers(0, 2**32), st.sampled_from([2, 3]))
+def test_a_region_of_maps_is_resampled_as_the_whole(old, new, seed, axes):
+    way = Resampling(old[-axes:], new[-axes:])
+    maps = np.random.default_rng(seed).integers(0, 65536, (2, *way.old)).astype(np.uint16)
+    whole, region = np.stack(list(resample_planes(maps, way.new)), 1), part_of(way.new, seed)
+    part = np.stack(list(resample_part(maps[(slice(None), *way.needed(region))], way, region)), 1)
+    within = region if axes == 3 else (slice(0, 1), *region)
+    assert np.array_equal(part, whole[(slice(None), *within)])
+
+
+def test_bands_of_a_large_image_are_those_of_the_whole(monkeypatch):
+    image = np.random.default_rng(1).normal(size=(1, 90, 40)).astype(np.float32)
+    whole = [rescale(image, (zoom, 1.3)) for zoom in (0.3, 1.7)]
+    monkeypatch.setattr(resampling, "_BAND", 200)
+    assert all(np.array_equal(rescale(image, (zoom, 1.3)), one) for zoom, one in zip((0.3, 1.7), whole, strict=True))

@@ -7,7 +7,14 @@ import pytest
 
 from biounet.api import volume_from_array
 from biounet.core import ArrayImage, DataSettings, Grid, NormaliseSettings, Volume
-from biounet.preprocessing import find_scale, image_statistics, sampled_statistics, scale_intensities, statistics
+from biounet.preprocessing import (
+    find_scale,
+    image_statistics,
+    rescale,
+    sampled_statistics,
+    scale_intensities,
+    statistics,
+)
 from support.images import discs
 
 
@@ -21,10 +28,12 @@ def specimen(shape, kind, seed=0):
     return array.astype(kind)
 
 
-def both(volume, settings):
+def both(volume, settings, zoom=None):
     image = ArrayImage.of(volume)
-    streamed = sampled_statistics(image, find_scale(image, settings, DataSettings()))
-    return streamed, image_statistics(volume, scale_intensities(volume.array, settings))
+    streamed = sampled_statistics(image, find_scale(image, settings, DataSettings()), zoom)
+    scaled = scale_intensities(volume.array, settings)
+    scaled = replace(scaled, image=rescale(scaled.image, zoom or (1.0,) * volume.grid.dims))
+    return streamed, image_statistics(volume, scaled)
 
 
 @pytest.mark.parametrize("shape", [(1, 130, 150), (3, 120, 128), (2, 3, 100, 110), (1, 100, 15)])
@@ -40,6 +49,20 @@ def test_rows_have_the_statistics_of_the_whole_image(shape, kind, unacquired, la
     assert streamed == whole
     assert ("saturated" in whole) == (kind != np.float32)
     assert ("edge" in whole) == (shape[-1] > 16)
+
+
+@pytest.mark.parametrize("shape", [(1, 130, 150), (2, 3, 100, 110)])
+@pytest.mark.parametrize("zoom", [0.43, 1.7])
+@pytest.mark.parametrize("unacquired", [False, True])
+def test_rows_on_the_working_grid_have_the_same_statistics(shape, zoom, unacquired, monkeypatch):
+    monkeypatch.setattr(statistics, "_PIECE", 20)
+    array = specimen(shape, np.uint8)
+    if unacquired:
+        array[..., :60, : shape[-1] // 2] = 0
+    zooms = (1.6, zoom, 0.9 * zoom)[-(array.ndim - 1) :]
+    streamed, whole = both(volume_from_array(array, array.ndim - 1), NormaliseSettings(), zooms)
+    assert streamed == whole
+    assert "edge" in whole
 
 
 def test_an_integer_image_says_what_share_of_its_acquired_pixels_is_saturated():
@@ -76,5 +99,10 @@ def test_a_scan_has_the_statistics_of_the_whole_one(large, monkeypatch):
         Volume(array, Grid(array.shape[1:], (3.0, 1.0, 1.0), "mm")), NormaliseSettings(method="zscore")
     )
     assert streamed == whole
+    zoom = (1.5, 0.7, 0.7)
+    streamed_at_other, at_other = both(
+        Volume(array, Grid(array.shape[1:], (3.0, 1.0, 1.0), "mm")), NormaliseSettings(method="zscore"), zoom
+    )
+    assert streamed_at_other == at_other
     assert whole["view_z"] == 60
     assert {"core_1", "skew_1"} <= whole.keys()

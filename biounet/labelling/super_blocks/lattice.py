@@ -28,15 +28,26 @@ class SuperBlockLattice:
         Of the image, ``([z,] y, x)``.
     size
         Of a super-block along each axis; the last one of an axis may be smaller.
+    from_end
+        For each axis, whether super-blocks are counted from its end, so that the first one may be smaller instead;
+        empty: none is.
     """
 
     shape: tuple[int, ...]
     size: tuple[int, ...]
+    from_end: tuple[bool, ...] = ()
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
         """Number of super-blocks along each axis."""
         return tuple(-(-length // edge) for length, edge in zip(self.shape, self.size, strict=True))
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where the first super-block would begin along each axis if it were not cut by the edge of the image."""
+        sides = self.from_end or (False,) * len(self.shape)
+        triples = zip(self.shape, self.size, sides, strict=True)
+        return tuple(-(-length % edge) if from_end else 0 for length, edge, from_end in triples)
 
     def __len__(self) -> int:
         return math.prod(self.counts)
@@ -61,9 +72,10 @@ class SuperBlockLattice:
 
     def block(self, index: int) -> Block:
         """Return a super-block; it has no halo."""
+        corner = (i * edge + at for i, edge, at in zip(self.place(index), self.size, self.starts, strict=True))
         core = tuple(
-            slice(i * edge, min((i + 1) * edge, length))
-            for i, edge, length in zip(self.place(index), self.size, self.shape, strict=True)
+            slice(max(at, 0), min(at + edge, length))
+            for at, edge, length in zip(corner, self.size, self.shape, strict=True)
         )
         return Block(core, core, self.shape)
 
@@ -89,9 +101,9 @@ class SuperBlockLattice:
     def blocks_of(self, voxels: Ints) -> Ints:
         """Return the super-blocks that hold voxels, given as flat indices in the image."""
         places = np.unravel_index(voxels, self.shape)
-        places = tuple(p // edge for p, edge in zip(places, self.size, strict=True))
+        places = tuple((p - at) // edge for p, edge, at in zip(places, self.size, self.starts, strict=True))
         return np.asarray(np.ravel_multi_index(places, self.counts), np.int64)
 
     def bands_of(self, voxels: Ints) -> Ints:
         """Return the bands of voxels, given as flat indices in the image."""
-        return np.asarray(voxels // (math.prod(self.shape[1:]) * self.size[0]), np.int64)
+        return np.asarray((voxels // math.prod(self.shape[1:]) - self.starts[0]) // self.size[0], np.int64)
