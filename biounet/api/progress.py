@@ -12,7 +12,7 @@ from typing import Protocol
 
 from biounet.api.display import in_notebook
 from biounet.batch import Plan, Row
-from biounet.core import announce_compiling, working_time
+from biounet.core import announce_compiling, format_seconds, working_time
 
 COMPILING = "compiling for this processor, which is done once and takes some seconds"
 _LASTING = 5.0  # seconds after which a log gets lines
@@ -146,13 +146,3 @@ def _terminal_bar(total: int) -> Iterator[Callable[[int, str], None]]:
 def _write_line(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a time as people say it: ``5.1 s``, ``42 s``, ``3 min``, ``2 h 10 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

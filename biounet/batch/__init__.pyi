@@ -8,6 +8,7 @@ from .hand_counts import Correction as Correction
 from .hand_counts import correct as correct
 from .hand_counts import count_intervals as count_intervals
 from .hand_counts import interval_columns as interval_columns
+from .large_preview import describe_cluster as describe_cluster
 from .plan import Plan as Plan
 from .plan import plan_batch as plan_batch
 from .records import BatchOptions as BatchOptions

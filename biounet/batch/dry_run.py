@@ -9,17 +9,29 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from biounet.batch.large_image import find_large
+from biounet.batch.large_preview import LargePreview, Speedometer, preview_large
 from biounet.batch.names import image_name, is_in_shard, mark_collisions
 from biounet.batch.records import BatchOptions, error_text
 from biounet.core import BiounetError, Unit
-from biounet.files import ExportFormat, FoundImage, IsolatedReader, ReaderPool, export_formats, label_suffix
+from biounet.files import (
+    STORE_SUFFIX,
+    ExportFormat,
+    FoundImage,
+    IsolatedReader,
+    ReaderPool,
+    export_formats,
+    label_suffix,
+)
 from biounet.measurement import Grouping
 from biounet.network import Model
 from biounet.reporting import output_names
 from biounet.segmentation import memory_needs
 
 _LONGEST_NAME = 255  # bytes, on most file systems
-_HEADER = ("image", "axes", "shape", "channels", "pixel size", "memory", "outputs", "notes")
+_LARGE_HEADER = ("super-blocks", "at a time", "disk", "time", "labels")
+_HEADER = ("image", "axes", "shape", "channels", "pixel size", "memory", *_LARGE_HEADER, "outputs", "notes")
+_IF_ANY = ("channels", *_LARGE_HEADER)  # columns that are left out where no image has anything in them
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Preview:
     memory: int | None = None  # estimated bytes
     message: str = ""  # the error, or remarks
     failed: bool = False  # whether the image cannot be segmented
+    large: LargePreview | None = None  # how it would be worked on, if it does not fit into memory
 
     def as_row(self) -> tuple[str, ...]:
         """Return the cells of a row of `preview_table`."""
@@ -45,8 +58,9 @@ class Preview:
         spacing = f"{' x '.join(f'{s:.4g}' for s in self.spacing)} {unit}" if self.spacing else "unknown"
         memory = "" if self.memory is None else f"{math.ceil(self.memory / 2**20)} MiB"
         shape = " x ".join(map(str, self.shape))
-        channels = self._describe_channels()
-        return (self.image, self.axes, shape, channels, spacing, memory, ", ".join(self.outputs), self.message)
+        large = self.large.describe() if self.large else ("",) * len(_LARGE_HEADER)
+        outputs = ", ".join(self.outputs)
+        return (self.image, self.axes, shape, self._describe_channels(), spacing, memory, *large, outputs, self.message)
 
     def _describe_channels(self) -> str:
         """Return which channels are segmented and measured, with their files."""
@@ -64,10 +78,10 @@ class Preview:
 
 
 def preview_table(previews: Sequence[Preview]) -> list[tuple[str, ...]]:
-    """Return header and rows of the images that can be segmented; channels only where some have names."""
+    """Return header and rows of the images that can be segmented; some columns only where they say anything."""
     rows = [_HEADER, *(one.as_row() for one in previews if not one.failed)]
-    at = _HEADER.index("channels")
-    return rows if any(row[at] for row in rows[1:]) else [(*row[:at], *row[at + 1 :]) for row in rows]
+    shown = [at for at, name in enumerate(_HEADER) if name not in _IF_ANY or any(row[at] for row in rows[1:])]
+    return [tuple(row[at] for at in shown) for row in rows]
 
 
 def preview(
@@ -79,11 +93,13 @@ def preview(
     """
     if options.group is not None:
         options.group.check(map(image_name, images))
-    chosen = [image for image in mark_collisions(images) if is_in_shard(image_name(image), options.shard)]
+    speed = Speedometer(model, options)
     with nullcontext(options.readers) if options.readers else ReaderPool() as readers, readers.borrow() as reader:
-        previews = [_preview_image(image, model, options, reader) for image in chosen]
+        found = [(image, _preview_image(image, model, options, (reader, speed))) for image in mark_collisions(images)]
+    # Each shard does a part of an image that is worked on in super-blocks.
+    chosen = [(image, one) for image, one in found if one.large or is_in_shard(image_name(image), options.shard)]
     exports = export_formats(formats)
-    return [_with_exports(one, image, exports) for one, image in zip(previews, chosen, strict=True)]
+    return [_with_exports(one, image, exports) for image, one in chosen]
 
 
 def _with_exports(preview: Preview, image: FoundImage, formats: Sequence[ExportFormat]) -> Preview:
@@ -95,17 +111,23 @@ def _with_exports(preview: Preview, image: FoundImage, formats: Sequence[ExportF
     return replace(preview, outputs=(*preview.outputs, *(path.as_posix() for path in paths)))
 
 
-def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reader: IsolatedReader) -> Preview:
-    name = image_name(image)
+def _preview_image(
+    image: FoundImage, model: Model, options: BatchOptions, means: tuple[IsolatedReader, Speedometer]
+) -> Preview:
+    name, (reader, speed) = image_name(image), means
     try:
         header, (axes, axes_source) = reader.read_header(image.files(), image.read_options(options.read))
         grid = header.grid
         _, need = memory_needs(header, model.card, model.network, options.segment, options.device)[0]
+        found = find_large(image, model, options)
+        large = None if found is None else preview_large(found, speed, options)
     except BiounetError as error:
         return Preview(name, message=error_text(error), failed=True)
     data = model.card.recipe.data
     has_case = data.kind == "classes" and data.dims == 3 and not header.times
-    outputs = output_names(image.stem, label_suffix(grid), overlay=options.overlay, has_case=has_case)
+    is_store = data.kind == "instances" and not header.times and options.label_format == "zarr"
+    suffix = found.label_suffix if found else STORE_SUFFIX if is_store else label_suffix(grid)
+    outputs = output_names(image.stem, suffix, overlay=options.overlay, has_case=has_case)
     if max(len(os.fsencode(output)) for output in outputs) > _LONGEST_NAME:
         message = "the names of its results would be too long (hint: choose a shorter name)"
         return Preview(name, message=message, failed=True)
@@ -119,8 +141,9 @@ def _preview_image(image: FoundImage, model: Model, options: BatchOptions, reade
         spacing=grid.spacing,
         unit=grid.unit,
         outputs=tuple((image.relative.parent / output).as_posix() for output in outputs),
-        memory=need.process,
+        memory=need.process if large is None else large.memory,
         message="; ".join([*_describe_group(name, options.group), *header.notes]),
+        large=large,
     )
 
 

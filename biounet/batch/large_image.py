@@ -88,6 +88,18 @@ class LargeImage:
     size: WorkSize
     as_zarr: bool  # whether its labels stay a label store
 
+    @property
+    def label_suffix(self) -> str:
+        """Suffix of the name of its label image."""
+        return STORE_SUFFIX if self.as_zarr else label_suffix(self.image.grid)
+
+    @property
+    def label_format(self) -> str:
+        """What its label image is, in words."""
+        if self.as_zarr:
+            return "OME-Zarr"
+        return "TIFF" if self.label_suffix.endswith(".tif") else "NIfTI"
+
 
 def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeImage | None:
     """Return an image that has to be worked on in super-blocks, or whose labels are to be OME-Zarr; None for others.
@@ -158,8 +170,8 @@ def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, s
     read = large.found.read_options(options.read)
     edges = (large.size.edge,) * large.image.grid.dims
     plan = LargePlan(large.found.files(), states, read, model.sha256, options.segment, edges)
+    _check_disk(out, folder, large.size.disk)
     plan = begin(folder, plan, model, overwrite=options.overwrite)
-    _check_disk(out, large.size.disk)
     with _runner(large, folder, options) as runner:
         device = "auto" if options.cluster else options.device
         workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
@@ -186,11 +198,16 @@ def _runner(large: LargeImage, folder: Path, options: BatchOptions) -> Iterator[
         yield runner
 
 
-def _check_disk(out: Path, needed: int) -> None:
-    """Raise `MachineError` if the disk has not the room that an image is estimated to take."""
-    free = shutil.disk_usage(out).free
+def _check_disk(out: Path, folder: Path, needed: int) -> None:
+    """Raise `MachineError` if the disk has not the room that an image is estimated to take, with its work folder.
+
+    What an earlier run left in the work folder counts as room that is taken already.
+    """
+    done = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    needed, free = needed - done, shutil.disk_usage(out).free
     if free < needed:
-        cause = f"about {needed / 2**30:.2g} GiB are needed, and {free / 2**30:.2g} GiB are free on this disk"
+        more = " more" if done else ""
+        cause = f"about {needed / 2**30:.2g} GiB{more} are needed, and {free / 2**30:.2g} GiB are free on this disk"
         raise MachineError(cause, path=out, hint="free some space, or choose another folder with -o")
 
 
@@ -228,7 +245,7 @@ def write_large(
     parts = [part_path(work.folder.tables, index) for index in range(len(work.lattice))]
     is_csv = result.count <= MOST_CSV_ROWS
     table = parent / f"{large.found.stem}{'_objects.csv' if is_csv else '_objects.parquet'}"
-    labels = parent / f"{large.found.stem}{STORE_SUFFIX if large.as_zarr else label_suffix(large.image.grid)}"
+    labels = parent / f"{large.found.stem}{large.label_suffix}"
     for path in (table, labels):
         if path in protected:
             cause = f"{path.name} is among the results and was not written by biounet, or changed since"

@@ -188,16 +188,24 @@ def _preview(
     images: Sequence[FoundImage], model: Model, batch: BatchOptions, formats: Sequence[str], json_lines: bool
 ) -> int:
     """Show what a batch would do, and return the exit code."""
-    from biounet.batch import preview, preview_table
+    from dataclasses import asdict
+
+    from biounet.batch import describe_cluster, preview, preview_table
     from biounet.core import failure_exit_code
 
+    cluster = describe_cluster(batch)
     rows = preview(images, model, batch, formats)
+    if cluster and not any(row.large for row in rows):
+        cluster = "no image is worked on in super-blocks: --cluster is not used"
     if json_lines:
         left_out = [{"left_out": str(file.path), "reason": file.reason} for file in batch.skipped]
-        echo_lines("\n".join(json.dumps(record) for record in (*map(vars, rows), *left_out)))
+        started = [{"cluster": cluster}] if cluster else []
+        echo_lines("\n".join(json.dumps(record) for record in (*map(asdict, rows), *left_out, *started)))
     else:
         text = table(preview_table(rows))
         echo_lines("\n".join([text, *(f"left out: {file.path} ({file.reason})" for file in batch.skipped)]))
+        if cluster:
+            echo_lines(cluster)
     failed = [row for row in rows if row.failed]
     for row in failed:
         echo_error(f"{row.image}: {row.message}")

@@ -48,6 +48,7 @@ from .machine import available_cores as available_cores
 from .machine import check_address_space as check_address_space
 from .machine import check_working_folder as check_working_folder
 from .machine import describe_shortage as describe_shortage
+from .machine import format_seconds as format_seconds
 from .machine import free_address_space as free_address_space
 from .machine import free_memory as free_memory
 from .machine import home_folder as home_folder

@@ -90,6 +90,16 @@ def as_bytes(value: int | str, name: str = "ram") -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a time as people say it: ``5.1 s``, ``42 s``, ``3 min``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def check_address_space() -> None:
     """Raise `MachineError` if ``ulimit -v`` leaves too little for the libraries, which would crash otherwise."""
     left = free_address_space()

@@ -41,6 +41,8 @@ class WorkSize:
         Super-blocks that are worked on at a time.
     memory, disk
         Estimated bytes.
+    stored
+        Voxels of the super-blocks of which the image stores any; the others are background.
     """
 
     edge: int
@@ -48,6 +50,7 @@ class WorkSize:
     workers: int
     memory: int
     disk: int = 0
+    stored: int = 0
 
 
 def choose_size(
@@ -77,7 +80,8 @@ def choose_size(
     if fitting is None:
         cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {sizes[-1].memory / 2**30:.2g} GiB"
         raise SettingsError(cause, hint="give more with --ram, or work where there is more memory")
-    return replace(fitting, disk=_estimate_disk(image, fitting.edge))
+    stored = _count_stored(image, fitting.edge)
+    return replace(fitting, disk=int(_DISK_PER_VOXEL[image.grid.dims] * stored) + 2**20, stored=stored)
 
 
 def usable_memory() -> int | None:
@@ -90,12 +94,11 @@ def _choices(dims: int, workers: int) -> Iterator[tuple[int, int, int]]:
     return ((edge, block, number) for number in range(workers, 0, -1) for edge, block in _EDGES[dims])
 
 
-def _estimate_disk(image: LazyImage, edge: int) -> int:
-    """Return the bytes of results and of the work folder; nothing is written where the image stores nothing."""
+def _count_stored(image: LazyImage, edge: int) -> int:
+    """Return the number of voxels of super-blocks of which an image stores any; of others nothing is written."""
     blocks = block_lattice(image.grid.shape, edge)
     stored = (block.core for block in blocks if image.constant_value(block.core) is None)
-    voxels = sum(math.prod(part.stop - part.start for part in core) for core in stored)
-    return int(_DISK_PER_VOXEL[image.grid.dims] * voxels) + 2**20
+    return sum(math.prod(part.stop - part.start for part in core) for core in stored)
 
 
 @dataclass(frozen=True)

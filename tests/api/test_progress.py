@@ -6,9 +6,10 @@ import sys
 import types
 
 from biounet.api import Segmenter, progress, show_batch
-from biounet.api.progress import format_seconds, show_progress
+from biounet.api.progress import show_progress
 from biounet.batch import Plan, Row
 from biounet.cli import segmenting
+from biounet.core import format_seconds
 from support.images import discs
 
 IMAGE, _ = discs((40, 48), 4, 1)
