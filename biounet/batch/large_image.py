@@ -104,7 +104,7 @@ class LargeImage:
 def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeImage | None:
     """Return an image that has to be worked on in super-blocks, or whose labels are to be OME-Zarr; None for others.
 
-    Images of which other diameters have to be tried, or that have further channels to measure, are worked on in memory.
+    Images of which other diameters have to be tried are worked on in memory.
 
     Raises
     ------
@@ -118,8 +118,6 @@ def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeI
     image = open_lazy(found.files(), found.read_options(options.read))
     voxels, segment = math.prod(image.grid.shape), options.segment
     as_zarr = options.label_format == "zarr" or (options.label_format == "auto" and voxels > LARGEST_TIFF)
-    if image.measured:
-        return None  # the background of its channels is a median of the whole image
     needs = memory_needs(_blank(image), model.card, model.network, segment, options.device)
     limit = usable_memory() if options.ram is None else options.ram
     is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED

@@ -143,6 +143,7 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
         "shape": [large.image.channels, *grid.shape],
         "spacing": None if grid.spacing is None else list(grid.spacing),
         "unit": grid.unit,
+        "channel_types": {escape(name): kind for name, kind in result.channel_types.items()},
         "notes": [note_record(note) | {"text": escape(note)} for note in dict.fromkeys(result.notes)],
         "seconds": {"predict_and_label": seconds},
         "device": str(context.predictor.device),

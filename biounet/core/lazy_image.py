@@ -77,6 +77,10 @@ class LazyImage(ABC):
         """
         return None
 
+    def constant_measured(self, region: Region) -> dict[str, Any]:
+        """Return the value of each further channel in a region of which the file stores nothing; the others not."""
+        return {}
+
 
 @dataclass(frozen=True)
 class ArrayImage(LazyImage):

@@ -19,6 +19,8 @@ _EDGES = {
     3: ((512, 256), (256, 256), (256, 128), (128, 128), (128, 64)),
 }
 _BYTES_PER_VOXEL = 8  # of a super-block: its parts twice
+_MEASURED_REACH = 1.3  # times a super-block: what is read around it, of objects that begin in it
+_BYTES_PER_MEASURED_VOXEL = 16  # without the pixels of channels: labels as they are and numbered anew, runs, rings
 _BYTES_PER_BLOCK_VOXEL = 30  # of a block: its maps, and labelling
 _BYTES_PER_RESAMPLED_VOXEL = 40  # of a block besides, where its maps come from another grid
 _RESAMPLED_BAND = 2**24  # values of the image that are resampled at a time, and the bytes of each
@@ -123,9 +125,18 @@ class _Seen:
             per_voxel = _BYTES_PER_BLOCK_VOXEL + _BYTES_PER_RESAMPLED_VOXEL
         features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
         core, inner = (math.prod(min(length, size) for size in image.grid.shape) for length in (edge, block))
-        return int(pixels + _BYTES_PER_VOXEL * core + _BYTES_PER_FEATURE * features + per_voxel * inner)
+        predicting = pixels + _BYTES_PER_VOXEL * core + _BYTES_PER_FEATURE * features + per_voxel * inner
+        return int(max(predicting, _bytes_of_measuring(image, core)))
 
     def _predicted(self, edge: int) -> int:
         """Return the voxels of the working grid from which a cube of the image is predicted."""
         axes = zip(self.image.grid.shape, self.zoom, self.network.receptive_radius, strict=True)
         return math.prod(math.ceil(min(edge * factor + 2 * far, size * factor)) for size, factor, far in axes)
+
+
+def _bytes_of_measuring(image: LazyImage, core: int) -> float:
+    """Return what it takes to measure the channels of a super-block of so many voxels."""
+    if not image.measured:
+        return 0
+    read = image.channels * image.dtype.itemsize + sum(dtype.itemsize for dtype in image.measured.values())
+    return _MEASURED_REACH * core * (_BYTES_PER_MEASURED_VOXEL + read)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from threading import Event
 from typing import TypeVar
 
 from biounet.core import raise_if_stopped
+from biounet.files import write_text
 from biounet.labelling import (
     JoinedGaps,
     JoinedParts,
@@ -17,6 +19,7 @@ from biounet.labelling import (
     load_parts,
     number_objects,
 )
+from biounet.large_images.array_files import load_arrays
 from biounet.large_images.work import FIND, GAPS, Work
 
 Found = TypeVar("Found")
@@ -52,6 +55,16 @@ def number_found(work: Work, joined: JoinedParts, gaps: JoinedGaps | None, stop:
     except FileNotFoundError:
         load = _loader(lambda index: load_parts(work.folder.file(FIND, index)), stop)
         return number_objects(work.lattice, load, joined, gaps, folder, work.keep)
+
+
+def finish_channel_pass(work: Work, stage: str, stop: Event) -> None:
+    """Join what was counted of the channels to measure in a pass over all super-blocks."""
+    search = work.channel_search()
+    for index in range(len(work.lattice)):
+        raise_if_stopped(stop)
+        search.merge(load_arrays(work.folder.file(stage, index)))
+    search.finish_pass()
+    write_text(work.folder.channels, json.dumps(search.as_dict()) + "\n")
 
 
 def _loader(load: Callable[[int], Found], stop: Event) -> Callable[[int], Found]:

@@ -20,12 +20,15 @@ class LargeResult:
     ----------
     summary
         Of the table.
+    channel_types
+        Types of the pixels of the channels that were measured, by their names.
     """
 
     count: int
     notes: tuple[str, ...]
     figures: dict[str, Figure]
     summary: TableSummary
+    channel_types: dict[str, str]
 
 
 def describe_result(work: Work, numbered: NumberedObjects, summary: TableSummary) -> LargeResult:
@@ -45,5 +48,9 @@ def describe_result(work: Work, numbered: NumberedObjects, summary: TableSummary
     dropped = numbered.dropped if segment.smallest is None else {"min_size": numbered.too_small, **numbered.dropped}
     figures: dict[str, Figure] = {f"dropped_{name}": count for name, count in dropped.items()}
     return LargeResult(
-        numbered.count, tuple(notes), figures | table_figures(summary, work.stored.grid, segment), summary
+        numbered.count,
+        tuple(notes),
+        figures | table_figures(summary, work.stored.grid, segment),
+        summary,
+        {name: str(dtype) for name, dtype in work.channels.types(work.stored).items()},
     )

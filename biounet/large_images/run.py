@@ -11,10 +11,10 @@ from threading import Event
 from biounet.core import InputError, raise_if_stopped
 from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, write_text
 from biounet.labelling import NumberedObjects
-from biounet.large_images.joining import join_holes, join_parts, number_found
+from biounet.large_images.joining import finish_channel_pass, join_holes, join_parts, number_found
 from biounet.large_images.plan import LargePlan, load_plan
 from biounet.large_images.result import LargeResult, describe_result
-from biounet.large_images.stages import Task, level_stage, work_on
+from biounet.large_images.stages import Task, channel_stage, level_stage, work_on
 from biounet.large_images.task_runner import TaskRunner
 from biounet.large_images.work import FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings
 from biounet.large_images.work_folder import WorkFolder
@@ -104,11 +104,20 @@ def write_labels(work: Work, run: LargeRun) -> NumberedObjects:
     numbered = number_found(work, joined, join_holes(work, run.stop), run.stop)
     store = _make_store(work, run)
     _run_stage(work, run, PAINT, indices)
+    search_channels(work, run)
     _run_stage(work, run, MEASURE, indices)
     for level in range(1, len(store.levels)):
         _run_stage(work, run, level_stage(level), range(store.levels[level].shards))
     write_text(work.folder.complete, "")
     return numbered
+
+
+def search_channels(work: Work, run: LargeRun) -> None:
+    """Find the backgrounds of the channels to measure, if there are any; all super-blocks have been painted."""
+    while (search := work.channel_search()).unfinished:
+        stage = channel_stage(search.passes)
+        _run_stage(work, run, stage, range(len(work.lattice)))
+        finish_channel_pass(work, stage, run.stop)
 
 
 def summarise(work: Work) -> TableSummary:

@@ -27,17 +27,16 @@ from biounet.large_images.work import EXTENT, FIND, GAPS, MEASURE, PAINT, Work, 
 from biounet.measurement import (
     AcquiredExtent,
     Boxes,
-    MeasuredChannels,
     OwnedObjects,
     TableSummary,
-    as_ring,
+    count_channels,
     measure_region,
 )
 from biounet.preprocessing import scale_region
 from biounet.reporting import make_folder, write_table_part
 from biounet.segmentation import weigh_borders
 
-_LEVEL = "level"
+_LEVEL, _CHANNELS = "level", "channels"
 _LABELS = ".labels"  # suffix of the file of the parts of a super-block, which is not there without any
 
 
@@ -87,6 +86,8 @@ def work_on(task: Task) -> Answer:
     stages = {FIND: _find, GAPS: _find_gaps, PAINT: _paint, MEASURE: _measure}
     if task.stage in stages:
         stages[task.stage](work, task)
+    elif task.stage.startswith(_CHANNELS):
+        _count_channels(work, task)
     else:
         _write_level(work, task)
     return Answer(time.monotonic() - start)
@@ -95,6 +96,11 @@ def work_on(task: Task) -> Answer:
 def level_stage(level: int) -> str:
     """Return the stage in which the shards of a level are written."""
     return f"{_LEVEL}{level}"
+
+
+def channel_stage(number: int) -> str:
+    """Return the stage in which the pixels of channels to measure are counted for the `number`-th time."""
+    return f"{_CHANNELS}{number}"
 
 
 def _find(work: Work, task: Task) -> None:
@@ -155,15 +161,21 @@ def _paint_labels(work: Work, numbered: NumberedObjects, index: int) -> NDArray[
     return paint(parts, shape, labels_of_parts, gaps, labels_of_gaps)
 
 
+def _count_channels(work: Work, task: Task) -> None:
+    """Count the pixels of channels to measure in a super-block, of which the backgrounds follow."""
+    path, store, search = work.folder.make(task.stage, task.index), open_label_store(task.store), work.channel_search()
+    region = stored_region(work.lattice.block(task.index).core, work.stored.grid)
+    count_channels(search, region, store, work.stored, work.channels)
+    save_arrays(path, search.counted())
+
+
 def _measure(work: Work, task: Task) -> None:
     """Measure the objects that begin in a super-block."""
     path, core = work.folder.make(MEASURE, task.index), work.lattice.block(task.index).core
     rows = NumberedObjects.open(work.folder.joined("objects")).objects(task.index)
     store, grid = open_label_store(task.store), work.stored.grid
     owned = OwnedObjects(rows.label, rows.count, stored_boxes(rows.low, rows.high, grid), rows.confidence)
-    ring = as_ring(work.plan.segment.ring)
-    channels = MeasuredChannels.of(work.stored, work.model.card.inputs, ring)
-    table = measure_region(owned, stored_region(core, grid), store.read, work.stored, channels)
+    table = measure_region(owned, stored_region(core, grid), store.read, work.stored, work.known_channels)
     table, counts = weigh_borders(table, grid, work.acquired_part)
     make_folder(work.folder.tables)
     write_table_part(work.folder.tables, task.index, table.columns)

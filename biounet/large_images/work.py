@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,14 @@ from biounet.labelling import ObjectFilter, SuperBlockLattice, smallest_object
 from biounet.large_images.plan import LargePlan, load_plan
 from biounet.large_images.predicted_blocks import BlockLabeller
 from biounet.large_images.work_folder import WorkFolder
-from biounet.measurement import AcquiredExtent, AcquiredPart, TrainingReference
+from biounet.measurement import (
+    AcquiredExtent,
+    AcquiredPart,
+    ChannelSearch,
+    MeasuredChannels,
+    TrainingReference,
+    as_ring,
+)
 from biounet.network import Model, Predictor, load_model, model_predictor
 from biounet.preprocessing import ImageStatistics, IntensityScale, Resampling, Zoom, sampled_statistics
 from biounet.segmentation import check_model_fits, model_zoom, training_reference
@@ -111,6 +118,25 @@ class Work:
             raw = json.loads(self.folder.file(FIND, index, EXTENT).read_text(encoding="utf-8"))
             extent += AcquiredExtent(tuple(raw["low"]), tuple(raw["high"]), raw["voxels"])
         return extent.part
+
+    @property
+    def channels(self) -> MeasuredChannels:
+        """The channels that are measured, without what is found in them."""
+        return MeasuredChannels.of(self.stored, self.model.card.inputs, as_ring(self.plan.segment.ring))
+
+    def channel_search(self) -> ChannelSearch:
+        """Return what is known of these channels by now."""
+        try:
+            return ChannelSearch.from_dict(json.loads(self.folder.channels.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            channels = self.channels
+            return ChannelSearch(channels.types(self.stored), background=channels.ring is not None)
+
+    @cached_property
+    def known_channels(self) -> MeasuredChannels:
+        """The channels that are measured. The search in them has ended."""
+        search, voxels = self.channel_search(), math.prod(self.stored.grid.shape)
+        return replace(self.channels, background=search.backgrounds, wide=search.wide(voxels))
 
     @cached_property
     def labeller(self) -> BlockLabeller:

@@ -37,6 +37,11 @@ class WorkFolder:
         return self.path / "joined" / what
 
     @property
+    def channels(self) -> Path:
+        """What `ChannelSearch` found in all super-blocks so far."""
+        return self.path / "joined" / "channels.json"
+
+    @property
     def complete(self) -> Path:
         """An empty file that is there when the label store and the parts of the table are complete."""
         return self.path / "complete"

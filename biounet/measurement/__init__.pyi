@@ -7,6 +7,8 @@ from .borders import border_weights as border_weights
 from .borders import frame_figures as frame_figures
 from .borders import frame_notes as frame_notes
 from .borders import weights_in_part as weights_in_part
+from .channel_search import ChannelSearch as ChannelSearch
+from .channel_search import count_channels as count_channels
 from .grouping import Grouping as Grouping
 from .grouping import decode_grouping as decode_grouping
 from .grouping import read_grouping as read_grouping

@@ -101,9 +101,22 @@ def background_median(channel: NDArray[Any], is_object: NDArray[np.bool_]) -> fl
 
 def has_wide_sums(channel: NDArray[Any]) -> bool:
     """Whether sums of the integers of a channel may not fit into 64 bits, and are therefore sums of floats."""
-    if channel.dtype.kind not in "iu" or channel.dtype.itemsize < np.dtype(np.int64).itemsize or not channel.size:
-        return False
-    return max(abs(int(channel.min())), abs(int(channel.max()))) * channel.size >= _LARGEST_SUM
+    return may_be_wide(channel.dtype) and is_wide(largest_magnitude(channel), channel.size)
+
+
+def may_be_wide(dtype: np.dtype[Any]) -> bool:
+    """Whether sums of integers of a type may not fit into 64 bits."""
+    return dtype.kind in "iu" and dtype.itemsize >= np.dtype(np.int64).itemsize
+
+
+def largest_magnitude(channel: NDArray[Any]) -> int:
+    """Return the largest distance from 0 of the integers of a channel; 0 of none."""
+    return max(abs(int(channel.min())), abs(int(channel.max()))) if channel.size else 0
+
+
+def is_wide(magnitude: int, voxels: int) -> bool:
+    """Whether the sum of so many integers, of which one has this magnitude, may not fit into 64 bits."""
+    return magnitude * voxels >= _LARGEST_SUM
 
 
 def summable(channel: NDArray[Any], *, is_wide: bool) -> NDArray[Any]:

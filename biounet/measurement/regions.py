@@ -101,6 +101,16 @@ class MeasuredChannels:
             return cls(tuple(inputs))
         return cls(image.channel_names or tuple(inputs), further=True, ring=ring)
 
+    def types(self, image: LazyImage) -> dict[str, np.dtype[Any]]:
+        """Return the types of the channels by their names."""
+        return dict.fromkeys(self.names, image.dtype) | (dict(image.measured) if self.further else {})
+
+    def constant(self, image: LazyImage, region: Region) -> dict[str, Any]:
+        """Return the values of those channels of which the image stores nothing in a region."""
+        values = image.constant_value(region) if self.names else None
+        own = {} if values is None else dict(zip(self.names, values, strict=True))
+        return own | (image.constant_measured(region) if self.further else {})
+
     def read(self, image: LazyImage, region: Region) -> dict[str, NDArray[Any]]:
         """Return the channels of a region by their names, ``([z,] y, x)`` each."""
         channels = dict(zip(self.names, image.read(region), strict=True)) if self.names else {}

@@ -10,6 +10,7 @@ from .hot_pixels import MAD_OF_NORMAL as MAD_OF_NORMAL
 from .intensity_scale import IntensityScale as IntensityScale
 from .normalisation import offset_from_minimum as offset_from_minimum
 from .normalisation import scale_intensities as scale_intensities
+from .order_statistics import RankCounts as RankCounts
 from .order_statistics import percentiles as percentiles
 from .resampling import Resampling as Resampling
 from .resampling import Zoom as Zoom

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,35 @@ class RankCounts:
             other._counts = {0: self._all}
             other.finish_pass()
         return other
+
+    @property
+    def passed(self) -> list[Any]:
+        """What the finished passes found, for JSON; `resume` goes on from there."""
+        return [self._shift, self._total, [[position, *found] for position, found in self._prefixes.items()]]
+
+    @classmethod
+    def resume(cls, dtype: np.dtype[Any], ranks: tuple[float, ...], passed: Sequence[Any]) -> RankCounts:
+        """Return percentiles of which earlier passes found `passed`; without numbers that are left out."""
+        counts = cls(dtype, ranks)
+        counts._shift, counts._total, found = passed
+        counts._prefixes = {position: (prefix, below) for position, prefix, below in found}
+        if counts._total >= 0:
+            counts._counts = {prefix: counts._zeros() for prefix, _ in counts._prefixes.values()}
+        return counts
+
+    @property
+    def counted(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """What was counted in this pass: leading digits of numbers, and how often they occur; `merge` takes them."""
+        digits = {prefix: np.flatnonzero(counts) for prefix, counts in self._counts.items()}
+        keys = [np.uint64(prefix << _DIGIT) | found.astype(np.uint64) for prefix, found in digits.items()]
+        return np.concatenate(keys), np.concatenate([self._counts[prefix][found] for prefix, found in digits.items()])
+
+    def merge(self, keys: NDArray[np.uint64], times: NDArray[np.int64]) -> None:
+        """Add what another one counted in the same pass of its numbers."""
+        prefixes, digits = keys >> np.uint64(_DIGIT), (keys & np.uint64(2**_DIGIT - 1)).astype(np.intp)
+        for prefix, counts in self._counts.items():
+            own = prefixes == prefix
+            counts[digits[own]] += times[own]
 
     @property
     def value_counts(self) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -37,6 +37,10 @@ class LazyFile(LazyImage):
     def constant_value(self, region: Region) -> tuple[Any, ...] | None:  # noqa: D102 - inherited
         return _constant(self._path, self.array, region)
 
+    def constant_measured(self, region: Region) -> dict[str, Any]:  # noqa: D102 - inherited
+        values = {name: _constant_view(self._path, view, region) for name, view in self.further.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
     @property
     def _path(self) -> Path:
         return cast(Path, self.source)
@@ -47,12 +51,16 @@ def _read(path: Path, view: LazyView, index: Index, name: str = "") -> NDArray[A
     return supported(view.read(index), path, name)
 
 
-@translate_errors
 def _constant(path: Path, view: LazyView, region: Region) -> tuple[Any, ...] | None:
-    values = [view.constant_value((slice(n, n + 1), *region)) for n in range(len(view))]
-    dtype = supported_type(view.dtype)
+    values = [_constant_view(path, view, (slice(n, n + 1), *region)) for n in range(len(view))]
+    return None if any(one is None for one in values) else tuple(values)
+
+
+@translate_errors
+def _constant_view(path: Path, view: LazyView, index: Index) -> Any | None:  # noqa: ANN401 - a number
+    value = view.constant_value(index)
     # Infinite pixels are refused where they are read.
-    return tuple(map(dtype.type, values)) if all(one is not None and np.isfinite(one) for one in values) else None
+    return supported_type(view.dtype).type(value) if value is not None and np.isfinite(value) else None
 
 
 def open_lazy(path: Paths, options: ReadOptions | None = None) -> LazyImage:
