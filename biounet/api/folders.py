@@ -85,7 +85,7 @@ def segment_folder(
         found = resolve_images(search.images, batch.read, readers)
         plan = plan_batch(found, segmenter.model, out, batch)
         with show_batch(plan, lambda row: None, shown=progress) as report:
-            rows = segment_batch(found, segmenter.model, out, batch, report)
+            rows = segment_batch(found, segmenter.model, out, replace(batch, on_parts=report.parts), report)
     if formats:
         export(out, formats, overwrite=batch.overwrite)
     if failed := [f"{row.image} ({row.message})" for row in rows if row.status == "failed"]:

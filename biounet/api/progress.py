@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from html import escape
-from typing import Protocol
+from typing import Any, Protocol
 
 from biounet.api.display import in_notebook
-from biounet.batch import Plan, Row
+from biounet.batch import PartsDone, Plan, Row, ShowParts
 from biounet.core import announce_compiling, format_seconds, working_time
 
 COMPILING = "compiling for this processor, which is done once and takes some seconds"
@@ -43,32 +44,66 @@ def show_progress(
     log
         Writes a line where standard error is no terminal, at each tenth of work that lasts.
     """
-    visible = in_notebook() or sys.stderr.isatty()
-    log = log or (_write_line if visible or shown else None)
-    if shown is False or log is None:
-        yield _ignore
-        return
-    show_text: Callable[[int, str], None]
-    with announce_compiling(partial(log, COMPILING)):
-        if visible and (shown or total > 1):
-            with _notebook_bar(total) if in_notebook() else _terminal_bar(total) as show_text:
-                yield _Counter(total, already, show_text)
-        else:
-            yield _Counter(total, already, _Tenths(total, log, always=bool(shown)))
+    with _screen(total, shown, log) as screen:
+        yield _ignore if screen is None else _Counter(total, already, screen.images)
+
+
+@dataclass(frozen=True)
+class BatchDisplay:
+    """Shows the rows of a batch and its progress; `parts` that on a large image, None where nobody said how."""
+
+    advance: Advance
+    show: Callable[[Row], None]
+    done: Collection[str]
+    parts: ShowParts | None
+
+    def __call__(self, row: Row) -> None:
+        """Show the row of an image that is done."""
+        self.show(row)
+        self.advance(row.image not in self.done)
 
 
 @contextmanager
 def show_batch(
     plan: Plan, show: Callable[[Row], None], *, shown: bool | None = None, log: Callable[[str], None] | None = None
-) -> Iterator[Callable[[Row], None]]:
-    """Provide a function to be called with the row of each image of a batch, which shows it and the progress."""
-    with show_progress(plan.total, already=len(plan.done), shown=shown, log=log) as advance:
+) -> Iterator[BatchDisplay]:
+    """Provide what is called with the row of each image of a batch, and shows it and the progress.
 
-        def report(row: Row) -> None:
-            show(row)
-            advance(row.image not in plan.done)
+    Its `parts` are for `biounet.batch.BatchOptions.on_parts`.
+    """
+    with _screen(plan.total, shown, log) as screen:
+        if screen is None:
+            yield BatchDisplay(_ignore, show, plan.done, (lambda parts: None) if shown is False else None)
+        else:
+            yield BatchDisplay(_Counter(plan.total, len(plan.done), screen.images), show, plan.done, screen.parts)
 
-        yield report
+
+class _Screen(Protocol):
+    """Where progress is shown."""
+
+    def images(self, done: int, text: str) -> None:
+        """Show how many images are done."""
+
+    def parts(self, parts: PartsDone) -> None:
+        """Show how far the work on one large image is."""
+
+
+@contextmanager
+def _screen(total: int, shown: bool | None, log: Callable[[str], None] | None) -> Iterator[_Screen | None]:
+    """Provide where the progress is shown; None where it is not."""
+    visible = in_notebook() or sys.stderr.isatty()
+    log = log or (_write_line if visible or shown else None)
+    if shown is False or log is None:
+        yield None
+        return
+    several = bool(shown or total > 1)
+    with announce_compiling(partial(log, COMPILING)), ExitStack() as stack:
+        if in_notebook():
+            yield _Notebook(total if several else 0)
+        elif visible:
+            yield _Terminal(total if several else 0, stack)
+        else:
+            yield _Log(total, log, always=bool(shown))
 
 
 def _ignore(is_new: bool = True) -> None:
@@ -100,47 +135,106 @@ class _Counter:
 class _Tenths:
     """Writes a line each time that another tenth is done; of work that is soon done, none."""
 
-    def __init__(self, total: int, write: Callable[[str], None], always: bool) -> None:
-        self._total, self._write, self._tenth = total, write, 0
+    def __init__(self, write: Callable[[str], None], always: bool) -> None:
+        self._write, self._tenth = write, 0
         self._first = time.perf_counter() + (0 if always else _LASTING)
 
-    def __call__(self, done: int, text: str) -> None:
-        tenth = _TENTHS * done // self._total
+    def __call__(self, share: float, text: Callable[[], str]) -> None:
+        tenth = int(_TENTHS * share + 1e-9)
         if tenth > self._tenth and time.perf_counter() >= self._first:
-            self._write(text)
+            self._write(text())
         self._tenth = tenth
 
 
-@contextmanager
-def _notebook_bar(total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show a bar of the browser: that of rich needs widgets, which many notebooks do not have."""
-    from IPython.display import HTML, display
+class _Log:
+    """Lines of a log."""
 
-    def page(done: int, text: str) -> HTML:
-        return HTML(f'<progress value="{done}" max="{total}"></progress> {escape(text)}')
+    def __init__(self, total: int, write: Callable[[str], None], always: bool) -> None:
+        self._total, self._write, self._always = total, write, always
+        self._images = _Tenths(write, always)
+        self._parts: dict[str, _Tenths] = {}
 
-    handle, shown = display(page(0, f"0 of {total} images"), display_id=True), time.perf_counter()
+    def images(self, done: int, text: str) -> None:
+        self._images(done / self._total, lambda: text)
 
-    def show(done: int, text: str) -> None:
-        nonlocal shown
-        if done == total or time.perf_counter() > shown + _PAUSE:
-            handle.update(page(done, text))
-            shown = time.perf_counter()
-
-    yield show
+    def parts(self, parts: PartsDone) -> None:
+        if parts.image not in self._parts:
+            self._parts = {parts.image: _Tenths(self._write, self._always)}  # one is worked on at a time
+        self._parts[parts.image](parts.share, parts.describe)
 
 
-@contextmanager
-def _terminal_bar(total: int) -> Iterator[Callable[[int, str], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+class _Notebook:
+    """Bars of the browser: those of rich need widgets, which many notebooks do not have.
 
-    columns = [SpinnerColumn(), BarColumn(), TextColumn("{task.fields[text]}", markup=False)]
-    # What is printed meanwhile stands above the bar, where both go to the terminal.
-    console, redirect = Console(stderr=True), sys.stdout.isatty()
-    with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as bar:
-        task = bar.add_task("", total=total, text=f"0 of {total} images")
-        yield lambda done, text: bar.update(task, completed=done, text=text)
+    `total` images have one, none if it is 0, and so has a large image that is worked on.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._shown = total, time.perf_counter()
+        self._bars: dict[str, str] = {}
+        self._handle: Any = None
+        if total:
+            self._show("images", 0, total, f"0 of {total} images", last=True)
+
+    def images(self, done: int, text: str) -> None:
+        self._bars.pop("parts", None)
+        if self._total:
+            self._show("images", done, self._total, text, last=done == self._total)
+
+    def parts(self, parts: PartsDone) -> None:
+        self._show("parts", parts.share, 1, parts.describe(), last=False)
+
+    def _show(self, name: str, done: float, total: int, text: str, last: bool) -> None:
+        from IPython.display import HTML, display
+
+        self._bars[name] = f'<progress value="{done:.6g}" max="{total}"></progress> {escape(text)}'
+        page = HTML("<br>".join(self._bars.values()))
+        if self._handle is None:
+            self._handle = display(page, display_id=True)
+        elif last or time.perf_counter() > self._shown + _PAUSE:
+            self._handle.update(page)
+        else:
+            return
+        self._shown = time.perf_counter()
+
+
+class _Terminal:
+    """Bars of rich, as in `_Notebook`."""
+
+    def __init__(self, total: int, stack: ExitStack) -> None:
+        self._total, self._stack = total, stack
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        if total:
+            self._show("images", 0, total, f"0 of {total} images")
+
+    def images(self, done: int, text: str) -> None:
+        if "parts" in self._tasks:
+            self._open().remove_task(self._tasks.pop("parts"))
+        if self._total:
+            self._show("images", done, self._total, text)
+
+    def parts(self, parts: PartsDone) -> None:
+        self._show("parts", parts.share, 1, parts.describe())
+
+    def _show(self, name: str, done: float, total: int, text: str) -> None:
+        bar = self._open()
+        if name not in self._tasks:
+            self._tasks[name] = bar.add_task("", total=total, text=text)
+        bar.update(self._tasks[name], completed=done, text=text)
+
+    def _open(self) -> Any:  # noqa: ANN401 - rich is slow to import
+        """Return the bars, begun when they are first needed."""
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+            columns = [SpinnerColumn(), BarColumn(), TextColumn("{task.fields[text]}", markup=False)]
+            # What is printed meanwhile stands above the bar, where both go to the terminal.
+            console, redirect = Console(stderr=True), sys.stdout.isatty()
+            bar = Progress(*columns, console=console, transient=True, redirect_stdout=redirect)
+            self._bar = self._stack.enter_context(bar)
+        return self._bar
 
 
 def _write_line(text: str) -> None:

@@ -9,6 +9,8 @@ from .hand_counts import correct as correct
 from .hand_counts import count_intervals as count_intervals
 from .hand_counts import interval_columns as interval_columns
 from .large_preview import describe_cluster as describe_cluster
+from .parts_done import PartsDone as PartsDone
+from .parts_done import ShowParts as ShowParts
 from .plan import Plan as Plan
 from .plan import plan_batch as plan_batch
 from .records import BatchOptions as BatchOptions

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from threading import Event
 import numpy as np
 
 from biounet.batch.names import image_name
+from biounet.batch.parts_done import PartsClock, log_parts
 from biounet.batch.records import BatchOptions
 from biounet.core import (
     CanonicalImage,
@@ -74,9 +73,7 @@ WORK_FOLDER = ".large"
 
 _SMALL_FILE = 2**24  # bytes of a file whose image fits into memory
 _CLUSTER_WORKER = 2**32  # bytes that a worker on another machine has, unless --ram says it
-_LOG_EVERY = 30.0  # seconds
-_STAGES = {"find": "predicting", "gaps": "filling holes", "paint": "writing labels", "measure": "measuring"}
-_log = logging.getLogger(__name__)
+_LASTING = 2**24  # voxels from which an image is worth the seconds that a process of its own takes to start
 
 
 @dataclass(frozen=True)
@@ -87,6 +84,11 @@ class LargeImage:
     image: LazyImage
     size: WorkSize
     as_zarr: bool  # whether its labels stay a label store
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is worked on in a process of its own, which may die without the others."""
+        return math.prod(self.image.grid.shape) >= _LASTING
 
     @property
     def label_suffix(self) -> str:
@@ -173,9 +175,8 @@ def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, s
     with _runner(large, folder, options) as runner:
         device = "auto" if options.cluster else options.device
         workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
-        run = LargeRun(
-            folder, folder / f"{large.found.stem}{STORE_SUFFIX}", runner, workers, stop, _log_progress(large.found)
-        )
+        progress = PartsClock(image_name(large.found), options.on_parts or log_parts())
+        run = LargeRun(folder, folder / f"{large.found.stem}{STORE_SUFFIX}", runner, workers, stop, progress)
         with Locks(folder, stop) as locks:
             yield _Opened(open_work(folder, replace(workers, device=options.device)), run, locks)
 
@@ -207,18 +208,6 @@ def _check_disk(out: Path, folder: Path, needed: int) -> None:
         more = " more" if done else ""
         cause = f"about {needed / 2**30:.2g} GiB{more} are needed, and {free / 2**30:.2g} GiB are free on this disk"
         raise MachineError(cause, path=out, hint="free some space, or choose another folder with -o")
-
-
-def _log_progress(found: FoundImage) -> Callable[[str, int, int], None]:
-    """Return a function that logs how far the work on an image is, at most every few seconds."""
-    last = [time.monotonic()]
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if time.monotonic() - last[0] > _LOG_EVERY:
-            last[0] = time.monotonic()
-            _log.warning("%s: %d of %d parts (%s)", image_name(found), done, total, _STAGES.get(stage, "levels"))
-
-    return progress
 
 
 def segment_share(large: LargeImage, model: Model, out: Path, options: BatchOptions, stop: Event) -> int:

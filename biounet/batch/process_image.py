@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import torch
 
 from biounet.batch.large_image import LargeImage, find_large, write_as_zarr, write_large
 from biounet.batch.names import escape, image_name
+from biounet.batch.parts_done import ShowParts, log_parts
 from biounet.batch.recorded_files import record_channels, record_inputs
 from biounet.batch.records import (
     BatchOptions,
@@ -38,10 +39,12 @@ from biounet.core import (
     is_out_of_memory,
     note_code,
     note_record,
+    raise_if_stopped,
     result_status,
     working_time,
 )
 from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state
+from biounet.large_images import usable_memory
 from biounet.network import Model, Predictor
 from biounet.reporting import OutputOptions, SizeHistogram, object_sizes, view_folder, write_outputs
 from biounet.segmentation import (
@@ -53,6 +56,7 @@ from biounet.segmentation import (
     segment_within_memory,
 )
 
+_POLL = 0.5  # seconds between looks whether work is to stop
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +74,12 @@ class BatchContext:
     # In a process of its own; None: large images are segmented here, too.
     segment_large: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
     memory: MemoryBudget = field(default_factory=MemoryBudget)
+    one_large: Lock = field(default_factory=Lock)  # an image in super-blocks takes all cores and most of the memory
+
+    @cached_property
+    def show_parts(self) -> ShowParts:
+        """Shows how far the work on a large image is."""
+        return self.options.on_parts or log_parts()
 
     @cached_property
     def settings(self) -> str:
@@ -94,7 +104,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         files, options = image.files(), context.options
         read = image.read_options(options.read)
         if (large := find_large(image, context.model, options)) is not None:
-            return _segment_large(large, context, protected, start)
+            return _when_alone(large, context, protected, start)
         with context.readers.borrow() as reader:
             header, _ = reader.read_header(files, read, context.stop)
         needs = memory_needs(header, context.model.card, context.model.network, options.segment, options.device)
@@ -126,6 +136,20 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
     row = replace(row, details=row.details | _record_classes(context.model) | record_channels(image))
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
+
+
+def _when_alone(large: LargeImage, context: BatchContext, protected: Collection[Path], start: float) -> Record:
+    """Segment an image in super-blocks when no other one is worked on so and its memory is there."""
+    need = min(large.size.memory, usable_memory() or large.size.memory)
+    while not context.one_large.acquire(timeout=_POLL):
+        raise_if_stopped(context.stop)
+    try:
+        with context.memory.reserve([MemoryNeed(need, 0)], large.found.path, context.stop):
+            if context.segment_large is not None and large.is_lasting:
+                return context.segment_large(large.found, context, protected)
+            return _segment_large(large, context, protected, start)
+    finally:
+        context.one_large.release()
 
 
 def _segment_large(large: LargeImage, context: BatchContext, protected: Collection[Path], start: float) -> Record:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from biounet.batch.parts_done import ShowParts
 from biounet.batch.recorded_files import InputFile
 from biounet.core import (
     BiounetError,
@@ -72,6 +73,8 @@ class BatchOptions:
         `LARGEST_TIFF` voxels.
     cluster
         Who works on the super-blocks of large images, as ``--cluster``; None: this process.
+    on_parts
+        Called each time that a part of a large image is done, by any thread; None: a line in the log now and then.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -90,6 +93,7 @@ class BatchOptions:
     ram: int | None = None
     label_format: LabelFormat = "auto"
     cluster: str | None = None
+    on_parts: ShowParts | None = None
 
     def __post_init__(self) -> None:
         if self.single_file and not self.overlay:

@@ -21,7 +21,7 @@ from biounet.batch.export_records import read_exports, remove_outdated_exports
 from biounet.batch.large_image import LargeImage, find_large, remove_work, segment_share
 from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
-from biounet.batch.own_process import segment_in_own_process
+from biounet.batch.own_process import segment_in_own_process, segment_share_in_own_process
 from biounet.batch.process_image import BatchContext, segment_file
 from biounet.batch.recorded_files import is_there, is_unchanged, record_channels
 from biounet.batch.records import BatchOptions, Record, Row, error_text, output_settings
@@ -149,9 +149,12 @@ def _segment_share(image: FoundImage, large: LargeImage, context: BatchContext, 
     if _current_record(name, context, folder) is not None or not folder.locks.try_lock(name, shared=True):
         return
     try:
-        left = segment_share(large, context.model, context.out, context.options, context.stop)
+        if large.is_lasting:
+            left = segment_share_in_own_process(image, context)
+        else:
+            left = segment_share(large, context.model, context.out, context.options, context.stop)
         if left:
-            _log.warning("%s: %d parts are left to other shards", name, left)
+            _log.warning("%s: %d part%s left to other shards", name, left, " is" if left == 1 else "s are")
     except InputError as error:  # the run that finishes says it in the row of the image
         _log.warning("%s: %s", name, error_text(error))
     finally:

@@ -115,8 +115,8 @@ def _image_count(row: Row, dims: int) -> ImageCount:
 
 
 def _run_record(summary: Summary, model: Model, out: Path, options: BatchOptions) -> dict[str, Any]:
-    settings = asdict(replace(options, readers=None, skipped=()))
-    del settings["readers"], settings["skipped"]
+    settings = asdict(replace(options, readers=None, skipped=(), on_parts=None))
+    del settings["readers"], settings["skipped"], settings["on_parts"]
     label = options.segment.label_settings(model.card.label).model_dump(mode="json", by_alias=True)
     user, skipped = home_folder(), options.skipped
     settings["segment"] |= {"label": label, "executor": None, "stop": None}  # null, for readers of earlier records

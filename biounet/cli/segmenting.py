@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,7 @@ def segment(
             stoppable("continues") as stop,
             show_batch(plan, show, shown=False if quiet else None, log=echo_note) as report,
         ):
+            batch = replace(batch, on_parts=report.parts)
             rows = segment_batch(found, segmenter.model, out, batch, report, stop)
     if not quiet:
         _show_totals(rows, out, batch, json_lines)
@@ -188,8 +190,6 @@ def _preview(
     images: Sequence[FoundImage], model: Model, batch: BatchOptions, formats: Sequence[str], json_lines: bool
 ) -> int:
     """Show what a batch would do, and return the exit code."""
-    from dataclasses import asdict
-
     from biounet.batch import describe_cluster, preview, preview_table
     from biounet.core import failure_exit_code
 

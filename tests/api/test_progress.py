@@ -7,7 +7,7 @@ import types
 
 from biounet.api import Segmenter, progress, show_batch
 from biounet.api.progress import show_progress
-from biounet.batch import Plan, Row
+from biounet.batch import PartsDone, Plan, Row
 from biounet.cli import segmenting
 from biounet.core import format_seconds
 from support.images import discs
@@ -63,6 +63,33 @@ def test_a_terminal_has_a_bar_and_rows_above_it(monkeypatch):
     assert shown.endswith("\x1b[2K")  # and is gone at the end
 
 
+def parts(done):
+    return PartsDone("slide.tif", "predicting", done, 20, done / 20, 5.0)
+
+
+def test_a_large_image_has_a_bar_of_its_own_even_alone(monkeypatch):
+    terminal = as_terminal(monkeypatch)
+    with show_batch(Plan(1, frozenset()), lambda row: None) as report:
+        assert terminal.getvalue() == ""
+        for done in range(20):
+            report.parts(parts(done))
+        report(Row("slide.tif", "ok", 1, 0.1, ""))
+    assert "slide.tif: predicting, 0 of 20 parts, about 5.0 s left" in terminal.getvalue()
+
+
+def test_a_log_has_a_line_for_each_tenth_of_a_large_image(monkeypatch):
+    monkeypatch.setattr(progress, "_LASTING", 0)
+    lines = []
+    with show_batch(Plan(2, frozenset()), lambda row: None, log=lines.append) as report:
+        for done in range(21):
+            report.parts(parts(done))
+    assert len(lines) == 10
+    assert lines[0] == "slide.tif: predicting, 2 of 20 parts, about 5.0 s left"
+    with show_batch(Plan(2, frozenset()), lambda row: None, shown=False) as report:
+        report.parts(parts(1))
+    assert len(lines) == 10
+
+
 def test_a_notebook_has_a_bar_that_needs_no_widgets(monkeypatch):
     shown = []
     monkeypatch.setattr(progress, "in_notebook", lambda: True)
@@ -74,6 +101,9 @@ def test_a_notebook_has_a_bar_that_needs_no_widgets(monkeypatch):
     with show_progress(2) as advance:
         advance()
         advance()
+    with show_batch(Plan(1, frozenset()), lambda row: None) as report:
+        report.parts(parts(5))
+    assert shown.pop().startswith('<progress value="0.25" max="1"></progress> slide.tif: predicting')
     assert [page.partition("</progress>")[0] for page in shown] == [
         f'<progress value="{done}" max="2">' for done in range(3)
     ]

@@ -1,0 +1,151 @@
+"""An image in super-blocks has a process of its own: its end costs one image, and what it has done stays."""
+
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+import tifffile
+import zarr
+
+from biounet.batch import BatchOptions, own_process, runner, segment_batch
+from biounet.batch.parts_done import PartsClock
+from biounet.core import Stopped, WorkerDiedError, builtin_models, sample_folder
+from biounet.files import find_images
+from biounet.network import load_model
+from biounet.segmentation import SegmentOptions
+from support.batches import all_files
+
+IN_ZARR = BatchOptions(segment=SegmentOptions(diameter="native"), overlay=False, label_format="zarr", jobs=1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(builtin_models()["nuclei"])
+
+
+@pytest.fixture(autouse=True)
+def every_large_image_has_a_process(monkeypatch):
+    monkeypatch.setattr("biounet.batch.large_image._LASTING", 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An image in Zarr, which may be large, and a small file."""
+    folder = tmp_path_factory.mktemp("in")
+    image = tifffile.imread(sample_folder() / "images" / "nuclei.tif")
+    zarr.create_array(folder / "large.zarr", data=image, chunks=(64, 64))
+    shutil.copy(sample_folder() / "images" / "tiny.tif", folder / "small.tif")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder, model, tmp_path_factory):
+    """The label store of a run in this process."""
+    out = tmp_path_factory.mktemp("whole")
+    segment_batch(find_images([folder]), model, out, IN_ZARR)
+    return all_files(out / "large_labels.ome.zarr"), (out / "large_objects.csv").read_bytes()
+
+
+def results(out):
+    return all_files(out / "large_labels.ome.zarr"), (out / "large_objects.csv").read_bytes()
+
+
+def when_started(monkeypatch, act):
+    """Let `act` see each process that is started for a large image."""
+    really = own_process.start_process
+
+    def start(*arguments):
+        child = really(*arguments)
+        act(child)
+        return child
+
+    monkeypatch.setattr(own_process, "start_process", start)
+
+
+def after_first_part(out, act):
+    """Call a function when a super-block is predicted, and the process still works."""
+
+    def wait():
+        while not list(out.glob(".large/large*/find/*/*.npz")):
+            time.sleep(0.002)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_what_is_done_before_a_kill_or_a_stop_stays(folder, model, whole, tmp_path, monkeypatch):
+    images, said = find_images([folder]), []
+    with monkeypatch.context() as patch:
+        when_started(patch, lambda child: after_first_part(tmp_path, lambda: child.send_signal(signal.SIGKILL)))
+        rows = {row.image: row for row in segment_batch(images, model, tmp_path, IN_ZARR)}
+    assert rows["small.tif"].status != "failed"
+    assert rows["large.zarr"].message == (
+        "the process that worked on it was ended (signal 9, as by a machine that runs out of memory)"
+        " (hint: the same command continues: what is done stays)"
+    )
+    [part] = tmp_path.glob(".large/large*/find/*/*.npz")
+    before, stop, after = part.stat().st_mtime_ns, threading.Event(), []
+    with monkeypatch.context() as patch:
+        when_started(patch, lambda child: stop.set())
+        with pytest.raises(Stopped):
+            segment_batch(images, model, tmp_path, IN_ZARR, stop=stop)
+    options = BatchOptions(**(vars(IN_ZARR) | {"on_parts": said.append}))
+    after_first_part(tmp_path, lambda: after.append(part.stat().st_mtime_ns))
+    rows = segment_batch(images, model, tmp_path, options)
+    assert [row.status == "failed" for row in rows] == [False, False]
+    assert results(tmp_path) == whole
+    assert after == [before]
+    assert not (tmp_path / ".large").exists()
+    assert {parts.image for parts in said} == {"large.zarr"}
+    assert said[-1].share > 0.8
+
+
+def test_a_process_without_a_sign_of_life_is_ended(folder, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_process, "_SILENCE", 0.5)
+    children = []
+    when_started(monkeypatch, lambda child: (child.send_signal(signal.SIGSTOP), children.append(child)))
+    rows = {row.image: row for row in segment_batch(find_images([folder]), model, tmp_path, IN_ZARR)}
+    assert "was ended (it gave no sign of life for 0.5 s)" in rows["large.zarr"].message
+    assert rows["small.tif"].status != "failed"
+    assert [child.poll() is not None for child in children] == [True]
+
+
+def test_a_shard_of_an_image_has_a_process_too(folder, model, whole, tmp_path, monkeypatch):
+    images = find_images([folder / "large.zarr"])
+    options = [BatchOptions(**(vars(IN_ZARR) | {"shard": (number, 2)})) for number in (1, 2)]
+    children = []
+    when_started(monkeypatch, children.append)
+    segment_batch(images, model, tmp_path, options[0])
+    assert len(children) == 1
+    assert len(list(tmp_path.glob(".large/large*/find/*/*.npz"))) == 1
+    monkeypatch.setattr("biounet.batch.large_image._LASTING", 2**30)
+    segment_batch(images, model, tmp_path, options[1])
+    assert results(tmp_path) == whole
+
+
+def test_a_shard_whose_process_dies_is_left_to_the_others(folder, model, tmp_path, monkeypatch, caplog):
+    def died(*_):
+        raise WorkerDiedError("the process that worked on it was ended")
+
+    monkeypatch.setattr(runner, "segment_share_in_own_process", died)
+    options = BatchOptions(**(vars(IN_ZARR) | {"shard": (1, 2)}))
+    assert list(segment_batch(find_images([folder / "large.zarr"]), model, tmp_path, options)) == []
+    assert "large.zarr: the process that worked on it was ended" in caplog.text
+
+
+def test_the_time_that_is_left_is_told_by_what_was_done_since_the_start():
+    said, now = [], [0.0]
+    clock = PartsClock("slide", said.append, lambda: now[0])
+    clock("find", 4, 8)  # of an earlier run
+    now[0] = 10.0
+    clock("find", 6, 8)
+    clock("measure", 8, 8)
+    assert said[0].left is None
+    gained, left = said[1].share - said[0].share, 1 - said[1].share
+    assert said[1].left == pytest.approx(10 * left / gained)
+    assert said[1].describe().startswith("slide: predicting, 6 of 8 parts, about ")
+    shares = [parts.share for parts in said]
+    assert shares == sorted(shares)
+    assert shares[-1] < 1
