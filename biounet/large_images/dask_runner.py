@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -139,7 +140,7 @@ class _Crew:
 
         if isinstance(error, KilledWorker):
             return int(error.allowed_failures) + 1
-        return int(isinstance(error, NoValidWorkerError))
+        return int(isinstance(error, NoValidWorkerError) or _went_with_its_worker(error))
 
     def forget(self, call: Future[Any]) -> None:
         call.cancel()
@@ -163,6 +164,18 @@ class _Crew:
         except (OSError, TimeoutError, RuntimeError) as error:
             raise _lost() from error
         return answer
+
+
+def _went_with_its_worker(error: BaseException) -> bool:
+    """Whether an answer was lost while it was fetched.
+
+    `distributed.cfexecutor` then takes the answer for a triple of an exception, and what fails is that. An error of a
+    call has the frames of the call in its traceback.
+    """
+    if not isinstance(error, (TypeError, ValueError, AttributeError)) or error.__traceback__ is None:
+        return False
+    modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return modules == {"distributed.cfexecutor"}
 
 
 def _lost() -> ClusterError:

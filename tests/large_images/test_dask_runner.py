@@ -15,7 +15,7 @@ from biounet.core import InputError, WorkerDiedError
 from biounet.large_images.attempts import ClusterError, RunLimits
 from biounet.large_images.dask_runner import DaskRunner, connect
 from support import ROOT
-from support.worker_tasks import Part, process_of_worker, work_on
+from support.worker_tasks import Part, fail_to_iterate, process_of_worker, work_on
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed", "ignore::DeprecationWarning:tornado")
@@ -52,6 +52,32 @@ def test_no_task_is_lost_when_workers_are_killed(local, tmp_path):
     tasks = parts(tmp_path, 20, **deadly)
     assert run(local, tasks) == {index: 2 * index for index in range(20)}
     assert sum(task.begins() for task in tasks) <= 35  # an answer that its worker takes with it is computed again
+
+
+@pytest.mark.parametrize("answer", [3, None, (1, 2), (1, 2, 3)])
+def test_an_answer_that_is_lost_while_it_is_fetched_is_computed_again(local, tmp_path, monkeypatch, answer):
+    """The worker dies between the moment in which the executor has the answer and that in which it reads the state."""
+    from distributed import Future
+
+    fetch, lost = Future._result, []
+
+    async def fetch_late(self, raiseit=True):
+        result = await fetch(self, raiseit)
+        if not lost:
+            lost.append(self.key)
+            self._state.lose()
+            return answer
+        return result
+
+    monkeypatch.setattr(Future, "_result", fetch_late)
+    tasks = parts(tmp_path, 4)
+    assert run(local, tasks) == {0: 0, 1: 2, 2: 4, 3: 6}
+    assert sum(task.begins() for task in tasks) == 5
+
+
+def test_an_error_of_a_task_is_no_lost_answer(local, tmp_path):
+    with pytest.raises(TypeError, match="'int' object is not iterable"):
+        run(local, parts(tmp_path, 3), fail_to_iterate)
 
 
 def test_a_task_that_kills_its_workers_is_named(local, tmp_path):

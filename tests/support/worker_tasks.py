@@ -42,3 +42,8 @@ def work_on(part):
 
 def process_of_worker(part):
     return os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("NUMBA_NUM_THREADS")
+
+
+def fail_to_iterate(part):
+    """Raise the kind of error that a lost answer raises, too."""
+    return tuple(part.number)
