@@ -34,24 +34,26 @@ def measure(
     plane: options.Plane = None,
     scene: options.Scene = None,
     columns: options.Columns = None,
+    ram: options.Ram = None,
     excel: options.Excel = False,
     quiet: options.Quiet = False,
     json_lines: options.Json = False,
 ) -> None:
     """Measure labels of any program, the channels of their images, and the objects they lie in."""
     check_address_space()
-    from biounet.core import failure_exit_code
+    from biounet.core import as_bytes, failure_exit_code
     from biounet.files import describe_skipped
     from biounet.measurement import MeasureOptions
-    from biounet.reporting import LabelInputs, measure_files
+    from biounet.reporting import LabelInputs, MeasuredTables, measure_files
 
     names = None if channels is None else tuple(name.strip() for name in channels.split(","))
     how = MeasureOptions(
         axes, options.parse_spacing(spacing), channels=names, plane=plane, ring=ring, scene=scene or ""
     )
+    memory = None if ram is None else as_bytes(ram, "--ram")
     inputs = LabelInputs(labels, options.parse_images(image), inside)
     show = partial(show_row, quiet=quiet, json_lines=json_lines)
-    rows, unused = measure_files(inputs, out, how, excel=excel, columns=columns, report=show)
+    rows, unused = measure_files(inputs, out, how, MeasuredTables(excel, columns, memory), report=show)
     if not quiet and not json_lines:
         counts = [row.count for row in rows if row.count is not None]
         echo(f"{sum(counts)} objects measured in {len(counts)} of {len(rows)} label images; see {out}/")

@@ -69,6 +69,9 @@ from .label_store.store import write_label_store as write_label_store
 from .label_store.store import write_level as write_level
 from .label_store.store import write_shard as write_shard
 from .label_store.streaming import stream_labels as stream_labels
+from .lazy.label_file import LazyLabelFile as LazyLabelFile
+from .lazy.label_file import lay_file_on_grid as lay_file_on_grid
+from .lazy.label_file import open_label_image as open_label_image
 from .lazy.opening import can_open_lazy as can_open_lazy
 from .lazy.opening import open_lazy as open_lazy
 from .locks import Locks as Locks

@@ -27,7 +27,14 @@ from biounet.files.drawn_annotations import DrawnImage, read_drawn_labels
 from biounet.files.formats.dicom.segmentation import is_segmentation, read_segmentation
 from biounet.files.formats.ome_zarr import is_label_image, label_groups
 from biounet.files.formats.opening import open_raw
-from biounet.files.formats.raw import RawImage, apply_palette, format_shape, remove_alpha, translate_errors
+from biounet.files.formats.raw import (
+    DEFAULT_LIMIT,
+    RawImage,
+    apply_palette,
+    format_shape,
+    remove_alpha,
+    translate_errors,
+)
 from biounet.files.read import resolve_grid
 from biounet.files.retry import read_first_bytes
 
@@ -248,23 +255,15 @@ def _colour_codes(raw: RawImage, path: Path) -> NDArray[np.int32]:
 
 def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
     """Return the values of a label image, shape ``([z,] y, x)``; palettes are display, but for those of masks."""
-    raw = open_raw(_label_image(path))
-    raw = apply_palette(raw, path) if raw.dtype == np.bool_ else raw  # white may be stored as 0
-    if raw.dtype.kind not in "biuf":
-        raise InputError(f"labels of type {raw.dtype} are not supported", path=path)
-    options, values = options or ReadOptions(), remove_alpha(raw.load(), raw)
-    fits = len(options.axes or "") in (len(raw.shape), sum(length > 1 for length in raw.shape))
-    axes = resolve_axes(raw, options.axes if fits and raw.header is None else None, path)
-    values, axes = _select_image(*squeeze(values, axes, "YX"), options, path)
+    raw = open_label_file(path)
+    values, axes = select_labels(raw, remove_alpha(raw.load(), raw), options or ReadOptions(), path)
     if "S" in axes:  # programs store grey that write colours only
         bands, axes = np.moveaxis(values, axes.index("S"), 0), axes.replace("S", "")
         values = bands[0]
         if len(bands) < 3 or (bands != values).any():
             hint = "save one number for each object, in grey, or declare the colours of classes in data.palette"
             raise InputError("a colour picture, not a label image", path=path, hint=hint)
-    if axes not in ("YX", "ZYX", "QYX", "IYX"):
-        cause = f"a label image has axes YX or ZYX, not {raw.axes} of shape {format_shape(raw.shape)}"
-        raise InputError(cause, path=path)
+    check_label_axes(axes, raw, path)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or (np.abs(values - np.rint(values)) > _ROUNDING).any():
             raise InputError("labels are whole numbers, this file holds fractions", path=path)
@@ -275,6 +274,29 @@ def _read_integers(path: Path, options: ReadOptions | None) -> NDArray[Any]:
             raise InputError(cause, path=path, hint="save the labels as 32-bit integers")
         values = values.astype(np.int64)
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
+
+
+def open_label_file(path: Path, limit: int = DEFAULT_LIMIT) -> RawImage:
+    """Open a label image by its header."""
+    raw = open_raw(_label_image(path), limit)
+    raw = apply_palette(raw, path) if raw.dtype == np.bool_ else raw  # white may be stored as 0
+    if raw.dtype.kind not in "biuf":
+        raise InputError(f"labels of type {raw.dtype} are not supported", path=path)
+    return raw
+
+
+def select_labels(raw: RawImage, values: NDArray[Any], options: ReadOptions, path: Path) -> tuple[NDArray[Any], str]:
+    """Return the plane and channel of a label image that the options choose, and its axes; values may be views."""
+    fits = len(options.axes or "") in (len(raw.shape), sum(length > 1 for length in raw.shape))
+    axes = resolve_axes(raw, options.axes if fits and raw.header is None else None, path)
+    return _select_image(*squeeze(values, axes, "YX"), options, path)
+
+
+def check_label_axes(axes: str, raw: RawImage, path: Path) -> None:
+    """Raise an `InputError` if what is left of the axes of a label image is more than one image or volume."""
+    if axes not in ("YX", "ZYX", "QYX", "IYX"):
+        cause = f"a label image has axes YX or ZYX, not {raw.axes} of shape {format_shape(raw.shape)}"
+        raise InputError(cause, path=path)
 
 
 def _label_image(path: Path) -> Path:
@@ -295,7 +317,7 @@ def _select_image(values: NDArray[Any], axes: str, options: ReadOptions, path: P
             axis = axes.index(letter)
             if not 0 <= number < values.shape[axis]:
                 raise InputError(f"no {name} {number}: there are {values.shape[axis]}, counted from 0", path=path)
-            values, axes = values.take(number, axis), axes.replace(letter, "")
+            values, axes = values[(slice(None),) * axis + (number,)], axes.replace(letter, "")
     return values, axes
 
 

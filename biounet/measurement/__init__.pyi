@@ -18,6 +18,12 @@ from .groups import ImageCount as ImageCount
 from .groups import summarise_groups as summarise_groups
 from .image_figures import image_figures as image_figures
 from .labels import MeasuredLabels as MeasuredLabels
+from .labels import describe_crossing as describe_crossing
+from .large_labels import FoundIds as FoundIds
+from .large_labels import LargeLabels as LargeLabels
+from .large_labels import PlainGrid as PlainGrid
+from .large_labels import find_ids as find_ids
+from .large_labels import measure_owned as measure_owned
 from .lesions import measure_lesions as measure_lesions
 from .lesions import min_lesion_voxels as min_lesion_voxels
 from .measuring import MeasureOptions as MeasureOptions

@@ -119,7 +119,7 @@ def _with_parents(
         measured,
         objects=replace(table, columns=table.columns | lies_in),
         parents=replace(parents, columns=parents.columns | counts),
-        notes=(*measured.notes, *_describe_crossing(int(found.crosses.sum()), len(table.columns["label"]))),
+        notes=(*measured.notes, *describe_crossing(int(found.crosses.sum()), len(table.columns["label"]))),
         parent_labels=larger,
     )
 
@@ -148,7 +148,8 @@ def _describe_mask(labels: NDArray[np.int32], ids: NDArray[np.integer[Any]]) -> 
     return (Note(text, NoteCode.MASK, figure=pieces),) if pieces > 1 else ()
 
 
-def _describe_crossing(crossing: int, total: int) -> tuple[Note, ...]:
+def describe_crossing(crossing: int, total: int) -> tuple[Note, ...]:
+    """Return a note on objects that lie in more than one of the larger ones."""
     if not crossing:
         return ()
     lie = "lies" if crossing == 1 else "lie"

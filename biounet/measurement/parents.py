@@ -19,15 +19,23 @@ class Parents(NamedTuple):
     parent
         The parent that holds most of the voxels of the object, and the first of several that hold equally many; 0 if
         more than half of its voxels lie in no parent.
-    fraction
-        Share of its voxels that lie in this parent; 0 without one.
+    shared
+        Its voxels that lie in this parent; 0 without one.
+    size
+        Its voxels.
     crosses
         Whether a tenth of its voxels or more lie in another parent.
     """
 
     parent: NDArray[np.int64]
-    fraction: NDArray[np.float64]
+    shared: NDArray[np.int64]
+    size: NDArray[np.integer[Any]]
     crosses: NDArray[np.bool_]
+
+    @property
+    def fraction(self) -> NDArray[np.float64]:
+        """Share of its voxels that lie in this parent; 0 without one."""
+        return np.asarray(self.shared / self.size)
 
 
 def find_parents(objects: NDArray[np.integer[Any]], parents: NDArray[np.integer[Any]]) -> Parents:
@@ -45,14 +53,33 @@ def find_parents(objects: NDArray[np.integer[Any]], parents: NDArray[np.integer[
     pairs = (objects[both].astype(np.int64) - 1, parents[both].astype(np.int64))
     shape = (len(size), int(parents.max(initial=0)) + 1)
     shared = sparse.coo_matrix((np.ones(len(pairs[0]), np.int64), pairs), shape).tocsr().tocoo()
-    order = np.lexsort((shared.col, -shared.data, shared.row))
-    row, column, count = shared.row[order], shared.col[order], shared.data[order]
+    return choose_parents(shared.row, shared.col, shared.data, size)
+
+
+def choose_parents(
+    row: NDArray[np.integer[Any]],
+    column: NDArray[np.integer[Any]],
+    count: NDArray[np.integer[Any]],
+    size: NDArray[np.integer[Any]],
+) -> Parents:
+    """Return in which parent each object lies, from how many voxels they share.
+
+    Parameters
+    ----------
+    row, column, count
+        Number from 0 of an object, that of a parent, and their common voxels (p,), each pair once.
+    size
+        (n,) voxels of the objects.
+    """
+    order = np.lexsort((column, -count, row))
+    row, column, count = row[order], column[order], count[order]
     is_first = np.append(True, row[1:] != row[:-1])[: len(row)]
     is_second = np.append(False, is_first[:-1] & ~is_first[1:])[: len(row)]
     inside = np.bincount(row, count, minlength=len(size)) >= _HALF * size
-    parent, fraction, crosses = np.zeros(len(size), np.int64), np.zeros(len(size)), np.zeros(len(size), np.bool_)
+    parent, shared = np.zeros((2, len(size)), np.int64)
+    crosses = np.zeros(len(size), np.bool_)
     parent[row[is_first]] = column[is_first]
-    fraction[row[is_first]] = count[is_first] / size[row[is_first]]
+    shared[row[is_first]] = count[is_first]
     second = row[is_second]
     crosses[second] = count[is_second] >= _CROSSING * size[second]
-    return Parents(parent * inside, fraction * inside, crosses)
+    return Parents(parent * inside, shared * inside, size, crosses)

@@ -8,6 +8,7 @@ from .html_report import page_path as page_path
 from .html_report import write_report as write_report
 from .measured_files import LabelInputs as LabelInputs
 from .measured_files import MeasuredFile as MeasuredFile
+from .measured_files import MeasuredTables as MeasuredTables
 from .measured_files import measure_files as measure_files
 from .outputs import LABEL_SUFFIXES as LABEL_SUFFIXES
 from .outputs import OVERLAY_SUFFIX as OVERLAY_SUFFIX

@@ -38,8 +38,16 @@ from biounet.files import (
     write_export,
     write_text,
 )
-from biounet.measurement import Columns, MeasuredLabels, MeasureOptions, image_figures, measure
+from biounet.measurement import (
+    Columns,
+    MeasuredLabels,
+    MeasureOptions,
+    describe_crossing,
+    image_figures,
+    measure,
+)
 from biounet.reporting.count_table import count_table
+from biounet.reporting.large_labels import LabelFiles, open_large, write_large_tables
 from biounet.reporting.outputs import make_folder, write_table
 
 _RECORD = "measured.json"
@@ -103,6 +111,27 @@ class LabelInputs:
 
 
 @dataclass(frozen=True)
+class MeasuredTables:
+    """How the tables of label images are written.
+
+    Attributes
+    ----------
+    excel
+        Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
+    columns
+        Program whose names and units further tables have, ``"cellprofiler"``; where there are larger objects, the
+        objects are called nuclei there, and the larger ones cells.
+    ram
+        Bytes of memory to take: what does not fit is measured in parts, with the same tables. None: most of what is
+        free.
+    """
+
+    excel: bool = False
+    columns: str | None = None
+    ram: int | None = None
+
+
+@dataclass(frozen=True)
 class _Job:
     """Where the files of all label images are, and how they are measured."""
 
@@ -110,16 +139,32 @@ class _Job:
     images: Mapping[str, FileMatch]  # by the name of the channel, empty for one file with all channels
     inside: FileMatch | None
     options: MeasureOptions
-    excel: bool
-    columns: str | None  # program whose names and units a further table has
+    tables: MeasuredTables
+
+    @property
+    def columns(self) -> str | None:
+        return self.tables.columns
 
     def measure(self, labels: LabelFile) -> MeasuredLabels:
+        image, inside, options = self.files(labels)
+        return measure(labels.path, image, inside=inside, options=options)
+
+    def open_large(self, labels: LabelFile) -> tuple[LabelFiles, int] | None:
+        """Open what does not fit into memory, as `biounet.reporting.large_labels.open_large`."""
+        large = open_large(labels.path, *self.files(labels), self.tables.ram)
+        if large is not None and self.columns is not None:
+            hint = "leave out --columns, or give more with --ram"
+            raise InputError(f"does not fit into memory, which a table of {self.columns} takes", hint=hint)
+        return large
+
+    def files(self, labels: LabelFile) -> tuple[Path | dict[str, Path] | None, Path | None, MeasureOptions]:
+        """Return the image of a label image, what it lies in, and how both are read."""
         files = {name: _partner(labels, match, "image") for name, match in self.images.items()}
         inside = None if self.inside is None else _partner(labels, self.inside, "image of larger objects")
         image = files.get("", files or None)
         scenes = (match.scenes.get(labels.path, "") for match in self.images.values())
         options = replace(self.options, scene=self.options.scene or next(filter(None, scenes), ""))
-        return measure(labels.path, image, inside=inside, options=options)
+        return image, inside, options
 
     def output_paths(self, labels: LabelFile) -> list[Path]:
         ends = (_OBJECTS,) if self.inside is None else (_OBJECTS, _PARENTS)
@@ -144,9 +189,8 @@ def measure_files(
     inputs: LabelInputs,
     out: Path,
     options: MeasureOptions | None = None,
+    tables: MeasuredTables | None = None,
     *,
-    excel: bool = False,
-    columns: str | None = None,
     report: Callable[[MeasuredFile], None] = lambda row: None,
 ) -> tuple[list[MeasuredFile], list[SkippedFile]]:
     """Measure label images and write their tables: ``<name>_objects.csv``, ``<name>_parents.csv``, ``counts.csv``.
@@ -155,11 +199,8 @@ def measure_files(
     ----------
     out
         Folder of the results. Of the files that are there, only those that an earlier call wrote are replaced.
-    excel
-        Whether texts in tables that a spreadsheet would run as a formula get an apostrophe in front.
-    columns
-        Program whose names and units further tables have, ``"cellprofiler"``; with `inside`, the objects are called
-        nuclei there, and the larger ones cells.
+    tables
+        How the tables are written.
     report
         Called with each row as it is there.
 
@@ -176,11 +217,12 @@ def measure_files(
     MachineError
         If the results cannot be written.
     """
-    split_formats((), columns)
+    tables = tables or MeasuredTables()
+    split_formats((), tables.columns)
     found = find_label_images(inputs.labels)
     matches = {name: match_files(found, path) for name, path in inputs.images.items()}
     larger = None if inputs.inside is None else match_files(found, inputs.inside, are_labels=True)
-    job = _Job(out, matches, larger, options or MeasureOptions(), excel, columns)
+    job = _Job(out, matches, larger, options or MeasureOptions(), tables)
     _claim(job, found)
     problems = _find_collisions(found)
     rows, images = [], []
@@ -189,9 +231,9 @@ def measure_files(
         rows.append(row)
         images.append(image)
         report(row)
-    if columns is not None:
+    if tables.columns is not None:
         merge_cellprofiler(images, out, job.object_names)
-    write_table(out / _COUNTS, count_table(rows), excel=excel)
+    write_table(out / _COUNTS, count_table(rows), excel=tables.excel)
     unused = [file for match in (*matches.values(), *([larger] if larger else [])) for file in match.unused]
     return rows, [SkippedFile(file, "no label image is called like it") for file in unused]
 
@@ -202,26 +244,64 @@ def _measure_one(labels: LabelFile, job: _Job, problem: str | None) -> tuple[Mea
     try:
         if problem is not None:
             raise InputError(problem, path=labels.path)
-        measured = job.measure(labels)
+        large = job.open_large(labels)
+        written = (
+            _write_measured(job.measure(labels), job, labels) if large is None else _write_large(large, job, labels)
+        )
     except InputError as error:
         row = MeasuredFile(name, "failed", None, time.perf_counter() - start, _describe(error, labels))
         return row, ExportedImage(name, {}, dict.fromkeys(job.object_names, (None,)))
+    paths = (*job.output_paths(labels), *written.further.values())
+    figures = {"flags": describe_flags(written.notes)} | written.figures
+    row = MeasuredFile(
+        name,
+        result_status(written.notes, written.counts[0]),
+        written.counts[0],
+        time.perf_counter() - start,
+        "; ".join(written.notes),
+        figures,
+        tuple(path.relative_to(job.out).as_posix() for path in paths),
+    )
+    shown = {objects: (number,) for objects, number in zip(job.object_names, written.counts, strict=True)}
+    return row, ExportedImage(name, written.further, shown)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is said of a label image whose tables have been written; `counts` are rows of each table."""
+
+    notes: tuple[str, ...]
+    figures: dict[str, Figure]
+    counts: tuple[int, ...]
+    further: dict[str, Path] = field(default_factory=dict)
+
+
+def _write_measured(measured: MeasuredLabels, job: _Job, labels: LabelFile) -> _Written:
     outputs = job.output_paths(labels)
     make_folder(outputs[0].parent)
+    tables = [table for table in (measured.objects, measured.parents) if table is not None]
     with atomic_group():
-        for path, table in zip(outputs, (measured.objects, measured.parents), strict=False):
-            if table is not None:
-                write_table(path, table.columns, excel=job.excel)
+        for path, table in zip(outputs, tables, strict=True):
+            write_table(path, table.columns, excel=job.tables.excel)
         further = _write_further(measured, job, labels)
-    count = len(measured.objects.columns["label"])
-    status = result_status(measured.notes, count)
-    written = tuple(path.relative_to(job.out).as_posix() for path in (*outputs, *further.values()))
-    figures = {"flags": describe_flags(measured.notes)} | image_figures(measured.objects) | _parent_figures(measured)
-    seconds = time.perf_counter() - start
-    row = MeasuredFile(name, status, count, seconds, "; ".join(measured.notes), figures, written)
-    counts = [len(table.columns["label"]) for table in (measured.objects, measured.parents) if table is not None]
-    shown = {objects: (number,) for objects, number in zip(job.object_names, counts, strict=True)}
-    return row, ExportedImage(name, further, shown)
+    counts = tuple(len(table.columns["label"]) for table in tables)
+    return _Written(measured.notes, image_figures(measured.objects) | _parent_figures(measured), counts, further)
+
+
+def _write_large(large: tuple[LabelFiles, int], job: _Job, labels: LabelFile) -> _Written:
+    files, edge = large
+    tables = write_large_tables(files, edge, job.output_paths(labels), excel=job.tables.excel)
+    found, parents = tables.found, tables.parents
+    figures = image_figures(tables.objects)
+    if parents is None:
+        return _Written((), figures, (found.count,))
+    figures |= {
+        "parents": parents.rows,
+        "parents_without_objects": tables.without_objects,
+        "objects_without_parent": found.without_parent,
+        "objects_that_cross": found.crossing,
+    }
+    return _Written(describe_crossing(found.crossing, found.count), figures, (found.count, parents.rows))
 
 
 def _write_further(measured: MeasuredLabels, job: _Job, labels: LabelFile) -> dict[str, Path]:

@@ -6,7 +6,7 @@ other interleave, and a few rows of each part in turn are all that memory has to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop
 from pathlib import Path
@@ -106,13 +106,21 @@ def join_table_parts(parts: Sequence[Path], rows: int) -> Iterator[Columns]:
         raise InputError(f"holds labels above {rows}", path=left, hint="remove it, and continue")
 
 
-def write_joined_table(path: Path, parts: Sequence[Path], rows: int, *, excel: bool = False) -> None:
+def write_joined_table(
+    path: Path,
+    parts: Sequence[Path],
+    rows: int,
+    *,
+    excel: bool = False,
+    finish: Callable[[Columns], Columns] = lambda columns: columns,
+) -> None:
     """Write the table of all parts as CSV, atomically, with the bytes that `write_table` writes of all rows.
 
-    Errors are those of `join_table_parts` and of `write_table`.
+    `finish` returns the columns that are written of some rows. Errors are those of `join_table_parts` and of
+    `write_table`.
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        for number, columns in enumerate(join_table_parts(parts, rows)):
+        for number, columns in enumerate(map(finish, join_table_parts(parts, rows))):
             text = format_table(columns, excel=excel)
             header = format_table({name: column[:0] for name, column in columns.items()}, excel=excel)
             file.write(text[len(header) if number else 0 :])

@@ -11,20 +11,9 @@ from hypothesis.extra.numpy import arrays
 from biounet.core import ArrayImage, Grid, Volume
 from biounet.measurement import ChannelSearch, MeasuredChannels, Ring, count_channels
 from biounet.measurement.intensities import background_median, has_wide_sums
-from support.super_blocks import lattice
+from support.super_blocks import StoredLabels, lattice
 
 TYPES = ["b", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
-
-
-class Labels:
-    def __init__(self, labels):
-        self.labels = labels
-
-    def read(self, region):
-        return self.labels[region]
-
-    def has_labels(self, region):
-        return bool(self.labels[region].any())
 
 
 class StoresNothingDark(ArrayImage):
@@ -42,7 +31,7 @@ def search_in_parts(labels, image, channels, edges):
         state, passes = json.dumps(search.as_dict()), []
         for core in lattice(labels.shape, edges):
             worker = ChannelSearch.from_dict(json.loads(state))
-            count_channels(worker, core, Labels(labels), image, channels)
+            count_channels(worker, core, StoredLabels(labels), image, channels)
             passes.append(worker.counted())
         for counted in passes[::-1]:
             search.merge(counted)

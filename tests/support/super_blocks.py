@@ -43,6 +43,19 @@ class CountedLabels:
         return part
 
 
+class StoredLabels:
+    """A label image that is read region by region, and stores no background."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def read(self, region):
+        return self.labels[region]
+
+    def has_labels(self, region):
+        return bool(self.labels[region].any())
+
+
 def lazy(labels, grid, channels, further=None):
     """Return channels on a grid as a lazy image."""
     return ArrayImage.of(Volume(np.asarray(channels), grid, measured=further or {}))

@@ -88,13 +88,19 @@ def reorder_labels(labels: NDArray[Any], path: Path, image: Grid | None) -> NDAr
     raw = open_raw(path)
     if raw.affine is None or raw.geometry_error is not None:
         return labels
-    label = _calibrate(path, raw, labels.shape)[0]
-    if label.affine is None or not grid_mismatch(image, label) or _matching_matrix(image, label) is not None:
-        return labels
-    if (grids := _reordered_grids(image, label)) is None:
+    if (grids := other_order(image, _calibrate(path, raw, labels.shape)[0])) is None:
         return labels
     to_image, to_label = map(canonical_transform, grids)
     return np.ascontiguousarray(to_image.undo(to_label.apply(labels)))
+
+
+def other_order(image: Grid, label: Grid) -> tuple[Grid, Grid] | None:
+    """Return the grids by which labels have the voxels of their image in another order; None if they do not."""
+    if label.affine is None or image.affine is None or len(label.shape) != len(image.shape):
+        return None
+    if not grid_mismatch(image, label) or _matching_matrix(image, label) is not None:
+        return None
+    return _reordered_grids(image, label)
 
 
 def check_alignment(

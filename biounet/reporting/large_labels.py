@@ -1,0 +1,208 @@
+"""Label images that do not fit into memory: their tables are written part by part, with the bytes of memory."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biounet.core import Grid, InputError, LazyImage, SettingsError, free_memory
+from biounet.files import LazyLabelFile, ReadOptions, lay_file_on_grid, open_label_image, open_lazy
+from biounet.measurement import (
+    Columns,
+    FoundIds,
+    LargeLabels,
+    MeasuredChannels,
+    MeasureOptions,
+    PlainGrid,
+    TableSummary,
+    as_ring,
+    find_ids,
+    join_summaries,
+    measure_owned,
+)
+from biounet.reporting.outputs import make_folder
+from biounet.reporting.table_parts import part_path, write_joined_table, write_table_part
+
+_USABLE_SHARE = 0.8  # of free memory
+_EDGES = {2: (4096, 2048, 1024, 512), 3: (256, 128, 64)}  # of super-blocks
+_PROGRAM = 250 * 2**20  # bytes of the libraries
+_PER_VOXEL = 40  # bytes beside the pixels of channels: labels, runs, numbers, rings, pairs with larger objects
+_REACH = 1.3  # times a super-block: what is read around it, of objects that begin in it
+_SMALL = 2**22  # voxels that always fit into memory
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """A label image, its image and the larger objects that it lies in, opened to be read region by region."""
+
+    labels: LazyLabelFile
+    image: LazyImage
+    channels: MeasuredChannels
+    inside: LazyLabelFile | None = None
+
+    @classmethod
+    def open(
+        cls, labels: Path, image: Path | Mapping[str, Path] | None, inside: Path | None, options: MeasureOptions
+    ) -> LabelFiles:
+        """Open files as `biounet.measurement.measure` reads them.
+
+        Raises
+        ------
+        InputError
+            If one cannot be read region by region, does not lie on the others, or is damaged.
+        """
+        file = open_label_image(labels, options.reading())
+        read = options.reading(file.grid.dims)
+        ring = as_ring(options.ring)
+        if image is None:
+            if read.spacing is not None:
+                file = replace(file, grid=Grid(file.grid.shape, read.spacing, file.grid.unit or options.unit))
+            source: LazyImage = PlainGrid.of(file.grid, labels)
+            channels = MeasuredChannels()
+        else:
+            source = _open_image(image, replace(read, channel=0, measure=("all",), scene=str(options.scene)))
+            first = source.channel_names[0] if source.channel_names else "channel_0"
+            channels = MeasuredChannels((first,), further=True, ring=ring)
+            file = lay_file_on_grid(file, source.grid)
+        larger = None
+        if inside is not None:
+            larger = lay_file_on_grid(open_label_image(inside, options.reading()), source.grid, "the labels")
+        return cls(file, source, channels, larger)
+
+    @cached_property
+    def pixel_bytes(self) -> int:
+        """Bytes of all channels of a voxel."""
+        return sum(dtype.itemsize for dtype in self.channels.types(self.image).values())
+
+    def edge(self, limit: int | None) -> int:
+        """Return the largest super-block that can be worked on in so many bytes; raise `SettingsError` without any."""
+        edges = _EDGES[self.image.grid.dims]
+        needs = {edge: self._bytes_of(edge) for edge in edges}
+        for edge, need in needs.items():
+            if limit is None or need <= limit:
+                return edge
+        least = min(needs.values())
+        cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {least / 2**30:.2g} GiB"
+        raise SettingsError(cause, path=self.labels.path, hint="give more with --ram")
+
+    def _bytes_of(self, edge: int) -> int:
+        voxels = math.prod(min(edge, size) for size in self.image.grid.shape)
+        return int(_PROGRAM + _REACH * voxels * (_PER_VOXEL + self.pixel_bytes))
+
+
+def open_large(
+    labels: Path,
+    image: Path | Mapping[str, Path] | None,
+    inside: Path | None,
+    options: MeasureOptions,
+    ram: int | None,
+) -> tuple[LabelFiles, int] | None:
+    """Open what does not fit into memory, with the edge of its super-blocks; None for what fits.
+
+    What cannot be read region by region is left to the way through memory, and so is what cannot be read at all.
+
+    Parameters
+    ----------
+    ram
+        Bytes; None: most of what is free.
+    """
+    with suppress(InputError):
+        shape = open_label_image(labels, options.reading()).grid.shape
+        if math.prod(shape) <= _SMALL and ram is None:
+            return None
+        files = LabelFiles.open(labels, image, inside, options)
+        free = free_memory()
+        limit = ram if ram is not None else None if free is None else int(_USABLE_SHARE * free)
+        need = _PROGRAM + math.prod(shape) * (_PER_VOXEL + files.pixel_bytes)
+        return None if limit is None or need <= limit else (files, files.edge(limit))
+    return None
+
+
+@dataclass(frozen=True)
+class LargeTables:
+    """What is known of the tables of a label image that were written.
+
+    Attributes
+    ----------
+    objects, parents
+        Summaries of the tables.
+    found
+        What was found of the ids.
+    without_objects
+        Number of larger objects in which there are none.
+    """
+
+    objects: TableSummary
+    found: FoundIds
+    parents: TableSummary | None = None
+    without_objects: int = 0
+
+
+def write_large_tables(files: LabelFiles, edge: int, paths: list[Path], *, excel: bool = False) -> LargeTables:
+    """Write the tables of a label image, and of the larger objects: `paths` in this order, each of them whole.
+
+    Raises
+    ------
+    InputError
+        If a part of a file is damaged.
+    MachineError
+        If the disk is full.
+    """
+    make_folder(paths[0].parent)
+    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".measuring-") as folder:
+        job = LargeLabels(files.labels, files.image, files.channels, Path(folder) / "objects", edge)
+        summary, found = _write_table(job, paths[0], files.inside, None, excel=excel)
+        if files.inside is None:
+            return LargeTables(summary, found)
+        job = replace(job, labels=files.inside, folder=Path(folder) / "parents")
+        parents, _ = _write_table(job, paths[1], None, found, excel=excel)
+    with_objects = 0 if found.inside is None else len(found.inside[0])
+    return LargeTables(summary, found, parents, parents.rows - with_objects)
+
+
+def _write_table(
+    job: LargeLabels, path: Path, larger: LazyLabelFile | None, inside: FoundIds | None, *, excel: bool
+) -> tuple[TableSummary, FoundIds]:
+    """Write the table of the objects, or with `inside` of the larger objects that have been found to hold them."""
+    job.folder.mkdir()
+    found = find_ids(job, larger)
+    parts, summaries = [], []
+    for number, table in measure_owned(job, larger=larger is not None):
+        write_table_part(job.folder, number, table.columns)
+        parts.append(part_path(job.folder, number))
+        summaries.append(TableSummary.of(table))
+
+    def finish(columns: Columns) -> Columns:
+        """Return rows as they are in memory: with their own ids, and None for no parent."""
+        ids = columns["id"]
+        rows = {name: column for name, column in columns.items() if name != "id"} | {"label": ids}
+        if "parent" in rows:
+            rows["parent"] = np.array([parent or None for parent in rows["parent"].tolist()], object)
+        if inside is not None and inside.inside is not None:
+            rows["count_inside"] = _counts_of(ids, *inside.inside)
+        return rows
+
+    write_joined_table(path, parts, found.count, excel=excel, finish=finish)
+    return join_summaries(summaries), found
+
+
+def _open_image(image: Path | Mapping[str, Path], read: ReadOptions) -> LazyImage:
+    if isinstance(image, Mapping):
+        return open_lazy(list(image.values()), replace(read, channels=tuple(image)))
+    return open_lazy(image, read)
+
+
+def _counts_of(ids: NDArray[np.integer], known: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the counts of some ids; 0 of those that are not known."""
+    if not len(known):
+        return np.zeros(len(ids), np.int64)
+    place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[place] == ids, counts[place], 0).astype(np.int64)
