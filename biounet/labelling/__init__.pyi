@@ -23,3 +23,4 @@ from .super_blocks.numbering import number_objects as number_objects
 from .super_blocks.numbering import paint as paint
 from .super_blocks.parts import Parts as Parts
 from .super_blocks.parts import load_parts as load_parts
+from .super_blocks.parts import no_parts as no_parts

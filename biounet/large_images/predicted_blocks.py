@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
@@ -20,6 +20,8 @@ from biounet.segmentation import block_edge, object_maps, pad_to_stride, predict
 from biounet.tiling import Block, block_lattice, relative_region, run_blocks
 
 _Values = tuple[Any, ...]  # one for each channel
+
+_CELL = {2: 256, 3: 64}  # edge of the parts of a block that are looked at one by one, whether there is anything in them
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,17 @@ class BlockLabeller:
         return required_halo(has_distance=self.has_distance)
 
     def blocks(self, core: Region) -> list[Block]:
-        """Cut a region of the image into blocks without a halo."""
+        """Cut what is no background of a region of the image into blocks without a halo."""
         sizes = tuple(part.stop - part.start for part in core)
         parts = (part.core for part in block_lattice(sizes, block_edge(self.edge, len(sizes))))
         cores = (tuple(_shift(part, at.start) for part, at in zip(one, core, strict=True)) for one in parts)
-        return [Block(one, one, self.image.grid.shape) for one in cores]
+        left = (_box_of_cells(one, self.is_background) for one in cores if not self.is_background(one))
+        return [Block(one, one, self.image.grid.shape) for one in left if one is not None]
 
     def is_background(self, core: Region) -> bool:
         """Whether the image stores nothing that could change the labels of a region, and there are no objects in it."""
+        if self.is_unacquired(core):
+            return True
         seen = self._predicted(Block(core, core, self.image.grid.shape)).outer
         values = self.image.constant_value(self.way.needed(seen, filtered=True) if self.way.changes else seen)
         if values is None:
@@ -89,11 +94,27 @@ class BlockLabeller:
             self._backgrounds[values] = self._has_no_foreground(values)
         return self._backgrounds[values]
 
+    def is_unacquired(self, core: Region) -> bool:
+        """Whether the image stores nothing of a region, which was not acquired: there are no objects in it."""
+        if not self.scale.has_unacquired:
+            return False
+        values = self.image.constant_value(core)
+        if values is None:
+            return False
+        pixel = np.array(values, self.image.dtype)[:, None, None, None]
+        return all(bool((each.prepare(pixel) == each.unacquired[0]).all()) for each in self.scale.channels)
+
+    def acquired_box(self, core: Region) -> Region | None:
+        """Return a box that holds what was acquired of a region, of images with areas that were not; None without."""
+        if not self.scale.has_unacquired or self.is_unacquired(core):
+            return None
+        return _box_of_cells(core, self.is_unacquired)
+
     def label(self, core: Region, stop: Event | None = None) -> Iterator[BlockObjects]:
         """Yield the basins of each block of a region that may have any."""
-        left = [block for block in self.blocks(core) if not self.is_background(block.core)]
-        if left:
-            yield from run_blocks(partial(self._label_block, self._read(left)), left, stop=stop)
+        blocks = self.blocks(core)
+        if blocks:
+            yield from run_blocks(partial(self._label_block, self._read(blocks)), blocks, stop=stop)
 
     def _predicted(self, block: Block) -> Block:
         """Return the part of the working grid from which the maps of a block and its margin are taken, and its halo."""
@@ -166,3 +187,11 @@ def _around(regions: list[Region]) -> Region:
 
 def _shift(part: slice, by: int) -> slice:
     return slice(part.start + by, part.stop + by)
+
+
+def _box_of_cells(core: Region, is_left_out: Callable[[Region], bool]) -> Region | None:
+    """Return the smallest box of whole cells of a region that holds all that is not left out; None without any."""
+    cells = block_lattice(tuple(part.stop - part.start for part in core), _CELL[len(core)])
+    regions = (tuple(_shift(part, at.start) for part, at in zip(cell.core, core, strict=True)) for cell in cells)
+    kept = [region for region in regions if not is_left_out(region)]
+    return _around(kept) if kept else None

@@ -17,7 +17,7 @@ from biounet.large_images.result import LargeResult, describe_result
 from biounet.large_images.stages import Task, channel_stage, level_stage, work_on
 from biounet.large_images.task_runner import TaskRunner
 from biounet.large_images.work import FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings
-from biounet.large_images.work_folder import WorkFolder
+from biounet.large_images.work_folder import WorkFolder, is_empty
 from biounet.measurement import TableSummary, join_summaries
 from biounet.network import Model, save_model
 from biounet.preprocessing import find_scale
@@ -123,7 +123,8 @@ def search_channels(work: Work, run: LargeRun) -> None:
 def summarise(work: Work) -> TableSummary:
     """Return what figures and notes need of the table; all super-blocks have been measured."""
     files = (work.folder.file(MEASURE, index) for index in range(len(work.lattice)))
-    return join_summaries(TableSummary.decode(json.loads(file.read_text(encoding="utf-8"))) for file in files)
+    texts = (file.read_text(encoding="utf-8") for file in files if not is_empty(file))
+    return join_summaries(TableSummary.decode(json.loads(text)) for text in texts)
 
 
 def _make_store(work: Work, run: LargeRun) -> LabelStore:

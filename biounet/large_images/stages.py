@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from biounet.core import Grid, Region, canonical_transform, stored_region
-from biounet.files import atomic_path, open_label_store, write_level, write_shard, write_text
+from biounet.files import LabelStore, atomic_path, open_label_store, write_level, write_shard, write_text
 from biounet.labelling import (
     JoinedParts,
     NumberedObjects,
     find_gaps,
     find_parts,
-    load_gaps,
     paint,
 )
 from biounet.large_images.array_files import load_arrays, save_arrays
+from biounet.large_images.joining import load_found_gaps
 from biounet.large_images.work import EXTENT, FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings, open_work
+from biounet.large_images.work_folder import mark_as_empty
 from biounet.measurement import (
     AcquiredExtent,
     Boxes,
@@ -104,25 +106,27 @@ def channel_stage(number: int) -> str:
 
 
 def _find(work: Work, task: Task) -> None:
-    """Predict a super-block, and find its parts."""
+    """Predict a super-block, and find its parts; the file of one without any is empty."""
     block, path = work.lattice.block(task.index), work.folder.make(FIND, task.index)
     basins = () if work.labeller.is_background(block.core) else work.labeller.label(block.core)
     labels, parts = find_parts(basins, block, work.settings, work.smallest)
-    if work.scale.has_unacquired:
-        extent = json.dumps(asdict(_acquired_extent(work, block.core)))
+    if (box := work.labeller.acquired_box(block.core)) is not None:
+        extent = json.dumps(asdict(_acquired_extent(work, box)))
         write_text(path.with_suffix(EXTENT), extent)
-    if labels is not None:
-        save_arrays(path.with_suffix(_LABELS), {"labels": labels})
+    if labels is None:
+        mark_as_empty(path)
+        return
+    save_arrays(path.with_suffix(_LABELS), {"labels": labels})
     with atomic_path(path) as temporary:  # last: it says that the super-block is done
         parts.save(temporary)
 
 
-def _acquired_extent(work: Work, core: Region) -> AcquiredExtent:
-    """Return where the voxels of a super-block lie that were acquired, on the grid of the image."""
-    acquired = scale_region(work.image, work.scale, core, fill=False).acquired
+def _acquired_extent(work: Work, region: Region) -> AcquiredExtent:
+    """Return where the voxels of a region lie that were acquired, on the grid of the image."""
+    acquired = scale_region(work.image, work.scale, region, fill=False).acquired
     if acquired is None:
         return AcquiredExtent()
-    stored = stored_region(core, work.stored.grid)
+    stored = stored_region(region, work.stored.grid)
     array = canonical_transform(work.stored.grid).undo(acquired)
     return AcquiredExtent.of(array, [part.start for part in stored])
 
@@ -130,8 +134,12 @@ def _acquired_extent(work: Work, core: Region) -> AcquiredExtent:
 def _find_gaps(work: Work, task: Task) -> None:
     """Find the background in a super-block that may be a hole of an object."""
     path = work.folder.make(GAPS, task.index)
+    labels = _labels(work, task.index)
+    if labels is None:
+        mark_as_empty(path)
+        return
     objects = JoinedParts.open(work.folder.joined("parts")).objects_of_parts.load(task.index)
-    gaps = find_gaps(_labels(work, task.index), objects, work.lattice.block(task.index))
+    gaps = find_gaps(labels, objects, work.lattice.block(task.index))
     with atomic_path(path) as temporary:
         gaps.save(temporary)
 
@@ -142,11 +150,10 @@ def _paint(work: Work, task: Task) -> None:
     numbered = NumberedObjects.open(work.folder.joined("objects"))
     labels = _paint_labels(work, numbered, task.index)
     if labels is not None:
-        store = open_label_store(task.store)
+        store = _open_store(task.store)
         transform = canonical_transform(work.stored.grid)
         write_shard(store, stored_region(block.core, work.stored.grid), np.ascontiguousarray(transform.undo(labels)))
-    with atomic_path(path) as temporary:
-        temporary.touch()
+    mark_as_empty(path)
 
 
 def _paint_labels(work: Work, numbered: NumberedObjects, index: int) -> NDArray[np.int32] | None:
@@ -155,7 +162,7 @@ def _paint_labels(work: Work, numbered: NumberedObjects, index: int) -> NDArray[
     parts, labels_of_parts = _labels(work, index), numbered.labels_of_parts.load(index)
     if not work.settings.fill_holes:
         return None if parts is None else paint(parts, shape, labels_of_parts)
-    gaps, labels_of_gaps = load_gaps(work.folder.file(GAPS, index)), numbered.labels_of_gaps.load(index)
+    gaps, labels_of_gaps = load_found_gaps(work, index), numbered.labels_of_gaps.load(index)
     if parts is None and not labels_of_gaps.any():
         return None
     return paint(parts, shape, labels_of_parts, gaps, labels_of_gaps)
@@ -163,7 +170,7 @@ def _paint_labels(work: Work, numbered: NumberedObjects, index: int) -> NDArray[
 
 def _count_channels(work: Work, task: Task) -> None:
     """Count the pixels of channels to measure in a super-block, of which the backgrounds follow."""
-    path, store, search = work.folder.make(task.stage, task.index), open_label_store(task.store), work.channel_search()
+    path, store, search = work.folder.make(task.stage, task.index), _open_store(task.store), work.channel_search()
     region = stored_region(work.lattice.block(task.index).core, work.stored.grid)
     count_channels(search, region, store, work.stored, work.channels)
     save_arrays(path, search.counted())
@@ -173,7 +180,10 @@ def _measure(work: Work, task: Task) -> None:
     """Measure the objects that begin in a super-block."""
     path, core = work.folder.make(MEASURE, task.index), work.lattice.block(task.index).core
     rows = NumberedObjects.open(work.folder.joined("objects")).objects(task.index)
-    store, grid = open_label_store(task.store), work.stored.grid
+    if task.index and not len(rows.label):  # the first one says which columns there are
+        mark_as_empty(path)
+        return
+    store, grid = _open_store(task.store), work.stored.grid
     owned = OwnedObjects(rows.label, rows.count, stored_boxes(rows.low, rows.high, grid), rows.confidence)
     table = measure_region(owned, stored_region(core, grid), store.read, work.stored, work.known_channels)
     table, counts = weigh_borders(table, grid, work.acquired_part)
@@ -202,9 +212,18 @@ def _labels(work: Work, index: int) -> NDArray[Any] | None:
 
 def _write_level(work: Work, task: Task) -> None:
     """Write one shard of a level of lower resolution."""
-    store, level = open_label_store(task.store), int(task.stage.removeprefix(_LEVEL))
+    store, level = _open_store(task.store), int(task.stage.removeprefix(_LEVEL))
     path = work.folder.make(task.stage, task.index)
     region = store.levels[level].region(task.index)
     write_level(store, level, region)
-    with atomic_path(path) as temporary:
-        temporary.touch()
+    mark_as_empty(path)
+
+
+def _open_store(path: Path) -> LabelStore:
+    """Return a label store, opened once in each process: to read its metadata takes longer than to do nothing."""
+    return _opened_store(path, (path / "zarr.json").stat().st_mtime_ns)
+
+
+@lru_cache(1)
+def _opened_store(path: Path, mtime_ns: int) -> LabelStore:
+    return open_label_store(path)

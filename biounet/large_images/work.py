@@ -31,7 +31,7 @@ FIND, GAPS, PAINT, MEASURE = "find", "gaps", "paint", "measure"
 """Stages of a super-block."""
 
 EXTENT = ".extent"
-"""Suffix of the file of what was acquired in a super-block, of images with areas that were not."""
+"""Suffix of the file of what was acquired in a super-block, of images with areas that were not, if anything was."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,10 @@ class Work:
             return AcquiredPart.whole(self.stored.grid)
         extent = AcquiredExtent()
         for index in range(len(self.lattice)):
-            raw = json.loads(self.folder.file(FIND, index, EXTENT).read_text(encoding="utf-8"))
+            path = self.folder.file(FIND, index, EXTENT)
+            if not path.is_file():
+                continue
+            raw = json.loads(path.read_text(encoding="utf-8"))
             extent += AcquiredExtent(tuple(raw["low"]), tuple(raw["high"]), raw["voxels"])
         return extent.part
 

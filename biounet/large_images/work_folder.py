@@ -75,3 +75,14 @@ class WorkFolder:
         with translate_write_errors(self.path):
             if self.path.is_dir():
                 shutil.rmtree(self.path)
+
+
+def mark_as_empty(path: Path) -> None:
+    """Say that a super-block is done and that nothing is in it: its file is there, and empty."""
+    with translate_write_errors(path):
+        path.touch()
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a super-block has nothing in it, by its file."""
+    return path.stat().st_size == 0

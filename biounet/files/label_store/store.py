@@ -176,13 +176,18 @@ def write_shard(store: LabelStore, region: Region, labels: NDArray[Any], level: 
     lowest, largest = int(labels.min()), int(labels.max())
     if lowest < 0 or largest > np.iinfo(store.dtype).max:
         raise InputError(f"label {lowest if lowest < 0 else largest} does not fit in {store.dtype}", path=store.path)
+    if largest == 0:
+        _remove_shard(path)
+        return
     with translate_write_errors(path):
-        if largest == 0:
-            path.unlink(missing_ok=True)
-            return
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(_pack_shard(store.levels[level], labels, store.dtype))
+
+
+def _remove_shard(path: Path) -> None:
+    with translate_write_errors(path):
+        path.unlink(missing_ok=True)
 
 
 def write_level(store: LabelStore, level: int, region: Region) -> None:
@@ -196,20 +201,21 @@ def write_level(store: LabelStore, level: int, region: Region) -> None:
         slice(part.start * step, min(part.stop * step, length))
         for part, step, length in zip(region, steps, fine.shape, strict=True)
     )
+    if not store.has_labels(source, level - 1):
+        _remove_shard(store.shard_path(level, region))
+        return
     shape = [part.stop - part.start for part in region]
     labels = np.zeros(shape, store.dtype)
-    if store.has_labels(source, level - 1):
-        parts = [range(0, length, chunk) for length, chunk in zip(shape, coarse.chunk, strict=True)]
-        for corner in product(*parts):
-            target = tuple(
-                slice(at, min(at + chunk, length))
-                for at, chunk, length in zip(corner, coarse.chunk, shape, strict=True)
-            )
-            piece = tuple(
-                slice(whole.start + part.start * step, min(whole.start + part.stop * step, whole.stop))
-                for whole, part, step in zip(source, target, steps, strict=True)
-            )
-            labels[target] = halve_labels(store.read(piece, level - 1), steps)
+    parts = [range(0, length, chunk) for length, chunk in zip(shape, coarse.chunk, strict=True)]
+    for corner in product(*parts):
+        target = tuple(
+            slice(at, min(at + chunk, length)) for at, chunk, length in zip(corner, coarse.chunk, shape, strict=True)
+        )
+        piece = tuple(
+            slice(whole.start + part.start * step, min(whole.start + part.stop * step, whole.stop))
+            for whole, part, step in zip(source, target, steps, strict=True)
+        )
+        labels[target] = halve_labels(store.read(piece, level - 1), steps)
     write_shard(store, region, labels, level)
 
 
