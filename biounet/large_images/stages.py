@@ -18,6 +18,7 @@ from biounet.files import LabelStore, atomic_path, open_label_store, write_level
 from biounet.labelling import (
     JoinedParts,
     NumberedObjects,
+    Parts,
     find_gaps,
     find_parts,
     paint,
@@ -37,6 +38,7 @@ from biounet.measurement import (
 from biounet.preprocessing import scale_region
 from biounet.reporting import make_folder, write_table_part
 from biounet.segmentation import weigh_borders
+from biounet.tiling import relative_region
 
 _LEVEL, _CHANNELS = "level", "channels"
 _LABELS = ".labels"  # suffix of the file of the parts of a super-block, which is not there without any
@@ -116,7 +118,7 @@ def _find(work: Work, task: Task) -> None:
     if labels is None:
         mark_as_empty(path)
         return
-    save_arrays(path.with_suffix(_LABELS), {"labels": labels})
+    _save_labels(path.with_suffix(_LABELS), labels, parts, block.core)
     with atomic_path(path) as temporary:  # last: it says that the super-block is done
         parts.save(temporary)
 
@@ -204,10 +206,24 @@ def stored_boxes(low: NDArray[np.int64], high: NDArray[np.int64], grid: Grid) ->
     return Boxes(first, last)
 
 
+def _save_labels(path: Path, labels: NDArray[np.int32], parts: Parts, core: Region) -> None:
+    """Write the label image of a super-block, cropped to the box that holds its parts."""
+    box = relative_region(parts.box, core)
+    save_arrays(path, {"labels": labels[box], "start": np.array([part.start for part in box])})
+
+
 def _labels(work: Work, index: int) -> NDArray[Any] | None:
     """Return the parts that `find_parts` found in a super-block; None without any."""
     path = work.folder.file(FIND, index, _LABELS)
-    return load_arrays(path)["labels"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    arrays, shape = load_arrays(path), tuple(part.stop - part.start for part in work.lattice.block(index).core)
+    cropped: NDArray[np.int32] = arrays["labels"]
+    if cropped.shape == shape:
+        return cropped
+    labels = np.zeros(shape, np.int32)
+    labels[tuple(slice(at, at + n) for at, n in zip(arrays["start"], cropped.shape, strict=True))] = cropped
+    return labels
 
 
 def _write_level(work: Work, task: Task) -> None:

@@ -215,7 +215,9 @@ def write_level(store: LabelStore, level: int, region: Region) -> None:
             slice(whole.start + part.start * step, min(whole.start + part.stop * step, whole.stop))
             for whole, part, step in zip(source, target, steps, strict=True)
         )
-        labels[target] = halve_labels(store.read(piece, level - 1), steps)
+        values = store.read(piece, level - 1)
+        if values.any():
+            labels[target] = halve_labels(values, steps)
     write_shard(store, region, labels, level)
 
 

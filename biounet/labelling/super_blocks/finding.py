@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import PROBABILITY_MAX, LabelSettings, compiled
+from biounet.core import PROBABILITY_MAX, LabelSettings, Region, compiled
 from biounet.labelling.label import BlockObjects
 from biounet.labelling.stitching import sum_groups, write_labels
 from biounet.labelling.super_blocks.contraction import by_falling_saddle, contract, saddles, sum_pairs
@@ -63,7 +63,7 @@ def find_parts(
     both = np.concatenate([settled, front])
     number = np.zeros(part.size, np.int32)
     number[both] = np.arange(1, both.size + 1)
-    boxes = _write_parts(labels, number[part[basin]], both.size, super_block)
+    boxes = _write_parts(labels, basins.written, number[part[basin]], both.size, super_block)
     rows = np.concatenate([table[:, both].T, boxes], axis=1)
     left = np.concatenate([np.flatnonzero(~graph.complete), order[kept]])
     slot = number[part].astype(np.int64) - 1 - settled.size
@@ -81,7 +81,7 @@ def _in_scan_order(which: Mask, table: Ints) -> Ints:
 class _Basins:
     """The basins of all blocks in one sequence: as `BlockObjects`, `table` (4, n) having the rows `HEIGHT` to `FIRST`.
 
-    `faces` are in scan order.
+    `faces` are in scan order. `written` is the box of the blocks that have any, in the super-block.
     """
 
     root: Ints
@@ -90,19 +90,21 @@ class _Basins:
     edges: Ints
     minima: Ints
     faces: Ints
+    written: Region
 
 
 def _collect(blocks: Iterable[BlockObjects], super_block: Block) -> tuple[Labels | None, _Basins | None]:
     """Return 1 + the basin of each voxel of the core, and the basins; None without foreground."""
     labels: Labels | None = None
-    collected = []
+    collected, regions = [], []
     offset = 0
     for block in blocks:
         if not len(block.runs):
             continue
         if labels is None:
             labels = np.zeros([part.stop - part.start for part in super_block.core], np.int32)
-        core = labels[relative_region(block.block.core, super_block.core)]
+        regions.append(relative_region(block.block.core, super_block.core))
+        core = labels[regions[-1]]
         numbers = np.arange(offset + 1, offset + 1 + block.root.size, dtype=np.int32)
         write_labels(core[None] if core.ndim == 2 else core, block.runs, block.basins, numbers)
         table = np.stack([block.height, block.count, block.certainty, block.first], axis=1)
@@ -112,7 +114,9 @@ def _collect(blocks: Iterable[BlockObjects], super_block: Block) -> tuple[Labels
     if labels is None:
         return None, None
     root, leaves, table, edges, minima, faces = (np.concatenate(parts) for parts in zip(*collected, strict=True))
-    return labels, _Basins(root, leaves, table.T, edges, minima, faces[np.argsort(faces[:, 0])])
+    axes = zip(*regions, strict=True)
+    written = tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in axes)
+    return labels, _Basins(root, leaves, table.T, edges, minima, faces[np.argsort(faces[:, 0])], written)
 
 
 @dataclass(frozen=True)
@@ -241,13 +245,18 @@ def follow(target: Ints) -> Ints:
     return target
 
 
-def _write_parts(labels: Labels, number: Labels, parts: int, super_block: Block) -> Ints:
+def _write_parts(labels: Labels, written: Region, number: Labels, parts: int, super_block: Block) -> Ints:
     """Replace each 1 + basin by the number of its part; return the boxes of the parts (p, 2 axes) in the image."""
-    volume = labels[None] if labels.ndim == 2 else labels
+    region = labels[written]
+    is_whole = region.shape == labels.shape
+    volume = region if is_whole else np.ascontiguousarray(region)  # of which the loop is compiled
+    volume = volume[None] if labels.ndim == 2 else volume
     box = np.zeros((parts + 1, 2, 3), np.int64)
     box[:, 0] = np.iinfo(np.int64).max
     _number_voxels(volume, np.concatenate([np.zeros(1, np.int32), number]), box)
-    start = np.array([part.start for part in super_block.core])
+    if not is_whole:
+        region[...] = volume.reshape(region.shape)
+    start = np.array([part.start + at.start for part, at in zip(super_block.core, written, strict=True)])
     return np.asarray((box[1:, :, 3 - labels.ndim :] + start).reshape(parts, 2 * labels.ndim))
 
 

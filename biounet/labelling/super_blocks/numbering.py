@@ -15,7 +15,7 @@ from biounet.core import PROBABILITY_MAX, compiled
 from biounet.labelling.selection import ObjectFilter, choose_objects
 from biounet.labelling.super_blocks.fronts import JoinedParts
 from biounet.labelling.super_blocks.gap_fronts import JoinedGaps
-from biounet.labelling.super_blocks.gaps import Gaps
+from biounet.labelling.super_blocks.gaps import Gaps, replace_labels
 from biounet.labelling.super_blocks.lattice import SuperBlockLattice
 from biounet.labelling.super_blocks.object_files import (
     ArrayFiles,
@@ -215,17 +215,10 @@ def paint(
     painted = np.zeros(shape, np.int32)
     flat = painted.reshape(-1)
     if labels is not None:
-        _replace(labels.reshape(-1), np.append(0, labels_of_parts).astype(np.int32), flat)
+        replace_labels(labels.reshape(-1), np.append(0, labels_of_parts).astype(np.int32), flat)
     if gaps is not None and labels_of_gaps is not None:
         _fill(gaps.runs, labels_of_gaps.astype(np.int32), flat)
     return painted
-
-
-@compiled
-def _replace(labels, number, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write the number of each label to `out`: 2.5 times as fast as `numpy.take`."""
-    for voxel in range(len(labels)):
-        out[voxel] = number[labels[voxel]]
 
 
 @compiled

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from biounet.core import Region
 from biounet.labelling.super_blocks.lattice import Offset
 
 Ints = NDArray[np.int64]
@@ -87,6 +88,16 @@ class Parts:
     too_small: int
     front: Front
     seams: Mapping[Offset, Seam]
+
+    @property
+    def box(self) -> Region:
+        """The smallest region of the image that holds all parts; empty without any."""
+        ends = np.concatenate([self.settled, self.front.rows])[:, BOX:]
+        axes = ends.shape[1] // 2
+        if not len(ends):
+            return (slice(0, 0),) * axes
+        low, high = ends[:, :axes].min(0).tolist(), ends[:, axes:].max(0).tolist()
+        return tuple(slice(*ends) for ends in zip(low, high, strict=True))
 
     def save(self, path: Path) -> None:
         """Write everything to one file, of which `load_parts` reads the seams as they are needed."""
