@@ -96,8 +96,8 @@ class Parts:
         axes = ends.shape[1] // 2
         if not len(ends):
             return (slice(0, 0),) * axes
-        low, high = ends[:, :axes].min(0).tolist(), ends[:, axes:].max(0).tolist()
-        return tuple(slice(*ends) for ends in zip(low, high, strict=True))
+        low, high = ends[:, :axes].min(0), ends[:, axes:].max(0)
+        return tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
 
     def save(self, path: Path) -> None:
         """Write everything to one file, of which `load_parts` reads the seams as they are needed."""
