@@ -3,12 +3,12 @@
 python benchmarks/large_images.py sparse [--side 320000]        nuclei far apart: exact count, memory, a rerun
 python benchmarks/large_images.py confluent 4096 8192 16384     nuclei everywhere: flat memory, equal labels and tables
 python benchmarks/large_images.py volume 512 --times 1 8 64     the same of volumes: as many cubes of an edge
-python benchmarks/large_images.py throughput [--stardist PYTHON MODEL]   against images in memory, and StarDist's big images
+python benchmarks/large_images.py throughput [--stardist PYTHON MODEL]     against images in memory, and StarDist
 python benchmarks/large_images.py memory_estimate               estimated and measured memory, by size and --ram
 
-Each run is ``biounet segment`` in a process of its own. Its memory is the largest that it and its children had at a time,
-looked at 50 times a second, and not less than the peak that the system notes of it. Inputs are made by `large_inputs.py`
-in a folder that is removed at the end (--room).
+Each run is ``biounet segment`` in a process of its own. Its memory is the largest that it and its children had at a
+time, looked at 50 times a second, and not less than the peak that the system notes of it. Inputs are made by
+`large_inputs.py` in a folder that is removed at the end (--room).
 """
 
 from __future__ import annotations
@@ -70,12 +70,8 @@ def _family(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         try:
-            tasks = os.listdir(f"/proc/{parent}/task")
-            found += [
-                int(child)
-                for task in tasks
-                for child in Path(f"/proc/{parent}/task/{task}/children").read_text().split()
-            ]
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
         except OSError:
             continue  # it has ended
     return found
@@ -124,7 +120,7 @@ def sparse(room: Path, options: argparse.Namespace) -> None:
     found, seconds = count_in(out)
     again = segment(image, out, "--format", "zarr", "--ram", options.ram)
     differ = _squares_that_differ(image, out, options.check)
-    head = "| side | nuclei | found | s | peak, MiB | rerun, s | rerun, peak | results, MB | squares in memory that differ |"
+    head = "| side | nuclei | found | s | peak, MiB | rerun, s | rerun, peak | results, MB | squares that differ |"
     print(f"{head}\n{'|---' * 9}|")
     cells = [options.side, known, found, f"{seconds:.0f}", f"{run.peak:.0f}", f"{again.seconds:.1f}"]
     cells += [f"{again.peak:.0f}", f"{size_of(out) / 1e6:.1f}", f"{differ} of {options.check}"]
@@ -201,8 +197,8 @@ def _report(room: Path, image: Path, shape: Sequence[int], limits: Sequence[str]
         equal = " and ".join(_comparisons(out, whole)) if is_compared else ""
         rate = np.prod([float(n) for n in shape]) / 1e6 / seconds
         size = " x ".join(map(str, shape))
-        row = f"{size} | {ram} | {count} | {seconds:.0f} | {rate:.2f} | {run.peak:.0f} | {size_of(out) / 1e6:.0f} | {equal}"
-        print(f"| {row} |", flush=True)
+        figures = f"{count} | {seconds:.0f} | {rate:.2f} | {run.peak:.0f} | {size_of(out) / 1e6:.0f} | {equal}"
+        print(f"| {size} | {ram} | {figures} |", flush=True)
         shutil.rmtree(out)
     shutil.rmtree(whole, ignore_errors=True)
     shutil.rmtree(image)
@@ -295,7 +291,8 @@ model = StarDist2D(None, name=folder.name, basedir=str(folder.parent))
 model.predict_instances(normalize(image[:1024, :1024], 1, 99.8))
 began = time.perf_counter()
 scaled = normalize(image, 1, 99.8).astype(np.float32)
-labels, _ = model.predict_instances_big(scaled, axes="YX", block_size=2048, min_overlap=128, context=96, show_progress=False)
+options = {"block_size": 2048, "min_overlap": 128, "context": 96, "show_progress": False}
+labels, _ = model.predict_instances_big(scaled, axes="YX", **options)
 tifffile.imwrite(out, labels.astype(np.int32), compression="zlib")
 print(labels.max(), time.perf_counter() - began)
 """

@@ -93,7 +93,7 @@ class Parts:
     def box(self) -> Region:
         """The smallest region of the image that holds all parts; empty without any."""
         ends = np.concatenate([self.settled, self.front.rows])[:, BOX:]
-        axes = ends.shape[1] // 2
+        axes: int = ends.shape[1] // 2
         if not len(ends):
             return (slice(0, 0),) * axes
         low, high = ends[:, :axes].min(0), ends[:, axes:].max(0)
