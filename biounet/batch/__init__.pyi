@@ -1,3 +1,4 @@
+from .compared_tables import ReplayResult as ReplayResult
 from .dry_run import preview as preview
 from .dry_run import preview_table as preview_table
 from .exporting import ExportRow as ExportRow
@@ -18,7 +19,7 @@ from .records import FrameRow as FrameRow
 from .records import Row as Row
 from .records import batch_exit_code as batch_exit_code
 from .records import describe_uncalibrated as describe_uncalibrated
-from .replay import ReplayResult as ReplayResult
+from .replay import ReplayOptions as ReplayOptions
 from .replay import find_model as find_model
 from .replay import replay_exit_code as replay_exit_code
 from .replay import verify as verify

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from biounet.core import list_some
 from biounet.files import FoundImage, natural_key
@@ -42,7 +45,25 @@ def is_in_shard(name: str, shard: tuple[int, int] | None) -> bool:
     if shard is None:
         return True
     number, count = shard
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count == number - 1
+    return _name_hash(name) % count == number - 1
+
+
+def drawn_names(names: Iterable[str], fraction: float) -> Callable[[str], bool]:
+    """Return a function that says whether a name is drawn: the given fraction of all, rounded up.
+
+    Only the hashes of the names decide: the same names give the same, and a larger fraction holds those of a smaller.
+    """
+    if fraction == 1:
+        return lambda name: True
+    hashes = np.sort(np.fromiter(map(_name_hash, names), np.uint64))
+    if not hashes.size:
+        return lambda name: False
+    last = int(hashes[math.ceil(fraction * hashes.size) - 1])
+    return lambda name: _name_hash(name) <= last
+
+
+def _name_hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 
 def mark_collisions(images: Sequence[FoundImage]) -> list[FoundImage]:

@@ -192,6 +192,13 @@ Moved = Annotated[str | None, typer.Option(help="Folder of the images, when they
 ModelFile = Annotated[
     str | None, typer.Option("--model", "-m", help="Path of the model, when it is not built in.", show_default=False)
 ]
+Fraction = Annotated[
+    float,
+    typer.Option(
+        help="Part of the images to segment again, such as 0.05; of the others, files are compared with their hashes.",
+        metavar="0-1",
+    ),
+]
 OtherDevice = Annotated[str | None, typer.Option(help="As recorded, or another.", show_default=False)]
 
 

@@ -217,25 +217,28 @@ def verify(
     images: options.Moved = None,
     model: options.ModelFile = None,
     device: options.OtherDevice = None,
+    jobs: options.Jobs = None,
+    fraction: options.Fraction = 1.0,
     quiet: options.Quiet = False,
     json_lines: options.Json = False,
 ) -> None:
     """Segment the images of results again and compare bit for bit."""
     check_address_space()
     from biounet.api import load
-    from biounet.batch import find_model, read_run, replay_exit_code
+    from biounet.batch import ReplayOptions, find_model, read_run, replay_exit_code
     from biounet.batch import verify as verify_results
 
-    run = read_run(out)
+    chosen, run = ReplayOptions(images, device, jobs, fraction), read_run(out)
     segmenter = load(find_model(run) if model is None else model)
 
     def report(result: ReplayResult) -> None:
         if json_lines:
             echo_json(vars(result))
-        elif not quiet or result.status != "same":
+        elif not quiet or result.status not in ("same", "intact"):
             echo(": ".join(part for part in (result.image, result.status, result.message) if part))
 
-    code = replay_exit_code(verify_results(out, segmenter.model, images, report, device))
+    with stoppable("begins anew") as stop:
+        code = replay_exit_code(verify_results(out, segmenter.model, chosen, report, stop))
     if code and run.differences():
         echo(f"the run was made with {'; '.join(run.differences())}", sys.stderr)
     raise typer.Exit(code)

@@ -61,6 +61,9 @@ from .label_images import check_shape as check_shape
 from .label_images import lay_on_grid as lay_on_grid
 from .label_images import read_label_volume as read_label_volume
 from .label_images import read_object_labels as read_object_labels
+from .label_store.comparison import damaged_shards as damaged_shards
+from .label_store.comparison import numbering_fault as numbering_fault
+from .label_store.comparison import store_difference as store_difference
 from .label_store.metadata import StoreOptions as StoreOptions
 from .label_store.store import LabelStore as LabelStore
 from .label_store.store import create_label_store as create_label_store

@@ -35,9 +35,11 @@ from .report_rows import ReportRow as ReportRow
 from .size_histogram import SizeHistogram as SizeHistogram
 from .size_histogram import object_sizes as object_sizes
 from .table_parts import MOST_CSV_ROWS as MOST_CSV_ROWS
+from .table_parts import TABLE_SUFFIXES as TABLE_SUFFIXES
 from .table_parts import excel_remark as excel_remark
 from .table_parts import join_table_parts as join_table_parts
 from .table_parts import part_path as part_path
+from .table_parts import row_fault as row_fault
 from .table_parts import write_joined_table as write_joined_table
 from .table_parts import write_partitioned_table as write_partitioned_table
 from .table_parts import write_table_part as write_table_part

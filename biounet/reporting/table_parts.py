@@ -145,6 +145,48 @@ def excel_remark(rows: int) -> str:
     return f"{rows} objects: Excel shows the first {MOST_EXCEL_ROWS - 1} rows of the table"
 
 
+def row_fault(path: Path, count: int) -> str:
+    """Return in what the rows of a table are not those of the objects 1 to `count`, in order; empty where they are.
+
+    Parameters
+    ----------
+    path
+        CSV, or a folder of `write_partitioned_table`. It is read some thousand rows at a time.
+    """
+    import pyarrow as pa  # slow to import
+
+    rows = 0
+    try:
+        for labels in _labels_of_rows(path):
+            expected = np.arange(rows + 1, rows + 1 + labels.size)
+            if (wrong := np.flatnonzero(labels != expected)).size:
+                at = int(wrong[0])
+                return f"row {rows + at + 1} is of object {labels[at]}"
+            rows += labels.size
+    except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
+        return f"cannot be read as a table: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return f"{rows} rows, and {count} objects" if rows != count else ""
+
+
+def _labels_of_rows(path: Path) -> Iterator[NDArray[np.int64]]:
+    """Yield the column ``label`` of a table in pieces."""
+    import pyarrow as pa  # slow to import
+    from pyarrow import csv
+
+    if path.is_dir():
+        for part in sorted(path.iterdir()):
+            for batch in _open_parquet(part).iter_batches(_WINDOW, columns=["label"]):
+                yield _as_array(batch.column("label")).astype(np.int64)
+        return
+    with path.open("rb") as file:
+        if file.readline().strip().split(b",")[0].strip(b'"') != b"label":
+            raise KeyError("its first column is not 'label'")
+    convert = csv.ConvertOptions(column_types={"label": pa.int64()}, include_columns=["label"])
+    with csv.open_csv(path, convert_options=convert) as batches:
+        for batch in batches:
+            yield _as_array(batch.column(0)).astype(np.int64)
+
+
 def _partitions(tables: Iterator[Columns]) -> Iterator[Columns]:
     """Yield tables of a fixed number of rows."""
     held: list[Columns] = []

@@ -40,6 +40,14 @@ def test_the_results_are_the_same_to_the_last_byte(few, untrained, monkeypatch):
     assert [row.seconds for row in again[:1]] == [row.seconds for row in rows[1][:1]]
 
 
+def test_labels_are_written_in_the_format_that_was_asked_for(few, untrained, all_large):
+    (few / "b.tif").unlink()
+    [row, _] = segment_batch(
+        find_images([few]), untrained, few.parent / "out", BatchOptions(jobs=1, label_format="zarr")
+    )
+    assert "a_labels.ome.zarr" in row.outputs
+
+
 def test_a_process_that_the_machine_ends_costs_one_image(few, untrained, all_large, monkeypatch):
     (few / "b.tif").unlink()
     really, killed = own_process.start_process, []

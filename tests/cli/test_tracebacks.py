@@ -246,7 +246,7 @@ OPTIONS = {
     ],
     "check": ["--recipe", "--val-images", "--val-labels", "--axes", "--spacing", "--channel", "--plane"],
     "evaluate": ["--recipe", "--tolerance"],
-    "verify": ["--images", "--model", "--device"],
+    "verify": ["--images", "--model", "--device", "--jobs", "--fraction"],
     "train": ["--minutes", "--epochs", "--from", "--device", "--val-images", "--axes", "--spacing", "--channel"],
 }
 

@@ -143,15 +143,20 @@ def _describe_grid(grid: Grid) -> dict[str, Any]:
     return {"affine": [list(row) for row in grid.affine], "frame": grid.frame, **header}
 
 
+def grid_difference(one: StoreContent, wanted: StoreContent) -> str:
+    """Return in what the voxels of two stores differ, in words, whatever stands in them; empty if they do not."""
+    if one.grid.shape != wanted.grid.shape:
+        return f"is {format_shape(one.grid.shape)}, not {format_shape(wanted.grid.shape)}"
+    if one.grid != wanted.grid:
+        return "lies on another grid: its voxel size or position is another"
+    return "" if one.dtype == wanted.dtype else f"holds {one.dtype}, not {wanted.dtype}"
+
+
 def metadata_difference(path: Path, other: Path) -> str:
     """Return in what a store differs from another, in words; empty if their metadata are the same."""
     one, wanted = read_content(path), read_content(other)
-    if one.grid != wanted.grid:
-        if one.grid.shape != wanted.grid.shape:
-            return f"is {format_shape(one.grid.shape)}, not {format_shape(wanted.grid.shape)}"
-        return "lies on another grid: its voxel size or position is another"
-    if one.dtype != wanted.dtype:
-        return f"holds {one.dtype}, not {wanted.dtype}"
+    if difference := grid_difference(one, wanted):
+        return difference
     if one.levels != wanted.levels:
         shards = f"{format_shape(one.levels[0].shard)}, not {format_shape(wanted.levels[0].shard)}"
         return f"has shards of {shards}"
