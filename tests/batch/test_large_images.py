@@ -51,7 +51,7 @@ def test_super_blocks_give_what_memory_gives(images, model, tmp_path, monkeypatc
     [other] = segment(images, model, tmp_path / "memory")
     assert (row.count, row.message, row.figures) == (other.count, other.message, other.figures)
     assert row.sizes == other.sizes
-    assert row.details["channel_types"] == other.details["channel_types"] == {"intensity": "uint8"}
+    assert row.details["channel_types"] == other.details["channel_types"] == {"intensity": "uint16"}
     name = "nuclei_objects.csv"
     assert (tmp_path / "large" / name).read_bytes() == (tmp_path / "memory" / name).read_bytes()
     monkeypatch.setattr("biounet.batch.large_image.LARGEST_TIFF", 0)
