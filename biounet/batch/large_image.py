@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -28,13 +30,13 @@ from biounet.files import (
     FoundImage,
     Locks,
     StoreOptions,
-    atomic_folder,
     can_open_lazy,
     image_state,
     label_suffix,
     open_label_store,
     open_lazy,
     stream_labels,
+    translate_write_errors,
     write_label_store,
 )
 from biounet.large_images import (
@@ -58,9 +60,13 @@ from biounet.large_images import (
 from biounet.network import Model
 from biounet.reporting import (
     MOST_CSV_ROWS,
+    OutputOptions,
+    large_picture_paths,
     make_folder,
     part_path,
+    view_folder,
     write_joined_table,
+    write_large_pictures,
     write_partitioned_table,
 )
 from biounet.segmentation import LARGEST_SEARCHED, Segmentation, memory_needs, model_zoom, resolve_diameter
@@ -234,7 +240,9 @@ def write_large(
     is_csv = result.count <= MOST_CSV_ROWS
     table = parent / f"{large.found.stem}{'_objects.csv' if is_csv else '_objects.parquet'}"
     labels = parent / f"{large.found.stem}{large.label_suffix}"
-    for path in (table, labels):
+    pictures = large_picture_paths(parent, large.found.stem, result.count, picture_options(model, out, options, parent))
+    paths = [table, *pictures, labels]
+    for path in paths:
         if path in protected:
             cause = f"{path.name} is among the results and was not written by biounet, or changed since"
             raise InputError(cause, path=path, hint="move it elsewhere, or choose another folder for the results")
@@ -242,12 +250,32 @@ def write_large(
         write_joined_table(table, parts, result.count, excel=options.excel)
     else:
         write_partitioned_table(table, parts, result.count, {})
+    # An earlier run may have been ended after it had moved the store.
+    found = open_label_store(store if store.is_dir() else labels)
+    write_large_pictures(pictures, work.stored, found, parts, result.count, stop)
     if not large.as_zarr:
-        stream_labels(labels, open_label_store(store), large.image.grid, result.count, "objects")
-    elif store.is_dir():  # else an earlier run was ended after this step
-        with atomic_folder(labels) as temporary:
-            store.rename(temporary)
-    return result, [table, labels]
+        stream_labels(labels, found, large.image.grid, result.count, "objects")
+    elif store.is_dir():
+        _move(store, labels)
+    return result, paths
+
+
+def picture_options(model: Model, out: Path, options: BatchOptions, parent: Path) -> OutputOptions:
+    """Return which pictures are written of an image whose results lie in a folder, and what the model is called."""
+    views = out / view_folder(parent.relative_to(out)) if options.overlay else None
+    return OutputOptions(options.overlay, options.excel, views, f"{model.card.recipe.name} ({model.sha256[:12]})")
+
+
+def _move(store: Path, final: Path) -> None:
+    """Move a store to its place; what is there goes into the work folder, with which it is removed.
+
+    Whenever this is cut short, the store is in one of the two places, whole.
+    """
+    with translate_write_errors(final):
+        if os.path.lexists(final):
+            former = store.with_name(f"former-{uuid.uuid4().hex}")
+            final.rename(former)
+        store.rename(final)
 
 
 def write_as_zarr(found: FoundImage, result: Segmentation, model: Model, paths: Sequence[Path]) -> list[Path]:

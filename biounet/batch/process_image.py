@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from biounet.batch.large_image import LargeImage, find_large, write_as_zarr, write_large
+from biounet.batch.large_image import LargeImage, find_large, picture_options, write_as_zarr, write_large
 from biounet.batch.names import escape, image_name
 from biounet.batch.parts_done import ShowParts, log_parts
 from biounet.batch.recorded_files import record_channels, record_inputs
@@ -46,7 +46,7 @@ from biounet.core import (
 from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state
 from biounet.large_images import usable_memory
 from biounet.network import Model, Predictor
-from biounet.reporting import OutputOptions, SizeHistogram, object_sizes, view_folder, write_outputs
+from biounet.reporting import SizeHistogram, object_sizes, write_outputs
 from biounet.segmentation import (
     MemoryBudget,
     MemoryNeed,
@@ -115,7 +115,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
                 volume, states = reader.read_hashed(files, read, context.stop)
             result = _segment(volume, context, needs[number][0])
             parent = image.relative.parent
-            written = _output_options(context, parent)
+            written = picture_options(context.model, out, options, out / parent)
             paths = write_outputs(result, out / parent, image.stem, written, protected=protected)
             if options.label_format == "zarr" and result.kind == "objects" and not result.frames:
                 paths = write_as_zarr(image, result, context.model, paths)
@@ -176,24 +176,19 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
     }
     details |= _record_classes(context.model) | record_channels(found)
     sizes = result.summary.sizes
+    of_result = [note for note in result.notes if note not in large.image.notes]
     row = Row(
         image_name(found),
-        result_status(result.notes, result.count),
+        result_status(of_result, result.count),
         result.count,
         seconds,
-        escape("; ".join(result.notes)),
+        escape("; ".join([*_absences(large.image.notes), *of_result])),
         details,
         tuple(outputs),
         None if sizes is None else SizeHistogram.of(sizes.column, sizes.values, sizes.counts),
-        {"flags": describe_flags(result.notes), **result.figures},
+        {"flags": describe_flags(of_result), **result.figures},
     )
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
-
-
-def _output_options(context: BatchContext, parent: Path) -> OutputOptions:
-    options, model = context.options, context.model
-    views = context.out / view_folder(parent) if options.overlay else None
-    return OutputOptions(options.overlay, options.excel, views, f"{model.card.recipe.name} ({model.sha256[:12]})")
 
 
 def _segment(volume: Volume, context: BatchContext, options: SegmentOptions) -> Segmentation:
@@ -220,7 +215,7 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         name: escape(value) if isinstance(value, str) else value for name, value in result.figures.items()
     }
     sizes = None if result.count is None else object_sizes(result.measurements)
-    message, frames = escape("; ".join(result.notes)), _frame_rows(result)
+    message, frames = escape("; ".join([*_absences(result.volume.notes), *result.notes])), _frame_rows(result)
     return Row(
         name,
         result_status(result.notes, result.count),
@@ -233,6 +228,11 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         figures,
         frames,
     )
+
+
+def _absences(notes: Sequence[str]) -> list[str]:
+    """Return which of the notes on a file say that parts of the image are not in it: a count may be short of these."""
+    return [note for note in notes if note_code(note) in (NoteCode.CHUNKS_ABSENT, NoteCode.TILES_ABSENT)]
 
 
 def _record_classes(model: Model) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from .html_report import ReportOptions as ReportOptions
 from .html_report import page_count as page_count
 from .html_report import page_path as page_path
 from .html_report import write_report as write_report
+from .large_pictures import large_picture_paths as large_picture_paths
+from .large_pictures import write_large_pictures as write_large_pictures
 from .measured_files import LabelInputs as LabelInputs
 from .measured_files import MeasuredFile as MeasuredFile
 from .measured_files import MeasuredTables as MeasuredTables

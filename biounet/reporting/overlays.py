@@ -94,11 +94,23 @@ def prepare_canvas(
     channels, labels = _compiled_type(shown), np.ascontiguousarray(labels, np.int32)
     factor = -(-max(labels.shape) // MAX_SIDE)
     if factor > 1:
-        channels, labels = _downscale(channels, factor), _downscale_labels(labels, factor)
-    if limits is not None:
-        channel_limits = [limits] * len(channels)
-    else:
-        channel_limits = _contrast_limits(channels, shared=array.dtype == np.uint8)
+        channels, labels = _downscale(channels, factor), pick_labels(labels, factor)
+    return canvas_of_reduced(channels, labels, limits=limits, bright=bright, shared=array.dtype == np.uint8)
+
+
+def canvas_of_reduced(
+    channels: NDArray[Any],
+    labels: NDArray[np.int32],
+    *,
+    limits: Limits | None = None,
+    bright: bool | None = None,
+    shared: bool = False,
+) -> Canvas:
+    """Return the canvas of one or three channels (c, y, x) of the size at which they are shown.
+
+    `shared` if the channels are a colour picture, whose hues are kept.
+    """
+    channel_limits = [limits] * len(channels) if limits is not None else _contrast_limits(channels, shared=shared)
     picture: NDArray[np.uint8] = _stretch(channels, *_scales(channel_limits))
     if bright is None:
         bright = float(np.median(_sample(picture[:, :, 1]))) > 127
@@ -248,7 +260,20 @@ def _downscale(channels, factor):  # type: ignore[no-untyped-def]  # noqa: ANN00
     return out
 
 
-def _downscale_labels(labels: NDArray[np.int32], factor: int) -> NDArray[np.int32]:
+def reduce_channels(channels: NDArray[Any], factor: int, black: float | None = None) -> NDArray[np.float32]:
+    """Return means of squares of factor x factor pixels (c, y, x), as `prepare_canvas` takes them.
+
+    `black` is the lowest intensity of the whole image, where float32 would lose digits.
+    """
+    if black is not None:
+        above = np.empty(channels.shape, np.float32)
+        np.subtract(channels, black, out=above, dtype=np.float64, casting="unsafe")
+        channels = above
+    reduced: NDArray[np.float32] = _downscale(_compiled_type(channels), factor)
+    return reduced
+
+
+def pick_labels(labels: NDArray[np.int32], factor: int) -> NDArray[np.int32]:
     """Return the label at the centre of each square of factor x factor pixels."""
     rows, columns = (np.minimum(np.arange(0, n, factor) + factor // 2, n - 1) for n in labels.shape)
     return np.ascontiguousarray(labels[rows[:, None], columns])

@@ -41,12 +41,18 @@ class _View(NamedTuple):
     labels: NDArray[Any]
     steps: tuple[float, ...]
     oriented: bool
+    factors: tuple[int, ...] = (1, 1, 1)  # by which the image was reduced
 
     def name(self, axis: int, index: int) -> str:
-        """Return the name of a slice normal to an axis; radiologists count slices from 1, arrays from 0."""
+        """Return the name of a slice normal to an axis; radiologists count slices from 1, arrays from 0.
+
+        Of an image that was reduced, its number is that in the image.
+        """
+        factor = self.factors[axis]
         if self.oriented:
-            return f"{_RADIOLOGY[axis]} {len(self) - index if not axis else index + 1} of {self.image.shape[axis]}"
-        return f"{_STACK[axis]}  {'zyx'[axis]} = {index}"
+            number = len(self) - index if not axis else index + 1
+            return f"{_RADIOLOGY[axis]} {(number - 1) * factor + 1} of {self.image.shape[axis] * factor}"
+        return f"{_STACK[axis]}  {'zyx'[axis]} = {index * factor}"
 
     def __len__(self) -> int:
         return len(self.image)
@@ -76,10 +82,19 @@ def draw_volume(array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, fill: 
 
 
 def compose_volume(
-    array: NDArray[Any], labels: NDArray[Any], grid: Grid, *, classes: bool = False, names: bool = True
+    array: NDArray[Any],
+    labels: NDArray[Any],
+    grid: Grid,
+    *,
+    classes: bool = False,
+    names: bool = True,
+    factors: tuple[int, ...] = (1, 1, 1),
 ) -> Canvas:
-    """Return the panels of a volume without outlines; with `names`, each says what it shows, and rows have a scale."""
-    view = _to_radiological(array[0], labels, grid)
+    """Return the panels of a volume without outlines; with `names`, each says what it shows, and rows have a scale.
+
+    `factors` if the arrays were reduced along the axes of the image.
+    """
+    view = _to_radiological(array[0], labels, grid, factors)
     limits = contrast_limits(view.image)
     style = _Style(limits, float(np.median(view.image)) > sum(limits) / 2, grid.unit)
     at = _centre_of_largest(_connected(view.labels) if classes else view.labels)
@@ -101,13 +116,16 @@ def _in_rows(panels: Sequence[Panel]) -> list[list[Panel]]:
     return [list(panels[start:end]) for start, end in pairwise(cuts)]
 
 
-def _to_radiological(image: NDArray[Any], labels: NDArray[Any], grid: Grid) -> _View:
+def _to_radiological(
+    image: NDArray[Any], labels: NDArray[Any], grid: Grid, factors: tuple[int, ...] = (1, 1, 1)
+) -> _View:
     """Reorient a volume so that its axes start at superior, anterior and the patient's right."""
     if grid.axcodes is None:
-        return _View(image, labels, grid.steps, oriented=False)
+        return _View(image, labels, grid.steps, oriented=False, factors=factors)
     transform = canonical_transform(grid)
     image, labels = (transform.apply(array)[::-1, ::-1, ::-1] for array in (image, labels))
-    return _View(image, labels, tuple(grid.steps[axis] for axis in transform.axes), oriented=True)
+    steps = tuple(grid.steps[axis] for axis in transform.axes)
+    return _View(image, labels, steps, oriented=True, factors=tuple(factors[axis] for axis in transform.axes))
 
 
 def _connected(classes: NDArray[Any]) -> NDArray[np.int32]:

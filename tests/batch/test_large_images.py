@@ -115,3 +115,21 @@ def test_other_settings_are_refused_until_they_may_overwrite(images, model, tmp_
     assert row.status == "failed"
     assert "begun with other settings" in row.message
     assert segment(images, model, tmp_path, label_format="zarr", overwrite=True)[0].status != "failed"
+
+
+def test_pictures_and_what_the_report_shows_are_those_of_memory(images, model, tmp_path, monkeypatch):
+    for module in ("overlays", "large_pictures"):
+        monkeypatch.setattr(f"biounet.reporting.{module}.MAX_SIDE", 100)
+    outs = [tmp_path / "large", tmp_path / "memory"]
+    for out, label_format in zip(outs, ("zarr", "tif"), strict=True):
+        segment_batch(images, model, out, BatchOptions(segment=NATIVE, label_format=label_format))
+    pictures = [
+        "nuclei_overlay.png",
+        *(f"report_files/nuclei_{name}" for name in ("thumb.webp", "view.webp", "view.js")),
+    ]
+    for name in pictures:
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes(), name
+    assert "nuclei_overlay.png" in (outs[0] / "report.html").read_text(encoding="utf-8")
+    monkeypatch.setattr("biounet.reporting.large_pictures.MOST_VIEWED", 3)
+    [row] = segment_batch(images, model, tmp_path / "many", BatchOptions(segment=NATIVE, label_format="zarr"))
+    assert sorted(row.outputs) == ["nuclei_labels.ome.zarr", "nuclei_objects.csv", "nuclei_overlay.png"]
