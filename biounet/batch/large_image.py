@@ -235,8 +235,8 @@ def write_large(
     with _opened(large, model, out, options, stop) as opened:
         result = segment_large(opened.work, opened.run, opened.locks)
         work, store = opened.work, opened.run.store
-    paths = (part_path(work.folder.tables, index) for index in range(len(work.lattice)))
-    parts = [path for path in paths if path.is_file()]  # where no object begins, there is none
+    all_parts = (part_path(work.folder.tables, index) for index in range(len(work.lattice)))
+    parts = [path for path in all_parts if path.is_file()]  # where no object begins, there is none
     is_csv = result.count <= MOST_CSV_ROWS
     table = parent / f"{large.found.stem}{'_objects.csv' if is_csv else '_objects.parquet'}"
     labels = parent / f"{large.found.stem}{large.label_suffix}"

@@ -133,3 +133,14 @@ def test_pictures_and_what_the_report_shows_are_those_of_memory(images, model, t
     monkeypatch.setattr("biounet.reporting.large_pictures.MOST_VIEWED", 3)
     [row] = segment_batch(images, model, tmp_path / "many", BatchOptions(segment=NATIVE, label_format="zarr"))
     assert sorted(row.outputs) == ["nuclei_labels.ome.zarr", "nuclei_objects.csv", "nuclei_overlay.png"]
+
+
+def test_an_image_without_objects_has_its_files_too(images, model, tmp_path):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "blank.tif", np.full((200, 150), 7, np.uint8))
+    found, outs = find_images([tmp_path / "in"]), [tmp_path / "large", tmp_path / "memory"]
+    for out, label_format in zip(outs, ("zarr", "tif"), strict=True):
+        [row] = segment_batch(found, model, out, BatchOptions(segment=NATIVE, label_format=label_format))
+        assert (row.status == "failed", row.count) == (False, 0)
+    for name in ("blank_objects.csv", "blank_overlay.png", "report_files/blank_view.js"):
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes(), name
