@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import UNLABELLED, DataSettings, Grid, InputError, ResultKind, as_number, as_path
+from biounet.core import UNLABELLED, DataSettings, Grid, InputError, ResultKind, as_number, as_path, free_memory
 from biounet.evaluation.class_scores import ClassEvaluation, add_voxels, pool_regions, region_row
 from biounet.evaluation.matching import Tally, tally
 from biounet.evaluation.object_scores import Evaluation, pool_tallies
@@ -21,6 +22,7 @@ from biounet.files import (
     ReadOptions,
     ResultPair,
     check_alignment,
+    open_label_image,
     pair_results,
     read_annotation,
     read_label_grid,
@@ -32,6 +34,7 @@ from biounet.files import (
 
 T = TypeVar("T")
 
+_BYTES_PER_VOXEL = 24  # both label images, their masks, and the pairs of their ids
 _LOW_AP, _HIGH_DICE = 0.05, 0.5  # AP below which and Dice above which ids are probably classes
 
 
@@ -99,6 +102,7 @@ class _Case:
 
     def read(self) -> tuple[NDArray[np.int32], NDArray[np.int32], Grid | None, tuple[str, ...]]:
         """Return true and predicted labels, the grid of a volume, and remarks on the headers."""
+        self._check_fits()
         predicted = read_labels(self.predicted, self.options)
         is_volume = predicted.ndim == 3
         order = read_label_grid(self.predicted, predicted.shape, self.options) if is_volume else Grid(predicted.shape)
@@ -110,6 +114,18 @@ class _Case:
         if drawn.overlaps is not None:  # outlines have no header
             return truth, predicted, order if is_volume else None, ()
         return truth, predicted, *check_alignment(self.truth, self.predicted, truth.shape, self.options)
+
+    def _check_fits(self) -> None:
+        """Raise an `InputError` if both label images take more memory than there is."""
+        try:
+            shape = open_label_image(self.predicted, self.options).grid.shape
+        except InputError:  # reported when it is read, or stored such that its header does not tell
+            return
+        needed, free = _BYTES_PER_VOXEL * math.prod(shape), free_memory()
+        if free is not None and needed > free:
+            pixels = " x ".join(map(str, shape))
+            cause = f"comparing {pixels} pixels takes about {needed / 2**30:.2g} GiB, and {free / 2**30:.2g} are free"
+            raise InputError(cause, path=self.predicted, hint="cut the same part from both, and compare these")
 
     def read_kind(self) -> ResultKind | None:
         """Return what the values of the result are, by its file or, of earlier versions, by the table beside it."""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from biounet.core import DataSettings, InputError, SettingsError
+from biounet.core import DataSettings, Grid, InputError, SettingsError
 from biounet.evaluation import evaluate
+from biounet.files import StoreOptions, write_label_store
 
 
 def picture(*rows):
@@ -37,6 +38,26 @@ def test_same_names(folders):
     result = evaluate(*folders, DataSettings())
     assert result.truth_counts == (2, 1)
     assert result.ap == (2 / 3,) * 9
+
+
+def test_what_is_too_large_to_compare_is_one_line_and_others_are_compared(folders, monkeypatch):
+    write(folders[0] / "a_labels.tif", np.ones((2, 5)))
+    write(folders[1] / "a.tif", np.ones((2, 5)))
+    monkeypatch.setattr("biounet.evaluation.folders.free_memory", lambda: 24 * 5)
+    result = evaluate(*folders, DataSettings())
+    assert ([row["case"] for row in result.cases], result.truth_counts) == (["a.tif", "deep/b.png.tif"], (1,))
+    assert "comparing 2 x 5 pixels" in result.failed[0]
+    monkeypatch.setattr("biounet.evaluation.folders.free_memory", lambda: 10)
+    with pytest.raises(InputError, match=r"comparing 2 x 5 pixels takes about .* GiB, and .* are free.*cut the same"):
+        evaluate(*folders, DataSettings())
+
+
+def test_label_stores_are_compared(folders):
+    out, truth = folders
+    (out / "a_labels.tif").unlink()
+    labels = picture("33...")
+    write_label_store(out / "a_labels.ome.zarr", labels, Grid(labels.shape), StoreOptions((4, 4)))
+    assert evaluate(out, truth, DataSettings()).ap == (2 / 3,) * 9
 
 
 def test_masks_beside_their_images(folders):
