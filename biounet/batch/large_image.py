@@ -176,7 +176,7 @@ def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, s
     read = large.found.read_options(options.read)
     edges = (large.size.edge,) * large.image.grid.dims
     plan = LargePlan(large.found.files(), states, read, model.sha256, options.segment, edges)
-    _check_disk(out, folder, large.size.disk)
+    check_disk(out, folder, large.size.disk)
     plan = begin(folder, plan, model, overwrite=options.overwrite)
     with _runner(large, folder, options) as runner:
         device = "auto" if options.cluster else options.device
@@ -203,7 +203,7 @@ def _runner(large: LargeImage, folder: Path, options: BatchOptions) -> Iterator[
         yield runner
 
 
-def _check_disk(out: Path, folder: Path, needed: int) -> None:
+def check_disk(out: Path, folder: Path, needed: int) -> None:
     """Raise `MachineError` if the disk has not the room that an image is estimated to take, with its work folder.
 
     What an earlier run left in the work folder counts as room that is taken already.

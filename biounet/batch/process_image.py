@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from biounet.batch.large_image import LargeImage, find_large, picture_options, write_as_zarr, write_large
+from biounet.batch.long_series import find_long
 from biounet.batch.names import escape, image_name
 from biounet.batch.parts_done import ShowParts, log_parts
 from biounet.batch.recorded_files import record_channels, record_inputs
@@ -101,18 +102,15 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     states: tuple[FileState, ...] = ()
     needs: list[tuple[SegmentOptions, MemoryNeed]] = []
     try:
-        files, options = image.files(), context.options
-        read = image.read_options(options.read)
+        options = context.options
         if (large := find_large(image, context.model, options)) is not None:
             return _when_alone(large, context, protected, start)
-        with context.readers.borrow() as reader:
-            header, _ = reader.read_header(files, read, context.stop)
-        needs = memory_needs(header, context.model.card, context.model.network, options.segment, options.device)
+        long = find_long(image, context.model, options)
+        needs = _needs_in_memory(image, context) if long is None else long.needs
         with context.memory.reserve([need for _, need in needs], image.path, context.stop) as number:
             if context.segment_large is not None and needs[number][1].is_large:
                 return context.segment_large(image, context, protected)
-            with context.readers.borrow() as reader:
-                volume, states = reader.read_hashed(files, read, context.stop)
+            volume, states = _read(image, context) if long is None else long.read(out, context.stop, context.hash_input)
             result = _segment(volume, context, needs[number][0])
             parent = image.relative.parent
             written = picture_options(context.model, out, options, out / parent)
@@ -136,6 +134,18 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
     row = replace(row, details=row.details | _record_classes(context.model) | record_channels(image))
     return Record(row, inputs, context.model.sha256, context.settings, outputs)
+
+
+def _needs_in_memory(image: FoundImage, context: BatchContext) -> list[tuple[SegmentOptions, MemoryNeed]]:
+    options, model = context.options, context.model
+    with context.readers.borrow() as reader:
+        header, _ = reader.read_header(image.files(), image.read_options(options.read), context.stop)
+    return memory_needs(header, model.card, model.network, options.segment, options.device)
+
+
+def _read(image: FoundImage, context: BatchContext) -> tuple[Volume, tuple[FileState, ...]]:
+    with context.readers.borrow() as reader:
+        return reader.read_hashed(image.files(), image.read_options(context.options.read), context.stop)
 
 
 def _when_alone(large: LargeImage, context: BatchContext, protected: Collection[Path], start: float) -> Record:

@@ -38,6 +38,8 @@ from .dataset_index.results import pair_results as pair_results
 from .dataset_index.scan import SkippedFile as SkippedFile
 from .dataset_index.scan import describe_skipped as describe_skipped
 from .dataset_index.scenes import resolve_images as resolve_images
+from .disk_arrays import forget as forget
+from .disk_arrays import zeros_beside as zeros_beside
 from .exports.cellprofiler import merge_cellprofiler as merge_cellprofiler
 from .exports.cellprofiler import merged_paths as merged_paths
 from .exports.formats import ExportFormat as ExportFormat
@@ -77,6 +79,8 @@ from .lazy.label_file import lay_file_on_grid as lay_file_on_grid
 from .lazy.label_file import open_label_image as open_label_image
 from .lazy.opening import can_open_lazy as can_open_lazy
 from .lazy.opening import open_lazy as open_lazy
+from .lazy.series import LazySeries as LazySeries
+from .lazy.series import open_series as open_series
 from .locks import Locks as Locks
 from .mapped_labels import map_labels as map_labels
 from .read import inspect_volume as inspect_volume

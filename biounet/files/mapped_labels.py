@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,10 +44,3 @@ def _write_rows(file: BinaryIO, segment: NDArray[Any], at: tuple[int, int], page
     for number, pixels in enumerate(rows):
         file.seek(((row + number) * width + column) * segment.itemsize)
         file.write(pixels.tobytes())
-
-
-def forget(labels: NDArray[Any]) -> None:
-    """Give back the memory of an array of `map_labels`, which is read again where it is needed."""
-    mapped = getattr(labels, "_mmap", None)
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)

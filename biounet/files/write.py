@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from biounet.core import Grid, InputError, ResultKind, Volume
 from biounet.files.atomic import atomic_path
 from biounet.files.dataset_index.names import NIFTI, is_label_store
+from biounet.files.disk_arrays import forget
 from biounet.files.exports.colours import object_colours
 from biounet.files.formats.nifti import parse_header, write_nifti
 from biounet.files.formats.opening import open_raw
@@ -64,9 +68,9 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
     frames, interval = (len(grid.times), grid.interval) if isinstance(grid, Volume) else (0, None)
     grid = grid.grid if isinstance(grid, Volume) else grid
     shape = (*((frames,) if frames else ()), *grid.shape)
-    if labels.shape != shape or labels.dtype.kind not in "iu" or labels.min() < 0:
+    lowest, largest = _ends(labels)
+    if labels.shape != shape or labels.dtype.kind not in "iu" or lowest < 0:
         raise InputError(f"not a label image on grid {shape}: {labels.dtype} of shape {labels.shape}", path=path)
-    largest = int(labels.max())
     check_largest(path, largest)
     if path.name.lower().endswith(NIFTI):
         if grid.header is None:
@@ -77,7 +81,34 @@ def write_labels(path: Path, labels: NDArray[Any], grid: Grid | Volume, kind: Re
         return
     layout = tiff_layout(shape, grid, largest, kind, interval)
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, **layout.file) as tif:
-        tif.write(labels.astype(layout.dtype), **layout.tags)
+        if isinstance(labels, np.memmap):
+            tif.write(_packed_pieces(labels, layout), shape=shape, dtype=layout.dtype, **layout.tags)
+        else:
+            tif.write(labels.astype(layout.dtype), **layout.tags)
+
+
+def _ends(labels: NDArray[Any]) -> tuple[int, int]:
+    """Return the lowest and the highest label, of an array on the disk frame by frame."""
+    if not isinstance(labels, np.memmap):
+        return int(labels.min()), int(labels.max())
+    ends = []
+    for frame in labels:
+        ends.append((int(frame.min()), int(frame.max())))
+        forget(labels)
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _packed_pieces(labels: NDArray[Any], layout: TiffLayout) -> Iterator[bytes]:
+    """Yield the tiles or strips of all planes of labels on the disk, as `tifffile` packs those of others."""
+    height, width = layout.piece
+    for plane in labels.reshape(-1, *labels.shape[-2:]):
+        pixels = plane.astype(layout.dtype)
+        for y, x in product(range(0, pixels.shape[0], height), range(0, pixels.shape[1], width)):
+            piece = pixels[y : y + height, x : x + width]
+            if layout.is_tiled and piece.shape != layout.piece:
+                piece = np.pad(piece, [(0, height - piece.shape[0]), (0, width - piece.shape[1])])
+            yield bytes(imagecodecs.deflate_encode(piece.tobytes(), level=DEFLATE_LEVEL))
+        forget(labels)
 
 
 def check_largest(path: Path, largest: int) -> None:

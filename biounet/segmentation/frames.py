@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Note, NoteCode, Volume, list_some, note_code
+from biounet.files import forget, zeros_beside
 from biounet.measurement import Links, are_dense, join_tables, link_objects
 from biounet.segmentation.result import Frame, Segmentation
 
@@ -37,7 +38,7 @@ def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]
     for index in range(len(volume.times)):
         part = segment_one(volume.frame(index))
         if not parts:
-            labels = np.zeros((len(volume.times), *part.labels.shape), part.labels.dtype)
+            labels = zeros_beside(volume.array, (len(volume.times), *part.labels.shape), part.labels.dtype)
         labels[index] = part.labels
         if part.kind == "objects":
             np.add(labels[index], objects, out=labels[index], where=part.labels > 0)
@@ -46,6 +47,8 @@ def segment_frames(volume: Volume, segment_one: Callable[[Volume], Segmentation]
             previous = part.labels
         # Neither its labels, all of which any view would keep in memory, nor its pixels are needed again
         parts.append(replace(part, labels=np.empty(0, part.labels.dtype), volume=volume))
+        for array in (labels, volume.array, *volume.measured.values()):
+            forget(array)
     table, tracks = join_tables(volume.times, [part.measurements for part in parts], links)
     frames = tuple(
         Frame(t, part.count, part.notes, sum(part.seconds.values()), part.figures)

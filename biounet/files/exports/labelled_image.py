@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import Grid, InputError, ResultKind, Volume
-from biounet.files.mapped_labels import forget
+from biounet.files.disk_arrays import forget
 
 _BAND = 1 << 22  # pixels that are looked at at a time
 _MEAN = "intensity_mean_"  # of a channel, in tables

@@ -29,10 +29,10 @@ class LazyFile(LazyImage):
     further: Mapping[str, LazyView] = field(kw_only=True)
 
     def read(self, region: Region) -> NDArray[Any]:  # noqa: D102 - inherited
-        return _read(self._path, self.array, (slice(0, self.channels), *region))
+        return read_view(self._path, self.array, (slice(0, self.channels), *region))
 
     def read_measured(self, region: Region) -> dict[str, NDArray[Any]]:  # noqa: D102 - inherited
-        return {name: _read(self._path, view, region, name) for name, view in self.further.items()}
+        return {name: read_view(self._path, view, region, name) for name, view in self.further.items()}
 
     def constant_value(self, region: Region) -> tuple[Any, ...] | None:  # noqa: D102 - inherited
         return _constant(self._path, self.array, region)
@@ -47,7 +47,8 @@ class LazyFile(LazyImage):
 
 
 @translate_errors
-def _read(path: Path, view: LazyView, index: Index, name: str = "") -> NDArray[Any]:
+def read_view(path: Path, view: LazyView, index: Index, name: str = "") -> NDArray[Any]:
+    """Return a part of a view in a type that later steps support; `name` is that of a channel."""
     return supported(view.read(index), path, name)
 
 
@@ -84,7 +85,7 @@ def open_lazy(path: Paths, options: ReadOptions | None = None) -> LazyImage:
         As of `read_volume`, or if the format has to be read as a whole. Damaged chunks are found when they are read.
     """
     options = replace(options or ReadOptions(), limit=sys.maxsize)
-    volume = read_files(as_paths(path, "the image"), options, _open_file, _join)
+    volume = read_files(as_paths(path, "the image"), options, _open_file, join_arrays)
     array = cast(LazyView, volume.array)
     further = {name: cast(LazyView, view) for name, view in volume.measured.items()}
     return LazyFile(
@@ -110,24 +111,37 @@ def can_open_lazy(path: str | Path, scene: str = "") -> bool:
         return False
 
 
-def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def join_arrays(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return views one after another, as `numpy.concatenate` joins arrays."""
     return cast("NDArray[Any]", join_views(cast("Sequence[LazyView]", arrays)))
 
 
 def _open_file(path: Path, options: ReadOptions) -> Volume:
     """Return an image whose arrays are views of the file."""
+    volume = open_views(path, options)
+    if not volume.times:
+        return volume
+    if len(volume.times) > 1:
+        cause = f"{len(volume.times)} frames of an image that is read region by region"
+        raise InputError(cause, path=path, hint="choose one of them by its number")
+    return volume.frame(0)
+
+
+def open_views(path: Path, options: ReadOptions) -> Volume:
+    """Return an image or a time series whose arrays are views of the file."""
     raw = open_image(path, options)
     if raw.regions is None:
         raise InputError("stored such that it has to be read as a whole", path=path, hint=_HINT)
     view = cast("NDArray[Any]", ArrayView.of(raw.regions))  # as views are rearranged as arrays are
     array, choice, notes, times = select_channels(view, raw, path, options, find_grey)
-    if len(times) > 1:
-        cause = f"{len(times)} frames of an image that is read region by region"
-        raise InputError(cause, path=path, hint="choose one of them by its number")
-    array = array[:, 0] if times else array
+    if options.project and len(times) > 1:
+        raise InputError("the planes of each frame are to be one image", path=path, hint="take frames one by one")
     if options.project:
+        array = array[:, 0] if times else array
         array = cast("NDArray[Any]", ProjectedArray.view(cast(ArrayView, array), options.project, path))
+        array = array[:, None] if times else array
     measured = {name: array[number] for name, number in choice.measured.items()}
     grid, grid_notes = resolve_grid(array.shape[-options.dims :], raw, path, options)
     channels = array[choice.as_index()]
-    return Volume(channels, grid, path, (*grid_notes, *notes), choice.names, measured, scene=options.scene)
+    interval = raw.interval if times else None
+    return Volume(channels, grid, path, (*grid_notes, *notes), choice.names, measured, times, interval, options.scene)

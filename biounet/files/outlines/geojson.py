@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import InputError, find_label_runs
+from biounet.files.disk_arrays import forget
 from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.formats.raw import translate_errors
-from biounet.files.mapped_labels import forget
 from biounet.files.outlines.json_stream import JsonList
 from biounet.files.outlines.outline import (
     QUPATH_UNLABELLED,
