@@ -7,8 +7,8 @@ python benchmarks/large_images.py throughput [--stardist PYTHON MODEL]     again
 python benchmarks/large_images.py memory_estimate               estimated and measured memory, by size and --ram
 
 Each run is ``biounet segment`` in a process of its own. Its memory is the largest that it and its children had at a
-time, looked at 50 times a second, and not less than the peak that the system notes of it. Inputs are made by
-`large_inputs.py` in a folder that is removed at the end (--room).
+time, looked at 50 times a second, and not less than the peak that the system notes of each. Libraries, which they have
+in common, count once. Inputs are made by `large_inputs.py` in a folder that is removed at the end (--room).
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Watch:
     def _look(self) -> None:
         while not self._ended.wait(0.02):
             found = [_memory(pid) for pid in _family(self._pid)]
-            self.peak = max([self.peak, sum(now for now, _ in found), *(most for _, most in found)])
+            own, files, most = zip(*found, strict=True)
+            self.peak = max(self.peak, sum(own) + max(files), *most)
 
 
 def _family(pid: int) -> list[int]:
@@ -77,14 +78,17 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _memory(pid: int) -> tuple[float, float]:
-    """Return the memory of a process in MiB, now and at most."""
+def _memory(pid: int) -> tuple[float, float, float]:
+    """Return the memory of a process in MiB: its own, that of libraries, and the most that it had of both."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     found = dict(line.split(":", 1) for line in lines)
-    return tuple(int(found.get(name, "0 kB").split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    own, shared, files, most = (
+        int(found.get(name, "0 kB").split()[0]) / 1024 for name in ("RssAnon", "RssShmem", "RssFile", "VmHWM")
+    )
+    return own + shared, files, most
 
 
 def segment(image: Path, out: Path, *options: str) -> Run:

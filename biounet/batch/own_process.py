@@ -224,8 +224,12 @@ class _LivingStop(threading.Event):
 
 def _say_parts(sign: Path) -> ShowParts:
     """Return a function that writes how far the work is, for the process that waits."""
+    said = [0.0]
 
     def say(parts: PartsDone) -> None:
+        if parts.done < parts.total and time.monotonic() < said[0] + _POLL:
+            return  # to write it takes longer than an empty part
+        said[0] = time.monotonic()
         temporary = sign.with_suffix(".new")
         with suppress(OSError):  # the folder of a process that has ended
             temporary.write_text(json.dumps(asdict(parts)), encoding="utf-8")

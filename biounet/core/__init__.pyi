@@ -51,6 +51,7 @@ from .machine import describe_shortage as describe_shortage
 from .machine import format_seconds as format_seconds
 from .machine import free_address_space as free_address_space
 from .machine import free_memory as free_memory
+from .machine import give_back_memory as give_back_memory
 from .machine import home_folder as home_folder
 from .machine import is_out_of_memory as is_out_of_memory
 from .notes import Figure as Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import math
 import os
@@ -54,6 +55,15 @@ def available_cores() -> int:
     except AttributeError:  # not on macOS or Windows
         cores = os.cpu_count() or 1
     return max(1, math.ceil(min(cores, _cpu_quota())))
+
+
+def give_back_memory() -> None:
+    """Give freed memory back to the system, where the C library is asked to (glibc): it keeps what threads have freed.
+
+    After a block of 1024 x 1024 pixels it kept 165 MiB; this takes some milliseconds.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def free_memory() -> int | None:

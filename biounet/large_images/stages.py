@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from biounet.core import Grid, Region, canonical_transform, stored_region
+from biounet.core import Grid, Region, canonical_transform, give_back_memory, stored_region
 from biounet.files import LabelStore, atomic_path, open_label_store, write_level, write_shard, write_text
 from biounet.labelling import (
     JoinedParts,
@@ -41,6 +41,7 @@ from biounet.segmentation import weigh_borders
 from biounet.tiling import relative_region
 
 _LEVEL, _CHANNELS = "level", "channels"
+_BRIEF = 0.2  # seconds of a task that has allocated little
 _LABELS = ".labels"  # suffix of the file of the parts of a super-block, which is not there without any
 
 
@@ -94,7 +95,10 @@ def work_on(task: Task) -> Answer:
         _count_channels(work, task)
     else:
         _write_level(work, task)
-    return Answer(time.monotonic() - start)
+    seconds = time.monotonic() - start
+    if seconds > _BRIEF:
+        give_back_memory()
+    return Answer(seconds)
 
 
 def level_stage(level: int) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Region
+from biounet.core import Region, compiled
 from biounet.preprocessing.order_statistics import percentiles
 
-_CHUNK = 2**18  # candidates per pass
+_BAND = 2**18  # pixels of the rows that are looked at together
 CONTRAST_SAMPLE = 2**15  # pixels from which the contrast is estimated
 CONTRAST_ROWS = 16  # of these pixels, in images whose rows are long
 HOT_PIXEL_SIGMAS = 7.0  # standard deviations of the noise by which no pixel of a million exceeds its neighbours
@@ -46,25 +47,54 @@ class HotPixelRule:
 
         Positions are those in `padded`, whose border is only looked at.
         """
-        bright = self.low + self.contrast
-        limit = math.floor(bright) if padded.dtype.kind in "iu" else bright
-        inner = padded[:, 1:-1, 1:-1]
-        candidates = np.flatnonzero(inner > limit)
+        step = max(1, _BAND // padded.shape[2])
         positions, values = [], []
-        for start in range(0, len(candidates), _CHUNK):
-            z, y, x = np.unravel_index(candidates[start : start + _CHUNK], inner.shape)
-            third = _third_highest(padded[z, y + row, x + column] for row, column in _NEIGHBOURS)
-            value = padded[z, y + 1, x + 1]
-            excess = value.astype(np.float64) - third
-            hot = (excess > self.contrast) & (excess > third.astype(np.float64) - self.low)
-            if self.exclude:
-                hot &= value != self.exclude[0]
-            if hot.any():
-                positions.append(np.stack([z[hot], y[hot] + 1, x[hot] + 1]))
-                values.append(third[hot])
+        for plane, start in product(range(len(padded)), range(0, padded.shape[1] - 2, step)):
+            at, third = self._find_in_band(padded[plane, start : start + step + 2])
+            if third.size:
+                positions.append(np.stack([np.full(third.size, plane), at[0] + start, at[1]]))
+                values.append(third)
         if not positions:
             return (np.empty(0, np.intp),) * 3, np.empty(0, padded.dtype)
         return tuple(np.concatenate(positions, 1)), np.concatenate(values)
+
+    def _find_in_band(self, band: NDArray[Any]) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], NDArray[Any]]:
+        """Return the same of rows of one plane."""
+        native: np.dtype[Any] = np.dtype(np.float32) if band.dtype == np.float16 else band.dtype.newbyteorder("=")
+        limit: Any = self.low + self.contrast
+        if native.kind in "iu":
+            limit = min(max(math.floor(limit), np.iinfo(native).min), np.iinfo(native).max)
+        hot = np.zeros(band.shape, np.bool_)
+        pixels = np.ascontiguousarray(band, native)
+        _mark_hot(pixels, native.type(limit), float(self.low), float(self.contrast), hot)
+        if self.exclude:
+            hot &= band != self.exclude[0]
+        y, x = np.nonzero(hot)
+        if not y.size:
+            return (y, x), np.empty(0, band.dtype)
+        return (y, x), _third_highest(band[y + row - 1, x + column - 1] for row, column in _NEIGHBOURS)
+
+
+@compiled
+def _mark_hot(pixels, limit, low, contrast, hot):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Mark pixels above a limit of which at most two of the neighbours are too bright for them to be hot.
+
+    NumPy takes 0.4 s for a million bright pixels.
+    """
+    for y in range(1, pixels.shape[0] - 1):
+        for x in range(1, pixels.shape[1] - 1):
+            if pixels[y, x] <= limit:
+                continue
+            value = float(pixels[y, x])
+            bright = 0
+            for near in range(9):
+                neighbour = float(pixels[y - 1 + near // 3, x - 1 + near % 3])
+                excess = value - neighbour
+                if near != 4 and not (excess > contrast and excess > neighbour - low):
+                    bright += 1
+                    if bright > 2:
+                        break
+            hot[y, x] = bright <= 2
 
 
 def remove_hot_pixels(values: NDArray[Any], exclude: tuple[Any, ...] = ()) -> tuple[NDArray[Any], int]:

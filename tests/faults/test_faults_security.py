@@ -57,6 +57,7 @@ ALLOWED = {
         "importlib.resources.files",
     ): "reads template, style and script of the page",
     ("large_images/worker_check.py", "importlib.metadata"): "tells the version of torch, without importing it",
+    ("core/machine.py", "ctypes"): "gives freed memory back to the system; the name of the library is a constant",
     ("core/arguments.py", "importlib.util.find_spec"): "tells whether a package is installed, without importing it",
     ("reporting/case_report.py", "importlib.resources.files"): "reads template and style of the page",
     ("reporting/panels.py", "importlib.util.find_spec"): "finds the font that Matplotlib brings, without importing it",
