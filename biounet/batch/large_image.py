@@ -144,8 +144,7 @@ def _choose_size(image: LazyImage, model: Model, options: BatchOptions) -> WorkS
     if kind != "local":
         return choose_size(image, network, 1, options.ram or _CLUSTER_WORKER, zoom)
     processes = int(number) if number.isdecimal() and int(number) else available_cores()
-    memory = usable_memory() if options.ram is None else options.ram
-    return choose_size(image, network, 1, None if memory is None else memory // processes, zoom)
+    return choose_size(image, network, processes, options.ram, zoom, processes=True)
 
 
 def _may_be_large(path: Path, scene: str) -> bool:

@@ -118,7 +118,7 @@ def preview_large(large: LargeImage, speed: Speedometer, options: BatchOptions) 
         number=number,
         edge=size.edge,
         workers=workers,
-        memory=size.memory * (cluster.local if cluster and cluster.local else 1),
+        memory=size.memory,
         disk=size.disk,
         seconds=None if each is None else _REST * each * size.stored / at_a_time,
         labels=large.label_format,

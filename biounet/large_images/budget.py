@@ -56,11 +56,16 @@ class WorkSize:
 
 
 def choose_size(
-    image: LazyImage, network: UNet, workers: int, ram: int | None = None, zoom: Zoom | None = None
+    image: LazyImage,
+    network: UNet,
+    workers: int,
+    ram: int | None = None,
+    zoom: Zoom | None = None,
+    processes: bool = False,
 ) -> WorkSize:
     """Return how to work on an image within `ram` bytes, with up to so many workers.
 
-    All workers are used with smaller super-blocks before fewer are used with larger ones.
+    All workers are used with smaller super-blocks before fewer are used with larger ones, and there is one for each.
 
     Parameters
     ----------
@@ -68,6 +73,9 @@ def choose_size(
         None: most of what is free.
     zoom
         From the grid of the image to the working grid, with the axes of `image`; None: it is the same.
+    processes
+        Whether workers are processes, not threads: none fewer, each with the libraries, and ended when it takes more
+        than its part of `ram`, so that an error of the estimate needs room in each.
 
     Raises
     ------
@@ -76,8 +84,11 @@ def choose_size(
     """
     limit = ram if ram is not None else usable_memory()
     seen = _Seen(image, network, zoom or (1.0,) * image.grid.dims)
-    choices = _choices(image.grid.dims, workers)
-    sizes = [WorkSize(edge, block, n, _PROGRAM + n * seen.bytes_of_worker(edge, block)) for edge, block, n in choices]
+    sizes = []
+    for edge, block, number in _choices(image.grid.shape, workers, workers if processes else 1):
+        each = seen.bytes_of_worker(edge, block)
+        memory = number * (_PROGRAM + each) / _USABLE_SHARE if processes else _PROGRAM + number * each
+        sizes.append(WorkSize(edge, block, number, int(memory)))
     fitting = next((size for size in sizes if limit is None or size.memory <= limit), None)
     if fitting is None:
         cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {sizes[-1].memory / 2**30:.2g} GiB"
@@ -92,8 +103,13 @@ def usable_memory() -> int | None:
     return None if free is None else int(_USABLE_SHARE * free)
 
 
-def _choices(dims: int, workers: int) -> Iterator[tuple[int, int, int]]:
-    return ((edge, block, number) for number in range(workers, 0, -1) for edge, block in _EDGES[dims])
+def _choices(shape: tuple[int, ...], most: int, fewest: int) -> Iterator[tuple[int, int, int]]:
+    """Yield edges of super-blocks and blocks, and numbers of workers, each of which has a super-block if any can."""
+    edges = _EDGES[len(shape)]
+    for number in range(most, fewest - 1, -1):
+        for edge, block in edges:
+            if math.prod(-(-length // edge) for length in shape) >= number or edge == edges[-1][0]:
+                yield edge, block, number
 
 
 def _count_stored(image: LazyImage, edge: int) -> int:

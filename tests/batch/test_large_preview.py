@@ -57,7 +57,7 @@ def test_more_workers_take_less_time_and_each_has_its_memory(model, monkeypatch)
     )
     assert (one.workers, four.workers) == (1, 4)
     assert one.seconds == pytest.approx(4 * four.seconds)
-    assert four.memory == 4 * one.memory
+    assert four.memory == pytest.approx(4 * one.memory)
     away = preview(found, model, BatchOptions(segment=NATIVE, label_format="zarr", cluster="tcp://host:1"))[0].large
     assert (away.workers, away.seconds) == (None, one.seconds)
     assert "of one worker" in away.describe()[3]
