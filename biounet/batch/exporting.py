@@ -6,7 +6,6 @@ What is there and up to date, by ``exports.jsonl``, is left as it is.
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,11 +47,10 @@ from biounet.files import (
     read_volume,
     write_export,
 )
-from biounet.measurement import Columns, columns_from_csv
+from biounet.measurement import Columns, columns_from_csv, columns_from_parquet
 from biounet.reporting import escape_formula, label_stem, remove_temporary_files, unescape_formulas
 
 _log = logging.getLogger(__name__)
-_MOST_HELD = 1 << 33  # bytes of labels that an export takes into memory
 
 
 @dataclass(frozen=True)
@@ -181,6 +179,7 @@ class _Source:
     result: RunImage
     run: RunFile
     _image: LabelledImage | None = None
+    _has_labels: bool = False
 
     @property
     def name(self) -> str:
@@ -202,19 +201,27 @@ class _Source:
                 state = "no longer as biounet wrote it" if os.path.lexists(path) else "no longer there"
                 raise InputError(f"{path.name} is {state}", path=path, hint=hint)
 
-    def image(self, needs_image: bool) -> LabelledImage:
-        """Return labels, table and, where it is needed and still the same, the image."""
-        if self._image is None or (needs_image and self._image.image is None):
-            self._image = self._read(needs_image)
+    def image(self, export: ExportFormat) -> LabelledImage:
+        """Return the table and, where the format needs them, labels and the image, if that is still the same."""
+        needs_image, needs_labels = export.needs_image or export.wants_image, not export.table_only
+        if (
+            self._image is None
+            or (needs_image and self._image.image is None)
+            or (needs_labels and not self._has_labels)
+        ):
+            self._image, self._has_labels = self._read(needs_image, needs_labels), needs_labels
         return self._image
 
-    def _read(self, needs_image: bool) -> LabelledImage:
+    def _read(self, needs_image: bool, needs_labels: bool) -> LabelledImage:
         record, run, path = self.result.record, self.run, self.result.label_path
         self.check_unchanged(may_be_absent=False)
         frames = "all" if record.row.frames else None
-        labels, grid, interval = _read_labels(path, ReadOptions(dims=run.options.read.dims, frames=frames))
-        columns = columns_from_csv(path.with_name(f"{self.name}_objects.csv"))
-        columns = unescape_formulas(columns) if run.options.excel else columns
+        if needs_labels or not path.is_dir():
+            labels, grid, interval = _read_labels(path, ReadOptions(dims=run.options.read.dims, frames=frames))
+        else:
+            grid, interval = open_label_store(path).grid, None
+            labels = np.broadcast_to(np.int32(0), grid.shape)
+        columns = self._read_table()
         kind: ResultKind = read_label_kind(path) or "objects"
         image = self._read_image() if needs_image else None
         return LabelledImage(
@@ -235,6 +242,14 @@ class _Source:
             file_name=Path(record.inputs[0].path).name,
         )
 
+    def _read_table(self) -> Columns:
+        record, path = self.result.record, self.result.label_path
+        table = next((self.result.out / name for name in record.outputs if name.endswith("_objects.parquet")), None)
+        if table is not None:
+            return columns_from_parquet(table)
+        columns = columns_from_csv(path.with_name(f"{self.name}_objects.csv"))
+        return unescape_formulas(columns) if self.run.options.excel else columns
+
     def _read_image(self) -> Volume | None:
         """Return the image as it was read for the result; None where it is no longer there, or not the same."""
         try:
@@ -246,15 +261,11 @@ class _Source:
 
 def _read_labels(path: Path, options: ReadOptions) -> tuple[NDArray[Any], Grid, float | None]:
     """Return a label image, its grid and its interval between frames; a large one is not taken into memory."""
-    if path.is_dir():
-        shape = open_label_store(path).grid.shape
-        size = math.prod(shape) * np.dtype(np.int32).itemsize
-        if size > _MOST_HELD:
-            text = (
-                f"labels of {' x '.join(map(str, shape))} take {size / 2**30:.0f} GiB, and exports hold them in memory"
-            )
-            raise InputError(text, path=path, hint="other programs open this OME-Zarr as it is")
     mapped = map_labels(path)
+    if path.is_dir():
+        store = open_label_store(path)
+        whole = tuple(slice(0, length) for length in store.grid.shape)
+        return store.read(whole) if mapped is None else mapped, store.grid, None
     if mapped is not None:
         return mapped, read_label_grid(path, mapped.shape), None
     labels = read_volume(path, options)
@@ -290,7 +301,7 @@ def _export(source: _Source, export: ExportFormat, run: _Run) -> ExportRow:
         if len(own) == len(paths) and all(entry.origin == origin for entry in own.values()):
             source.check_unchanged()
             return ExportRow(name, export.name, "current", paths[0])
-        write_export(source.image(export.needs_image or export.wants_image), export, folder)
+        write_export(source.image(export), export, folder)
     except Exception as error:  # so that one file fails and not the others
         if isinstance(error, MachineError) and not is_about_name(error):
             raise

@@ -22,7 +22,7 @@ from biounet.batch.recorded_files import recorded_image, resolve_recorded_path
 from biounet.batch.records import Row
 from biounet.batch.run_file import RunFile, read_run
 from biounet.core import InputError, MachineError, SettingsError, as_path
-from biounet.files import FoundImage, atomic_path, read_volume, stem_of, write_picture
+from biounet.files import FoundImage, atomic_folder, atomic_path, is_zarr, read_volume, stem_of, write_picture
 from biounet.measurement import Columns, Grouping, read_grouping
 from biounet.reporting import draw_overlay, make_folder, write_table
 
@@ -207,7 +207,7 @@ def _input_image(name: str, manifest: Manifest, run: Path, *, alone: bool) -> Fo
     """Return an image of a run, which must be there; `alone`, in files that hold no others."""
     record = manifest.get(name)
     paths = [resolve_recorded_path(file.path, run) for file in record.inputs] if record is not None else []
-    if not paths or not all(map(os.path.isfile, paths)):
+    if not paths or not all(os.path.isfile(path) or is_zarr(path) for path in paths):  # noqa: PTH113 - as `is_file`
         where = paths[0] if paths else run
         raise InputError(f"the image {name} is not there any more", path=where, hint="draw with --no-copies")
     image = recorded_image(name, paths, record.row.details if record is not None else {})
@@ -230,6 +230,10 @@ def _copy_all(paths: Sequence[Path], stem: Path) -> list[Path]:
 
 def _copy(path: Path, target: Path) -> None:
     try:
+        if path.is_dir():
+            with atomic_folder(target) as temporary:
+                shutil.copytree(path, temporary)
+            return
         with atomic_path(target) as temporary:
             shutil.copyfile(path, temporary)
     except MachineError:  # which says that the disk is full

@@ -52,6 +52,7 @@ from .exports.labelled_image import LabelledImage as LabelledImage
 from .exports.labelled_image import channel_types as channel_types
 from .exports.labelled_image import row_labels as row_labels
 from .exports.tables import write_parquet_columns as write_parquet_columns
+from .formats.ome_zarr import is_zarr as is_zarr
 from .isolation.client import FileState as FileState
 from .isolation.client import IsolatedReader as IsolatedReader
 from .isolation.client import ReaderPool as ReaderPool

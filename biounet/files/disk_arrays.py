@@ -32,6 +32,11 @@ def zeros_beside(place: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[An
     return np.zeros(shape, dtype) if file is None else disk_zeros(Path(file).parent, shape, dtype)
 
 
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether the numbers of an array are in a file, and not in memory."""
+    return isinstance(getattr(array, "_mmap", None), mmap.mmap)
+
+
 def forget(array: NDArray[Any]) -> None:
     """Give back the memory of an array in a file, which is read again where it is needed; others stay as they are."""
     mapped = getattr(array, "_mmap", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,6 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from biounet.files.atomic import translate_write_errors
 from biounet.files.formats.raw import translate_errors
 
 _LARGE = 1 << 28  # bytes of a label image from which memory is worth the time of a file
@@ -17,10 +19,13 @@ _LARGE = 1 << 28  # bytes of a label image from which memory is worth the time o
 
 @translate_errors
 def map_labels(path: Path) -> NDArray[Any] | None:
-    """Return a large label image of one page as an array that is read from a temporary file beside it.
+    """Return a large label image of one page, or a large label store, as an array that is read from a temporary file.
 
-    The file is gone when the array is. None for a label image that is small, or stored in another way.
+    The file lies beside it, takes no room where there is no label, and is gone when the array is. None for a label
+    image that is small, or stored in another way.
     """
+    if path.is_dir():
+        return _map_store(path)
     if path.suffix.lower() != ".tif":
         return None
     with tifffile.TiffFile(path) as tif:
@@ -34,6 +39,19 @@ def map_labels(path: Path) -> NDArray[Any] | None:
             file.truncate(page.nbytes)
             file.flush()
             return np.memmap(file, dtype, "r", shape=page.shape)
+
+
+def _map_store(path: Path) -> NDArray[Any] | None:
+    from biounet.files.label_store.store import open_label_store  # which reads formats, as these read labels
+    from biounet.files.label_store.streaming import write_voxels
+
+    store = open_label_store(path)
+    if math.prod(store.grid.shape) * store.dtype.itemsize < _LARGE:
+        return None
+    with translate_write_errors(path), tempfile.TemporaryFile(dir=path.parent) as file:
+        write_voxels(file, store, b"", store.dtype)
+        file.flush()
+        return np.memmap(file, store.dtype, "r", shape=store.grid.shape)
 
 
 def _write_rows(file: BinaryIO, segment: NDArray[Any], at: tuple[int, int], page: tifffile.TiffPage) -> None:

@@ -45,6 +45,7 @@ from .table import SIZE_COLUMNS as SIZE_COLUMNS
 from .table import Columns as Columns
 from .table import Table as Table
 from .table import columns_from_csv as columns_from_csv
+from .table import columns_from_parquet as columns_from_parquet
 from .table import columns_to_csv as columns_to_csv
 from .table import table_kind as table_kind
 from .table_summary import TableSummary as TableSummary

@@ -83,6 +83,29 @@ def columns_from_csv(path: Path) -> Columns:
     return columns
 
 
+def columns_from_parquet(folder: Path) -> Columns:
+    """Read a table that is a folder of Parquet files, with the values that it would have as CSV.
+
+    Raise `InputError` if it is no table or not there.
+    """
+    import pyarrow as pa  # slow to import
+    import pyarrow.parquet as pq
+
+    parts = sorted(folder.glob("*.parquet"))
+    if not parts:
+        raise InputError("no Parquet files in it", path=folder)
+    try:
+        table = pa.concat_tables([pq.ParquetFile(part).read() for part in parts])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"not a table: {str(error).splitlines()[0]}", path=folder) from error
+    columns = {name: _as_column(table[name]) for name in table.column_names}
+    is_text = {name for name, column in columns.items() if column.dtype == object}
+    return {
+        name: np.where(column == None, "", column) if name in is_text else column  # noqa: E711 - of each cell
+        for name, column in columns.items()
+    }
+
+
 def _as_column(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
     import pyarrow as pa
 

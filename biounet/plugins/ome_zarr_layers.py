@@ -85,7 +85,8 @@ def _label_layer(path: Path, name: str, store: Path) -> LayerData:
     features: Mapping[str, Any] = {name: [row.get(name) for row in rows] for name in names}
     features = {"index": [row["label-value"] for row in rows], **features}
     if not rows:  # of very many objects, the columns are in the table only
-        features = table_features(store.with_name(f"{store.name.removesuffix('.ome.zarr')}_objects.csv"))
+        stem = store.name.removesuffix(".ome.zarr").removesuffix("_labels")
+        features = table_features(store.with_name(f"{stem}_objects.csv"))
     return _one_or_all(levels), {"name": name, "features": features, **placement}, "labels"
 
 

@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
-from biounet.core import InputError, SettingsError, require_extra
+from biounet.core import InputError, SettingsError, free_memory, require_extra
 from biounet.files.atomic import atomic_folder, atomic_group, atomic_path
+from biounet.files.disk_arrays import is_mapped
 from biounet.files.exports.bids import (
     DATASET_DESCRIPTION,
     bids_path,
@@ -29,6 +30,7 @@ from biounet.files.outlines.coco import write_coco, write_coco_polygons
 from biounet.files.outlines.geojson import write_geojson, write_geojson_points
 from biounet.files.outlines.imagej_roi import write_imagej_roi
 
+_USABLE_SHARE = 0.8  # of free memory
 Writer = Callable[[LabelledImage, Path], None]
 
 
@@ -49,6 +51,10 @@ class ExportFormat:
         Whether the pixels of the image are in it, and not only labels and table.
     wants_image
         Whether the image is in it where it is still there.
+    table_only
+        Whether it is made of the table alone, so that labels need not be read.
+    bytes_per_voxel
+        Memory that writing it takes, measured; 0 of formats that large label images are written to strip by strip.
     is_folder
         Whether it is a folder and no file.
     also
@@ -68,6 +74,8 @@ class ExportFormat:
     needs_image: bool = False
     is_folder: bool = False
     wants_image: bool = False
+    table_only: bool = False
+    bytes_per_voxel: int = 12
     also: tuple[tuple[str, Writer], ...] = ()
     locate: Callable[[str], str] | None = None
     merge: Callable[[Sequence[ExportedImage], Path], None] | None = None
@@ -90,13 +98,13 @@ COLUMNS = ("cellprofiler",)
 
 # A new format is a line here.
 FORMATS: tuple[ExportFormat, ...] = (
-    ExportFormat("parquet", "_objects.parquet", write_parquet),
-    ExportFormat("h5ad", "_objects.h5ad", write_h5ad, package="anndata"),
-    ExportFormat("geojson", "_outlines.geojson", write_geojson),
-    ExportFormat("geojson-points", "_points.geojson", write_geojson_points),
+    ExportFormat("parquet", "_objects.parquet", write_parquet, table_only=True, bytes_per_voxel=0),
+    ExportFormat("h5ad", "_objects.h5ad", write_h5ad, table_only=True, bytes_per_voxel=0, package="anndata"),
+    ExportFormat("geojson", "_outlines.geojson", write_geojson, bytes_per_voxel=0),
+    ExportFormat("geojson-points", "_points.geojson", write_geojson_points, bytes_per_voxel=0),
     ExportFormat("coco", "_coco.json", write_coco),
     ExportFormat("coco-polygons", "_coco_polygons.json", write_coco_polygons),
-    ExportFormat("roi", "_rois.zip", write_imagej_roi),
+    ExportFormat("roi", "_rois.zip", write_imagej_roi, bytes_per_voxel=0),
     ExportFormat(
         "cellprofiler", "_cellprofiler.csv", write_cellprofiler, merge=merge_cellprofiler, merged=merged_paths()
     ),
@@ -174,6 +182,7 @@ def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Pa
         If the disk is full or the folder cannot be written to.
     """
     path, *others = export.paths(folder, image.name)
+    _check_memory(image, export, path)
     if export.needs_image and image.image is None:
         cause = f"{export.name} needs the image, which is no longer where it was, or changed"
         raise InputError(cause, path=path, hint="put it back, or segment it again where it is now")
@@ -186,6 +195,18 @@ def write_export(image: LabelledImage, export: ExportFormat, folder: Path) -> Pa
             with atomic_path(one) as temporary:
                 write(image, temporary)
     return path
+
+
+def _check_memory(image: LabelledImage, export: ExportFormat, path: Path) -> None:
+    """Raise `InputError` if a label image that is not in memory is to be held there, and does not fit."""
+    needed, free = export.bytes_per_voxel * image.labels.size, free_memory()
+    if is_mapped(image.labels) and free is not None and needed > _USABLE_SHARE * free:
+        sizes = f"about {needed / 2**30:.2g} GiB, and {free / 2**30:.2g} GiB are free"
+        streamed = [one.name for one in FORMATS if not one.bytes_per_voxel]
+        hint = f"of labels of any size there are {', '.join(streamed)}; and a label image in OME-Zarr opens as it is"
+        raise InputError(
+            f"{export.name} of {' x '.join(map(str, image.labels.shape))} pixels takes {sizes}", path=path, hint=hint
+        )
 
 
 @contextmanager

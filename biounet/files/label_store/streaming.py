@@ -124,11 +124,11 @@ def _stream_nifti(path: Path, labels: LazyLabels, grid: Grid, largest: int, kind
     with atomic_path(path) as temporary:
         if path.suffix.lower() != ".gz":
             with temporary.open("wb") as file:
-                _write_voxels(file, labels, start, dtype)
+                write_voxels(file, labels, start, dtype)
             return
         # Voxels are packed in their order, and chunks read in theirs: the disk holds what memory may not
         with tempfile.TemporaryFile(dir=path.parent) as file, temporary.open("wb") as packed:
-            _write_voxels(file, labels, start, dtype)
+            write_voxels(file, labels, start, dtype)
             file.seek(0)
             packer = zlib.compressobj(PACKED_LEVEL, zlib.DEFLATED, _GZIP)
             while piece := file.read(_COPIED):
@@ -136,7 +136,7 @@ def _stream_nifti(path: Path, labels: LazyLabels, grid: Grid, largest: int, kind
             packed.write(packer.flush())
 
 
-def _write_voxels(file: BinaryIO, labels: LazyLabels, start: bytes, dtype: np.dtype[Any]) -> None:
+def write_voxels(file: BinaryIO, labels: LazyLabels, start: bytes, dtype: np.dtype[Any]) -> None:
     """Write voxels where they belong behind the header, one region of whole chunks after another."""
     file.write(start)
     shape = labels.grid.shape

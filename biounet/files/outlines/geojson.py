@@ -36,13 +36,12 @@ from biounet.files.outlines.outline import (
     Plane,
     Ring,
 )
-from biounet.files.outlines.trace import Polygon, trace
+from biounet.files.outlines.strips import trace_strips
 
 _Feature = dict[str, Any]
 _Found = tuple[Outline, int | None]  # with the label of its row in the table, if there is one
 
 _BAND = 1 << 22  # pixels of which the runs are made at a time
-_STRIP = 1 << 22  # pixels whose objects are traced together
 _ROWS = 1 << 12  # of a table that are made numbers at a time
 
 CellPart = Literal["cell", "nucleus"]
@@ -250,8 +249,8 @@ def _outlines_of(image: LabelledImage) -> Iterator[_Feature]:
     features = _Features(image)
     for t, z, labels in image.planes():
         plane = {"plane": {"c": -1, "z": z or 0, "t": t or 0}} if (t, z) != (None, None) else {}
-        for label, polygons, top in _trace_strips(labels):
-            coordinates = [[_closed(ring, top) for ring in polygon] for polygon in polygons]
+        for label, polygons in trace_strips(labels):
+            coordinates = [list(map(_closed, polygon)) for polygon in polygons]
             if len(coordinates) == 1:
                 geometry: _Feature = {"type": "Polygon", "coordinates": coordinates[0]}
             else:
@@ -259,44 +258,8 @@ def _outlines_of(image: LabelledImage) -> Iterator[_Feature]:
             yield features.feature(label, geometry | plane)
 
 
-def _trace_strips(labels: NDArray[np.integer[Any]]) -> Iterator[tuple[int, list[Polygon], int]]:
-    """Give the label and polygons of each object, and the row that these count from.
-
-    Objects that begin in one strip of a large image are traced together, so that only their outlines are in memory.
-    """
-    height, width = labels.shape
-    rows = max(1, _STRIP // width)
-    if rows >= height:
-        yield from ((label, polygons, 0) for label, polygons in trace(labels))
-        return
-    first, last = _rows_of_objects(labels)
-    for top in range(0, height, rows):
-        begins = (first >= top) & (first < top + rows)
-        if begins.any():
-            strip = labels[top : last[begins].max() + 1]
-            for label, polygons in trace(np.where(begins[strip], strip, 0)):
-                yield label, polygons, top
-            forget(labels)
-
-
-def _rows_of_objects(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and the last row of each label; -1 of those that are not there."""
-    height, width = labels.shape
-    first, last, rows = np.zeros((0,), np.int64), np.zeros((0,), np.int64), max(1, _BAND // width)
-    for top in range(0, height, rows):
-        begin, _, label = find_label_runs(labels[None, top : top + rows]).T
-        more = (0, max(0, int(label.max(initial=0)) + 1 - len(first)))
-        first, last = (np.pad(known, more, constant_values=-1) for known in (first, last))
-        row = begin // width + top
-        last[label] = row  # of several with one label, the last one stays
-        is_new = first[label] < 0
-        first[label[is_new][::-1]] = row[is_new][::-1]
-        forget(labels)
-    return first, last
-
-
-def _closed(ring: NDArray[np.int32], top: int) -> list[list[int]]:
-    points: list[list[int]] = (ring[:, ::-1] + (0, top)).tolist()
+def _closed(ring: NDArray[np.int32]) -> list[list[int]]:
+    points: list[list[int]] = ring[:, ::-1].tolist()
     return [*points, points[0]]
 
 

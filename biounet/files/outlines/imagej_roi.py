@@ -24,7 +24,8 @@ from biounet.files.exports.labelled_image import LabelledImage
 from biounet.files.formats.raw import translate_errors
 from biounet.files.outlines.curves import bezier, ellipse, rectangle, spline
 from biounet.files.outlines.outline import Outline, Plane, Ring
-from biounet.files.outlines.trace import Polygon, trace
+from biounet.files.outlines.strips import trace_strips
+from biounet.files.outlines.trace import Polygon
 
 if TYPE_CHECKING:
     from roifile import ImagejRoi
@@ -213,7 +214,7 @@ def _rois(image: LabelledImage) -> Iterator[ImagejRoi]:
     # Spaces and colons end a key.
     keys = {name: re.sub(r"[^\w.-]", "_", name) for name in ("label", "class", *image.columns)}
     for t, z, labels in image.planes():
-        for label, polygons in trace(labels):
+        for label, polygons in trace_strips(labels):
             roi = _encode(polygons)
             roi.z_position, roi.t_position = (0 if number is None else number + 1 for number in (z, t))
             roi.name = _name(image, label, roi)
