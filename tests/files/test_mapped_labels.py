@@ -5,8 +5,7 @@ import pytest
 import tifffile
 
 from biounet.core import Grid
-from biounet.files import map_labels, mapped_labels, write_labels
-from biounet.files.mapped_labels import forget
+from biounet.files import forget, map_labels, mapped_labels, write_labels
 from support.label_images import blobs
 
 
