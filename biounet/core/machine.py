@@ -22,6 +22,9 @@ _OUT_OF_MEMORY = (  # messages of libraries that raise no exception class of the
     "std::bad_alloc",
     "Cannot allocate memory",
     "cannot allocate memory",
+    "CUDA error: out of memory",
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+    "unable to find an engine to execute",  # cuDNN, mostly for want of a work space
     "failed to map segment",  # the loader of shared libraries
     _NO_THREAD,
     "Could not find/load shared object file",  # llvmlite, for any reason

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,21 +16,49 @@ from torch import Tensor, nn
 
 from biounet.core import PROBABILITY_MAX, MachineError, ModelError, Region
 from biounet.network.activation_ranges import ActivationRanges
+from biounet.network.device_pipeline import CudaDevice, DevicePipeline
 from biounet.network.int8 import Int8UNet
 from biounet.network.model_file import Model
 from biounet.network.onednn import conv_relu, cpu_supports, has_fast_int8, has_fused_relu
 from biounet.network.quantization import Convolution, conv_geometry
 from biounet.network.unet import Axes, UNet, fold_batch_norms, pixel_shuffle, replace_blocks
 
+Arithmetic = Literal["int8", "bf16", "fp32"]
+"""The numbers that a network computes in: labels of the same image differ a little between two of them."""
+
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network prepared for one device: batch norm folded, in the number type that is fastest there."""
+    """A network prepared for one device: batch norm folded, in the number type that is fastest there.
+
+    Attributes
+    ----------
+    softmax
+        Whether the output channels exclude each other.
+    pipeline
+        Of a GPU; None: blocks are computed in the thread that asks for them.
+    make_substitute
+        Makes the predictor on the CPU, for images of which no block fits on the GPU.
+    shortages
+        Gets a sentence each time the memory of the GPU runs out and the block is computed after all; see `watched`.
+    """
 
     network: UNet | Int8UNet
     device: torch.device
     dtype: torch.dtype
-    softmax: bool  # whether the output channels exclude each other
+    softmax: bool
+    pipeline: DevicePipeline | None = None
+    make_substitute: Callable[[], Predictor] | None = None
+    shortages: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The numbers that the network computes in."""
+        return "int8" if isinstance(self.network, Int8UNet) else "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    def watched(self) -> Predictor:
+        """Return the same predictor, whose `shortages` are those of one image."""
+        return replace(self, shortages=[])
 
     def __call__(self, image: NDArray[np.float32], keep: Region | None = None) -> NDArray[np.uint16]:
         """Map a normalised ``(c, [z,] y, x)``, each axis a multiple of the stride, to probabilities ``0 … 65535``.
@@ -36,19 +68,50 @@ class Predictor:
         These are integers, so that everything computed from them is exact in whatever order blocks arrive. An output of
         the network that is not finite raises `ModelError`.
         """
-        layout = torch.channels_last if image.ndim == 3 else torch.channels_last_3d
-        tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
-        tensor = tensor.to(device=self.device, dtype=self.dtype).to(memory_format=layout)
         factors = self.network.shuffle_factors
-        with torch.inference_mode():
-            blocks = None if keep is None else _shuffled_region(keep, factors)
-            logits = self.network.shuffled_logits(tensor, blocks)
-            maps = pixel_shuffle(_to_uint16(logits, math.prod(factors), self.softmax), factors)[0].numpy()
+        blocks = None if keep is None else _shuffled_region(keep, factors)
+        maps = self._on_device(image, blocks) if self.pipeline is not None else self._in_this_thread(image, blocks)
         if keep is None or blocks is None:
             return maps
         starts = (block.start * factor for block, factor in zip(blocks, factors, strict=True))
         inside = (slice(part.start - at, part.stop - at) for part, at in zip(keep, starts, strict=True))
         return maps[(slice(None), *inside)]
+
+    def _in_this_thread(self, image: NDArray[np.float32], blocks: Region | None) -> NDArray[np.uint16]:
+        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        with torch.inference_mode():
+            logits = self._logits(tensor.to(self.device), blocks)
+            _check_finite(bool(_is_finite(logits)))
+            # Half as many bytes are left to `pixel_shuffle`.
+            maps = _scaled_probabilities(logits, self._shuffled, self.softmax).cpu().to(torch.uint16)
+            return pixel_shuffle(maps, self.network.shuffle_factors)[0].numpy()
+
+    def _on_device(self, image: NDArray[np.float32], blocks: Region | None) -> NDArray[np.uint16]:
+        """Return the maps of shuffled blocks, which other threads' blocks are computed beside."""
+
+        def compute(tensor: Tensor) -> tuple[Tensor, Tensor]:
+            logits = self._logits(tensor, blocks)
+            # As int16 of the same bits, by a cast that wraps: few operators of a GPU know uint16.
+            maps = _scaled_probabilities(logits, self._shuffled, self.softmax).to(torch.int32).to(torch.int16)
+            return pixel_shuffle(maps, self.network.shuffle_factors)[0].contiguous(), _is_finite(logits)
+
+        if self.pipeline is None:
+            raise TypeError("no pipeline")
+        (maps, is_finite), was_alone = self.pipeline.run(image, compute)
+        if was_alone:
+            self.shortages.append("memory of the device ran out: one block at a time")
+        _check_finite(bool(is_finite))
+        return maps.view(np.uint16)
+
+    @property
+    def _shuffled(self) -> int:
+        return math.prod(self.network.shuffle_factors)
+
+    def _logits(self, image: Tensor, blocks: Region | None) -> Tensor:
+        """Return the logits of an image ``(c, [z,] y, x)`` on the device before `pixel_shuffle`, float32."""
+        layout = torch.channels_last if image.ndim == 3 else torch.channels_last_3d
+        tensor = image[None].to(dtype=self.dtype).to(memory_format=layout)
+        return self.network.shuffled_logits(tensor, blocks).float()
 
 
 def _shuffled_region(region: Region, factors: Axes) -> Region:
@@ -90,7 +153,22 @@ def make_predictor(
         replace_blocks(ready, lambda layers: [_ConvRelu(layer) for layer in layers[::2]])
     # Objects are found by steepest ascent on the head's output, which bfloat16 would turn into steps.
     ready.head.float().register_forward_pre_hook(_cast_to_float32)
-    return Predictor(ready, target, dtype, softmax)
+    if target.type == "cpu":
+        return Predictor(ready, target, dtype, softmax)
+    substitute = partial(make_predictor, network, "cpu", softmax=softmax, activation_ranges=activation_ranges)
+    pipeline = DevicePipeline(CudaDevice(target))
+    return Predictor(ready, target, dtype, softmax, pipeline, _once(substitute))
+
+
+def _once(make: Callable[[], Predictor]) -> Callable[[], Predictor]:
+    """Return a function that calls another once, whichever threads ask for what it returns."""
+    made, making = cache(make), threading.Lock()
+
+    def get() -> Predictor:
+        with making:
+            return made()
+
+    return get
 
 
 class _ConvRelu(nn.Module):
@@ -108,15 +186,21 @@ def _cast_to_float32(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     return (inputs[0].float(),)
 
 
-def _to_uint16(logits: Tensor, shuffled: int, softmax: bool) -> Tensor:
-    """Return probabilities of shuffled logits: half as many bytes are left to `pixel_shuffle`."""
-    logits = logits.float()
-    if not bool(logits.sum(dtype=torch.float64).isfinite()):  # one pass; two infinities make a NaN
+def _is_finite(logits: Tensor) -> Tensor:
+    return logits.sum(dtype=torch.float64).isfinite()  # one pass; two infinities make a NaN
+
+
+def _check_finite(is_finite: bool) -> None:
+    if not is_finite:
         hint = "its weights are too large, or damaged: train again, or take an earlier copy"
         raise ModelError("what the model computes for this image is not finite", hint=hint)
+
+
+def _scaled_probabilities(logits: Tensor, shuffled: int, softmax: bool) -> Tensor:
+    """Return the probabilities of shuffled logits as whole numbers ``0 … 65535``, float32."""
     maps = logits.reshape(len(logits), -1, shuffled, *logits.shape[2:])
     probability = maps.softmax(1).reshape(logits.shape) if softmax else logits.sigmoid()
-    return probability.mul_(PROBABILITY_MAX).round_().cpu().to(torch.uint16)
+    return probability.mul_(PROBABILITY_MAX).round_()
 
 
 def pick_device(name: str) -> torch.device:
@@ -136,5 +220,6 @@ def pick_device(name: str) -> torch.device:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 natively; where it only emulates, float32 is faster."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # the current one is asked, which may be another
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and (cpu_supports("amx_tile") or cpu_supports("avx512_bf16"))
