@@ -23,7 +23,7 @@ import numpy as np
 
 from biounet.batch.large_image import find_large, segment_share
 from biounet.batch.parts_done import PartsDone, ShowParts
-from biounet.batch.process_image import BatchContext, segment_file
+from biounet.batch.process_image import BatchContext, block_threads, segment_file
 from biounet.batch.record_lines import decode_record, encode_record
 from biounet.batch.records import BatchOptions, Record, error_text
 from biounet.core import (
@@ -248,12 +248,13 @@ def _answer(request: dict[str, Any], stop: threading.Event, readers: ReaderPool)
     # The file is written anew for this process; the model is the one that the batch has.
     model = replace(load_model(path_from_hex(request["model"])), file_sha256=request["sha256"])
     predictor, out = model_predictor(model, options.device), path_from_hex(request["out"])
-    context = BatchContext(model, predictor, out, options, request["threads"], stop, readers)
     first, *others = map(path_from_hex, request["image"])
     names = {"channels": tuple(request["channels"]), "scene": request["scene"]}
     image = FoundImage(first, path_from_hex(request["relative"]), tuple(others), **names)
-    if not request["share"]:
+    if request["share"]:
+        large = find_large(image, model, options)
+        return {"left": 0 if large is None else segment_share(large, model, out, options, stop)}
+    with block_threads(predictor) as executor:
+        context = BatchContext(model, predictor, out, options, request["threads"], stop, readers, executor=executor)
         protected = [path_from_hex(path) for path in request["protected"]]
         return {"record": encode_record(segment_file(image, context, protected))}
-    large = find_large(image, model, options)
-    return {"left": 0 if large is None else segment_share(large, model, out, options, stop)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ from biounet.core import (
     Stopped,
     Volume,
     WorkerDiedError,
+    available_cores,
     describe_flags,
     free_memory,
     is_out_of_memory,
@@ -76,6 +78,7 @@ class BatchContext:
     segment_large: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     one_large: Lock = field(default_factory=Lock)  # an image in super-blocks takes all cores and most of the memory
+    executor: Executor | None = None  # from `block_threads`
 
     @cached_property
     def show_parts(self) -> ShowParts:
@@ -90,6 +93,13 @@ class BatchContext:
     def hash_input(self, path: Path, scene: str = "") -> str:
         """Return the SHA-256 of an image, which a process of its own reads: a disk may not answer."""
         return self.readers.hash_file(path, self.stop, scene)
+
+
+def block_threads(predictor: Predictor) -> AbstractContextManager[Executor | None]:
+    """Return threads for the blocks of images, where a GPU computes them meanwhile; None where this CPU does."""
+    if predictor.pipeline is None:
+        return nullcontext()
+    return ThreadPoolExecutor(available_cores(), "biounet-block", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def segment_file(image: FoundImage, context: BatchContext, protected: Collection[Path] = ()) -> Record:
@@ -180,7 +190,7 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
         "channel_types": {escape(name): kind for name, kind in result.channel_types.items()},
         "notes": [note_record(note) | {"text": escape(note)} for note in dict.fromkeys(result.notes)],
         "seconds": {"predict_and_label": seconds},
-        "device": str(context.predictor.device),
+        **_computed_with(context.predictor, result.notes),
         "threads": context.threads,
         "super_blocks": large.size.edge,
     }
@@ -204,7 +214,9 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
 def _segment(volume: Volume, context: BatchContext, options: SegmentOptions) -> Segmentation:
     if context.predictor.device.type == "cpu":
         torch.set_num_threads(context.threads)  # of this thread of the pool
-    return segment_within_memory(volume, context.predictor, context.model.card, options, context.stop)
+    return segment_within_memory(
+        volume, context.predictor, context.model.card, options, executor=context.executor, stop=context.stop
+    )
 
 
 def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context: BatchContext, seconds: float) -> Row:
@@ -218,7 +230,7 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         },
         "notes": [note_record(note) | {"text": escape(note)} for note in notes],
         "seconds": result.seconds,
-        "device": str(context.predictor.device),
+        **_computed_with(context.predictor, result.notes),
         "threads": context.threads,
     }
     figures = {"flags": describe_flags(result.notes)} | {
@@ -243,6 +255,13 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
 def _absences(notes: Sequence[str]) -> list[str]:
     """Return which of the notes on a file say that parts of the image are not in it: a count may be short of these."""
     return [note for note in notes if note_code(note) in (NoteCode.CHUNKS_ABSENT, NoteCode.TILES_ABSENT)]
+
+
+def _computed_with(predictor: Predictor, notes: Collection[str]) -> dict[str, str]:
+    """Return the device that computed an image, and in which numbers."""
+    is_on_cpu = any(note_code(note) == NoteCode.ON_CPU for note in notes)
+    used = predictor.make_substitute() if is_on_cpu and predictor.make_substitute else predictor
+    return {"device": str(used.device), "arithmetic": used.arithmetic}
 
 
 def _record_classes(model: Model) -> dict[str, Any]:

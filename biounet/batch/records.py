@@ -47,7 +47,7 @@ class BatchOptions:
     device
         ``auto``, ``cpu`` or ``cuda[:n]``.
     jobs
-        Images at a time; None: one per core on a CPU, two on a GPU.
+        Images at a time; None: one per core.
     overlay
         Whether ``<name>_overlay.png`` and the report are written.
     excel

@@ -22,14 +22,14 @@ from biounet.batch.large_image import LargeImage, find_large, remove_work, segme
 from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
 from biounet.batch.own_process import segment_in_own_process, segment_share_in_own_process
-from biounet.batch.process_image import BatchContext, segment_file
+from biounet.batch.process_image import BatchContext, block_threads, segment_file
 from biounet.batch.recorded_files import is_there, is_unchanged, record_channels
 from biounet.batch.records import BatchOptions, Record, Row, error_text, output_settings
 from biounet.batch.results_folder import ResultsFolder, check_tables, page_names, unwanted_tables
 from biounet.batch.summary import TABLE_NAMES, Summary, write_summary
 from biounet.core import BiounetError, InputError, MachineError, Stopped, available_cores, list_some, raise_if_stopped
 from biounet.files import FoundImage, Locks, ReaderPool, find_temporary_files
-from biounet.network import Model, Predictor, model_predictor
+from biounet.network import Model, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
 from biounet.segmentation import resolve_diameter
 
@@ -85,12 +85,14 @@ def segment_batch(
     predictor = model_predictor(model, options.device)
     large = _find_large_of_shards(images, model, options)
     chosen = [image for image in images if is_in_shard(image_name(image), options.shard) and image not in large]
-    jobs, threads, start = _job_count(options.jobs, len(chosen), predictor), torch.get_num_threads(), time.time()
+    jobs, threads, start = _job_count(options.jobs, len(chosen)), torch.get_num_threads(), time.time()
     segment = replace(options.segment, diameter=diameter)
     options = replace(options, device=str(predictor.device), jobs=jobs, segment=segment)
     threads_each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    with Locks(out, stop) as locks, nullcontext(options.readers) if options.readers else ReaderPool(jobs) as readers:
+    pool = nullcontext(options.readers) if options.readers else ReaderPool(jobs)
+    with Locks(out, stop) as locks, pool as readers, block_threads(predictor) as blocks:
         context = BatchContext(model, predictor, out, options, threads_each, stop, readers, segment_in_own_process)
+        context = replace(context, executor=blocks)
         folder = _open_folder(context, locks, chosen)
         try:
             done = _process_all(chosen, context, folder, report)
@@ -354,7 +356,5 @@ def _names_in_tables(done: Collection[str], context: BatchContext, manifest: Man
     return names, left_out
 
 
-def _job_count(jobs: int | None, images: int, predictor: Predictor) -> int:
-    if jobs is None:
-        jobs = available_cores() if predictor.device.type == "cpu" else 2
-    return max(1, min(jobs, images, _MOST_JOBS))
+def _job_count(jobs: int | None, images: int) -> int:
+    return max(1, min(jobs or available_cores(), images, _MOST_JOBS))

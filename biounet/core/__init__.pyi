@@ -53,6 +53,7 @@ from .machine import free_address_space as free_address_space
 from .machine import free_memory as free_memory
 from .machine import give_back_memory as give_back_memory
 from .machine import home_folder as home_folder
+from .machine import is_device_out_of_memory as is_device_out_of_memory
 from .machine import is_out_of_memory as is_out_of_memory
 from .notes import Figure as Figure
 from .notes import Note as Note

@@ -22,12 +22,14 @@ _OUT_OF_MEMORY = (  # messages of libraries that raise no exception class of the
     "std::bad_alloc",
     "Cannot allocate memory",
     "cannot allocate memory",
-    "CUDA error: out of memory",
-    "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
-    "unable to find an engine to execute",  # cuDNN, mostly for want of a work space
     "failed to map segment",  # the loader of shared libraries
     _NO_THREAD,
     "Could not find/load shared object file",  # llvmlite, for any reason
+)
+_DEVICE_OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+    "unable to find an engine to execute",  # cuDNN, mostly for want of a work space
 )
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -35,13 +37,20 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+    if isinstance(error, MemoryError) or is_device_out_of_memory(error):
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError | ImportError | OSError) and any(
         text in str(error) for text in _OUT_OF_MEMORY
     )
+
+
+def is_device_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the memory of a GPU ran out."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _DEVICE_OUT_OF_MEMORY)
 
 
 def describe_shortage(error: BaseException) -> str:

@@ -37,6 +37,8 @@ class NoteCode(StrEnum):
     CONSTANT = "constant"
     READ_AS_GREY = "read_as_grey"
     SMALLER_BLOCKS = "smaller_blocks"
+    ONE_BLOCK_AT_A_TIME = "one_block_at_a_time"
+    ON_CPU = "on_cpu"
     BLURRED = "blurred"
     COARSE = "coarse"
     NOISY = "noisy"
@@ -71,6 +73,8 @@ _INFORMATION = {
     NoteCode.WHITE_IS_ZERO,
     NoteCode.CHUNKS_ABSENT,  # how sparse images are stored
     NoteCode.SMALLER_BLOCKS,
+    NoteCode.ONE_BLOCK_AT_A_TIME,
+    NoteCode.ON_CPU,
     NoteCode.COUNTING_FRAME,
     NoteCode.NOT_LINKED,
     NoteCode.IN_FOCUS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from threading import Event
 from typing import Any
 
@@ -120,7 +120,24 @@ class BlockLabeller:
         """Return the part of the working grid from which the maps of a block and its margin are taken, and its halo."""
         network = self.predictor.network
         core = self.way.back().needed(block.grown(self.margin))
-        return Block(core, _outer(core, network.receptive_radius, network.stride, self.way.new), self.way.new)
+        outer = _outer(core, network.receptive_radius, network.stride, self.way.new)
+        if self.predictor.pipeline is not None:
+            outer = _of_length(outer, self._seen_lengths, network.stride, self.way.new)
+        return Block(core, outer, self.way.new)
+
+    @cached_property
+    def _seen_lengths(self) -> tuple[int, ...]:
+        """Lengths of what the network sees of a block, the same for all blocks of an image.
+
+        A GPU chooses by the shapes how it computes, and super-blocks have to agree to the bit where they overlap.
+        """
+        network, shape = self.predictor.network, self.image.grid.shape
+        edge = block_edge(self.edge, len(shape)) + 2 * self.margin
+        core = self.way.back().needed(tuple(slice(0, edge) for _ in shape))
+        return tuple(
+            -(-(part.stop - part.start + 2 * reach + 2 * stride) // stride) * stride
+            for part, reach, stride in zip(core, network.receptive_radius, network.stride, strict=True)
+        )
 
     def _read(self, blocks: list[Block]) -> _Seen:
         """Read and scale what is seen of some blocks."""
@@ -183,6 +200,15 @@ def _around(regions: list[Region]) -> Region:
     """Return the smallest region that holds others."""
     axes = zip(*regions, strict=True)
     return tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in axes)
+
+
+def _of_length(region: Region, lengths: tuple[int, ...], strides: tuple[int, ...], shape: tuple[int, ...]) -> Region:
+    """Return regions of the same lengths that hold `region`, or all of the image where that is shorter."""
+    longer = []
+    for part, length, stride, size in zip(region, lengths, strides, shape, strict=True):
+        first = max(min(part.start, -(-size // stride) * stride - length), 0)
+        longer.append(slice(first, min(first + length, size)))
+    return tuple(longer)
 
 
 def _shift(part: slice, by: int) -> slice:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from biounet.core import Figure
 from biounet.labelling import NumberedObjects
+from biounet.large_images.find_parts import found_shortages, pinned_arithmetic
 from biounet.large_images.work import Work
 from biounet.measurement import TableSummary, frame_notes, looks_like_training, quality_warnings, table_statistics
 from biounet.segmentation import note_on_unsought_diameter, orientation_notes, sized_reference, table_figures
@@ -22,6 +23,8 @@ class LargeResult:
         Of the table.
     channel_types
         Types of the pixels of the channels that were measured, by their names.
+    arithmetic
+        The numbers that the network computed in; None if an earlier version predicted the image.
     """
 
     count: int
@@ -29,6 +32,7 @@ class LargeResult:
     figures: dict[str, Figure]
     summary: TableSummary
     channel_types: dict[str, str]
+    arithmetic: str | None = None
 
 
 def describe_result(work: Work, numbered: NumberedObjects, summary: TableSummary) -> LargeResult:
@@ -37,6 +41,7 @@ def describe_result(work: Work, numbered: NumberedObjects, summary: TableSummary
     zoom = math.prod(work.zoom) ** (1 / len(work.zoom))
     notes = [
         *work.stored.notes,
+        *found_shortages(work.folder),
         *quality_warnings(work.statistics, summary, work.training, zoom),
         *(frame_notes(counts) if counts else ()),
         *orientation_notes(work.stored.grid, work.model.card),
@@ -53,4 +58,5 @@ def describe_result(work: Work, numbered: NumberedObjects, summary: TableSummary
         figures | table_figures(summary, work.stored.grid, segment),
         summary,
         {name: str(dtype) for name, dtype in work.channels.types(work.stored).items()},
+        pinned_arithmetic(work.folder),
     )

@@ -11,6 +11,7 @@ from threading import Event
 from biounet.core import InputError, raise_if_stopped
 from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, write_text
 from biounet.labelling import NumberedObjects
+from biounet.large_images.find_parts import pinned_arithmetic
 from biounet.large_images.joining import finish_channel_pass, join_holes, join_parts, number_found
 from biounet.large_images.plan import LargePlan, load_plan
 from biounet.large_images.result import LargeResult, describe_result
@@ -129,7 +130,8 @@ def summarise(work: Work) -> TableSummary:
 
 def _make_store(work: Work, run: LargeRun) -> LabelStore:
     title = run.store.name.removesuffix(".ome.zarr")
-    options = StoreOptions(work.plan.edges, title=title, pinned={"model": work.plan.model})
+    pinned = {"model": work.plan.model, "arithmetic": pinned_arithmetic(work.folder) or ""}
+    options = StoreOptions(work.plan.edges, title=title, pinned=pinned)
     return create_label_store(run.store, work.stored.grid, options)
 
 

@@ -20,10 +20,10 @@ from biounet.labelling import (
     NumberedObjects,
     Parts,
     find_gaps,
-    find_parts,
     paint,
 )
 from biounet.large_images.array_files import load_arrays, save_arrays
+from biounet.large_images.find_parts import find_within_memory
 from biounet.large_images.joining import load_found_gaps
 from biounet.large_images.work import EXTENT, FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings, open_work
 from biounet.large_images.work_folder import mark_as_empty
@@ -114,8 +114,7 @@ def channel_stage(number: int) -> str:
 def _find(work: Work, task: Task) -> None:
     """Predict a super-block, and find its parts; the file of one without any is empty."""
     block, path = work.lattice.block(task.index), work.folder.make(FIND, task.index)
-    basins = () if work.labeller.is_background(block.core) else work.labeller.label(block.core)
-    labels, parts = find_parts(basins, block, work.settings, work.smallest)
+    labels, parts = find_within_memory(work, block)
     if (box := work.labeller.acquired_box(block.core)) is not None:
         extent = json.dumps(asdict(_acquired_extent(work, box)))
         write_text(path.with_suffix(EXTENT), extent)

@@ -32,6 +32,16 @@ class WorkFolder:
         """A copy of the model: every worker sees this folder, and not where the model came from."""
         return self.path / "model.safetensors"
 
+    @property
+    def arithmetic(self) -> Path:
+        """The numbers in which the image is predicted, in the first line."""
+        return self.path / "arithmetic.txt"
+
+    @property
+    def shortages(self) -> Path:
+        """Folder of what is to be noted when memory ran out."""
+        return self.path / "shortages"
+
     def joined(self, what: str) -> Path:
         """Return the folder of what joining the super-blocks gave."""
         return self.path / "joined" / what

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from biounet.core import PROBABILITY_MAX, MachineError, ModelError, Region
+from biounet.core import PROBABILITY_MAX, MachineError, ModelError, Note, NoteCode, Region
 from biounet.network.activation_ranges import ActivationRanges
 from biounet.network.device_pipeline import CudaDevice, DevicePipeline
 from biounet.network.int8 import Int8UNet
@@ -37,10 +37,13 @@ class Predictor:
         Whether the output channels exclude each other.
     pipeline
         Of a GPU; None: blocks are computed in the thread that asks for them.
+    crops
+        Whether the network computes no more than it needs for the region to keep. Without, its layers have the same
+        shapes for all images of a shape, and a GPU the same arithmetic.
     make_substitute
         Makes the predictor on the CPU, for images of which no block fits on the GPU.
     shortages
-        Gets a sentence each time the memory of the GPU runs out and the block is computed after all; see `watched`.
+        Gets a note when the memory of the GPU ran out and the block was computed after all; see `watched`.
     """
 
     network: UNet | Int8UNet
@@ -49,7 +52,8 @@ class Predictor:
     softmax: bool
     pipeline: DevicePipeline | None = None
     make_substitute: Callable[[], Predictor] | None = None
-    shortages: list[str] = field(default_factory=list, compare=False, repr=False)
+    crops: bool = True
+    shortages: list[Note] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -69,10 +73,12 @@ class Predictor:
         the network that is not finite raises `ModelError`.
         """
         factors = self.network.shuffle_factors
-        blocks = None if keep is None else _shuffled_region(keep, factors)
+        blocks = _shuffled_region(keep, factors) if keep is not None and self.crops else None
         maps = self._on_device(image, blocks) if self.pipeline is not None else self._in_this_thread(image, blocks)
-        if keep is None or blocks is None:
+        if keep is None:
             return maps
+        if blocks is None:
+            return maps[(slice(None), *keep)]
         starts = (block.start * factor for block, factor in zip(blocks, factors, strict=True))
         inside = (slice(part.start - at, part.stop - at) for part, at in zip(keep, starts, strict=True))
         return maps[(slice(None), *inside)]
@@ -99,7 +105,8 @@ class Predictor:
             raise TypeError("no pipeline")
         (maps, is_finite), was_alone = self.pipeline.run(image, compute)
         if was_alone:
-            self.shortages.append("memory of the device ran out: one block at a time")
+            text = "memory of the device ran out: one block at a time"
+            self.shortages.append(Note(text, NoteCode.ONE_BLOCK_AT_A_TIME))
         _check_finite(bool(is_finite))
         return maps.view(np.uint16)
 

@@ -1,5 +1,6 @@
 from .memory import MemoryBudget as MemoryBudget
 from .memory import MemoryNeed as MemoryNeed
+from .memory import block_attempts as block_attempts
 from .memory import expected_bytes as expected_bytes
 from .memory import memory_needs as memory_needs
 from .memory import segment_within_memory as segment_within_memory

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Condition, Event
 
 import numpy as np
-import torch
 
 from biounet.core import (
     InputError,
     Note,
     NoteCode,
     Volume,
+    available_cores,
     canonical_grid,
     canonical_transform,
     free_address_space,
     free_memory,
+    is_device_out_of_memory,
     is_out_of_memory,
     raise_if_stopped,
 )
@@ -32,6 +35,7 @@ from biounet.segmentation.pipeline import LARGEST_SEARCHED, segment
 from biounet.segmentation.prediction import block_edge
 from biounet.segmentation.result import Segmentation
 from biounet.segmentation.scale_search import largest_zoom
+from biounet.tiling import MAX_PENDING
 
 _SMALLER_EDGES = {2: (512, 256), 3: (128, 64)}  # of blocks, tried in turn when memory runs out
 _READER_COPIES = 2  # copies of an image in the process that reads it: compressed or rearranged, and as sent on
@@ -44,9 +48,18 @@ _LIVE_LAYERS = 5  # of the finest level in memory at a time: the skip, two input
 
 
 def segment_within_memory(
-    volume: Volume, predictor: Predictor, card: Card, options: SegmentOptions, stop: Event | None = None
+    volume: Volume,
+    predictor: Predictor,
+    card: Card,
+    options: SegmentOptions,
+    *,
+    executor: Executor | None = None,
+    stop: Event | None = None,
 ) -> Segmentation:
     """Segment an image, in smaller blocks when memory runs out: the labels are the same, and a note says so.
+
+    When the memory of a GPU runs out, blocks are alone there, then smaller, and then computed on the CPU: in other
+    numbers, which a note says too. Images that follow begin with what was found to fit.
 
     Raises
     ------
@@ -55,26 +68,83 @@ def segment_within_memory(
     InputError, Stopped
         As `biounet.segmentation.segment`.
     """
-    edges = _block_edges(options, volume.grid.dims)
-    for edge in edges:
+    for attempt in block_attempts(predictor, options.block, volume.grid.dims):
         try:
-            result = segment(volume, predictor, card, replace(options, block=edge), stop=stop)
+            chosen = replace(options, block=attempt.edge)
+            result = segment(volume, attempt.predictor, card, chosen, executor=executor, stop=stop)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            attempt.check(error)
         else:
-            if edge == edges[0]:
-                return result
-            text = f"memory ran out: worked through in blocks of {edge}"
-            return replace(result, notes=(*result.notes, Note(text, NoteCode.SMALLER_BLOCKS, figure=edge)))
-        if predictor.device.type == "cuda":  # after the except clause, where the error no longer refers to the arrays
-            torch.cuda.empty_cache()
+            notes = tuple(dict.fromkeys(attempt.succeed()))
+            return replace(result, notes=(*result.notes, *notes)) if notes else result
+        attempt.release_memory()  # after the except clause, where the error no longer refers to the arrays
     raise MemoryError
 
 
-def _block_edges(options: SegmentOptions, dims: int) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class BlockAttempt:
+    """Who predicts blocks, how large they are, and what is kept and noted when that succeeds."""
+
+    predictor: Predictor
+    edge: int
+    notes: tuple[Note, ...] = ()
+    keep: Callable[[], None] = lambda: None
+    is_last_of_device: bool = False
+
+    def succeed(self) -> tuple[Note, ...]:
+        """Let later images begin with what was found to fit; return what is to be noted for this one."""
+        if self.notes:
+            self.keep()
+        return (*self.predictor.shortages, *self.notes)
+
+    def check(self, error: Exception) -> None:
+        """Raise `MemoryError` if the memory of this machine ran out, and computing on its CPU would take more of it."""
+        if self.is_last_of_device and not is_device_out_of_memory(error):
+            raise MemoryError from error
+
+    def release_memory(self) -> None:
+        """Give back what the attempt has left on the device."""
+        if self.predictor.pipeline is not None:
+            self.predictor.pipeline.device.release_memory()
+
+
+def block_attempts(predictor: Predictor, edge: int | None, dims: int) -> Iterator[BlockAttempt]:
+    """Yield what to try in turn, as long as memory runs out: smaller blocks on the device, then all on the CPU.
+
+    Parameters
+    ----------
+    edge
+        Of the largest blocks; None: the default for images or volumes, by `dims`.
+    """
+    edges = _block_edges(edge, dims)
+    pipeline, first = predictor.pipeline, edges[0]
+    if pipeline is None:
+        yield from (BlockAttempt(predictor, edge, _notes(first, edge, "memory")) for edge in edges)
+        return
+    largest = min(pipeline.largest_block or first, first)
+    fitting = [edge for edge in edges if edge <= largest] or [largest]
+    for edge in () if pipeline.is_given_up else fitting:
+        notes = _notes(first, edge, "memory of the device")
+        yield BlockAttempt(predictor.watched(), edge, notes, partial(pipeline.shrink, edge), edge == fitting[-1])
+    if predictor.make_substitute is not None:
+        substitute = predictor.make_substitute()
+        text = f"memory of the device ran out: computed on the CPU ({substitute.arithmetic})"
+        for edge in edges:
+            notes = (Note(text, NoteCode.ON_CPU), *_notes(first, edge, "memory"))
+            yield BlockAttempt(substitute, edge, notes, pipeline.give_up)
+
+
+def _notes(first: int, edge: int, what: str) -> tuple[Note, ...]:
+    """Return the note of blocks that are smaller than they should be."""
+    text = f"{what} ran out: worked through in blocks of {edge}"
+    return () if edge == first else (Note(text, NoteCode.SMALLER_BLOCKS, figure=edge),)
+
+
+def _block_edges(wanted: int | None, dims: int) -> tuple[int, ...]:
     """Return the edges of blocks to try: the chosen one, then smaller ones."""
-    first = block_edge(options.block, dims)
+    first = block_edge(wanted, dims)
     return (first, *(edge for edge in _SMALLER_EDGES[dims] if edge < first))
 
 
@@ -185,7 +255,7 @@ def memory_needs(
     image = dtype.itemsize * math.prod(blank.shape)
     copy = image if canonical_transform(volume.grid).changes else 0
     others = (frames - 1) * (image + measured + _LABEL_BYTES * math.prod(grid.shape))  # frames are worked on one by one
-    choices = [replace(options, block=edge) for edge in _block_edges(options, grid.dims)]
+    choices = [replace(options, block=edge) for edge in _block_edges(options.block, grid.dims)]
 
     zooms = [zoom]
     if resolve_diameter(options.diameter, card) == "auto" and math.prod(grid.shape) <= LARGEST_SEARCHED:
@@ -213,8 +283,13 @@ def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOp
     outer = math.prod(min(size, edge + 2 * reach) for size, reach in zip(padded, network.receptive_radius, strict=True))
     outputs = network.head.out_channels // fold
     itemsize = 2 if has_fast_bfloat16(pick_device(device)) else 4
+    on_gpu = pick_device(device).type == "cuda"
     layers = itemsize * _LIVE_LAYERS * network.head.in_channels * outer // fold
+    at_a_time = 1
+    if on_gpu:  # where the layers are, while many threads label blocks
+        at_a_time, layers = max(1, min(available_cores(), MAX_PENDING, math.prod(padded) // outer)), 0
     image = volume.array.itemsize * volume.channels * voxels
     normalised = 4 * volume.channels * (math.prod(working) + (math.prod(padded) if padded != working else 0))
-    maps = 2 * outputs * (math.prod(working) + voxels if working != shape else outer)
-    return image + normalised + maps + layers + 12 * outputs * outer + 12 * voxels
+    all_maps = math.prod(working) + voxels if working != shape else voxels if on_gpu else outer
+    maps = 2 * outputs * all_maps
+    return image + normalised + maps + layers + 12 * outputs * outer * at_a_time + 12 * voxels

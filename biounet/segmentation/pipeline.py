@@ -335,8 +335,16 @@ def _segment_objects(scaled: ScaledImage, zoom: Zoom, grid: Grid, job: _Job) -> 
     margin = required_halo(has_distance=job.has_distance)
     padded = pad_to_stride(scaled.image, job.predictor.network.stride)
 
+    # What a GPU computes of a voxel may differ a little from block to block, and blocks have to agree where they
+    # overlap: each voxel is predicted once.
+    predicted = job.predict(scaled.image) if job.predictor.pipeline is not None else None
+
     def label(block: Block) -> BlockObjects:
-        maps, region = predict_block(padded, job.predictor, block, margin), block.grown(margin)
+        region = block.grown(margin)
+        if predicted is None:
+            maps = predict_block(padded, job.predictor, block, margin)
+        else:
+            maps = predicted[(slice(None), *region)]
         acquired = None if scaled.acquired is None else scaled.acquired[region]
         return label_block(*object_maps(maps, acquired, has_distance=job.has_distance), settings, block=block)
 

@@ -85,8 +85,8 @@ def test_a_block_is_chosen_that_fits_and_the_result_is_the_same(few, untrained, 
     seen = []
     monkeypatch.setattr(
         "biounet.batch.process_image.segment_within_memory",
-        lambda volume, predictor, card, options, stop: (
-            seen.append(options.block) or memory.segment_within_memory(volume, predictor, card, options, stop)
+        lambda volume, predictor, card, options, **how: (
+            seen.append(options.block) or memory.segment_within_memory(volume, predictor, card, options, **how)
         ),
     )
     (free,) = segment_batch(images, untrained, few.parent / "one", BatchOptions(jobs=1))
