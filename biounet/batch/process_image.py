@@ -195,6 +195,8 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
         "super_blocks": large.size.edge,
     }
     details |= _record_classes(context.model) | record_channels(found)
+    if result.arithmetic is not None:
+        details["arithmetic"] = result.arithmetic
     sizes = result.summary.sizes
     of_result = [note for note in result.notes if note not in large.image.notes]
     row = Row(

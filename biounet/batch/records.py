@@ -212,6 +212,11 @@ def describe_uncalibrated(rows: Iterable[Row]) -> str:
     return f"unknown in {known[False]} of {known.total()} images" if known[False] else ""
 
 
+def count_arithmetic(rows: Iterable[Row]) -> dict[str, int]:
+    """Return how many images were computed in which numbers; those of earlier versions do not say it."""
+    return dict(Counter(row.details["arithmetic"] for row in rows if row.details.get("arithmetic")))
+
+
 def batch_exit_code(rows: Sequence[Row]) -> int:
     """Return the exit code of a batch: 0 when no image failed, 3 when some did, 4 when all did."""
     return failure_exit_code(sum(row.status == "failed" for row in rows), len(rows))

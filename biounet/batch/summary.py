@@ -16,7 +16,14 @@ import torch
 
 from biounet.batch.names import SHOWN_NAMES, escape
 from biounet.batch.recorded_files import recorded_path
-from biounet.batch.records import BatchOptions, Row, describe_uncalibrated, hash_settings, output_settings
+from biounet.batch.records import (
+    BatchOptions,
+    Row,
+    count_arithmetic,
+    describe_uncalibrated,
+    hash_settings,
+    output_settings,
+)
 from biounet.batch.run_file import software
 from biounet.core import __version__, home_folder, list_some
 from biounet.files import ReadOptions, atomic_group, hash_file, write_text
@@ -131,9 +138,26 @@ def _run_record(summary: Summary, model: Model, out: Path, options: BatchOptions
         "settings": settings,
         "settings_sha256": hash_settings(output_settings(model, options)),
         "images": len(summary.rows),
+        "arithmetic": _note_arithmetic(summary.rows),
         "manifest": dict(summary.manifest),
         "left_out": [{"path": escape(recorded_path(file.path, out)), "reason": file.reason} for file in skipped],
     }
+
+
+def _note_arithmetic(rows: Iterable[Row]) -> dict[str, int]:
+    """Return how many images were computed in which numbers, and warn if it is not in the same."""
+    numbers = count_arithmetic(rows)
+    if len(numbers) > 1:
+        text = _describe_arithmetic(numbers)
+        _log.warning("computed in different numbers, by which labels differ a little: %s", text)
+    return numbers
+
+
+def _describe_arithmetic(numbers: Mapping[str, int]) -> str:
+    """Return the numbers that images were computed in, as text."""
+    if len(numbers) < 2:
+        return "".join(numbers)
+    return ", ".join(f"{name} in {count} image{'' if count == 1 else 's'}" for name, count in sorted(numbers.items()))
 
 
 def _report_settings(model: Model, options: BatchOptions, rows: Iterable[Row]) -> dict[str, str]:
@@ -157,6 +181,8 @@ def _report_settings(model: Model, options: BatchOptions, rows: Iterable[Row]) -
     known = {name: value for name, value in sizes.items() if value not in (None, "native")}
     shown |= {name: value if isinstance(value, str) else f"{value:g} px" for name, value in known.items()}
     shown |= {"device": options.device, "biounet": __version__}
+    if arithmetic := _describe_arithmetic(count_arithmetic(rows)):
+        shown["computed in"] = arithmetic
     uncalibrated = describe_uncalibrated(rows)
     return shown | ({"pixel size": uncalibrated} if uncalibrated else {})
 

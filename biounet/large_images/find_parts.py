@@ -21,7 +21,9 @@ from biounet.tiling import Block
 
 
 def find_within_memory(work: Work, block: Block) -> tuple[NDArray[Any] | None, Parts]:
-    """Predict a super-block and find its parts, as `biounet.labelling.find_parts`; in smaller blocks if memory runs out.
+    """Predict a super-block and find its parts, as `biounet.labelling.find_parts` returns them.
+
+    In smaller blocks if memory runs out, which is noted for the image.
 
     Raises
     ------
@@ -33,7 +35,7 @@ def find_within_memory(work: Work, block: Block) -> tuple[NDArray[Any] | None, P
     pin_arithmetic(work.folder, work.predictor.arithmetic)
     for attempt in block_attempts(work.predictor, work.block, len(block.core)):
         pin_arithmetic(work.folder, attempt.predictor.arithmetic)
-        predictor = attempt.predictor if attempt.predictor.pipeline is None else attempt.predictor.watched(crops=False)
+        predictor = replace(attempt.predictor, crops=attempt.predictor.pipeline is None)
         labeller = replace(work.labeller, predictor=predictor, edge=attempt.edge)
         try:
             basins = () if labeller.is_background(block.core) else labeller.label(block.core)

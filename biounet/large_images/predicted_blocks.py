@@ -133,7 +133,7 @@ class BlockLabeller:
         """
         network, shape = self.predictor.network, self.image.grid.shape
         edge = block_edge(self.edge, len(shape)) + 2 * self.margin
-        core = self.way.back().needed(tuple(slice(0, edge) for _ in shape))
+        core = self.way.back().needed(tuple(slice(0, min(edge, size)) for size in shape))
         return tuple(
             -(-(part.stop - part.start + 2 * reach + 2 * stride) // stride) * stride
             for part, reach, stride in zip(core, network.receptive_radius, network.stride, strict=True)

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biounet.core import is_out_of_memory
+from biounet.core import MachineError, is_out_of_memory
 
 _LANES = 3  # a block that is copied there, one that is computed, and one that is copied back
 _log = logging.getLogger(__name__)
@@ -131,6 +131,8 @@ class DevicePipeline:
         ------
         RuntimeError
             That `is_out_of_memory` if the block does not fit on the device even alone.
+        MachineError
+            If the device has failed, after which it computes nothing else in this process.
         """
         is_retried = False
         while True:
@@ -140,6 +142,10 @@ class DevicePipeline:
                 try:
                     return self._compute(lane, image, compute), is_retried
                 except Exception as error:
+                    if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+                        cause = f"the device failed: {str(error).strip().splitlines()[0]}"
+                        hint = "the same command continues; --device cpu does without it"
+                        raise MachineError(cause, hint=hint) from error
                     if is_alone or not is_out_of_memory(error):
                         raise
             self._narrow()  # after the except clause, where the error no longer refers to arrays on the device

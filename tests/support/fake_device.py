@@ -30,6 +30,9 @@ class FakeDevice:
         Most values of images on the device at the same time; None: any number.
     errors
         By the number of a block, from 0 in the order of upload: what its computation raises.
+    depends_on_shape
+        Whether all values differ a little by the shapes of a block and its result, as when a GPU chooses another order
+        of its sums.
     together
         Blocks that have to be on their way at the same time before the first of them ends, as long as so many are left
         of `expected`: without overlap the test fails.
@@ -38,6 +41,7 @@ class FakeDevice:
     seconds: tuple[float, float, float] = (1.0, 1.0, 1.0)
     values: int | None = None
     errors: dict = field(default_factory=dict)
+    depends_on_shape: bool = False
     together: int = 1
     expected: int = 0
     uploads: int = 0
@@ -119,7 +123,7 @@ class FakeLane:
     def __init__(self, device):
         self.device = device
         self.pending = deque()
-        self.size = 0
+        self.size, self.shape = 0, ()
         self.is_queued = False
 
     def stage(self, image):
@@ -145,7 +149,7 @@ class FakeLane:
     def upload(self, staged):
         assert self.is_queued, "copied outside of the lane"
         number = self.device.enter(staged.numel())
-        self.size = staged.numel()
+        self.size, self.shape = staged.numel(), tuple(staged.shape)
         if number in self.device.errors:
             raise self.device.errors[number]
         there, sent = staged.clone(), staged.clone()
@@ -156,8 +160,14 @@ class FakeLane:
         assert self.is_queued, "copied outside of the lane"
         here = torch.empty_like(result)
         here.view(torch.uint8).fill_(NOT_THERE) if here.ndim else here.fill_(True)
-        self.pending.append(lambda: here.copy_(result))
+        self.pending.append(lambda: here.copy_(self._computed(result)))
         return here
+
+    def _computed(self, result):
+        if not self.device.depends_on_shape or not result.ndim:
+            return result
+        shift = (hash((self.shape, tuple(result.shape))) % 61 - 30) * 2
+        return ((result.to(torch.int32) & 0xFFFF) + shift).clamp(0, 0xFFFF).to(torch.int16)
 
     def wait(self):
         self.device.meet_others()
