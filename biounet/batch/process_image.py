@@ -74,11 +74,11 @@ class BatchContext:
     threads: int  # of torch, for each image
     stop: Event
     readers: ReaderPool
+    executor: Executor | None = None  # from `block_threads`
     # In a process of its own; None: large images are segmented here, too.
     segment_large: Callable[[FoundImage, BatchContext, Collection[Path]], Record] | None = None
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     one_large: Lock = field(default_factory=Lock)  # an image in super-blocks takes all cores and most of the memory
-    executor: Executor | None = None  # from `block_threads`
 
     @cached_property
     def show_parts(self) -> ShowParts:

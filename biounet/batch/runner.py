@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,13 +86,13 @@ def segment_batch(
     large = _find_large_of_shards(images, model, options)
     chosen = [image for image in images if is_in_shard(image_name(image), options.shard) and image not in large]
     jobs, threads, start = _job_count(options.jobs, len(chosen)), torch.get_num_threads(), time.time()
-    segment = replace(options.segment, diameter=diameter)
-    options = replace(options, device=str(predictor.device), jobs=jobs, segment=segment)
+    options = replace(options, device=str(predictor.device), jobs=jobs)
+    options = replace(options, segment=replace(options.segment, diameter=diameter))
     threads_each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
-    pool = nullcontext(options.readers) if options.readers else ReaderPool(jobs)
-    with Locks(out, stop) as locks, pool as readers, block_threads(predictor) as blocks:
-        context = BatchContext(model, predictor, out, options, threads_each, stop, readers, segment_in_own_process)
-        context = replace(context, executor=blocks)
+    with Locks(out, stop) as locks, _readers(options, jobs) as readers, block_threads(predictor) as pool:
+        context = BatchContext(
+            model, predictor, out, options, threads_each, stop, readers, pool, segment_in_own_process
+        )
         folder = _open_folder(context, locks, chosen)
         try:
             done = _process_all(chosen, context, folder, report)
@@ -101,6 +101,10 @@ def segment_batch(
             torch.set_num_threads(threads)
         _write_summary(done, context, folder, start)
     return folder.manifest.rows(name for name in map(image_name, images) if name in done)
+
+
+def _readers(options: BatchOptions, jobs: int) -> AbstractContextManager[ReaderPool]:
+    return nullcontext(options.readers) if options.readers else ReaderPool(jobs)
 
 
 def _check_before_writing(images: Sequence[FoundImage], out: Path, options: BatchOptions) -> None:

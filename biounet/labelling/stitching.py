@@ -13,13 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from biounet.core import LENGTH_TOLERANCE, PROBABILITY_MAX, LabelSettings, SettingsError, compiled
+from biounet.core import LENGTH_TOLERANCE, PROBABILITY_MAX, InputError, LabelSettings, SettingsError, compiled
 from biounet.labelling.holes import fill_holes
 from biounet.labelling.label import BlockObjects, Ints, Map, label_block, required_halo
 from biounet.labelling.union_find import find_root, flatten
 from biounet.tiling import block_lattice
 
 _BLOCK_EDGE = {2: 1024, 3: 96}  # by number of axes: about a million voxels
+
+
+def different_maps(how: str) -> InputError:
+    """Return the error of blocks that do not agree where they overlap, in whatever way that shows."""
+    hint = "if a GPU computed them, do it with --device cpu; if not, please report it"
+    return InputError(f"blocks that overlap hold different maps: {how}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def stitch(
     ------
     SettingsError
         If ``settings.min_size`` is in µm and the image is not calibrated.
-    ValueError
+    InputError
         If the maps of two blocks differ where they overlap.
     """
     min_voxels = smallest_object(settings, voxel_um)
@@ -161,7 +167,7 @@ def _follow_exits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
     exit_voxels = np.concatenate([block.root for block in blocks])[exits]
     entry = np.searchsorted(faces[:, 0], exit_voxels)
     if (entry == len(faces)).any() or not np.array_equal(faces[entry, 0], exit_voxels):
-        raise ValueError("blocks that overlap hold different maps: one lacks a foreground voxel of the other")
+        raise different_maps("one lacks a foreground voxel of the other")
     target[exits] = faces[entry, 1]
     # Pointer jumping doubles the length of the path in each pass; a path visits each basin of a block at most once.
     for _ in range(target.size.bit_length() + 1):
@@ -169,7 +175,7 @@ def _follow_exits(blocks: Sequence[BlockObjects], offsets: Ints) -> Ints:
         if np.array_equal(previous, target):
             break
     if np.isin(target, exits).any():
-        raise ValueError("blocks that overlap hold different maps: a path from peak to peak is closed")
+        raise different_maps("a path from peak to peak is closed")
     return target
 
 

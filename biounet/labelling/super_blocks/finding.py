@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from biounet.core import PROBABILITY_MAX, LabelSettings, Region, compiled
 from biounet.labelling.label import BlockObjects
-from biounet.labelling.stitching import sum_groups, write_labels
+from biounet.labelling.stitching import different_maps, sum_groups, write_labels
 from biounet.labelling.super_blocks.contraction import by_falling_saddle, contract, saddles, sum_pairs
 from biounet.labelling.super_blocks.lattice import Offset
 from biounet.labelling.super_blocks.parts import COUNT, FIRST, HEIGHT, Front, Parts, Seam, no_parts
@@ -42,7 +42,7 @@ def find_parts(
 
     Raises
     ------
-    ValueError
+    InputError
         If the maps of two blocks differ where they overlap.
     """
     labels, basins = _collect(blocks, super_block)
@@ -217,7 +217,7 @@ def _follow_paths(basins: _Basins, super_block: Block) -> Ints:
     target[outer] = outer[first][which]
     target = follow(target)
     if np.isin(target, exits[inside]).any():
-        raise ValueError("blocks that overlap hold different maps: a path from peak to peak is closed")
+        raise different_maps("a path from peak to peak is closed")
     return target
 
 
@@ -231,7 +231,7 @@ def look_up(faces: Ints, voxels: Ints) -> Ints:
     """
     entry = np.searchsorted(faces[:, 0], voxels)
     if (entry == len(faces)).any() or not np.array_equal(faces[entry, 0], voxels):
-        raise ValueError("blocks that overlap hold different maps: one lacks a foreground voxel of the other")
+        raise different_maps("one lacks a foreground voxel of the other")
     return np.asarray(faces[entry, 1])
 
 

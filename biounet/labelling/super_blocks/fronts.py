@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biounet.core import PROBABILITY_MAX, LabelSettings
-from biounet.labelling.stitching import sum_groups
+from biounet.labelling.stitching import different_maps, sum_groups
 from biounet.labelling.super_blocks.contraction import by_falling_saddle, contract, saddles, sum_pairs
 from biounet.labelling.super_blocks.finding import follow, look_up
 from biounet.labelling.super_blocks.history import History
@@ -98,7 +98,7 @@ def join_fronts(
 
     Raises
     ------
-    ValueError
+    InputError
         If the maps of two super-blocks differ where they overlap.
     """
     empty_folder(folder)
@@ -219,7 +219,7 @@ class _Front:
         """
         target = follow(self.target)
         if (self.leaves & (self.target != np.arange(len(target))))[target].any():
-            raise ValueError("blocks that overlap hold different maps: a path from peak to peak is closed")
+            raise different_maps("a path from peak to peak is closed")
         rows = _sum_rows(target, self.rows)
         np.maximum.at(self.closes, target, self.closes)
         complete = self._sum_edges(target, index)
