@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
+from typing import Literal
 
 import torch
 
@@ -29,7 +30,7 @@ from biounet.batch.results_folder import ResultsFolder, check_tables, page_names
 from biounet.batch.summary import TABLE_NAMES, Summary, write_summary
 from biounet.core import BiounetError, InputError, MachineError, Stopped, available_cores, list_some, raise_if_stopped
 from biounet.files import FoundImage, Locks, ReaderPool, find_temporary_files
-from biounet.network import Model, model_predictor
+from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
 from biounet.segmentation import resolve_diameter
 
@@ -86,13 +87,10 @@ def segment_batch(
     large = _find_large_of_shards(images, model, options)
     chosen = [image for image in images if is_in_shard(image_name(image), options.shard) and image not in large]
     jobs, threads, start = _job_count(options.jobs, len(chosen)), torch.get_num_threads(), time.time()
-    options = replace(options, device=str(predictor.device), jobs=jobs)
-    options = replace(options, segment=replace(options.segment, diameter=diameter))
-    threads_each = max(1, threads // jobs) if predictor.device.type == "cpu" else threads
+    options = _as_it_runs(options, predictor, jobs, diameter)
+    share = max(1, threads // jobs) if predictor.pipeline is None else threads
     with Locks(out, stop) as locks, _readers(options, jobs) as readers, block_threads(predictor) as pool:
-        context = BatchContext(
-            model, predictor, out, options, threads_each, stop, readers, pool, segment_in_own_process
-        )
+        context = BatchContext(model, predictor, out, options, share, stop, readers, pool, segment_in_own_process)
         folder = _open_folder(context, locks, chosen)
         try:
             done = _process_all(chosen, context, folder, report)
@@ -101,6 +99,14 @@ def segment_batch(
             torch.set_num_threads(threads)
         _write_summary(done, context, folder, start)
     return folder.manifest.rows(name for name in map(image_name, images) if name in done)
+
+
+def _as_it_runs(
+    options: BatchOptions, predictor: Predictor, jobs: int, diameter: float | Literal["auto", "native"]
+) -> BatchOptions:
+    """Return the options with what was chosen for this machine and model."""
+    segment = replace(options.segment, diameter=diameter)
+    return replace(options, device=str(predictor.device), jobs=jobs, segment=segment)
 
 
 def _readers(options: BatchOptions, jobs: int) -> AbstractContextManager[ReaderPool]:
