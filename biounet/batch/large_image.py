@@ -31,6 +31,7 @@ from biounet.files import (
     Locks,
     StoreOptions,
     can_open_lazy,
+    find_temporary_files,
     image_state,
     label_suffix,
     open_label_store,
@@ -64,6 +65,7 @@ from biounet.reporting import (
     large_picture_paths,
     make_folder,
     part_path,
+    remove_files,
     view_folder,
     write_joined_table,
     write_large_pictures,
@@ -249,6 +251,8 @@ def write_large(
         write_joined_table(table, parts, result.count, excel=options.excel)
     else:
         write_partitioned_table(table, parts, result.count, {})
+    for left in find_temporary_files(store).values():
+        remove_files(left)  # of processes that were killed while they wrote a shard
     # An earlier run may have been ended after it had moved the store.
     found = open_label_store(store if store.is_dir() else labels)
     write_large_pictures(pictures, work.stored, found, parts, result.count, stop)

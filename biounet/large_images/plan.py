@@ -13,6 +13,7 @@ from biounet.files import ReadOptions, path_from_hex, path_to_hex, write_text
 from biounet.segmentation import SegmentOptions
 
 PLAN_NAME = "plan.json"
+CHANGED = "of the image as it was before it changed"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class LargePlan:
             "segment": "with other settings",
             "read": "with other settings of how the image is read",
             "files": "of another image",
-            "states": "of the image as it was before it changed",
+            "states": CHANGED,
         }
         own, other = (replace(plan, segment=replace(plan.segment, block=None)) for plan in (self, earlier))
         return next((text for name, text in words.items() if getattr(own, name) != getattr(other, name)), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, w
 from biounet.labelling import NumberedObjects
 from biounet.large_images.find_parts import pinned_arithmetic
 from biounet.large_images.joining import finish_channel_pass, join_holes, join_parts, number_found
-from biounet.large_images.plan import LargePlan, load_plan
+from biounet.large_images.plan import CHANGED, LargePlan, load_plan
 from biounet.large_images.result import LargeResult, describe_result
 from biounet.large_images.stages import Task, channel_stage, level_stage, work_on
 from biounet.large_images.task_runner import TaskRunner
@@ -23,6 +24,8 @@ from biounet.measurement import TableSummary, join_summaries
 from biounet.network import Model, save_model
 from biounet.preprocessing import find_scale
 from biounet.reporting import make_folder
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, and how many of its parts are done, of how many."""
@@ -56,6 +59,7 @@ def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = Fals
     """Make the work folder of an image, or continue in one; return the plan that holds.
 
     That of the folder is the one by which it was begun: super-blocks stay as they are, whatever memory there is now.
+    What was found in an image that changed since, such as one that was damaged and copied again, is of no use.
 
     Raises
     ------
@@ -64,7 +68,10 @@ def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = Fals
     """
     work, earlier = WorkFolder(folder), load_plan(folder) if not overwrite else None
     difference = "" if earlier is None else plan.difference(earlier)
-    if difference:
+    if difference == CHANGED:
+        _log.warning("%s changed since the work on it began, which begins anew", plan.files[0].name)
+        earlier, overwrite = None, True
+    elif difference:
         hint = "--overwrite begins anew, or write into another folder"
         raise InputError(f"begun {difference}", path=folder, hint=hint)
     if earlier is not None:

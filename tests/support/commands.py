@@ -9,7 +9,7 @@ from pathlib import Path
 # What is said about work that goes on, beside errors and warnings.
 _NOTE = re.compile(
     r"(loading the model .*|compiling for this processor.*|reading the images|segmenting four samples"
-    r"|\d+ already done, \d+ to do|\d+ of \d+ images.*( left)?)\n"
+    r"|.*: [a-z ]+, \d+ of \d+ parts.*|\d+ already done, \d+ to do|\d+ of \d+ images.*( left)?)\n"
 )
 
 

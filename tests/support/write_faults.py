@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import signal
+from collections.abc import Callable
 
 
 def fail_at_write(number: int, kill: bool = False, patch=setattr) -> None:
@@ -12,7 +13,7 @@ def fail_at_write(number: int, kill: bool = False, patch=setattr) -> None:
     The content of each file, each rename and each appended line counts as a write. Of a content or a line, only half
     is on the disk when it fails. ``patch(module, name, function)`` replaces functions of `os`.
     """
-    writes, really_sync, really_rename = itertools.count(1), os.fsync, os.replace
+    writes, really_sync = itertools.count(1), os.fsync
 
     def fail() -> None:
         if kill:
@@ -25,13 +26,17 @@ def fail_at_write(number: int, kill: bool = False, patch=setattr) -> None:
             fail()
         really_sync(descriptor)
 
-    def rename(*arguments: object) -> None:
-        if next(writes) == number:
-            fail()
-        really_rename(*arguments)
+    def failing(really_rename: Callable[..., None]) -> Callable[..., None]:
+        def rename(*arguments: object) -> None:
+            if next(writes) == number:
+                fail()
+            really_rename(*arguments)
+
+        return rename
 
     patch(os, "fsync", sync)
-    patch(os, "replace", rename)
+    for name in ("replace", "rename"):  # of files, and of folders
+        patch(os, name, failing(getattr(os, name)))
 
 
 def _size_of_half(descriptor: int) -> int:
