@@ -1,8 +1,8 @@
 """Many processes on one image, also under kills: python benchmarks/cluster.py workers|kills|array [--side 4096].
 
 workers   two workers of Dask against one, each with one thread: seconds, and the ratio
-kills     two workers, of which five are killed at random moments, and one while it writes a shard; then the same with the
-          program and its scheduler killed, and the command started again
+kills     two workers, of which five are killed at random moments, and one while it writes a shard; then the same with
+          the program and its scheduler killed, and the command started again
 array     four commands with --shard 1/4 to 4/4, of which two are killed and started again, as an array of SLURM
 
 The image is the confluent field of ``large_inputs.py``. What stays of a run under kills must be what an unbroken run in
@@ -121,7 +121,7 @@ def kill_writer(program: int, out: Path) -> int:
     for worker in workers(program):
         for link in Path(f"/proc/{worker}/fd").glob("*"):
             try:
-                target = os.readlink(link)
+                target = link.readlink().as_posix()
             except OSError:
                 continue
             if target.startswith(store) and "_labels.ome.zarr/" in target:
@@ -141,11 +141,6 @@ def kill_program(folder: Path, ram: str) -> str:
     run.wait()
     before = done(out, "find")
     again = start(folder, "program", *options)
-    least = before
-    while again.poll() is None:
-        if (out / ".large").is_dir():
-            least = min(least, done(out, "find")) if done(out, "find") else least
-        time.sleep(0.2)
     wait(again)
     return f"program and scheduler killed with {before} super-blocks done: {compare(folder, 'program')}"
 
@@ -196,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("workers", "kills", "array"))
     parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--ram", default="1024M", help="of all processes together; of each worker for `workers`")
+    parser.add_argument("--ram", default="1500M", help="of all processes together; of each worker for `workers`")
     options = parser.parse_args()
     with inputs(options.side) as folder:
         print(f"confluent field of {options.side} x {options.side}")

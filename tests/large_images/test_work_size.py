@@ -27,7 +27,9 @@ def test_less_memory_gives_smaller_super_blocks(network):
     assert all(size.memory <= ram * MIB for size, ram in zip(sizes, (8000, 1500, 900, 600), strict=True))
 
 
-@pytest.mark.parametrize(("side", "workers", "edge"), [(4096, 1, 4096), (4096, 2, 2048), (4096, 9, 1024), (900, 4, 1024)])
+@pytest.mark.parametrize(
+    ("side", "workers", "edge"), [(4096, 1, 4096), (4096, 2, 2048), (4096, 9, 1024), (900, 4, 1024)]
+)
 def test_each_worker_has_a_super_block_where_there_can_be_so_many(network, side, workers, edge):
     assert choose_size(image(side, side), network, workers, 10**12).edge == edge
 
