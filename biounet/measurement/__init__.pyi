@@ -19,6 +19,7 @@ from .groups import summarise_groups as summarise_groups
 from .image_figures import image_figures as image_figures
 from .labels import MeasuredLabels as MeasuredLabels
 from .labels import describe_crossing as describe_crossing
+from .labels import describe_pieces as describe_pieces
 from .large_labels import FoundIds as FoundIds
 from .large_labels import LargeLabels as LargeLabels
 from .large_labels import PlainGrid as PlainGrid
@@ -30,6 +31,7 @@ from .measuring import MeasureOptions as MeasureOptions
 from .measuring import measure as measure
 from .objects import measure_classes as measure_classes
 from .objects import measure_objects as measure_objects
+from .pieces import count_pieces as count_pieces
 from .quality import TrainingReference as TrainingReference
 from .quality import ball_diameters as ball_diameters
 from .quality import label_statistics as label_statistics

@@ -144,7 +144,12 @@ def _describe_mask(labels: NDArray[np.int32], ids: NDArray[np.integer[Any]]) -> 
     from scipy import ndimage  # slow to import
 
     _, pieces = ndimage.label(labels, np.ones((3,) * labels.ndim))
-    text = f"one object in {pieces} pieces, of the value {ids[0]}: a mask, which does not tell objects apart?"
+    return describe_pieces(pieces, int(ids[0]))
+
+
+def describe_pieces(pieces: int, value: int) -> tuple[Note, ...]:
+    """Return a note on the only object of an image, if it lies in several pieces."""
+    text = f"one object in {pieces} pieces, of the value {value}: a mask, which does not tell objects apart?"
     return (Note(text, NoteCode.MASK, figure=pieces),) if pieces > 1 else ()
 
 

@@ -84,6 +84,8 @@ class FoundIds:
     ----------
     count
         Number of ids.
+    only
+        The id, if there is one only; else 0.
     crossing, without_parent
         Objects that lie in more than one larger object, and in none.
     inside
@@ -91,6 +93,7 @@ class FoundIds:
     """
 
     count: int
+    only: int = 0
     crossing: int = 0
     without_parent: int = 0
     inside: tuple[Ints, Ints] | None = field(default=None, repr=False)
@@ -157,7 +160,7 @@ def _count_pairs(values: NDArray[np.int32], larger: NDArray[np.int32]) -> Ints:
 
 def _join_ids(job: LargeLabels, pieces: list[Path], pairs: list[Path] | None) -> FoundIds:
     """Join the pieces of all objects, and write each of them to the file of the super-block in which it begins."""
-    count, without, crossing = 0, 0, 0
+    count, without, crossing, last = 0, 0, 0, 0
     pairs_left = iter(()) if pairs is None else join_rows(pairs)
     held = np.zeros((0, 3), np.int64)
     parents: list[NDArray[np.int64]] = []
@@ -170,14 +173,14 @@ def _join_ids(job: LargeLabels, pieces: list[Path], pairs: list[Path] | None) ->
             held = np.concatenate([held, more])
         end = int(np.searchsorted(held[:, 0], objects[-1, _ID], side="right"))
         found = _parents_of(objects, held[:end])
-        held = held[end:]
+        held, last = held[end:], int(objects[-1, _ID])
         numbers = np.arange(count + 1, count + 1 + len(objects))
         count, crossing = count + len(objects), crossing + int(found.crosses.sum())
         without += int((found.parent == 0).sum())
         parents.append(found.parent[found.parent > 0])
         _write_owned(job, np.column_stack([numbers, found.parent, found.shared, found.crosses, objects]))
     inside = None if pairs is None else np.unique(np.concatenate([*parents, held[:0, 1]]), return_counts=True)
-    return FoundIds(count, crossing, without, inside)
+    return FoundIds(count, last if count == 1 else 0, crossing, without, inside)
 
 
 def _add_up(rows: Ints, dims: int) -> Ints:

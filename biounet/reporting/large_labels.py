@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError, LazyImage, SettingsError, free_memory
+from biounet.core import Grid, InputError, LazyImage, Note, SettingsError, free_memory
 from biounet.files import LazyLabelFile, ReadOptions, lay_file_on_grid, open_label_image, open_lazy
 from biounet.measurement import (
     Columns,
@@ -24,6 +24,9 @@ from biounet.measurement import (
     PlainGrid,
     TableSummary,
     as_ring,
+    count_pieces,
+    describe_crossing,
+    describe_pieces,
     find_ids,
     join_summaries,
     measure_owned,
@@ -138,12 +141,15 @@ class LargeTables:
         What was found of the ids.
     without_objects
         Number of larger objects in which there are none.
+    notes
+        Warnings for the user.
     """
 
     objects: TableSummary
     found: FoundIds
     parents: TableSummary | None = None
     without_objects: int = 0
+    notes: tuple[Note, ...] = ()
 
 
 def write_large_tables(files: LabelFiles, edge: int, paths: list[Path], *, excel: bool = False) -> LargeTables:
@@ -160,12 +166,17 @@ def write_large_tables(files: LabelFiles, edge: int, paths: list[Path], *, excel
     with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".measuring-") as folder:
         job = LargeLabels(files.labels, files.image, files.channels, Path(folder) / "objects", edge)
         summary, found = _write_table(job, paths[0], files.inside, None, excel=excel)
+        notes: tuple[Note, ...] = ()
+        if found.only:
+            pieces = count_pieces(files.labels, files.image.grid.shape, job.cores, job.folder)
+            notes = describe_pieces(pieces, found.only)
         if files.inside is None:
-            return LargeTables(summary, found)
+            return LargeTables(summary, found, notes=notes)
         job = replace(job, labels=files.inside, folder=Path(folder) / "parents")
         parents, _ = _write_table(job, paths[1], None, found, excel=excel)
     with_objects = 0 if found.inside is None else len(found.inside[0])
-    return LargeTables(summary, found, parents, parents.rows - with_objects)
+    notes += describe_crossing(found.crossing, found.count)
+    return LargeTables(summary, found, parents, parents.rows - with_objects, notes)
 
 
 def _write_table(

@@ -42,7 +42,6 @@ from biounet.measurement import (
     Columns,
     MeasuredLabels,
     MeasureOptions,
-    describe_crossing,
     image_figures,
     measure,
 )
@@ -294,14 +293,14 @@ def _write_large(large: tuple[LabelFiles, int], job: _Job, labels: LabelFile) ->
     found, parents = tables.found, tables.parents
     figures = image_figures(tables.objects)
     if parents is None:
-        return _Written((), figures, (found.count,))
+        return _Written(tables.notes, figures, (found.count,))
     figures |= {
         "parents": parents.rows,
         "parents_without_objects": tables.without_objects,
         "objects_without_parent": found.without_parent,
         "objects_that_cross": found.crossing,
     }
-    return _Written(describe_crossing(found.crossing, found.count), figures, (found.count, parents.rows))
+    return _Written(tables.notes, figures, (found.count, parents.rows))
 
 
 def _write_further(measured: MeasuredLabels, job: _Job, labels: LabelFile) -> dict[str, Path]:

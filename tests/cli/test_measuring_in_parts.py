@@ -90,6 +90,16 @@ def test_labels_stored_in_another_order_than_their_image(biounet, tmp_path, in_p
     assert tables(tmp_path / "parts") == tables(tmp_path / "memory")
 
 
+def test_a_mask_is_said_to_be_one(biounet, tmp_path, in_parts):
+    mask = (blobs(150, 30) > 0).astype(np.uint8) * 255
+    tifffile.imwrite(tmp_path / "nuclei_masks.tif", mask, **TILED)
+    for out, how in (("memory", ()), ("parts", in_parts)):
+        assert biounet("measure", "nuclei_masks.tif", "-o", out, *how)[0] == 0
+    rows, found = tables(tmp_path / "parts")
+    assert (rows, found) == tables(tmp_path / "memory")
+    assert "of the value 255: a mask" in rows[0]["message"]
+
+
 def test_what_is_wrong_is_one_line_and_other_files_are_measured(biounet, tmp_path, in_parts):
     labels = blobs(150, 30).astype(np.int32)
     (tmp_path / "in").mkdir()

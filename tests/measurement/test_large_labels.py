@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from biounet.core import Grid
-from biounet.measurement import LargeLabels, MeasuredChannels, Ring, find_ids, measure_owned
+from biounet.measurement import LargeLabels, MeasuredChannels, Ring, count_pieces, find_ids, measure_owned
 from biounet.measurement.id_rows import join_rows, save_rows
 from biounet.measurement.labels import measure_labels
 from support.label_images import label_images, pixels
-from support.super_blocks import StoredLabels, lazy
+from support.super_blocks import StoredLabels, lattice, lazy
 
 
 def measure_in_parts(labels, grid, further, edge, ring, inside=None):
@@ -36,11 +37,11 @@ def measure_in_parts(labels, grid, further, edge, ring, inside=None):
 @given(
     st.sampled_from([2, 3]).flatmap(lambda dims: label_images(dims, 7)),
     st.integers(0, 2**31 - 2),
-    st.integers(1, 8),
+    st.integers(2, 8),
     st.sampled_from([None, Ring(), Ring(0, 2)]),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 def test_rows_are_those_of_memory_whatever_the_ids_and_the_super_blocks(labels, seed, edge, ring, has_parents):
     random = np.random.default_rng(seed)
     ids = np.append(0, np.sort(random.choice(2**31 - 1, labels.max(), replace=False) + 1)).astype(np.int32)
@@ -67,6 +68,19 @@ def test_labels_without_an_image_have_positions_and_shapes():
     found, rows = measure_in_parts(labels, Grid(labels.shape), {}, 4, Ring())
     assert (found.count, rows["area_px"].tolist(), rows["label"].tolist()) == (1, [25], [40])
     assert not any("intensity" in name for name in rows)
+
+
+@given(
+    st.sampled_from([(7, 8), (4, 5, 6)]), st.integers(0, 10**6), st.floats(0.05, 0.6), st.integers(2, 5), st.booleans()
+)
+@settings(deadline=None, max_examples=30)
+def test_pieces_of_a_mask_are_those_of_the_whole_image(shape, seed, share, edge, is_sparse):
+    mask = np.random.default_rng(seed).random(shape) < share
+    if is_sparse:
+        mask[tuple(slice(n // 2, None) for n in shape)] = False
+    with tempfile.TemporaryDirectory() as folder:
+        found = count_pieces(StoredLabels(mask), shape, lattice(shape, (edge,) * len(shape)), Path(folder))
+    assert found == ndimage.label(mask, np.ones((3,) * len(shape)))[1]
 
 
 @pytest.mark.parametrize("buffered", [1, 5, 1000])
