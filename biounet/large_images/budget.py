@@ -130,19 +130,21 @@ class _Seen:
     def bytes_of_worker(self, edge: int, block: int) -> int:
         """Estimate what one super-block takes."""
         image, network = self.image, self.network
-        pixels = 4 * image.channels * self._predicted(edge)
-        if rescaled_shape(image.grid.shape, self.zoom) == image.grid.shape:
-            pixels += image.dtype.itemsize * image.channels * self._predicted(edge)
-            per_voxel = _BYTES_PER_BLOCK_VOXEL
-        else:
-            reach = (far / factor for far, factor in zip(network.receptive_radius, self.zoom, strict=True))
-            read = math.prod(min(edge + 2 * far, size) for far, size in zip(reach, image.grid.shape, strict=True))
-            pixels += _BYTES_PER_BAND_VALUE * min(image.channels * int(read), _RESAMPLED_BAND)
-            per_voxel = _BYTES_PER_BLOCK_VOXEL + _BYTES_PER_RESAMPLED_VOXEL
-        features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
         core, inner = (math.prod(min(length, size) for size in image.grid.shape) for length in (edge, block))
-        predicting = pixels + _BYTES_PER_VOXEL * core + _BYTES_PER_FEATURE * features + per_voxel * inner
+        read = image.dtype.itemsize * image.channels * self._predicted(edge)
+        maps = _BYTES_PER_BLOCK_VOXEL * inner
+        if rescaled_shape(image.grid.shape, self.zoom) != image.grid.shape:
+            read = _BYTES_PER_BAND_VALUE * min(image.channels * self._read(edge), _RESAMPLED_BAND)
+            maps += int(_BYTES_PER_BLOCK_VOXEL * math.prod(self.zoom) + _BYTES_PER_RESAMPLED_VOXEL) * inner
+        scaled = 4 * image.channels * self._predicted(edge)
+        features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
+        predicting = read + scaled + _BYTES_PER_VOXEL * core + _BYTES_PER_FEATURE * features + maps
         return int(max(predicting, _bytes_of_measuring(image, core)))
+
+    def _read(self, edge: int) -> int:
+        """Return the voxels of the image from which a cube of it is predicted."""
+        axes = zip(self.image.grid.shape, self.zoom, self.network.receptive_radius, strict=True)
+        return int(math.prod(min(edge + 2 * far / factor, size) for size, factor, far in axes))
 
     def _predicted(self, edge: int) -> int:
         """Return the voxels of the working grid from which a cube of the image is predicted."""
