@@ -1,6 +1,6 @@
 """Accuracy, counts and times of the built-in models in two checkouts, side by side.
 
-python benchmarks/compare_checkouts.py BEFORE AFTER [--images N] [--data FOLDER]
+python benchmarks/compare_checkouts.py BEFORE AFTER [--images N] [--data FOLDER] [--diameter D]
 
 Each checkout segments the validation images of `SETS` by its own command line, one image at a time, and scores them.
 Prints two Markdown tables: the figures, and in how many images the outputs of both are the same to the last byte.
@@ -52,10 +52,11 @@ def run(checkout: Path, *arguments: object) -> str:
     return subprocess.run(command, env=environment, cwd=checkout, check=True, capture_output=True, text=True).stdout
 
 
-def segment_and_score(checkout: Path, model: str, images: Path, truth: Path, out: Path) -> Results:
-    """Segment a folder with a built-in model of a checkout, and score it."""
+def segment_and_score(checkout: Path, chosen: tuple[object, ...], folder: Path, out: Path) -> Results:
+    """Segment the images in a folder with a model and options of a checkout, and score the results."""
+    images, truth = folder / "images", folder / "labels"
     start = time.perf_counter()
-    run(checkout, "segment", images, "-m", model, "-o", out, "--jobs", 1, "--quiet")
+    run(checkout, "segment", images, "-m", *chosen, "-o", out, "--jobs", 1, "--quiet")
     seconds = time.perf_counter() - start
     return Results(out, json.loads(run(checkout, "evaluate", out, truth, "--json").splitlines()[-1]), seconds)
 
@@ -81,14 +82,16 @@ def main() -> None:
     parser.add_argument("after", type=Path)
     parser.add_argument("--images", type=int, help="of each set; all without it")
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--diameter", help="of objects, so that images are resampled; without it, as by default")
     options = parser.parse_args()
     figures, equal = [], []
     with tempfile.TemporaryDirectory() as work:
         for model, part in SETS.items():
             folder = Path(work, model)
             link_some(options.data, part, options.images, folder)
+            chosen = (model, *(("--diameter", options.diameter) if options.diameter else ()))
             both = [
-                segment_and_score(checkout.resolve(), model, folder / "images", folder / "labels", folder / name)
+                segment_and_score(checkout.resolve(), chosen, folder, folder / name)
                 for name, checkout in (("before", options.before), ("after", options.after))
             ]
             for name, results in zip(("before", "after"), both, strict=True):
