@@ -147,7 +147,8 @@ def in_super_blocks(volume, options, edges, block, random):
         run = LargeRun(folder, store, ShuffledOrder(random), WorkerSettings(), stop)
         with mock.patch.object(stages, "open_work", return_value=work), Locks(folder, stop) as locks:
             result = segment_large(work, run, locks)
-        parts = [part_path(work.folder.tables, index) for index in range(len(work.lattice))]
+        parts = (part_path(work.folder.tables, index) for index in range(len(work.lattice)))
+        parts = [path for path in parts if path.is_file()]  # where no object begins, there is none
         write_joined_table(folder / "table.csv", parts, result.count)
         labels = open_label_store(store).read(tuple(slice(0, size) for size in volume.grid.shape))
         table = (folder / "table.csv").read_bytes()
