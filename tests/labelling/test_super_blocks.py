@@ -242,7 +242,7 @@ def test_an_empty_super_block_stores_no_array():
 
 @pytest.mark.parametrize("mean", [0.0, 0.5])
 def test_the_front_of_a_field_that_cells_fill_does_not_grow_with_it(tmp_path, mean):
-    """With many cells, and with one object that spans the field: flat within 10 % from as many rows as columns on.
+    """With many cells, and with one object that spans the field: within 10 % from as many rows as columns on.
 
     The largest front is the largest of as many as there are rows, and so grows a little more in a narrow field: with 6
     columns by up to 17 % from 24 rows to 288, with 24 columns by up to 11 % from 24 to 144.
