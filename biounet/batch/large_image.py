@@ -58,6 +58,7 @@ from biounet.large_images import (
     segment_large,
     usable_memory,
 )
+from biounet.measurement import as_ring, ring_reach
 from biounet.network import Model
 from biounet.reporting import (
     MOST_CSV_ROWS,
@@ -119,7 +120,8 @@ def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeI
     Raises
     ------
     InputError, SettingsError
-        If the image does not fit the model; if memory is too little for the smallest super-blocks.
+        If the image does not fit the model, or the ring not the image; if memory is too little for the smallest
+        super-blocks.
     """
     if found.problem or model.card.recipe.data.kind == "classes" or options.read.frames is not None:
         return None
@@ -133,6 +135,8 @@ def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeI
     is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED
     if is_sought or (not as_zarr and (limit is None or needs[-1][1].total <= limit)):
         return None
+    if image.measured and (ring := as_ring(segment.ring)) is not None:
+        ring_reach(image.grid, ring)  # a ring that cannot be measured is told before all the work
     return LargeImage(found, image, _choose_size(image, model, options), as_zarr)
 
 

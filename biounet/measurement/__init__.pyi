@@ -43,6 +43,7 @@ from .regions import OwnedObjects as OwnedObjects
 from .regions import measure_region as measure_region
 from .rings import Ring as Ring
 from .rings import as_ring as as_ring
+from .rings import ring_reach as ring_reach
 from .table import SIZE_COLUMNS as SIZE_COLUMNS
 from .table import Columns as Columns
 from .table import Table as Table

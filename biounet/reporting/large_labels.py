@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -110,23 +109,40 @@ def open_large(
 ) -> tuple[LabelFiles, int] | None:
     """Open what does not fit into memory, with the edge of its super-blocks; None for what fits.
 
-    What cannot be read region by region is left to the way through memory, and so is what cannot be read at all.
+    Labels that cannot be read region by region are left to the way through memory, and so are damaged ones.
 
     Parameters
     ----------
     ram
         Bytes; None: most of what is free.
+
+    Raises
+    ------
+    InputError
+        If an image does not fit into memory and cannot be read region by region.
+    SettingsError
+        If memory is too little for the smallest super-blocks.
     """
-    with suppress(InputError):
-        shape = open_label_image(labels, options.reading()).grid.shape
-        if math.prod(shape) <= _SMALL and ram is None:
-            return None
+    try:
+        voxels = math.prod(open_label_image(labels, options.reading()).grid.shape)
+    except InputError:
+        return None
+    limit = ram if ram is not None else _usable_memory()
+    if limit is None or (voxels <= _SMALL and ram is None):
+        return None
+    try:
         files = LabelFiles.open(labels, image, inside, options)
-        free = free_memory()
-        limit = ram if ram is not None else None if free is None else int(_USABLE_SHARE * free)
-        need = _PROGRAM + math.prod(shape) * (_PER_VOXEL + files.pixel_bytes)
-        return None if limit is None or need <= limit else (files, files.edge(limit))
-    return None
+    except InputError:
+        if _PROGRAM + voxels * _PER_VOXEL <= limit:
+            return None
+        raise  # memory would not do either
+    need = _PROGRAM + voxels * (_PER_VOXEL + files.pixel_bytes)
+    return None if need <= limit else (files, files.edge(limit))
+
+
+def _usable_memory() -> int | None:
+    free = free_memory()
+    return None if free is None else int(_USABLE_SHARE * free)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,17 @@ def test_rows_of_an_image_are_those_of_memory(tmp_path, dtype, ring):
     assert "intensity_mean_channel_1" in columns
 
 
+def test_a_ring_that_cannot_be_measured_is_told_before_the_work(tmp_path):
+    write_image(tmp_path / "image.ome.tif", tifffile.imread(sample_folder() / "images" / "nuclei.tif"), "u2")
+    model = load_model(builtin_models()["nuclei"])
+    read = ReadOptions(channel=0, measure=("all",), inputs=1)
+    segment = SegmentOptions(diameter="native", ring="1,2um")
+    options = BatchOptions(read=read, segment=segment, overlay=False, label_format="zarr")
+    [row] = segment_batch(find_images([str(tmp_path / "image.ome.tif")]), model, tmp_path / "out", options)
+    assert (row.status, "a ring in µm, but the pixel size is unknown" in row.message) == ("failed", True)
+    assert not (tmp_path / "out" / ".large").exists()
+
+
 def test_rows_of_a_volume_are_those_of_memory(tmp_path):
     first = tifffile.imread(sample_folder() / "stacks" / "images" / "crowded.tif")
     sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 1.0}

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from biounet.core import Grid
 from biounet.files import StoreOptions, write_label_store
@@ -109,5 +110,8 @@ def test_what_is_wrong_is_one_line_and_other_files_are_measured(biounet, tmp_pat
     assert (code, "good_labels.tif: 30 ok" in out, "holds the value -1" in err) == (3, True, True)
     code, _, err = biounet("measure", "in/good_labels.tif", "-o", "tables", "--columns", "cellprofiler", *in_parts)
     assert (code, "does not fit into memory, which a table of cellprofiler takes" in err) == (4, True)
+    Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "good.png")
+    code, _, err = biounet("measure", "in/good_labels.tif", "--image", "good.png", "-o", "png", *in_parts)
+    assert (code, "good.png: stored such that it has to be read as a whole (hint: save it as" in err) == (4, True)
     code, _, err = biounet("measure", "in/good_labels.tif", "-o", "none", "--ram", "1k")
     assert (code, "are too little" in err, err.count("\n")) == (2, True, 1)
