@@ -15,10 +15,10 @@ from .parts_done import ShowParts as ShowParts
 from .plan import Plan as Plan
 from .plan import plan_batch as plan_batch
 from .records import BatchOptions as BatchOptions
+from .records import BatchTotals as BatchTotals
 from .records import FrameRow as FrameRow
 from .records import Row as Row
 from .records import batch_exit_code as batch_exit_code
-from .records import describe_uncalibrated as describe_uncalibrated
 from .replay import ReplayOptions as ReplayOptions
 from .replay import find_model as find_model
 from .replay import replay_exit_code as replay_exit_code

@@ -15,12 +15,13 @@ import os
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import BinaryIO, overload
 
 from biounet.batch.names import unescape
 from biounet.batch.record_lines import BEGIN, END, decode_lines, decode_record, read_head, record_lines
-from biounet.batch.recorded_files import has_hash, is_there, resolve_recorded_path
+from biounet.batch.recorded_files import has_hash, has_state, is_there, resolve_recorded_path
 from biounet.batch.records import Record, Row
 from biounet.core import MachineError
 from biounet.files import Locks, append_line, stem_of
@@ -49,6 +50,7 @@ class Manifest:
         # By the name of the image: where its record begins in the file, in bytes; of several, where each does.
         self._places: dict[str, int | tuple[int, ...]] = {}
         self._scene_files: set[str] = set()  # that were read as several images
+        self._inside: dict[str, bool] = {}  # by folders of the images and their outputs
         self._folder, self._root, self._path = folder, folder.resolve(), folder / MANIFEST_NAME
         self._reader, self._parts = threading.Lock(), ("", 0, 0, 0)
         self.refresh()
@@ -99,8 +101,8 @@ class Manifest:
 
     def records(self, names: Iterable[str] | None = None) -> Iterator[Record]:
         """Yield the last records of images, in the order given; by default of all, in the order of their first ones."""
-        names = self.names() if names is None else names
-        if not self._places:
+        names = self.names() if names is None else list(names)
+        if not names or not self._places:
             return
         with self._open() as file:
             for name in names:
@@ -118,7 +120,7 @@ class Manifest:
         """Yield the rows of the records that begin at these places."""
         with self._open() if places else io.BytesIO() as file:
             for at in places:
-                record = self._read(file, at)
+                record = decode_lines(self._read_lines(file, at))
                 if record is None:
                     raise MachineError("was changed while it was read", path=self._path)
                 yield record.row
@@ -205,18 +207,21 @@ class Manifest:
 
     def _read(self, file: BinaryIO, at: int) -> Record | None:
         """Return the record that begins at a place; None, and a remark the first time, where it is none."""
-        try:
-            file.seek(at)
-            lines = [_read_line(file)]
-            _, _, count = read_head(lines[0]) or ("", 0, 1)
-            lines += [_read_line(file) for _ in range(count - 1)]
-        except OSError as error:
-            raise self._unreadable(error) from error
+        lines = self._read_lines(file, at)
         record = decode_lines(lines)
         if record is not None and self._names_only_own_outputs(record):
             return record
         self._forget(lines[0], at)
         return None
+
+    def _read_lines(self, file: BinaryIO, at: int) -> list[str]:
+        try:
+            file.seek(at)
+            lines = [_read_line(file)]
+            _, _, count = read_head(lines[0]) or ("", 0, 1)
+            return lines + [_read_line(file) for _ in range(count - 1)]
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def _forget(self, line: str, at: int) -> None:
         name = (read_head(line) or ("", 0, 0))[0]
@@ -233,11 +238,19 @@ class Manifest:
         _log.warning("%s: line %d is no record of biounet and is ignored", self._path, number)
 
     def _names_only_own_outputs(self, record: Record) -> bool:
-        name = PurePath(unescape(record.row.image))
-        stems = (name.name, stem_of(Path(name)))
-        own = {path.as_posix() for stem in stems for path in possible_outputs(name.parent, stem)}
-        paths = (record.row.image, *record.outputs)
-        return record.outputs.keys() <= own and all(is_inside(self._root, path) for path in paths)
+        folder, _, name = unescape(record.row.image).rpartition("/")
+        stems = (name, stem_of(Path(name)))
+        own = {path for stem in stems for path in possible_outputs(folder or ".", stem)}
+        return record.outputs.keys() <= own and all(map(self._is_inside, (record.row.image, *record.outputs)))
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether `is_inside` is true of a path in the folder; each folder below is looked at once."""
+        folder, _, name = path.rpartition("/")
+        if os.sep != "/" or name in ("", ".", "..") or "\0" in name or _is_link(f"{self._root}/{path}"):
+            return is_inside(self._root, path)
+        if folder not in self._inside:
+            self._inside[folder] = not path.startswith("/") and (not folder or is_inside(self._root, folder))
+        return self._inside[folder]
 
 
 class RecordedRows(Sequence[Row]):
@@ -285,16 +298,28 @@ def is_inside(folder: Path, path: str) -> bool:
 
 def outputs_exist(record: Record, folder: Path) -> bool:
     """Whether every output of a record is in a folder, whatever its content."""
-    return all(is_there(folder / path) for path in record.outputs)
+    return all(is_there(f"{folder}/{path}") for path in record.outputs)
 
 
-def outputs_intact(record: Record, folder: Path) -> bool:
-    """Whether every output of a record is in a folder as it was written, with as many objects as the count says."""
-    hashes = record.outputs.items()
+def outputs_intact(record: Record, folder: Path, *, is_genuine: bool = False) -> bool:
+    """Whether every output of a record is in a folder as it was written, with as many objects as the count says.
+
+    Those that have another size or time than on record are hashed. The count of a record that `is_genuine` is taken as
+    that of a table that nobody has changed.
+    """
+    states = [has_state(f"{folder}/{path}", state) for path, state in zip(record.outputs, record.states, strict=False)]
+    if is_genuine and states and all(states):
+        return True
+    changed = [path for path, same in zip_longest(record.outputs, states) if not same]
     try:
-        return all(has_hash(folder / path, sha256) for path, sha256 in hashes) and _count_matches_table(record, folder)
+        same = all(has_hash(folder / path, record.outputs[path]) for path in changed)
+        return same and _count_matches_table(record, folder)
     except OSError:
         return False
+
+
+def _is_link(path: str) -> bool:
+    return os.path.islink(path)  # noqa: PTH114 - Path takes several times as long, and this is asked of every output
 
 
 def _read_line(file: BinaryIO) -> str:

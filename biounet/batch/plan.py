@@ -36,15 +36,17 @@ def plan_batch(images: Sequence[FoundImage], model: Model, out: Path, options: B
         return Plan(len(chosen), frozenset())
     manifest, settings = Manifest(out), hash_settings(output_settings(model, options))
 
-    def is_done(image: FoundImage, record: Record | None) -> bool:
-        if record is None or record.row.status == "failed":
+    def is_done(image: FoundImage, record: Record) -> bool:
+        if record.row.status == "failed":
             return False
         if (record.model, record.settings) != (model.sha256, settings):
             return False
         return outputs_exist(record, out) and [file.size for file in record.inputs] == [_size(*p) for p in image.parts]
 
     names = {image_name(image): image for image in chosen}
-    return Plan(len(chosen), frozenset(name for name, image in names.items() if is_done(image, manifest.get(name))))
+    records = manifest.records(names)
+    done = frozenset(record.row.image for record in records if is_done(names[record.row.image], record))
+    return Plan(len(chosen), done)
 
 
 def _size(path: Path, scene: str) -> int:

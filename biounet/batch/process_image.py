@@ -46,7 +46,7 @@ from biounet.core import (
     result_status,
     working_time,
 )
-from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state
+from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state, tree_state
 from biounet.large_images import usable_memory
 from biounet.network import Model, Predictor
 from biounet.reporting import SizeHistogram, object_sizes, write_outputs
@@ -127,7 +127,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             paths = write_outputs(result, out / parent, image.stem, written, protected=protected)
             if options.label_format == "zarr" and result.kind == "objects" and not result.frames:
                 paths = write_as_zarr(image, result, context.model, paths)
-        outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
+        outputs, output_states = _hash_outputs(paths, out)
     except Exception as error:  # so that one image fails and not the batch
         if isinstance(error, Stopped) or (isinstance(error, MachineError) and not is_about_name(error)):
             raise
@@ -143,7 +143,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
     inputs = record_inputs(image, states, out)
     row = _done_row(name, result, tuple(outputs), context, working_time() - start)
     row = replace(row, details=row.details | _record_classes(context.model) | record_channels(image))
-    return Record(row, inputs, context.model.sha256, context.settings, outputs)
+    return Record(row, inputs, context.model.sha256, context.settings, outputs, output_states)
 
 
 def _needs_in_memory(image: FoundImage, context: BatchContext) -> list[tuple[SegmentOptions, MemoryNeed]]:
@@ -180,7 +180,7 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
         states = [image_state(*part) for part in found.parts]
         result, paths = write_large(large, context.model, out, context.options, context.stop, protected)
         sha256 = [each.result() for each in hashes]
-    outputs = {path.relative_to(out).as_posix(): _hash_output(path) for path in paths}
+    outputs, output_states = _hash_outputs(paths, out)
     inputs = record_inputs(found, [FileState(*state, each) for state, each in zip(states, sha256, strict=True)], out)
     grid, seconds = large.image.grid, working_time() - start
     details = {
@@ -210,7 +210,7 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
         None if sizes is None else SizeHistogram.of(sizes.column, sizes.values, sizes.counts),
         {"flags": describe_flags(of_result), **result.figures},
     )
-    return Record(row, inputs, context.model.sha256, context.settings, outputs)
+    return Record(row, inputs, context.model.sha256, context.settings, outputs, output_states)
 
 
 def _segment(volume: Volume, context: BatchContext, options: SegmentOptions) -> Segmentation:
@@ -285,8 +285,13 @@ def _frame_rows(result: Segmentation) -> tuple[FrameRow, ...]:
     return tuple(rows)
 
 
-def _hash_output(path: Path) -> str:
-    try:
-        return hash_tree(path)
-    except OSError as error:
-        raise MachineError(f"cannot be read back: {error.strerror}", path=path) from error
+def _hash_outputs(paths: Sequence[Path], out: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...]]:
+    """Return the SHA-256 of outputs, by their paths in the folder of results, and their states."""
+    hashes, states = {}, []
+    for path in paths:
+        try:
+            states.append(tree_state(path))  # first: what changes after that is seen by its time
+            hashes[path.relative_to(out).as_posix()] = hash_tree(path)
+        except OSError as error:
+            raise MachineError(f"cannot be read back: {error.strerror}", path=path) from error
+    return hashes, tuple(states)

@@ -36,7 +36,9 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "model": (str,),
     "settings": (str,),
     "outputs": (dict,),
+    "states": (list,),
 }
+_LATER_FIELDS: dict[str, Any] = {"figures": {}, "frames": [], "states": []}  # which earlier versions do not write
 _ROW_FIELDS = ("image", "status", "count", "seconds", "message", "details", "figures")
 
 
@@ -49,7 +51,7 @@ def encode_record(record: Record) -> str:
         "frames": [asdict(frame) for frame in row.frames],
         "sizes": row.sizes and row.sizes.encode(),
         "inputs": [asdict(file) for file in record.inputs],
-        **{name: getattr(record, name) for name in ("model", "settings", "outputs")},
+        **{name: getattr(record, name) for name in ("model", "settings", "outputs", "states")},
     }
     return json.dumps(line)
 
@@ -97,7 +99,7 @@ def decode_record(line: str) -> Record | None:
     try:
         raw = json.loads(line)
         if isinstance(raw, dict):
-            raw = {"figures": {}, "frames": []} | raw  # which earlier versions do not have
+            raw = _LATER_FIELDS | raw
         if not isinstance(raw, dict) or raw.keys() != _FIELD_TYPES.keys() or raw["biounet"] != 1:
             return None
         if not all(type(raw[name]) in types for name, types in _FIELD_TYPES.items()):
@@ -107,7 +109,8 @@ def decode_record(line: str) -> Record | None:
         frames = tuple(FrameRow(**frame) for frame in raw["frames"])
         fields: dict[str, Any] = {name: raw[name] for name in _ROW_FIELDS}
         row = Row(**fields, outputs=tuple(raw["outputs"]), sizes=sizes, frames=frames)
-        record = Record(row, inputs, raw["model"], raw["settings"], raw["outputs"])
+        states = tuple((size, stamp) for size, stamp in raw["states"])
+        record = Record(row, inputs, raw["model"], raw["settings"], raw["outputs"], states)
     except (ValueError, TypeError, OverflowError, RecursionError):  # JSON, but no record
         return None
     return record if _is_consistent(record) else None
@@ -118,6 +121,8 @@ def _is_consistent(record: Record) -> bool:
     good = all(type(text) is str for output in record.outputs.items() for text in output)
     good &= all(type(file.path) is type(file.sha256) is str and "\0" not in file.path for file in record.inputs)
     good &= all(type(file.size) is type(file.mtime_ns) is int for file in record.inputs)
+    good &= all(type(size) is type(stamp) is int for size, stamp in record.states)
+    good &= len(record.states) in (0, len(record.outputs))
     good &= all(isinstance(value, Figure) for value in row.figures.values())
     good &= row.count is None or 0 <= row.count < 2**63
     good &= all(map(_is_frame, row.frames))

@@ -10,7 +10,7 @@ from typing import Any
 
 from biounet.batch.names import escape, unescape
 from biounet.core import InputError, home_folder, list_some
-from biounet.files import FileState, FoundImage, hash_image, hash_tree, image_state
+from biounet.files import FileState, FoundImage, hash_image, hash_tree, image_state, tree_state
 
 _SHOWN_FILES = 5  # of a folder, in a message
 
@@ -107,12 +107,20 @@ def has_hash(path: Path, sha256: str) -> bool:
         return False
 
 
+def has_state(path: str | Path, state: tuple[int, int]) -> bool:
+    """Whether a file or folder is there, and has the size and time that `biounet.files.tree_state` gave."""
+    try:
+        return tree_state(path) == state
+    except (OSError, ValueError):
+        return False
+
+
 def is_file(path: Path) -> bool:
     """Whether there is a file; False also where the name is too long or the folder cannot be searched."""
     return os.path.isfile(path)  # noqa: PTH113 - that of Path raises there
 
 
-def is_there(path: Path) -> bool:
+def is_there(path: str | Path) -> bool:
     """Whether there is a file or a folder; False also where the name is too long or the folder cannot be searched."""
     return os.path.exists(path)  # noqa: PTH110 - that of Path raises there
 

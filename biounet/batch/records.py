@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -176,6 +176,8 @@ class Record:
     model: str  # SHA-256 of its file
     settings: str  # SHA-256 of the output settings
     outputs: dict[str, str] = field(default_factory=dict)  # SHA-256 by the path relative to the output folder
+    # Of each output when it was written, as `biounet.files.tree_state`; of records of earlier versions none.
+    states: tuple[tuple[int, int], ...] = ()
 
 
 def output_settings(model: Model, options: BatchOptions) -> dict[str, Any]:
@@ -206,10 +208,35 @@ def hash_settings(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def describe_uncalibrated(rows: Iterable[Row]) -> str:
-    """Return in how many images the pixel size is unknown, as text; empty where it is known in all."""
-    known = Counter(row.details.get("spacing") is not None for row in rows if row.status != "failed")
-    return f"unknown in {known[False]} of {known.total()} images" if known[False] else ""
+@dataclass
+class BatchTotals:
+    """What the rows of a batch come to that were added; `objects` is None where nothing was counted."""
+
+    images: int = 0
+    failed: int = 0
+    objects: int | None = None
+    frames: int = 0
+    unknown_sizes: int = 0  # images whose pixel size is not known
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        self.images += 1
+        self.frames += len(row.frames)
+        self.failed += row.status == "failed"
+        self.unknown_sizes += row.status != "failed" and row.details.get("spacing") is None
+        if row.count is not None:
+            self.objects = (self.objects or 0) + row.count
+
+    @property
+    def uncalibrated(self) -> str:
+        """In how many images the pixel size is unknown, as text; empty where it is known in all."""
+        count, total = self.unknown_sizes, self.images - self.failed
+        return f"unknown in {count} of {total} images" if count else ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 when no image failed, 3 when some did, 4 when all did."""
+        return failure_exit_code(self.failed, self.images)
 
 
 def count_arithmetic(rows: Iterable[Row]) -> dict[str, int]:
@@ -217,9 +244,17 @@ def count_arithmetic(rows: Iterable[Row]) -> dict[str, int]:
     return dict(Counter(row.details["arithmetic"] for row in rows if row.details.get("arithmetic")))
 
 
-def batch_exit_code(rows: Sequence[Row]) -> int:
+def batch_totals(rows: Iterable[Row]) -> BatchTotals:
+    """Return what the rows of a batch come to, in one pass: they may be read from a disk."""
+    totals = BatchTotals()
+    for row in rows:
+        totals.add(row)
+    return totals
+
+
+def batch_exit_code(rows: Iterable[Row]) -> int:
     """Return the exit code of a batch: 0 when no image failed, 3 when some did, 4 when all did."""
-    return failure_exit_code(sum(row.status == "failed" for row in rows), len(rows))
+    return batch_totals(rows).exit_code
 
 
 def is_about_name(error: MachineError) -> bool:

@@ -24,9 +24,9 @@ from biounet.batch.recorded_files import (
     recorded_path,
     resolve_recorded_path,
 )
-from biounet.batch.records import BatchOptions, hash_settings
+from biounet.batch.records import BatchOptions, Record, hash_settings
 from biounet.core import SettingsError, list_some
-from biounet.files import FoundImage, Locks, hash_image
+from biounet.files import FoundImage, Locks, hash_image, temporary_prefix
 from biounet.network import Model
 from biounet.reporting import LABEL_SUFFIXES, output_paths, page_count, page_path
 
@@ -88,6 +88,7 @@ class ResultsFolder:
     notes: Notes = field(default_factory=Notes)
     temporary_files: dict[Path, list[Path]] = field(default_factory=dict)  # that killed processes left
     exports: dict[str, ExportRecord] = field(default_factory=dict)  # by their paths
+    genuine: int = 0  # bytes of the manifest that are as they were when the tables of an earlier run were written
 
     def acquire(self, model: Model, settings: Mapping[str, Any]) -> None:
         """Make the folder that of a model and settings, unless it holds or gets results of others."""
@@ -133,24 +134,36 @@ class ResultsFolder:
         """Check that no image has the name of another one, which is still there and has results here."""
         if self.overwrite:
             return
-        others = [str(path) for path in map(self._other_input, images) if path]
+        named = {image_name(image): image for image in images}
+        records = self.manifest.records(named)
+        others = [str(path) for record in records if (path := self._other_input(named[record.row.image], record))]
         if others:
             cause = f"holds results of other images of these names: {list_some(others, SHOWN_NAMES)}"
             raise SettingsError(cause, path=self.out, hint=_OVERWRITE)
 
-    def _other_input(self, image: FoundImage) -> Path | None:
+    def _other_input(self, image: FoundImage, record: Record) -> Path | None:
         """Return the path of another image, which is still there, whose results here have the name of this one's."""
-        record = self.manifest.get(image_name(image))
-        if record is None or not record.outputs or image.problem:
+        if not record.outputs or image.problem or record.inputs[0].path == recorded_path(image.path, self.out):
             return None
         recorded = record.inputs[0]
         path = resolve_recorded_path(recorded.path, self.out)
-        if recorded.path == recorded_path(image.path, self.out) or path.resolve() == image.path.resolve():
+        if path.resolve() == image.path.resolve():
             return None
         other = recorded_image(record.row.image, [path] * len(record.inputs), record.row.details)
         (_, scene), (_, own_scene) = other.parts[0], image.parts[0]
         is_there = is_unchanged(path, recorded, self.hash_input, scene)
         return path if is_there and not is_unchanged(image.path, recorded, self.hash_input, own_scene) else None
+
+    def is_genuine(self, name: str) -> bool:
+        """Whether the last record of an image is one that nobody can have changed since an earlier run."""
+        return 0 <= self.manifest.begins_at(name) < self.genuine
+
+    def has_temporary_files(self, image: FoundImage) -> bool:
+        """Whether a killed process left a part of an output of an image."""
+        if not self.temporary_files:
+            return False
+        paths = output_paths(image, self.out)
+        return any(path.with_name(temporary_prefix(path)) in self.temporary_files for path in paths)
 
     def note_start(self, image: FoundImage) -> frozenset[Path]:
         """Note that the outputs of an image are about to be written; return the files that must not be replaced."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
@@ -19,15 +19,16 @@ from typing import Literal
 import torch
 
 from biounet.batch.export_records import read_exports, remove_outdated_exports
+from biounet.batch.finished import current_record, find_finished, genuine_bytes, is_current, valid_record
 from biounet.batch.large_image import LargeImage, find_large, remove_work, segment_share
-from biounet.batch.manifest import Manifest, outputs_exist, outputs_intact
+from biounet.batch.manifest import Manifest
 from biounet.batch.names import SHOWN_NAMES, image_name, is_in_shard, mark_collisions, natural_name_key
 from biounet.batch.own_process import segment_in_own_process, segment_share_in_own_process
 from biounet.batch.process_image import BatchContext, block_threads, segment_file
-from biounet.batch.recorded_files import is_there, is_unchanged, record_channels
+from biounet.batch.recorded_files import is_there
 from biounet.batch.records import BatchOptions, Record, Row, error_text, output_settings
 from biounet.batch.results_folder import ResultsFolder, check_tables, page_names, unwanted_tables
-from biounet.batch.summary import TABLE_NAMES, Summary, write_summary
+from biounet.batch.summary import TABLE_NAMES, Summary, has_summary, write_summary
 from biounet.core import BiounetError, InputError, MachineError, Stopped, available_cores, list_some, raise_if_stopped
 from biounet.files import FoundImage, Locks, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
@@ -36,6 +37,8 @@ from biounet.segmentation import resolve_diameter
 
 _MOST_JOBS = 32
 _AHEAD = 2  # tasks for each thread that are made before they can begin
+_LOOKED_UP = 100  # images of which one task looks whether they are done
+_Process = Callable[[Sequence[FoundImage], BatchContext, ResultsFolder], Iterable[Record]]
 _log = logging.getLogger(__name__)
 EARLIER_RESULT_REMAINS = "; what an earlier run gave is still there"
 
@@ -91,7 +94,7 @@ def segment_batch(
     share = max(1, threads // jobs) if predictor.pipeline is None else threads
     with Locks(out, stop) as locks, _readers(options, jobs) as readers, block_threads(predictor) as pool:
         context = BatchContext(model, predictor, out, options, share, stop, readers, pool, segment_in_own_process)
-        folder = _open_folder(context, locks, chosen)
+        folder = _open_folder(context, locks)
         try:
             done = _process_all(chosen, context, folder, report)
             done |= _process_all(_after_own_shard(images, large, done, context, folder), context, folder, report)
@@ -119,14 +122,15 @@ def _check_before_writing(images: Sequence[FoundImage], out: Path, options: Batc
         options.group.check(map(image_name, images))
 
 
-def _open_folder(context: BatchContext, locks: Locks, chosen: Sequence[FoundImage]) -> ResultsFolder:
+def _open_folder(context: BatchContext, locks: Locks) -> ResultsFolder:
     """Make the output folder that of this batch, or raise."""
     out, options = context.out, context.options
-    folder = ResultsFolder(out, locks, Manifest(out), options.overwrite, context.hash_input)
+    manifest = Manifest(out)
+    folder = ResultsFolder(out, locks, manifest, options.overwrite, context.hash_input)
     folder.acquire(context.model, output_settings(context.model, options))
-    folder.check_inputs(chosen)
     folder.note_shard_start(options.shard)
-    return replace(folder, temporary_files=find_temporary_files(out), exports=read_exports(out))
+    genuine = genuine_bytes(out, manifest)
+    return replace(folder, temporary_files=find_temporary_files(out), exports=read_exports(out), genuine=genuine)
 
 
 def _find_large_of_shards(
@@ -158,7 +162,7 @@ def _segment_share(image: FoundImage, large: LargeImage, context: BatchContext, 
     """Predict this shard's part of a large image that has no result, beside the processes of other shards."""
     name = image_name(image)
     folder.manifest.refresh()
-    if _current_record(name, context, folder) is not None or not folder.locks.try_lock(name, shared=True):
+    if current_record(name, context, folder) is not None or not folder.locks.try_lock(name, shared=True):
         return
     try:
         if large.is_lasting:
@@ -187,7 +191,7 @@ def _left_by_other_shards(
         return []
     is_last = folder.note_shard_end(shard)
     folder.manifest.refresh()
-    missing = [image for image in others if _current_record(image_name(image), context, folder) is None]
+    missing = [image for image in others if current_record(image_name(image), context, folder) is None]
     if missing and not is_last:
         _log.warning("%d of %d images have no result yet: they belong to other shards", len(missing), len(images))
     return missing if is_last else []
@@ -196,16 +200,18 @@ def _left_by_other_shards(
 def _process_all(
     images: Sequence[FoundImage], context: BatchContext, folder: ResultsFolder, report: Callable[[Row], None]
 ) -> set[str]:
-    """Return the names of all images, or of those up to the first failure; what other processes do comes last."""
+    """Return the names of all images, or of those up to the first failure; what other processes do comes last.
+
+    Those that an earlier run has done come first, many in each task, and take no lock: there may be a million.
+    """
     done: set[str] = set()
     errors: list[BaseException] = []
     reporting = Lock()
 
-    def work(image: FoundImage, wait: bool) -> None:
-        """Process one image; errors are collected, since the pool raises them in the order of the images."""
+    def work(find_records: Callable[[], Iterable[Record]]) -> None:
+        """Report records as they come; errors are collected, as the pool raises them in the order of the images."""
         try:
-            record = _process(image, context, folder, wait)
-            if record is not None:
+            for record in find_records():
                 with reporting:
                     done.add(record.row.image)
                     report(record.row)
@@ -216,10 +222,16 @@ def _process_all(
             context.stop.set()  # before this thread takes the next image from the queue
             raise
 
+    def run_all(process: _Process, each: int) -> None:
+        left = [image for image in images if image_name(image) not in done]
+        parts = (left[start : start + each] for start in range(0, len(left), each))
+        _run_all((partial(work, partial(process, part, context, folder)) for part in parts), context)
+
     try:
-        for wait in (False, True):
-            left = [image for image in images if image_name(image) not in done]
-            _run_all((partial(work, image, wait) for image in left), context)
+        run_all(find_finished, _LOOKED_UP)
+        folder.check_inputs(image for image in images if image_name(image) not in done)
+        run_all(partial(_process, wait=False), 1)
+        run_all(_process, 1)
     except Stopped:
         if not isinstance(errors[0], Stopped):
             raise errors[0] from None
@@ -252,8 +264,15 @@ class _FirstFailure(Stopped):
     pass
 
 
-def _process(image: FoundImage, context: BatchContext, folder: ResultsFolder, wait: bool) -> Record | None:
-    """Return the record of an image, from the manifest or a new one; None where another process works on it."""
+def _process(
+    images: Sequence[FoundImage], context: BatchContext, folder: ResultsFolder, wait: bool = True
+) -> Iterator[Record]:
+    """Yield the records of images, from the manifest or new ones; none where another process works on it."""
+    records = (_process_one(image, context, folder, wait) for image in images)
+    return (record for record in records if record is not None)
+
+
+def _process_one(image: FoundImage, context: BatchContext, folder: ResultsFolder, wait: bool) -> Record | None:
     name = image_name(image)
     raise_if_stopped(context.stop)
     if wait:
@@ -262,8 +281,9 @@ def _process(image: FoundImage, context: BatchContext, folder: ResultsFolder, wa
         return None
     try:
         folder.manifest.refresh()
-        remove_temporary_files(output_paths(image, context.out), folder.temporary_files)
-        return _valid_record(image, context, folder) or _segment_and_record(image, context, folder)
+        if folder.temporary_files:
+            remove_temporary_files(output_paths(image, context.out), folder.temporary_files)
+        return valid_record(image, context, folder) or _segment_and_record(image, context, folder)
     finally:
         folder.locks.unlock(name)
 
@@ -290,46 +310,6 @@ def _removed(out: Path) -> MachineError:
     return MachineError("was removed while the batch ran", path=out, hint="the same command makes again what is lost")
 
 
-def _valid_record(image: FoundImage, context: BatchContext, folder: ResultsFolder) -> Record | None:
-    """Return the record of an image if segmenting it now would give the same."""
-    name = image_name(image)
-    record, is_new = _current_record(name, context, folder), folder.manifest.is_new(name)
-    if record is None:
-        return None
-    if record.row.status == "failed":  # tried again, unless it failed in another process a moment ago
-        unread = not all(file.sha256 for file in record.inputs)
-        return record if is_new and (unread or _has_same_inputs(image, record, context)) else None
-    own = {context.out / path for path in record.outputs} <= set(output_paths(image, context.out))
-    # What another process wrote a moment ago is not read again by each process in the folder.
-    intact = own and (is_new or outputs_intact(record, context.out))
-    return record if intact and _has_same_inputs(image, record, context) else None
-
-
-def _current_record(name: str, context: BatchContext, folder: ResultsFolder) -> Record | None:
-    """Return the record of an image with this model and these settings, if its outputs exist; they are not read."""
-    record = folder.manifest.get(name)
-    return record if record is not None and _is_current(record, context) else None
-
-
-def _is_current(record: Record, context: BatchContext) -> bool:
-    identity = (context.model.sha256, context.settings)
-    return (record.model, record.settings) == identity and outputs_exist(record, context.out)
-
-
-def _has_same_inputs(image: FoundImage, record: Record, context: BatchContext) -> bool:
-    parts, recorded = image.parts, record.inputs
-    now, before = record_channels(image), record.row.details
-    same = all(now.get(name) == before.get(name) for name in ("channels", "scene"))
-    return (
-        same
-        and len(parts) == len(recorded)
-        and all(
-            is_unchanged(file, entry, context.hash_input, scene)
-            for (file, scene), entry in zip(parts, recorded, strict=True)
-        )
-    )
-
-
 def _write_summary(done: Collection[str], context: BatchContext, folder: ResultsFolder, start: float) -> None:
     """Write the tables of all images that have a record, including those of other shards and earlier runs."""
     out, options, manifest = context.out, context.options, folder.manifest
@@ -341,9 +321,10 @@ def _write_summary(done: Collection[str], context: BatchContext, folder: Results
         check_tables(out, options, len(names))
         tables = [out / name for name in (*TABLE_NAMES, *page_names(len(names)))]
         remove_temporary_files(tables, folder.temporary_files)
-        rows = manifest.rows(sorted(names, key=natural_name_key))
         state = {"bytes": manifest.end, "sha256": manifest.hash(manifest.end), "not_in_tables": left_out}
-        write_summary(Summary(rows, state, start), context.model, out, options)
+        if not has_summary(Summary(manifest.rows(names), state, start), context.model, out, options):
+            rows = manifest.rows(sorted(names, key=natural_name_key))
+            write_summary(Summary(rows, state, start), context.model, out, options)
         remove_files(unwanted_tables(out, options, len(names)))
 
 
@@ -353,7 +334,7 @@ def _names_in_tables(done: Collection[str], context: BatchContext, manifest: Man
     names, missing, left_out = [], [], []
     for record in manifest.records():
         name = record.row.image
-        if _is_current(record, context) and (name in done or not manifest.is_obsolete(record)):
+        if is_current(record, context) and (name in done or not manifest.is_obsolete(record)):
             names.append(name)
             continue
         if name in done:

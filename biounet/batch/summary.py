@@ -15,15 +15,8 @@ from typing import Any, overload
 import torch
 
 from biounet.batch.names import SHOWN_NAMES, escape
-from biounet.batch.recorded_files import recorded_path
-from biounet.batch.records import (
-    BatchOptions,
-    Row,
-    count_arithmetic,
-    describe_uncalibrated,
-    hash_settings,
-    output_settings,
-)
+from biounet.batch.recorded_files import has_hash, recorded_path
+from biounet.batch.records import BatchOptions, Row, batch_totals, count_arithmetic, hash_settings, output_settings
 from biounet.batch.run_file import software
 from biounet.core import __version__, home_folder, list_some
 from biounet.files import ReadOptions, atomic_group, hash_file, write_text
@@ -35,12 +28,15 @@ from biounet.reporting import (
     ReportRow,
     count_table,
     figure_names,
+    page_count,
+    page_path,
     write_count_table,
     write_report,
     write_table,
 )
 
 TABLE_NAMES = ("counts.csv", "groups.csv", "run.json", "report.html")
+_TIMES = {"command", "started", "seconds"}  # in ``run.json``, which say nothing of what came out
 _SIZES = {2: "area", 3: "volume"}
 _log = logging.getLogger(__name__)
 
@@ -67,6 +63,8 @@ class Summary:
 def write_summary(summary: Summary, model: Model, out: Path, options: BatchOptions) -> None:
     """Write ``counts.csv``, ``groups.csv`` of groups, ``run.json`` and, with overlays, ``report.html``."""
     rows = summary.rows
+    numbers = count_arithmetic(rows)
+    _warn_of_arithmetic(numbers)
     figures = figure_names(table_rows(rows))
     groups = None if options.group is None else group_rows(options.group, rows, figures)
     with atomic_group() as parts:
@@ -79,9 +77,37 @@ def write_summary(summary: Summary, model: Model, out: Path, options: BatchOptio
             others = ("counts.csv", *(("groups.csv",) if groups is not None else ()), "run.json")
             report = ReportOptions(settings, others, groups, options.single_file)
             write_report(out / "report.html", _ReportRows(rows), title=title, options=report)
-        run = _run_record(summary, model, out, options)
+        run = _run_record(summary, numbers, model, out, options)
         run["tables"] = {path.name: hash_file(part) for path, part in parts.items()}
         write_text(out / "run.json", f"{json.dumps(run, indent=1)}\n")
+
+
+def has_summary(summary: Summary, model: Model, out: Path, options: BatchOptions) -> bool:
+    """Whether what `write_summary` would write is there, but for times and the command; the order of rows is ignored.
+
+    All tables are made from the manifest, whose hash stands in ``run.json`` as do the hashes of the tables.
+    """
+    try:
+        before = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        tables, numbers = dict(before.pop("tables")), dict(before["arithmetic"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not there, or not biounet's
+        return False
+    if options.single_file:  # whose pictures are files of their own
+        return False
+    now = json.loads(json.dumps(_run_record(summary, numbers, model, out, options)))
+    same = all(before.get(name) == value for name, value in now.items() if name not in _TIMES)
+    same &= before.keys() == now.keys() and tables.keys() == _table_names(options, len(summary.rows))
+    if not same or not all(has_hash(out / name, sha256) for name, sha256 in tables.items()):
+        return False
+    _warn_of_arithmetic(numbers)
+    return True
+
+
+def _table_names(options: BatchOptions, images: int) -> set[str]:
+    """Return the names of the tables of so many images beside ``run.json``."""
+    pages = {page_path(Path("report.html"), number).name for number in range(page_count(images))}
+    groups = set() if options.group is None else {"groups.csv"}
+    return {"counts.csv"} | groups | (pages if options.overlay else set())
 
 
 def count_columns(rows: Sequence[Row]) -> Columns:
@@ -121,7 +147,9 @@ def _image_count(row: Row, dims: int) -> ImageCount:
     )
 
 
-def _run_record(summary: Summary, model: Model, out: Path, options: BatchOptions) -> dict[str, Any]:
+def _run_record(
+    summary: Summary, arithmetic: Mapping[str, int], model: Model, out: Path, options: BatchOptions
+) -> dict[str, Any]:
     settings = asdict(replace(options, readers=None, skipped=(), on_parts=None))
     del settings["readers"], settings["skipped"], settings["on_parts"]
     label = options.segment.label_settings(model.card.label).model_dump(mode="json", by_alias=True)
@@ -138,19 +166,17 @@ def _run_record(summary: Summary, model: Model, out: Path, options: BatchOptions
         "settings": settings,
         "settings_sha256": hash_settings(output_settings(model, options)),
         "images": len(summary.rows),
-        "arithmetic": _note_arithmetic(summary.rows),
+        "arithmetic": dict(arithmetic),
         "manifest": dict(summary.manifest),
         "left_out": [{"path": escape(recorded_path(file.path, out)), "reason": file.reason} for file in skipped],
     }
 
 
-def _note_arithmetic(rows: Iterable[Row]) -> dict[str, int]:
-    """Return how many images were computed in which numbers, and warn if it is not in the same."""
-    numbers = count_arithmetic(rows)
+def _warn_of_arithmetic(numbers: Mapping[str, int]) -> None:
+    """Warn if images were not all computed in the same numbers."""
     if len(numbers) > 1:
         text = _describe_arithmetic(numbers)
         _log.warning("computed in different numbers, by which labels differ a little: %s", text)
-    return numbers
 
 
 def _describe_arithmetic(numbers: Mapping[str, int]) -> str:
@@ -183,7 +209,7 @@ def _report_settings(model: Model, options: BatchOptions, rows: Iterable[Row]) -
     shown |= {"device": options.device, "biounet": __version__}
     if arithmetic := _describe_arithmetic(count_arithmetic(rows)):
         shown["computed in"] = arithmetic
-    uncalibrated = describe_uncalibrated(rows)
+    uncalibrated = batch_totals(rows).uncalibrated
     return shown | ({"pixel size": uncalibrated} if uncalibrated else {})
 
 

@@ -35,10 +35,9 @@ from biounet.core import as_bytes, check_address_space
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from biounet.batch import BatchOptions, ReplayResult, Row
+    from biounet.batch import BatchOptions, BatchTotals, ReplayResult, Row
     from biounet.files import FoundImage, ReadOptions, SkippedFile
     from biounet.network import Model
-    from biounet.reporting import MeasuredFile
 
 _MAIL = 15e6  # bytes of a file that becomes 20 MB in an e-mail
 
@@ -96,7 +95,7 @@ def segment(
     # The processes of the readers start while this one imports torch.
     with ReaderPool(0 if dry_run else options.count_readers(images, jobs)) as readers:
         from biounet.api import load, show_batch
-        from biounet.batch import BatchOptions, batch_exit_code, plan_batch, segment_batch
+        from biounet.batch import BatchOptions, BatchTotals, plan_batch, segment_batch
         from biounet.reporting import check_output_folder
         from biounet.segmentation import SegmentOptions
 
@@ -131,31 +130,35 @@ def segment(
         plan = plan_batch(found, segmenter.model, out, batch)
         if plan.done and not quiet:
             echo_note(plan.describe())
-        show = partial(show_row, quiet=quiet, json_lines=json_lines)
+        totals = BatchTotals()
+        show = partial(_show_counted, totals=totals, quiet=quiet, json_lines=json_lines)
         with (
             stoppable("continues") as stop,
             show_batch(plan, show, shown=False if quiet else None, log=echo_note) as report,
         ):
             batch = replace(batch, on_parts=report.parts)
-            rows = segment_batch(found, segmenter.model, out, batch, report, stop)
+            segment_batch(found, segmenter.model, out, batch, report, stop)
     if not quiet:
-        _show_totals(rows, out, batch, json_lines)
+        _show_totals(totals, out, batch, json_lines)
         _show_left_out(skipped, found, read)
     show_exports = partial(export_results, overwrite=overwrite, quiet=quiet, json_lines=json_lines)
-    raise typer.Exit(batch_exit_code(rows) or (show_exports(out, formats) if formats else 0))
+    raise typer.Exit(totals.exit_code or (show_exports(out, formats) if formats else 0))
 
 
-def _show_totals(rows: Sequence[Row], out: Path, batch: BatchOptions, json_lines: bool) -> None:
+def _show_counted(row: Row, totals: BatchTotals, quiet: bool, json_lines: bool) -> None:
+    totals.add(row)
+    show_row(row, quiet=quiet, json_lines=json_lines)
+
+
+def _show_totals(totals: BatchTotals, out: Path, batch: BatchOptions, json_lines: bool) -> None:
     """Show what was found in all images, and where the results are, unless JSON is read there."""
     if json_lines:
         return
-    from biounet.batch import describe_uncalibrated
-
-    echo(f"{_count_objects(rows, sum(len(row.frames) for row in rows))}; see {out}/")
+    echo(f"{_count_objects(totals)}; see {out}/")
     if batch.group is not None:
         echo(f"means by {', '.join(batch.group.names)}: {out / 'groups.csv'}")
-    if unknown := describe_uncalibrated(rows):
-        echo(f"pixel size {unknown}: lengths are in pixels; give it with --spacing")
+    if totals.uncalibrated:
+        echo(f"pixel size {totals.uncalibrated}: lengths are in pixels; give it with --spacing")
     if batch.single_file:
         echo(_describe_size(out / "report.html"))
 
@@ -170,12 +173,11 @@ def _show_left_out(skipped: Sequence[SkippedFile], images: Sequence[FoundImage],
         echo_note(likely)
 
 
-def _count_objects(rows: Sequence[Row | MeasuredFile], frames: int = 0) -> str:
+def _count_objects(totals: BatchTotals) -> str:
     """Return how many objects there are in how many images; only the latter where a model of classes counts none."""
-    images = f"{sum(row.status != 'failed' for row in rows)} of {len(rows)} images"
-    counts = [row.count for row in rows if row.count is not None]
-    images = f"{frames} frames of {images}" if frames else images
-    return f"{sum(counts)} objects in {images}" if counts else f"{images} segmented"
+    images = f"{totals.images - totals.failed} of {totals.images} images"
+    images = f"{totals.frames} frames of {images}" if totals.frames else images
+    return f"{images} segmented" if totals.objects is None else f"{totals.objects} objects in {images}"
 
 
 def _describe_size(path: Path) -> str:

@@ -92,6 +92,7 @@ from .read import rearrange_volume as rearrange_volume
 from .stacks import Projection as Projection
 from .states import hash_image as hash_image
 from .states import image_state as image_state
+from .states import tree_state as tree_state
 from .write import label_suffix as label_suffix
 from .write import read_label_kind as read_label_kind
 from .write import write_labels as write_labels

@@ -217,13 +217,17 @@ def output_names(stem: str, labels_suffix: str, *, overlay: bool = True, has_cas
 
 def output_paths(image: FoundImage, out: Path) -> list[Path]:
     """Return all paths that outputs of an image can have."""
-    return [out / path for path in possible_outputs(image.relative.parent, image.stem)]
+    return [out / path for path in possible_outputs(image.relative.parent.as_posix(), image.stem)]
 
 
-def possible_outputs(parent: PurePath, stem: str) -> list[PurePath]:
-    """Return all paths, relative to the folder of results, that outputs of an image in a folder `parent` can have."""
-    views = (view_folder(parent) / f"{stem}{suffix}" for suffix in VIEW_SUFFIXES)
-    return [*(parent / f"{stem}{suffix}" for suffix in OUTPUT_SUFFIXES), *views]
+def possible_outputs(parent: str, stem: str) -> list[str]:
+    """Return all paths, relative to the folder of results, that outputs of an image in a folder `parent` can have.
+
+    With ``/``; ``.`` is the folder of results itself.
+    """
+    folder = "" if parent == "." else f"{parent}/"
+    views = (f"{REPORT_FOLDER}/{folder}{stem}{suffix}" for suffix in VIEW_SUFFIXES)
+    return [*(f"{folder}{stem}{suffix}" for suffix in OUTPUT_SUFFIXES), *views]
 
 
 def view_folder(parent: PurePath) -> PurePath:

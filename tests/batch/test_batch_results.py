@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import biounet.batch.recorded_files
+import biounet.batch.summary
 import biounet.files.atomic
 from biounet.batch import batch_exit_code, segment_batch
 from biounet.batch.manifest import Manifest
@@ -24,10 +25,10 @@ from biounet.batch.names import escape, is_in_shard, unescape
 from biounet.batch.records import hash_settings, output_settings
 from biounet.batch.results_folder import ResultsFolder
 from biounet.core import MachineError, SettingsError
-from biounet.files import Locks, atomic_group, find_images
+from biounet.files import Locks, atomic_group, find_images, tree_state
 from biounet.network import Model
 from biounet.segmentation import SegmentOptions
-from support.batches import ONE_JOB, OUR_OWN, all_files, count_rows, result_files, segment_folder
+from support.batches import ONE_JOB, OUR_OWN, TABLES, all_files, count_rows, result_files, segment_folder
 from support.images import discs
 from support.write_faults import fail_at_write
 
@@ -261,14 +262,52 @@ def test_every_image_belongs_to_one_shard_whatever_else_there_is(names, count):
         assert sum(is_in_shard(name, (number, count)) for number in range(1, count + 1)) == 1
 
 
-def test_a_shard_reads_no_output_of_others(few, untrained, out, monkeypatch):
+def test_only_outputs_whose_time_changed_are_read_and_none_of_other_shards(few, untrained, out, monkeypatch):
     seen = []
     really = biounet.batch.recorded_files.hash_tree
     monkeypatch.setattr(biounet.batch.recorded_files, "hash_tree", lambda path: seen.append(path) or really(path))
+    monkeypatch.setattr(biounet.batch.summary, "has_hash", lambda path, sha256: True)
+    segment_folder(few, untrained, out)
+    assert seen == []
+    for path in out.rglob("*_labels.tif"):
+        os.utime(path, ns=(1, 1))
     segment_folder(few, untrained, out, replace(ONE_JOB, shard=(1, 3)))
     assert seen == []
     segment_folder(few, untrained, out, replace(ONE_JOB, shard=(2, 3)))
-    assert {path.name[:2] for path in seen} == {"a_"}
+    assert [path.name for path in seen] == ["a_labels.tif"]
+
+
+def test_tables_are_written_again_only_when_something_changed(few, untrained, out):
+    def times():
+        return {name: (out / name).stat().st_mtime_ns for name in TABLES}
+
+    before = times()
+    segment_folder(few, untrained, out)
+    assert times() == before
+    (out / "counts.csv").write_text((out / "counts.csv").read_text().replace("a.tif", "A.tif"))
+    segment_folder(few, untrained, out)
+    assert not times().items() & before.items()
+    assert count_rows(out)[1][0] == "a.tif"
+    before = times()
+    segment_folder(few, untrained, out, replace(ONE_JOB, segment=SegmentOptions(block=64)))
+    assert not times().items() & before.items()  # which the report tells
+
+
+def test_an_output_of_a_folder_is_another_one_when_a_file_in_it_is(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "one").write_text("1")
+    (tmp_path / "a" / "two").write_text("2")
+    states = [tree_state(tmp_path / "a")]
+    os.utime(tmp_path / "a" / "b" / "one", ns=(1, 1))
+    states.append(tree_state(tmp_path / "a"))
+    (tmp_path / "a" / "b" / "one").rename(tmp_path / "a" / "b" / "three")
+    states.append(tree_state(tmp_path / "a"))
+    (tmp_path / "a" / "empty").mkdir()
+    states.append(tree_state(tmp_path / "a"))
+    assert len(set(states)) == 4
+    assert {size for size, _ in states} == {2}
+    assert tree_state(tmp_path / "a") == states[-1]
+    assert all(0 <= stamp < 2**63 for _, stamp in states)
 
 
 TRICKY = st.text(st.sampled_from(["\\", "u", "d", "c", "8", "f", "x", "5", "\udcff", "\udc85", "é"]))

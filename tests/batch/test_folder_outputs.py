@@ -37,7 +37,7 @@ def test_a_folder_is_removed_as_a_file_is(stores):
     assert not now.exists()
     assert then.exists()
     assert not has_hash(now, hash_tree(then))
-    assert any(path.name == then.name for path in possible_outputs(then.parent, "a"))
+    assert then.as_posix() in possible_outputs(then.parent.as_posix(), "a")
 
 
 def test_a_store_is_the_result_of_its_annotation(stores, tmp_path):

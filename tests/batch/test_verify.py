@@ -132,7 +132,7 @@ def edit_run(out):
 
 def add_line(out):
     line = json.loads((out / "manifest.jsonl").read_text().splitlines()[0])
-    line |= {"image": "new.tif", "outputs": {"new_labels.tif": "0"}}
+    line |= {"image": "new.tif", "outputs": {"new_labels.tif": "0"}, "states": []}
     with (out / "manifest.jsonl").open("a") as file:
         file.write(f"{json.dumps(line)}\n")
 
