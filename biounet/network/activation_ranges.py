@@ -32,12 +32,13 @@ def calibrate_activations(network: UNet, images: Iterable[Tensor]) -> dict[str, 
         for name, module in network.named_modules()
         if isinstance(module, (nn.ReLU, UpBlock)) or name.endswith(".project")
     ]
+    device = network.head.weight.device
     with torch.no_grad():
         for image in images:
-            network(image[None])
+            network(image[None].to(device))
     for hook in hooks:
         hook.remove()
-    return ranges
+    return {name: values.cpu() for name, values in ranges.items()}
 
 
 def calibrated_channels(network: UNet) -> dict[str, int]:

@@ -151,11 +151,11 @@ def make_predictor(
     """
     target = pick_device(device)
     dtype = torch.bfloat16 if has_fast_bfloat16(target) else torch.float32
-    folded = fold_batch_norms(network)
+    folded = fold_batch_norms(network).to(target)
     if target.type == "cpu" and activation_ranges and has_fast_int8():
         return Predictor(Int8UNet(folded, activation_ranges, dtype), target, dtype, softmax)
     layout = torch.channels_last if network.dims == 2 else torch.channels_last_3d
-    ready = folded.to(device=target, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    ready = folded.to(dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
     if target.type == "cpu" and has_fused_relu():
         replace_blocks(ready, lambda layers: [_ConvRelu(layer) for layer in layers[::2]])
     # Objects are found by steepest ascent on the head's output, which bfloat16 would turn into steps.

@@ -72,7 +72,7 @@ class TrainOptions:
     """Where and how a training runs; nothing here changes what is learned."""
 
     device: str = "auto"  # or "cpu", "cuda", "cuda:n"
-    workers: int | None = None  # processes that make patches; None: none on a CPU, whose cores are busy, else up to 8
+    workers: int | None = None  # processes that make patches; None: none on a CPU, whose cores are busy, else up to 16
     checkpoint: Path | None = None  # file that the state is saved to after each epoch
     resume: bool = False  # continue from the checkpoint if it exists
     started: float | None = None  # when the budget in minutes began, by `time.perf_counter`; None: with the call
@@ -325,7 +325,8 @@ def _needs_first_validation(state: TrainingState, budget: Budget) -> bool:
 
 def _take_step(state: TrainingState, forward: nn.Module, image: Tensor, target: Tensor, training: _Training) -> float:
     recipe, device = training.recipe, next(state.network.parameters()).device
-    image, target = image.to(device), target.to(device)
+    # From pinned memory the copies are queued, and nothing waits for the device before the loss is read.
+    image, target = image.to(device, non_blocking=True), target.to(device, non_blocking=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
         logits = forward(image.to(memory_format=memory_layout(recipe)))
     loss = recipe_loss(logits, target, recipe, training.processes.total)
@@ -400,7 +401,7 @@ def _batches(state: TrainingState, training: _Training) -> Iterable[tuple[Tensor
     workers = training.options.workers
     if workers is None:
         cores = available_cores() // training.processes.launch.local_size
-        workers = 0 if device.type == "cpu" else max(1, min(8, cores))
+        workers = 0 if device.type == "cpu" else max(1, min(16, cores))
     batches = step_batches(state.step, training.recipe.train.batch)
     return DataLoader(
         Patches(training.cases, training.recipe),

@@ -28,7 +28,7 @@ class SharedBatchNorm(_BatchNorm):
         """Normalise ``(b, c, …)``, and update the running statistics, the same in all processes."""
         values = x.float()
         variance, mean = torch.var_mean(values, [0, *range(2, x.ndim)], correction=0)
-        count = mean.new_tensor([values.numel() / self.num_features])
+        count = mean.new_full((1,), values.numel() / self.num_features)  # made on the device, not copied there
         parts = self.gather(torch.cat([count, mean, variance]))
         counts, means, variances = parts[:, :1], parts[:, 1 : 1 + len(mean)], parts[:, 1 + len(mean) :]
         total = counts.sum()
