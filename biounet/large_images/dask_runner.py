@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from biounet.large_images.attempts import ClusterError, RunLimits, RunOrder, carry_out
 from biounet.large_images.dask_cluster import Connection, connected, parse_cluster
 from biounet.large_images.task_runner import TaskRunner
 from biounet.large_images.worker_check import CheckedCall, WorkerNeeds
+
+if TYPE_CHECKING:
+    from distributed import Future as RemoteFuture
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -105,10 +107,8 @@ class _Crew:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._client = client = connection.client
-        # pure=False: otherwise two calls of one function with one task are the same call, and done once.
-        self._executor = client.get_executor(pure=False)
-        self._keys: WeakKeyDictionary[Future[Any], str] = WeakKeyDictionary()
+        self._client = connection.client
+        self._remote: WeakKeyDictionary[Future[Any], RemoteFuture] = WeakKeyDictionary()
         self._slow: dict[Future[Any], str] = {}  # workers of calls that were given to others as well
         self._threads: dict[str, int] = {}
         self._asked = -_REFRESH
@@ -122,16 +122,19 @@ class _Crew:
         return sum(self._threads.values())
 
     def submit(self, function: Callable[[Any], Any], task: object, elsewhere: Future[Any] | None) -> Future[Any]:
-        options: dict[str, Any] = {"key": f"biounet-{uuid.uuid4().hex}"}
+        # pure=False: otherwise two calls of one function with one task are the same call, and done once.
+        options: dict[str, Any] = {"pure": False, "key": f"biounet-{uuid.uuid4().hex}"}
         if elsewhere is not None and (busy := self._worker_of(elsewhere)):
             self._slow[elsewhere] = busy
             if others := [address for address in self._threads if address not in self._slow.values()]:
                 options["workers"] = others
         try:
-            call: Future[Any] = self._executor.submit(function, task, **options)
+            remote = self._client.submit(function, task, **options)
         except (OSError, RuntimeError) as error:  # the client is closed
             raise _lost() from error
-        self._keys[call] = options["key"]
+        call: Future[Any] = Future()
+        self._remote[call] = remote
+        self._client.loop.add_callback(_pass_on, remote, call)
         return call
 
     def count_deaths(self, error: BaseException) -> int:
@@ -140,10 +143,12 @@ class _Crew:
 
         if isinstance(error, KilledWorker):
             return int(error.allowed_failures) + 1
-        return int(isinstance(error, NoValidWorkerError) or _went_with_its_worker(error))
+        return int(isinstance(error, NoValidWorkerError))
 
     def forget(self, call: Future[Any]) -> None:
         call.cancel()
+        with suppress(OSError, TimeoutError, RuntimeError, CancelledError):  # no scheduler: nothing to cancel
+            self._remote.pop(call).cancel()
         if address := self._slow.pop(call, None):
             # Its thread may hang for ever, and all tasks that are given to that worker behind it.
             with suppress(OSError, TimeoutError, KeyError, ValueError):
@@ -151,7 +156,7 @@ class _Crew:
 
     def _worker_of(self, call: Future[Any]) -> str | None:
         """Return the address of the worker that has a call."""
-        key = self._keys.get(call)
+        key = self._remote[call].key
         processing = self._ask(self._client.scheduler.processing)
         return next((address for address, keys in processing.items() if key in keys), None)
 
@@ -166,16 +171,23 @@ class _Crew:
         return answer
 
 
-def _went_with_its_worker(error: BaseException) -> bool:
-    """Whether an answer was lost while it was fetched.
+async def _pass_on(remote: RemoteFuture, call: Future[Any]) -> None:
+    """Give the outcome of a call of Dask to a future that can be waited for by any thread.
 
-    `distributed.cfexecutor` then takes the answer for a triple of an exception, and what fails is that. An error of a
-    call has the frames of the call in its traceback.
+    `Client.get_executor` has such futures, too. When a worker dies while its answer is fetched, these raise an error of
+    their own, or never end. Here, the answer is computed again, or the death of the worker is what is raised.
     """
-    if not isinstance(error, (TypeError, ValueError, AttributeError)) or error.__traceback__ is None:
-        return False
-    modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
-    return modules == {"distributed.cfexecutor"}
+    answer, failure = None, None
+    try:
+        answer = await remote
+    except BaseException as error:  # noqa: BLE001 - raised where the answer is taken
+        failure = error
+    if not call.set_running_or_notify_cancel():
+        return
+    if failure is None:
+        call.set_result(answer)
+    else:
+        call.set_exception(failure)
 
 
 def _lost() -> ClusterError:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -15,7 +16,7 @@ from biounet.core import InputError, WorkerDiedError
 from biounet.large_images.attempts import ClusterError, RunLimits
 from biounet.large_images.dask_runner import DaskRunner, connect
 from support import ROOT
-from support.worker_tasks import Part, fail_to_iterate, process_of_worker, work_on
+from support.worker_tasks import Part, answer_with, fail_to_iterate, process_of_worker, work_on
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed", "ignore::DeprecationWarning:tornado")
@@ -54,22 +55,39 @@ def test_no_task_is_lost_when_workers_are_killed(local, tmp_path):
     assert sum(task.begins() for task in tasks) <= 35  # an answer that its worker takes with it is computed again
 
 
-@pytest.mark.parametrize("answer", [3, None, (1, 2), (1, 2, 3)])
-def test_an_answer_that_is_lost_while_it_is_fetched_is_computed_again(local, tmp_path, monkeypatch, answer):
-    """The worker dies between the moment in which the executor has the answer and that in which it reads the state."""
+@pytest.mark.parametrize("answer", [None, (1, 2), (1, ValueError("no error"), None)])
+def test_an_answer_is_what_it_is_though_its_worker_dies_as_it_is_fetched(local, tmp_path, monkeypatch, answer):
+    """The worker dies between the moment in which the answer is here and that in which its state is read."""
     from distributed import Future
 
     fetch, lost = Future._result, []
 
     async def fetch_late(self, raiseit=True):
         result = await fetch(self, raiseit)
-        if not lost:
-            lost.append(self.key)
-            self._state.lose()
-            return answer
+        lost.append(self.key)
+        self._state.lose()
         return result
 
     monkeypatch.setattr(Future, "_result", fetch_late)
+    answers = run(local, parts(tmp_path, 4), partial(answer_with, answer))
+    assert repr([answers[number] for number in range(4)]) == repr([answer] * 4)
+    assert len(lost) == 4
+
+
+def test_a_call_whose_answer_cannot_be_fetched_is_submitted_again(local, tmp_path, monkeypatch):
+    """The worker dies with an answer, and the scheduler gives the call up before it is fetched."""
+    from distributed import Future, KilledWorker
+
+    fetch, lost = Future._result, []
+
+    async def fetch_in_vain(self, raiseit=True):
+        result = await fetch(self, raiseit)
+        if not lost:
+            lost.append(self.key)
+            raise KilledWorker(self.key, None, 0)
+        return result
+
+    monkeypatch.setattr(Future, "_result", fetch_in_vain)
     tasks = parts(tmp_path, 4)
     assert run(local, tasks) == {0: 0, 1: 2, 2: 4, 3: 6}
     assert sum(task.begins() for task in tasks) == 5

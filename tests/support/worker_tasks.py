@@ -44,6 +44,9 @@ def process_of_worker(part):
     return os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("NUMBA_NUM_THREADS")
 
 
+def answer_with(answer, part):
+    return answer
+
+
 def fail_to_iterate(part):
-    """Raise the kind of error that a lost answer raises, too."""
     return tuple(part.number)
