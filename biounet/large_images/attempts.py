@@ -27,6 +27,7 @@ Answer = TypeVar("Answer")
 _POLL = 0.1  # seconds between looks at the event that stops, and at the clock
 _SUSPICIOUS = 2  # deaths of workers after which a task runs without others that are suspected
 _TIMES_REMEMBERED = 1001  # of the last answers, for their median
+_LEAST_COMPUTED = 0.001  # of the time, by a call that is slow: one that hangs computes nothing
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class RunLimits:
     losses
         How often a task is submitted again after its worker died or its machine failed.
     delays
-        How often a task that gives no answer is also given to another worker.
+        How often a task that gives no sign of life is also given to another worker.
     least_seconds, factor
-        No answer means none after `least_seconds` or `factor` times the median of the tasks that are answered,
-        whichever is longer, and each time after twice as long. The longest task should take far less.
-    first_seconds
-        The same before any task is answered, when nothing is known of how long they take.
+        No sign of life means that there is no answer and nothing is computed for `least_seconds` or `factor` times the
+        median of the tasks that are answered, whichever is longer, and each time for twice as long. A call that
+        computes may take as long as it takes.
+    queue_seconds
+        How long a task may wait for its worker to begin.
     no_worker
         Seconds to wait while no worker is there.
     clock
@@ -54,7 +56,7 @@ class RunLimits:
     delays: int = 2
     least_seconds: float = 60.0
     factor: float = 20.0
-    first_seconds: float = 3600.0
+    queue_seconds: float = 3600.0
     no_worker: float = 120.0
     clock: Callable[[], float] = time.monotonic
 
@@ -74,6 +76,9 @@ class Crew(Protocol):
 
     def count_deaths(self, error: BaseException) -> int:
         """Return how many workers died of a call with this error."""
+
+    def seconds_computed(self, call: Future[Any]) -> float | None:
+        """Return how long a call has computed, 0 if its worker does not say so; None if it has not begun."""
 
     def forget(self, call: Future[Any]) -> None:
         """Leave a call of which the answer is not needed."""
@@ -102,7 +107,9 @@ class _Attempt(Generic[Task]):
 
     task: Task
     calls: list[Future[Any]] = field(default_factory=list)
-    began: float = 0.0
+    submitted: float = 0.0
+    last_sign: float = 0.0
+    computed: dict[Future[Any], float] = field(default_factory=dict)
     losses: int = 0
     delays: int = 0
 
@@ -154,7 +161,7 @@ class _Run(Generic[Task, Answer]):
             cause = f"no worker came within {self._limits.no_worker:.3g} s"
             raise ClusterError(cause, hint="start the same command again when there is one: what is done stays")
         for attempt in self._running.values():
-            attempt.began = now
+            attempt.submitted = attempt.last_sign = now
         return 0
 
     def _fill(self, tasks: Iterator[Task], most: int) -> None:
@@ -180,7 +187,7 @@ class _Run(Generic[Task, Answer]):
             self._leave(attempt)
             return
         call = self._crew.submit(self._order.function, attempt.task, elsewhere)
-        attempt.began = self._limits.clock()
+        attempt.submitted = attempt.last_sign = self._limits.clock()
         attempt.calls.append(call)
         self._running[call] = attempt
         call.add_done_callback(self._ended.put)
@@ -200,7 +207,7 @@ class _Run(Generic[Task, Answer]):
             attempt.calls.remove(call)
             error = CancelledError() if call.cancelled() else call.exception()
             if error is None:
-                self._seconds.append(self._limits.clock() - attempt.began)
+                self._seconds.append(self._limits.clock() - attempt.submitted)
                 self._leave(attempt)
                 yield attempt.task, call.result()
             else:
@@ -212,6 +219,7 @@ class _Run(Generic[Task, Answer]):
             del self._running[call]
             self._crew.forget(call)
         attempt.calls.clear()
+        attempt.computed.clear()
         if attempt is self._suspect:
             self._suspect = None
 
@@ -234,18 +242,31 @@ class _Run(Generic[Task, Answer]):
                 raise _machine_error(attempt, error) from error
 
     def _look_at_the_clock(self) -> None:
-        """Give tasks without an answer to another worker as well, or say which they are."""
+        """Give tasks without a sign of life to another worker as well, or say which they are."""
         limits, now = self._limits, self._limits.clock()
-        usual = max(limits.least_seconds, limits.factor * statistics.median(self._seconds)) if self._seconds else None
+        usual = max(limits.least_seconds, limits.factor * statistics.median(self._seconds or (0.0,)))
         for attempt in {*self._running.values()}:
-            seconds = (limits.first_seconds if usual is None else usual) * 2**attempt.delays
-            if now - attempt.began <= seconds:
+            seconds = usual * 2**attempt.delays
+            if now - attempt.last_sign <= seconds:
                 continue
-            if attempt.delays < limits.delays:
+            if self._shows_life(attempt, now):
+                attempt.last_sign = now
+            elif attempt.delays < limits.delays:
                 attempt.delays += 1
                 self._submit(attempt, attempt.calls[-1])
             else:
                 self._fail(attempt, _silence(attempt, seconds))
+
+    def _shows_life(self, attempt: _Attempt[Task], now: float) -> bool:
+        """Whether a call of a task has computed since the last look, or none has begun as yet."""
+        seconds = {call: self._crew.seconds_computed(call) for call in attempt.calls}
+        begun = {call: value for call, value in seconds.items() if value is not None}
+        if not begun:
+            return now - attempt.submitted <= self._limits.queue_seconds * 2.0**attempt.delays
+        least = _LEAST_COMPUTED * (now - attempt.last_sign)
+        shows = any(value - attempt.computed.get(call, 0.0) > least for call, value in begun.items())
+        attempt.computed.update(begun)
+        return shows
 
     def _fail(self, attempt: _Attempt[Task], error: BiounetError) -> None:
         self._leave(attempt)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from biounet.large_images.attempts import ClusterError, RunLimits, RunOrder, carry_out
+from biounet.large_images.call_clock import NotedCall, seconds_computed
 from biounet.large_images.dask_cluster import Connection, connected, parse_cluster
 from biounet.large_images.task_runner import TaskRunner
 from biounet.large_images.worker_check import CheckedCall, WorkerNeeds
@@ -129,7 +130,7 @@ class _Crew:
             if others := [address for address in self._threads if address not in self._slow.values()]:
                 options["workers"] = others
         try:
-            remote = self._client.submit(function, task, **options)
+            remote = self._client.submit(NotedCall(function, options["key"]), task, **options)
         except (OSError, RuntimeError) as error:  # the client is closed
             raise _lost() from error
         call: Future[Any] = Future()
@@ -144,6 +145,20 @@ class _Crew:
         if isinstance(error, KilledWorker):
             return int(error.allowed_failures) + 1
         return int(isinstance(error, NoValidWorkerError))
+
+    def seconds_computed(self, call: Future[Any]) -> float | None:
+        address = self._worker_of(call)
+        if address is None:
+            return None
+        ask, key = self._client.run, self._remote[call].key
+        try:
+            answers = self._client.sync(
+                ask, seconds_computed, key, workers=[address], on_error="return", callback_timeout=_ASK
+            )
+        except (OSError, TimeoutError, RuntimeError, ValueError):  # it is dead, or does not answer
+            return 0.0
+        seconds = answers.get(address, 0.0)
+        return 0.0 if isinstance(seconds, BaseException) else seconds
 
     def forget(self, call: Future[Any]) -> None:
         call.cancel()

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from biounet.core import available_cores
 from biounet.large_images.attempts import RunLimits, RunOrder, carry_out
+from biounet.large_images.call_clock import noted, seconds_computed
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -114,6 +115,9 @@ class _Threads:
     def count_deaths(self, error: BaseException) -> int:
         return 0
 
+    def seconds_computed(self, call: Future[Any]) -> float | None:
+        return seconds_computed(call)
+
     def forget(self, call: Future[Any]) -> None:
         call.cancel()
 
@@ -135,7 +139,10 @@ class _Threads:
             call, function, task = item
             if call.set_running_or_notify_cancel():
                 try:
-                    call.set_result(function(task))
+                    with noted(call):
+                        answer = function(task)
+                    call.set_result(answer)
                 except BaseException as error:  # noqa: BLE001 - raised where the answer is taken
                     call.set_exception(error)
+                answer = None
             del item, call, task

@@ -112,11 +112,18 @@ def test_a_damaged_chunk_is_told_as_it_is(local, tmp_path):
 
 
 def test_a_hanging_worker_is_left_and_starts_again(local, tmp_path):
-    hasty = DaskRunner(local._connection, RunLimits(least_seconds=1.0, factor=0.0, first_seconds=1.0))
+    hasty = DaskRunner(local._connection, RunLimits(least_seconds=1.0, factor=0.0))
     tasks = parts(tmp_path, 6, at1={"hangs": 1})
     assert run(hasty, tasks) == {index: 2 * index for index in range(6)}
     assert tasks[1].begins() >= 2
     assert run(local, parts(tmp_path, 4)) == {0: 0, 1: 2, 2: 4, 3: 6}
+
+
+def test_a_task_that_computes_may_take_long_and_one_behind_it_may_wait(local, tmp_path):
+    hasty = DaskRunner(local._connection, RunLimits(least_seconds=0.5, factor=0.0, delays=0))
+    tasks = parts(tmp_path, 6, at0={"computes": 3}, at1={"computes": 3})
+    assert run(hasty, tasks) == {index: 2 * index for index in range(6)}
+    assert [task.begins() for task in tasks] == [1] * 6
 
 
 def test_workers_see_the_folder_and_nothing_is_left_in_it(local, tmp_path):

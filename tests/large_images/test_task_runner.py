@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from biounet.core import InputError, MachineError, SettingsError, Stopped, WorkerDiedError
 from biounet.large_images.attempts import RunLimits, RunOrder, carry_out
 from biounet.large_images.task_runner import InThisProcess
+from support.worker_tasks import compute
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +26,15 @@ class Death(Exception):
 
 
 class ScriptedCrew:
-    """Workers whose calls end as `script` says for each task, attempt by attempt, and then with twice the task."""
+    """Workers whose calls end as `script` says for each task, attempt by attempt, and then with twice the task.
+
+    A list has the seconds that a call has computed, look by look, and it is answered after the last one.
+    """
 
     def __init__(self, script, workers=2):
         self.script = {task: iter(outcomes) for task, outcomes in script.items()}
         self.counts = itertools.repeat(workers) if isinstance(workers, int) else iter(workers)
-        self.submitted, self.elsewhere, self.forgotten, self.open = [], [], [], {}
+        self.submitted, self.elsewhere, self.forgotten, self.open, self.computed = [], [], [], {}, {}
 
     def count(self):
         return next(self.counts)
@@ -43,12 +47,23 @@ class ScriptedCrew:
         outcome = next(self.script.get(task, iter(())), None)
         if isinstance(outcome, Exception):
             call.set_exception(outcome)
+        elif isinstance(outcome, list):
+            self.computed[call] = outcome
         elif outcome != "silent":
             call.set_result(function(task))
         return call
 
     def count_deaths(self, error):
         return isinstance(error, Death)
+
+    def seconds_computed(self, call):
+        script = self.computed.get(call)
+        if script is None:
+            return 0.0
+        seconds = script.pop(0)
+        if not script and not call.done():
+            call.set_result(2 * self.open[call])
+        return seconds
 
     def forget(self, call):
         self.forgotten.append(self.open[call])
@@ -59,7 +74,7 @@ def double(task):
 
 
 def outcome(crew, tasks, stop=None, is_done=None, keep_going=False, **limits):
-    limits = {"least_seconds": 2.0, "first_seconds": 5.0, "clock": itertools.count().__next__} | limits
+    limits = {"least_seconds": 5.0, "factor": 0.0, "clock": itertools.count().__next__} | limits
     order = RunOrder(double, stop or threading.Event(), is_done, keep_going)
     return carry_out(crew, order, tasks, RunLimits(**limits))
 
@@ -140,6 +155,9 @@ class FragileCrew:
     def count_deaths(self, error):
         return isinstance(error, Death)
 
+    def seconds_computed(self, call):
+        return None
+
     def forget(self, call):
         pass
 
@@ -149,7 +167,7 @@ class FragileCrew:
 def test_a_task_that_kills_each_worker_is_named_and_not_those_beside_it(workers, deadly):
     crew, answers = FragileCrew(workers, deadly), []
     with pytest.raises(WorkerDiedError, match=r"^\d+: the worker died each time, in 4 attempts") as raised:
-        answers.extend(outcome(crew, range(12), keep_going=True, first_seconds=1e9, least_seconds=1e9))
+        answers.extend(outcome(crew, range(12), keep_going=True, least_seconds=1e9))
     assert int(raised.value.cause.split(":")[0]) in deadly
     assert ("more part" in raised.value.cause) == (len(deadly) > 1)
     assert {task for task, _ in answers} == {*range(12)} - deadly
@@ -194,9 +212,40 @@ def test_a_task_without_an_answer_is_given_to_another_worker():
 
 def test_a_task_that_never_answers_is_named():
     with pytest.raises(InputError, match=r"^1: no answer within 80 s, the last of 3 attempts"):
-        list(outcome(ScriptedCrew({1: ["silent"] * 3}), range(2), least_seconds=20.0, factor=0.0))
+        list(outcome(ScriptedCrew({1: ["silent"] * 3}), range(2), least_seconds=20.0))
     with pytest.raises(InputError, match=r"^0: no answer within 20 s, the last of 3 attempts"):
         list(outcome(ScriptedCrew({0: ["silent"] * 3}), range(1)))
+
+
+def test_a_call_that_computes_is_no_silent_one():
+    crew = ScriptedCrew({1: [[1.0, 2.0, 2.1, 99.0]]})
+    assert dict(outcome(crew, range(3))) == {0: 0, 1: 2, 2: 4}
+    assert crew.submitted == [0, 1, 2]
+
+
+def test_a_call_that_computes_no_more_is_given_to_another_worker():
+    crew = ScriptedCrew({1: [[1.0, 2.0, 2.0, 2.0, 2.0]]})
+    assert dict(outcome(crew, range(3))) == {0: 0, 1: 2, 2: 4}
+    assert crew.submitted == [0, 1, 2, 1]
+
+
+@pytest.mark.parametrize(("seconds", "submitted"), [(1e9, [0, 1, 2]), (7.0, [0, 1, 2, 1])])
+def test_a_call_may_wait_for_its_worker_but_not_for_ever(seconds, submitted):
+    crew = ScriptedCrew({1: [[None] * 4]})
+    assert dict(outcome(crew, range(3), queue_seconds=seconds)) == {0: 0, 1: 2, 2: 4}
+    assert crew.submitted == submitted
+
+
+def test_a_thread_that_computes_may_take_long():
+    def call(task):
+        begun.append(task)
+        compute(2.0 if task == 1 else 0.0)
+        return 2 * task
+
+    begun = []
+    runner = InThisProcess(1, RunLimits(least_seconds=0.3, factor=0.0, delays=0))
+    assert dict(runner.run(call, range(4), threading.Event())) == {0: 0, 1: 2, 2: 4, 3: 6}
+    assert begun == [0, 1, 2, 3]
 
 
 def test_the_clock_stands_still_while_no_worker_is_there():

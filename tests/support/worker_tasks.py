@@ -19,6 +19,8 @@ class Part:
     """How often it kills its worker."""
     hangs: int = 0
     """How often it does not answer."""
+    computes: float = 0.0
+    """Seconds for which it computes."""
     damaged: bool = False
 
     def __str__(self):
@@ -35,9 +37,16 @@ def work_on(part):
         os.kill(os.getpid(), signal.SIGKILL)
     if earlier < part.hangs:
         time.sleep(600)
+    compute(part.computes)
     if part.damaged:
         raise InputError("a chunk is damaged", path=f"image-{part.number}.zarr")
     return 2 * part.number
+
+
+def compute(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(1000))
 
 
 def process_of_worker(part):
