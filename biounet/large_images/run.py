@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -148,10 +149,16 @@ def _run_stage(work: Work, run: LargeRun, stage: str, indices: range) -> None:
     done = len(indices) - len(left)
     run.progress(stage, done, len(indices))
     tasks = (Task(run.folder, run.store, stage, index, run.workers) for index in left)
-    answers = run.runner.run(work_on, tasks, run.stop, lambda task: work.folder.is_done(stage, task.index))
+    # The others are done all the same: once the image is whole, only what was damaged is left.
+    is_done = partial(_is_done, work)
+    answers = run.runner.run(work_on, tasks, run.stop, is_done, keep_going=True)
     for number_done, _ in enumerate(answers, start=done + 1):
         run.progress(stage, number_done, len(indices))
     raise_if_stopped(run.stop)
+
+
+def _is_done(work: Work, task: Task) -> bool:
+    return work.folder.is_done(task.stage, task.index)
 
 
 def segment_large(work: Work, run: LargeRun, locks: Locks) -> LargeResult:
