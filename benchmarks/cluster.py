@@ -6,7 +6,7 @@ kills     two workers, of which five are killed at random moments, and one while
 array     four commands with --shard 1/4 to 4/4, of which two are killed and started again, as an array of SLURM
 
 The image is the confluent field of ``large_inputs.py``. What stays of a run under kills must be what an unbroken run in
-one process leaves, byte for byte: label store and table.
+leaves, byte for byte: label store and table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from large_inputs import write_confluent
 
 CLI = [sys.executable, "-m", "biounet", "segment", "image.ome.zarr", "--format", "zarr", "--diameter", "native"]
-WORKER = b"multiprocessing"  # in the command lines of processes that are spawned
+WORKER = b"spawn_main"  # in the command lines of processes that are spawned
 
 
 def command(out: str, *options: str) -> list[str]:
@@ -36,7 +36,8 @@ def command(out: str, *options: str) -> list[str]:
 
 
 def start(folder: Path, out: str, *options: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command(out, *options), cwd=folder, start_new_session=True, stderr=subprocess.DEVNULL)
+    with (folder / f"{out}.log").open("ab") as log:
+        return subprocess.Popen(command(out, *options), cwd=folder, start_new_session=True, stdout=log, stderr=log)
 
 
 def results(out: Path) -> dict[str, str]:
@@ -91,10 +92,11 @@ def kill(process: int) -> bool:
     return True
 
 
-def wait(run: subprocess.Popen[bytes]) -> None:
+def wait(run: subprocess.Popen[bytes], folder: Path) -> None:
     """Wait for a command that has to succeed."""
     if run.wait():
-        raise SystemExit(f"a command ended with {run.returncode}: {' '.join(map(str, run.args))}")  # type: ignore[arg-type]
+        logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log"))
+        raise SystemExit(f"a command ended with {run.returncode}:\n{logs}")
 
 
 def kill_workers(folder: Path, ram: str, number: int) -> str:
@@ -111,7 +113,7 @@ def kill_workers(folder: Path, ram: str, number: int) -> str:
             writer = kill_writer(run.pid, out)
             continue
         time.sleep(0.2)
-    wait(run)
+    wait(run, folder)
     return f"{killed} workers killed, {writer} while it wrote a shard: {compare(folder, 'killed')}"
 
 
@@ -141,7 +143,7 @@ def kill_program(folder: Path, ram: str) -> str:
     run.wait()
     before = done(out, "find")
     again = start(folder, "program", *options)
-    wait(again)
+    wait(again, folder)
     return f"program and scheduler killed with {before} super-blocks done: {compare(folder, 'program')}"
 
 
@@ -160,9 +162,9 @@ def kill_array(folder: Path, ram: str) -> str:
     for part in victims:
         runs[part] = start(folder, "array", "--ram", ram, "--shard", f"{part}/4")
     for run in runs.values():
-        wait(run)
+        wait(run, folder)
     if not results(out):  # no shard was the last
-        wait(start(folder, "array", "--ram", ram))
+        wait(start(folder, "array", "--ram", ram), folder)
     return f"{len(victims)} of 4 jobs killed with {before} super-blocks done: {compare(folder, 'array')}"
 
 
@@ -171,7 +173,8 @@ def time_workers(folder: Path, ram: str) -> str:
     seconds = {}
     for number in (1, 2):
         began = time.perf_counter()
-        wait(start(folder, f"workers{number}", "--cluster", f"local:{number}", "--ram", f"{int(ram[:-1]) * number}M"))
+        options = ("--cluster", f"local:{number}", "--ram", f"{int(ram[:-1]) * number // 2}M")
+        wait(start(folder, f"workers{number}", *options), folder)
         seconds[number] = time.perf_counter() - began
         shutil.move(folder / f"workers{number}", folder / ("whole" if number == 1 else "two"))
     ratio = seconds[1] / seconds[2]
@@ -191,18 +194,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("workers", "kills", "array"))
     parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--ram", default="1500M", help="of all processes together; of each worker for `workers`")
+    parser.add_argument("--ram", default="1500M", help="of all processes together")
     options = parser.parse_args()
     with inputs(options.side) as folder:
         print(f"confluent field of {options.side} x {options.side}")
         if options.what == "workers":
             print(time_workers(folder, options.ram))
             return
-        wait(start(folder, "whole", "--ram", options.ram))
         if options.what == "kills":
+            wait(start(folder, "whole", "--cluster", "local:2", "--ram", options.ram), folder)
             print(kill_workers(folder, options.ram, 5))
             print(kill_program(folder, options.ram))
         else:
+            wait(start(folder, "whole", "--ram", options.ram), folder)
             print(kill_array(folder, options.ram))
 
 
