@@ -28,6 +28,7 @@ from biounet.network import Model
 from biounet.reporting import output_names
 from biounet.segmentation import memory_needs
 
+_ANY_SIZE = 2**62  # bytes of an image that is read region by region
 _LONGEST_NAME = 255  # bytes, on most file systems
 _LARGE_HEADER = ("super-blocks", "at a time", "disk", "time", "labels")
 _HEADER = ("image", "axes", "shape", "channels", "pixel size", "memory", *_LARGE_HEADER, "outputs", "notes")
@@ -116,10 +117,11 @@ def _preview_image(
 ) -> Preview:
     name, (reader, speed) = image_name(image), means
     try:
-        header, (axes, axes_source) = reader.read_header(image.files(), image.read_options(options.read))
+        found, read = find_large(image, model, options), image.read_options(options.read)
+        read = read if found is None else replace(read, limit=_ANY_SIZE)
+        header, (axes, axes_source) = reader.read_header(image.files(), read)
         grid = header.grid
         _, need = memory_needs(header, model.card, model.network, options.segment, options.device)[0]
-        found = find_large(image, model, options)
         large = None if found is None else preview_large(found, speed, options)
     except BiounetError as error:
         return Preview(name, message=error_text(error), failed=True)

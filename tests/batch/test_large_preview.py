@@ -5,6 +5,7 @@ import shutil
 from collections import namedtuple
 
 import pytest
+import zarr
 
 from biounet.batch import BatchOptions, large_preview, preview, preview_table, segment_batch
 from biounet.core import MachineError, builtin_models, sample_folder
@@ -108,3 +109,14 @@ def test_what_an_earlier_run_left_is_room_that_is_taken_already(model, tmp_path,
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40, 1000))
     [row] = segment_batch(find_images([NUCLEI]), model, tmp_path / "out", IN_ZARR)
     assert row.status != "failed"
+
+
+def test_an_image_of_100_gigapixels_is_planned_within_the_memory_that_is_given(model, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    zarr.create_array(tmp_path / "a.zarr", shape=(320_000, 320_000), chunks=(4096, 4096), dtype="u1")
+    options = BatchOptions(segment=NATIVE, ram=2**31)
+    [one] = preview(find_images([str(tmp_path / "a.zarr")]), model, options)
+    assert one.shape == (1, 320_000, 320_000)
+    assert one.large.number * one.large.edge**2 >= 320_000**2
+    assert one.memory <= 2**31
+    assert "a_labels.ome.zarr" in one.outputs

@@ -155,7 +155,10 @@ def test_annotations_of_validation_need_its_images(biounet, cell_folder):
 
 
 def test_help_and_import_load_nothing_heavy():
-    heavy = "{'torch', 'monai', 'pandas', 'numba', 'skimage', 'scipy', 'tifffile', 'matplotlib'}"
+    heavy = (
+        "{'torch', 'monai', 'pandas', 'numba', 'skimage', 'scipy', 'tifffile', 'matplotlib',"
+        " 'zarr', 'numcodecs', 'dask', 'distributed'}"
+    )
     code = (
         "import sys, biounet\nfrom biounet.cli import main\nsys.argv = ['biounet', 'segment', '--help']\n"
         f"try: main()\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
@@ -170,7 +173,8 @@ def test_segmenting_does_not_import_what_only_training_needs(model, cell_folder,
         "import sys\nfrom biounet.cli import main\n"
         f"sys.argv = ['biounet', 'segment', {str(cell_folder / 'images' / 'field0.tif')!r}, '-m', {str(model)!r}]\n"
         "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
-        "heavy = {'monai', 'pandas', 'skimage', 'matplotlib', 'pyarrow'} & set(sys.modules)\nassert not heavy, heavy"
+        "heavy = {'monai', 'pandas', 'skimage', 'matplotlib', 'pyarrow', 'zarr', 'dask'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

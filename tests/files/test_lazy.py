@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from biounet.core import InputError, NoteCode, note_code
 from biounet.files import ReadOptions, can_open_lazy, open_lazy, read_volume
+from biounet.files.lazy.zarr_chunks import ZarrChunks
 
 STACK = np.random.default_rng(0).integers(0, 60_000, (5, 3, 70, 90)).astype(np.uint16)  # z, c, y, x
 GREY = np.repeat(STACK[0, 0, :, :, None] >> 8, 3, -1).astype(np.uint8)
@@ -240,3 +241,22 @@ def test_formats_of_whole_images_are_refused_with_a_way_out(tmp_path):
     assert not can_open_lazy(tmp_path / "a.nii.gz")
     with pytest.raises(InputError, match=r"has to be read as a whole .*OME-Zarr"):
         open_lazy(tmp_path / "a.nii.gz", ReadOptions(dims=3))
+
+
+@pytest.mark.parametrize("shards", [None, (4, 1, 32, 64)])
+def test_what_is_absent_is_counted_by_what_is_there(tmp_path, monkeypatch, shards):
+    """As of 100 gigapixels in 10 million chunks of which hardly one is there: nothing is done for each."""
+    write_zarr(3, shards)(tmp_path / "a.zarr")
+    asked = []
+    encode = ZarrChunks._file_of_shard
+    monkeypatch.setattr(ZarrChunks, "_file_of_shard", lambda self, shard: asked.append(shard) or encode(self, shard))
+    assert ZarrChunks.open(tmp_path / "a.zarr").find_absent().count == 54
+    zarr.create_array(tmp_path / "b.zarr", shape=(320_000, 320_000), chunks=(100, 100), dtype="u1")
+    (tmp_path / "b.zarr" / "c" / "7").mkdir(parents=True)
+    for name in ("8", "junk", "3200", "09"):  # one chunk, and files that are none
+        (tmp_path / "b.zarr" / "c" / "7" / name).write_bytes(b"")
+    asked.clear()
+    absent = ZarrChunks.open(tmp_path / "b.zarr").find_absent()
+    assert (absent.count, absent.total) == (3200**2 - 1, 3200**2)
+    assert absent.first == ((0, 0), (0, 1), (0, 2))
+    assert len(asked) < 10

@@ -126,6 +126,22 @@ STATED = {
         "test_loads_nothing_from_elsewhere",
     ],
     42: ["test_a_series_that_is_no_volume_says_why"],
+    45: [
+        "test_absent_chunks_are_the_fill_value_and_are_counted",
+        "test_a_damaged_chunk_is_named",
+        "test_a_damaged_shard_is_named_and_others_are_read",
+        "test_writers_that_are_killed_leave_whole_shards_or_none",
+        "test_what_is_wrong_is_named_whether_an_image_is_made_again_or_not",
+    ],
+    46: [
+        "test_a_region_is_that_of_the_image_in_memory",
+        "test_what_is_wrong_with_a_store_is_one_line",
+        "test_what_is_absent_is_counted_by_what_is_there",
+    ],
+    51: [
+        "test_an_image_of_100_gigapixels_is_planned_within_the_memory_that_is_given",
+        "test_super_blocks_give_what_memory_gives",
+    ],
     43: ["test_a_series_that_is_no_volume_says_why", "test_what_is_no_image_is_left_out_with_the_reason"],
     44: ["test_a_directory_file_is_not_followed"],
     # Machine and process
@@ -168,9 +184,6 @@ STATED = {
 }
 
 NOT_STATED = {
-    45: "zarr is not read",
-    46: "zarr is not read",
-    51: "an image of 100 gigapixels needs zarr: a file that does not fit in memory is refused (F012)",
     100: "needs a machine with little shared memory, which workers of a training use; readers send through pipes",
     101: "one process trains",
 }

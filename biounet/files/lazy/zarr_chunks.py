@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _EMPTY = 2**64 - 1  # in the index of a shard, instead of the offset of a chunk
 _CHECKSUM = 4  # bytes behind the index of a shard
+_NUMBERS = re.compile(r"\d+")
 _SHOWN = 3  # absent chunks that a message names
 
 
@@ -50,7 +53,7 @@ class ZarrChunks(StoredArray):
         return cls(path, array.shape, np.dtype(array.dtype).newbyteorder("="), array.chunks)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_array"}
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     @cached_property
     def _array(self) -> zarr.Array[Any]:
@@ -97,10 +100,14 @@ class ZarrChunks(StoredArray):
         return self.path / self._array.metadata.encode_chunk_key(place)
 
     def constant_value(self, index: Index) -> Any | None:  # noqa: ANN401, D102 - inherited
-        for shard in chunks_of(index, self._shards):
-            if not (file := self._file_of_shard(shard)).exists():
+        spans = zip(index, self._shards, strict=True)
+        there = self._stored_shards[tuple(slice(part.start // size, -(-part.stop // size)) for part, size in spans)]
+        if not there.any():
+            return self.fill
+        for shard, is_stored in zip(chunks_of(index, self._shards), there.flat, strict=True):
+            if not is_stored:
                 continue
-            stored = self._chunks_in_shard(file)
+            stored = self._chunks_in_shard(self._file_of_shard(shard))
             if stored is None or stored[self._chunks_of_part(index, shard)].any():
                 return None
         return self.fill
@@ -139,25 +146,52 @@ class ZarrChunks(StoredArray):
         return names == ["bytes", "crc32c"]
 
     def find_absent(self) -> AbsentChunks:
-        """Count the chunks that are not stored, by a list of the files and the indices of shards."""
-        files = {path.relative_to(self.path).as_posix() for path in _files(self.path)}
-        absent = self._absent(files)
-        first = tuple(islice(absent, _SHOWN))
-        return AbsentChunks(len(first) + sum(1 for _ in absent), math.prod(grid_shape(self.shape, self.chunks)), first)
+        """Count the chunks that are not stored, by a list of the files and the indices of shards.
 
-    def _absent(self, files: set[str]) -> Iterator[tuple[int, ...]]:
-        """Yield the places of chunks that are not stored, one shard after another."""
-        whole = tuple(slice(0, length) for length in self.shape)
-        for shard in chunks_of(whole, self._shards):
-            key = self._array.metadata.encode_chunk_key(shard)
-            parts = self._chunks_of_part(whole, shard)
-            grid = np.zeros([part.stop for part in parts], bool)
-            if key in files:
-                stored = self._chunks_in_shard(self.path / key)
-                grid[...] = True if stored is None else stored[parts]
-            first = [at * count for at, count in zip(shard, grid_shape(self._shards, self.chunks), strict=True)]
-            for inside in np.argwhere(~grid):
-                yield tuple(int(a + b) for a, b in zip(first, inside, strict=True))
+        Takes time for each file that is there, and none for those that are not.
+        """
+        total, stored = math.prod(grid_shape(self.shape, self.chunks)), 0
+        is_whole = np.zeros_like(self._stored_shards)
+        for place in np.argwhere(self._stored_shards):
+            shard = tuple(int(at) for at in place)
+            chunks = self._stored_chunks(shard, is_there=True)
+            stored += int(chunks.sum())
+            is_whole[shard] = chunks.all()
+        first = islice(self._absent(is_whole), _SHOWN if stored < total else 0)
+        return AbsentChunks(total - stored, total, tuple(first))
+
+    @cached_property
+    def _stored_shards(self) -> NDArray[np.bool_]:
+        """Which shards have a file, by a list of the files: to ask for each takes as long as if all were there."""
+        there = np.zeros(grid_shape(self.shape, self._shards), np.bool_)
+        for file in _files(self.path):
+            shard = self._place_of(file.relative_to(self.path).as_posix())
+            if shard is not None:
+                there[shard] = True
+        return there
+
+    def _place_of(self, key: str) -> tuple[int, ...] | None:
+        """Return the place of the shard whose file has this path; None of other files."""
+        shard = tuple(int(number) for number in _NUMBERS.findall(key))
+        grid = grid_shape(self.shape, self._shards)
+        is_one = len(shard) == len(grid) and all(map(operator.lt, shard, grid))
+        return shard if is_one and self._array.metadata.encode_chunk_key(shard) == key else None
+
+    def _stored_chunks(self, shard: tuple[int, ...], *, is_there: bool) -> NDArray[np.bool_]:
+        """Return which chunks of a shard are stored, as far as the array reaches."""
+        parts = self._chunks_of_part(tuple(slice(0, length) for length in self.shape), shard)
+        grid = np.full([part.stop for part in parts], is_there)
+        stored = self._chunks_in_shard(self._file_of_shard(shard)) if is_there else None
+        return grid if stored is None else np.asarray(stored[parts])
+
+    def _absent(self, is_whole: NDArray[np.bool_]) -> Iterator[tuple[int, ...]]:
+        """Yield the places of chunks that are not stored, one shard after another, by which shards lack none."""
+        counts = grid_shape(self._shards, self.chunks)
+        for number in np.flatnonzero(~is_whole)[:_SHOWN]:  # each lacks one at least
+            shard = tuple(int(at) for at in np.unravel_index(number, is_whole.shape))
+            stored = self._stored_chunks(shard, is_there=bool(self._stored_shards[shard]))
+            for inside in np.argwhere(~stored):
+                yield tuple(int(a * count + b) for a, count, b in zip(shard, counts, inside, strict=True))
 
 
 def open_array(path: Path) -> zarr.Array[Any]:
