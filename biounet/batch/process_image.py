@@ -59,6 +59,7 @@ from biounet.segmentation import (
     segment_within_memory,
 )
 
+_ATTEMPTS = 3  # of an image whose process is ended from outside
 _POLL = 0.5  # seconds between looks whether work is to stop
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         needs = _needs_in_memory(image, context) if long is None else long.needs
         with context.memory.reserve([need for _, need in needs], image.path, context.stop) as number:
             if context.segment_large is not None and needs[number][1].is_large:
-                return context.segment_large(image, context, protected)
+                return _in_own_process(image, context, protected)
             volume, states = _read(image, context) if long is None else long.read(out, context.stop, context.hash_input)
             result = _segment(volume, context, needs[number][0])
             parent = image.relative.parent
@@ -158,6 +159,26 @@ def _read(image: FoundImage, context: BatchContext) -> tuple[Volume, tuple[FileS
         return reader.read_hashed(image.files(), image.read_options(context.options.read), context.stop)
 
 
+def _in_own_process(image: FoundImage, context: BatchContext, protected: Collection[Path]) -> Record:
+    """Have a process of its own segment an image; one that is killed, or gives no sign of life, is replaced twice.
+
+    In a record that took several, ``attempts`` says how many.
+    """
+    segment_large, attempt = context.segment_large or segment_file, 0
+    while True:
+        attempt += 1
+        try:
+            record = segment_large(image, context, protected)
+        except WorkerDiedError as error:
+            raise_if_stopped(context.stop)  # it may have been ended before it could answer
+            if attempt == _ATTEMPTS:
+                raise WorkerDiedError(f"{error.cause}; it was tried {attempt} times", hint=error.hint) from error
+            _log.warning("%s: %s; it is tried again", image_name(image), error.cause)
+        else:
+            tried = {"attempts": attempt} if attempt > 1 else {}
+            return replace(record, row=replace(record.row, details=record.row.details | tried))
+
+
 def _when_alone(large: LargeImage, context: BatchContext, protected: Collection[Path], start: float) -> Record:
     """Segment an image in super-blocks when no other one is worked on so and its memory is there."""
     need = min(large.size.memory, usable_memory() or large.size.memory)
@@ -166,7 +187,7 @@ def _when_alone(large: LargeImage, context: BatchContext, protected: Collection[
     try:
         with context.memory.reserve([MemoryNeed(need, 0)], large.found.path, context.stop):
             if context.segment_large is not None and large.is_lasting:
-                return context.segment_large(large.found, context, protected)
+                return _in_own_process(large.found, context, protected)
             return _segment_large(large, context, protected, start)
     finally:
         context.one_large.release()

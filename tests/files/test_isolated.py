@@ -19,6 +19,7 @@ import tifffile
 from biounet.core import InputError, MachineError, Stopped, note_record
 from biounet.files import FileState, IsolatedReader, ReadOptions, read_volume
 from biounet.files.isolation import client
+from biounet.files.isolation.messages import Request
 
 GREY = np.random.default_rng(0).integers(0, 60000, (33, 47)).astype(np.uint16)
 STACK = np.stack([GREY, GREY + 1, GREY + 2])
@@ -419,3 +420,22 @@ def test_reading_ends_when_stop_is_set(image, bad, ask):
 def test_a_name_that_no_file_can_have_costs_no_process(reader):
     with pytest.raises(InputError, match="no file can have this name"):
         reader.read(Path("a\ud800.tif"))
+
+
+def test_what_cannot_be_read_is_not_hashed_and_what_can_is_after_it(image, tmp_path, monkeypatch):
+    from biounet.files.isolation import worker
+
+    (tmp_path / "damaged.tif").write_bytes(image.read_bytes()[:50])
+    happened = []
+    for name in ("read_volume", "hash_image"):
+        really = getattr(worker, name)
+        monkeypatch.setattr(
+            worker, name, lambda *args, really=really, name=name: happened.append(name) or really(*args)
+        )
+    worker._hash_once.cache_clear()
+    with pytest.raises(InputError):
+        worker._run_task(tmp_path / "damaged.tif", Request("read", [tmp_path / "damaged.tif"], ReadOptions(), 1, ""))
+    assert happened == ["read_volume"]
+    fields, _ = worker._run_task(image, Request("read", [image], ReadOptions(), 1, ""))
+    assert happened[1:] == ["read_volume", "hash_image"]
+    assert fields["sha256"] == [hashlib.sha256(image.read_bytes()).hexdigest()]

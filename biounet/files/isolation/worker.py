@@ -79,13 +79,17 @@ def _run_task(first: Path, request: Request) -> tuple[dict[str, Any], Sequence[N
     if request.task == "scenes":
         return encode_scenes(list_scenes(first)), ()
     scenes = split_scenes(request.options.scene, len(request.paths))
-    parts = zip(request.paths, scenes, strict=True)
-    # The scenes of a file have its hash; those of a folder are files of their own.
-    hashes = [_hash_once(path, scene if path.is_dir() else "", *image_state(path, scene)) for path, scene in parts]
+    parts = [*zip(request.paths, scenes, strict=True)]
     if request.task == "hash":
-        return {"sha256": hashes}, ()
+        return {"sha256": _hashes(parts)}, ()
     volume = read_volume(request.paths, request.options)
-    return encode_volume(volume) | {"sha256": hashes}, (volume.array, *volume.measured.values())
+    # After reading: what cannot be read is not hashed, and the disk is read once, as the system keeps what it has read.
+    return encode_volume(volume) | {"sha256": _hashes(parts)}, (volume.array, *volume.measured.values())
+
+
+def _hashes(parts: Sequence[tuple[Path, str]]) -> list[str]:
+    """Return the SHA-256 of images; the scenes of a file have its hash, those of a folder are files of their own."""
+    return [_hash_once(path, scene if path.is_dir() else "", *image_state(path, scene)) for path, scene in parts]
 
 
 @lru_cache(maxsize=8)
