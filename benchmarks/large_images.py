@@ -346,7 +346,7 @@ def memory_estimate(room: Path, options: argparse.Namespace) -> None:
     for name, length, write in kinds:
         image, model = room / f"{name}-{length}.ome.zarr", load_model(builtin_models()[name])
         write(image, length)
-        lazy = open_lazy((image,), ReadOptions(dims=model.card.recipe.dims))
+        lazy = open_lazy((image,), ReadOptions(dims=model.network.dims))
         for ram in options.ram:
             size = choose_size(lazy, model.network, available_cores(), _bytes(ram))
             out = room / "out"

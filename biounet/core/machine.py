@@ -15,6 +15,8 @@ from biounet.core.errors import MachineError, SettingsError
 
 _PROGRAM = 800 * 2**20  # bytes of address space of torch and the other libraries
 _BYTES = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
+_SMALL_ARRAY = 2**22  # bytes
 _NO_THREAD = "can't start new thread"
 _OUT_OF_MEMORY = (  # messages of libraries that raise no exception class of their own
     "DefaultCPUAllocator:",  # torch
@@ -69,11 +71,17 @@ def available_cores() -> int:
     return max(1, math.ceil(min(cores, _cpu_quota())))
 
 
-def give_back_memory() -> None:
-    """Give freed memory back to the system, where the C library is asked to (glibc): it keeps what threads have freed.
+def keep_little_memory() -> None:
+    """Let the C library (glibc) give arrays back to the system when they are freed: it keeps those of less than 32 MiB.
 
-    After a block of 1024 x 1024 pixels it kept 165 MiB; this takes some milliseconds.
+    What the layers of a network left was as much again as the largest of them. Predicting takes as long.
     """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_MMAP_THRESHOLD, _SMALL_ARRAY)
+
+
+def give_back_memory() -> None:
+    """Give memory that was freed back to the system, where the C library is asked to (glibc); it takes milliseconds."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

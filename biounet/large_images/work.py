@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from biounet.core import CanonicalImage, InputError, LabelSettings, LazyImage, canonical_transform
+from biounet.core import (
+    CanonicalImage,
+    InputError,
+    LabelSettings,
+    LazyImage,
+    canonical_transform,
+    keep_little_memory,
+)
 from biounet.files import image_state, open_lazy
 from biounet.labelling import ObjectFilter, SuperBlockLattice, smallest_object
 from biounet.large_images.plan import LargePlan, load_plan
@@ -195,6 +202,7 @@ def open_work(folder: Path, settings: WorkerSettings) -> Work:
 
 
 def _open(folder: WorkFolder, settings: WorkerSettings) -> Work:
+    keep_little_memory()
     plan = load_plan(folder.path)
     if plan is None:
         raise InputError("no plan of a large image", path=folder.path)
