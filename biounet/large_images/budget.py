@@ -7,25 +7,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from biounet.core import LazyImage, SettingsError, free_memory
-from biounet.network import UNet
+from biounet.network import UNet, has_fast_bfloat16, has_fast_int8, pick_device
 from biounet.preprocessing import Zoom, rescaled_shape
 from biounet.tiling import block_lattice
 
-_PROGRAM = 450 * 2**20  # bytes of the libraries
+# Bytes of the command that waits, of a process with the libraries that predict, and with those that measure as well
+_COMMAND, _PROGRAM, _LOADED = 255 * 2**20, 480 * 2**20, 590 * 2**20
 _USABLE_SHARE = 0.8  # of free memory: the rest is for other programs, and for errors of the estimate
 # Edges of super-blocks and of the blocks in them that are predicted at a time, in the order in which they are tried.
 _EDGES = {
     2: ((4096, 4096), (4096, 2048), (2048, 2048), (2048, 1024), (1024, 1024), (1024, 512)),
     3: ((512, 256), (256, 256), (256, 128), (128, 128), (128, 64)),
 }
-_BYTES_PER_VOXEL = 8  # of a super-block: its parts twice
+_BYTES_PER_VOXEL = 4  # of a super-block: its parts
+_BYTES_PER_FOUND_VOXEL = 13  # of a super-block that is measured; holes and labels take less
 _MEASURED_REACH = 1.3  # times a super-block: what is read around it, of objects that begin in it
 _BYTES_PER_MEASURED_VOXEL = 16  # without the pixels of channels: labels as they are and numbered anew, runs, rings
 _BYTES_PER_BLOCK_VOXEL = 30  # of a block: its maps, and labelling
 _BYTES_PER_RESAMPLED_VOXEL = 40  # of a block besides, where its maps come from another grid
 _RESAMPLED_BAND = 2**24  # values of the image that are resampled at a time, and the bytes of each
 _BYTES_PER_BAND_VALUE = 16
-_BYTES_PER_FEATURE = 5  # of the finest level: the first in bfloat16, and three in 8 bits
+_BYTES_PER_INPUT = 8  # of what is predicted of a block: as it is, and as the network takes it
+_LIVE_LAYERS = 5  # of the finest level of a network of floats: the skip, two inputs, an output, a work space
 _DISK_PER_VOXEL = {2: 1.0, 3: 2.0}  # bytes of labels, levels, parts and tables; in confluent tissue
 
 
@@ -87,7 +90,11 @@ def choose_size(
     sizes = []
     for edge, block, number in _choices(image.grid.shape, workers, workers if processes else 1):
         each = seen.bytes_of_worker(edge, block)
-        memory = number * (_PROGRAM + each) / _USABLE_SHARE if processes else _PROGRAM + number * each
+        found = _bytes_of_measuring(image, edge)
+        if processes:
+            memory = number * max(_PROGRAM + each, _LOADED + found) / _USABLE_SHARE
+        else:
+            memory = _COMMAND + max(_PROGRAM + number * each, _LOADED + number * found)
         sizes.append(WorkSize(edge, block, number, int(memory)))
     fitting = next((size for size in sizes if limit is None or size.memory <= limit), None)
     if fitting is None:
@@ -128,18 +135,18 @@ class _Seen:
     zoom: Zoom
 
     def bytes_of_worker(self, edge: int, block: int) -> int:
-        """Estimate what one super-block takes."""
+        """Estimate what one super-block takes to be predicted."""
         image, network = self.image, self.network
         core, inner = (math.prod(min(length, size) for size in image.grid.shape) for length in (edge, block))
-        read = image.dtype.itemsize * image.channels * self._predicted(edge)
-        maps = _BYTES_PER_BLOCK_VOXEL * inner
+        features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
+        network_bytes = _bytes_per_feature() * features + _BYTES_PER_INPUT * image.channels * self._predicted(block)
+        labelling = _BYTES_PER_BLOCK_VOXEL * inner
+        read = image.dtype.itemsize * image.channels * self._predicted(edge)  # until it is scaled
         if rescaled_shape(image.grid.shape, self.zoom) != image.grid.shape:
             read = _BYTES_PER_BAND_VALUE * min(image.channels * self._read(edge), _RESAMPLED_BAND)
-            maps += int(_BYTES_PER_BLOCK_VOXEL * math.prod(self.zoom) + _BYTES_PER_RESAMPLED_VOXEL) * inner
+            labelling += int(_BYTES_PER_BLOCK_VOXEL * math.prod(self.zoom) + _BYTES_PER_RESAMPLED_VOXEL) * inner
         scaled = 4 * image.channels * self._predicted(edge)
-        features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
-        predicting = read + scaled + _BYTES_PER_VOXEL * core + _BYTES_PER_FEATURE * features + maps
-        return int(max(predicting, _bytes_of_measuring(image, core)))
+        return int(scaled + _BYTES_PER_VOXEL * core + max(read, network_bytes, labelling))
 
     def _read(self, edge: int) -> int:
         """Return the voxels of the image from which a cube of it is predicted."""
@@ -152,9 +159,19 @@ class _Seen:
         return math.prod(math.ceil(min(edge * factor + 2 * far, size * factor)) for size, factor, far in axes)
 
 
-def _bytes_of_measuring(image: LazyImage, core: int) -> float:
-    """Return what it takes to measure the channels of a super-block of so many voxels."""
+def _bytes_per_feature() -> int:
+    """Return the bytes of a feature of the finest level, of a network on this CPU.
+
+    Of one in 8 bits, these are the features of the first layer as floats, and as integers.
+    """
+    itemsize = 2 if has_fast_bfloat16(pick_device("cpu")) else 4
+    return itemsize + 1 if has_fast_int8() else itemsize * _LIVE_LAYERS
+
+
+def _bytes_of_measuring(image: LazyImage, edge: int) -> float:
+    """Return what it takes to measure a super-block."""
+    core = math.prod(min(edge, size) for size in image.grid.shape)
     if not image.measured:
-        return 0
+        return _BYTES_PER_FOUND_VOXEL * core
     read = image.channels * image.dtype.itemsize + sum(dtype.itemsize for dtype in image.measured.values())
     return _MEASURED_REACH * core * (_BYTES_PER_MEASURED_VOXEL + read)
