@@ -11,8 +11,9 @@ from biounet.network import UNet, has_fast_bfloat16, has_fast_int8, pick_device
 from biounet.preprocessing import Zoom, rescaled_shape
 from biounet.tiling import block_lattice
 
-# Bytes of the command that waits, of a process with the libraries that predict, and with those that measure as well
-_COMMAND, _PROGRAM, _LOADED = 255 * 2**20, 480 * 2**20, 590 * 2**20
+# Bytes of the command that waits and its readers; of a process with the libraries that predict, and those that measure
+_COMMAND, _PROGRAM, _LOADED = 305 * 2**20, 480 * 2**20, 590 * 2**20
+_BYTES_OF_THREAD = 50 * 2**20  # of each worker, whatever it works on
 _USABLE_SHARE = 0.8  # of free memory: the rest is for other programs, and for errors of the estimate
 # Edges of super-blocks and of the blocks in them that are predicted at a time, in the order in which they are tried.
 _EDGES = {
@@ -146,7 +147,7 @@ class _Seen:
             read = _BYTES_PER_BAND_VALUE * min(image.channels * self._read(edge), _RESAMPLED_BAND)
             labelling += int(_BYTES_PER_BLOCK_VOXEL * math.prod(self.zoom) + _BYTES_PER_RESAMPLED_VOXEL) * inner
         scaled = 4 * image.channels * self._predicted(edge)
-        return int(scaled + _BYTES_PER_VOXEL * core + max(read, network_bytes, labelling))
+        return int(_BYTES_OF_THREAD + scaled + _BYTES_PER_VOXEL * core + max(read, network_bytes, labelling))
 
     def _read(self, edge: int) -> int:
         """Return the voxels of the image from which a cube of it is predicted."""
