@@ -196,7 +196,7 @@ def test_every_choice_of_reading_and_segmenting_is_a_keyword():
     segmenting = {field.name for field in fields(SegmentOptions)} - {"label"}
     assert {*Keywords.__annotations__} == reading | segmenting
     assert {*ImageKeywords.__annotations__} == {*Keywords.__annotations__, "unit"}
-    batch = {field.name for field in fields(BatchOptions)} - {"read", "segment", "readers", "skipped"}
+    batch = {field.name for field in fields(BatchOptions)} - {"read", "segment", "readers", "skipped", "on_parts"}
     exports = {"export", "columns"}
     assert {*BatchKeywords.__annotations__} == {*Keywords.__annotations__, "unit"} | batch | exports
 
