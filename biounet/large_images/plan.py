@@ -63,8 +63,13 @@ class LargePlan:
             "files": "of another image",
             "states": CHANGED,
         }
-        own, other = (replace(plan, segment=replace(plan.segment, block=None)) for plan in (self, earlier))
+        own, other = self._comparable(), earlier._comparable()
         return next((text for name, text in words.items() if getattr(own, name) != getattr(other, name)), "")
+
+    def _comparable(self) -> LargePlan:
+        """Return the plan as `load_plan` gives it."""
+        files = tuple(path.absolute() for path in self.files)
+        return replace(self, files=files, segment=replace(self.segment, block=None))
 
 
 def load_plan(folder: Path) -> LargePlan | None:
@@ -92,6 +97,8 @@ def load_plan(folder: Path) -> LargePlan | None:
         )
     except FileNotFoundError:
         return None
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError("damaged, or of another version of biounet", path=path, hint=hint) from error
 

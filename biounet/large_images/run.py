@@ -76,6 +76,8 @@ def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = Fals
         hint = "--overwrite begins anew, or write into another folder"
         raise InputError(f"begun {difference}", path=folder, hint=hint)
     if earlier is not None:
+        if not work.model.is_file():
+            save_model(model, work.model)
         return earlier
     if overwrite:
         work.remove()

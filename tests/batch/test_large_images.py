@@ -1,5 +1,7 @@
 """An image in super-blocks has the labels and the table that it has in memory, whoever works on it."""
 
+import json
+import re
 import shutil
 from threading import Event
 
@@ -10,7 +12,7 @@ import tifffile
 from biounet.batch import BatchOptions, segment_batch
 from biounet.core import Stopped, builtin_models, sample_folder
 from biounet.files import find_images, open_label_store
-from biounet.large_images import budget, run
+from biounet.large_images import budget, run, work
 from biounet.network import load_model
 from biounet.segmentation import SegmentOptions
 
@@ -83,6 +85,14 @@ def test_shards_of_one_image_give_the_bytes_of_one_run(images, model, tmp_path):
     assert segment(images, model, tmp_path / "shards", label_format="zarr")[0].status != "failed"
 
 
+def test_an_image_that_is_named_from_its_folder_is_the_same_when_work_goes_on(images, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(sample_folder() / "images")
+    near = find_images(["nuclei.tif"])
+    for number in (1, 2):
+        segment(near, model, tmp_path, label_format="zarr", shard=(number, 2))
+    assert labels(tmp_path).any()
+
+
 def test_a_run_that_was_stopped_continues(images, model, tmp_path, monkeypatch):
     stop, done = Event(), []
     work_on = run.work_on
@@ -108,13 +118,42 @@ def test_a_run_that_was_stopped_continues(images, model, tmp_path, monkeypatch):
 def test_other_settings_are_refused_until_they_may_overwrite(images, model, tmp_path):
     segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
     shutil.rmtree(tmp_path / "manifest.jsonl", ignore_errors=True)
-    work = tmp_path / ".large" / "nuclei"
-    text = (work / "plan.json").read_text(encoding="utf-8")
-    (work / "plan.json").write_text(text.replace('"native"', "12.0"), encoding="utf-8")
+    plan = tmp_path / ".large" / "nuclei" / "plan.json"
+    text = plan.read_text(encoding="utf-8")
+    plan.write_text(text.replace('"native"', "12.0"), encoding="utf-8")
     [row] = segment(images, model, tmp_path, label_format="zarr")
     assert row.status == "failed"
     assert "begun with other settings" in row.message
     assert segment(images, model, tmp_path, label_format="zarr", overwrite=True)[0].status != "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plan: plan | {"biounet": "0.0.9"}, r"begun by biounet 0\.0\.9, and this is \S+ \(hint: --overwrite"),
+        (lambda plan: {"biounet": plan["biounet"]}, r"damaged, or of another version of biounet \(hint: --overwrite"),
+    ],
+)
+def test_a_work_folder_of_another_version_is_left_as_it_is(change, message, images, model, tmp_path):
+    segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
+    plan = tmp_path / ".large" / "nuclei" / "plan.json"
+    plan.write_text(json.dumps(change(json.loads(plan.read_text(encoding="utf-8")))), encoding="utf-8")
+    before = tree(tmp_path / ".large")
+    [row] = segment(images, model, tmp_path, label_format="zarr")
+    assert row.status == "failed"
+    assert re.search(message, row.message)
+    assert "\n" not in row.message
+    assert tree(tmp_path / ".large") == before
+    [row] = segment(images, model, tmp_path, label_format="zarr", overwrite=True)
+    assert row.status != "failed"
+
+
+def test_a_model_that_is_gone_from_the_work_folder_is_written_again(images, model, tmp_path):
+    segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
+    (tmp_path / ".large" / "nuclei" / "model.safetensors").unlink()
+    work._opened.clear()
+    [row] = segment(images, model, tmp_path, label_format="zarr")
+    assert row.status != "failed"
 
 
 def test_pictures_and_what_the_report_shows_are_those_of_memory(images, model, tmp_path, monkeypatch):
