@@ -121,7 +121,8 @@ def _preview_image(
         read = read if found is None else replace(read, limit=_ANY_SIZE)
         header, (axes, axes_source) = reader.read_header(image.files(), read)
         grid = header.grid
-        _, need = memory_needs(header, model.card, model.network, options.segment, options.device)[0]
+        needs = memory_needs(header, model.card, model.network, options.segment, options.device)
+        found = found or find_large(image, model, options, needs)
         large = None if found is None else preview_large(found, speed, options)
     except BiounetError as error:
         return Preview(name, message=error_text(error), failed=True)
@@ -143,7 +144,7 @@ def _preview_image(
         spacing=grid.spacing,
         unit=grid.unit,
         outputs=tuple((image.relative.parent / output).as_posix() for output in outputs),
-        memory=need.process if large is None else large.memory,
+        memory=needs[0][1].process if large is None else large.memory,
         message="; ".join([*_describe_group(name, options.group), *header.notes]),
         large=large,
     )

@@ -72,7 +72,15 @@ from biounet.reporting import (
     write_large_pictures,
     write_partitioned_table,
 )
-from biounet.segmentation import LARGEST_SEARCHED, Segmentation, memory_needs, model_zoom, resolve_diameter
+from biounet.segmentation import (
+    LARGEST_SEARCHED,
+    MemoryNeed,
+    Segmentation,
+    SegmentOptions,
+    memory_needs,
+    model_zoom,
+    resolve_diameter,
+)
 
 LARGEST_TIFF = 2**30
 """Voxels up to which label images are TIFF: above, one takes 4 GB uncompressed, which few programs open."""
@@ -80,7 +88,7 @@ LARGEST_TIFF = 2**30
 WORK_FOLDER = ".large"
 """Folder below that of the results in which large images are worked on."""
 
-_SMALL_FILE = 2**24  # bytes of a file whose image fits into memory
+_SMALL_FILE = 2**24  # bytes of a file whose image mostly fits into memory: it is opened when it does not
 _CLUSTER_WORKER = 2**32  # bytes that a worker on another machine has, unless --ram says it
 _LASTING = 2**24  # voxels from which an image is worth the seconds that a process of its own takes to start
 
@@ -112,10 +120,18 @@ class LargeImage:
         return "TIFF" if self.label_suffix.endswith(".tif") else "NIfTI"
 
 
-def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeImage | None:
+def find_large(
+    found: FoundImage, model: Model, options: BatchOptions, needs: Sequence[tuple[SegmentOptions, MemoryNeed]] = ()
+) -> LargeImage | None:
     """Return an image that has to be worked on in super-blocks, or whose labels are to be OME-Zarr; None for others.
 
     Images of which other diameters have to be tried are worked on in memory.
+
+    Parameters
+    ----------
+    needs
+        What it takes in memory, where that is known, as of a file so small that only its header was read: a slide of
+        which little was scanned.
 
     Raises
     ------
@@ -125,13 +141,15 @@ def find_large(found: FoundImage, model: Model, options: BatchOptions) -> LargeI
     """
     if found.problem or model.card.recipe.data.kind == "classes" or options.read.frames is not None:
         return None
-    if not all(_may_be_large(path, scene) for path, scene in found.parts):
+    limit = usable_memory() if options.ram is None else options.ram
+    if needs and (limit is None or needs[-1][1].total <= limit):
+        return None
+    if not all(_may_be_large(path, scene, whatever_size=bool(needs)) for path, scene in found.parts):
         return None
     image = open_lazy(found.files(), found.read_options(options.read))
     voxels, segment = math.prod(image.grid.shape), options.segment
     as_zarr = options.label_format == "zarr" or (options.label_format == "auto" and voxels > LARGEST_TIFF)
-    needs = memory_needs(_blank(image), model.card, model.network, segment, options.device)
-    limit = usable_memory() if options.ram is None else options.ram
+    needs = needs or memory_needs(_blank(image), model.card, model.network, segment, options.device)
     is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED
     if is_sought or (not as_zarr and (limit is None or needs[-1][1].total <= limit)):
         return None
@@ -153,10 +171,11 @@ def _choose_size(image: LazyImage, model: Model, options: BatchOptions) -> WorkS
     return choose_size(image, network, processes, options.ram, zoom, processes=True)
 
 
-def _may_be_large(path: Path, scene: str) -> bool:
-    """Whether an image is read region by region, and its file is not so small that it fits into memory."""
+def _may_be_large(path: Path, scene: str, whatever_size: bool) -> bool:
+    """Whether an image is read region by region, and its file is not so small that it mostly fits into memory."""
     try:
-        return can_open_lazy(path, scene) and (path.is_dir() or path.stat().st_size > _SMALL_FILE)
+        is_small = not (whatever_size or path.is_dir() or path.stat().st_size > _SMALL_FILE)
+        return not is_small and can_open_lazy(path, scene)
     except OSError:
         return False
 

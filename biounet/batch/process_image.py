@@ -38,6 +38,7 @@ from biounet.core import (
     WorkerDiedError,
     available_cores,
     describe_flags,
+    drop_notes,
     free_memory,
     is_out_of_memory,
     note_code,
@@ -118,6 +119,8 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             return _when_alone(large, context, protected, start)
         long = find_long(image, context.model, options)
         needs = _needs_in_memory(image, context) if long is None else long.needs
+        if long is None and (large := find_large(image, context.model, options, needs)) is not None:
+            return _when_alone(large, context, protected, start)
         with context.memory.reserve([need for _, need in needs], image.path, context.stop) as number:
             if context.segment_large is not None and needs[number][1].is_large:
                 return _in_own_process(image, context, protected)
@@ -219,13 +222,13 @@ def _segment_large(large: LargeImage, context: BatchContext, protected: Collecti
     if result.arithmetic is not None:
         details["arithmetic"] = result.arithmetic
     sizes = result.summary.sizes
-    of_result = [note for note in result.notes if note not in large.image.notes]
+    of_result = drop_notes(result.notes, {NoteCode.VOXEL_SIZE_UNKNOWN})  # as `Volume.remarks`
     row = Row(
         image_name(found),
         result_status(of_result, result.count),
         result.count,
         seconds,
-        escape("; ".join([*_absences(large.image.notes), *of_result])),
+        escape("; ".join(of_result)),
         details,
         tuple(outputs),
         None if sizes is None else SizeHistogram.of(sizes.column, sizes.values, sizes.counts),
@@ -260,7 +263,7 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         name: escape(value) if isinstance(value, str) else value for name, value in result.figures.items()
     }
     sizes = None if result.count is None else object_sizes(result.measurements)
-    message, frames = escape("; ".join([*_absences(result.volume.notes), *result.notes])), _frame_rows(result)
+    message, frames = escape("; ".join(result.notes)), _frame_rows(result)
     return Row(
         name,
         result_status(result.notes, result.count),
@@ -273,11 +276,6 @@ def _done_row(name: str, result: Segmentation, outputs: tuple[str, ...], context
         figures,
         frames,
     )
-
-
-def _absences(notes: Sequence[str]) -> list[str]:
-    """Return which of the notes on a file say that parts of the image are not in it: a count may be short of these."""
-    return [note for note in notes if note_code(note) in (NoteCode.CHUNKS_ABSENT, NoteCode.TILES_ABSENT)]
 
 
 def _computed_with(predictor: Predictor, notes: Collection[str]) -> dict[str, str]:
