@@ -172,6 +172,20 @@ def test_what_is_no_store_is_an_error_of_one_line(tmp_path):
         open_label_store(store.path)
 
 
+def test_a_store_of_another_layout_is_refused(tmp_path):
+    store = create_label_store(tmp_path / "a", Grid((60, 60)), StoreOptions((30, 30)))
+    file = store.path / "zarr.json"
+    file.write_text(file.read_text().replace('"layout": 1', '"layout": 2'))
+    before = content(tmp_path)
+    for use in (open_label_store, lambda path: create_label_store(path, store.grid, StoreOptions((30, 30)))):
+        with pytest.raises(
+            InputError, match="a label store of layout 2, and this version of biounet knows 1"
+        ) as caught:
+            use(store.path)
+        assert "\n" not in str(caught.value)
+    assert content(tmp_path) == before
+
+
 def test_a_damaged_shard_is_named_and_others_are_read(tmp_path):
     store = create_label_store(tmp_path / "a", Grid((200, 200)), StoreOptions((100, 100)))
     labels = labels_of((200, 200)) + 1

@@ -208,6 +208,9 @@ def read_content(path: Path) -> StoreContent:
         for dataset, step, array in zip(datasets, scale, arrays, strict=True)
     )
     own = attributes.get(_OWN, {})
+    if own.get("layout", _LAYOUT) != _LAYOUT:
+        cause = f"a label store of layout {own['layout']}, and this version of biounet knows {_LAYOUT}"
+        raise InputError(cause, path=path, hint="open it with the version that wrote it, or segment again")
     kind = own.get("values")
     return StoreContent(
         grid=_read_grid(arrays[0].shape, scale[0], axes, own),
