@@ -40,6 +40,7 @@ from biounet.tiling import MAX_PENDING
 _SMALLER_EDGES = {2: (512, 256), 3: (128, 64)}  # of blocks, tried in turn when memory runs out
 _READER_COPIES = 2  # copies of an image in the process that reads it: compressed or rearranged, and as sent on
 _USABLE_SHARE = 0.9  # of free memory: estimates are not exact
+_SHARE_TOGETHER = 0.8  # of what was free at the start, for several images: their errors add up
 _LARGE = 2 * 2**30  # bytes
 _ADDRESS_RESERVE = 2**28  # bytes, for libraries that are loaded with the first image, and for stacks of threads
 _POLL_SECONDS = 0.5  # between checks whether other programs freed memory
@@ -213,9 +214,9 @@ class MemoryBudget:
         free, addresses = self._free(), free_address_space()
         if free is None or self._free_at_start is None:
             return 0
-        if self._reserved:  # what is reserved may not be allocated yet
-            free = min(free, self._free_at_start - sum(self._reserved))
         usable = _USABLE_SHARE * free
+        if self._reserved:  # what is reserved may not be allocated yet
+            usable = min(usable, _SHARE_TOGETHER * self._free_at_start - sum(self._reserved))
         fits = (need.total <= usable and not _exceeds(addresses, need) for need in needs)
         return next((index for index, fit in enumerate(fits) if fit), None)
 

@@ -123,6 +123,19 @@ def test_images_that_do_not_fit_together_wait_for_each_other():
     assert (len(finished), most[0]) == (5, 1)
 
 
+@pytest.mark.parametrize(("second", "fits"), [(39, True), (41, False)])
+def test_images_together_take_four_fifths_of_what_was_free(second, fits):
+    budget, stop = MemoryBudget(lambda: 100), threading.Event()
+    stop.set()
+    with budget.reserve([MemoryNeed(40, 0)], None, threading.Event()):
+        if fits:
+            with budget.reserve([MemoryNeed(second, 0)], None, stop) as number:
+                assert number == 0
+            return
+        with pytest.raises(Stopped), budget.reserve([MemoryNeed(second, 0)], None, stop):
+            pass
+
+
 def test_waiting_for_memory_ends_when_stopped():
     budget, stop = MemoryBudget(lambda: 100), threading.Event()
     stop.set()
