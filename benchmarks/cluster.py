@@ -56,9 +56,9 @@ def compare(folder: Path, out: str) -> str:
 
 def descendants(process: int) -> Iterator[int]:
     """Yield the processes below one, those that have none below them last."""
-    listed = Path(f"/proc/{process}/task/{process}/children")
-    try:
-        children = [int(child) for child in listed.read_text().split()]
+    try:  # of each thread: Dask starts its workers from another than the first
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
     except OSError:
         return
     for child in children:
