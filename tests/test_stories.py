@@ -1,16 +1,23 @@
 """What the users of biounet do, from the shell to the files, with the built-in model and the samples."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 import biounet
 from biounet.core import sample_folder
 from biounet.evaluation import score_instances
+from biounet.files import open_label_store
 from support.commands import read_rows, run_biounet
 
 
@@ -86,6 +93,46 @@ def test_batch_operator_can_believe_the_exit_code(samples):
     assert said.pop("broken.tif") == "missing"
     assert said == {row["image"]: "same" for row in read_rows(samples / "out" / "counts.csv")}
     assert done.returncode == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds workers in /proc")
+def test_batch_operator_loses_a_worker_of_a_cluster(tmp_path):
+    """An image in super-blocks, on two workers of Dask of which one is killed: the labels and the table of memory."""
+    pytest.importorskip("distributed")
+    image = np.tile(tifffile.imread(sample_folder() / "images" / "nuclei.tif"), (5, 2))
+    zarr.create_array(tmp_path / "slide.zarr", data=image, chunks=(512, 512))
+    native = ("segment", "slide.zarr", "--diameter", "native", "--quiet")
+    memory = run_biounet(tmp_path, *native, "-o", "memory", "--format", "tif")
+    assert (memory.returncode, memory.stderr) == (0, "")
+    command = [sys.executable, "-c", "from biounet.cli import main; main()", *native, "-o", "out", "--format", "zarr"]
+    with subprocess.Popen([*command, "--cluster", "local:2", "--ram", "2500M"], cwd=tmp_path) as run:
+        while run.poll() is None and not list((tmp_path / "out" / ".large").glob("*/find/*/*.npz")):
+            time.sleep(0.01)
+        os.kill(worker_below(run.pid), signal.SIGKILL)
+    assert run.returncode == 0
+    store = open_label_store(tmp_path / "out" / "slide_labels.ome.zarr")
+    found = store.read(tuple(slice(0, n) for n in store.grid.shape))
+    assert np.array_equal(found, tifffile.imread(tmp_path / "memory" / "slide_labels.tif"))
+    tables = [(tmp_path / name / "slide_objects.csv").read_bytes() for name in ("memory", "out")]
+    assert tables[0] == tables[1]
+
+
+def worker_below(process):
+    """Return a process that was started by another one and the like, and has started none."""
+    spawned = [child for child in children(process) if b"spawn_main" in command_line(child)]
+    return next(child for child in spawned if not [*children(child)])
+
+
+def children(process):
+    """Yield the processes below one."""
+    for thread in Path(f"/proc/{process}/task").iterdir():  # workers of Dask are started by another than the first
+        for child in map(int, (thread / "children").read_text().split()):
+            yield child
+            yield from children(child)
+
+
+def command_line(process):
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def test_the_demo_runs_in_an_empty_folder(tmp_path):
