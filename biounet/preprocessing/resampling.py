@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,18 +158,30 @@ def resample_part(maps: NDArray[np.uint16], way: Resampling, region: Region) -> 
     steps = way.steps(region, way.needed(region))
     if maps.ndim == 3:
         maps, steps = maps[:, None], [_interpolation(1, 1, slice(0, 1)), *steps]
-    same = (way.old[-2] == way.new[-2], way.old[-1] == way.new[-1])
+    same = way.old[-2:] == way.new[-2:]
     rows, columns = ((first, second, share.astype(np.float32)) for first, second, share in steps[1:])
+    height = max(1, _BAND // maps[:, 0, 0].size)
     for lower, upper, weight in zip(*steps[0][:2], steps[0][2].astype(np.float32), strict=True):
-        plane = maps[:, lower]
-        if all(same) and weight == 0:
-            yield plane
+        if same and weight == 0:
+            yield maps[:, lower]
             continue
-        values = plane + weight * (maps[:, upper].astype(np.float32) - plane)
-        for axis, (first, second, share) in ((1, rows), (2, columns)):
-            start, end = values.take(first, axis), values.take(second, axis)
-            values = start + (share[:, None] if axis == 1 else share) * (end - start)
-        yield np.rint(values).astype(np.uint16)
+        out = np.empty((len(maps), len(rows[0]), len(columns[0])), np.uint16)
+        for start in range(0, out.shape[1], height):  # some rows at a time, since float32 takes several copies of them
+            band = slice(start, start + height)
+            first = int(rows[0][band][0])
+            needed = (slice(None), slice(first, int(rows[1][band][-1]) + 1))
+            values = maps[:, lower][needed].astype(np.float32)
+            if weight:
+                values += weight * (maps[:, upper][needed].astype(np.float32) - values)
+            step = rows[0][band] - first, rows[1][band] - first, rows[2][band, None]
+            out[:, band] = np.rint(_between(_between(values, 1, step), 2, columns))
+        yield out
+
+
+def _between(values: NDArray[np.float32], axis: int, step: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
+    lower, upper, weight = step
+    start = values.take(lower, axis)
+    return start + weight * (values.take(upper, axis) - start)
 
 
 def _filter_sigma(old: int, new: int) -> float:

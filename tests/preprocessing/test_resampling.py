@@ -121,3 +121,11 @@ def test_bands_of_a_large_image_are_those_of_the_whole(monkeypatch):
     whole = [rescale(image, (zoom, 1.3)) for zoom in (0.3, 1.7)]
     monkeypatch.setattr(resampling, "_BAND", 200)
     assert all(np.array_equal(rescale(image, (zoom, 1.3)), one) for zoom, one in zip((0.3, 1.7), whole, strict=True))
+
+
+@pytest.mark.parametrize("new", [(40, 9, 50), (5, 31, 20), (7, 30, 20)])
+def test_bands_of_large_maps_are_those_of_the_whole(new, monkeypatch):
+    maps = np.random.default_rng(1).integers(0, 65536, (2, 7, 30, 20)).astype(np.uint16)
+    whole = [*resample_planes(maps, new)]
+    monkeypatch.setattr(resampling, "_BAND", 200)
+    assert all(np.array_equal(plane, one) for plane, one in zip(resample_planes(maps, new), whole, strict=True))
