@@ -181,7 +181,8 @@ def resample_part(maps: NDArray[np.uint16], way: Resampling, region: Region) -> 
 def _between(values: NDArray[np.float32], axis: int, step: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
     lower, upper, weight = step
     start = values.take(lower, axis)
-    return start + weight * (values.take(upper, axis) - start)
+    between: NDArray[np.float32] = start + weight * (values.take(upper, axis) - start)
+    return between
 
 
 def _filter_sigma(old: int, new: int) -> float:
