@@ -31,6 +31,11 @@ class LocalPredictor:
 
     dims: int
     softmax: bool = False
+    arithmetic: str = "fp32"
+    pipeline: None = None
+    make_substitute: None = None
+    crops: bool = True
+    shortages: tuple = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
