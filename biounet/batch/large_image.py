@@ -201,7 +201,9 @@ def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, s
     edges = (large.size.edge,) * large.image.grid.dims
     plan = LargePlan(large.found.files(), states, read, model.sha256, options.segment, edges)
     check_disk(out, folder, large.size.disk)
-    plan = begin(folder, plan, model, overwrite=options.overwrite)
+    make_folder(out / WORK_FOLDER)
+    with Locks(out / WORK_FOLDER, stop) as locks, locks.exclusive("begin"):  # jobs of an array begin together
+        plan = begin(folder, plan, model, overwrite=options.overwrite, is_shard=options.shard is not None)
     with _runner(large, folder, options) as runner:
         device = "auto" if options.cluster else options.device
         workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
@@ -321,6 +323,8 @@ def remove_work(found: FoundImage, out: Path) -> None:
     folder = work_folder(found, out)
     if folder.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
+        if not any(path.is_dir() for path in (out / WORK_FOLDER).iterdir()):
+            shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)  # with the file of locks
         for parent in folder.parents:
             if parent == out:
                 return

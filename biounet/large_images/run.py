@@ -56,18 +56,26 @@ class LargeRun:
     progress: Progress = lambda stage, done, total: None
 
 
-def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = False) -> LargePlan:
+def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = False, is_shard: bool = False) -> LargePlan:
     """Make the work folder of an image, or continue in one; return the plan that holds.
 
     That of the folder is the one by which it was begun: super-blocks stay as they are, whatever memory there is now.
     What was found in an image that changed since, such as one that was damaged and copied again, is of no use.
+
+    Parameters
+    ----------
+    overwrite
+        Begin anew, whatever is in the folder.
+    is_shard
+        Others work on shards of the image, whose results are not to be lost: those of the same plan stay.
 
     Raises
     ------
     InputError
         If it was begun of another image, or with another model or settings.
     """
-    work, earlier = WorkFolder(folder), load_plan(folder) if not overwrite else None
+    work = WorkFolder(folder)
+    earlier = _same_plan(folder, plan, is_shard) if overwrite else load_plan(folder)
     difference = "" if earlier is None else plan.difference(earlier)
     if difference == CHANGED:
         _log.warning("%s changed since the work on it began, which begins anew", plan.files[0].name)
@@ -85,6 +93,15 @@ def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = Fals
     save_model(model, work.model)
     plan.save(folder)  # last: it says that the folder can be worked in
     return plan
+
+
+def _same_plan(folder: Path, plan: LargePlan, is_shard: bool) -> LargePlan | None:
+    """Return the plan by which another shard began the same work; None for what is to begin anew."""
+    try:
+        earlier = load_plan(folder) if is_shard else None
+    except InputError:  # damaged, or of another version
+        return None
+    return None if earlier is None or plan.difference(earlier) else earlier
 
 
 def find_scale_of_image(work: Work, locks: Locks, stop: Event) -> None:

@@ -85,6 +85,29 @@ def test_shards_of_one_image_give_the_bytes_of_one_run(images, model, tmp_path):
     assert segment(images, model, tmp_path / "shards", label_format="zarr")[0].status != "failed"
 
 
+def test_shards_that_overwrite_leave_what_the_others_found(images, model, tmp_path, monkeypatch):
+    segment(images, model, tmp_path, label_format="zarr")
+    whole, found, work_on = tree(tmp_path / "nuclei_labels.ome.zarr"), [], run.work_on
+    monkeypatch.setattr(run, "work_on", lambda task: (found.append((task.stage, task.index)), work_on(task))[1])
+    for number in (1, 2, 3):
+        segment(images, model, tmp_path, label_format="zarr", shard=(number, 3), overwrite=True)
+    assert tree(tmp_path / "nuclei_labels.ome.zarr") == whole
+    predicted = [index for stage, index in found if stage == "find"]
+    assert sorted(predicted) == list(range(len(predicted)))
+    assert not (tmp_path / ".large").exists()
+
+
+def test_shards_that_overwrite_begin_anew_where_settings_differ(images, model, tmp_path):
+    segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
+    other = SegmentOptions(diameter="native", min_size=60)
+    for number in (1, 2):
+        rows = segment(images, model, tmp_path, other, label_format="zarr", shard=(number, 2), overwrite=True)
+    [row] = rows
+    assert row.status != "failed"
+    [alone] = segment(images, model, tmp_path / "alone", other, label_format="zarr")
+    assert row.count == alone.count
+
+
 def test_an_image_that_is_named_from_its_folder_is_the_same_when_work_goes_on(images, model, tmp_path, monkeypatch):
     monkeypatch.chdir(sample_folder() / "images")
     near = find_images(["nuclei.tif"])
