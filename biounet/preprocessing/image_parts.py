@@ -19,6 +19,7 @@ from biounet.tiling import run_blocks
 Found = TypeVar("Found")
 
 _VOXELS = 2**21  # of a part, in all channels: they stay in the cache of the processor between two operations
+_GROUP = 16  # pieces of a row that are looked at together, whether the file stores anything of them
 _MIN_EDGE = 2  # of a part in y and x, so that a voxel has a neighbour along each axis in its own part
 
 
@@ -120,7 +121,10 @@ def image_parts(image: LazyImage) -> list[Part]:
     parts: list[Part] = []
     for z in _split(shape[0], depth, 1):
         for y in _split(shape[1], height, _MIN_EDGE):
-            parts.extend(_merge([_part(image, (z, y, x)) for x in _split(shape[2], step, _MIN_EDGE)], limit))
+            pieces = _split(shape[2], step, _MIN_EDGE)
+            groups = (pieces[start : start + _GROUP] for start in range(0, len(pieces), _GROUP))
+            row = [part for group in groups for part in _look_at(image, z, y, group)]
+            parts.extend(_merge(row, limit))
     return parts
 
 
@@ -151,8 +155,14 @@ def _split(length: int, step: int, least: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], length], strict=True)]
 
 
-def _part(image: LazyImage, region: Region) -> Part:
-    return Part(region, image.constant_value(region[-image.grid.dims :]))
+def _look_at(image: LazyImage, z: slice, y: slice, pieces: list[slice]) -> list[Part]:
+    """Return the parts of some pieces along x, and one of all of them where the file stores nothing of any."""
+    region = (z, y, slice(pieces[0].start, pieces[-1].stop))
+    part = Part(region, image.constant_value(region[-image.grid.dims :]))
+    if part.constant is not None or len(pieces) == 1:
+        return [part]
+    half = len(pieces) // 2
+    return [*_look_at(image, z, y, pieces[:half]), *_look_at(image, z, y, pieces[half:])]
 
 
 def _merge(row: list[Part], limit: int) -> Iterator[Part]:
