@@ -69,7 +69,7 @@ def measure(name: str, tiny: Path, path: Path) -> None:
     with IsolatedReader() as reader:
         segment_within_memory(reader.read(tiny, read), predictor, model.card, options)
         header, _ = reader.read_header(path, read)
-        [(_, need), *_] = memory_needs(header, model.card, model.network, options, "cpu")
+        [(_, need), *_] = memory_needs(header, model, options, "cpu")
         before = resident()
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         segment_within_memory(reader.read(path, read), predictor, model.card, options)

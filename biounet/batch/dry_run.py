@@ -121,7 +121,7 @@ def _preview_image(
         read = read if found is None else replace(read, limit=_ANY_SIZE)
         header, (axes, axes_source) = reader.read_header(image.files(), read)
         grid = header.grid
-        needs = memory_needs(header, model.card, model.network, options.segment, options.device)
+        needs = memory_needs(header, model, options.segment, options.device)
         found = found or find_large(image, model, options, needs)
         large = None if found is None else preview_large(found, speed, options)
     except BiounetError as error:

@@ -149,7 +149,7 @@ def find_large(
     image = open_lazy(found.files(), found.read_options(options.read))
     voxels, segment = math.prod(image.grid.shape), options.segment
     as_zarr = options.label_format == "zarr" or (options.label_format == "auto" and voxels > LARGEST_TIFF)
-    needs = needs or memory_needs(_blank(image), model.card, model.network, segment, options.device)
+    needs = needs or memory_needs(_blank(image), model, segment, options.device)
     is_sought = resolve_diameter(segment.diameter, model.card) == "auto" and voxels <= LARGEST_SEARCHED
     if is_sought or (not as_zarr and (limit is None or needs[-1][1].total <= limit)):
         return None

@@ -61,7 +61,7 @@ def find_long(found: FoundImage, model: Model, options: BatchOptions) -> LongSer
     limit = usable_memory() if options.ram is None else options.ram
     if series is None or limit is None:
         return None
-    header, how = series.header, (model.card, model.network, options.segment, options.device)
+    header, how = series.header, (model, options.segment, options.device)
     if memory_needs(header, *how)[-1][1].total <= limit:
         return None
     return LongSeries(found, series, memory_needs(header.frame(0), *how))

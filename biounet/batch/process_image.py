@@ -154,7 +154,7 @@ def _needs_in_memory(image: FoundImage, context: BatchContext) -> list[tuple[Seg
     options, model = context.options, context.model
     with context.readers.borrow() as reader:
         header, _ = reader.read_header(image.files(), image.read_options(options.read), context.stop)
-    return memory_needs(header, model.card, model.network, options.segment, options.device)
+    return memory_needs(header, model, options.segment, options.device)
 
 
 def _read(image: FoundImage, context: BatchContext) -> tuple[Volume, tuple[FileState, ...]]:

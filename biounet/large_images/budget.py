@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from biounet.core import LazyImage, SettingsError, free_memory
-from biounet.network import UNet, has_fast_bfloat16, has_fast_int8, pick_device
+from biounet.network import UNet, bytes_per_feature, pick_device
 from biounet.preprocessing import Zoom, rescaled_shape
 from biounet.tiling import block_lattice
 
@@ -29,7 +29,6 @@ _BYTES_PER_RESAMPLED_VOXEL = 14  # of a block besides, where its maps come from 
 _RESAMPLED_BAND = 2**24  # values of the image that are resampled at a time, and the bytes of each
 _BYTES_PER_BAND_VALUE = 16
 _BYTES_PER_INPUT = 8  # of what is predicted of a block: as it is, and as the network takes it
-_LIVE_LAYERS = 5  # of the finest level of a network of floats: the skip, two inputs, an output, a work space
 _DISK_PER_VOXEL = {2: 1.0, 3: 2.0}  # bytes of labels, levels, parts and tables; in confluent tissue
 
 
@@ -140,7 +139,8 @@ class _Seen:
         image, network = self.image, self.network
         core, inner = (math.prod(min(length, size) for size in image.grid.shape) for length in (edge, block))
         features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
-        network_bytes = _bytes_per_feature() * features + _BYTES_PER_INPUT * image.channels * self._predicted(block)
+        feature = bytes_per_feature(pick_device("cpu"), in_8_bits=True)
+        network_bytes = feature * features + _BYTES_PER_INPUT * image.channels * self._predicted(block)
         labelling = _BYTES_PER_BLOCK_VOXEL * inner
         read = image.dtype.itemsize * image.channels * self._predicted(edge)  # until it is scaled
         if rescaled_shape(image.grid.shape, self.zoom) != image.grid.shape:
@@ -155,18 +155,11 @@ class _Seen:
         return int(math.prod(min(edge + 2 * far / factor, size) for size, factor, far in axes))
 
     def _predicted(self, edge: int) -> int:
-        """Return the voxels of the working grid from which a cube of the image is predicted."""
-        axes = zip(self.image.grid.shape, self.zoom, self.network.receptive_radius, strict=True)
-        return math.prod(math.ceil(min(edge * factor + 2 * far, size * factor)) for size, factor, far in axes)
-
-
-def _bytes_per_feature() -> int:
-    """Return the bytes of a feature of the finest level, of a network on this CPU.
-
-    Of one in 8 bits, these are the features of the first layer as floats, and as integers.
-    """
-    itemsize = 2 if has_fast_bfloat16(pick_device("cpu")) else 4
-    return itemsize + 1 if has_fast_int8() else itemsize * _LIVE_LAYERS
+        """Return the voxels of the working grid from which a cube of the image is predicted, padded to the stride."""
+        network = self.network
+        axes = zip(self.image.grid.shape, self.zoom, network.receptive_radius, network.stride, strict=True)
+        lengths = ((min(edge * factor + 2 * far, size * factor), stride) for size, factor, far, stride in axes)
+        return math.prod(math.ceil(length / stride) * stride for length, stride in lengths)
 
 
 def _bytes_of_measuring(image: LazyImage, edge: int) -> float:

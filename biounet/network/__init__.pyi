@@ -13,6 +13,7 @@ from .model_file import read_card as read_card
 from .model_file import save_model as save_model
 from .onednn import has_fast_int8 as has_fast_int8
 from .predictor import Predictor as Predictor
+from .predictor import bytes_per_feature as bytes_per_feature
 from .predictor import has_fast_bfloat16 as has_fast_bfloat16
 from .predictor import make_predictor as make_predictor
 from .predictor import model_predictor as model_predictor

@@ -23,6 +23,8 @@ from biounet.network.onednn import conv_relu, cpu_supports, has_fast_int8, has_f
 from biounet.network.quantization import Convolution, conv_geometry
 from biounet.network.unet import Axes, UNet, fold_batch_norms, pixel_shuffle, replace_blocks
 
+_LIVE_LAYERS = 6  # of the finest level of a network of floats: the skip, inputs, an output, work spaces
+
 Arithmetic = Literal["int8", "bf16", "fp32"]
 """The numbers that a network computes in: labels of the same image differ a little between two of them."""
 
@@ -165,6 +167,20 @@ def make_predictor(
     substitute = partial(make_predictor, network, "cpu", softmax=softmax, activation_ranges=activation_ranges)
     pipeline = DevicePipeline(CudaDevice(target))
     return Predictor(ready, target, dtype, softmax, pipeline, _once(substitute))
+
+
+def bytes_per_feature(device: torch.device, *, in_8_bits: bool) -> int:
+    """Return the bytes that a network takes at its peak for each value of its finest features.
+
+    Parameters
+    ----------
+    in_8_bits
+        Whether the model can be computed in 8-bit integers, as a CPU does that multiplies them fast.
+    """
+    itemsize = 2 if has_fast_bfloat16(device) else 4
+    if in_8_bits and device.type == "cpu" and has_fast_int8():
+        return itemsize + 1  # features of the first layer as floats, and as integers
+    return itemsize * _LIVE_LAYERS
 
 
 def _once(make: Callable[[], Predictor]) -> Callable[[], Predictor]:

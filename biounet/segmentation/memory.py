@@ -27,7 +27,7 @@ from biounet.core import (
     is_out_of_memory,
     raise_if_stopped,
 )
-from biounet.network import Card, Predictor, UNet, has_fast_bfloat16, pick_device
+from biounet.network import Card, Model, Predictor, bytes_per_feature, pick_device
 from biounet.preprocessing import Zoom
 from biounet.segmentation.model_fit import check_model_fits, model_zoom, resolve_diameter
 from biounet.segmentation.options import SegmentOptions
@@ -45,7 +45,10 @@ _LARGE = 2 * 2**30  # bytes
 _ADDRESS_RESERVE = 2**28  # bytes, for libraries that are loaded with the first image, and for stacks of threads
 _POLL_SECONDS = 0.5  # between checks whether other programs freed memory
 _LABEL_BYTES = 4  # of a voxel in the label image of a time series
-_LIVE_LAYERS = 5  # of the finest level in memory at a time: the skip, two inputs, an output, a work space
+_BYTES_PER_INPUT = 12  # of what is predicted of a block: as it is, its voxels moved into channels, and channels last
+_BYTES_PER_BLOCK_VOXEL = 30  # of a block: its maps, and labelling
+_BYTES_PER_LABELLED_VOXEL = 10  # of blocks that are done: foreground and basins, and what the allocator retains
+_BYTES_PER_STITCHED_VOXEL = 12
 
 
 def segment_within_memory(
@@ -238,7 +241,7 @@ def _gib(size: int) -> str:
 
 
 def memory_needs(
-    volume: Volume, card: Card, network: UNet, options: SegmentOptions, device: str
+    volume: Volume, model: Model, options: SegmentOptions, device: str
 ) -> list[tuple[SegmentOptions, MemoryNeed]]:
     """Return what an image needs with blocks as chosen, and with smaller ones; the largest need first.
 
@@ -247,6 +250,7 @@ def memory_needs(
     InputError
         If the image does not fit the model.
     """
+    card = model.card
     check_model_fits(volume, card)
     grid, dtype, frames = canonical_grid(volume.grid), volume.array.dtype, max(1, len(volume.times))
     blank = np.broadcast_to(np.zeros((), dtype), (volume.channels, *grid.shape))  # takes no memory
@@ -263,34 +267,49 @@ def memory_needs(
         zooms += [(largest_zoom(grid.shape),) * grid.dims]
 
     def need(chosen: SegmentOptions) -> MemoryNeed:
-        process = max(expected_bytes(canonical, each, network, chosen, device) for each in zooms)
+        process = max(expected_bytes(canonical, each, model, chosen, device) for each in zooms)
         return MemoryNeed(process + copy + measured + others, _READER_COPIES * (image + measured) * frames)
 
     return [(chosen, need(chosen)) for chosen in choices]
 
 
-def expected_bytes(volume: Volume, zoom: Zoom, network: UNet, options: SegmentOptions, device: str) -> int:
+def expected_bytes(volume: Volume, zoom: Zoom, model: Model, options: SegmentOptions, device: str) -> int:
     """Estimate the peak memory of segmenting an image, in bytes on top of the program itself.
 
-    Only the shape and the data type of `volume` matter; `zoom` leads from its grid to the working grid. Images
-    with edges of 1024 and 2048 pixels took 146 and 512 MiB with `nuclei` on a CPU with bfloat16; estimated are 140 and
-    560.
+    Only the shape and the data type of `volume` matter; `zoom` leads from its grid to the working grid. What images
+    took is in benchmarks/RESULTS.md (benchmarks/memory_estimate.py).
     """
-    shape = volume.grid.shape
+    shape, network = volume.grid.shape, model.network
     voxels = math.prod(shape)
     working = tuple(max(1, round(size * factor)) for size, factor in zip(shape, zoom, strict=True))
     padded = tuple(-(-size // stride) * stride for size, stride in zip(working, network.stride, strict=True))
-    edge, fold = block_edge(options.block, len(shape)), math.prod(network.shuffle_factors)
-    outer = math.prod(min(size, edge + 2 * reach) for size, reach in zip(padded, network.receptive_radius, strict=True))
-    outputs = network.head.out_channels // fold
-    itemsize = 2 if has_fast_bfloat16(pick_device(device)) else 4
-    on_gpu = pick_device(device).type == "cuda"
-    layers = itemsize * _LIVE_LAYERS * network.head.in_channels * outer // fold
-    at_a_time = 1
-    if on_gpu:  # where the layers are, while many threads label blocks
-        at_a_time, layers = max(1, min(available_cores(), MAX_PENDING, math.prod(padded) // outer)), 0
     image = volume.array.itemsize * volume.channels * voxels
     normalised = 4 * volume.channels * (math.prod(working) + (math.prod(padded) if padded != working else 0))
-    all_maps = math.prod(working) + voxels if working != shape else voxels if on_gpu else outer
-    maps = 2 * outputs * all_maps
-    return image + normalised + maps + layers + 12 * outputs * outer * at_a_time + 12 * voxels
+    outputs, has_objects = len(model.card.outputs), model.card.recipe.data.kind != "classes"
+    block, done = _bytes_of_block(volume.channels, padded, model, options, device)
+    on_gpu, maps = pick_device(device).type == "cuda", 2 * outputs * math.prod(working)
+    if has_objects and working != shape:  # labelled at once, from maps that are collected and then joined
+        most = max(maps + block, maps + 4 * outputs * voxels, _BYTES_PER_BLOCK_VOXEL * voxels)
+    elif has_objects and not on_gpu:
+        most = block + int(_BYTES_PER_LABELLED_VOXEL * done * voxels)
+    else:
+        most = maps + block
+    return image + normalised + max(most, _BYTES_PER_STITCHED_VOXEL * voxels)
+
+
+def _bytes_of_block(
+    channels: int, padded: tuple[int, ...], model: Model, options: SegmentOptions, device: str
+) -> tuple[int, float]:
+    """Return the bytes that blocks take which are predicted or labelled, and the share of others that are done."""
+    target, network, edge = pick_device(device), model.network, block_edge(options.block, len(padded))
+    blocks = [-(-size // edge) for size in padded]
+    inner = math.prod(min(size, edge) for size in padded)
+    reaches = (min(number - 1, 2) * reach for number, reach in zip(blocks, network.receptive_radius, strict=True))
+    outer = math.prod(min(size, edge + reach) for size, reach in zip(padded, reaches, strict=True))
+    values = network.head.in_channels * outer // math.prod(network.shuffle_factors)
+    features = bytes_per_feature(target, in_8_bits=bool(model.activation_ranges)) * values
+    inputs, labelling = _BYTES_PER_INPUT * channels * outer, _BYTES_PER_BLOCK_VOXEL * inner
+    if target.type == "cuda":  # where the layers are, while many threads label blocks
+        pending = max(1, min(available_cores(), MAX_PENDING, math.prod(blocks)))
+        return pending * max(inputs, labelling), 1.0
+    return max(features + inputs, labelling), 1 - 1 / math.prod(blocks)

@@ -112,7 +112,7 @@ def test_memory_grows_with_the_frames_and_not_with_their_maps(untrained, movie):
         for frames in ("0:1", "all"):
             header, _ = reader.read_header(movie, ReadOptions(frames=frames, channel=0))
             options = BatchOptions().segment
-            needs.append(memory_needs(header, untrained.card, untrained.network, options, "cpu")[0][1])
+            needs.append(memory_needs(header, untrained, options, "cpu")[0][1])
     pixels = 64 * 72
     assert needs[1].process - needs[0].process == 2 * pixels * (2 + 4)
     assert needs[1].reader == 3 * needs[0].reader

@@ -9,10 +9,10 @@ import pytest
 import tifffile
 
 from biounet.batch import BatchOptions, segment_batch
-from biounet.core import Grid, InputError, Stopped, Volume
+from biounet.core import Grid, InputError, Stopped, Volume, builtin_models
 from biounet.core.recipe import parse_recipe
 from biounet.files import find_images
-from biounet.network import Card, Model, build_network, initialise_weights, output_channels
+from biounet.network import Card, Model, build_network, initialise_weights, load_model, output_channels
 from biounet.segmentation import MemoryBudget, MemoryNeed, SegmentOptions, memory, memory_needs
 
 MIB = 2**20
@@ -23,7 +23,7 @@ def blank(*shape, kind=np.uint8):
 
 
 def needs_of(volume, model, **options):
-    return memory_needs(volume, model.card, model.network, SegmentOptions(**options), "cpu")
+    return memory_needs(volume, model, SegmentOptions(**options), "cpu")
 
 
 def test_needs_grow_with_the_image_and_estimating_allocates_nothing(untrained):
@@ -48,6 +48,15 @@ def test_smaller_blocks_need_less(untrained):
     assert [need.process for _, need in needs] == sorted((need.process for _, need in needs), reverse=True)
 
 
+def test_features_of_eight_bits_need_a_fraction_of_those_of_floats(monkeypatch):
+    monkeypatch.setattr("biounet.network.predictor.has_fast_int8", lambda: True)
+    monkeypatch.setattr("biounet.network.predictor.has_fast_bfloat16", lambda device: False)
+    in_8_bits = load_model(builtin_models()["nuclei"])
+    models, features = (replace(in_8_bits, activation_ranges={}), in_8_bits), 32 // 4 * 2048**2
+    floats, integers = (needs_of(blank(1, 2048, 2048), model, diameter="native")[0][1].process for model in models)
+    assert floats - integers == (6 * 4 - 5) * features
+
+
 def test_a_card_that_asks_for_any_memory_is_refused_before_a_pixel_is_read(tmp_path, monkeypatch):
     """A stride of 2**24 would pad the smallest image to as many pixels along each axis."""
     levels = 9
@@ -60,7 +69,7 @@ def test_a_card_that_asks_for_any_memory_is_refused_before_a_pixel_is_read(tmp_p
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((32, 32), np.uint8))
     (row,) = segment_batch(find_images([tmp_path / "x.tif"]), model, tmp_path / "out", BatchOptions(jobs=1))
     assert row.status == "failed"
-    assert "not enough memory: it needs about" in row.message
+    assert "of memory are too little: it takes" in row.message
 
 
 def test_an_image_that_does_not_fit_is_one_row_with_the_amounts_and_the_others_are_done(few, untrained, monkeypatch):
