@@ -127,11 +127,11 @@ def test_when_memory_runs_out_blocks_become_smaller_and_labels_stay(error, few, 
     whole = segment_batch(images, untrained, tmp_path / "whole", options)
     really, tried = biounet.segmentation.memory.segment, []
 
-    def segment(volume, predictor, card, options, stop):
+    def segment(volume, predictor, card, options, **how):
         tried.append(options.block)
         if options.block > 256:
             raise error
-        return really(volume, predictor, card, options, stop=stop)
+        return really(volume, predictor, card, options, **how)
 
     monkeypatch.setattr(biounet.segmentation.memory, "segment", segment)
     rows = segment_batch(images, untrained, tmp_path / "small", options)

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from biounet import train
-from biounet.batch import Row
+from biounet.batch import BatchTotals, Row
 from biounet.cli import segmenting
 from support import ROOT
 
@@ -194,6 +194,7 @@ def test_models_and_version(biounet):
     ],
 )
 def test_objects_that_were_not_counted_are_not_said_to_be_none(counts, expected):
-    assert (
-        segmenting._count_objects([Row(f"{n}.tif", "ok", count, 0.1, "") for n, count in enumerate(counts)]) == expected
-    )
+    totals = BatchTotals()
+    for number, count in enumerate(counts):
+        totals.add(Row(f"{number}.tif", "ok", count, 0.1, ""))
+    assert segmenting._count_objects(totals) == expected

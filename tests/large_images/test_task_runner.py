@@ -183,6 +183,11 @@ def test_an_error_of_the_machine_is_tried_again_and_then_named():
         list(outcome(ScriptedCrew({1: [full] * 4}), range(3)))
 
 
+def test_memory_that_runs_out_each_time_ends_the_image_and_not_the_batch():
+    with pytest.raises(InputError, match=r"^not enough memory \(1, the last of 4 attempts\) \(hint: a smaller --ram"):
+        list(outcome(ScriptedCrew({1: [MemoryError()] * 4}), range(3)))
+
+
 @pytest.mark.parametrize("error", [InputError("chunk 3 is damaged"), SettingsError("no"), ZeroDivisionError("defect")])
 def test_other_errors_are_raised_at_once_as_they_are(error):
     crew = ScriptedCrew({0: [error]})
