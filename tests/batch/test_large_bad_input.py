@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,13 +20,16 @@ LEFT = {
     "none.ome.zarr": "without 'multiscales'",
     "level.ome.zarr": "level of full resolution, '0', is not there",
     "slide.tif": "JPEG datastream contains no image",
+    "aperio.svs": "JPEG datastream contains no image",
+    "shard.ome.zarr": "chunk 0/2 in shard c/0/1 cannot be decoded (",
+    "index.ome.zarr": "truncated: the index of shard c/1/0 is not there",
 }
 
 
-def write_store(path):
+def write_store(path, shards=None):
     group = zarr.open_group(path, mode="w", zarr_format=3)
     for name, step in (("0", 1), ("1", 2)):
-        group.create_array(name, data=IMAGE[::step, ::step], chunks=(64, 64))
+        group.create_array(name, data=IMAGE[::step, ::step], chunks=(64, 64), shards=shards)
     scales = [[{"type": "scale", "scale": [0.5 * step, 0.5 * step]}] for step in (1, 2)]
     levels = [{"path": str(n), "coordinateTransformations": scale} for n, scale in enumerate(scales)]
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
@@ -40,8 +42,8 @@ def change_metadata(path, change):
     (path / "zarr.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:20])
+def cut(path, size=20):
+    path.write_bytes(path.read_bytes()[:size])
 
 
 BREAK = {
@@ -49,8 +51,21 @@ BREAK = {
     "damaged.ome.zarr": lambda path: cut(path / "0/c/1/3"),
     "multiscales.ome.zarr": lambda path: change_metadata(path, lambda ome: ome.update(multiscales=[])),
     "none.ome.zarr": lambda path: change_metadata(path, lambda ome: ome.pop("multiscales")),
+    "shard.ome.zarr": lambda path: cut(path / "0/c/0/1", -1000),
+    "index.ome.zarr": lambda path: cut(path / "0/c/1/0"),
     "level.ome.zarr": lambda path: shutil.rmtree(path / "0"),
 }
+
+
+SHARDED = ("shard.ome.zarr", "index.ome.zarr")
+
+
+def break_tile(path):
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[0].dataoffsets[6], tif.pages[0].databytecounts[6]
+    with path.open("r+b") as file:
+        file.seek(offset + 2)  # the marks at its begin and end stay
+        file.write(bytes(count - 4))
 
 
 @pytest.fixture
@@ -59,15 +74,15 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "_EDGES", {2: ((96, 64),)})
     folder = tmp_path / "in"
     for name, break_it in BREAK.items():
-        write_store(folder / name)
+        write_store(folder / name, (128, 128) if name in SHARDED else None)
         break_it(folder / name)
     write_store(folder / "good.ome.zarr")
-    tifffile.imwrite(folder / "slide.tif", (IMAGE // 256).astype(np.uint8), tile=(64, 64), compression="jpeg")
-    with tifffile.TiffFile(folder / "slide.tif") as tif:
-        offset, count = tif.pages[0].dataoffsets[6], tif.pages[0].databytecounts[6]
-    with Path(folder / "slide.tif").open("r+b") as file:
-        file.seek(offset + 2)  # the marks at its begin and end stay
-        file.write(bytes(count - 4))
+    pixels, how = (IMAGE // 256).astype(np.uint8), {"tile": (64, 64), "compression": "jpeg"}
+    tifffile.imwrite(folder / "slide.tif", pixels, **how)
+    description = "Aperio Image Library v12.0.15\r\n256x256 (64x64)|MPP = 0.5000"
+    tifffile.imwrite(folder / "aperio.svs", pixels, description=description, metadata=None, **how)
+    break_tile(folder / "slide.tif")
+    break_tile(folder / "aperio.svs")
     return folder
 
 
@@ -84,7 +99,7 @@ def test_what_is_broken_is_one_line_and_the_others_are_done(label_format, folder
     assert len(err.splitlines()) == len(failed)
     assert rows["good.ome.zarr"]["count"] > rows["chunks.ome.zarr"]["count"] > 0
     if label_format == "zarr":
-        assert "tile 6 of 16" in rows["slide.tif"]["message"]
+        assert all("tile 6 of 16" in rows[name]["message"] for name in ("slide.tif", "aperio.svs"))
         store = open_label_store(tmp_path / "out" / "good_labels.ome.zarr")
         assert store.read(tuple(slice(0, n) for n in store.grid.shape)).max() == rows["good.ome.zarr"]["count"]
     write_store(folder / "damaged.ome.zarr")
@@ -101,6 +116,7 @@ def test_a_dry_run_says_what_is_broken_before_anything_runs(folder, biounet):
         "multiscales.ome.zarr",
         "none.ome.zarr",
         "level.ome.zarr",
+        "index.ome.zarr",
     }
     assert LEFT["chunks.ome.zarr"] in rows["chunks.ome.zarr"]["message"]
-    assert len(err.splitlines()) == 3
+    assert len(err.splitlines()) == 4

@@ -78,7 +78,8 @@ class ZarrChunks(StoredArray):
         except Exception as error:  # as above
             text = str(error).strip().partition("\n")[0] or type(error).__name__
             file = self._file_of_shard(self._shard_of(place))
-            cause = f"damaged: chunk {'/'.join(map(str, place))} cannot be decoded ({text})"
+            name = "/".join(map(str, place)) + (f" in {self._name(file)}" if self._array.shards else "")
+            cause = f"damaged: chunk {name} cannot be decoded ({text})"
             hint = f"copy this file again from where it came from; without it, its pixels are {self.fill}"
             raise InputError(cause, path=file, hint=hint) from error
 
@@ -98,6 +99,10 @@ class ZarrChunks(StoredArray):
 
     def _file_of_shard(self, place: tuple[int, ...]) -> Path:
         return self.path / self._array.metadata.encode_chunk_key(place)
+
+    def _name(self, file: Path) -> str:
+        """Return the name of a shard for messages, which in a batch stand beside the name of the image."""
+        return f"shard {file.relative_to(self.path).as_posix()}"
 
     def constant_value(self, index: Index) -> Any | None:  # noqa: ANN401, D102 - inherited
         spans = zip(index, self._shards, strict=True)
@@ -131,7 +136,8 @@ class ZarrChunks(StoredArray):
                 opened.seek(max(0, os.fstat(opened.fileno()).st_size - size))
             data = opened.read(size)
         if len(data) < size:
-            raise InputError("truncated: its index is not there", path=file, hint="copy it again")
+            hint = "copy this file again from where it came from"
+            raise InputError(f"truncated: the index of {self._name(file)} is not there", path=file, hint=hint)
         return np.asarray(np.frombuffer(data, "<u8", 2 * math.prod(grid)).reshape(*grid, 2)[..., 0] != _EMPTY)
 
     @cached_property
