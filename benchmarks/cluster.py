@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("workers", "kills", "array"))
     parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--ram", default="1500M", help="of all processes together")
+    parser.add_argument("--ram", default="1600M", help="of all processes together")
     options = parser.parse_args()
     with inputs(options.side) as folder:
         print(f"confluent field of {options.side} x {options.side}")
