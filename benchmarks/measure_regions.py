@@ -67,7 +67,7 @@ def write_field(folder: Path, edge: int) -> None:
 def measure(folder: Path, out: Path, ram: int | None) -> dict[str, object]:
     """Measure a field; with `ram`, part by part."""
     if ram is None:
-        large_labels.free_memory = lambda: None  # type: ignore[attr-defined]
+        large_labels.usable_memory = lambda: None  # type: ignore[attr-defined]
     images = {"DAPI": folder / "dapi.ome.zarr", "GFP": folder / "gfp.ome.zarr"}
     for name in ("labels", "inside"):
         assert zarr.open_group(folder / f"{name}.ome.zarr", mode="r")

@@ -24,6 +24,7 @@ from biounet.core import (
     MachineError,
     Volume,
     available_cores,
+    usable_memory,
 )
 from biounet.files import (
     STORE_SUFFIX,
@@ -56,7 +57,6 @@ from biounet.large_images import (
     find_scale_of_image,
     open_work,
     segment_large,
-    usable_memory,
 )
 from biounet.measurement import as_ring, ring_reach
 from biounet.network import Model

@@ -11,9 +11,8 @@ from threading import Event
 
 from biounet.batch.large_image import check_disk, work_folder
 from biounet.batch.records import BatchOptions
-from biounet.core import InputError, Volume
+from biounet.core import InputError, Volume, usable_memory
 from biounet.files import FileState, FoundImage, LazySeries, image_state, open_series
-from biounet.large_images import usable_memory
 from biounet.network import Model
 from biounet.reporting import make_folder
 from biounet.segmentation import MemoryNeed, SegmentOptions, memory_needs

@@ -41,9 +41,8 @@ from biounet.segmentation import SegmentOptions
 
 _POLL = 0.1  # seconds between looks at the process
 _STOP_TIMEOUT = 20.0  # seconds that it may take to finish its block when work is to stop
-_SILENCE = (
-    3600.0  # seconds without a sign of life; between two of them is a part of an image, or a file that is written
-)
+# Seconds without a sign of life; between two of them is a part of an image, or a file that is written.
+_SILENCE = 3600.0
 _SIGN_EVERY = 1.0  # seconds
 _PROGRAM = main_program("biounet.batch.own_process")
 _OPTIONS = ("device", "overlay", "excel", "overwrite", "ram", "label_format", "cluster", "shard")

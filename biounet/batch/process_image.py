@@ -45,10 +45,10 @@ from biounet.core import (
     note_record,
     raise_if_stopped,
     result_status,
+    usable_memory,
     working_time,
 )
 from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state, tree_state
-from biounet.large_images import usable_memory
 from biounet.network import Model, Predictor
 from biounet.reporting import SizeHistogram, object_sizes, write_outputs
 from biounet.segmentation import (

@@ -15,6 +15,7 @@ from biounet.core.errors import MachineError, SettingsError
 
 _PROGRAM = 800 * 2**20  # bytes of address space of torch and the other libraries
 _BYTES = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
+_USABLE_SHARE = 0.8  # of free memory
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 _SMALL_ARRAY = 2**22  # bytes
 _NO_THREAD = "can't start new thread"
@@ -95,6 +96,15 @@ def free_memory() -> int | None:
     available = None if available_kb is None else 1024 * available_kb
     limits = [limit for limit in (*_cgroup_memory(), free_address_space(), available) if limit is not None]
     return max(0, min(limits)) if limits else None
+
+
+def usable_memory() -> int | None:
+    """Return the bytes of memory that a command takes unless it is told otherwise; None where free memory is unknown.
+
+    The rest of what is free is for other programs, and for errors of estimates.
+    """
+    free = free_memory()
+    return None if free is None else int(_USABLE_SHARE * free)
 
 
 def free_address_space() -> int | None:

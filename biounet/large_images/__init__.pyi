@@ -1,6 +1,5 @@
 from .budget import WorkSize as WorkSize
 from .budget import choose_size as choose_size
-from .budget import usable_memory as usable_memory
 from .dask_cluster import Cluster as Cluster
 from .dask_cluster import parse_cluster as parse_cluster
 from .dask_runner import connect as connect

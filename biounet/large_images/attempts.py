@@ -294,7 +294,7 @@ def _silence(attempt: _Attempt[Any], seconds: float) -> BiounetError:
 def _machine_error(attempt: _Attempt[Any], error: BaseException) -> BiounetError:
     if is_out_of_memory(error):  # of this image: others may fit
         cause = f"not enough memory ({attempt.task}, the last of {attempt.losses} attempts)"
-        return InputError(cause, hint="a smaller --ram gives smaller super-blocks")
+        return InputError(cause, hint="a smaller --ram, with --overwrite, gives smaller super-blocks")
     cause = error.cause if isinstance(error, BiounetError) else str(error) or type(error).__name__
     path, hint = getattr(error, "path", None), getattr(error, "hint", None)
     return MachineError(f"{cause} ({attempt.task}, the last of {attempt.losses} attempts)", path=path, hint=hint)

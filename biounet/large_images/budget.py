@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from biounet.core import LazyImage, SettingsError, free_memory
+from biounet.core import LazyImage, SettingsError, usable_memory
 from biounet.network import UNet, bytes_per_feature, pick_device
 from biounet.preprocessing import Zoom, rescaled_shape
 from biounet.tiling import block_lattice
@@ -14,7 +14,7 @@ from biounet.tiling import block_lattice
 # Bytes of the command that waits and its readers; of a process with the libraries that predict, and those that measure
 _COMMAND, _PROGRAM, _LOADED = 305 * 2**20, 480 * 2**20, 590 * 2**20
 _BYTES_OF_THREAD = 50 * 2**20  # of each worker, whatever it works on
-_USABLE_SHARE = 0.8  # of free memory: the rest is for other programs, and for errors of the estimate
+_ESTIMATED_SHARE = 0.8  # of what a process may take: the rest is for an error of the estimate
 # Edges of super-blocks and of the blocks in them that are predicted at a time, in the order in which they are tried.
 _EDGES = {
     2: ((4096, 4096), (4096, 2048), (2048, 2048), (2048, 1024), (1024, 1024), (1024, 512)),
@@ -92,22 +92,16 @@ def choose_size(
         each = seen.bytes_of_worker(edge, block)
         found = _bytes_of_measuring(image, edge)
         if processes:
-            memory = number * max(_PROGRAM + each, _LOADED + found) / _USABLE_SHARE
+            memory = number * max(_PROGRAM + each, _LOADED + found) / _ESTIMATED_SHARE
         else:
             memory = _COMMAND + max(_PROGRAM + number * each, _LOADED + number * found)
         sizes.append(WorkSize(edge, block, number, int(memory)))
     fitting = next((size for size in sizes if limit is None or size.memory <= limit), None)
     if fitting is None:
-        cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {sizes[-1].memory / 2**30:.2g} GiB"
+        cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {sizes[-1].memory / 2**30:.3g} GiB"
         raise SettingsError(cause, hint="give more with --ram, or work where there is more memory")
     stored = _count_stored(image, fitting.edge)
     return replace(fitting, disk=int(_DISK_PER_VOXEL[image.grid.dims] * stored) + 2**20, stored=stored)
-
-
-def usable_memory() -> int | None:
-    """Return the bytes of memory that may be used; None where the free memory is unknown."""
-    free = free_memory()
-    return None if free is None else int(_USABLE_SHARE * free)
 
 
 def _choices(shape: tuple[int, ...], most: int, fewest: int) -> Iterator[tuple[int, int, int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError, LazyImage, Note, SettingsError, free_memory
+from biounet.core import Grid, InputError, LazyImage, Note, SettingsError, usable_memory
 from biounet.files import LazyLabelFile, ReadOptions, lay_file_on_grid, open_label_image, open_lazy
 from biounet.measurement import (
     Columns,
@@ -33,7 +33,6 @@ from biounet.measurement import (
 from biounet.reporting.outputs import make_folder
 from biounet.reporting.table_parts import part_path, write_joined_table, write_table_part
 
-_USABLE_SHARE = 0.8  # of free memory
 _EDGES = {2: (4096, 2048, 1024, 512), 3: (256, 128, 64)}  # of super-blocks
 _PROGRAM = 250 * 2**20  # bytes of the libraries
 _PER_VOXEL = 40  # bytes beside the pixels of channels: labels, runs, numbers, rings, pairs with larger objects
@@ -92,7 +91,7 @@ class LabelFiles:
             if limit is None or need <= limit:
                 return edge
         least = min(needs.values())
-        cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {least / 2**30:.2g} GiB"
+        cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {least / 2**30:.3g} GiB"
         raise SettingsError(cause, path=self.labels.path, hint="give more with --ram")
 
     def _bytes_of(self, edge: int) -> int:
@@ -127,7 +126,7 @@ def open_large(
         voxels = math.prod(open_label_image(labels, options.reading()).grid.shape)
     except InputError:
         return None
-    limit = ram if ram is not None else _usable_memory()
+    limit = ram if ram is not None else usable_memory()
     if limit is None or (voxels <= _SMALL and ram is None):
         return None
     try:
@@ -138,11 +137,6 @@ def open_large(
         raise  # memory would not do either
     need = _PROGRAM + voxels * (_PER_VOXEL + files.pixel_bytes)
     return None if need <= limit else (files, files.edge(limit))
-
-
-def _usable_memory() -> int | None:
-    free = free_memory()
-    return None if free is None else int(_USABLE_SHARE * free)
 
 
 @dataclass(frozen=True)

@@ -121,16 +121,22 @@ def test_two_arithmetics_in_a_folder_are_told(run, folder, tmp_path, caplog, mon
     assert "computed in different numbers" in caplog.text
 
 
-def test_stop_ends_a_batch_and_the_same_call_continues(run, tmp_path):
+def stopped_at_the_sixth_upload():
+    """Return an event, and a device that sets it when it gets its sixth block."""
     stop, device = Event(), FakeDevice()
     enter = device.enter
 
-    def stop_at_the_sixth(size):
+    def enter_or_stop(size):
         if device.uploads == 6:
             stop.set()
         return enter(size)
 
-    device.enter = stop_at_the_sixth
+    device.enter = enter_or_stop
+    return stop, device
+
+
+def test_stop_ends_a_batch_and_the_same_call_continues(run, tmp_path):
+    stop, device = stopped_at_the_sixth_upload()
     with pytest.raises(Stopped):
         run("device", device, stop=stop, jobs=1)
     assert device.on_their_way == 0
@@ -165,15 +171,7 @@ def test_super_blocks_agree_on_a_device_that_computes_by_the_shape(run, large, f
 
 
 def test_a_large_image_is_not_continued_in_other_numbers(run, large, folder, tmp_path, monkeypatch):
-    stop, device = Event(), FakeDevice()
-    enter = device.enter
-
-    def stop_at_the_sixth(size):
-        if device.uploads == 6:
-            stop.set()
-        return enter(size)
-
-    device.enter = stop_at_the_sixth
+    stop, device = stopped_at_the_sixth_upload()
     with pytest.raises(Stopped):
         run("large", device, images=folder / "4.tif", stop=stop, **large)
     with monkeypatch.context() as patched:

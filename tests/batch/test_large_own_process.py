@@ -141,7 +141,9 @@ def test_the_time_that_is_left_is_told_by_what_was_done_since_the_start():
     clock("find", 4, 8)  # of an earlier run
     now[0] = 10.0
     clock("find", 6, 8)
+    clock("channels0", 3, 8)
     clock("measure", 8, 8)
+    assert said[2].stage == "counting background"
     assert said[0].left is None
     gained, left = said[1].share - said[0].share, 1 - said[1].share
     assert said[1].left == pytest.approx(10 * left / gained)
