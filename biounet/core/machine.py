@@ -16,8 +16,8 @@ from biounet.core.errors import MachineError, SettingsError
 _PROGRAM = 800 * 2**20  # bytes of address space of torch and the other libraries
 _BYTES = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _USABLE_SHARE = 0.8  # of free memory
-_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
-_SMALL_ARRAY = 2**22  # bytes
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+_SMALL_ARRAY = 2**24  # bytes; with 2**22, 60 MiB less are kept, and each array is new pages: 8 % more time
 _NO_THREAD = "can't start new thread"
 _OUT_OF_MEMORY = (  # messages of libraries that raise no exception class of their own
     "DefaultCPUAllocator:",  # torch
@@ -78,7 +78,9 @@ def keep_little_memory() -> None:
     What the layers of a network left was as much again as the largest of them. Predicting takes as long.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_MMAP_THRESHOLD, _SMALL_ARRAY)
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(_MMAP_THRESHOLD, _SMALL_ARRAY)
+        library.mallopt(_TRIM_THRESHOLD, _SMALL_ARRAY)  # Dask sets 64 KiB for its workers
 
 
 def give_back_memory() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
 
-from biounet.core import InputError, raise_if_stopped
+from biounet.core import InputError, available_cores, raise_if_stopped
 from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, write_text
 from biounet.labelling import NumberedObjects
 from biounet.large_images.find_parts import pinned_arithmetic
@@ -109,7 +110,8 @@ def find_scale_of_image(work: Work, locks: Locks, stop: Event) -> None:
     with locks.exclusive("scale"):
         if not work.folder.scale.is_file():
             recipe = work.model.card.recipe
-            scale = find_scale(work.image, recipe.normalise, recipe.data, stop)
+            with ThreadPoolExecutor(available_cores()) as readers:
+                scale = find_scale(work.image, recipe.normalise, recipe.data, stop, readers)
             write_text(work.folder.scale, json.dumps(scale.as_dict()) + "\n")
 
 

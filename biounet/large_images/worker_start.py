@@ -4,5 +4,13 @@ Ctrl-C reaches all processes of a terminal; it is for the one that gives out the
 """
 
 import signal
+import threading
+
+
+def _load_libraries() -> None:
+    import biounet.large_images.stages  # noqa: F401
+
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+# This takes seconds, in which the scheduler starts and the scale of the image is found.
+threading.Thread(target=_load_libraries, daemon=True).start()
