@@ -143,11 +143,7 @@ def _compose_volume(image: LazyImage, labels: LabelStore, stop: Event) -> Canvas
     every = -(-math.prod(level.shape) // _VOLUME)  # planes: levels are not smaller along z alone
     factors = (every * level.factors[0], *level.factors[1:])
     shape = (-(-level.shape[0] // every), *level.shape[1:])
-    small, array = np.zeros(shape, np.int32), np.zeros((1, *shape), np.float32)
-    for index in range(shape[0]):
-        raise_if_stopped(stop)
-        plane = min(index * every + every // 2, level.shape[0] - 1)
-        small[index] = labels.read((slice(plane, plane + 1), *(slice(0, n) for n in shape[1:])), number)[0]
+    small, array = _middle_planes(labels, number, every, stop), np.zeros((1, *shape), np.float32)
     for region in _regions(image, factors):
         raise_if_stopped(stop)
         target = tuple(
@@ -155,6 +151,21 @@ def _compose_volume(image: LazyImage, labels: LabelStore, stop: Event) -> Canvas
         )
         array[(slice(None), *target)] = _means(_shown(image, region)[:1], factors)
     return compose_volume(array, small, _level_grid(image.grid, factors), factors=factors)
+
+
+def _middle_planes(labels: LabelStore, number: int, every: int, stop: Event) -> NDArray[np.int32]:
+    """Return the middle one of each so many planes of a level; they are read by whole chunks, each once."""
+    level = labels.levels[number]
+    depth, rest = level.shape[0], tuple(slice(0, length) for length in level.shape[1:])
+    planes = np.minimum(np.arange(0, depth, every) + every // 2, depth - 1)
+    picked = np.zeros((len(planes), *level.shape[1:]), np.int32)
+    for start in range(0, depth, level.chunk[0]):
+        raise_if_stopped(stop)
+        slab = slice(start, min(start + level.chunk[0], depth))
+        inside = (planes >= slab.start) & (planes < slab.stop)
+        if inside.any():
+            picked[inside] = labels.read((slab, *rest), number)[planes[inside] - start]
+    return picked
 
 
 def _means(channels: NDArray[Any], factors: tuple[int, ...]) -> NDArray[np.float32]:

@@ -25,6 +25,7 @@ def small_pictures(monkeypatch):
     monkeypatch.setattr(overlays, "MAX_SIDE", 40)
     monkeypatch.setattr(large_pictures, "MAX_SIDE", 40)
     monkeypatch.setattr(large_pictures, "_REGION", 600)
+    monkeypatch.setattr(large_pictures, "_ENOUGH", 300)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,12 @@ def test_a_volume_is_drawn_at_a_level_with_the_numbers_of_its_own_slices(most, f
     assert (canvas.labels > 0).any()
     view = _View(small[0], small_labels, grid.steps, oriented=False, factors=factors)
     assert view.name(1, 5) == f"xz  y = {5 * factors[1]}"
+
+
+@pytest.mark.parametrize(("every", "planes"), [(1, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (3, [1, 4, 7, 9]), (40, [9])])
+def test_planes_of_labels_are_the_middle_ones(every, planes, tmp_path):
+    labels = np.arange(1, 11, dtype=np.int32)[:, None, None] * np.ones((1, 6, 6), np.int32)
+    store = stored(tmp_path, labels, 4)
+    assert store.levels[0].chunk[0] < 10  # a plane of each of several chunks
+    picked = large_pictures._middle_planes(store, 0, every, Event())
+    assert np.array_equal(picked, labels[planes])
