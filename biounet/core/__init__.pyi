@@ -56,6 +56,7 @@ from .machine import home_folder as home_folder
 from .machine import is_device_out_of_memory as is_device_out_of_memory
 from .machine import is_out_of_memory as is_out_of_memory
 from .machine import keep_little_memory as keep_little_memory
+from .machine import least_ram as least_ram
 from .machine import usable_memory as usable_memory
 from .notes import Figure as Figure
 from .notes import Note as Note

@@ -132,6 +132,11 @@ def as_bytes(value: int | str, name: str = "ram") -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 
+def least_ram(need: int) -> str:
+    """Return the hint that is given where memory is too little: the least of ``--ram`` that would do."""
+    return f"give it --ram {math.ceil(need / 2**20)}M or more, or work where there is more memory"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a time as people say it: ``5.1 s``, ``42 s``, ``3 min``, ``2 h 10 min``."""
     if seconds < 10:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, InputError, LazyImage, Note, SettingsError, usable_memory
+from biounet.core import Grid, InputError, LazyImage, Note, SettingsError, least_ram, usable_memory
 from biounet.files import LazyLabelFile, ReadOptions, lay_file_on_grid, open_label_image, open_lazy
 from biounet.measurement import (
     Columns,
@@ -31,13 +31,26 @@ from biounet.measurement import (
     measure_owned,
 )
 from biounet.reporting.outputs import make_folder
-from biounet.reporting.table_parts import part_path, write_joined_table, write_table_part
+from biounet.reporting.table_parts import (
+    MOST_CSV_ROWS,
+    part_path,
+    write_joined_table,
+    write_partitioned_table,
+    write_table_part,
+)
 
 _EDGES = {2: (4096, 2048, 1024, 512), 3: (256, 128, 64)}  # of super-blocks
 _PROGRAM = 250 * 2**20  # bytes of the libraries
 _PER_VOXEL = 40  # bytes beside the pixels of channels: labels, runs, numbers, rings, pairs with larger objects
 _REACH = 1.3  # times a super-block: what is read around it, of objects that begin in it
 _SMALL = 2**22  # voxels that always fit into memory
+
+
+def check_ram(ram: int | None) -> None:
+    """Raise `SettingsError` for an amount of memory that is too little for any label image."""
+    if ram is not None and ram <= _PROGRAM:
+        cause = f"ram of {ram / 2**20:.0f} MiB: too little for any label image"
+        raise SettingsError(cause, hint=f"the program itself takes {_PROGRAM // 2**20} MiB")
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ class LabelFiles:
         return sum(dtype.itemsize for dtype in self.channels.types(self.image).values())
 
     def edge(self, limit: int | None) -> int:
-        """Return the largest super-block that can be worked on in so many bytes; raise `SettingsError` without any."""
+        """Return the largest super-block that can be worked on in so many bytes; raise `InputError` without any."""
         edges = _EDGES[self.image.grid.dims]
         needs = {edge: self._bytes_of(edge) for edge in edges}
         for edge, need in needs.items():
@@ -92,7 +105,7 @@ class LabelFiles:
                 return edge
         least = min(needs.values())
         cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {least / 2**30:.3g} GiB"
-        raise SettingsError(cause, path=self.labels.path, hint="give more with --ram")
+        raise InputError(cause, path=self.labels.path, hint=least_ram(least))
 
     def _bytes_of(self, edge: int) -> int:
         voxels = math.prod(min(edge, size) for size in self.image.grid.shape)
@@ -118,9 +131,8 @@ def open_large(
     Raises
     ------
     InputError
-        If an image does not fit into memory and cannot be read region by region.
-    SettingsError
-        If memory is too little for the smallest super-blocks.
+        If an image does not fit into memory and cannot be read region by region; if memory is too little for the
+        smallest super-blocks.
     """
     try:
         voxels = math.prod(open_label_image(labels, options.reading()).grid.shape)
@@ -145,6 +157,8 @@ class LargeTables:
 
     Attributes
     ----------
+    paths
+        The tables: CSV or, of many rows, folders of Parquet.
     objects, parents
         Summaries of the tables.
     found
@@ -155,6 +169,7 @@ class LargeTables:
         Warnings for the user.
     """
 
+    paths: tuple[Path, ...]
     objects: TableSummary
     found: FoundIds
     parents: TableSummary | None = None
@@ -162,39 +177,86 @@ class LargeTables:
     notes: tuple[Note, ...] = ()
 
 
-def write_large_tables(files: LabelFiles, edge: int, paths: list[Path], *, excel: bool = False) -> LargeTables:
-    """Write the tables of a label image, and of the larger objects: `paths` in this order, each of them whole.
+def write_large_tables(
+    files: LabelFiles,
+    edge: int,
+    paths: list[Path],
+    *,
+    excel: bool = False,
+    protected: Collection[Path] = (),
+) -> LargeTables:
+    """Write the tables of a label image, and of the larger objects, each of them whole.
+
+    Parameters
+    ----------
+    paths
+        Of the tables, in this order, as CSV. A table of more than `MOST_CSV_ROWS` rows is a folder of Parquet of this
+        name with another suffix, as of images that are segmented.
+    protected
+        Folders of others, which are not replaced.
 
     Raises
     ------
     InputError
-        If a part of a file is damaged.
+        If a part of a file is damaged, or a protected folder is in the way.
     MachineError
         If the disk is full.
     """
     make_folder(paths[0].parent)
+    targets = [_Target(path, excel, protected) for path in paths]
     with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".measuring-") as folder:
         job = LargeLabels(files.labels, files.image, files.channels, Path(folder) / "objects", edge)
-        summary, found = _write_table(job, paths[0], files.inside, None, excel=excel)
+        path, summary, found = _write_table(job, targets[0], files.inside, None)
         notes: tuple[Note, ...] = ()
         if found.only:
             pieces = count_pieces(files.labels, files.image.grid.shape, job.cores, job.folder)
             notes = describe_pieces(pieces, found.only)
         if files.inside is None:
-            return LargeTables(summary, found, notes=notes)
+            return LargeTables((path,), summary, found, notes=notes)
         job = replace(job, labels=files.inside, folder=Path(folder) / "parents")
-        parents, _ = _write_table(job, paths[1], None, found, excel=excel)
+        parents_path, parents, _ = _write_table(job, targets[1], None, found)
     with_objects = 0 if found.inside is None else len(found.inside[0])
     notes += describe_crossing(found.crossing, found.count)
-    return LargeTables(summary, found, parents, parents.rows - with_objects, notes)
+    return LargeTables((path, parents_path), summary, found, parents, parents.rows - with_objects, notes)
+
+
+def parquet_path(path: Path) -> Path:
+    """Return the folder that is in place of a table of CSV where there are many rows."""
+    return path.with_name(f"{path.name.removesuffix('.csv')}.parquet")
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a table is written, and how; the fields are as of `write_large_tables`."""
+
+    path: Path
+    excel: bool
+    protected: Collection[Path]
+
+    def in_format(self, rows: int) -> Path:
+        """Return the path of a table of so many rows."""
+        path = self.path if rows <= MOST_CSV_ROWS else parquet_path(self.path)
+        if path in self.protected:
+            hint = "move it elsewhere, or choose another folder for the results"
+            raise InputError("there already, and not written by biounet", path=path, hint=hint)
+        return path
+
+    def write(self, parts: list[Path], rows: int, finish: Callable[[Columns], Columns]) -> None:
+        """Write the rows of all parts."""
+        path = self.in_format(rows)
+        if path == self.path:
+            write_joined_table(path, parts, rows, excel=self.excel, finish=finish)
+        else:
+            write_partitioned_table(path, parts, rows, {}, finish=finish)
 
 
 def _write_table(
-    job: LargeLabels, path: Path, larger: LazyLabelFile | None, inside: FoundIds | None, *, excel: bool
-) -> tuple[TableSummary, FoundIds]:
+    job: LargeLabels, target: _Target, larger: LazyLabelFile | None, inside: FoundIds | None
+) -> tuple[Path, TableSummary, FoundIds]:
     """Write the table of the objects, or with `inside` of the larger objects that have been found to hold them."""
     job.folder.mkdir()
     found = find_ids(job, larger)
+    path = target.in_format(found.count)
     parts, summaries = [], []
     for number, table in measure_owned(job, larger=larger is not None):
         write_table_part(job.folder, number, table.columns)
@@ -202,17 +264,18 @@ def _write_table(
         summaries.append(TableSummary.of(table))
 
     def finish(columns: Columns) -> Columns:
-        """Return rows as they are in memory: with their own ids, and None for no parent."""
+        """Return rows as they are in memory: with their own ids, and empty for no parent."""
         ids = columns["id"]
         rows = {name: column for name, column in columns.items() if name != "id"} | {"label": ids}
         if "parent" in rows:
-            rows["parent"] = np.array([parent or None for parent in rows["parent"].tolist()], object)
+            parents = np.ma.masked_equal(rows["parent"], 0)
+            rows["parent"] = np.array(parents.tolist(), object) if path == target.path else parents
         if inside is not None and inside.inside is not None:
             rows["count_inside"] = _counts_of(ids, *inside.inside)
         return rows
 
-    write_joined_table(path, parts, found.count, excel=excel, finish=finish)
-    return join_summaries(summaries), found
+    target.write(parts, found.count, finish)
+    return path, join_summaries(summaries), found
 
 
 def _open_image(image: Path | Mapping[str, Path], read: ReadOptions) -> LazyImage:

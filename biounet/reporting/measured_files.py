@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,12 @@ from biounet.measurement import (
     measure,
 )
 from biounet.reporting.count_table import count_table
-from biounet.reporting.large_labels import LabelFiles, open_large, write_large_tables
-from biounet.reporting.outputs import make_folder, write_table
+from biounet.reporting.large_labels import LabelFiles, check_ram, open_large, parquet_path, write_large_tables
+from biounet.reporting.outputs import make_folder, remove_files, write_table
 
 _RECORD = "measured.json"
 _OBJECTS, _PARENTS, _COUNTS = "_objects.csv", "_parents.csv", "counts.csv"
+_COMMAND = "'biounet measure'"
 _OTHER_FOLDER = "choose another folder with -o"
 _SHOWN_NAMES = 3  # in a message
 
@@ -123,11 +124,19 @@ class MeasuredTables:
     ram
         Bytes of memory to take: what does not fit is measured in parts, with the same tables. None: most of what is
         free.
+
+    Raises
+    ------
+    SettingsError
+        If `ram` is too little for any label image.
     """
 
     excel: bool = False
     columns: str | None = None
     ram: int | None = None
+
+    def __post_init__(self) -> None:
+        check_ram(self.ram)
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,7 @@ class _Job:
     inside: FileMatch | None
     options: MeasureOptions
     tables: MeasuredTables
+    foreign: frozenset[Path] = frozenset()  # tables that may be needed, and that others wrote
 
     @property
     def columns(self) -> str | None:
@@ -194,6 +204,8 @@ def measure_files(
 ) -> tuple[list[MeasuredFile], list[SkippedFile]]:
     """Measure label images and write their tables: ``<name>_objects.csv``, ``<name>_parents.csv``, ``counts.csv``.
 
+    Tables that do not fit into memory and have many rows are folders of Parquet.
+
     Parameters
     ----------
     out
@@ -222,7 +234,7 @@ def measure_files(
     matches = {name: match_files(found, path) for name, path in inputs.images.items()}
     larger = None if inputs.inside is None else match_files(found, inputs.inside, are_labels=True)
     job = _Job(out, matches, larger, options or MeasureOptions(), tables)
-    _claim(job, found)
+    job = replace(job, foreign=_claim(job, found))
     problems = _find_collisions(found)
     rows, images = [], []
     for one in found:
@@ -250,7 +262,7 @@ def _measure_one(labels: LabelFile, job: _Job, problem: str | None) -> tuple[Mea
     except InputError as error:
         row = MeasuredFile(name, "failed", None, time.perf_counter() - start, _describe(error, labels))
         return row, ExportedImage(name, {}, dict.fromkeys(job.object_names, (None,)))
-    paths = (*job.output_paths(labels), *written.further.values())
+    paths = (*written.tables, *written.further.values())
     figures = {"flags": describe_flags(written.notes)} | written.figures
     row = MeasuredFile(
         name,
@@ -269,6 +281,7 @@ def _measure_one(labels: LabelFile, job: _Job, problem: str | None) -> tuple[Mea
 class _Written:
     """What is said of a label image whose tables have been written; `counts` are rows of each table."""
 
+    tables: tuple[Path, ...]
     notes: tuple[str, ...]
     figures: dict[str, Figure]
     counts: tuple[int, ...]
@@ -283,24 +296,33 @@ def _write_measured(measured: MeasuredLabels, job: _Job, labels: LabelFile) -> _
         for path, table in zip(outputs, tables, strict=True):
             write_table(path, table.columns, excel=job.tables.excel)
         further = _write_further(measured, job, labels)
+    _remove_former(outputs, job)
     counts = tuple(len(table.columns["label"]) for table in tables)
-    return _Written(measured.notes, image_figures(measured.objects) | _parent_figures(measured), counts, further)
+    figures = image_figures(measured.objects) | _parent_figures(measured)
+    return _Written(tuple(outputs), measured.notes, figures, counts, further)
 
 
 def _write_large(large: tuple[LabelFiles, int], job: _Job, labels: LabelFile) -> _Written:
     files, edge = large
-    tables = write_large_tables(files, edge, job.output_paths(labels), excel=job.tables.excel)
+    tables = write_large_tables(files, edge, job.output_paths(labels), excel=job.tables.excel, protected=job.foreign)
+    _remove_former(tables.paths, job)
     found, parents = tables.found, tables.parents
     figures = image_figures(tables.objects)
     if parents is None:
-        return _Written(tables.notes, figures, (found.count,))
+        return _Written(tables.paths, tables.notes, figures, (found.count,))
     figures |= {
         "parents": parents.rows,
         "parents_without_objects": tables.without_objects,
         "objects_without_parent": found.without_parent,
         "objects_that_cross": found.crossing,
     }
-    return _Written(tables.notes, figures, (found.count, parents.rows))
+    return _Written(tables.paths, tables.notes, figures, (found.count, parents.rows))
+
+
+def _remove_former(tables: Iterable[Path], job: _Job) -> None:
+    """Remove the tables that an earlier call wrote in the other format."""
+    others = (path.with_suffix(".csv") if path.suffix == ".parquet" else parquet_path(path) for path in tables)
+    remove_files(other for other in others if other not in job.foreign)
 
 
 def _write_further(measured: MeasuredLabels, job: _Job, labels: LabelFile) -> dict[str, Path]:
@@ -361,8 +383,13 @@ def _find_collisions(found: Sequence[LabelFile]) -> dict[Path, str]:
     }
 
 
-def _claim(job: _Job, found: Sequence[LabelFile]) -> None:
-    """Note which files will be written, unless results would lie among the label images or replace files of others."""
+def _claim(job: _Job, found: Sequence[LabelFile]) -> frozenset[Path]:
+    """Note which files will be written, unless results would lie among the label images or replace files of others.
+
+    Returns
+    -------
+    Tables that others wrote, in a format that is needed only if there are many rows.
+    """
     paths = [path for labels in found for path in (*job.output_paths(labels), *job.further_paths(labels))]
     folders = {os.path.abspath(labels.path.parent) for labels in found}  # noqa: PTH100 - `resolve` would access the disk
     if folders & {os.path.abspath(path.parent) for path in paths}:  # noqa: PTH100
@@ -371,11 +398,19 @@ def _claim(job: _Job, found: Sequence[LabelFile]) -> None:
     own = _read_record(job.out / _RECORD)
     foreign = [name for name in names if name not in own and os.path.lexists(job.out / name)]
     if foreign or (not own and os.path.lexists(job.out / _RECORD)):
-        cause = f"{list_some(foreign or [_RECORD], _SHOWN_NAMES)}: there already, and not written by 'biounet measure'"
+        cause = f"{list_some(foreign or [_RECORD], _SHOWN_NAMES)}: there already, and not written by {_COMMAND}"
         raise SettingsError(cause, path=job.out, hint=_OTHER_FOLDER)
+    tables = {path: path.relative_to(job.out).as_posix() for path in _further_formats(job, found)}
+    others = frozenset(path for path, name in tables.items() if name not in own and os.path.lexists(path))
+    names += [name for path, name in tables.items() if path not in others]
     make_folder(job.out)
     record = {"biounet": __version__, "outputs": sorted({*names, *own})}
     write_text(job.out / _RECORD, f"{json.dumps(record, indent=1)}\n")
+    return others
+
+
+def _further_formats(job: _Job, found: Sequence[LabelFile]) -> list[Path]:
+    return [parquet_path(path) for labels in found for path in job.output_paths(labels)]
 
 
 def _read_record(path: Path) -> set[str]:

@@ -126,15 +126,23 @@ def write_joined_table(
             file.write(text[len(header) if number else 0 :])
 
 
-def write_partitioned_table(path: Path, parts: Sequence[Path], rows: int, metadata: dict[str, str]) -> None:
+def write_partitioned_table(
+    path: Path,
+    parts: Sequence[Path],
+    rows: int,
+    metadata: dict[str, str],
+    *,
+    finish: Callable[[Columns], Columns] = lambda columns: columns,
+) -> None:
     """Write the table of all parts as a folder of Parquet, in label order, which appears whole or not at all.
 
     Its files ``part-00000.parquet``, … are like one of the export ``parquet``, with `metadata`; programs that read
-    Parquet open the folder as one table.
+    Parquet open the folder as one table. `finish` returns the columns that are written of some rows; what is masked in
+    them is null.
     """
     with atomic_folder(path) as temporary:
         temporary.mkdir()
-        for number, columns in enumerate(_partitions(join_table_parts(parts, rows))):
+        for number, columns in enumerate(map(finish, _partitions(join_table_parts(parts, rows)))):
             write_parquet_columns(columns, temporary / f"part-{number:05d}.parquet", metadata)
 
 

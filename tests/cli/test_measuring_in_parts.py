@@ -1,9 +1,13 @@
 """``biounet measure`` of what does not fit into memory writes the tables that it writes of what does."""
 
 import csv
+import json
+import re
 
 import nibabel
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 from PIL import Image
@@ -113,5 +117,57 @@ def test_what_is_wrong_is_one_line_and_other_files_are_measured(biounet, tmp_pat
     Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "good.png")
     code, _, err = biounet("measure", "in/good_labels.tif", "--image", "good.png", "-o", "png", *in_parts)
     assert (code, "good.png: stored such that it has to be read as a whole (hint: save it as" in err) == (4, True)
-    code, _, err = biounet("measure", "in/good_labels.tif", "-o", "none", "--ram", "1k")
-    assert (code, "are too little" in err, err.count("\n")) == (2, True, 1)
+
+
+def test_an_image_that_memory_is_too_little_for_is_one_line(biounet, tmp_path, monkeypatch):
+    monkeypatch.setattr("biounet.reporting.large_labels._EDGES", {2: (40,), 3: (12,)})
+    labels = blobs(150, 30).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "large_labels.tif", labels, **TILED)
+    tifffile.imwrite(tmp_path / "in" / "small_labels.tif", labels[:20, :20], **TILED)
+    code, out, err = biounet("measure", "in", "-o", "out", "--ram", str(250 * 2**20 + 50_000))
+    assert (code, "small_labels.tif: " in out, err.count("\n")) == (3, True, 1)
+    assert err.startswith("ERROR large_labels.tif: 0.24 GiB of memory are too little: it takes 0.244 GiB (hint: ")
+    least = re.search(r"--ram (\d+M) or more", err)[1]
+    assert biounet("measure", "in", "-o", "out", "--ram", least, "--quiet")[0] == 0
+    code, out, err = biounet("measure", "in", "-o", "none", "--ram", "250M")  # for which no image is small enough
+    assert (code, out) == (2, "")
+    assert err == "ERROR ram of 250 MiB: too little for any label image (hint: the program itself takes 250 MiB)\n"
+    assert not (tmp_path / "none").exists()
+
+
+def test_tables_of_many_rows_are_parquet(biounet, tmp_path, in_parts, monkeypatch):
+    labels = (blobs(150, 40) * 3).astype(np.int32)
+    write_pair(tmp_path, labels)
+    tifffile.imwrite(tmp_path / "cells_labels.tif", labels.astype(np.uint16), **TILED)
+    inputs = ("measure", "cells_labels.tif", "--image", "cells.ome.tif", "--inside", "cells_inside.tif")
+    assert biounet(*inputs, "-o", "out", "--quiet", *in_parts)[0] == 0
+    names, csv_tables = ("cells_objects", "cells_parents"), {}
+    for name in names:
+        csv_tables[name] = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+    monkeypatch.setattr("biounet.reporting.large_labels.MOST_CSV_ROWS", 3)
+    code, out, _ = biounet(*inputs, "-o", "out", "--json", *in_parts)
+    assert (code, json.loads(out)["outputs"]) == (0, [f"{name}.parquet" for name in names])
+    kinds = set()
+    for name, expected in csv_tables.items():
+        found = pq.read_table(tmp_path / "out" / f"{name}.parquet")
+        assert found.column_names == list(expected.columns)
+        kinds.add(str(found.schema.field("parent").type) if "parent" in found.column_names else "")
+        pd.testing.assert_frame_equal(found.to_pandas(), expected, check_dtype=False, rtol=1e-12)
+    assert kinds == {"int64", ""}
+    assert not list((tmp_path / "out").glob("cells_*.csv"))  # of the earlier run
+    assert biounet(*inputs, "-o", "out", "--quiet")[0] == 0  # there is memory: they are CSV again
+    assert {path.name for path in (tmp_path / "out").glob("cells_*")} == {f"{name}.csv" for name in names}
+
+
+def test_tables_of_others_are_not_replaced_by_parquet(biounet, tmp_path, in_parts, monkeypatch):
+    tifffile.imwrite(tmp_path / "cells_labels.tif", blobs(150, 40).astype(np.uint16), **TILED)
+    mine = tmp_path / "out" / "cells_objects.parquet"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    inputs = ("measure", "cells_labels.tif", "-o", "out", *in_parts)
+    assert biounet(*inputs)[0] == 0
+    monkeypatch.setattr("biounet.reporting.large_labels.MOST_CSV_ROWS", 3)
+    code, _, err = biounet(*inputs)
+    assert (code, "cells_objects.parquet: there already, and not written by biounet" in err) == (4, True)
+    assert mine.read_text() == "mine"
