@@ -65,12 +65,16 @@ class ReplayOptions:
     fraction
         Of the images that are segmented again, above 0; they are drawn by the hashes of their names, and so are the
         same each time. Of the others, files are compared with their hashes, and labels are counted.
+    ram
+        Bytes of memory that this may take: what does not fit is worked through in parts, with the same results. None:
+        most of what is free.
     """
 
     images: str | Path | None = None
     device: str | None = None
     jobs: int | None = None
     fraction: float = 1.0
+    ram: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -150,7 +154,8 @@ def _replay_all(
 ) -> Iterator[ReplayResult]:
     """Segment the images of all records into temporary folders, and compare them."""
     identity = (model.sha256, hash_settings(output_settings(model, batch)))
-    batch = replace(batch, device=options.device or batch.device, overlay=False, single_file=False)
+    device = options.device or batch.device
+    batch = replace(batch, device=device, overlay=False, single_file=False, ram=options.ram)
     predictor, names = model_predictor(model, batch.device), _replayed_names(manifest)
     jobs = _job_count(options.jobs, manifest, names)
     with ReaderPool(jobs) as readers:

@@ -221,6 +221,7 @@ def verify(
     device: options.OtherDevice = None,
     jobs: options.Jobs = None,
     fraction: options.Fraction = 1.0,
+    ram: options.Ram = None,
     quiet: options.Quiet = False,
     json_lines: options.Json = False,
 ) -> None:
@@ -230,7 +231,8 @@ def verify(
     from biounet.batch import ReplayOptions, find_model, read_run, replay_exit_code
     from biounet.batch import verify as verify_results
 
-    chosen, run = ReplayOptions(images, device, jobs, fraction), read_run(out)
+    memory = None if ram is None else as_bytes(ram, "--ram")
+    chosen, run = ReplayOptions(images, device, jobs, fraction, memory), read_run(out)
     segmenter = load(find_model(run) if model is None else model)
 
     def report(result: ReplayResult) -> None:

@@ -12,7 +12,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biounet.batch import BatchOptions, ReplayOptions, segment_batch, verify
+from biounet.batch import BatchOptions, ReplayOptions, large_image, segment_batch, verify
 from biounet.batch.names import drawn_names
 from biounet.core import Grid, SettingsError, builtin_models, sample_folder
 from biounet.files import (
@@ -24,10 +24,10 @@ from biounet.files import (
     store_difference,
     write_label_store,
 )
-from biounet.large_images import budget
+from biounet.large_images import budget, segment_large
 from biounet.network import load_model
 from biounet.reporting import row_fault, write_partitioned_table, write_table_part
-from biounet.segmentation import SegmentOptions
+from biounet.segmentation import MemoryNeed, SegmentOptions
 
 NAMES = "abcdefgh"
 _EDGES = {2: ((160, 128),), 3: ((48, 32),)}
@@ -129,6 +129,25 @@ def test_shards_of_another_size_are_no_difference(out, model, monkeypatch):
     assert checked(out, model, fraction=0.25, jobs=1) == expected | {
         name: f"differs: {name}_labels.ome.zarr was changed: 0/c/0/1 missing"
     }
+
+
+@pytest.mark.parametrize("label_format", ["tif", "zarr"])
+def test_memory_that_may_be_taken_is_no_difference(made, model, tmp_path, monkeypatch, label_format):
+    """Results of memory are those of super-blocks, in which images are made again that need more than `ram`."""
+    monkeypatch.setattr(large_image, "memory_needs", lambda *_: [(SegmentOptions(), MemoryNeed(2**32, 0))])
+    monkeypatch.setattr(large_image, "usable_memory", lambda: 2**33)
+    in_parts = []
+    monkeypatch.setattr(large_image, "segment_large", lambda *given: in_parts.append(0) or segment_large(*given))
+    segment = SegmentOptions(diameter="native")
+    options = BatchOptions(segment=segment, overlay=False, label_format=label_format)
+    with monkeypatch.context() as patch:
+        patch.setattr(large_image, "_SMALL_FILE", 2**30)
+        segment_batch(find_images([str(made / "in" / "a.tif")]), model, tmp_path, options)
+    assert in_parts == []
+    assert checked(tmp_path, model, ram=2**31) == {"a": "same"}
+    assert in_parts == [0]
+    with pytest.raises(SettingsError, match="too little for any image"):
+        checked(tmp_path, model, ram=2**20)
 
 
 def test_a_fraction_is_drawn_by_the_names_and_in_the_order_of_the_manifest(out, model):
