@@ -49,6 +49,7 @@ from biounet.large_images import (
     TaskRunner,
     Work,
     WorkerSettings,
+    WorkFolder,
     WorkSize,
     begin,
     choose_size,
@@ -320,13 +321,13 @@ def write_as_zarr(found: FoundImage, result: Segmentation, model: Model, paths: 
 
 def remove_work(found: FoundImage, out: Path) -> None:
     """Remove the work folder of an image that is done, and those above it that are empty then."""
-    folder = work_folder(found, out)
-    if folder.is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        if not any(path.is_dir() for path in (out / WORK_FOLDER).iterdir()):
-            shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)  # with the file of locks
-        for parent in folder.parents:
-            if parent == out:
-                return
-            with suppress(OSError):
-                parent.rmdir()
+    folder, root = work_folder(found, out), out / WORK_FOLDER
+    if not folder.is_dir():
+        return
+    with suppress(MachineError):
+        WorkFolder(folder).remove(ignore_errors=True)
+    with suppress(OSError):  # other processes may do the same, or begin in these folders
+        for parent in folder.relative_to(root).parents[:-1]:
+            (root / parent).rmdir()
+        if not any(path.is_dir() for path in root.iterdir()):
+            shutil.rmtree(root)  # with the file of locks

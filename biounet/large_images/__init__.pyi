@@ -15,3 +15,4 @@ from .task_runner import TaskRunner as TaskRunner
 from .work import Work as Work
 from .work import WorkerSettings as WorkerSettings
 from .work import open_work as open_work
+from .work_folder import WorkFolder as WorkFolder

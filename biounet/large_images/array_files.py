@@ -41,7 +41,7 @@ def load_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, N
             chosen = types if names is None else names
             return {name: _decode(Blosc(), file.read(name), *types[name]) for name in chosen}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError("damaged, or no result of biounet", path=path, hint="remove it: it is made again") from error
+        raise InputError("damaged, or no result of biounet", path=path, hint="--overwrite begins anew") from error
 
 
 def _decode(codec: Any, data: bytes, dtype: str, shape: list[int]) -> NDArray[Any]:  # noqa: ANN401 - has no types

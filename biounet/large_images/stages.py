@@ -26,7 +26,7 @@ from biounet.large_images.array_files import load_arrays, save_arrays
 from biounet.large_images.find_parts import find_within_memory
 from biounet.large_images.joining import load_found_gaps
 from biounet.large_images.work import EXTENT, FIND, GAPS, MEASURE, PAINT, Work, WorkerSettings, open_work
-from biounet.large_images.work_folder import mark_as_empty
+from biounet.large_images.work_folder import is_empty, mark_as_empty
 from biounet.measurement import (
     AcquiredExtent,
     Boxes,
@@ -217,9 +217,9 @@ def _save_labels(path: Path, labels: NDArray[np.int32], parts: Parts, core: Regi
 
 def _labels(work: Work, index: int) -> NDArray[Any] | None:
     """Return the parts that `find_parts` found in a super-block; None without any."""
-    path = work.folder.file(FIND, index, _LABELS)
-    if not path.is_file():
+    if is_empty(work.folder.file(FIND, index)):
         return None
+    path = work.folder.file(FIND, index, _LABELS)
     arrays, shape = load_arrays(path), tuple(part.stop - part.start for part in work.lattice.block(index).core)
     cropped: NDArray[np.int32] = arrays["labels"]
     if cropped.shape == shape:

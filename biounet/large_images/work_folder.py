@@ -80,11 +80,19 @@ class WorkFolder:
         """Yield those of some super-blocks that are not done in a stage."""
         return (index for index in indices if not self.is_done(stage, index))
 
-    def remove(self) -> None:
-        """Remove everything."""
+    def remove(self, *, ignore_errors: bool = False) -> None:
+        """Remove everything.
+
+        Under another name, for when it is cut short: results without the plan that they are of would be taken for those
+        of the next one.
+        """
+        removed = self.path.with_name(f".{self.path.name}.removed")
         with translate_write_errors(self.path):
+            if removed.is_dir():
+                shutil.rmtree(removed, ignore_errors)
             if self.path.is_dir():
-                shutil.rmtree(self.path)
+                self.path.rename(removed)
+                shutil.rmtree(removed, ignore_errors)
 
 
 def mark_as_empty(path: Path) -> None:

@@ -22,19 +22,34 @@ def save_rows(path: Path, rows: Ints) -> None:
 
 def join_rows(paths: Sequence[Path]) -> Iterator[Ints]:
     """Yield the rows of all pieces by ascending id, some thousand at a time, those of one id together."""
-    pieces = [piece for piece in (np.load(path, mmap_mode="r") for path in paths) if len(piece)]
-    at = [0] * len(pieces)
-    step = max(_FEWEST, _BUFFERED // max(1, len(pieces)))
+    step = max(_FEWEST, _BUFFERED // max(1, len(paths)))
+    pieces = [piece for piece in (_Piece(path, step) for path in paths) if len(piece.held)]
     while pieces:
-        # No piece gives more than `step` rows, unless one id has more.
-        ends = [piece[min(start + step, len(piece)) - 1, 0] for piece, start in zip(pieces, at, strict=True)]
-        last = min(ends)
-        stops = [
-            start + int(np.searchsorted(piece[start:, 0], last, side="right"))
-            for piece, start in zip(pieces, at, strict=True)
-        ]
-        taken = [np.array(piece[a:b]) for piece, a, b in zip(pieces, at, stops, strict=True)]
-        left = [number for number, piece in enumerate(pieces) if stops[number] < len(piece)]
-        pieces, at = [pieces[number] for number in left], [stops[number] for number in left]
-        rows = np.concatenate(taken)
+        last = min(int(piece.held[-1, 0]) for piece in pieces)
+        rows = np.concatenate([piece.take(last) for piece in pieces])
+        pieces = [piece for piece in pieces if len(piece.held)]
         yield rows[np.argsort(rows[:, 0], kind="stable")]
+
+
+class _Piece:
+    """The rows of a file, of which the next ones are held.
+
+    It is open only while it is read: there may be more pieces than files that a process may have open.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path, self._step, self._read = path, step, 0
+        self.held = self._next()
+
+    def take(self, last: int) -> Ints:
+        """Return the next rows, up to an id."""
+        while self.held[-1, 0] <= last and len(rows := self._next()):
+            self.held = np.concatenate([self.held, rows])
+        end = int(np.searchsorted(self.held[:, 0], last, side="right"))
+        taken, self.held = self.held[:end], self.held[end:]
+        return taken
+
+    def _next(self) -> Ints:
+        rows = np.array(np.load(self._path, mmap_mode="r")[self._read : self._read + self._step])
+        self._read += len(rows)
+        return rows

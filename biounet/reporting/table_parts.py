@@ -35,7 +35,8 @@ PARTITION_ROWS = 250_000
 TABLE_SUFFIXES = ("_objects.csv", "_objects.parquet")
 
 _WINDOW = 1 << 15  # rows that are joined at a time
-_BUFFERED = 1 << 16  # rows of all parts that are open
+_GROUP = 1 << 10  # rows of a part that are read at a time
+_MOST_OPEN = 256  # parts that are open at a time: a volume may have more side by side than files may be open
 
 
 def write_table_part(folder: Path, index: int, columns: Columns) -> None:
@@ -59,7 +60,7 @@ def write_table_part(folder: Path, index: int, columns: Columns) -> None:
         raise ValueError(f"the labels of part {index} do not ascend")
     table = pa.table([_as_arrow(column) for column in columns.values()], names=list(columns))
     with atomic_path(part_path(folder, index)) as temporary, temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=_WINDOW)
+        pq.write_table(table, file, compression="zstd", row_group_size=_GROUP)
 
 
 def part_path(folder: Path, index: int) -> Path:
@@ -88,7 +89,7 @@ def join_table_parts(parts: Sequence[Path], rows: int) -> Iterator[Columns]:
     schemas = {part.schema: part.path for part in waiting}
     if len(schemas) > 1:
         one, other, *_ = schemas.values()
-        raise InputError(f"has other columns than {one.name}", path=other, hint="remove both, and continue")
+        raise InputError(f"has other columns than {one.name}", path=other, hint="--overwrite begins anew")
     if not rows and not waiting and parts:
         file = _open_parquet(parts[0])
         yield {name: _as_array(file.read().column(name).combine_chunks()) for name in file.schema_arrow.names}
@@ -98,12 +99,12 @@ def join_table_parts(parts: Sequence[Path], rows: int) -> Iterator[Columns]:
         high = min(low + _WINDOW, rows + 1)
         while waiting and waiting[0].first < high:
             reading.append(_Reader(heappop(waiting)))
-        pieces = [piece for reader in reading for piece in reader.take(high, _BUFFERED // len(reading))]
+        pieces = [piece for n, reader in enumerate(reading) for piece in reader.take(high, stay_open=n < _MOST_OPEN)]
         reading = [reader for reader in reading if not reader.is_done]
         yield _in_order(pieces, low, high)
     if waiting or reading:
         left = waiting[0].path if waiting else reading[0].path
-        raise InputError(f"holds labels above {rows}", path=left, hint="remove it, and continue")
+        raise InputError(f"holds labels above {rows}", path=left, hint="--overwrite begins anew")
 
 
 def write_joined_table(
@@ -225,12 +226,12 @@ class _Part:
 
 def _open_part(path: Path) -> _Part | None:
     """Return a part; None if it has no row."""
-    file = _open_parquet(path)
-    metadata, names = file.metadata, file.schema_arrow.names
-    if not metadata.num_rows:
-        return None
-    first = metadata.row_group(0).column(names.index("label")).statistics.min
-    return _Part(first, path, str(file.schema_arrow))
+    with _open_parquet(path) as file:
+        metadata, names = file.metadata, file.schema_arrow.names
+        if not metadata.num_rows:
+            return None
+        first = metadata.row_group(0).column(names.index("label")).statistics.min
+        return _Part(first, path, str(file.schema_arrow))
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -247,23 +248,24 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     text = str(error).splitlines()[0]
-    return InputError(f"a damaged part of a table: {text}", path=path, hint="remove it, and continue")
+    return InputError(f"a damaged part of a table: {text}", path=path, hint="--overwrite begins anew")
 
 
 class _Reader:
-    """Reads a part from its first row to its last, a few at a time."""
+    """Reads a part from its first row to its last, some at a time."""
 
     def __init__(self, part: _Part) -> None:
         self.path = part.path
-        self._batches: Any = None
-        self._held: Columns | None = None
         self.is_done = False
+        self._file: pq.ParquetFile | None = None
+        self._groups = 0  # that were read
+        self._held: Columns | None = None
 
-    def take(self, high: int, rows: int) -> Iterator[Columns]:
-        """Yield the next rows whose labels are below `high`; `rows` is how many are read at a time."""
+    def take(self, high: int, *, stay_open: bool) -> Iterator[Columns]:
+        """Yield the next rows whose labels are below `high`; `stay_open`: whether the file is left open."""
         while not self.is_done:
             if self._held is None:
-                self._held = self._next(max(rows, 256))
+                self._held = self._next(stay_open=stay_open)
                 if self._held is None:
                     self.is_done = True
                     return
@@ -276,18 +278,23 @@ class _Reader:
                 return
             self._held = None
 
-    def _next(self, rows: int) -> Columns | None:
+    def _next(self, *, stay_open: bool) -> Columns | None:
         import pyarrow as pa  # slow to import
 
+        file, self._file = self._file or _open_parquet(self.path), None
         try:
-            if self._batches is None:
-                self._batches = _open_parquet(self.path).iter_batches(rows)
-            batch = next(self._batches, None)
+            if self._groups == file.num_row_groups:
+                file.close()
+                return None
+            rows = file.read_row_group(self._groups)
         except (OSError, pa.ArrowInvalid) as error:
             raise _damaged(self.path, error) from error
-        if batch is None:
-            return None
-        return {name: _as_array(batch.column(name)) for name in batch.schema.names}
+        self._groups += 1
+        if stay_open:
+            self._file = file
+        else:
+            file.close()
+        return {name: _as_array(rows.column(name).combine_chunks()) for name in rows.column_names}
 
 
 def _as_arrow(column: NDArray[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -308,7 +315,7 @@ def _in_order(pieces: list[Columns], low: int, high: int) -> Columns:
     if not np.array_equal(labels, np.arange(low, high)):
         missing = np.setdiff1d(np.arange(low, high), labels)
         wrong = f"no row of object {missing[0]}" if missing.size else "two rows of one object"
-        raise InputError(f"{wrong} in the parts of the table", hint="remove them, and continue")
+        raise InputError(f"{wrong} in the parts of the table", hint="--overwrite begins anew")
     return {name: column[order] for name, column in columns.items()}
 
 

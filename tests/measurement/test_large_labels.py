@@ -96,3 +96,17 @@ def test_rows_of_one_id_come_together(tmp_path, monkeypatch, buffered):
     assert all(one[-1, 0] < other[0, 0] for one, other in pairwise(parts))
     joined = np.concatenate(parts)
     assert sorted(map(tuple, joined)) == sorted(map(tuple, np.concatenate(pieces)))
+
+
+def test_pieces_may_be_more_than_the_files_that_a_process_may_open(tmp_path):
+    resource = pytest.importorskip("resource")
+    paths, ids = [tmp_path / f"{number}.npy" for number in range(300)], np.arange(100)
+    for number, path in enumerate(paths):
+        save_rows(path, np.stack([ids, np.full(100, number)], axis=1))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+        rows = np.concatenate(list(join_rows(paths)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert rows.tolist() == [[i, number] for i in ids for number in range(300)]

@@ -46,7 +46,8 @@ def split(columns, folder, count, seed=0):
 @pytest.fixture(autouse=True)
 def _small_windows(monkeypatch):
     monkeypatch.setattr(table_parts, "_WINDOW", 100)
-    monkeypatch.setattr(table_parts, "_BUFFERED", 10)
+    monkeypatch.setattr(table_parts, "_GROUP", 10)
+    monkeypatch.setattr(table_parts, "_MOST_OPEN", 2)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -120,3 +121,17 @@ def test_equal_rows_are_equal_bytes(tmp_path):
 def test_a_table_that_excel_cuts_is_told():
     assert excel_remark(1_048_575) == ""
     assert "first 1048575 rows" in excel_remark(1_048_576)
+
+
+def test_parts_may_be_more_than_the_files_that_a_process_may_open(tmp_path):
+    resource = pytest.importorskip("resource")
+    columns = table_of(2000)
+    parts = split(columns, tmp_path / "parts", 300)
+    write_table(tmp_path / "whole.csv", columns)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+        write_joined_table(tmp_path / "joined.csv", parts, 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (tmp_path / "joined.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
