@@ -135,12 +135,9 @@ class _Run(Generic[Task, Answer]):
     def answers(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Answer]]:
         """Yield each task with its answer."""
         try:
-            while True:
+            while self._running or self._suspects or self._has_more(tasks):
                 raise_if_stopped(self._order.stop)
-                workers = self._count_workers()
-                self._fill(tasks, 2 * workers)
-                if workers and not (self._running or self._suspects or self._again):
-                    break
+                self._fill(tasks, 2 * self._count_workers())
                 yield from self._take()
                 self._look_at_the_clock()
         finally:
@@ -148,6 +145,18 @@ class _Run(Generic[Task, Answer]):
                 self._crew.forget(call)
         if self._failures:
             raise _with_others(self._failures)
+
+    def _has_more(self, tasks: Iterator[Task]) -> bool:
+        """Whether a task is left that is not done; no worker is needed to tell."""
+        while not self._again:
+            raise_if_stopped(self._order.stop)
+            for task in tasks:
+                if self._order.is_done is None or not self._order.is_done(task):
+                    self._again.append(_Attempt(task))
+                break
+            else:
+                return False
+        return True
 
     def _count_workers(self) -> int:
         """Return the number of workers; while there is none, the clock of tasks stands still."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from biounet.core import ArrayImage, Grid, LabelSettings, LazyImage, Region, Volume
 from biounet.labelling import BlockObjects, foreground_threshold, label_block, required_halo
 from biounet.network import Predictor
-from biounet.preprocessing import IntensityScale, Resampling, resample_part, rescale_region, scale_region
+from biounet.preprocessing import MIRROR_REACH, IntensityScale, Resampling, resample_part, rescale_region, scale_region
 from biounet.segmentation import block_edge, object_maps, pad_to_stride, predict_block
 from biounet.tiling import Block, block_lattice, relative_region, run_blocks
 
@@ -87,12 +87,28 @@ class BlockLabeller:
         if self.is_unacquired(core):
             return True
         seen = self._predicted(Block(core, core, self.image.grid.shape)).outer
-        values = self.image.constant_value(self.way.needed(seen, filtered=True) if self.way.changes else seen)
-        if values is None:
+        seen = self.way.needed(seen, filtered=True) if self.way.changes else seen
+        values = self.image.constant_value(seen)
+        if values is None or not self._is_scaled_alike(values, seen):
             return False
         if values not in self._backgrounds:
             self._backgrounds[values] = self._has_no_foreground(values)
         return self._backgrounds[values]
+
+    def _is_scaled_alike(self, values: _Values, region: Region) -> bool:
+        """Whether a region of these values is scaled as one anywhere: in no body, and filled with nothing around it."""
+        pixel = np.array(values, self.image.dtype)[:, None, None, None]
+        pixels = [(each, each.prepare(pixel)) for each in self.scale.channels]
+        if any(each.body.backgrounds and not each.body.backgrounds[0].covers(one).all() for each, one in pixels):
+            return False
+        if not any(each.unacquired and (one == each.unacquired[0]).any() for each, one in pixels):
+            return True
+        sizes = self.image.grid.shape[-2:]
+        around = (
+            slice(max(part.start - MIRROR_REACH, 0), min(part.stop + MIRROR_REACH, size))
+            for part, size in zip(region[-2:], sizes, strict=True)
+        )
+        return self.image.constant_value((*region[:-2], *around)) == values
 
     def is_unacquired(self, core: Region) -> bool:
         """Whether the image stores nothing of a region, which was not acquired: there are no objects in it."""

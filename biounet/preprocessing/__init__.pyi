@@ -32,3 +32,4 @@ from .statistics import image_statistics as image_statistics
 from .statistics import sampled_statistics as sampled_statistics
 from .statistics import texture_features as texture_features
 from .statistics import training_ranges as training_ranges
+from .unacquired import MIRROR_REACH as MIRROR_REACH

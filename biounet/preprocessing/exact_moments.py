@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from biounet.core import compiled
 
 _CHUNK = 2**18  # numbers that are added at a time
+_MOST = 2**35  # numbers whose halves of 27 bits add up in 64 bits
 _MANTISSA, _HALF, _EXPONENTS = 52, 26, 2048  # bits of a float64 and of a half of it; its exponents
 _UNIT = 1 - 1023 - _MANTISSA  # exponent of the last bit of the smallest of them
 
@@ -30,6 +31,8 @@ class Moments:
     def __init__(self, reference: float) -> None:
         self._reference = np.float64(reference)
         self._sums = np.zeros((2, _EXPONENTS, 2), np.int64)  # of differences and squares: upper and lower half
+        self._summed = 0  # numbers in these sums
+        self._totals = [0, 0]  # of those before, in units of the last bit
         self.count = 0
 
     def add(self, values: NDArray[Any], times: int = 1) -> None:
@@ -38,25 +41,39 @@ class Moments:
         self.count += times * flat.size
         for start in range(0, flat.size, _CHUNK):
             differences = flat[start : start + _CHUNK].astype(np.float64) - self._reference
-            _add_bits(differences.view(np.int64), self._sums[0], times)
-            _add_bits(np.square(differences).view(np.int64), self._sums[1], times)
+            most = _MOST // differences.size
+            for already in range(0, times, most):
+                self._add(differences, min(most, times - already))
+
+    def _add(self, differences: NDArray[np.float64], times: int) -> None:
+        self._summed += times * differences.size
+        if self._summed > _MOST:
+            self._totals = [self._total(0), self._total(1)]
+            self._sums[...] = 0
+            self._summed = times * differences.size
+        _add_bits(differences.view(np.int64), self._sums[0], times)
+        _add_bits(np.square(differences).view(np.int64), self._sums[1], times)
 
     @property
     def mean(self) -> float:
         """Mean of all numbers, rounded once."""
-        return float(Fraction(float(self._reference)) + self._total(0) / self.count)
+        return float(Fraction(float(self._reference)) + self._mean(0))
 
     @property
     def deviation(self) -> float:
         """Standard deviation of all numbers; 0 where they are the same."""
-        variance = self._total(1) / self.count - (self._total(0) / self.count) ** 2
+        variance = self._mean(1) - self._mean(0) ** 2
         return math.sqrt(max(variance, Fraction(0)))
 
-    def _total(self, power: int) -> Fraction:
+    def _mean(self, power: int) -> Fraction:
+        return Fraction(self._total(power), self.count << -_UNIT)
+
+    def _total(self, power: int) -> int:
+        """Return the sum of all differences or squares, in units of the last bit of the smallest float."""
         sums = self._sums[power]
         used = np.flatnonzero(sums.any(1))
-        total = sum(((int(sums[e, 0]) << _HALF) + int(sums[e, 1])) << (int(e) - 1) for e in used)
-        return Fraction(total, 2**-_UNIT)
+        new = sum(((int(sums[e, 0]) << _HALF) + int(sums[e, 1])) << (int(e) - 1) for e in used)
+        return self._totals[power] + new
 
 
 @compiled

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from biounet.core import PROBABILITY_MAX, LabelSettings
+from biounet.core import PROBABILITY_MAX, InputError, LabelSettings
 from biounet.labelling import (
     Gaps,
     JoinedGaps,
@@ -285,3 +285,12 @@ def test_a_join_that_was_cut_short_is_not_taken_for_whole(tmp_path):
         join_fronts(lattice, get_parts, tmp_path / "joined", RULE, 0)
     with pytest.raises(FileNotFoundError):
         JoinedParts.open(tmp_path / "joined")
+
+
+def test_more_objects_than_labels_are_an_error(monkeypatch):
+    surface = picture("9 0 9 0 9") * np.uint16(5000)
+    layout = Layout((1, 2), (1, 2))
+    assert by_super_blocks(surface, surface, RULE, layout).numbered.count == 3
+    monkeypatch.setattr("biounet.labelling.super_blocks.numbering._MOST_OBJECTS", 2)
+    with pytest.raises(InputError, match="more than 2 objects"):
+        by_super_blocks(surface, surface, RULE, layout)

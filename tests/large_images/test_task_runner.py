@@ -259,6 +259,13 @@ def test_the_clock_stands_still_while_no_worker_is_there():
     assert crew.submitted == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("done", [0, 3])
+def test_no_worker_is_needed_where_nothing_is_left(done):
+    crew = ScriptedCrew({}, workers=[1] * done + [0] * 1000)
+    answers = outcome(crew, range(3), is_done=(lambda task: True) if not done else None, no_worker=5.0)
+    assert len(list(answers)) == done
+
+
 def test_without_a_worker_it_ends():
     with pytest.raises(MachineError, match=r"^no worker came within 10 s"):
         list(outcome(ScriptedCrew({}, 0), range(4), no_worker=10.0))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import PROBABILITY_MAX, compiled
+from biounet.core import PROBABILITY_MAX, InputError, compiled
 from biounet.labelling.selection import ObjectFilter, choose_objects
 from biounet.labelling.super_blocks.fronts import JoinedParts
 from biounet.labelling.super_blocks.gap_fronts import JoinedGaps
@@ -28,6 +28,8 @@ from biounet.labelling.super_blocks.parts import BOX, CERTAINTY, COUNT, FIRST, P
 
 Ints = NDArray[np.int64]
 Labels = NDArray[np.int32]
+
+_MOST_OBJECTS = np.iinfo(np.int32).max  # of which labels have a number of their own
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,11 @@ def number_objects(
         Where results go; what is in it is removed.
     keep
         Which objects are kept.
+
+    Raises
+    ------
+    InputError
+        If there are more objects than labels.
     """
     empty_folder(folder)
     count, too_small, dropped = 0, joined.too_small, Counter[str]()
@@ -134,6 +141,9 @@ def number_objects(
         dropped.update(drops)
         chosen = np.flatnonzero(kept)
         chosen = chosen[np.argsort(rows[chosen, FIRST])]
+        if count + len(chosen) > _MOST_OBJECTS:
+            cause = f"more than {_MOST_OBJECTS} objects, which labels of 32 bits cannot tell apart"
+            raise InputError(cause, hint="--min-size leaves out what is too small to be one")
         labels = np.zeros(len(rows), np.int32)
         labels[chosen] = np.arange(count + 1, count + 1 + len(chosen))
         count += len(chosen)
