@@ -24,7 +24,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import large_inputs
@@ -254,6 +255,7 @@ def throughput(room: Path, options: argparse.Namespace) -> None:
 
 _MEMORY_PROGRAM = """
 import sys, time
+from itertools import product
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 import torch
@@ -284,6 +286,7 @@ _STARDIST_PROGRAM = """
 import os, sys, time
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, tensorflow, tifffile
+from itertools import product
 from pathlib import Path
 threads = int(sys.argv[4])
 tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
@@ -334,24 +337,30 @@ def memory_estimate(room: Path, options: argparse.Namespace) -> None:
     """Compare the memory that is estimated of images with the peak of their runs."""
     from biounet.core import available_cores, builtin_models
     from biounet.files import ReadOptions, open_lazy
-    from biounet.large_images import choose_size
-    from biounet.network import load_model
+    from biounet.large_images import Means, choose_size
+    from biounet.network import load_model, save_model
+    from biounet.segmentation import model_zoom
 
-    print("| image | --ram | super-blocks | block | at a time | estimated, MiB | peak, MiB | estimated / peak |")
-    print("|---" * 8 + "|", flush=True)
+    print("| image | zoom | --ram | super-blocks | block | at a time | estimated, MiB | peak, MiB | estimated / peak |")
+    print("|---" * 9 + "|", flush=True)
     kinds: list[tuple[str, int, Callable[[Path, int], None]]] = [
         *(("nuclei", side, large_inputs.write_confluent) for side in options.sides),
         *(("nuclei3d", edge, large_inputs.write_volume) for edge in options.edges),
     ]
     for name, length, write in kinds:
         image, model = room / f"{name}-{length}.ome.zarr", load_model(builtin_models()[name])
+        if options.floats:
+            model = replace(model, activation_ranges={}, file_sha256="")
+        save_model(model, room / "model.safetensors")
         write(image, length)
         lazy = open_lazy((image,), ReadOptions(dims=model.network.dims))
-        for ram in options.ram:
-            size = choose_size(lazy, model.network, available_cores(), _bytes(ram))
-            out = room / "out"
-            run = segment(image, out, "--format", "zarr", "--ram", ram, "--model", name)
-            cells = ["x".join(map(str, lazy.grid.shape)), ram, size.edge, size.block, size.workers]
+        for diameter, ram in product(options.diameters, options.ram):
+            zoom = model_zoom(lazy, model.card, diameter if diameter == "native" else float(diameter))
+            size = choose_size(lazy, model, Means(available_cores(), _bytes(ram)), zoom)
+            out, more = room / "out", ("--diameter", diameter, "--model", str(room / "model.safetensors"))
+            run = segment(image, out, "--format", "zarr", "--ram", ram, *more)
+            factors = "x".join(f"{factor:.2f}" for factor in zoom)
+            cells = ["x".join(map(str, lazy.grid.shape)), factors, ram, size.edge, size.block, size.workers]
             figures = f"{size.memory / MIB:.0f} | {run.peak:.0f} | {size.memory / MIB / run.peak:.2f}"
             print(f"| {' | '.join(map(str, cells))} | {figures} |", flush=True)
             shutil.rmtree(out)
@@ -389,6 +398,8 @@ def main() -> None:
     one.add_argument("--sides", type=int, nargs="*", default=[4096, 8192, 16384])
     one.add_argument("--edges", type=int, nargs="*", default=[256, 512])
     one.add_argument("--ram", nargs="+", default=["1G", "2G", "4G"])
+    one.add_argument("--diameters", nargs="+", default=["native"], help="such as 32 for half of the pixels' number")
+    one.add_argument("--floats", action="store_true", help="compute as models that have no 8-bit integers")
     options = parser.parse_args()
     kinds = {each.__name__: each for each in (sparse, confluent, volume, throughput, memory_estimate)}
     with tempfile.TemporaryDirectory(prefix="large-images-", dir=options.room) as room:

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from biounet.batch.names import image_name
 from biounet.batch.parts_done import PartsClock, log_parts
-from biounet.batch.records import BatchOptions
+from biounet.batch.records import PROGRAM_RAM, BatchOptions
 from biounet.core import (
     CanonicalImage,
     InputError,
@@ -46,6 +46,7 @@ from biounet.large_images import (
     LargePlan,
     LargeResult,
     LargeRun,
+    Means,
     TaskRunner,
     Work,
     WorkerSettings,
@@ -142,7 +143,7 @@ def find_large(
     """
     if found.problem or model.card.recipe.data.kind == "classes" or options.read.frames is not None:
         return None
-    limit = usable_memory() if options.ram is None else options.ram
+    limit = usable_memory() if options.ram is None else options.ram - PROGRAM_RAM
     if needs and (limit is None or needs[-1][1].total <= limit):
         return None
     if not all(_may_be_large(path, scene, whatever_size=bool(needs)) for path, scene in found.parts):
@@ -156,20 +157,26 @@ def find_large(
         return None
     if image.measured and (ring := as_ring(segment.ring)) is not None:
         ring_reach(image.grid, ring)  # a ring that cannot be measured is told before all the work
-    return LargeImage(found, image, _choose_size(image, model, options), as_zarr)
+    whole = None if as_zarr else PROGRAM_RAM + needs[-1][1].total
+    return LargeImage(found, image, _choose_size(image, model, options, whole), as_zarr)
 
 
-def _choose_size(image: LazyImage, model: Model, options: BatchOptions) -> WorkSize:
-    """Return the size of super-blocks: processes of a cluster have the libraries and a super-block each."""
-    image, network = CanonicalImage.of(image), model.network
+def _choose_size(image: LazyImage, model: Model, options: BatchOptions, whole: int | None) -> WorkSize:
+    """Return the size of super-blocks; arguments as of `choose_size`."""
+    image = CanonicalImage.of(image)
     zoom = model_zoom(image, model.card, options.segment.diameter)
+    return choose_size(image, model, _means(options), zoom, whole)
+
+
+def _means(options: BatchOptions) -> Means:
+    """Return what an image is worked on with: processes of a cluster have the libraries and a super-block each."""
     if options.cluster is None:
-        return choose_size(image, network, available_cores(), options.ram, zoom)
+        return Means(available_cores(), options.ram)
     kind, _, number = options.cluster.partition(":")
     if kind != "local":
-        return choose_size(image, network, 1, options.ram or _CLUSTER_WORKER, zoom)
+        return Means(1, options.ram or _CLUSTER_WORKER)
     processes = int(number) if number.isdecimal() and int(number) else available_cores()
-    return choose_size(image, network, processes, options.ram, zoom, processes=True)
+    return Means(processes, options.ram, processes=True)
 
 
 def _may_be_large(path: Path, scene: str, whatever_size: bool) -> bool:
@@ -307,14 +314,19 @@ def _move(store: Path, final: Path) -> None:
         store.rename(final)
 
 
-def write_as_zarr(found: FoundImage, result: Segmentation, model: Model, paths: Sequence[Path]) -> list[Path]:
-    """Replace the label image among the outputs of an image by a label store; return the outputs."""
+def write_as_zarr(
+    found: FoundImage, result: Segmentation, pinned: Mapping[str, str], paths: Sequence[Path]
+) -> list[Path]:
+    """Replace the label image among the outputs of an image by a label store; return the outputs.
+
+    `pinned` are the model and the arithmetic, as in stores of images in super-blocks.
+    """
     grid = result.volume.grid
     old = next(path for path in paths if path.name.endswith(label_suffix(grid)))
     store = old.with_name(f"{found.stem}{STORE_SUFFIX}")
     edges = ({2: 4096, 3: 256}[grid.dims],) * grid.dims
     title = store.name.removesuffix(".ome.zarr")
-    write_label_store(store, result.labels, grid, StoreOptions(edges, title=title, pinned={"model": model.sha256}))
+    write_label_store(store, result.labels, grid, StoreOptions(edges, title=title, pinned=pinned))
     old.unlink()
     return [store if path == old else path for path in paths]
 

@@ -130,7 +130,8 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
             written = picture_options(context.model, out, options, out / parent)
             paths = write_outputs(result, out / parent, image.stem, written, protected=protected)
             if options.label_format == "zarr" and result.kind == "objects" and not result.frames:
-                paths = write_as_zarr(image, result, context.model, paths)
+                computed = _computed_with(context.predictor, result.notes)["arithmetic"]
+                paths = write_as_zarr(image, result, {"model": context.model.sha256, "arithmetic": computed}, paths)
         outputs, output_states = _hash_outputs(paths, out)
     except Exception as error:  # so that one image fails and not the batch
         if isinstance(error, Stopped) or (isinstance(error, MachineError) and not is_about_name(error)):

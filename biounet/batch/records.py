@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 # Not in the settings of earlier results, which stay valid where these are not used.
 _LATER_SETTINGS = {"channels", "measure", "project", "frames"}
-_LEAST_RAM = 2**30  # bytes: the libraries alone take almost half of it
+PROGRAM_RAM = 590 * 2**20
+"""Bytes of memory that the program takes without any image."""
+
 LabelFormat = Literal["auto", "tif", "zarr"]
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
@@ -100,8 +102,9 @@ class BatchOptions:
             raise SettingsError("a single file of the report, and no report", hint="leave out --no-overlay")
         if self.label_format not in get_args(LabelFormat):
             raise SettingsError(f"format {self.label_format!r}: {', '.join(get_args(LabelFormat))}")
-        if self.ram is not None and self.ram < _LEAST_RAM:
-            raise SettingsError(f"ram of {self.ram / 2**20:.0f} MiB: too little for any image", hint="2G or more")
+        if self.ram is not None and self.ram <= PROGRAM_RAM:
+            hint = f"the program itself takes {PROGRAM_RAM // 2**20} MiB"
+            raise SettingsError(f"ram of {self.ram / 2**20:.0f} MiB: too little for any image", hint=hint)
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise SettingsError(f"shard {self.shard[0]} of {self.shard[1]}: counted from 1")
 

@@ -1,3 +1,4 @@
+from .budget import Means as Means
 from .budget import WorkSize as WorkSize
 from .budget import choose_size as choose_size
 from .dask_cluster import Cluster as Cluster

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from biounet.core import LazyImage, SettingsError, usable_memory
-from biounet.network import UNet, bytes_per_feature, pick_device
+from biounet.core import LazyImage, SettingsError, least_ram, usable_memory
+from biounet.network import Model, bytes_per_feature, pick_device
 from biounet.preprocessing import Zoom, rescaled_shape
 from biounet.tiling import block_lattice
 
@@ -58,48 +58,61 @@ class WorkSize:
     stored: int = 0
 
 
+@dataclass(frozen=True)
+class Means:
+    """What an image may be worked on with.
+
+    Attributes
+    ----------
+    workers
+        Super-blocks at a time, at most.
+    ram
+        Bytes of memory; None: most of what is free.
+    processes
+        Whether workers are processes, not threads: none fewer, each with the libraries, and ended when it takes more
+        than its part of `ram`, so that an error of the estimate needs room in each.
+    """
+
+    workers: int
+    ram: int | None = None
+    processes: bool = False
+
+
 def choose_size(
-    image: LazyImage,
-    network: UNet,
-    workers: int,
-    ram: int | None = None,
-    zoom: Zoom | None = None,
-    processes: bool = False,
+    image: LazyImage, model: Model, means: Means, zoom: Zoom | None = None, whole: int | None = None
 ) -> WorkSize:
-    """Return how to work on an image within `ram` bytes, with up to so many workers.
+    """Return how to work on an image within the memory that there is, with up to so many workers.
 
     All workers are used with smaller super-blocks before fewer are used with larger ones, and there is one for each.
 
     Parameters
     ----------
-    ram
-        None: most of what is free.
     zoom
         From the grid of the image to the working grid, with the axes of `image`; None: it is the same.
-    processes
-        Whether workers are processes, not threads: none fewer, each with the libraries, and ended when it takes more
-        than its part of `ram`, so that an error of the estimate needs room in each.
+    whole
+        Bytes that the command would take with the image as a whole in memory, if that is a way.
 
     Raises
     ------
     SettingsError
-        If the memory is not enough for the smallest super-blocks.
+        If the memory is not enough for the smallest super-blocks; it says what would be.
     """
-    limit = ram if ram is not None else usable_memory()
-    seen = _Seen(image, network, zoom or (1.0,) * image.grid.dims)
+    limit = means.ram if means.ram is not None else usable_memory()
+    seen = _Seen(image, model, zoom or (1.0,) * image.grid.dims)
     sizes = []
-    for edge, block, number in _choices(image.grid.shape, workers, workers if processes else 1):
+    for edge, block, number in _choices(image.grid.shape, means.workers, means.workers if means.processes else 1):
         each = seen.bytes_of_worker(edge, block)
         found = _bytes_of_measuring(image, edge)
-        if processes:
+        if means.processes:
             memory = number * max(_PROGRAM + each, _LOADED + found) / _ESTIMATED_SHARE
         else:
             memory = _COMMAND + max(_PROGRAM + number * each, _LOADED + number * found)
         sizes.append(WorkSize(edge, block, number, int(memory)))
     fitting = next((size for size in sizes if limit is None or size.memory <= limit), None)
     if fitting is None:
-        cause = f"{(limit or 0) / 2**30:.2g} GiB of memory are too little: it takes {sizes[-1].memory / 2**30:.3g} GiB"
-        raise SettingsError(cause, hint="give more with --ram, or work where there is more memory")
+        least = min([size.memory for size in sizes] + ([] if whole is None else [whole]))
+        cause = f"{(limit or 0) // 2**20} MiB of memory are too little for the smallest super-blocks"
+        raise SettingsError(cause, hint=least_ram(least))
     stored = _count_stored(image, fitting.edge)
     return replace(fitting, disk=int(_DISK_PER_VOXEL[image.grid.dims] * stored) + 2**20, stored=stored)
 
@@ -125,15 +138,15 @@ class _Seen:
     """What a worker sees of an image at a time."""
 
     image: LazyImage
-    network: UNet
+    model: Model
     zoom: Zoom
 
     def bytes_of_worker(self, edge: int, block: int) -> int:
         """Estimate what one super-block takes to be predicted."""
-        image, network = self.image, self.network
+        image, network = self.image, self.model.network
         core, inner = (math.prod(min(length, size) for size in image.grid.shape) for length in (edge, block))
         features = network.head.in_channels * self._predicted(block) // math.prod(network.shuffle_factors)
-        feature = bytes_per_feature(pick_device("cpu"), in_8_bits=True)
+        feature = bytes_per_feature(pick_device("cpu"), in_8_bits=bool(self.model.activation_ranges))
         network_bytes = feature * features + _BYTES_PER_INPUT * image.channels * self._predicted(block)
         labelling = _BYTES_PER_BLOCK_VOXEL * inner
         read = image.dtype.itemsize * image.channels * self._predicted(edge)  # until it is scaled
@@ -145,12 +158,12 @@ class _Seen:
 
     def _read(self, edge: int) -> int:
         """Return the voxels of the image from which a cube of it is predicted."""
-        axes = zip(self.image.grid.shape, self.zoom, self.network.receptive_radius, strict=True)
+        axes = zip(self.image.grid.shape, self.zoom, self.model.network.receptive_radius, strict=True)
         return int(math.prod(min(edge + 2 * far / factor, size) for size, factor, far in axes))
 
     def _predicted(self, edge: int) -> int:
         """Return the voxels of the working grid from which a cube of the image is predicted, padded to the stride."""
-        network = self.network
+        network = self.model.network
         axes = zip(self.image.grid.shape, self.zoom, network.receptive_radius, network.stride, strict=True)
         lengths = ((min(edge * factor + 2 * far, size * factor), stride) for size, factor, far, stride in axes)
         return math.prod(math.ceil(length / stride) * stride for length, stride in lengths)

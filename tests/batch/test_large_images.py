@@ -64,6 +64,15 @@ def test_super_blocks_give_what_memory_gives(images, model, tmp_path, monkeypatc
     assert not (tmp_path / "large" / ".large").exists()
 
 
+def test_stores_of_images_in_memory_say_what_made_them_as_others_do(images, model, tmp_path, monkeypatch):
+    segment(images, model, tmp_path / "large", label_format="zarr")
+    monkeypatch.setattr("biounet.batch.large_image._SMALL_FILE", 2**24)
+    [row] = segment(images, model, tmp_path / "small", label_format="zarr")
+    assert "super_blocks" not in row.details
+    stores = [open_label_store(tmp_path / name / "nuclei_labels.ome.zarr") for name in ("large", "small")]
+    assert stores[0].pinned == stores[1].pinned == {"model": model.sha256, "arithmetic": row.details["arithmetic"]}
+
+
 @pytest.mark.parametrize("diameter", [13.0, 40.0])
 def test_an_image_of_another_magnification_is_resampled_in_super_blocks(diameter, images, model, tmp_path, monkeypatch):
     monkeypatch.setattr("biounet.batch.process_image.write_as_zarr", None)  # of images in memory

@@ -32,7 +32,7 @@ model, images, out = load_model(sys.argv[1]), find_images([sys.argv[2]]), Path(s
 options = BatchOptions(jobs=1, label_format=sys.argv[4])
 if sys.argv[4] == "tif":
     large_image.usable_memory = lambda: 0
-    large_image._choose_size = lambda *_: large_image.choose_size(_[0], model.network, 1, 2**34)
+    large_image._choose_size = lambda *_: large_image.choose_size(_[0], model, large_image.Means(1, 2**34))
 segment_batch(images, model, out / "whole", options)  # imports and compiles for all children
 for number in itertools.count(1, int(sys.argv[5])):
     child = os.fork()
