@@ -14,7 +14,7 @@ from biounet.files.formats.imagej import imagej_channel_names
 from biounet.files.formats.pixel_size import read_calibration
 from biounet.files.formats.raw import COLOURS, RawImage
 from biounet.files.formats.scenes import Scene, choose_scene
-from biounet.files.formats.tiff_integrity import check_complete, count_pages
+from biounet.files.formats.tiff_integrity import check_complete, check_jpegs, count_pages
 from biounet.files.formats.tiff_series import list_series, open_series, open_tiff
 from biounet.files.lazy.tiff_pages import stored_pages
 
@@ -74,6 +74,7 @@ def read_tiff(path: Path, scene: str = "") -> RawImage:
 
 def _load(path: Path, scene: str) -> NDArray[Any]:
     with open_series(path, scene) as series:
+        check_jpegs(series, path)
         # One thread: files are read in parallel already, and `raise_logged_errors` is about the thread that reads.
         array = np.asarray(series.asarray(maxworkers=1))
     return array.astype(array.dtype.newbyteorder("="), copy=False)

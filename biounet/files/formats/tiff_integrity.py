@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ from tifffile import COMPRESSION, TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 from biounet.core import InputError, Note, NoteCode
 
-_JPEG_END = b"\xff\xd9"
-_PADDING = 2  # bytes that some programs add to a strip
+_JPEG_END, _RESTART_OR_END = re.compile(rb"\xff\xd9"), re.compile(rb"\xff[\xd0-\xd7\xd9]")
+_JPEG_TAIL = 4  # bytes: the marker, and two that some programs add to a strip
 _log = threading.local()  # `problems`: of the file that this thread reads
 
 
@@ -109,10 +110,25 @@ def _check_plane(page: TiffPage | TiffFrame, name: str, path: Path) -> int:
     needed = max(offset + count for offset, count in zip(offsets, counts, strict=False))
     if needed > file.size:
         raise InputError(f"truncated: {name} needs {needed} bytes, the file has {file.size}", path=path)
-    if page.compression == COMPRESSION.JPEG:  # the decoder would fill up what is missing with grey
-        for offset, count in zip(offsets, counts, strict=False):
-            tail = min(count, len(_JPEG_END) + _PADDING)
-            file.seek(offset + count - tail)
-            if count and _JPEG_END not in file.read(tail):
-                raise InputError(f"truncated: {name} is a JPEG without an end", path=path)
     return sum(count == 0 for count in counts)
+
+
+def check_jpegs(series: TiffPageSeries, path: Path) -> None:
+    """Raise `InputError` if a JPEG in the pages of an image is cut off: the decoder fills up with grey."""
+    if series.keyframe.compression != COMPRESSION.JPEG:
+        return
+    file = series.keyframe.parent.filehandle
+    for number, page in enumerate(series.pages):
+        if page is None:
+            continue  # told by `check_complete`
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            tail = min(count, _JPEG_TAIL)
+            file.seek(offset + count - tail)
+            if count and not ends_as_jpeg(file.read(tail), series.keyframe):
+                cause = f"truncated: plane {number} of {len(series.pages)} is a JPEG without an end"
+                raise InputError(cause, path=path)
+
+
+def ends_as_jpeg(encoded: bytes, keyframe: TiffPage) -> bool:
+    """Whether a tile or strip ends as a JPEG does, or, of slides of Hamamatsu, with a restart marker inside of one."""
+    return bool((_RESTART_OR_END if keyframe.jpegheader else _JPEG_END).search(encoded[-_JPEG_TAIL:]))

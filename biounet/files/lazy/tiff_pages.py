@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, TiffFrame, TiffPage, TiffPageSeries
 
 from biounet.core import InputError
+from biounet.files.formats.tiff_integrity import ends_as_jpeg
 from biounet.files.formats.tiff_series import open_series
 from biounet.files.lazy.flat_file import FlatFile
 from biounet.files.lazy.stored_array import Index, StoredArray, chunks_of, grid_shape, overlap
@@ -159,6 +160,8 @@ class TiffPages(StoredArray):
         name += f" of page {number}" if len(table.pages) > 1 else ""
         if encoded is not None and len(encoded) < page.counts[at]:
             raise InputError(f"truncated: {name} is not there", path=self.path, hint=_DAMAGED)
+        if encoded is not None and keyframe.compression == COMPRESSION.JPEG and not ends_as_jpeg(encoded, keyframe):
+            raise InputError(f"truncated: {name} is a JPEG without an end", path=self.path, hint=_DAMAGED)
         try:
             pixels, start, shape = table.decode(encoded, at, **page.decode_options)
         except Exception as error:  # codecs raise more than ten kinds
