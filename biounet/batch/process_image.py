@@ -14,7 +14,14 @@ from typing import Any
 
 import torch
 
-from biounet.batch.large_image import LargeImage, find_large, picture_options, write_as_zarr, write_large
+from biounet.batch.large_image import (
+    LargeImage,
+    find_large,
+    picture_options,
+    work_folder,
+    write_as_zarr,
+    write_large,
+)
 from biounet.batch.long_series import find_long
 from biounet.batch.names import escape, image_name
 from biounet.batch.parts_done import ShowParts, log_parts
@@ -49,6 +56,7 @@ from biounet.core import (
     working_time,
 )
 from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state, tree_state
+from biounet.large_images import WorkFolder
 from biounet.network import Model, Predictor
 from biounet.reporting import SizeHistogram, object_sizes, write_outputs
 from biounet.segmentation import (
@@ -168,7 +176,10 @@ def _in_own_process(image: FoundImage, context: BatchContext, protected: Collect
 
     In a record that took several, ``attempts`` says how many.
     """
-    segment_large, attempt = context.segment_large or segment_file, 0
+    segment_large, attempt, overwrites = context.segment_large or segment_file, 0, context.options.overwrite
+    if overwrites and context.options.shard is None:  # once: further attempts go on from what the first has done
+        WorkFolder(work_folder(image, context.out)).remove()
+        context = replace(context, options=replace(context.options, overwrite=False))
     while True:
         attempt += 1
         try:
@@ -176,7 +187,8 @@ def _in_own_process(image: FoundImage, context: BatchContext, protected: Collect
         except WorkerDiedError as error:
             raise_if_stopped(context.stop)  # it may have been ended before it could answer
             if attempt == _ATTEMPTS:
-                raise WorkerDiedError(f"{error.cause}; it was tried {attempt} times", hint=error.hint) from error
+                hint = "the same command without --overwrite continues" if overwrites and error.hint else error.hint
+                raise WorkerDiedError(f"{error.cause}; it was tried {attempt} times", hint=hint) from error
             _log.warning("%s: %s; it is tried again", image_name(image), error.cause)
         else:
             tried = {"attempts": attempt} if attempt > 1 else {}

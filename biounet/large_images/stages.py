@@ -67,14 +67,7 @@ class Task:
         return f"part {self.index} ({self.stage})"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a call says: the seconds that it took."""
-
-    seconds: float
-
-
-def work_on(task: Task) -> Answer:
+def work_on(task: Task) -> None:
     """Carry out a task in this process, and leave its files.
 
     Raises
@@ -95,10 +88,8 @@ def work_on(task: Task) -> Answer:
         _count_channels(work, task)
     else:
         _write_level(work, task)
-    seconds = time.monotonic() - start
-    if seconds > _BRIEF:
+    if time.monotonic() - start > _BRIEF:
         give_back_memory()
-    return Answer(seconds)
 
 
 def level_stage(level: int) -> str:

@@ -4,15 +4,19 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import tifffile
 import zarr
 
 from biounet.batch import BatchOptions, own_process, runner, segment_batch
+from biounet.batch.large_image import work_folder
 from biounet.batch.parts_done import PartsClock
+from biounet.batch.process_image import BatchContext, _in_own_process
+from biounet.batch.records import Record, Row
 from biounet.core import Stopped, WorkerDiedError, builtin_models, sample_folder
-from biounet.files import find_images
+from biounet.files import FoundImage, find_images
 from biounet.network import load_model
 from biounet.segmentation import SegmentOptions
 from support.batches import all_files
@@ -133,6 +137,30 @@ def test_a_shard_whose_process_dies_is_left_to_the_others(folder, model, tmp_pat
     options = BatchOptions(**(vars(IN_ZARR) | {"shard": (1, 2)}))
     assert list(segment_batch(find_images([folder / "large.zarr"]), model, tmp_path, options)) == []
     assert "large.zarr: the process that worked on it was ended" in caplog.text
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_attempts_that_overwrite_go_on_from_the_first(tmp_path, deaths):
+    image, seen = FoundImage(tmp_path / "a.tif", Path("a.tif")), []
+    work = work_folder(image, tmp_path)
+    work.mkdir(parents=True)
+
+    def die_after_a_while(image, context, protected):
+        seen.append((context.options.overwrite, work.is_dir()))
+        work.mkdir(parents=True, exist_ok=True)
+        if len(seen) <= deaths:
+            raise WorkerDiedError("ended", hint="the same command continues")
+        return Record(Row("a.tif", "failed", None, 0.0, ""), (), "", "")
+
+    batch = BatchOptions(overwrite=True)
+    context = BatchContext(None, None, tmp_path, batch, 1, threading.Event(), None, segment_large=die_after_a_while)
+    if deaths == 1:
+        assert _in_own_process(image, context, ()).row.details == {"attempts": 2}
+    else:
+        with pytest.raises(WorkerDiedError, match="tried 3 times") as caught:
+            _in_own_process(image, context, ())
+        assert caught.value.hint == "the same command without --overwrite continues"
+    assert seen == [(False, False), *[(False, True)] * min(deaths, 2)]
 
 
 def test_the_time_that_is_left_is_told_by_what_was_done_since_the_start():
