@@ -24,6 +24,7 @@ from biounet.core import (
     MachineError,
     Volume,
     available_cores,
+    least_ram,
     usable_memory,
 )
 from biounet.files import (
@@ -139,11 +140,14 @@ def find_large(
     ------
     InputError, SettingsError
         If the image does not fit the model, or the ring not the image; if memory is too little for the smallest
-        super-blocks.
+        super-blocks, or with a model of classes, for the image.
     """
-    if found.problem or model.card.recipe.data.kind == "classes" or options.read.frames is not None:
+    if found.problem or options.read.frames is not None:
         return None
     limit = usable_memory() if options.ram is None else options.ram - PROGRAM_RAM
+    if model.card.recipe.data.kind == "classes":
+        _check_in_memory(needs, options.ram)
+        return None
     if needs and (limit is None or needs[-1][1].total <= limit):
         return None
     if not all(_may_be_large(path, scene, whatever_size=bool(needs)) for path, scene in found.parts):
@@ -159,6 +163,13 @@ def find_large(
         ring_reach(image.grid, ring)  # a ring that cannot be measured is told before all the work
     whole = None if as_zarr else PROGRAM_RAM + needs[-1][1].total
     return LargeImage(found, image, _choose_size(image, model, options, whole), as_zarr)
+
+
+def _check_in_memory(needs: Sequence[tuple[SegmentOptions, MemoryNeed]], ram: int | None) -> None:
+    """Raise `InputError` for an image that is not worked on in super-blocks and does not fit into `ram`."""
+    if needs and ram is not None and (least := PROGRAM_RAM + needs[-1][1].total) > ram:
+        cause = f"{ram // 2**20} MiB of memory are too little: a model of classes works on the image as a whole"
+        raise InputError(cause, hint=least_ram(least))
 
 
 def _choose_size(image: LazyImage, model: Model, options: BatchOptions, whole: int | None) -> WorkSize:

@@ -24,8 +24,9 @@ _BYTES_PER_VOXEL = 4  # of a super-block: its parts
 _BYTES_PER_FOUND_VOXEL = 13  # of a super-block that is measured; holes and labels take less
 _MEASURED_REACH = 1.3  # times a super-block: what is read around it, of objects that begin in it
 _BYTES_PER_MEASURED_VOXEL = 16  # without the pixels of channels: labels as they are and numbered anew, runs, rings
-_BYTES_PER_BLOCK_VOXEL = 30  # of a block: its maps, and labelling
-_BYTES_PER_RESAMPLED_VOXEL = 14  # of a block besides, where its maps come from another grid
+_BYTES_PER_BLOCK_VOXEL = 26  # of a block: its maps, and labelling
+# Of a block besides, where its maps come from another grid: bytes of its voxels, and of those of the other grid
+_BYTES_PER_RESAMPLED_VOXEL, _BYTES_PER_WORKING_VOXEL = 12, 6
 _RESAMPLED_BAND = 2**24  # values of the image that are resampled at a time, and the bytes of each
 _BYTES_PER_BAND_VALUE = 16
 _BYTES_PER_INPUT = 8  # of what is predicted of a block: as it is, and as the network takes it
@@ -152,21 +153,27 @@ class _Seen:
         read = image.dtype.itemsize * image.channels * self._predicted(edge)  # until it is scaled
         if rescaled_shape(image.grid.shape, self.zoom) != image.grid.shape:
             read = _BYTES_PER_BAND_VALUE * min(image.channels * self._read(edge), _RESAMPLED_BAND)
-            labelling += int(_BYTES_PER_BLOCK_VOXEL * math.prod(self.zoom) + _BYTES_PER_RESAMPLED_VOXEL) * inner
+            labelling += int(_BYTES_PER_WORKING_VOXEL * math.prod(self.zoom) + _BYTES_PER_RESAMPLED_VOXEL) * inner
         scaled = 4 * image.channels * self._predicted(edge)
         return int(_BYTES_OF_THREAD + scaled + _BYTES_PER_VOXEL * core + max(read, network_bytes, labelling))
 
     def _read(self, edge: int) -> int:
         """Return the voxels of the image from which a cube of it is predicted."""
-        axes = zip(self.image.grid.shape, self.zoom, self.model.network.receptive_radius, strict=True)
-        return int(math.prod(min(edge + 2 * far / factor, size) for size, factor, far in axes))
+        axes = zip(self.image.grid.shape, self.zoom, self._halos(edge), strict=True)
+        return int(math.prod(min(edge + halo / factor, size) for size, factor, halo in axes))
 
     def _predicted(self, edge: int) -> int:
         """Return the voxels of the working grid from which a cube of the image is predicted, padded to the stride."""
         network = self.model.network
-        axes = zip(self.image.grid.shape, self.zoom, network.receptive_radius, network.stride, strict=True)
-        lengths = ((min(edge * factor + 2 * far, size * factor), stride) for size, factor, far, stride in axes)
+        axes = zip(self.image.grid.shape, self.zoom, self._halos(edge), network.stride, strict=True)
+        lengths = ((min(edge * factor + halo, size * factor), stride) for size, factor, halo, stride in axes)
         return math.prod(math.ceil(length / stride) * stride for length, stride in lengths)
+
+    def _halos(self, edge: int) -> list[int]:
+        """Return what the network sees along each axis beyond a cube: on the sides where there are others, at most."""
+        numbers = (-(-size // edge) for size in self.image.grid.shape)
+        reaches = self.model.network.receptive_radius
+        return [min(number - 1, 2) * reach for number, reach in zip(numbers, reaches, strict=True)]
 
 
 def _bytes_of_measuring(image: LazyImage, edge: int) -> float:

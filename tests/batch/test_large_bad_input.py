@@ -1,8 +1,10 @@
 """Images larger than memory that are broken: one line each, and the others are done."""
 
 import json
+import re
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -11,6 +13,7 @@ import zarr
 from biounet.core import sample_folder
 from biounet.files import open_label_store
 from biounet.large_images import budget
+from support.volume_models import save_random_model
 
 IMAGE = tifffile.imread(sample_folder() / "images" / "nuclei.tif")
 LEFT = {
@@ -120,3 +123,21 @@ def test_a_dry_run_says_what_is_broken_before_anything_runs(folder, biounet):
     }
     assert LEFT["chunks.ome.zarr"] in rows["chunks.ome.zarr"]["message"]
     assert len(err.splitlines()) == 4
+
+
+def test_a_model_of_classes_says_what_an_image_takes_that_memory_is_too_little_for(biounet, tmp_path):
+    save_random_model(tmp_path / "m.safetensors", ("scan",))
+    values = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "case.nii")
+    command = ("segment", "case.nii", "-m", "m.safetensors", "-o", "out", "--no-overlay", "--quiet", "--ram")
+    for more in ((), ("--dry-run",)):
+        code, _, err = biounet(*command, "591M", *more)
+        assert (code, err.count("\n")) == (4, 1)
+        assert "591 MiB of memory are too little: a model of classes works on the image as a whole (hint: " in err
+    least = re.search(r"--ram (\d+M) or more", err)[1]
+    assert biounet(*command, least)[0] == 0
+    code, _, err = biounet(*command, "590M")
+    assert (code, err) == (
+        2,
+        "ERROR ram of 590 MiB: too little for any image (hint: the program itself takes 590 MiB)\n",
+    )

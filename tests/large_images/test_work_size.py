@@ -69,3 +69,16 @@ def test_a_network_of_floats_takes_more_than_one_of_8_bits(model, monkeypatch):
     for ranges in ({}, {"head": (0.0, 1.0)}):
         choose_size(image(4096, 4096), replace(model, activation_ranges=ranges), Means(1, 10**12))
     assert [set(asked[: len(asked) // 2]), set(asked[len(asked) // 2 :])] == [{False}, {True}]
+
+
+def test_half_the_pixel_size_takes_less_memory_and_twice_takes_more(model, monkeypatch):
+    monkeypatch.setattr(budget, "_EDGES", {2: ((1024, 1024),)})
+    sizes = [choose_size(image(4096, 4096), model, Means(2, 10**12), (zoom, zoom)) for zoom in (0.5, 1.0, 2.0)]
+    assert sizes[0].memory < sizes[1].memory < sizes[2].memory
+
+
+def test_the_network_sees_nothing_beyond_the_image(model, monkeypatch):
+    monkeypatch.setattr(budget, "_EDGES", {2: ((1024, 1024),)})
+    monkeypatch.setattr(budget, "_LOADED", 0)  # predicting takes the most
+    sizes = [choose_size(image(side, side), model, Means(1, 10**12)).memory for side in (1024, 2048, 4096, 8192)]
+    assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
