@@ -22,7 +22,7 @@ _CROWDED = 0.5  # of the area of the sample
 _REST = 2.4  # times the sample's time: halos, reading and writing, joining; on a confluent field of 8192 x 8192
 # Seconds until the first super-block, and of each with nothing in it, which is looked for and noted at every stage; on
 # empty fields of 100 000 and 320 000 pixels a side.
-_START, _LOOK = 5.0, 0.02
+_START, _LOOK = 5.0, 0.01
 
 
 @dataclass(frozen=True)

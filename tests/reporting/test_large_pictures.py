@@ -4,9 +4,10 @@ from threading import Event
 
 import numpy as np
 import pytest
+import zarr
 
 from biounet.core import ArrayImage, Grid, Volume
-from biounet.files import StoreOptions, open_label_store, write_label_store
+from biounet.files import ReadOptions, StoreOptions, open_label_store, open_lazy, write_label_store
 from biounet.reporting import large_pictures, overlays
 from biounet.reporting.large_pictures import compose_large
 from biounet.reporting.overlays import prepare_canvas
@@ -40,6 +41,24 @@ def test_a_picture_is_that_of_memory(dtype, channels, tmp_path):
     assert np.array_equal(canvas.labels, expected.labels)
     assert np.array_equal(canvas.picture, expected.picture)
     assert canvas.bright == expected.bright
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "f4", "f8"])
+def test_what_a_file_does_not_store_is_drawn_without_filling_it(dtype, tmp_path, monkeypatch):
+    image, labels = discs((101, 87), 12, 3)
+    array = zarr.create_array(tmp_path / "a.zarr", shape=image.shape, chunks=(12, 12), dtype=dtype, fill_value=7)
+    array[:30, :40] = image[:30, :40]
+    labels[30:] = labels[:, 40:] = 0
+    sizes = []
+    reduce = large_pictures.reduce_channels
+    spy = lambda channels, *more: sizes.append(channels[0].size) or reduce(channels, *more)  # noqa: E731
+    monkeypatch.setattr(large_pictures, "reduce_channels", spy)
+    lazy = open_lazy((tmp_path / "a.zarr",), ReadOptions(dims=2))
+    canvas = compose_large(lazy, stored(tmp_path, labels, 32), Event())
+    expected = prepare_canvas(array[:][None], labels)
+    assert np.array_equal(canvas.picture, expected.picture)
+    assert sum(sizes) < image.size * 0.7
+    assert sizes.count(9) > 5  # one square of 3 x 3 in place of a region
 
 
 @pytest.mark.parametrize(("most", "factors"), [(10**6, (1, 1, 1)), (10**5, (2, 2, 2)), (10**4, (8, 2, 2))])
