@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from biounet.batch.large_image import find_large
+from biounet.batch.large_image import describe_excess, find_large
 from biounet.batch.large_preview import LargePreview, Speedometer, preview_large
 from biounet.batch.names import image_name, is_in_shard, mark_collisions
 from biounet.batch.records import BatchOptions, error_text
@@ -124,6 +124,7 @@ def _preview_image(
         needs = memory_needs(header, model, options.segment, options.device)
         found = found or find_large(image, model, options, needs)
         large = None if found is None else preview_large(found, speed, options)
+        excess = describe_excess(needs, model, options) if large is None else ""
     except BiounetError as error:
         return Preview(name, message=error_text(error), failed=True)
     data = model.card.recipe.data
@@ -145,7 +146,7 @@ def _preview_image(
         unit=grid.unit,
         outputs=tuple((image.relative.parent / output).as_posix() for output in outputs),
         memory=needs[0][1].process if large is None else large.memory,
-        message="; ".join([*_describe_group(name, options.group), *header.notes]),
+        message="; ".join([*_describe_group(name, options.group), *header.notes, *filter(None, [excess])]),
         large=large,
     )
 

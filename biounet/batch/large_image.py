@@ -172,6 +172,16 @@ def _check_in_memory(needs: Sequence[tuple[SegmentOptions, MemoryNeed]], ram: in
         raise InputError(cause, hint=least_ram(least))
 
 
+def describe_excess(needs: Sequence[tuple[SegmentOptions, MemoryNeed]], model: Model, options: BatchOptions) -> str:
+    """Return, of an image that is worked on in memory, that it takes more than `BatchOptions.ram`; empty otherwise."""
+    total = PROGRAM_RAM + needs[-1][1].total
+    if options.ram is None or total <= options.ram:
+        return ""
+    is_sought = resolve_diameter(options.segment.diameter, model.card) == "auto"
+    advice = "; with --diameter native, or a number, it may be worked on in parts" if is_sought else ""
+    return f"worked on in memory, of which it takes about {total / 2**30:.2g} GiB, more than --ram{advice}"
+
+
 def _choose_size(image: LazyImage, model: Model, options: BatchOptions, whole: int | None) -> WorkSize:
     """Return the size of super-blocks; arguments as of `choose_size`."""
     image = CanonicalImage.of(image)

@@ -16,6 +16,7 @@ import torch
 
 from biounet.batch.large_image import (
     LargeImage,
+    describe_excess,
     find_large,
     picture_options,
     work_folder,
@@ -129,6 +130,8 @@ def segment_file(image: FoundImage, context: BatchContext, protected: Collection
         needs = _needs_in_memory(image, context) if long is None else long.needs
         if long is None and (large := find_large(image, context.model, options, needs)) is not None:
             return _when_alone(large, context, protected, start)
+        if excess := describe_excess(needs, context.model, options):
+            _log.warning("%s: %s", name, excess)
         with context.memory.reserve([need for _, need in needs], image.path, context.stop) as number:
             if context.segment_large is not None and needs[number][1].is_large:
                 return _in_own_process(image, context, protected)

@@ -24,6 +24,7 @@ from biounet.core import (
     is_out_of_memory,
 )
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
+from biounet.large_images import parse_cluster
 from biounet.measurement import Grouping
 from biounet.reporting import SizeHistogram
 from biounet.segmentation import SegmentOptions
@@ -105,6 +106,8 @@ class BatchOptions:
         if self.ram is not None and self.ram <= PROGRAM_RAM:
             hint = f"the program itself takes {PROGRAM_RAM // 2**20} MiB"
             raise SettingsError(f"ram of {self.ram / 2**20:.0f} MiB: too little for any image", hint=hint)
+        if self.cluster is not None:
+            parse_cluster(self.cluster)
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise SettingsError(f"shard {self.shard[0]} of {self.shard[1]}: counted from 1")
 
@@ -220,12 +223,14 @@ class BatchTotals:
     objects: int | None = None
     frames: int = 0
     unknown_sizes: int = 0  # images whose pixel size is not known
+    in_parts: int = 0  # images that were worked on in super-blocks
 
     def add(self, row: Row) -> None:
         """Add a row."""
         self.images += 1
         self.frames += len(row.frames)
         self.failed += row.status == "failed"
+        self.in_parts += "super_blocks" in row.details
         self.unknown_sizes += row.status != "failed" and row.details.get("spacing") is None
         if row.count is not None:
             self.objects = (self.objects or 0) + row.count

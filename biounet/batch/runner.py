@@ -33,7 +33,7 @@ from biounet.core import BiounetError, InputError, MachineError, Stopped, availa
 from biounet.files import FoundImage, Locks, ReaderPool, find_temporary_files
 from biounet.network import Model, Predictor, model_predictor
 from biounet.reporting import check_output_folder, make_folder, output_paths, remove_files, remove_temporary_files
-from biounet.segmentation import resolve_diameter
+from biounet.segmentation import MemoryBudget, resolve_diameter
 
 _MOST_JOBS = 32
 _AHEAD = 2  # tasks for each thread that are made before they can begin
@@ -93,7 +93,10 @@ def segment_batch(
     options = _as_it_runs(options, predictor, jobs, diameter)
     share = max(1, threads // jobs) if predictor.pipeline is None else threads
     with Locks(out, stop) as locks, _readers(options, jobs) as readers, block_threads(predictor) as pool:
-        context = BatchContext(model, predictor, out, options, share, stop, readers, pool, segment_in_own_process)
+        memory = MemoryBudget(limit=options.ram)
+        context = BatchContext(
+            *(model, predictor, out, options, share, stop, readers, pool), segment_in_own_process, memory
+        )
         folder = _open_folder(context, locks)
         try:
             done = _process_all(chosen, context, folder, report)

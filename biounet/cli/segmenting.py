@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from biounet.files import FoundImage, ReadOptions, SkippedFile
     from biounet.network import Model
 
+_CLUSTER_NOT_USED = "no image is worked on in super-blocks: --cluster is not used"
 _MAIL = 15e6  # bytes of a file that becomes 20 MB in an e-mail
 
 
@@ -157,6 +158,8 @@ def _show_totals(totals: BatchTotals, out: Path, batch: BatchOptions, json_lines
     echo(f"{_count_objects(totals)}; see {out}/")
     if batch.group is not None:
         echo(f"means by {', '.join(batch.group.names)}: {out / 'groups.csv'}")
+    if batch.cluster and totals.images > totals.failed and not totals.in_parts:
+        echo_note(_CLUSTER_NOT_USED)
     if totals.uncalibrated:
         echo(f"pixel size {totals.uncalibrated}: lengths are in pixels; give it with --spacing")
     if batch.single_file:
@@ -198,7 +201,7 @@ def _preview(
     cluster = describe_cluster(batch)
     rows = preview(images, model, batch, formats)
     if cluster and not any(row.large for row in rows):
-        cluster = "no image is worked on in super-blocks: --cluster is not used"
+        cluster = _CLUSTER_NOT_USED
     if json_lines:
         left_out = [{"left_out": str(file.path), "reason": file.reason} for file in batch.skipped]
         started = [{"cluster": cluster}] if cluster else []

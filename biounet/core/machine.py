@@ -128,7 +128,7 @@ def as_bytes(value: int | str, name: str = "ram") -> int:
     """
     match = _BYTES.fullmatch(str(value).strip())
     if match is None or not float(match[1]):
-        raise SettingsError(f"{name} {value!r} is not an amount of memory", hint="such as 8G or 500M")
+        raise SettingsError(f"{name} {value!r} is not an amount of memory", hint="such as 8G or 1500M")
     return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 

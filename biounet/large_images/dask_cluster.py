@@ -26,6 +26,7 @@ _LOCAL = re.compile(r"local(?::(\d+))?")
 _ADDRESS = re.compile(r"(?:tcp|tls)://[^\s/]+:\d+")
 _LOGS = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio", "dask_jobqueue")
 _SHARE_OF_MEMORY = 0.8  # of what is free, for workers of this machine
+_PRELOAD = "biounet.large_images.worker_start"  # of workers of this machine
 _CONFIG = {
     # Each death of a worker is reported, and `attempts` decides what is tried again.
     "distributed.scheduler.allowed-failures": 0,
@@ -193,7 +194,7 @@ def _local_cluster(workers: int, memory: int | None) -> Iterator[Any]:
             "memory_limit": memory // workers,  # 0: no limit
             "silence_logs": logging.CRITICAL,
             "local_directory": folder,
-            "preload": ["biounet.large_images.worker_start"],
+            "preload": [_PRELOAD],
         }
         specs = {
             number: {"cls": Nanny, "options": {**worker, "env": environment}}

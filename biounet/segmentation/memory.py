@@ -177,11 +177,13 @@ class MemoryBudget:
     """Memory shared by the images that are segmented at the same time.
 
     An image that does not fit next to the others waits for them; one that does not fit by itself is refused. `free`
-    returns the number of free bytes, or None where it is unknown; by default that of the machine.
+    returns the number of free bytes, or None where it is unknown; by default that of the machine. `limit` is how many
+    bytes the images may take together; one that takes more by itself, in the smallest blocks, is worked on alone.
     """
 
-    def __init__(self, free: Callable[[], int | None] | None = None) -> None:
+    def __init__(self, free: Callable[[], int | None] | None = None, limit: int | None = None) -> None:
         self._free = free or free_memory
+        self._limit = math.inf if limit is None else limit
         self._changed = Condition()
         self._reserved: list[int] = []
         self._free_at_start = self._free()
@@ -214,14 +216,20 @@ class MemoryBudget:
 
     def _first_fit(self, needs: Sequence[MemoryNeed]) -> int | None:
         """Return the index of the first need that fits next to what is reserved; None if none does."""
-        free, addresses = self._free(), free_address_space()
+        usable, addresses, reserved = self._usable(), free_address_space(), sum(self._reserved)
+        fitting = [n for n, need in enumerate(needs) if need.total <= usable and not _exceeds(addresses, need)]
+        within = (index for index in fitting if needs[index].total <= self._limit - reserved)
+        return next(within, None if self._reserved or not fitting else fitting[-1])
+
+    def _usable(self) -> float:
+        """Return how many bytes there are for a further image, whatever the limit is."""
+        free = self._free()
         if free is None or self._free_at_start is None:
-            return 0
-        usable = _USABLE_SHARE * free
-        if self._reserved:  # what is reserved may not be allocated yet
-            usable = min(usable, _SHARE_TOGETHER * self._free_at_start - sum(self._reserved))
-        fits = (need.total <= usable and not _exceeds(addresses, need) for need in needs)
-        return next((index for index, fit in enumerate(fits) if fit), None)
+            return math.inf
+        if not self._reserved:
+            return _USABLE_SHARE * free
+        together = _SHARE_TOGETHER * self._free_at_start - sum(self._reserved)  # it may not be allocated yet
+        return min(_USABLE_SHARE * free, together)
 
     def _shortage(self, need: MemoryNeed) -> str:
         addresses = free_address_space()

@@ -1,6 +1,7 @@
 """What working on a large image takes is said, and refused where the disk is too small, before anything is written."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 
@@ -91,6 +92,31 @@ def test_the_job_of_slurm_is_shown_and_nothing_is_started(biounet, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["slurm.toml"]
     code, _, err = biounet(*common[:-1], "other.toml")
     assert (code, err) == (2, "ERROR other.toml: no such file of a SLURM cluster\n")
+
+
+@pytest.mark.parametrize("text", ["local:0", "slurm", "other.toml"])
+def test_a_cluster_that_there_is_not_is_told_though_no_image_needs_it(biounet, tmp_path, text):
+    code, shown, err = biounet("segment", NUCLEI, "--cluster", text)
+    assert (code, shown) == (2, "")
+    assert err.startswith("ERROR ")
+    assert text in err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_cluster_that_is_not_used_is_said(biounet):
+    code, _, err = biounet("segment", NUCLEI, "--cluster", "tcp://127.0.0.1:9", "--no-overlay")
+    assert (code, err) == (0, "no image is worked on in super-blocks: --cluster is not used\n")
+
+
+def test_an_image_that_takes_more_than_it_may_in_memory_is_said(model, tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(8192, 8192), chunks=(4096, 4096), dtype="u1")
+    found = find_images([str(tmp_path / "a.zarr")])
+    [one] = preview(found, model, BatchOptions(segment=SegmentOptions(diameter="auto"), ram=2**30))
+    assert one.memory > 2**30
+    assert re.search(r"in memory, of which it takes about .* GiB, more than --ram; with --diameter native", one.message)
+    [one] = preview(found, model, BatchOptions(segment=NATIVE, ram=2**30))
+    assert one.memory <= 2**30
+    assert "--ram" not in one.message
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(model, tmp_path, monkeypatch):

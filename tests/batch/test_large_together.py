@@ -41,7 +41,9 @@ def segment(name, shard):
         os._exit(0)
     return child
 
-for name, shards in {"whole": [None], "together": [None, None], "array": [(1, 2), (2, 2)]}.items():
+# This process imports and compiles for all children.
+segment_batch(images, model, out / "whole", BatchOptions(jobs=1, label_format="zarr"))
+for name, shards in {"together": [None, None], "array": [(1, 2), (2, 2)]}.items():
     for child in [segment(name, shard) for shard in shards]:
         assert os.waitpid(child, 0)[1] == 0, name
 """

@@ -24,11 +24,17 @@ SCHEDULER_AT = r"Scheduler at: +(tcp://\S+)"
 WORKER_AT = r"Registered to: +(tcp://\S+)"
 
 
+PATIENT = 900.0  # seconds for workers to start again: a machine with much to do is no fault
+
+
 @pytest.fixture(scope="module")
 def local():
-    """Two workers of this machine."""
-    with connect("local:2", memory=2 * 1500 * 2**20) as runner:
-        yield runner
+    """Two workers of this machine, which start without torch and the like: tasks of these tests use none of it."""
+    limits = RunLimits(no_worker=PATIENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("biounet.large_images.dask_cluster._PRELOAD", "signal")
+        with connect("local:2", memory=2 * 1500 * 2**20, limits=limits) as runner:
+            yield runner
 
 
 def parts(folder, number, **special):
@@ -112,7 +118,7 @@ def test_a_damaged_chunk_is_told_as_it_is(local, tmp_path):
 
 
 def test_a_hanging_worker_is_left_and_starts_again(local, tmp_path):
-    hasty = DaskRunner(local._connection, RunLimits(least_seconds=1.0, factor=0.0))
+    hasty = DaskRunner(local._connection, RunLimits(least_seconds=1.0, factor=0.0, no_worker=PATIENT))
     tasks = parts(tmp_path, 6, at1={"hangs": 1})
     assert run(hasty, tasks) == {index: 2 * index for index in range(6)}
     assert tasks[1].begins() >= 2
@@ -120,7 +126,7 @@ def test_a_hanging_worker_is_left_and_starts_again(local, tmp_path):
 
 
 def test_a_task_that_computes_may_take_long_and_one_behind_it_may_wait(local, tmp_path):
-    hasty = DaskRunner(local._connection, RunLimits(least_seconds=0.5, factor=0.0, delays=0))
+    hasty = DaskRunner(local._connection, RunLimits(least_seconds=0.5, factor=0.0, delays=0, no_worker=PATIENT))
     tasks = parts(tmp_path, 6, at0={"computes": 3}, at1={"computes": 3})
     assert run(hasty, tasks) == {index: 2 * index for index in range(6)}
     assert [task.begins() for task in tasks] == [1] * 6

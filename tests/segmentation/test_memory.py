@@ -145,6 +145,23 @@ def test_images_together_take_four_fifths_of_what_was_free(second, fits):
             pass
 
 
+def test_images_together_take_no_more_than_they_may_and_one_that_takes_more_is_alone_in_the_smallest_blocks():
+    budget, stop = MemoryBudget(lambda: 1000, limit=100), threading.Event()
+    stop.set()
+    with budget.reserve([MemoryNeed(120, 0), MemoryNeed(60, 0)], None, threading.Event()) as number:
+        assert number == 1
+        with budget.reserve([MemoryNeed(70, 0), MemoryNeed(40, 0)], None, stop) as number:
+            assert number == 1
+        with pytest.raises(Stopped), budget.reserve([MemoryNeed(41, 0)], None, stop):
+            pass
+    with budget.reserve([MemoryNeed(300, 0), MemoryNeed(200, 0)], None, threading.Event()) as number:
+        assert number == 1
+        with pytest.raises(Stopped), budget.reserve([MemoryNeed(1, 0)], None, stop):
+            pass
+    with MemoryBudget(lambda: None, limit=100).reserve([MemoryNeed(120, 0), MemoryNeed(90, 0)], None, stop) as number:
+        assert number == 1
+
+
 def test_waiting_for_memory_ends_when_stopped():
     budget, stop = MemoryBudget(lambda: 100), threading.Event()
     stop.set()
