@@ -93,10 +93,8 @@ def segment_batch(
     options = _as_it_runs(options, predictor, jobs, diameter)
     share = max(1, threads // jobs) if predictor.pipeline is None else threads
     with Locks(out, stop) as locks, _readers(options, jobs) as readers, block_threads(predictor) as pool:
-        memory = MemoryBudget(limit=options.ram)
-        context = BatchContext(
-            *(model, predictor, out, options, share, stop, readers, pool), segment_in_own_process, memory
-        )
+        shared = (model, predictor, out, options, share, stop, readers, pool, segment_in_own_process)
+        context = BatchContext(*shared, MemoryBudget(limit=options.ram))
         folder = _open_folder(context, locks)
         try:
             done = _process_all(chosen, context, folder, report)
