@@ -111,6 +111,11 @@ class BatchOptions:
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise SettingsError(f"shard {self.shard[0]} of {self.shard[1]}: counted from 1")
 
+    @property
+    def image_ram(self) -> int | None:
+        """Bytes that images may take beside the program itself; None: most of what is free."""
+        return None if self.ram is None else self.ram - PROGRAM_RAM
+
 
 @dataclass(frozen=True)
 class FrameRow:
