@@ -69,7 +69,7 @@ def test_a_card_that_asks_for_any_memory_is_refused_before_a_pixel_is_read(tmp_p
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((32, 32), np.uint8))
     (row,) = segment_batch(find_images([tmp_path / "x.tif"]), model, tmp_path / "out", BatchOptions(jobs=1))
     assert row.status == "failed"
-    assert "of memory are too little: it takes" in row.message
+    assert "of memory are too little for the smallest super-blocks" in row.message
 
 
 def test_an_image_that_does_not_fit_is_one_row_with_the_amounts_and_the_others_are_done(few, untrained, monkeypatch):
