@@ -17,10 +17,10 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path, PurePath
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
 
 from biounet.batch.names import unescape
-from biounet.batch.record_lines import BEGIN, END, decode_lines, decode_record, read_head, record_lines
+from biounet.batch.record_lines import BEGIN, END, decode_lines, decode_record, parse_lines, read_head, record_lines
 from biounet.batch.recorded_files import has_hash, has_state, is_there, resolve_recorded_path
 from biounet.batch.records import Record, Row
 from biounet.core import MachineError
@@ -110,6 +110,13 @@ class Manifest:
                     if (record := self._read(file, at)) is not None:
                         yield record
                         break
+
+    def unchecked(self, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Yield images with the JSON of their last records, whatever that is: for what needs only to be likely."""
+        with self._open() if self._places else io.BytesIO() as file:
+            for name in names:
+                if (at := self.begins_at(name)) >= 0:
+                    yield name, parse_lines(self._read_lines(file, at))
 
     def rows(self, names: Iterable[str]) -> RecordedRows:
         """Return the rows of images as a sequence that reads each when it is asked for."""
@@ -239,9 +246,9 @@ class Manifest:
 
     def _names_only_own_outputs(self, record: Record) -> bool:
         folder, _, name = unescape(record.row.image).rpartition("/")
-        stems = (name, stem_of(Path(name)))
-        own = {path for stem in stems for path in possible_outputs(folder or ".", stem)}
-        return record.outputs.keys() <= own and all(map(self._is_inside, (record.row.image, *record.outputs)))
+        stems = (stem_of(Path(name)), name)  # of a file, or of a case or scene
+        is_own = any(record.outputs.keys() <= set(possible_outputs(folder or ".", stem)) for stem in stems)
+        return is_own and all(map(self._is_inside, (record.row.image, *record.outputs)))
 
     def _is_inside(self, path: str) -> bool:
         """Whether `is_inside` is true of a path in the folder; each folder below is looked at once."""

@@ -68,10 +68,13 @@ def _name_hash(name: str) -> int:
 
 def mark_collisions(images: Sequence[FoundImage]) -> list[FoundImage]:
     """Return the images, with a problem for each of those whose results would have the same name as another's."""
+    keys = [_collision_key(image) for image in images]
     groups: dict[str, list[FoundImage]] = {}
-    for image in images:
-        groups.setdefault(_collision_key(image), []).append(image)
-    return [_mark_collision(image, groups[_collision_key(image)]) for image in images]
+    for key, image in zip(keys, images, strict=True):
+        groups.setdefault(key, []).append(image)
+    if len(groups) == len(images):
+        return list(images)
+    return [_mark_collision(image, groups[key]) for key, image in zip(keys, images, strict=True)]
 
 
 def _collision_key(image: FoundImage) -> str:

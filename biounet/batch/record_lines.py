@@ -86,10 +86,27 @@ def read_head(line: str) -> tuple[str, int, int] | None:
 
 def decode_lines(lines: Sequence[str]) -> Record | None:
     """Return the record of its lines, as `record_lines` gave them; None where they are none."""
-    if len(lines) == 1:
-        return decode_record(lines[0])
+    line = _join_lines(lines)
+    return None if line is None else decode_record(line)
+
+
+def parse_lines(lines: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+    """Return the JSON of the lines of a record, of which nothing is checked; None where it is none.
+
+    That takes a third of the time of `decode_lines`.
+    """
+    line = _join_lines(lines)
     try:
-        return decode_record("".join(str(json.loads(line)["text"]) for line in lines))
+        return None if line is None else json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _join_lines(lines: Sequence[str]) -> str | None:
+    if len(lines) == 1:
+        return lines[0]
+    try:
+        return "".join(str(json.loads(line)["text"]) for line in lines)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
 

@@ -332,8 +332,10 @@ def _write_summary(done: Collection[str], context: BatchContext, folder: Results
 def _names_in_tables(done: Collection[str], context: BatchContext, manifest: Manifest) -> tuple[list[str], list[str]]:
     """Return the images that tables are about, and those of this model and settings that they are not about."""
     identity = (context.model.sha256, context.settings)
-    names, missing, left_out = [], [], []
-    for record in manifest.records():
+    # What this run found done, and nobody recorded since, is not decoded again: there may be a million.
+    names = [name for name in manifest.names() if name in done and not manifest.is_new(name)]
+    found, missing, left_out = set(names), [], []
+    for record in manifest.records(name for name in manifest.names() if name not in found):
         name = record.row.image
         if is_current(record, context) and (name in done or not manifest.is_obsolete(record)):
             names.append(name)

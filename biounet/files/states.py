@@ -23,6 +23,10 @@ def image_paths(path: Path, scene: str) -> list[Path]:
 
 def image_state(path: Path, scene: str = "") -> tuple[int, int]:
     """Return the size of an image in bytes, and the time of its last change in ns; raise `OSError` or `InputError`."""
+    if not is_scene(scene):  # a file, as nearly always: its state is asked for once, of a million images
+        state = os.stat(path)  # noqa: PTH116 - as in `tree_state`
+        if not stat.S_ISDIR(state.st_mode):
+            return state.st_size, state.st_mtime_ns
     paths = image_paths(path, scene)
     if paths == [path] and path.is_dir():
         paths = [path, *(Path(root, name) for root, _, names in os.walk(path) for name in names)]

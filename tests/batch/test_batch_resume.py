@@ -9,11 +9,12 @@ import sys
 import pytest
 import tifffile
 
+import biounet.batch.manifest
 import biounet.batch.runner
-from biounet.batch import BatchOptions, batch_exit_code
+from biounet.batch import BatchOptions, batch_exit_code, plan_batch, segment_batch
 from biounet.batch.manifest import Manifest
 from biounet.core import MachineError
-from biounet.files import temporary_prefix
+from biounet.files import find_images, temporary_prefix
 from biounet.network import save_model
 from support import ROOT
 from support.batches import count_rows, result_files, segment_folder
@@ -216,3 +217,33 @@ def test_a_kill_at_any_write_leaves_no_half_file_and_the_same_call_completes(few
         assert result_files(out) == whole
         assert count_rows(out) == count_rows(tmp_path / "whole")
         assert len(Manifest(out).names()) == 3
+
+
+def test_the_plan_counts_what_is_done_by_records_and_files(few, untrained, tmp_path):
+    out, options = tmp_path / "out", BatchOptions(jobs=1)
+    segment_folder(few, untrained, out, options)
+    images, manifest = find_images([few]), out / "manifest.jsonl"
+    assert plan_batch(images, untrained, out, options).done == {"a.tif", "b.tif", "deep/c.tif"}
+    (out / "b_labels.tif").unlink()
+    assert plan_batch(images, untrained, out, options).done == {"a.tif", "deep/c.tif"}
+    with manifest.open("a") as file:
+        file.write('{"biounet": 1, "image": "a.tif", "status": "ok", "outputs": 7}\n')
+    assert plan_batch(images, untrained, out, options).done == {"deep/c.tif"}
+    assert plan_batch(images, untrained, out, BatchOptions(jobs=1, overlay=False)).done == frozenset()
+
+
+def test_a_rerun_reads_each_record_once(few, untrained, tmp_path, monkeypatch):
+    segment_folder(few, untrained, tmp_path / "out")
+    decoded: list[str] = []
+    really = biounet.batch.manifest.decode_lines
+
+    def watched(lines):
+        record = really(lines)
+        decoded.append(record.row.image)
+        return record
+
+    monkeypatch.setattr(biounet.batch.manifest, "decode_lines", watched)
+    images = find_images([few])
+    rows = segment_batch(images, untrained, tmp_path / "out", BatchOptions(jobs=1))
+    assert sorted(decoded) == ["a.tif", "b.tif", "deep/c.tif"]
+    assert [row.image for row in rows] == ["a.tif", "b.tif", "deep/c.tif"]
