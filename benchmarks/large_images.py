@@ -356,7 +356,7 @@ def memory_estimate(room: Path, options: argparse.Namespace) -> None:
         lazy = open_lazy((image,), ReadOptions(dims=model.network.dims))
         for diameter, ram in product(options.diameters, options.ram):
             zoom = model_zoom(lazy, model.card, diameter if diameter == "native" else float(diameter))
-            size = choose_size(lazy, model, Means(available_cores(), _bytes(ram)), zoom)
+            size = choose_size(lazy, model, Means(available_cores(), _bytes(ram), pictures=True), zoom)
             out, more = room / "out", ("--diameter", diameter, "--model", str(room / "model.safetensors"))
             run = segment(image, out, "--format", "zarr", "--ram", ram, *more)
             factors = "x".join(f"{factor:.2f}" for factor in zoom)

@@ -192,7 +192,7 @@ def _choose_size(image: LazyImage, model: Model, options: BatchOptions, whole: i
 def _means(options: BatchOptions) -> Means:
     """Return what an image is worked on with: processes of a cluster have the libraries and a super-block each."""
     if options.cluster is None:
-        return Means(available_cores(), options.ram)
+        return Means(available_cores(), options.ram, pictures=options.overlay)
     kind, _, number = options.cluster.partition(":")
     if kind != "local":
         return Means(1, options.ram or _CLUSTER_WORKER)

@@ -27,6 +27,7 @@ _BYTES_PER_MEASURED_VOXEL = 16  # without the pixels of channels: labels as they
 _BYTES_PER_BLOCK_VOXEL = 26  # of a block: its maps, and labelling
 # Of a block besides, where its maps come from another grid: bytes of its voxels, and of those of the other grid
 _BYTES_PER_RESAMPLED_VOXEL, _BYTES_PER_WORKING_VOXEL = 12, 6
+_DRAWN_VOXELS, _BYTES_PER_DRAWN_VOXEL = 2**24, 18  # of the level of a volume that is drawn, at most
 _RESAMPLED_BAND = 2**24  # values of the image that are resampled at a time, and the bytes of each
 _BYTES_PER_BAND_VALUE = 16
 _BYTES_PER_INPUT = 8  # of what is predicted of a block: as it is, and as the network takes it
@@ -72,11 +73,14 @@ class Means:
     processes
         Whether workers are processes, not threads: none fewer, each with the libraries, and ended when it takes more
         than its part of `ram`, so that an error of the estimate needs room in each.
+    pictures
+        Whether the image is drawn.
     """
 
     workers: int
     ram: int | None = None
     processes: bool = False
+    pictures: bool = False
 
 
 def choose_size(
@@ -107,7 +111,8 @@ def choose_size(
         if means.processes:
             memory = number * max(_PROGRAM + each, _LOADED + found) / _ESTIMATED_SHARE
         else:
-            memory = _COMMAND + max(_PROGRAM + number * each, _LOADED + number * found)
+            drawn = _bytes_of_drawing(image) if means.pictures else 0
+            memory = _COMMAND + max(_PROGRAM + number * each, _LOADED + number * found, _LOADED + drawn)
         sizes.append(WorkSize(edge, block, number, int(memory)))
     fitting = next((size for size in sizes if limit is None or size.memory <= limit), None)
     if fitting is None:
@@ -174,6 +179,11 @@ class _Seen:
         numbers = (-(-size // edge) for size in self.image.grid.shape)
         reaches = self.model.network.receptive_radius
         return [min(number - 1, 2) * reach for number, reach in zip(numbers, reaches, strict=True)]
+
+
+def _bytes_of_drawing(image: LazyImage) -> int:
+    """Return what it takes to draw a volume; other images are drawn region by region."""
+    return _BYTES_PER_DRAWN_VOXEL * min(math.prod(image.grid.shape), _DRAWN_VOXELS) if image.grid.dims == 3 else 0
 
 
 def _bytes_of_measuring(image: LazyImage, edge: int) -> float:

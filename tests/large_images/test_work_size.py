@@ -12,6 +12,7 @@ from biounet.large_images import Means, budget, choose_size
 from biounet.network import Model, build_network
 
 MIB = 2**20
+VOLUMES = {"data": {"dims": 3}, "network": {"widths": [8, 8]}}
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,13 @@ def test_the_network_sees_nothing_beyond_the_image(model, monkeypatch):
     monkeypatch.setattr(budget, "_LOADED", 0)  # predicting takes the most
     sizes = [choose_size(image(side, side), model, Means(1, 10**12)).memory for side in (1024, 2048, 4096, 8192)]
     assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
+
+
+def test_a_volume_that_is_drawn_takes_memory_up_to_a_size(model):
+    shapes, volumes = ((256,) * 3, (1024,) * 3), Model(build_network(parse_recipe(VOLUMES)), None)
+    for shape in shapes:
+        plain, drawn = (choose_size(image(*shape), volumes, Means(1, 10**12, pictures=on)) for on in (False, True))
+        assert drawn.memory >= plain.memory
+        with pytest.raises(SettingsError, match=r"--ram 11[89]\dM or more"):  # 305 + 590 + 288 MiB
+            choose_size(image(*shape), volumes, Means(1, 1100 * MIB, pictures=True))
+    choose_size(image(*shapes[0]), volumes, Means(1, 1100 * MIB))
