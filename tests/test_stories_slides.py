@@ -43,7 +43,7 @@ def interrupt_in_the_middle(folder: Path) -> subprocess.CompletedProcess[bytes]:
     """Run the command and press Ctrl-C when the first super-blocks are done."""
     command = [sys.executable, "-c", "from biounet.cli import main; main()", *COMMAND]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        while len(list(folder.glob("out/.large/slide/find/*/*.npz"))) < 2 and running.poll() is None:
+        while len(list(folder.glob("out/.large/slide.work/find/*/*.npz"))) < 2 and running.poll() is None:
             time.sleep(0.01)
         os.kill(running.pid, signal.SIGINT)
         shown, errors = running.communicate()
@@ -55,7 +55,7 @@ def test_batch_operator_segments_a_slide_larger_than_memory(tmp_path):
     stopped = interrupt_in_the_middle(tmp_path)
     assert stopped.returncode == 130
     assert b"the same command continues" in stopped.stderr
-    assert len(list(tmp_path.glob("out/.large/slide/find/*/*.npz"))) >= 2
+    assert len(list(tmp_path.glob("out/.large/slide.work/find/*/*.npz"))) >= 2
 
     done = run_biounet(tmp_path, *COMMAND)
     assert (done.returncode, done.stderr) == (0, "")

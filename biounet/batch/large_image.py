@@ -217,8 +217,11 @@ def _blank(image: LazyImage) -> Volume:
 
 
 def work_folder(found: FoundImage, out: Path) -> Path:
-    """Return the folder in which a large image is worked on."""
-    return out / WORK_FOLDER / found.relative.parent / found.stem
+    """Return the folder in which a large image is worked on.
+
+    It does not hold those of images in a folder of the same name.
+    """
+    return out / WORK_FOLDER / found.relative.parent / f"{found.stem}.work"
 
 
 @contextmanager

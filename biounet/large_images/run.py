@@ -80,7 +80,7 @@ def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = Fals
     difference = "" if earlier is None else plan.difference(earlier)
     if difference == CHANGED:
         _log.warning("%s changed since the work on it began, which begins anew", plan.files[0].name)
-        earlier, overwrite = None, True
+        earlier = None
     elif difference:
         hint = "--overwrite begins anew, or write into another folder"
         raise InputError(f"begun {difference}", path=folder, hint=hint)
@@ -88,8 +88,7 @@ def begin(folder: Path, plan: LargePlan, model: Model, *, overwrite: bool = Fals
         if not work.model.is_file():
             save_model(model, work.model)
         return earlier
-    if overwrite:
-        work.remove()
+    work.remove()  # what is there without a plan, or is not wanted
     make_folder(folder)
     save_model(model, work.model)
     plan.save(folder)  # last: it says that the folder can be worked in

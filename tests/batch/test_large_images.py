@@ -150,7 +150,7 @@ def test_a_run_that_was_stopped_continues(images, model, tmp_path, monkeypatch):
 def test_other_settings_are_refused_until_they_may_overwrite(images, model, tmp_path):
     segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
     shutil.rmtree(tmp_path / "manifest.jsonl", ignore_errors=True)
-    plan = tmp_path / ".large" / "nuclei" / "plan.json"
+    plan = tmp_path / ".large" / "nuclei.work" / "plan.json"
     text = plan.read_text(encoding="utf-8")
     plan.write_text(text.replace('"native"', "12.0"), encoding="utf-8")
     [row] = segment(images, model, tmp_path, label_format="zarr")
@@ -168,7 +168,7 @@ def test_other_settings_are_refused_until_they_may_overwrite(images, model, tmp_
 )
 def test_a_work_folder_of_another_version_is_left_as_it_is(change, message, images, model, tmp_path):
     segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
-    plan = tmp_path / ".large" / "nuclei" / "plan.json"
+    plan = tmp_path / ".large" / "nuclei.work" / "plan.json"
     plan.write_text(json.dumps(change(json.loads(plan.read_text(encoding="utf-8")))), encoding="utf-8")
     before = tree(tmp_path / ".large")
     [row] = segment(images, model, tmp_path, label_format="zarr")
@@ -182,7 +182,7 @@ def test_a_work_folder_of_another_version_is_left_as_it_is(change, message, imag
 
 def test_a_model_that_is_gone_from_the_work_folder_is_written_again(images, model, tmp_path):
     segment(images, model, tmp_path, label_format="zarr", shard=(1, 2))
-    (tmp_path / ".large" / "nuclei" / "model.safetensors").unlink()
+    (tmp_path / ".large" / "nuclei.work" / "model.safetensors").unlink()
     work._opened.clear()
     [row] = segment(images, model, tmp_path, label_format="zarr")
     assert row.status != "failed"

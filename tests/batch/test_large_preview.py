@@ -129,7 +129,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(model, t
 
 def test_what_an_earlier_run_left_is_room_that_is_taken_already(model, tmp_path, monkeypatch):
     [one] = preview(find_images([NUCLEI]), model, IN_ZARR)
-    left = tmp_path / "out" / ".large" / "nuclei" / "find"
+    left = tmp_path / "out" / ".large" / "nuclei.work" / "find"
     left.mkdir(parents=True)
     (left / "left").write_bytes(bytes(2 * one.large.disk))
     usage = namedtuple("usage", "total used free")

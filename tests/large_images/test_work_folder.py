@@ -67,3 +67,11 @@ def test_another_process_may_remove_what_is_left_at_the_same_time(tmp_path, monk
     monkeypatch.setattr(WorkFolder, "remove", with_all_others)
     remove_work(image, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_work_on_an_image_does_not_hold_that_on_images_in_a_folder_of_its_name(tmp_path):
+    image, inner = (FoundImage(tmp_path / name, Path(name)) for name in ("a.tif", "a/b.tif"))
+    begun(work_folder(image, tmp_path))
+    begun(work_folder(inner, tmp_path))
+    remove_work(image, tmp_path)
+    assert WorkFolder(work_folder(inner, tmp_path)).is_done("find", 0)

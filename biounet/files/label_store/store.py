@@ -92,7 +92,7 @@ class LabelStore(StoreContent):
             _read_region(self.path, self._arrays[level], region)
         except InputError:
             cause = f"shard {self.levels[level].key(region)} is damaged: {error.cause.removeprefix('cannot be read: ')}"
-            hint = "remove it, and the same 'biounet segment' makes it again"
+            hint = "'biounet segment' with --overwrite makes it again"
             raise InputError(cause, path=self.path, hint=hint) from error
 
 

@@ -20,7 +20,7 @@ from biounet.files.lazy.flat_file import FlatFile
 from biounet.files.lazy.stored_array import Index, StoredArray, chunks_of, grid_shape, overlap
 
 _JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY, 33007)  # whose tables may lie outside of tiles
-_OPEN_FILES = 4  # whose tables of tiles are kept, 16 bytes for each tile
+_OPEN_FILES = 16  # such as channels, whose tables of tiles are kept, 16 bytes for each tile
 _DAMAGED = "copy the file again from where it came from, or save it again as OME-TIFF or OME-Zarr"
 
 

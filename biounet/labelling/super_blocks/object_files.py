@@ -7,6 +7,7 @@ the band that are final in their super-block, or among those that lay on faces.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from biounet.files import write_text
 
 Ints = NDArray[np.int64]
 
@@ -93,10 +96,11 @@ def empty_folder(folder: Path) -> Path:
 
 
 def save_summary(folder: Path, summary: dict[str, object]) -> None:
-    """Write what a pass found to a file that says that it came to its end."""
-    unfinished = folder / "summary.part"
-    unfinished.write_text(json.dumps(summary), encoding="utf-8")
-    unfinished.replace(folder / _SUMMARY)
+    """Write what a pass found to a file that says that it came to its end; all files are on the disk then."""
+    for path in folder.iterdir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+    write_text(folder / _SUMMARY, json.dumps(summary))
 
 
 def load_summary(folder: Path) -> dict[str, Any]:
