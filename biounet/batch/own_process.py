@@ -186,7 +186,7 @@ def main() -> None:
         except InputError as error:  # of a share; that of a whole image is in its record
             answer = {"input": error_text(error)}
         except BiounetError as error:
-            answer = {"machine": str(error), "hint": error.hint or ""}
+            answer = {"machine": str(MachineError(error.cause, path=error.path)), "hint": error.hint or ""}
     path_from_hex(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
 
 

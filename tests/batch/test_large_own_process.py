@@ -15,7 +15,7 @@ from biounet.batch.large_image import work_folder
 from biounet.batch.parts_done import PartsClock
 from biounet.batch.process_image import BatchContext, _in_own_process
 from biounet.batch.records import Record, Row
-from biounet.core import Stopped, WorkerDiedError, builtin_models, sample_folder
+from biounet.core import MachineError, Stopped, WorkerDiedError, builtin_models, sample_folder
 from biounet.files import FoundImage, find_images
 from biounet.network import load_model
 from biounet.segmentation import SegmentOptions
@@ -179,3 +179,10 @@ def test_the_time_that_is_left_is_told_by_what_was_done_since_the_start():
     shares = [parts.share for parts in said]
     assert shares == sorted(shares)
     assert shares[-1] < 1
+
+
+def test_a_cluster_that_does_not_answer_is_told_once(folder, model, tmp_path):
+    options = BatchOptions(**(vars(IN_ZARR) | {"cluster": "tcp://127.0.0.1:9"}))  # the port of "discard"
+    with pytest.raises(MachineError) as told:
+        segment_batch(find_images([folder / "large.zarr"]), model, tmp_path, options)
+    assert str(told.value).count("(hint: ") == 1
