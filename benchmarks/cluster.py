@@ -168,17 +168,19 @@ def kill_array(folder: Path, ram: str) -> str:
     return f"{len(victims)} of 4 jobs killed with {before} super-blocks done: {compare(folder, 'array')}"
 
 
-def time_workers(folder: Path, ram: str) -> str:
-    """Segment with one worker and with two, each with the memory that it has of two."""
-    seconds = {}
-    for number in (1, 2):
+def time_workers(folder: Path, ram: str, repeats: int) -> str:
+    """Segment with one worker and with two in turn, each with the memory that it has of two; the best times count."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for number in (1, 2) * repeats:
+        out = "whole" if number == 1 else "two"
+        shutil.rmtree(folder / out, ignore_errors=True)
         began = time.perf_counter()
         options = ("--cluster", f"local:{number}", "--ram", f"{int(ram[:-1]) * number // 2}M")
-        wait(start(folder, f"workers{number}", *options), folder)
-        seconds[number] = time.perf_counter() - began
-        shutil.move(folder / f"workers{number}", folder / ("whole" if number == 1 else "two"))
-    ratio = seconds[1] / seconds[2]
-    return f"1 worker {seconds[1]:.1f} s, 2 workers {seconds[2]:.1f} s: {ratio:.2f}x; {compare(folder, 'two')}"
+        wait(start(folder, out, *options), folder)
+        seconds[number].append(time.perf_counter() - began)
+    lines = [f"{number} workers: {', '.join(f'{one:.1f}' for one in each)} s" for number, each in seconds.items()]
+    lines.append(f"{min(seconds[1]) / min(seconds[2]):.2f}x; {compare(folder, 'two')}")
+    return "\n".join(lines)
 
 
 @contextmanager
@@ -195,11 +197,12 @@ def main() -> None:
     parser.add_argument("what", choices=("workers", "kills", "array"))
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--ram", default="1600M", help="of all processes together")
+    parser.add_argument("--repeats", type=int, default=3, help="of one worker and of two")
     options = parser.parse_args()
     with inputs(options.side) as folder:
         print(f"confluent field of {options.side} x {options.side}")
         if options.what == "workers":
-            print(time_workers(folder, options.ram))
+            print(time_workers(folder, options.ram, options.repeats))
             return
         if options.what == "kills":
             wait(start(folder, "whole", "--cluster", "local:2", "--ram", options.ram), folder)

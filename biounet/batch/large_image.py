@@ -93,7 +93,7 @@ WORK_FOLDER = ".large"
 
 _SMALL_FILE = 2**24  # bytes of a file whose image mostly fits into memory: it is opened when it does not
 _CLUSTER_WORKER = 2**32  # bytes that a worker on another machine has, unless --ram says it
-_LASTING = 2**24  # voxels from which an image is worth the seconds that a process of its own takes to start
+_LASTING = 2**25  # voxels from which the seconds in which a process of its own starts are few beside the work
 
 
 @dataclass(frozen=True)

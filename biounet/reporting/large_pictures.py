@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biounet.core import Grid, LazyImage, Region, raise_if_stopped
+from biounet.core import Grid, LazyImage, Region, available_cores, raise_if_stopped
 from biounet.files import LabelStore, write_picture
 from biounet.measurement import Columns, Table
 from biounet.reporting.outputs import OVERLAY_SUFFIX, OutputOptions, make_folder
@@ -29,6 +30,7 @@ from biounet.reporting.overlays import (
 from biounet.reporting.table_parts import join_table_parts
 from biounet.reporting.view_files import DATA_SUFFIX, VIEW_SUFFIXES, view_data, write_view_file
 from biounet.reporting.volume_overlays import compose_volume
+from biounet.tiling import run_blocks
 
 MOST_VIEWED = 100_000
 """Objects up to which the report's viewer gets the labels: of more, each has but a few pixels of the picture."""
@@ -92,13 +94,17 @@ def compose_large(image: LazyImage, labels: LabelStore, stop: Event) -> Canvas:
     shape = (-(-height // factor), -(-width // factor))
     reduced = np.zeros((3 if image.channels == 3 else 1, *shape), np.float32)
     small = np.zeros(shape, np.int32)
-    for region in _regions(image, (factor, factor)):
-        raise_if_stopped(stop)
+
+    def draw(region: Region) -> None:
         target = tuple(slice(part.start // factor, -(-part.stop // factor)) for part in region)
         seen = _shown(image, _alike(image, region, (factor, factor)))
         reduced[(slice(None), *target)] = reduce_channels(seen, factor, offset)
         if labels.has_labels(region):
             small[target] = pick_labels(labels.read(region), factor)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for _ in run_blocks(draw, _regions(image, (factor, factor)), pool, stop):
+            pass
     return canvas_of_reduced(reduced, small, shared=image.dtype == np.uint8)
 
 
