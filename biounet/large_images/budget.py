@@ -21,6 +21,7 @@ _EDGES = {
     3: ((512, 256), (256, 256), (256, 128), (128, 128), (128, 64)),
 }
 _BYTES_PER_VOXEL = 4  # of a super-block: its parts
+_BYTES_PER_JOINED_VOXEL = 15  # of a super-block of a volume besides, until its blocks are joined: their faces are large
 _BYTES_PER_FOUND_VOXEL = 13  # of a super-block that is measured; holes and labels take less
 _MEASURED_REACH = 1.3  # times a super-block: what is read around it, of objects that begin in it
 _BYTES_PER_MEASURED_VOXEL = 16  # without the pixels of channels: labels as they are and numbered anew, runs, rings
@@ -160,7 +161,9 @@ class _Seen:
             read = _BYTES_PER_BAND_VALUE * min(image.channels * self._read(edge), _RESAMPLED_BAND)
             labelling += int(_BYTES_PER_WORKING_VOXEL * math.prod(self.zoom) + _BYTES_PER_RESAMPLED_VOXEL) * inner
         scaled = 4 * image.channels * self._predicted(edge)
-        return int(_BYTES_OF_THREAD + scaled + _BYTES_PER_VOXEL * core + max(read, network_bytes, labelling))
+        joined = _BYTES_PER_JOINED_VOXEL if image.grid.dims == 3 and block < edge else 0
+        kept = (_BYTES_PER_VOXEL + joined) * core
+        return int(_BYTES_OF_THREAD + scaled + kept + max(read, network_bytes, labelling))
 
     def _read(self, edge: int) -> int:
         """Return the voxels of the image from which a cube of it is predicted."""
