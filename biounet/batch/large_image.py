@@ -144,7 +144,7 @@ def find_large(
     """
     if found.problem or options.read.frames is not None:
         return None
-    limit = usable_memory() if options.ram is None else options.ram - PROGRAM_RAM
+    limit = usable_memory() if options.image_ram is None else options.image_ram
     if model.card.recipe.data.kind == "classes":
         _check_in_memory(needs, options.ram)
         return None

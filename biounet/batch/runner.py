@@ -93,8 +93,8 @@ def segment_batch(
     options = _as_it_runs(options, predictor, jobs, diameter)
     share = max(1, threads // jobs) if predictor.pipeline is None else threads
     with Locks(out, stop) as locks, _readers(options, jobs) as readers, block_threads(predictor) as pool:
-        shared = (model, predictor, out, options, share, stop, readers, pool, segment_in_own_process)
-        context = BatchContext(*shared, MemoryBudget(limit=options.image_ram))
+        memory, own_process = MemoryBudget(limit=options.image_ram), segment_in_own_process
+        context = BatchContext(model, predictor, out, options, share, stop, readers, pool, own_process, memory)
         folder = _open_folder(context, locks)
         try:
             done = _process_all(chosen, context, folder, report)

@@ -150,12 +150,11 @@ class _Run(Generic[Task, Answer]):
         """Whether a task is left that is not done; no worker is needed to tell."""
         while not self._again:
             raise_if_stopped(self._order.stop)
-            for task in tasks:
-                if self._order.is_done is None or not self._order.is_done(task):
-                    self._again.append(_Attempt(task))
-                break
-            else:
+            task = next(tasks, None)
+            if task is None:
                 return False
+            if self._order.is_done is None or not self._order.is_done(task):
+                self._again.append(_Attempt(task))
         return True
 
     def _count_workers(self) -> int:

@@ -51,7 +51,6 @@ from biounet.reporting.outputs import make_folder, remove_files, write_table
 
 _RECORD = "measured.json"
 _OBJECTS, _PARENTS, _COUNTS = "_objects.csv", "_parents.csv", "counts.csv"
-_COMMAND = "'biounet measure'"
 _OTHER_FOLDER = "choose another folder with -o"
 _SHOWN_NAMES = 3  # in a message
 
@@ -398,19 +397,16 @@ def _claim(job: _Job, found: Sequence[LabelFile]) -> frozenset[Path]:
     own = _read_record(job.out / _RECORD)
     foreign = [name for name in names if name not in own and os.path.lexists(job.out / name)]
     if foreign or (not own and os.path.lexists(job.out / _RECORD)):
-        cause = f"{list_some(foreign or [_RECORD], _SHOWN_NAMES)}: there already, and not written by {_COMMAND}"
+        cause = f"{list_some(foreign or [_RECORD], _SHOWN_NAMES)}: there already, and not written by 'biounet measure'"
         raise SettingsError(cause, path=job.out, hint=_OTHER_FOLDER)
-    tables = {path: path.relative_to(job.out).as_posix() for path in _further_formats(job, found)}
+    further = [parquet_path(path) for labels in found for path in job.output_paths(labels)]
+    tables = {path: path.relative_to(job.out).as_posix() for path in further}
     others = frozenset(path for path, name in tables.items() if name not in own and os.path.lexists(path))
     names += [name for path, name in tables.items() if path not in others]
     make_folder(job.out)
     record = {"biounet": __version__, "outputs": sorted({*names, *own})}
     write_text(job.out / _RECORD, f"{json.dumps(record, indent=1)}\n")
     return others
-
-
-def _further_formats(job: _Job, found: Sequence[LabelFile]) -> list[Path]:
-    return [parquet_path(path) for labels in found for path in job.output_paths(labels)]
 
 
 def _read_record(path: Path) -> set[str]:
