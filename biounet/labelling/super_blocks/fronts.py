@@ -140,6 +140,8 @@ class _Front:
         (n,) where the paths of a part lead that leaves its super-block: itself until that is known.
     closes
         (n,) the last super-block that a part may touch.
+    added
+        Edges since the last contraction, which are appended to the others there: each time, all of them are copied.
     slots
         For each super-block that has neighbours to come, the place of its front parts here; -1 for those that are gone.
     """
@@ -155,6 +157,7 @@ class _Front:
     ends: Ints
     keys: Ints
     minima: Ints
+    added: list[tuple[Ints, Ints, Ints]] = field(default_factory=list)
     slots: dict[int, Ints] = field(default_factory=dict)
     objects: dict[int, int] = field(default_factory=dict)  # so far, by band
     kept: int = 0
@@ -177,9 +180,9 @@ class _Front:
         self.leaves = np.concatenate([self.leaves, front.leaves])
         self.target = np.concatenate([self.target, here])
         self.closes = np.concatenate([self.closes, self.lattice.last_neighbour(index, front.reach)])
-        self._add_edges(here[front.ends], front.keys, front.minima)
+        self.added.append((here[front.ends], front.keys, front.minima))
         self.slots[index] = here
-        self._end_paths(index, old, np.concatenate([_NO_FACES, *(seam.faces for seam in parts.seams.values())]))
+        self._end_paths(index, old, parts)
         leads = np.where(front.leaves, self.lattice.blocks_of(front.root), -1)
         for neighbour, offset in self.lattice.earlier_neighbours(index):
             seam, its_seam = parts.seams.get(offset, _NO_SEAM), _NO_SEAM
@@ -192,10 +195,13 @@ class _Front:
         self.slots = {i: slots for i, slots in self.slots.items() if self.lattice.has_later_neighbour(i, index)}
         self.largest = max(self.largest, len(self.root))
 
-    def _end_paths(self, index: int, old: int, faces: Ints) -> None:
+    def _end_paths(self, index: int, old: int, parts: Parts) -> None:
         """Find the parts of a super-block to which paths lead that were waiting for it: those of slots below `old`."""
         waiting = np.flatnonzero(self._leads_out()[:old])
         waiting = waiting[self.lattice.blocks_of(self.root[waiting]) == index]
+        if not waiting.size:
+            return
+        faces = np.concatenate([_NO_FACES, *(seam.faces for seam in parts.seams.values())])
         self.target[waiting] = old + look_up(faces[np.argsort(faces[:, 0])], self.root[waiting])
 
     def _leads_out(self) -> Mask:
@@ -205,12 +211,7 @@ class _Front:
     def _add_touches(self, touches: Ints, slots: Ints, faces: Ints, other_slots: Ints) -> None:
         ends = np.column_stack([slots[touches[:, 0]], other_slots[look_up(faces, touches[:, 1])]])
         pairs, minima, _ = sum_pairs(ends, touches[:, 2:])
-        self._add_edges(pairs, np.where(self.leaves[pairs], -1, self.root[pairs]), minima)
-
-    def _add_edges(self, ends: Ints, keys: Ints, minima: Ints) -> None:
-        self.ends = np.concatenate([self.ends, ends])
-        self.keys = np.concatenate([self.keys, keys])
-        self.minima = np.concatenate([self.minima, minima])
+        self.added.append((pairs, np.where(self.leaves[pairs], -1, self.root[pairs]), minima))
 
     def contract(self, index: int) -> Ints:
         """Join what can be joined after a super-block, and let go what is final.
@@ -250,14 +251,17 @@ class _Front:
 
     def _sum_edges(self, target: Ints, index: int) -> Mask:
         """Let edges end where paths lead, and each pair of basins have one; return which are complete."""
-        ends = target[self.ends]
-        keys = np.where((self.keys < 0) & ~self.leaves[ends], self.root[ends], self.keys)
+        edges = zip((self.ends, self.keys, self.minima), *self.added, strict=True)
+        ends, keys, minima = (np.concatenate(columns) for columns in edges)
+        self.added.clear()
+        ends = target[ends]
+        keys = np.where((keys < 0) & ~self.leaves[ends], self.root[ends], keys)
         basins = np.where(keys < 0, -1 - ends, keys)
         turned = basins[:, 0] > basins[:, 1]
         for pair in (ends, keys, basins):
             pair[turned] = pair[turned, ::-1]
         differ = np.flatnonzero(ends[:, 0] != ends[:, 1])
-        _, self.minima, rows = sum_pairs(basins[differ], self.minima[differ])
+        _, self.minima, rows = sum_pairs(basins[differ], minima[differ])
         self.ends, self.keys = ends[differ[rows]], keys[differ[rows]]
         # A basin that another one took in had no unknown border.
         may_grow = (self.keys < 0) | (self.keys == self.root[self.ends])
