@@ -1,6 +1,7 @@
 """Many processes on one image, also under kills: python benchmarks/cluster.py workers|kills|array [--side 4096].
 
-workers   two workers of Dask against one, each with one thread: seconds, and the ratio
+workers   two workers of Dask against one, each with one thread: seconds, and the ratios to one with all cores, of which
+          the program uses what the worker leaves, and to one with a single core for all processes
 kills     two workers, of which five are killed at random moments, and one while it writes a shard; then the same with
           the program and its scheduler killed, and the command started again
 array     four commands with --shard 1/4 to 4/4, of which two are killed and started again, as an array of SLURM
@@ -35,9 +36,12 @@ def command(out: str, *options: str) -> list[str]:
     return [*CLI, "-o", out, "--quiet", *options]
 
 
-def start(folder: Path, out: str, *options: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, out: str, *options: str, cores: int = 0) -> subprocess.Popen[bytes]:
+    """Start a command, on so many cores, or on all."""
+    pinned = ["taskset", "-c", f"0-{cores - 1}"] if cores else []
+    run = [*pinned, *command(out, *options)]
     with (folder / f"{out}.log").open("ab") as log:
-        return subprocess.Popen(command(out, *options), cwd=folder, start_new_session=True, stdout=log, stderr=log)
+        return subprocess.Popen(run, cwd=folder, start_new_session=True, stdout=log, stderr=log)
 
 
 def results(out: Path) -> dict[str, str]:
@@ -170,17 +174,21 @@ def kill_array(folder: Path, ram: str) -> str:
 
 def time_workers(folder: Path, ram: str, repeats: int) -> str:
     """Segment with one worker and with two in turn, each with the memory that it has of two; the best times count."""
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for number in (1, 2) * repeats:
-        out = "whole" if number == 1 else "two"
+    runs = {"one worker, one core": (1, 1), "one worker": (1, 0), "two workers": (2, 0)}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for name, (number, cores) in [*runs.items()] * repeats:
+        out = "two" if number == 2 else "whole"
         shutil.rmtree(folder / out, ignore_errors=True)
         began = time.perf_counter()
         options = ("--cluster", f"local:{number}", "--ram", f"{int(ram[:-1]) * number // 2}M")
-        wait(start(folder, out, *options), folder)
-        seconds[number].append(time.perf_counter() - began)
-    lines = [f"{number} workers: {', '.join(f'{one:.1f}' for one in each)} s" for number, each in seconds.items()]
-    lines.append(f"{min(seconds[1]) / min(seconds[2]):.2f}x; {compare(folder, 'two')}")
-    return "\n".join(lines)
+        wait(start(folder, out, *options, cores=cores), folder)
+        seconds[name].append(time.perf_counter() - began)
+    best = {name: min(each) for name, each in seconds.items()}
+    lines = [
+        f"{name}: {', '.join(f'{one:.1f}' for one in each)} s; two are {best[name] / best['two workers']:.2f}x as fast"
+        for name, each in seconds.items()
+    ]
+    return "\n".join([*lines, compare(folder, "two")])
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -59,6 +60,7 @@ from biounet.large_images import (
     find_objects,
     find_scale_of_image,
     open_work,
+    parse_cluster,
     segment_large,
 )
 from biounet.measurement import as_ring, ring_reach
@@ -105,10 +107,12 @@ class LargeImage:
     size: WorkSize
     as_zarr: bool  # whether its labels stay a label store
 
-    @property
-    def is_lasting(self) -> bool:
-        """Whether it is worked on in a process of its own, which may die without the others."""
-        return math.prod(self.image.grid.shape) >= _LASTING
+    def has_own_process(self, options: BatchOptions) -> bool:
+        """Whether it is worked on in a process of its own, which may die without the others.
+
+        The workers of a cluster are such processes.
+        """
+        return options.cluster is None and math.prod(self.image.grid.shape) >= _LASTING
 
     @property
     def label_suffix(self) -> str:
@@ -236,13 +240,14 @@ def _opened(large: LargeImage, model: Model, out: Path, options: BatchOptions, s
     make_folder(out / WORK_FOLDER)
     with Locks(out / WORK_FOLDER, stop) as locks, locks.exclusive("begin"):  # jobs of an array begin together
         plan = begin(folder, plan, model, overwrite=options.overwrite, is_shard=options.shard is not None)
-    with _runner(large, folder, options) as runner:
-        device = "auto" if options.cluster else options.device
-        workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
+    device = "auto" if options.cluster else options.device
+    workers = WorkerSettings(device, 1, min(large.size.block, *plan.edges))
+    work = open_work(folder, replace(workers, device=options.device))
+    with Locks(folder, stop) as locks, _starting(large, folder, options) as runner:
+        find_scale_of_image(work, locks, stop)  # while workers start
         progress = PartsClock(image_name(large.found), options.on_parts or log_parts())
-        run = LargeRun(folder, folder / f"{large.found.stem}{STORE_SUFFIX}", runner, workers, stop, progress)
-        with Locks(folder, stop) as locks:
-            yield _Opened(open_work(folder, replace(workers, device=options.device)), run, locks)
+        store = folder / f"{large.found.stem}{STORE_SUFFIX}"
+        yield _Opened(work, LargeRun(folder, store, runner.result(), workers, stop, progress), locks)
 
 
 @dataclass(frozen=True)
@@ -250,6 +255,16 @@ class _Opened:
     work: Work
     run: LargeRun
     locks: Locks
+
+
+@contextmanager
+def _starting(large: LargeImage, folder: Path, options: BatchOptions) -> Iterator[Future[TaskRunner]]:
+    """Provide who carries calls, before all processes of this machine have started; they end with it."""
+    with ExitStack() as stack, ThreadPoolExecutor(1) as starter:
+        runner = starter.submit(stack.enter_context, _runner(large, folder, options))
+        if options.cluster is not None and not parse_cluster(options.cluster).local:
+            runner.result()  # that no scheduler answers is told at once
+        yield runner
 
 
 @contextmanager
@@ -277,7 +292,6 @@ def check_disk(out: Path, folder: Path, needed: int) -> None:
 def segment_share(large: LargeImage, model: Model, out: Path, options: BatchOptions, stop: Event) -> int:
     """Predict the super-blocks of the shard of `options`; return how many of the image are left to others."""
     with _opened(large, model, out, options, stop) as opened:
-        find_scale_of_image(opened.work, opened.locks, stop)
         return find_objects(opened.work, opened.run, options.shard)
 
 

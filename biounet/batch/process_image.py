@@ -205,7 +205,7 @@ def _when_alone(large: LargeImage, context: BatchContext, protected: Collection[
         raise_if_stopped(context.stop)
     try:
         with context.memory.reserve([MemoryNeed(need, 0)], large.found.path, context.stop):
-            if context.segment_large is not None and large.is_lasting:
+            if context.segment_large is not None and large.has_own_process(context.options):
                 return _in_own_process(large.found, context, protected)
             return _segment_large(large, context, protected, start)
     finally:

@@ -166,7 +166,7 @@ def _segment_share(image: FoundImage, large: LargeImage, context: BatchContext, 
     if current_record(name, context, folder) is not None or not folder.locks.try_lock(name, shared=True):
         return
     try:
-        if large.is_lasting:
+        if large.has_own_process(context.options):
             left = segment_share_in_own_process(image, context)
         else:
             left = segment_share(large, context.model, context.out, context.options, context.stop)

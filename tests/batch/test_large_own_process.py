@@ -4,6 +4,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from biounet.batch.process_image import BatchContext, _in_own_process
 from biounet.batch.records import Record, Row
 from biounet.core import MachineError, Stopped, WorkerDiedError, builtin_models, sample_folder
 from biounet.files import FoundImage, find_images
+from biounet.large_images import InThisProcess
 from biounet.network import load_model
 from biounet.segmentation import SegmentOptions
 from support.batches import all_files
@@ -186,3 +188,39 @@ def test_a_cluster_that_does_not_answer_is_told_once(folder, model, tmp_path):
     with pytest.raises(MachineError) as told:
         segment_batch(find_images([folder / "large.zarr"]), model, tmp_path, options)
     assert str(told.value).count("(hint: ") == 1
+    assert not list(tmp_path.glob(".large/**/scale.json"))  # at once, not after a pass over the image
+
+
+def local_workers(monkeypatch):
+    """Let threads of this process be the workers of this machine; return what happens to them."""
+    happened = []
+
+    @contextmanager
+    def connect(*_):
+        happened.append("started")
+        try:
+            yield InThisProcess(1)
+        finally:
+            happened.append("ended")
+
+    monkeypatch.setattr("biounet.batch.large_image.connect", connect)
+    return happened
+
+
+def test_with_a_cluster_no_other_process_is_started(folder, model, tmp_path, monkeypatch, whole):
+    children, happened = [], local_workers(monkeypatch)
+    when_started(monkeypatch, children.append)
+    options = BatchOptions(**(vars(IN_ZARR) | {"cluster": "local:1"}))
+    segment_batch(find_images([folder / "large.zarr"]), model, tmp_path, options)
+    assert (children, happened) == ([], ["started", "ended"])
+    assert results(tmp_path) == whole
+
+
+def test_workers_end_when_the_image_is_damaged(folder, model, tmp_path, monkeypatch):
+    image, happened = tmp_path / "large.zarr", local_workers(monkeypatch)
+    shutil.copytree(folder / "large.zarr", image)
+    (image / "c" / "0" / "0").write_bytes(b"no chunk")
+    options = BatchOptions(**(vars(IN_ZARR) | {"cluster": "local:1"}))
+    (row,) = segment_batch(find_images([image]), model, tmp_path / "out", options)
+    assert row.status == "failed"
+    assert happened == ["started", "ended"]
