@@ -34,6 +34,8 @@ Load = Callable[[int], Parts]
 SLACK = 1 << 14
 """Parts of which it may be possible to let go, before that is tried: it takes a pass over all that are in memory."""
 
+_GROWTH = 1.5  # times the parts that have to stay: with 2, a third more memory is taken for little time
+
 
 @dataclass(frozen=True)
 class JoinedParts:
@@ -111,7 +113,7 @@ def join_fronts(
         settled[index] = len(parts.settled)
         history.grow(len(parts.front.root))
         front.add(index, parts, load)
-        if len(front.root) > 2 * front.kept + slack or index == len(lattice) - 1:
+        if len(front.root) > _GROWTH * front.kept + slack or index == len(lattice) - 1:
             history.compact(front.contract(index))
     joined = JoinedParts(folder, len(lattice.shape), front.too_small, front.largest)
     for index, ends in history.ends():
@@ -221,15 +223,14 @@ class _Front:
         target = follow(self.target)
         if (self.leaves & (self.target != np.arange(len(target))))[target].any():
             raise different_maps("a path from peak to peak is closed")
-        rows = _sum_rows(target, self.rows)
         np.maximum.at(self.closes, target, self.closes)
         complete = self._sum_edges(target, index)
         saddle, order = saddles(self.minima), np.flatnonzero(complete)
         order = order[by_falling_saddle(saddle[order])]
         unknown = self._leaks(index)
-        limits = self.limits
-        part, kept = contract(rows[:, HEIGHT], self.ends[order], saddle[order], unknown, limits.join, limits.min_peak)
-        rows = _sum_rows(part, rows)
+        height, limits = self._heights(target), self.limits
+        part, kept = contract(height, self.ends[order], saddle[order], unknown, limits.join, limits.min_peak)
+        rows = _sum_rows(part[target], self.rows)
         is_part = (part == np.arange(len(part))) & (rows[:, COUNT] > 0)
         became = np.zeros(len(part), np.int64)
         final = np.flatnonzero(is_part & ~unknown)
@@ -240,6 +241,13 @@ class _Front:
         left = np.concatenate([np.flatnonzero(~complete), order[kept]])
         self._keep(rows, front, left, became)
         return became
+
+    def _heights(self, target: Ints) -> Ints:
+        """Return the peak of each part with those whose paths lead to it."""
+        height = np.zeros(len(target), np.int64)
+        here = self.rows[:, COUNT] > 0
+        np.maximum.at(height, target[here], self.rows[here, HEIGHT])
+        return height
 
     def _keep(self, rows: Ints, front: Ints, left: Ints, became: Ints) -> None:
         """Keep some parts and edges; `became` are the new places of parts."""
@@ -252,17 +260,18 @@ class _Front:
     def _sum_edges(self, target: Ints, index: int) -> Mask:
         """Let edges end where paths lead, and each pair of basins have one; return which are complete."""
         edges = zip((self.ends, self.keys, self.minima), *self.added, strict=True)
-        ends, keys, minima = (np.concatenate(columns) for columns in edges)
+        self.ends, self.keys, self.minima = (np.concatenate(column) for column in edges)
         self.added.clear()
-        ends = target[ends]
-        keys = np.where((keys < 0) & ~self.leaves[ends], self.root[ends], keys)
-        basins = np.where(keys < 0, -1 - ends, keys)
+        self.ends = target[self.ends]
+        differ = np.flatnonzero(self.ends[:, 0] != self.ends[:, 1])
+        self.ends, self.keys, self.minima = self.ends[differ], self.keys[differ], self.minima[differ]
+        self.keys = np.where((self.keys < 0) & ~self.leaves[self.ends], self.root[self.ends], self.keys)
+        basins = np.where(self.keys < 0, -1 - self.ends, self.keys)
         turned = basins[:, 0] > basins[:, 1]
-        for pair in (ends, keys, basins):
+        for pair in (self.ends, self.keys, basins):
             pair[turned] = pair[turned, ::-1]
-        differ = np.flatnonzero(ends[:, 0] != ends[:, 1])
-        _, self.minima, rows = sum_pairs(basins[differ], minima[differ])
-        self.ends, self.keys = ends[differ[rows]], keys[differ[rows]]
+        _, self.minima, rows = sum_pairs(basins, self.minima)
+        self.ends, self.keys = self.ends[rows], self.keys[rows]
         # A basin that another one took in had no unknown border.
         may_grow = (self.keys < 0) | (self.keys == self.root[self.ends])
         opens, leaks = (which[self.ends] & may_grow for which in (self._opens(index), self._leaks(index)))

@@ -132,10 +132,10 @@ def number_objects(
     empty_folder(folder)
     count, too_small, dropped = 0, joined.too_small, Counter[str]()
     for band in range(lattice.bands):
-        parts = [load(index) for index in lattice.of_band(band)]
-        too_small += sum(part.too_small for part in parts)
-        settled = sum(len(part.settled) for part in parts)
-        rows = np.concatenate([*(part.settled for part in parts), joined.rows.read(band)])
+        found = [_settled(load(index)) for index in lattice.of_band(band)]
+        too_small += sum(small for _, small in found)
+        settled = sum(len(rows) for rows, _ in found)
+        rows = np.concatenate([*(rows for rows, _ in found), joined.rows.read(band)])
         voxels = _with_holes(rows, settled, gaps, band)
         kept, drops = choose_objects(voxels, confidence(rows), _at_border(rows, lattice.shape), keep)
         dropped.update(drops)
@@ -160,6 +160,11 @@ def number_objects(
             numbered.labels_of_gaps.save(index, _look_up(gaps.objects_of_gaps.load(index), folder))
     save_summary(folder, {"count": count, "dropped": dropped, "too_small": too_small})
     return numbered
+
+
+def _settled(parts: Parts) -> tuple[Ints, int]:
+    """Return of parts what is final, and how many were too small; the front, which is large, is let go."""
+    return parts.settled, parts.too_small
 
 
 def _labels_of_settled(folder: Path) -> ArrayFiles:
