@@ -183,9 +183,9 @@ def time_workers(folder: Path, ram: str, repeats: int) -> str:
         options = ("--cluster", f"local:{number}", "--ram", f"{int(ram[:-1]) * number // 2}M")
         wait(start(folder, out, *options, cores=cores), folder)
         seconds[name].append(time.perf_counter() - began)
-    best = {name: min(each) for name, each in seconds.items()}
+    two = min(seconds["two workers"])
     lines = [
-        f"{name}: {', '.join(f'{one:.1f}' for one in each)} s; two are {best[name] / best['two workers']:.2f}x as fast"
+        f"{name}: {', '.join(f'{one:.1f}' for one in each)} s, {min(each) / two:.2f} times that of two workers"
         for name, each in seconds.items()
     ]
     return "\n".join([*lines, compare(folder, "two")])
