@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from biounet.batch.input_hashes import HashUntil, work_while_hashed
 from biounet.batch.large_image import check_disk, work_folder
 from biounet.batch.records import BatchOptions
 from biounet.core import InputError, Volume, usable_memory
-from biounet.files import FileState, FoundImage, LazySeries, image_state, open_series
+from biounet.files import FileState, FoundImage, LazySeries, open_series
 from biounet.network import Model
 from biounet.reporting import make_folder
 from biounet.segmentation import MemoryNeed, SegmentOptions, memory_needs
@@ -28,20 +27,14 @@ class LongSeries:
     series: LazySeries
     needs: list[tuple[SegmentOptions, MemoryNeed]]
 
-    def read(
-        self, out: Path, stop: Event, hash_file: Callable[[Path, str], str]
-    ) -> tuple[Volume, tuple[FileState, ...]]:
+    def read(self, out: Path, stop: Event, hash_file: HashUntil) -> tuple[Volume, tuple[FileState, ...]]:
         """Read the series to the disk of the results, while its files are hashed."""
         folder = out / self.found.relative.parent
         make_folder(folder)
         header = self.series.header
         pixels = header.array.nbytes + sum(channel.nbytes for channel in header.measured.values())
         check_disk(out, work_folder(self.found, out), pixels + _LABEL_BYTES * header.array[0].size)
-        with ThreadPoolExecutor(1) as pool:
-            hashes = [pool.submit(hash_file, *part) for part in self.found.parts]
-            states = [image_state(*part) for part in self.found.parts]
-            volume = self.series.read_to_disk(folder, stop)
-            return volume, tuple(FileState(*state, each.result()) for state, each in zip(states, hashes, strict=True))
+        return work_while_hashed(self.found, hash_file, stop, lambda: self.series.read_to_disk(folder, stop))
 
 
 def find_long(found: FoundImage, model: Model, options: BatchOptions) -> LongSeries | None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
 import torch
 
+from biounet.batch.input_hashes import work_while_hashed
 from biounet.batch.large_image import (
     LargeImage,
     describe_excess,
@@ -56,7 +57,7 @@ from biounet.core import (
     usable_memory,
     working_time,
 )
-from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, image_state, tree_state
+from biounet.files import FileState, FoundImage, ReaderPool, channel_types, hash_tree, tree_state
 from biounet.large_images import WorkFolder
 from biounet.network import Model, Predictor
 from biounet.reporting import SizeHistogram, object_sizes, write_outputs
@@ -101,9 +102,12 @@ class BatchContext:
         """SHA-256 of the settings that outputs depend on."""
         return hash_settings(output_settings(self.model, self.options))
 
-    def hash_input(self, path: Path, scene: str = "") -> str:
-        """Return the SHA-256 of an image, which a process of its own reads: a disk may not answer."""
-        return self.readers.hash_file(path, self.stop, scene)
+    def hash_input(self, path: Path, scene: str = "", stop: Event | None = None) -> str:
+        """Return the SHA-256 of an image, which a process of its own reads: a disk may not answer.
+
+        `stop` gives it up; None: that of the batch.
+        """
+        return self.readers.hash_file(path, stop or self.stop, scene)
 
 
 def block_threads(predictor: Predictor) -> AbstractContextManager[Executor | None]:
@@ -215,13 +219,10 @@ def _when_alone(large: LargeImage, context: BatchContext, protected: Collection[
 def _segment_large(large: LargeImage, context: BatchContext, protected: Collection[Path], start: float) -> Record:
     """Segment an image in super-blocks, while its files are hashed."""
     found, out = large.found, context.out
-    with ThreadPoolExecutor(1) as pool:
-        hashes = [pool.submit(context.hash_input, *part) for part in found.parts]
-        states = [image_state(*part) for part in found.parts]
-        result, paths = write_large(large, context.model, out, context.options, context.stop, protected)
-        sha256 = [each.result() for each in hashes]
+    write = partial(write_large, large, context.model, out, context.options, context.stop, protected)
+    (result, paths), states = work_while_hashed(found, context.hash_input, context.stop, write)
     outputs, output_states = _hash_outputs(paths, out)
-    inputs = record_inputs(found, [FileState(*state, each) for state, each in zip(states, sha256, strict=True)], out)
+    inputs = record_inputs(found, states, out)
     grid, seconds = large.image.grid, working_time() - start
     details = {
         "shape": [large.image.channels, *grid.shape],
