@@ -1,7 +1,8 @@
 """Sizes, moments, outlines and convex hulls of all objects of a label image at once, compiled.
 
-Labels are 1..n, 0 is background. Sums are integers, so that no result depends on their order. The loops are over runs,
-the consecutive voxels of one object along x: far fewer than voxels, and the sums over a run have closed forms.
+Labels are 1..n, 0 is background. Sums are exact integers, those of Python where 64 bits may not hold them, so that no
+result depends on their order. The loops are over runs, the consecutive voxels of one object along x: far fewer than
+voxels, and the sums over a run have closed forms.
 """
 
 # Compiled functions carry no annotations: numba infers the types from the arguments.
@@ -10,7 +11,7 @@ the consecutive voxels of one object along x: far fewer than voxels, and the sum
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from biounet.core import compiled, inlined
 Ints = NDArray[np.int64]
 
 _FAR = 2**31  # x beyond all images
+_LARGEST_SUM = 2.0**60  # which second moments stay below in 64 bits: what is computed on the way is larger
+_RUNS_AT_A_TIME = 1000
 
 
 class CoordinateSums(NamedTuple):
@@ -36,7 +39,8 @@ class CoordinateSums(NamedTuple):
     first
         (n, 3) sums of z, y and x.
     second
-        (n, 6) sums of zz, zy, zx, yy, yx and xx; exact for objects up to 70 000 voxels wide.
+        (n, 6) sums of zz, zy, zx, yy, yx and xx; integers of Python if there is an object of which 64 bits may not hold
+        them, such as one of 35 000 x 35 000 pixels.
     """
 
     size: Ints
@@ -44,7 +48,7 @@ class CoordinateSums(NamedTuple):
     high: Ints
     origin: Ints
     first: Ints
-    second: Ints
+    second: NDArray[Any]
 
 
 def sum_coordinates(runs: Ints, shape: tuple[int, ...], n: int) -> CoordinateSums:
@@ -60,29 +64,60 @@ def sum_coordinates(runs: Ints, shape: tuple[int, ...], n: int) -> CoordinateSum
         np.minimum.at(low[:, axis], k, starts[:, axis])
         np.maximum.at(high[:, axis], k, last)
     low[size == 0] = 0
-    z, y, x = (starts - origin[k]).T
+    places = (starts - origin[k]).T
+    first, second = _sum_moments(places, length, k, n)
+    span = (high - low + 1).max(axis=1, initial=1)
+    if (wide := _may_overflow(size, span)).any():
+        own, number = wide[k], np.cumsum(wide) - 1
+        second = second.astype(object)
+        second[wide] = _sum_exactly(places[:, own], length[own], number[k[own]], span[wide])
+    return CoordinateSums(size, low, high, origin, first, second)
+
+
+def _may_overflow(size: NDArray[Any], span: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return whether 64 bits may not hold the second moments of so many voxels in a cube, or what leads to them."""
+    edge = span.astype(np.float64)
+    return np.asarray(np.maximum(size, edge) * edge**2 >= _LARGEST_SUM)
+
+
+def _sum_exactly(places: Ints, length: Ints, k: Ints, span: Ints) -> NDArray[Any]:
+    """Return the second moments of `_sum_moments` in integers of Python; each object lies in a cube of edge `span`.
+
+    Some runs at a time, in 64 bits where they fit: integers of Python take 10 times as long and as much memory.
+    """
+    second = np.zeros((len(span), 6), object)
+    for start in range(0, len(length), _RUNS_AT_A_TIME):
+        part = slice(start, start + _RUNS_AT_A_TIME)
+        kind = object if _may_overflow(length[part].sum(), span.max()) else np.int64
+        second += _sum_moments(places[:, part].astype(kind), length[part].astype(kind), k[part], len(span))[1]
+    return second
+
+
+def _sum_moments(places: NDArray[Any], length: NDArray[Any], k: Ints, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return first and second moments of the objects `k` of runs that begin at `places` (3, r), in their integers."""
+    z, y, x = places
     along, across = length * (2 * x + length - 1) // 2, _sum_of_squares(x + length) - _sum_of_squares(x)
-    first, second = np.zeros((n, 3), np.int64), np.zeros((n, 6), np.int64)
+    first, second = np.zeros((n, 3), places.dtype), np.zeros((n, 6), places.dtype)
     for axis, column in enumerate((length * z, length * y, along)):
         np.add.at(first[:, axis], k, column)
     products = (length * z * z, length * z * y, z * along, length * y * y, y * along, across)
     for i, column in enumerate(products):
         np.add.at(second[:, i], k, column)
-    return CoordinateSums(size, low, high, origin, first, second)
+    return first, second
 
 
-def _sum_of_squares(end: Ints) -> Ints:
+def _sum_of_squares(end: NDArray[Any]) -> NDArray[Any]:
     """Return the sum of i² for 0 <= i < end; differences are correct for negative ends too."""
     return end * (end - 1) * (2 * end - 1) // 6
 
 
-def covariances(size: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+def covariances(size: Ints, first: Ints, second: NDArray[Any]) -> NDArray[np.float64]:
     """Return the covariances (n, 3, 3) of the voxel coordinates of each object, from `sum_coordinates`."""
     n, sums = size[:, None].astype(np.float64), first.astype(np.float64)
     i, j = np.triu_indices(3)
     result = np.empty((len(n), 3, 3))
     # Times n², so that the difference is exact, and 0 for a line, until n times a sum passes 2**53.
-    result[:, i, j] = result[:, j, i] = (n * second - sums[:, i] * sums[:, j]) / (n * n)
+    result[:, i, j] = result[:, j, i] = (n * second.astype(np.float64) - sums[:, i] * sums[:, j]) / (n * n)
     return result
 
 
@@ -91,14 +126,15 @@ def join_coordinates(one: CoordinateSums, other: CoordinateSums) -> CoordinateSu
     size = other.size[:, None]
     shift = (other.origin - one.origin) * (size > 0)
     i, j = np.triu_indices(3)
-    moved = other.second + shift[:, i] * other.first[:, j] + shift[:, j] * other.first[:, i]
+    far, sums = shift.astype(object), other.first.astype(object)
+    moved = other.second + far[:, i] * sums[:, j] + far[:, j] * sums[:, i] + size * far[:, i] * far[:, j]
     return CoordinateSums(
         one.size + other.size,
         np.where(size > 0, np.minimum(one.low, other.low), one.low),
         np.where(size > 0, np.maximum(one.high, other.high), one.high),
         one.origin,
         one.first + other.first + size * shift,
-        one.second + moved + size * shift[:, i] * shift[:, j],
+        one.second + moved,
     )
 
 
