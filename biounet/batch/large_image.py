@@ -17,8 +17,9 @@ import numpy as np
 
 from biounet.batch.names import image_name
 from biounet.batch.parts_done import PartsClock, log_parts
-from biounet.batch.records import PROGRAM_RAM, BatchOptions
+from biounet.batch.records import BatchOptions
 from biounet.core import (
+    PROGRAM_RAM,
     CanonicalImage,
     InputError,
     LazyImage,
@@ -26,7 +27,6 @@ from biounet.core import (
     Volume,
     available_cores,
     least_ram,
-    usable_memory,
 )
 from biounet.files import (
     STORE_SUFFIX,
@@ -148,7 +148,7 @@ def find_large(
     """
     if found.problem or options.read.frames is not None:
         return None
-    limit = usable_memory() if options.image_ram is None else options.image_ram
+    limit = options.image_limit
     if model.card.recipe.data.kind == "classes":
         _check_in_memory(needs, options.ram)
         return None

@@ -10,7 +10,7 @@ from threading import Event
 from biounet.batch.input_hashes import HashUntil, work_while_hashed
 from biounet.batch.large_image import check_disk, work_folder
 from biounet.batch.records import BatchOptions
-from biounet.core import InputError, Volume, usable_memory
+from biounet.core import InputError, Volume
 from biounet.files import FileState, FoundImage, LazySeries, open_series
 from biounet.network import Model
 from biounet.reporting import make_folder
@@ -50,7 +50,7 @@ def find_long(found: FoundImage, model: Model, options: BatchOptions) -> LongSer
     series = None
     with suppress(InputError):  # of files that are read in memory, or not at all
         series = open_series(found.files(), found.read_options(options.read))
-    limit = usable_memory() if options.ram is None else options.ram
+    limit = options.image_limit
     if series is None or limit is None:
         return None
     header, how = series.header, (model, options.segment, options.device)

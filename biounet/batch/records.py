@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from biounet.batch.parts_done import ShowParts
 from biounet.batch.recorded_files import InputFile
 from biounet.core import (
+    PROGRAM_RAM,
     BiounetError,
     Figure,
     MachineError,
@@ -22,6 +23,7 @@ from biounet.core import (
     describe_shortage,
     failure_exit_code,
     is_out_of_memory,
+    usable_memory,
 )
 from biounet.files import ReaderPool, ReadOptions, SkippedFile
 from biounet.large_images import parse_cluster
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 
 # Not in the settings of earlier results, which stay valid where these are not used.
 _LATER_SETTINGS = {"channels", "measure", "project", "frames"}
-PROGRAM_RAM = 590 * 2**20
-"""Bytes of memory that the program takes without any image."""
-
 LabelFormat = Literal["auto", "tif", "zarr"]
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
@@ -115,6 +114,11 @@ class BatchOptions:
     def image_ram(self) -> int | None:
         """Bytes that images may take beside the program itself; None: most of what is free."""
         return None if self.ram is None else self.ram - PROGRAM_RAM
+
+    @property
+    def image_limit(self) -> int | None:
+        """Bytes above which an image is not worked on as a whole; None where it is unknown what is free."""
+        return usable_memory() if self.image_ram is None else self.image_ram
 
 
 @dataclass(frozen=True)

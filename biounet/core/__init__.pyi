@@ -43,6 +43,7 @@ from .lazy_image import LazyImage as LazyImage
 from .lazy_image import Region as Region
 from .lazy_image import canonical_region as canonical_region
 from .lazy_image import stored_region as stored_region
+from .machine import PROGRAM_RAM as PROGRAM_RAM
 from .machine import as_bytes as as_bytes
 from .machine import available_cores as available_cores
 from .machine import check_address_space as check_address_space

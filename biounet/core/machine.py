@@ -13,6 +13,9 @@ from pathlib import Path
 
 from biounet.core.errors import MachineError, SettingsError
 
+PROGRAM_RAM = 590 * 2**20
+"""Bytes of memory that a process takes with the libraries that segment and measure, without any image."""
+
 _PROGRAM = 800 * 2**20  # bytes of address space of torch and the other libraries
 _BYTES = re.compile(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _USABLE_SHARE = 0.8  # of free memory

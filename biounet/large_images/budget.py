@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from biounet.core import LazyImage, SettingsError, least_ram, usable_memory
+from biounet.core import PROGRAM_RAM, LazyImage, SettingsError, least_ram, usable_memory
 from biounet.network import Model, bytes_per_feature, pick_device
 from biounet.preprocessing import Zoom, rescaled_shape
 from biounet.tiling import block_lattice
 
-# Bytes of the command that waits and its readers; of a process with the libraries that predict, and those that measure
-_COMMAND, _PROGRAM, _LOADED = 305 * 2**20, 480 * 2**20, 590 * 2**20
+# Bytes of the command that waits and its readers; of a process with the libraries that predict, not those that measure
+_COMMAND, _PREDICTING = 305 * 2**20, 480 * 2**20
 _BYTES_OF_THREAD = 50 * 2**20  # of each worker, whatever it works on
 _ESTIMATED_SHARE = 0.8  # of what a process may take: the rest is for an error of the estimate
 # Edges of super-blocks and of the blocks in them that are predicted at a time, in the order in which they are tried.
@@ -110,10 +110,10 @@ def choose_size(
         each = seen.bytes_of_worker(edge, block)
         found = _bytes_of_measuring(image, edge)
         if means.processes:
-            memory = number * max(_PROGRAM + each, _LOADED + found) / _ESTIMATED_SHARE
+            memory = number * max(_PREDICTING + each, PROGRAM_RAM + found) / _ESTIMATED_SHARE
         else:
             drawn = _bytes_of_drawing(image) if means.pictures else 0
-            memory = _COMMAND + max(_PROGRAM + number * each, _LOADED + number * found, _LOADED + drawn)
+            memory = _COMMAND + max(_PREDICTING + number * each, PROGRAM_RAM + number * found, PROGRAM_RAM + drawn)
         sizes.append(WorkSize(edge, block, number, int(memory)))
     fitting = next((size for size in sizes if limit is None or size.memory <= limit), None)
     if fitting is None:

@@ -102,7 +102,7 @@ def test_a_damaged_image_in_super_blocks_ends_its_hash(tmp_path, monkeypatch, gi
 
 
 def test_a_damaged_series_on_the_disk_ends_its_hash(tmp_path, monkeypatch, given_up):
-    monkeypatch.setattr("biounet.batch.long_series.usable_memory", lambda: 1)
+    monkeypatch.setattr("biounet.batch.records.usable_memory", lambda: 1)
     noise = np.random.default_rng(0).integers(0, 2**16, (3, 128, 128)).astype(np.uint16)
     path = tmp_path / "movie.ome.tif"
     tifffile.imwrite(path, noise, metadata={"axes": "TYX"}, compression="zlib", photometric="minisblack")

@@ -57,7 +57,7 @@ def test_super_blocks_give_what_memory_gives(images, model, tmp_path, monkeypatc
     name = "nuclei_objects.csv"
     assert (tmp_path / "large" / name).read_bytes() == (tmp_path / "memory" / name).read_bytes()
     monkeypatch.setattr("biounet.batch.large_image.LARGEST_TIFF", 0)
-    monkeypatch.setattr("biounet.batch.large_image.usable_memory", lambda: 2**34)
+    monkeypatch.setattr("biounet.batch.records.usable_memory", lambda: 2**34)
     again = segment(images, model, tmp_path / "auto")
     assert again[0].count == row.count
     assert np.array_equal(labels(tmp_path / "auto"), labels(tmp_path / "large"))

@@ -21,7 +21,7 @@ KILLED = """
 import itertools, os, sys
 from pathlib import Path
 import torch
-from biounet.batch import BatchOptions, large_image, segment_batch
+from biounet.batch import BatchOptions, large_image, records, segment_batch
 from biounet.files import find_images
 from biounet.large_images import budget
 from biounet.network import load_model
@@ -51,7 +51,7 @@ for label_format, first in (("zarr", int(sys.argv[5])), ("tif", int(sys.argv[6])
     out, options = Path(sys.argv[3], label_format), BatchOptions(jobs=1, label_format=label_format)
     out.mkdir(parents=True)
     if label_format == "tif":
-        large_image.usable_memory = lambda: 0
+        records.usable_memory = lambda: 0
         large_image._choose_size = lambda *_: large_image.choose_size(_[0], model, large_image.Means(1, 2**34))
     segment_batch(images, model, out / "whole", options)  # imports and compiles for all children
     for number in itertools.count(first, every):

@@ -7,10 +7,11 @@ import pytest
 import tifffile
 
 from biounet.batch import BatchOptions, segment_batch
-from biounet.core import MachineError, builtin_models
-from biounet.files import ReadOptions, find_images
+from biounet.batch.long_series import find_long
+from biounet.core import PROGRAM_RAM, MachineError, builtin_models
+from biounet.files import ReadOptions, find_images, open_series
 from biounet.network import load_model
-from biounet.segmentation import SegmentOptions
+from biounet.segmentation import SegmentOptions, memory_needs
 from biounet.synthetic import FieldSettings, MovieSettings, make_movie
 
 FIELD = FieldSettings(shape=(128, 160), coverage=0.12, elongation=1.2, diameter_spread=0.1)
@@ -30,7 +31,7 @@ def series():
 def segment(path, model, out, monkeypatch, limit, **read):
     """Segment a movie with so much memory; return its row, whether it was on the disk, and its files."""
     used = []
-    monkeypatch.setattr("biounet.batch.long_series.usable_memory", lambda: limit)
+    monkeypatch.setattr("biounet.batch.records.usable_memory", lambda: limit)
     from biounet.files.lazy.series import LazySeries
 
     read_to_disk = LazySeries.read_to_disk
@@ -82,3 +83,14 @@ def test_a_disk_that_is_too_small_is_refused_first(tmp_path, monkeypatch, model,
     monkeypatch.setattr("biounet.batch.large_image.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(MachineError, match=r"are needed, and .* are free"):
         segment(tmp_path / "movie.tif", model, tmp_path / "out", monkeypatch, 1)
+
+
+def test_the_program_takes_its_part_of_the_memory(tmp_path, model, series):
+    tifffile.imwrite(tmp_path / "movie.tif", series, **MOVIE, metadata={"axes": "TYX"})
+    [found], native = find_images([str(tmp_path / "movie.tif")]), SegmentOptions(diameter="native")
+    read = ReadOptions(frames="all")
+    header = open_series(found.files(), found.read_options(read)).header
+    least = PROGRAM_RAM + memory_needs(header, model, native, "auto")[-1][1].total
+    enough, few = (BatchOptions(read=read, segment=native, ram=ram) for ram in (least, least - 1))
+    assert find_long(found, model, enough) is None
+    assert find_long(found, model, few) is not None

@@ -135,7 +135,7 @@ def test_shards_of_another_size_are_no_difference(out, model, monkeypatch):
 def test_memory_that_may_be_taken_is_no_difference(made, model, tmp_path, monkeypatch, label_format):
     """Results of memory are those of super-blocks, in which images are made again that need more than `ram`."""
     monkeypatch.setattr(large_image, "memory_needs", lambda *_: [(SegmentOptions(), MemoryNeed(2**32, 0))])
-    monkeypatch.setattr(large_image, "usable_memory", lambda: 2**33)
+    monkeypatch.setattr("biounet.batch.records.usable_memory", lambda: 2**33)
     in_parts = []
     monkeypatch.setattr(large_image, "segment_large", lambda *given: in_parts.append(0) or segment_large(*given))
     segment = SegmentOptions(diameter="native")

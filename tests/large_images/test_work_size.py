@@ -80,7 +80,7 @@ def test_half_the_pixel_size_takes_less_memory_and_twice_takes_more(model, monke
 
 def test_the_network_sees_nothing_beyond_the_image(model, monkeypatch):
     monkeypatch.setattr(budget, "_EDGES", {2: ((1024, 1024),)})
-    monkeypatch.setattr(budget, "_LOADED", 0)  # predicting takes the most
+    monkeypatch.setattr(budget, "PROGRAM_RAM", 0)  # predicting takes the most
     sizes = [choose_size(image(side, side), model, Means(1, 10**12)).memory for side in (1024, 2048, 4096, 8192)]
     assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
 
