@@ -26,6 +26,10 @@ _NEIGHBOURS = tuple((y, x) for y in range(3) for x in range(3) if (y, x) != (1, 
 class HotPixelRule:
     """Which pixels of an image are hot: those that exceed their neighbours by more than its contrast.
 
+    A hot pixel exceeds all but two of its eight neighbours in the plane by more than the contrast of the whole image,
+    and by more than these exceed the dark; the third highest of them replaces it. An image in focus has none, since an
+    optic blurs each point over a few pixels.
+
     Attributes
     ----------
     low, contrast
@@ -95,27 +99,6 @@ def _mark_hot(pixels, limit, low, contrast, hot):  # type: ignore[no-untyped-def
                     if bright > 2:
                         break
             hot[y, x] = bright <= 2
-
-
-def remove_hot_pixels(values: NDArray[Any], exclude: tuple[Any, ...] = ()) -> tuple[NDArray[Any], int]:
-    """Replace hot pixels of ``([c,] [z,] y, x)`` by their third-highest neighbour; also return their number.
-
-    A hot pixel exceeds all but two of its eight neighbours in the plane by more than the contrast of the whole image,
-    and by more than these exceed the dark. An image in focus has none, since an optic blurs each point over a few
-    pixels. `exclude` has the value of areas that were never acquired.
-    """
-    planes = values.reshape(-1, *values.shape[-2:])
-    rows = contrast_rows(*planes.shape)
-    bands = [planes[rows // planes.shape[1], near] for near in neighbour_rows(rows, planes.shape[1])]
-    rule = hot_pixel_rule(bands, planes.min(), exclude)
-    if not rule.is_needed(planes.max()):
-        return values, 0
-    (z, y, x), third = rule.find(pad_at_borders(planes, (True,) * 4))
-    if not len(third):
-        return values, 0
-    cleaned = planes.copy()
-    cleaned[z, y - 1, x - 1] = third
-    return cleaned.reshape(values.shape), len(third)
 
 
 def contrast_rows(planes: int, height: int, width: int) -> NDArray[np.intp]:

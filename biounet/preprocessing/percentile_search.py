@@ -17,7 +17,7 @@ from biounet.preprocessing.hot_pixels import (
     hot_pixel_rule,
     neighbour_rows,
 )
-from biounet.preprocessing.image_parts import Consumer, Part, PartReader, Search, array_image, stack_shape
+from biounet.preprocessing.image_parts import Consumer, Part, Search
 from biounet.preprocessing.intensity_scale import ChannelScale
 from biounet.preprocessing.order_statistics import RankCounts
 from biounet.preprocessing.unacquired import BorderTest, may_be_unacquired
@@ -109,15 +109,6 @@ def _search_unacquired(group: ChannelGroup, extremes: Extremes) -> Search[tuple[
     if tests:
         yield look
     return next(((test.value,) for test in tests if test.passed), ())
-
-
-def find_unacquired(values: NDArray[Any]) -> tuple[Any, ...]:
-    """Return, as a tuple of one, the value of areas of ``([c,] y, x)`` that were never acquired; empty without."""
-    image = array_image(values.reshape(1, -1, *values.shape[-2:]))
-    group, extremes = ChannelGroup(slice(0, 1), stack_shape(image), values.dtype), Extremes()
-    extremes.add(values, 1)
-    (found,) = PartReader(image).run([_search_unacquired(group, extremes)])
-    return found
 
 
 class _CleanedPercentiles:

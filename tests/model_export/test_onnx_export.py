@@ -35,8 +35,8 @@ from biounet.network import (
     save_model,
 )
 from biounet.preprocessing import scale_intensities
-from biounet.preprocessing.hot_pixels import remove_hot_pixels
 from biounet.segmentation import pad_to_stride, predict_image
+from support.hot_pixels import remove_hot_pixels
 
 THICK_SLICES = {"fold": [1, 2, 2], "pools": [[1, 2, 2], [2, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3]]}
 CLASSES = {"kind": "classes", "classes": ["background", "inner", "outer"]}

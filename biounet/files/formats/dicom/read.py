@@ -53,11 +53,6 @@ def read_dicom(path: Path, scene: str = "") -> RawImage:
     return _read_volume(files, stack, path)
 
 
-def list_volumes(files: Sequence[DicomFile], path: Path) -> list[str]:
-    """Return what distinguishes the volumes in one series, such as ``b=1000``; an empty text if there is one."""
-    return [*split_by_traits(_placed_frames(files, path))]
-
-
 def stack_of_series(path: Path, scene: str) -> tuple[list[DicomFile], Stack]:
     """Return the files and the slices of a volume, whose place in space results of it share.
 
