@@ -16,6 +16,7 @@ from biounet.files import LabelStore, Locks, StoreOptions, create_label_store, w
 from biounet.labelling import NumberedObjects
 from biounet.large_images.find_parts import pinned_arithmetic
 from biounet.large_images.joining import finish_channel_pass, join_holes, join_parts, number_found
+from biounet.large_images.lost_shards import LostShards, find_lost
 from biounet.large_images.plan import CHANGED, LargePlan, load_plan
 from biounet.large_images.result import LargeResult, describe_result
 from biounet.large_images.stages import Task, channel_stage, level_stage, work_on
@@ -125,20 +126,42 @@ def find_objects(work: Work, run: LargeRun, shard: tuple[int, int] | None = None
 def write_labels(work: Work, run: LargeRun) -> NumberedObjects:
     """Join what was found, and write the label store; all super-blocks have been predicted."""
     indices = range(len(work.lattice))
-    if work.folder.complete.is_file():  # the label store may have been moved to the results since
+    if work.folder.complete.is_file() and not run.store.is_dir():  # it was moved to the results since
         return NumberedObjects.open(work.folder.joined("objects"))
     joined = join_parts(work, run.stop)
     if work.settings.fill_holes:
         _run_stage(work, run, GAPS, indices)
     numbered = number_found(work, joined, join_holes(work, run.stop), run.stop)
-    store = _make_store(work, run)
-    _run_stage(work, run, PAINT, indices)
-    search_channels(work, run)
-    _run_stage(work, run, MEASURE, indices)
-    for level in range(1, len(store.levels)):
-        _run_stage(work, run, level_stage(level), range(store.levels[level].shards))
+    _fill_store(work, run, _make_store(work, run))
     write_text(work.folder.complete, "")
     return numbered
+
+
+def _fill_store(work: Work, run: LargeRun, store: LabelStore) -> None:
+    """Write the labels and all that is read from them; once more if shards are lost meanwhile."""
+    if (lost := find_lost(work, store)) is not None:  # since an earlier run
+        lost.forget(work)
+    if (lost := _fill_once(work, run, store)) is None:
+        return
+    lost.forget(work)
+    if (lost := _fill_once(work, run, store)) is not None:
+        raise lost.error
+
+
+def _fill_once(work: Work, run: LargeRun, store: LabelStore) -> LostShards | None:
+    """Write the labels and all that is read from them, as far as it is not done; return what was lost meanwhile."""
+    indices = range(len(work.lattice))
+    try:
+        _run_stage(work, run, PAINT, indices)
+        search_channels(work, run)
+        _run_stage(work, run, MEASURE, indices)
+        for level in range(1, len(store.levels)):
+            _run_stage(work, run, level_stage(level), range(store.levels[level].shards))
+    except InputError:  # as of objects without some of their voxels
+        if (lost := find_lost(work, store)) is None:
+            raise
+        return lost
+    return find_lost(work, store)
 
 
 def search_channels(work: Work, run: LargeRun) -> None:

@@ -40,7 +40,10 @@ from biounet.reporting import make_folder, write_table_part
 from biounet.segmentation import weigh_borders
 from biounet.tiling import relative_region
 
-_LEVEL, _CHANNELS = "level", "channels"
+CHANNELS = "channels"
+"""How the names of the stages begin in which pixels of channels to measure are counted."""
+
+_LEVEL = "level"
 _BRIEF = 0.2  # seconds of a task that has allocated little
 _LABELS = ".labels"  # suffix of the file of the parts of a super-block, which is not there without any
 
@@ -84,7 +87,7 @@ def work_on(task: Task) -> None:
     stages = {FIND: _find, GAPS: _find_gaps, PAINT: _paint, MEASURE: _measure}
     if task.stage in stages:
         stages[task.stage](work, task)
-    elif task.stage.startswith(_CHANNELS):
+    elif task.stage.startswith(CHANNELS):
         _count_channels(work, task)
     else:
         _write_level(work, task)
@@ -99,7 +102,7 @@ def level_stage(level: int) -> str:
 
 def channel_stage(number: int) -> str:
     """Return the stage in which the pixels of channels to measure are counted for the `number`-th time."""
-    return f"{_CHANNELS}{number}"
+    return f"{CHANNELS}{number}"
 
 
 def _find(work: Work, task: Task) -> None:
@@ -145,11 +148,13 @@ def _paint(work: Work, task: Task) -> None:
     path, block = work.folder.make(PAINT, task.index), work.lattice.block(task.index)
     numbered = NumberedObjects.open(work.folder.joined("objects"))
     labels = _paint_labels(work, numbered, task.index)
-    if labels is not None:
-        store = _open_store(task.store)
-        transform = canonical_transform(work.stored.grid)
-        write_shard(store, stored_region(block.core, work.stored.grid), np.ascontiguousarray(transform.undo(labels)))
-    mark_as_empty(path)
+    if labels is None:
+        mark_as_empty(path)
+        return
+    store, region = _open_store(task.store), stored_region(block.core, work.stored.grid)
+    transform = canonical_transform(work.stored.grid)
+    write_shard(store, region, np.ascontiguousarray(transform.undo(labels)))
+    _mark_shard(path, store, region)
 
 
 def _paint_labels(work: Work, numbered: NumberedObjects, index: int) -> NDArray[np.int32] | None:
@@ -226,7 +231,15 @@ def _write_level(work: Work, task: Task) -> None:
     path = work.folder.make(task.stage, task.index)
     region = store.levels[level].region(task.index)
     write_level(store, level, region)
-    mark_as_empty(path)
+    _mark_shard(path, store, region, level)
+
+
+def _mark_shard(path: Path, store: LabelStore, region: Region, level: int = 0) -> None:
+    """Say that a shard is done, and whether there is one: where no label is, none was written."""
+    if store.has_labels(region, level):
+        write_text(path, "written\n")
+    else:
+        mark_as_empty(path)
 
 
 def _open_store(path: Path) -> LabelStore:

@@ -142,9 +142,9 @@ class Work:
             channels = self.channels
             return ChannelSearch(channels.types(self.stored), background=channels.ring is not None)
 
-    @cached_property
+    @property
     def known_channels(self) -> MeasuredChannels:
-        """The channels that are measured. The search in them has ended."""
+        """The channels that are measured; the search in them has ended. Where labels were lost, it begins anew."""
         search, voxels = self.channel_search(), math.prod(self.stored.grid.shape)
         return replace(self.channels, background=search.backgrounds, wide=search.wide(voxels))
 
