@@ -306,32 +306,52 @@ def write_large(
     make_folder(parent)
     with _opened(large, model, out, options, stop) as opened:
         result = segment_large(opened.work, opened.run, opened.locks)
-        work, store = opened.work, opened.run.store
-    all_parts = (part_path(work.folder.tables, index) for index in range(len(work.lattice)))
-    parts = [path for path in all_parts if path.is_file()]  # where no object begins, there is none
-    is_csv = result.count <= MOST_CSV_ROWS
-    table = parent / f"{large.found.stem}{'_objects.csv' if is_csv else '_objects.parquet'}"
-    labels = parent / f"{large.found.stem}{large.label_suffix}"
-    pictures = large_picture_paths(parent, large.found.stem, result.count, picture_options(model, out, options, parent))
-    paths = [table, *pictures, labels]
-    for path in paths:
+    stem, table = large.found.stem, "_objects.csv" if result.count <= MOST_CSV_ROWS else "_objects.parquet"
+    pictures = large_picture_paths(parent, stem, result.count, picture_options(model, out, options, parent))
+    outputs = _Outputs(parent / f"{stem}{table}", pictures, parent / f"{stem}{large.label_suffix}")
+    for path in outputs.paths:
         if path in protected:
             cause = f"{path.name} is among the results and was not written by biounet, or changed since"
             raise InputError(cause, path=path, hint="move it elsewhere, or choose another folder for the results")
-    if is_csv:
-        write_joined_table(table, parts, result.count, excel=options.excel)
+    try:
+        _write_outputs(outputs, large, opened, result.count, excel=options.excel)
+    except InputError:  # as of a shard damaged since: what no record names would be taken for a file of somebody else
+        remove_files([outputs.table, *pictures])
+        raise
+    return result, outputs.paths
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Where the outputs of an image go."""
+
+    table: Path
+    pictures: list[Path]
+    labels: Path
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.table, *self.pictures, self.labels]
+
+
+def _write_outputs(outputs: _Outputs, large: LargeImage, opened: _Opened, count: int, *, excel: bool) -> None:
+    """Write table and pictures from what the work left, and move the labels to their place."""
+    work, store, labels = opened.work, opened.run.store, outputs.labels
+    all_parts = (part_path(work.folder.tables, index) for index in range(len(work.lattice)))
+    parts = [path for path in all_parts if path.is_file()]  # where no object begins, there is none
+    if outputs.table.suffix == ".csv":
+        write_joined_table(outputs.table, parts, count, excel=excel)
     else:
-        write_partitioned_table(table, parts, result.count, {})
+        write_partitioned_table(outputs.table, parts, count, {})
     for left in find_temporary_files(store).values():
         remove_files(left)  # of processes that were killed while they wrote a shard
     # An earlier run may have been ended after it had moved the store.
     found = open_label_store(store if store.is_dir() else labels)
-    write_large_pictures(pictures, work.stored, found, parts, result.count, stop)
+    write_large_pictures(outputs.pictures, work.stored, found, parts, count, opened.run.stop)
     if not large.as_zarr:
-        stream_labels(labels, found, large.image.grid, result.count, "objects")
+        stream_labels(labels, found, large.image.grid, count, "objects")
     elif store.is_dir():
         _move(store, labels)
-    return result, paths
 
 
 def picture_options(model: Model, out: Path, options: BatchOptions, parent: Path) -> OutputOptions:

@@ -16,7 +16,7 @@ from biounet.batch.large_image import work_folder
 from biounet.batch.parts_done import PartsClock
 from biounet.batch.process_image import BatchContext, _in_own_process
 from biounet.batch.records import Record, Row
-from biounet.core import MachineError, Stopped, WorkerDiedError, builtin_models, sample_folder
+from biounet.core import InputError, MachineError, Stopped, WorkerDiedError, builtin_models, sample_folder
 from biounet.files import FoundImage, find_images
 from biounet.large_images import InThisProcess
 from biounet.network import load_model
@@ -224,3 +224,22 @@ def test_workers_end_when_the_image_is_damaged(folder, model, tmp_path, monkeypa
     (row,) = segment_batch(find_images([image]), model, tmp_path / "out", options)
     assert row.status == "failed"
     assert happened == ["started", "ended"]
+
+
+def test_an_image_that_fails_when_its_pictures_are_drawn_is_done_by_the_same_command(
+    folder, model, tmp_path, monkeypatch, whole
+):
+    """Its table, of which there is no record, was taken for a file of somebody else."""
+    monkeypatch.setattr("biounet.batch.large_image._LASTING", 2**30)
+    images = find_images([folder / "large.zarr"])
+
+    def damaged(*_):
+        raise InputError("damaged since")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("biounet.batch.large_image.write_large_pictures", damaged)
+        (row,) = segment_batch(images, model, tmp_path, IN_ZARR)
+    assert (row.status, row.message) == ("failed", "damaged since")
+    assert not list(tmp_path.glob("large_*"))
+    segment_batch(images, model, tmp_path, IN_ZARR)
+    assert results(tmp_path) == whole
